@@ -1,0 +1,34 @@
+"""The recipe of the extension ``pysock._engine``: declarations, sources and flags.
+
+``setup.py`` runs it through cffi. The declarations are ``csrc/pysock_abi.h``, read as they stand.
+``PYSOCK_WERROR=1`` turns warnings into errors: for our own builds, never for a user's compiler.
+"""
+
+import os
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).resolve().parent
+SOURCES = sorted(path.name for path in HERE.glob("*.c"))
+HEADERS = sorted(path.name for path in HERE.glob("*.h"))
+
+WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow"]
+FLAGS = ["-std=gnu11", "-O2", "-fvisibility=hidden", *WARNINGS]
+if os.environ.get("PYSOCK_WERROR") == "1":
+    FLAGS.append("-Werror")
+
+ffibuilder = FFI()
+ffibuilder.cdef((HERE / "pysock_abi.h").read_text())
+ffibuilder.set_source(
+    "pysock._engine",
+    '#include "pysock.h"',
+    # Relative to the project: absolute paths would end up in the sdist's list of files.
+    sources=[f"csrc/{name}" for name in SOURCES],
+    depends=[f"csrc/{name}" for name in [*HEADERS, "build_engine.py"]],
+    include_dirs=["csrc"],
+    extra_compile_args=FLAGS,
+    # python.c calls handlers by vectorcall and builds bytes in place, which the limited API has not.
+    define_macros=[("_CFFI_NO_LIMITED_API", None)],
+    py_limited_api=False,
+)

@@ -1,0 +1,314 @@
+/* client.c: the blocking client's requests, one by one and pipelined.
+ *
+ * Sending and receiving go on at the same time: a client that only sent until all was sent, and a server whose replies
+ * nobody takes, would wait for each other for ever. Small frames are gathered in one buffer, a large payload is sent from
+ * where it lies; a large reply is received into the object the caller gets. Before it sleeps the client lingers, as the
+ * engine does. */
+#define _GNU_SOURCE
+#include "client.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+enum { ROOM = 64 * 1024, LARGE = 16 * 1024 };
+
+/* What is being sent: the requests of one exchange. */
+typedef struct sending {
+    const ps_payload *payloads;
+    uint32_t count, next; /* next: the first that is not gathered yet */
+    uint32_t first_id, window;
+    uint16_t service;
+} sending;
+
+ps_client *ps__client_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error)
+{
+    ps_client *client = ps_sys.allocate(sizeof *client);
+    *error = -ENOMEM;
+    if (!client)
+        return NULL;
+    *client = (ps_client){.fd = fd, .linger_ns = linger_ns, .max_payload = max_payload};
+    client->in = ps_sys.allocate(2 * ROOM);
+    client->out = client->in ? client->in + ROOM : NULL;
+    if (client->in)
+        return client;
+    ps__free(client);
+    return NULL;
+}
+
+static void drop_part(ps_client *client, ps_sink *sink)
+{
+    if (client->part.object)
+        sink->object_release(sink->context, client->part.object);
+    client->part.object = NULL;
+}
+
+void ps__client_free(ps_client *client, ps_sink *sink)
+{
+    if (!client)
+        return;
+    drop_part(client, sink);
+    ps_sys.close(client->fd);
+    ps__free(client->in);
+    ps__free(client);
+}
+
+/* -- sending ------------------------------------------------------------------------------------------------------- */
+
+static bool has_output(const ps_client *client)
+{
+    return client->out_at < client->out_end || client->large.size;
+}
+
+/* One frame into the buffer; the payload too, unless it is large. False: there is no room now. */
+static bool gather(ps_client *client, const ps_frame *frame)
+{
+    bool large = frame->size > LARGE;
+    size_t needed = PS_HEADER_SIZE + (large ? 0 : frame->size);
+    if (client->large.size || needed > ROOM - client->out_end)
+        return false;
+    uint8_t *to = client->out + client->out_end;
+    ps__write_header(to, frame->size, frame->kind, frame->flags, frame->code, frame->request_id);
+    client->out_end += needed;
+    if (large)
+        client->large = (ps_payload){frame->payload, frame->size};
+    else if (frame->size)
+        memcpy(to + PS_HEADER_SIZE, frame->payload, frame->size);
+    return true;
+}
+
+static void gather_requests(ps_client *client, sending *s, uint32_t answered)
+{
+    while (s->next < s->count && s->next - answered < s->window) {
+        const ps_payload *payload = &s->payloads[s->next];
+        ps_frame frame = {.payload = payload->data, .size = (uint32_t)payload->size, .kind = PS_SRM,
+                          .code = s->service, .request_id = s->first_id + s->next};
+        if (!gather(client, &frame))
+            return;
+        s->next++;
+    }
+}
+
+static void sent(ps_client *client, size_t count)
+{
+    size_t gathered = client->out_end - client->out_at;
+    if (count < gathered) {
+        client->out_at += count;
+        return;
+    }
+    client->out_at = client->out_end = 0;
+    client->large.data += count - gathered;
+    client->large.size -= count - gathered;
+}
+
+/* Send what the kernel takes now. Bytes sent, or -errno. */
+static ssize_t send_some(ps_client *client)
+{
+    struct iovec iov[2] = {{client->out + client->out_at, client->out_end - client->out_at},
+                           {(void *)(uintptr_t)client->large.data, client->large.size}};
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = client->large.size ? 2 : 1};
+    if (!has_output(client))
+        return 0;
+    ssize_t count = client->large.size
+                        ? ps_sys.sendmsg(client->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
+                        : ps_sys.sendto(client->fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (count > 0)
+        sent(client, (size_t)count);
+    return count == -EAGAIN || count == -EINTR ? 0 : count;
+}
+
+/* -- receiving ----------------------------------------------------------------------------------------------------- */
+
+static int begin_part(ps_client *client, const ps_frame *head, const uint8_t *data, size_t size, ps_sink *sink)
+{
+    ps_part *part = &client->part;
+    *part = (ps_part){.head = *head, .have = (uint32_t)size, .room = head->size};
+    part->object = sink->object_new(sink->context, head->size, &part->data);
+    if (!part->object)
+        return -ENOMEM;
+    memcpy(part->data, data, size);
+    return 0;
+}
+
+static int finish_part(ps_client *client, ps_sink *sink)
+{
+    ps_frame frame = client->part.head;
+    void *object = client->part.object;
+    frame.payload = client->part.data;
+    client->part.object = NULL;
+    return sink->take(sink->context, &frame, object);
+}
+
+/* Hand on the whole frames of the buffer, until the sink has what it wants; keep the rest. */
+static int cut(ps_client *client, ps_sink *sink)
+{
+    size_t at = 0;
+    int done = 0;
+    while (done == 0 && client->in_have - at >= PS_HEADER_SIZE) {
+        ps_frame frame;
+        const uint8_t *data = client->in + at;
+        size_t left = client->in_have - at - PS_HEADER_SIZE;
+        ps__read_header(data, &frame);
+        if (frame.size > client->max_payload)
+            return -EMSGSIZE;
+        if (frame.size > left && frame.size <= LARGE)
+            break;
+        if (frame.size > left) {
+            done = begin_part(client, &frame, data + PS_HEADER_SIZE, left, sink);
+            at = client->in_have;
+            break;
+        }
+        frame.payload = data + PS_HEADER_SIZE;
+        done = sink->take(sink->context, &frame, NULL);
+        at += PS_HEADER_SIZE + frame.size;
+    }
+    client->in_have -= at;
+    if (at && client->in_have)
+        memmove(client->in, client->in + at, client->in_have);
+    return done;
+}
+
+static ssize_t receive_bytes(ps_client *client)
+{
+    ps_part *part = &client->part;
+    struct iovec iov[2] = {{part->data + part->have, part->room - part->have}, {client->in, ROOM}};
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = 2};
+    ssize_t got = part->object
+                      ? ps_sys.recvmsg(client->fd, &message, MSG_DONTWAIT)
+                      : ps_sys.recvfrom(client->fd, client->in + client->in_have, ROOM - client->in_have, MSG_DONTWAIT);
+    if (got == 0)
+        return -ECONNRESET;
+    if (got < 0)
+        return got == -EAGAIN || got == -EINTR ? 0 : got;
+    size_t inside = 0;
+    if (part->object) {
+        inside = (size_t)got < iov[0].iov_len ? (size_t)got : iov[0].iov_len;
+        part->have += (uint32_t)inside;
+    }
+    client->in_have += (size_t)got - inside;
+    return got;
+}
+
+/* Frames that are here already, or what the kernel has. 1: the sink has what it wants; 0: go on; *idle: nothing came. */
+static int receive_some(ps_client *client, ps_sink *sink, bool *idle)
+{
+    ssize_t got = receive_bytes(client);
+    *idle = got == 0;
+    if (got <= 0)
+        return (int)got;
+    sink->enter(sink->context);
+    if (client->part.object && client->part.have == client->part.room) {
+        int done = finish_part(client, sink);
+        if (done)
+            return done;
+    }
+    return client->part.object ? 0 : cut(client, sink);
+}
+
+/* -- waiting ------------------------------------------------------------------------------------------------------- */
+
+typedef struct patience {
+    uint64_t deadline_ns, linger_until_ns;
+} patience;
+
+static void adapt(ps_client *client, uint64_t slept_ns)
+{
+    uint64_t most = client->linger_ns, twice = 2 * client->window_ns;
+    if (slept_ns > 2 * most)
+        client->window_ns = 0;
+    else
+        client->window_ns = !client->window_ns ? (most + 1) / 2 : twice < most ? twice : most;
+}
+
+/* Nothing moves: go round once more while the window lasts, then sleep until something can move. */
+static int wait_a_little(ps_client *client, patience *p, ps_sink *sink)
+{
+    uint64_t now = ps__now_ns();
+    if (!p->linger_until_ns)
+        p->linger_until_ns = now + client->window_ns;
+    if (now < p->linger_until_ns)
+        return 0;
+    if (now >= p->deadline_ns)
+        return -ETIMEDOUT;
+    struct pollfd fd = {.fd = client->fd, .events = (short)(POLLIN | (has_output(client) ? POLLOUT : 0))};
+    sink->leave(sink->context);
+    int ready = ps_sys.ppoll(&fd, 1, p->deadline_ns == UINT64_MAX ? -1 : (int64_t)(p->deadline_ns - now));
+    adapt(client, ps__now_ns() - now);
+    if (ready != -EINTR)
+        return ready < 0 ? ready : 0;
+    sink->enter(sink->context);
+    return sink->check(sink->context);
+}
+
+/* -- the calls ----------------------------------------------------------------------------------------------------- */
+
+/* However a call ended: a frame that is half sent, or input that made no sense, leaves the stream useless. */
+static int finish(ps_client *client, ps_sink *sink, int result)
+{
+    if (result < 0 && result != -ETIMEDOUT && result != -ECANCELED)
+        client->broken = true;
+    if (has_output(client))
+        client->broken = true;
+    if (client->broken)
+        drop_part(client, sink);
+    sink->leave(sink->context);
+    return result < 0 ? result : 0;
+}
+
+static int go_on(ps_client *client, sending *s, patience *p, ps_sink *sink)
+{
+    bool idle;
+    if (s)
+        gather_requests(client, s, sink->answered);
+    ssize_t count = send_some(client);
+    if (count < 0 && count != -EPIPE && count != -ECONNRESET)
+        return (int)count; /* of those two the replies, or the reason, may still be read */
+    int done = receive_some(client, sink, &idle);
+    if (done)
+        return done;
+    if (count < 0 && idle)
+        return -ECONNRESET;
+    if (!idle || count > 0) {
+        p->linger_until_ns = 0;
+        return 0;
+    }
+    return wait_a_little(client, p, sink);
+}
+
+static int run(ps_client *client, sending *s, uint64_t deadline_ns, ps_sink *sink)
+{
+    patience p = {.deadline_ns = deadline_ns};
+    sink->enter(sink->context);
+    int done = client->part.object ? 0 : cut(client, sink); /* frames may be here from before */
+    while (done == 0)
+        done = go_on(client, s, &p, sink);
+    return finish(client, sink, done);
+}
+
+int ps__client_exchange(ps_client *client, uint16_t service, const ps_payload *payloads, uint32_t count,
+                        uint32_t first_id, uint32_t window, uint64_t deadline_ns, ps_sink *sink)
+{
+    sending s = {.payloads = payloads, .count = count, .first_id = first_id, .window = window, .service = service};
+    return client->broken ? -EPIPE : run(client, &s, deadline_ns, sink);
+}
+
+int ps__client_send(ps_client *client, const ps_frame *frame, uint64_t deadline_ns, ps_sink *sink)
+{
+    patience p = {.deadline_ns = deadline_ns};
+    int error = client->broken ? -EPIPE : 0;
+    if (error == 0 && !gather(client, frame))
+        error = -EPIPE;
+    while (error == 0 && has_output(client)) {
+        ssize_t count = send_some(client);
+        if (count < 0)
+            error = (int)count;
+        else if (count == 0)
+            error = wait_a_little(client, &p, sink);
+    }
+    return finish(client, sink, error == -EPIPE ? -ECONNRESET : error);
+}
+
+int ps__client_receive(ps_client *client, uint64_t deadline_ns, ps_sink *sink)
+{
+    return client->broken ? -EPIPE : run(client, NULL, deadline_ns, sink);
+}

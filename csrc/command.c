@@ -1,0 +1,281 @@
+/* command.c: what others ask of the loop: pushes, closing a client, looking at the table.
+ *
+ * In the loop's own thread (a handler) a request is carried out at once. From any other thread it becomes a command: a
+ * copy on a list under the lock, and one byte in the wakeup pipe if the list was empty. Only the loop touches
+ * connections; other threads read the table under the lock, which the loop takes where it adds, removes or names a
+ * client. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+/* -- in the loop --------------------------------------------------------------------------------------------------- */
+
+int ps__push(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
+{
+    bool ready = conn->state == PS_CONN_ESTABLISHED || conn->flags & PS_IS_HOLDING;
+    if (!ready)
+        return 0;
+    PS_ADD(engine->stats.pushes, 1u);
+    ps__send(engine, conn, PS_PUSH, 0, 0, data, size, NULL);
+    return 1;
+}
+
+static int64_t push_to_all(ps_engine *engine, const uint8_t *data, size_t size)
+{
+    int64_t reached = 0;
+    for (uint32_t slot = 0; slot < engine->table.made; slot++) {
+        ps_conn *conn = ps__slot(&engine->table, slot);
+        if (conn->state == PS_CONN_ESTABLISHED)
+            reached += ps__push(engine, conn, data, size);
+    }
+    return reached;
+}
+
+static int disconnect(ps_engine *engine, ps_conn *conn)
+{
+    ps__end(engine, conn, PS_EV_DRAIN, PS_CLOSED_BY_SERVER);
+    return 1;
+}
+
+static void carry_out(ps_engine *engine, const ps_command *command)
+{
+    ps_conn *conn = ps__table_find(&engine->table, command->client_id);
+    if (command->kind == PS_DO_BROADCAST)
+        push_to_all(engine, command->data, command->size);
+    else if (conn && command->kind == PS_DO_PUSH)
+        ps__push(engine, conn, command->data, command->size);
+    else if (conn)
+        disconnect(engine, conn);
+}
+
+static ps_command *take_commands(ps_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    ps_command *commands = engine->commands;
+    engine->commands = NULL;
+    engine->commands_end = &engine->commands;
+    engine->commands_size = 0;
+    engine->woken = false;
+    pthread_mutex_unlock(&engine->lock);
+    return commands;
+}
+
+void ps__run_commands(ps_engine *engine)
+{
+    uint8_t bytes[256];
+    while (ps_sys.read(engine->wake[0], bytes, sizeof bytes) == (ssize_t)sizeof bytes)
+        continue;
+    for (ps_command *command = take_commands(engine), *next; command; command = next) {
+        next = command->next;
+        carry_out(engine, command);
+        ps__free(command);
+    }
+}
+
+void ps__free_commands(ps_engine *engine)
+{
+    for (ps_command *command = take_commands(engine), *next; command; command = next) {
+        next = command->next;
+        ps__free(command);
+    }
+}
+
+/* -- from anywhere ------------------------------------------------------------------------------------------------- */
+
+int ps__open_wake(ps_engine *engine)
+{
+    engine->commands_end = &engine->commands;
+    return ps_sys.pipe2(engine->wake, O_CLOEXEC | O_NONBLOCK);
+}
+
+int ps_engine_wakeup_fd(const ps_engine *engine)
+{
+    return engine->wake[1];
+}
+
+static bool in_loop(ps_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    bool mine = engine->running && pthread_equal(engine->thread, pthread_self());
+    pthread_mutex_unlock(&engine->lock);
+    return mine;
+}
+
+/* With the lock held. A full pipe is as good as one more byte. */
+static void wake(ps_engine *engine)
+{
+    if (!engine->woken)
+        ps_sys.write(engine->wake[1], "", 1);
+    engine->woken = true;
+}
+
+static int post(ps_engine *engine, enum ps_command_kind kind, uint64_t client_id, const uint8_t *data, size_t size)
+{
+    ps_command *command = ps_sys.allocate(sizeof *command + size);
+    if (!command)
+        return -ENOMEM;
+    *command = (ps_command){.client_id = client_id, .size = size, .kind = kind};
+    if (size)
+        memcpy(command->data, data, size);
+    pthread_mutex_lock(&engine->lock);
+    bool fits = engine->commands_size + size <= PS_COMMANDS_BYTES || !engine->commands;
+    if (fits) {
+        *engine->commands_end = command;
+        engine->commands_end = &command->next;
+        engine->commands_size += size;
+        wake(engine);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    if (!fits)
+        ps__free(command);
+    return fits ? 1 : -ENOBUFS;
+}
+
+/* The state of a client as other threads may ask for it; 0 = there is none. */
+static int state_of(ps_engine *engine, uint64_t client_id)
+{
+    pthread_mutex_lock(&engine->lock);
+    const ps_conn *conn = ps__table_find(&engine->table, client_id);
+    int state = conn ? __atomic_load_n(&conn->state, __ATOMIC_RELAXED) : 0;
+    pthread_mutex_unlock(&engine->lock);
+    return state;
+}
+
+int ps_engine_push(ps_engine *engine, uint64_t client_id, const uint8_t *data, size_t size)
+{
+    if (!in_loop(engine))
+        return state_of(engine, client_id) == PS_CONN_ESTABLISHED
+                   ? post(engine, PS_DO_PUSH, client_id, data, size)
+                   : 0;
+    ps_conn *conn = ps__table_find(&engine->table, client_id);
+    return conn ? ps__push(engine, conn, data, size) : 0;
+}
+
+int64_t ps_engine_broadcast(ps_engine *engine, const uint8_t *data, size_t size)
+{
+    if (in_loop(engine))
+        return push_to_all(engine, data, size);
+    int64_t clients = (int64_t)__atomic_load_n(&engine->stats.clients, __ATOMIC_RELAXED);
+    int posted = clients ? post(engine, PS_DO_BROADCAST, 0, data, size) : 0;
+    return posted < 0 ? posted : clients;
+}
+
+int ps_engine_disconnect(ps_engine *engine, uint64_t client_id)
+{
+    if (!in_loop(engine))
+        return state_of(engine, client_id) ? post(engine, PS_DO_DISCONNECT, client_id, NULL, 0) : 0;
+    ps_conn *conn = ps__table_find(&engine->table, client_id);
+    return conn ? disconnect(engine, conn) : 0;
+}
+
+int ps_engine_stop(ps_engine *engine, uint64_t grace_ns)
+{
+    uint64_t now = ps__now_ns(), at = grace_ns > UINT64_MAX - now ? UINT64_MAX : now + grace_ns;
+    pthread_mutex_lock(&engine->lock);
+    if (!engine->stop_wanted || at < engine->stop_at_ns)
+        engine->stop_at_ns = at;
+    engine->stop_wanted = true;
+    engine->woken = false; /* in a signal handler the loop may be about to sleep: always write */
+    wake(engine);
+    pthread_mutex_unlock(&engine->lock);
+    return 0;
+}
+
+int ps_engine_attach(ps_engine *engine, uint64_t client_id)
+{
+    pthread_mutex_lock(&engine->lock);
+    ps_conn *conn = ps__table_find(&engine->table, client_id);
+    if (conn)
+        __atomic_store_n(&conn->attached, 1, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&engine->lock);
+    return conn != NULL;
+}
+
+/* -- looking ------------------------------------------------------------------------------------------------------- */
+
+static void format_peer(const ps_conn *conn, char *to, size_t room)
+{
+    char host[INET6_ADDRSTRLEN];
+    to[0] = 0;
+    if (conn->family != AF_UNIX && inet_ntop(conn->family, conn->peer, host, sizeof host))
+        snprintf(to, room, conn->family == AF_INET6 ? "[%s]:%u" : "%s:%u", host, conn->peer_port);
+}
+
+static void copy_row(const ps_conn *conn, ps_info *info)
+{
+    *info = (ps_info){
+        .client_id = ps__id(conn),
+        .connected_at_ns = conn->connected_at_ns,
+        .requests = __atomic_load_n(&conn->requests, __ATOMIC_RELAXED),
+        .bytes_in = __atomic_load_n(&conn->bytes_in, __ATOMIC_RELAXED),
+        .bytes_out = __atomic_load_n(&conn->bytes_out, __ATOMIC_RELAXED),
+        .queued = __atomic_load_n(&conn->queued, __ATOMIC_RELAXED),
+        .in_flight = __atomic_load_n(&conn->in_flight, __ATOMIC_RELAXED),
+        .state = __atomic_load_n(&conn->state, __ATOMIC_RELAXED),
+        .fd = conn->fd,
+        .master = conn->master,
+    };
+    if (conn->name)
+        strcpy(info->name, conn->name);
+    format_peer(conn, info->address, sizeof info->address);
+    ps__peer_credentials(conn->family == AF_UNIX ? conn->fd : -1, info);
+}
+
+int ps_engine_info(ps_engine *engine, uint64_t client_id, ps_info *info)
+{
+    pthread_mutex_lock(&engine->lock);
+    const ps_conn *conn = ps__table_row(&engine->table, client_id);
+    if (conn)
+        copy_row(conn, info);
+    pthread_mutex_unlock(&engine->lock);
+    return conn != NULL;
+}
+
+static bool is_client(const ps_conn *conn)
+{
+    int state = __atomic_load_n(&conn->state, __ATOMIC_RELAXED);
+    return __atomic_load_n(&conn->established, __ATOMIC_RELAXED) && state != PS_CONN_CLOSED;
+}
+
+uint64_t ps_engine_find(ps_engine *engine, const char *name)
+{
+    const ps_conn *found = NULL;
+    pthread_mutex_lock(&engine->lock);
+    for (uint32_t slot = 0; slot < engine->table.made; slot++) {
+        const ps_conn *conn = ps__slot(&engine->table, slot);
+        if (!is_client(conn) || !conn->name || strcmp(conn->name, name) != 0)
+            continue;
+        if (!found || conn->connected_at_ns >= found->connected_at_ns)
+            found = conn;
+    }
+    uint64_t id = found ? ps__id(found) : 0;
+    pthread_mutex_unlock(&engine->lock);
+    return id;
+}
+
+size_t ps_engine_ids(ps_engine *engine, uint64_t *ids, size_t room)
+{
+    size_t count = 0;
+    pthread_mutex_lock(&engine->lock);
+    for (uint32_t slot = 0; slot < engine->table.made && count < room; slot++) {
+        const ps_conn *conn = ps__slot(&engine->table, slot);
+        if (is_client(conn))
+            ids[count++] = ps__id(conn);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return count;
+}
+
+void ps_engine_stats(ps_engine *engine, ps_stats *stats)
+{
+    const uint64_t *from = (const uint64_t *)&engine->stats;
+    uint64_t *to = (uint64_t *)stats;
+    for (size_t i = 0; i < sizeof *stats / sizeof *to; i++)
+        to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+}

@@ -1,0 +1,290 @@
+/* conn.c: the life of one connection, from the accepted descriptor to the freed slot.
+ *
+ * A connection never dies in the middle of its own event: ps__lost and ps__settle close the descriptor and put the slot
+ * on the list of the dead, and ps__bury frees it at the end of the turn, after the disconnect hook. So a pointer to a
+ * connection stays good through everything a handler may do; only its state must be looked at again. */
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+
+#include "internal.h"
+
+enum { NO_REASON = 0xFF };
+
+void ps__mark_dirty(ps_engine *engine, ps_conn *conn)
+{
+    if (conn->flags & PS_IS_DIRTY)
+        return;
+    conn->flags |= PS_IS_DIRTY;
+    conn->next_dirty = engine->dirty;
+    engine->dirty = conn->slot;
+}
+
+void ps__update_interest(ps_engine *engine, ps_conn *conn)
+{
+    unsigned in = conn->state <= PS_CONN_ESTABLISHED && !(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_BATCH));
+    unsigned wanted = (in ? PS_POLL_IN : 0u) | (conn->out_head ? PS_POLL_OUT : 0u);
+    if (wanted == conn->interest)
+        return;
+    if (engine->poll->change(engine->poll_handle, conn->fd, ps__id(conn), wanted) < 0)
+        ps__lost(engine, conn, PS_OVER_A_LIMIT); /* the kernel has no memory to watch it */
+    else
+        conn->interest = (uint8_t)wanted;
+}
+
+/* -- the end ------------------------------------------------------------------------------------------------------- */
+
+static void count_gone(ps_engine *engine, const ps_conn *conn)
+{
+    if (conn->established) {
+        PS_TAKE_ONE(engine->stats.clients);
+        PS_ADD(engine->stats.disconnected, 1u);
+    } else {
+        PS_TAKE_ONE(engine->stats.pending);
+    }
+    if (conn->reason == PS_PROTOCOL_VIOLATION)
+        PS_ADD(engine->stats.violations, 1u);
+    else if (conn->reason == PS_TIMED_OUT)
+        PS_ADD(engine->stats.timeouts, 1u);
+    else if (conn->reason == PS_OVER_A_LIMIT)
+        PS_ADD(engine->stats.over_limit, 1u);
+}
+
+static void close_data_socket(ps_engine *engine, ps_conn *conn)
+{
+    int fd = conn->fd;
+    engine->poll->remove(engine->poll_handle, fd);
+    pthread_mutex_lock(&engine->lock); /* ps_engine_info asks the kernel about fd under this lock */
+    conn->fd = -1;
+    pthread_mutex_unlock(&engine->lock);
+    ps_sys.close(fd); /* never again, whatever it returns: Linux has freed the number (close(2)) */
+    for (int link = 0; link < PS_TIMER_LINKS; link++)
+        ps__timer_stop(engine, conn, (enum ps_timer_link)link);
+    ps__drop_input(engine, conn);
+    ps__drop_output(engine, conn);
+    count_gone(engine, conn);
+    conn->next = engine->dead;
+    engine->dead = conn->slot;
+    ps__start_accepting(engine);
+}
+
+void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason)
+{
+    if (ps__conn_event(conn, PS_EV_LOST) < 0)
+        return;
+    if (conn->reason == NO_REASON)
+        conn->reason = (uint8_t)reason;
+    close_data_socket(engine, conn);
+}
+
+void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps_reason reason)
+{
+    if (ps__conn_event(conn, event) < 0)
+        return;
+    if (conn->reason == NO_REASON)
+        conn->reason = (uint8_t)reason;
+    ps__drop_input(engine, conn);
+    ps__timer_stop(engine, conn, PS_LINK_INPUT);
+    ps__timer_stop(engine, conn, PS_LINK_IDLE);
+    ps__mark_dirty(engine, conn);
+}
+
+/* Closing a socket that has unread bytes resets it, and the reset can overtake our last words (RFC 2525, 2.17). */
+static void empty_input(ps_engine *engine, const ps_conn *conn)
+{
+    if (conn->reason != PS_LEFT && conn->reason != PS_CLOSED_BY_PEER)
+        ps_sys.recvfrom(conn->fd, engine->in, PS_READ_MAX, MSG_DONTWAIT);
+}
+
+void ps__settle(ps_engine *engine, ps_conn *conn)
+{
+    if (conn->state == PS_CONN_CLOSED || conn == engine->out_conn)
+        return;
+    if (conn->state != PS_CONN_DRAINING || conn->out_head || conn->in_flight) {
+        ps__update_interest(engine, conn);
+        return;
+    }
+    empty_input(engine, conn);
+    ps__conn_event(conn, PS_EV_FLUSHED);
+    close_data_socket(engine, conn);
+}
+
+static bool is_watched(const ps_engine *engine, const ps_conn *conn)
+{
+    return conn->established &&
+           (conn->object || conn->attached || engine->options.watch_disconnects);
+}
+
+static void bury_one(ps_engine *engine, ps_conn *conn)
+{
+    if (is_watched(engine, conn) && ps__enter(engine) == 0)
+        ps__fail(engine, engine->hooks.disconnect(engine->hooks.context, conn));
+    if (conn->object) {
+        ps__enter(engine);
+        engine->hooks.object_release(engine->hooks.context, conn->object);
+        conn->object = NULL;
+    }
+    pthread_mutex_lock(&engine->lock);
+    ps__free(conn->name);
+    conn->name = NULL;
+    ps__table_remove(&engine->table, conn);
+    pthread_mutex_unlock(&engine->lock);
+}
+
+void ps__bury(ps_engine *engine)
+{
+    uint32_t slot = engine->dead;
+    engine->dead = PS_NOBODY;
+    while (slot != PS_NOBODY) {
+        ps_conn *conn = ps__slot(&engine->table, slot);
+        slot = conn->next;
+        if (conn->flags & PS_IS_DIRTY) { /* still on that list: wait for the next turn */
+            conn->next = engine->dead;
+            engine->dead = conn->slot;
+        } else {
+            bury_one(engine, conn);
+        }
+    }
+}
+
+/* -- the beginning ------------------------------------------------------------------------------------------------- */
+
+static void remember_peer(ps_conn *conn, const struct sockaddr *peer)
+{
+    if (conn->family == AF_INET) {
+        const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)peer;
+        memcpy(conn->peer, &v4->sin_addr, sizeof v4->sin_addr);
+        conn->peer_port = ntohs(v4->sin_port);
+    } else if (conn->family == AF_INET6) {
+        const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)peer;
+        memcpy(conn->peer, &v6->sin6_addr, sizeof v6->sin6_addr);
+        conn->peer_port = ntohs(v6->sin6_port);
+    }
+}
+
+/* No room for it: say so where the framing can, and close. */
+static void turn_away(ps_engine *engine, int fd)
+{
+    static const char reason[] = "the server is full";
+    uint8_t frame[PS_HEADER_SIZE + sizeof reason - 1];
+    if (engine->options.framing == PS_NATIVE) {
+        ps__write_header(frame, sizeof reason - 1, PS_CIR_REFUSED, 0, PS_REFUSED_FULL, 0);
+        memcpy(frame + PS_HEADER_SIZE, reason, sizeof reason - 1);
+        ps_sys.sendto(fd, frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ps_sys.recvfrom(fd, engine->in, PS_READ_MAX, MSG_DONTWAIT); /* as in empty_input */
+    }
+    ps_sys.close(fd);
+    PS_ADD(engine->stats.refused, 1u);
+}
+
+/* A crowd of silent clients must not keep the door shut: the one that has waited longest goes. */
+static void make_way(ps_engine *engine)
+{
+    ps_conn *oldest = ps__timer_first(engine, PS_TIMER_CIR);
+    if (!oldest || engine->stats.pending < engine->options.limits.max_pending_cir)
+        return;
+    ps__send_text(engine, oldest, PS_CIR_REFUSED, PS_REFUSED_TOO_LATE, 0, "too many others wait to be let in");
+    ps__end(engine, oldest, PS_EV_CIR_REFUSED, PS_OVER_A_LIMIT);
+    ps__flush(engine, oldest);
+    ps__lost(engine, oldest, PS_OVER_A_LIMIT); /* if the refusal could not be sent at once, it goes without */
+}
+
+static ps_conn *take_slot(ps_engine *engine, int fd, uint8_t master, const struct sockaddr *peer)
+{
+    pthread_mutex_lock(&engine->lock);
+    ps_conn *conn = ps__table_add(&engine->table);
+    if (conn) {
+        conn->fd = fd;
+        conn->master = master;
+        conn->family = (uint8_t)engine->masters[master].family;
+        conn->reason = NO_REASON;
+        conn->interest = PS_POLL_IN;
+        conn->max_reply = engine->options.limits.max_payload;
+        conn->connected_at_ns = ps__wall_ns();
+        remember_peer(conn, peer);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return conn;
+}
+
+void ps__admit(ps_engine *engine, int fd, uint8_t master, const struct sockaddr *peer)
+{
+    PS_ADD(engine->stats.accepted, 1u);
+    if (engine->options.framing == PS_NATIVE)
+        make_way(engine);
+    ps_conn *conn = take_slot(engine, fd, master, peer);
+    if (!conn) {
+        turn_away(engine, fd);
+        return;
+    }
+    PS_ADD(engine->stats.pending, 1u);
+    if (conn->family != AF_UNIX)
+        ps__no_delay(fd);
+    if (engine->poll->add(engine->poll_handle, fd, ps__id(conn), PS_POLL_IN) < 0) {
+        ps__lost(engine, conn, PS_OVER_A_LIMIT);
+        return;
+    }
+    if (engine->options.limits.idle_timeout_ns)
+        ps__timer_start(engine, conn, PS_TIMER_IDLE);
+    if (engine->options.framing == PS_NATIVE)
+        ps__timer_start(engine, conn, PS_TIMER_CIR);
+    else
+        ps__let_in(engine, conn);
+}
+
+/* Ask the connect hook. What it pushes to the client is put aside in *pushed, to follow the answer to the CIR. */
+static int ask(ps_engine *engine, ps_conn *conn, ps_chunk **pushed, char *reason, size_t room)
+{
+    int refused = ps__enter(engine);
+    if (refused < 0)
+        return refused;
+    ps_chunk *waiting = ps__take_queue(conn);
+    conn->flags |= PS_IS_HOLDING;
+    refused = engine->hooks.connect(engine->hooks.context, conn, reason, room);
+    conn->flags &= (uint16_t)~PS_IS_HOLDING;
+    *pushed = ps__take_queue(conn);
+    ps__join_queue(engine, conn, waiting);
+    return refused;
+}
+
+static void refuse(ps_engine *engine, ps_conn *conn, const char *reason)
+{
+    PS_ADD(engine->stats.refused, 1u);
+    if (engine->options.framing == PS_NATIVE)
+        ps__send_text(engine, conn, PS_CIR_REFUSED, PS_REFUSED_NOT_ALLOWED, 0, reason);
+    ps__end(engine, conn, PS_EV_CIR_REFUSED, PS_CLOSED_BY_SERVER);
+}
+
+static void welcome(ps_engine *engine, ps_conn *conn)
+{
+    uint8_t id[8], field[3 + sizeof id];
+    ps__put32(id, conn->generation);
+    ps__put32(id + 4, conn->slot);
+    size_t size = ps__put_field(field, PS_TAG_CLIENT_ID, id, sizeof id);
+    memcpy(engine->welcome, field, size); /* the room in front of it is kept for this */
+    ps__send(engine, conn, PS_CIR_ACCEPTED, 0, 0, engine->welcome, size + engine->options.welcome_size, NULL);
+}
+
+int ps__let_in(ps_engine *engine, ps_conn *conn)
+{
+    ps_chunk *pushed = NULL;
+    char reason[256] = "not allowed";
+    int refused = engine->options.ask_connects ? ask(engine, conn, &pushed, reason, sizeof reason) : 0;
+    if (refused < 0)
+        ps__fail(engine, refused);
+    if (refused || conn->state != PS_CONN_ACCEPTED) { /* the hook may have closed the client itself */
+        ps__free_chunks(engine, pushed);
+        refuse(engine, conn, reason);
+        return 0;
+    }
+    ps__conn_event(conn, PS_EV_CIR_ACCEPTED);
+    ps__timer_stop(engine, conn, PS_LINK_INPUT);
+    __atomic_store_n(&conn->established, 1, __ATOMIC_RELAXED);
+    PS_TAKE_ONE(engine->stats.pending);
+    PS_ADD(engine->stats.clients, 1u);
+    PS_ADD(engine->stats.established, 1u);
+    if (engine->options.framing == PS_NATIVE)
+        welcome(engine, conn);
+    ps__join_queue(engine, conn, pushed);
+    return 1;
+}

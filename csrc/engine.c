@@ -1,0 +1,394 @@
+/* engine.c: the turn: wait, read, dispatch, send; and the beginning and end of the loop around it.
+ *
+ * An engine is the memory of one server: no globals, so several engines in several threads work. It knows no Python: what
+ * happens to a request is up to the hooks. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+
+#include "internal.h"
+
+enum { WELCOME_ROOM = 11, WAKE_KEY = 0xFFFF }; /* the field with the client id is put in front of the welcome */
+
+/* -- birth and death ----------------------------------------------------------------------------------------------- */
+
+static void init(ps_engine *engine, const ps_options *options, const ps_hooks *hooks)
+{
+    memset(engine, 0, sizeof *engine);
+    engine->options = *options;
+    engine->hooks = *hooks;
+    engine->poll = &ps__epoll;
+    engine->poll_handle = engine->wake[0] = engine->wake[1] = -1;
+    engine->state = PS_SERVER_NEW;
+    engine->dirty = engine->dead = PS_NOBODY;
+    engine->batch_due_ns = UINT64_MAX;
+    engine->now_ns = ps__now_ns();
+    for (int i = 0; i < PS_TIMER_LISTS; i++)
+        engine->timers[i].first = engine->timers[i].last = PS_NOBODY;
+    pthread_mutex_init(&engine->lock, NULL);
+}
+
+static int allocate(ps_engine *engine)
+{
+    engine->in = ps_sys.allocate(PS_HEADER_SIZE + PS_READ_MAX);
+    engine->out = ps_sys.allocate(PS_OUT_ROOM + PS_HEADER_SIZE); /* the slack: see gather() in output.c */
+    engine->welcome = ps_sys.allocate(WELCOME_ROOM + engine->options.welcome_size);
+    if (!engine->in || !engine->out || !engine->welcome)
+        return -ENOMEM;
+    if (engine->options.welcome_size)
+        memcpy(engine->welcome + WELCOME_ROOM, engine->options.welcome, engine->options.welcome_size);
+    return ps__table_open(&engine->table, engine->options.limits.max_clients);
+}
+
+static int open_poll(ps_engine *engine)
+{
+    int error = ps__open_wake(engine);
+    if (error < 0)
+        return error;
+    error = engine->poll->open(&engine->poll_handle);
+    if (error < 0)
+        return error;
+    return engine->poll->add(engine->poll_handle, engine->wake[0], WAKE_KEY, PS_POLL_IN);
+}
+
+ps_engine *ps__engine_new(const ps_options *options, const ps_hooks *hooks, int *error)
+{
+    ps_engine *engine = ps_sys.allocate(sizeof *engine);
+    *error = -ENOMEM;
+    if (!engine)
+        return NULL;
+    init(engine, options, hooks);
+    *error = allocate(engine);
+    if (*error == 0)
+        *error = open_poll(engine);
+    if (*error == 0)
+        return engine;
+    ps__engine_free(engine);
+    return NULL;
+}
+
+void ps__engine_free(ps_engine *engine)
+{
+    if (!engine)
+        return;
+    ps__free_commands(engine);
+    if (engine->poll_handle >= 0)
+        engine->poll->close(engine->poll_handle);
+    for (int i = 0; i < 2; i++)
+        if (engine->wake[i] >= 0)
+            ps_sys.close(engine->wake[i]);
+    ps__table_close(&engine->table);
+    ps__free(engine->in);
+    ps__free(engine->out);
+    ps__free(engine->welcome);
+    pthread_mutex_destroy(&engine->lock);
+    ps__free(engine);
+}
+
+int ps_engine_add_master(ps_engine *engine, int fd)
+{
+    if (engine->master_count == PS_MASTERS_MAX)
+        return -ENOSPC;
+    int family = ps__family(fd);
+    if (family < 0)
+        return family;
+    int error = engine->poll->add(engine->poll_handle, fd, engine->master_count, PS_POLL_IN);
+    if (error < 0)
+        return error;
+    engine->masters[engine->master_count++] = (ps_master){.fd = fd, .family = family};
+    return 0;
+}
+
+/* -- the hooks' side ----------------------------------------------------------------------------------------------- */
+
+void ps__fail(ps_engine *engine, int error)
+{
+    if (error < 0 && !engine->fatal)
+        engine->fatal = error;
+}
+
+/* Once a hook has ended the loop no other is called that could run the user's code. */
+int ps__enter(ps_engine *engine)
+{
+    if (!engine->inside) {
+        engine->hooks.enter(engine->hooks.context);
+        engine->inside = true;
+        engine->inside_since_ns = engine->now_ns;
+    }
+    return engine->fatal;
+}
+
+static void leave(ps_engine *engine)
+{
+    if (!engine->inside)
+        return;
+    engine->inside = false;
+    engine->hooks.leave(engine->hooks.context);
+}
+
+static void check(ps_engine *engine)
+{
+    ps__fail(engine, engine->hooks.check(engine->hooks.context));
+}
+
+int ps__log(ps_engine *engine, int level, const char *message)
+{
+    int error = ps__enter(engine);
+    if (error == 0)
+        error = engine->hooks.log(engine->hooks.context, level, message);
+    ps__fail(engine, error);
+    return error;
+}
+
+/* -- waiting ------------------------------------------------------------------------------------------------------- */
+
+static uint64_t until(uint64_t moment_ns, uint64_t now_ns)
+{
+    return moment_ns == UINT64_MAX ? UINT64_MAX : moment_ns > now_ns ? moment_ns - now_ns : 0;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* How long the loop may sleep; -1: until something happens. */
+static int64_t sleep_ns(const ps_engine *engine)
+{
+    if (engine->dirty != PS_NOBODY || engine->fatal)
+        return 0;
+    uint64_t now = engine->now_ns, left = least(ps__timers_due_ns(engine), until(engine->batch_due_ns, now));
+    if (engine->accept_again_ns)
+        left = least(left, until(engine->accept_again_ns, now));
+    if (engine->state == PS_SERVER_DRAINING)
+        left = least(left, until(engine->stop_at_ns, now));
+    return left > INT64_MAX ? -1 : (int64_t)left;
+}
+
+static int look(ps_engine *engine, int64_t timeout_ns)
+{
+    return engine->poll->wait(engine->poll_handle, engine->events, timeout_ns);
+}
+
+/* Poll without sleeping while the window lasts: a request that comes now finds the loop awake, and still holding the GIL
+ * if it holds it. */
+static int linger(ps_engine *engine, int64_t most_ns)
+{
+    uint64_t window = engine->window_ns;
+    if (most_ns >= 0 && (uint64_t)most_ns < window)
+        window = (uint64_t)most_ns;
+    if (!window && !engine->inside)
+        return 0;
+    uint64_t end = engine->now_ns + window;
+    int count;
+    do {
+        count = look(engine, 0);
+    } while (count == 0 && ps__now_ns() < end);
+    return count;
+}
+
+/* As KVM's halt polling does (kernel documentation, virt/kvm/halt-polling): a sleep that ended within the window's bound
+ * would have been worth lingering for, one that lasted far longer was not. */
+static void adapt(ps_engine *engine, uint64_t slept_ns)
+{
+    uint64_t most = engine->options.linger_ns;
+    if (slept_ns > 2 * most)
+        engine->window_ns = 0;
+    else
+        engine->window_ns = engine->window_ns ? least(2 * engine->window_ns, most) : (most + 1) / 2;
+}
+
+static int wait_for_events(ps_engine *engine)
+{
+    int64_t timeout = sleep_ns(engine);
+    if (timeout == 0)
+        return look(engine, 0);
+    int count = linger(engine, timeout);
+    if (count != 0)
+        return count;
+    leave(engine);
+    uint64_t before = ps__now_ns();
+    count = look(engine, timeout);
+    adapt(engine, ps__now_ns() - before);
+    return count;
+}
+
+/* -- the turn ------------------------------------------------------------------------------------------------------ */
+
+static void client_event(ps_engine *engine, const ps_event *event)
+{
+    ps_conn *conn = ps__table_find(&engine->table, event->key);
+    if (!conn)
+        return; /* an event from before it was closed */
+    if (event->ready & PS_POLL_OUT)
+        ps__flush(engine, conn);
+    if (event->ready & (PS_POLL_IN | PS_POLL_GONE) && ps__reads(engine, conn) && !conn->held)
+        ps__readable(engine, conn);
+    else if (event->ready & PS_POLL_GONE)
+        ps__lost(engine, conn, PS_CLOSED_BY_PEER); /* both directions are shut: nobody takes the replies any more */
+}
+
+static bool handle_event(ps_engine *engine, const ps_event *event)
+{
+    if (event->key >> 32)
+        client_event(engine, event);
+    else if (event->key == WAKE_KEY)
+        return true;
+    else if (engine->accepting)
+        ps__accept(engine, (uint8_t)event->key);
+    return false;
+}
+
+static void woken(ps_engine *engine)
+{
+    ps__run_commands(engine);
+    if (ps__enter(engine) == 0)
+        check(engine);
+}
+
+static void run_batches(ps_engine *engine, bool all)
+{
+    if (engine->batch_due_ns == UINT64_MAX || (!all && engine->batch_due_ns > engine->now_ns))
+        return;
+    if (ps__enter(engine) == 0)
+        ps__fail(engine, engine->hooks.batches(engine->hooks.context, all, &engine->batch_due_ns));
+}
+
+static void end_turn(ps_engine *engine)
+{
+    run_batches(engine, false);
+    ps__timers_expire(engine);
+    if (engine->accept_again_ns && engine->accept_again_ns <= engine->now_ns)
+        ps__start_accepting(engine);
+    ps__flush_dirty(engine);
+    ps__bury(engine);
+    if (!engine->inside)
+        return;
+    check(engine);
+    if (engine->now_ns - engine->inside_since_ns > PS_GIL_NS)
+        leave(engine);
+}
+
+static void turn(ps_engine *engine)
+{
+    bool wake = false;
+    int count = wait_for_events(engine);
+    engine->now_ns = ps__now_ns();
+    if (count == -EINTR)
+        wake = true;
+    else if (count < 0)
+        ps__fail(engine, count);
+    for (int i = 0; i < count; i++)
+        wake |= handle_event(engine, &engine->events[i]);
+    if (wake)
+        woken(engine);
+    end_turn(engine);
+}
+
+/* -- the end ------------------------------------------------------------------------------------------------------- */
+
+static void for_each(ps_engine *engine, void (*act)(ps_engine *, ps_conn *))
+{
+    for (uint32_t slot = 0; slot < engine->table.made; slot++) {
+        ps_conn *conn = ps__slot(&engine->table, slot);
+        if (conn->state && conn->state != PS_CONN_CLOSED)
+            act(engine, conn);
+    }
+}
+
+/* What was read is served; what lies in the kernel came too late and is told so: a client learns that it was not run. */
+static void wind_up(ps_engine *engine, ps_conn *conn)
+{
+    ps__resume(engine, conn);
+    ps__say_goodbye(engine, conn);
+    engine->refusing = true;
+    if (conn->state == PS_CONN_ESTABLISHED)
+        ps__readable(engine, conn);
+    engine->refusing = false;
+    ps__end(engine, conn, PS_EV_DRAIN, PS_SERVER_STOPPING);
+    ps__mark_dirty(engine, conn);
+}
+
+static void lose(ps_engine *engine, ps_conn *conn)
+{
+    ps__lost(engine, conn, PS_SERVER_STOPPING);
+}
+
+static void stop_accepting(ps_engine *engine)
+{
+    ps__stop_accepting(engine);
+    if (engine->state == PS_SERVER_SERVING)
+        engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_DRAIN);
+    int error = ps__enter(engine);
+    ps__fail(engine, error ? error : engine->hooks.draining(engine->hooks.context));
+}
+
+static void drain(ps_engine *engine)
+{
+    stop_accepting(engine);
+    run_batches(engine, true);
+    for_each(engine, wind_up);
+    run_batches(engine, true); /* what was held back for a paused client */
+    ps__flush_dirty(engine);
+    ps__bury(engine);
+}
+
+/* Has a stop been asked for, and is its time up? */
+static bool stop_wanted(ps_engine *engine, bool *now)
+{
+    pthread_mutex_lock(&engine->lock);
+    bool wanted = engine->stop_wanted;
+    *now = wanted && engine->stop_at_ns <= engine->now_ns;
+    pthread_mutex_unlock(&engine->lock);
+    return wanted;
+}
+
+static void serve(ps_engine *engine)
+{
+    bool now = false;
+    while (!engine->fatal && !now) {
+        turn(engine);
+        if (!stop_wanted(engine, &now))
+            continue;
+        if (engine->state == PS_SERVER_SERVING && !engine->fatal)
+            drain(engine);
+        if (engine->table.used == 0)
+            return;
+    }
+}
+
+static void set_running(ps_engine *engine, bool running)
+{
+    pthread_mutex_lock(&engine->lock);
+    engine->thread = pthread_self();
+    engine->running = running;
+    pthread_mutex_unlock(&engine->lock);
+}
+
+static void close_all(ps_engine *engine)
+{
+    if (engine->accepting)
+        stop_accepting(engine);
+    for_each(engine, lose);
+    ps__flush_dirty(engine); /* only empties the list: all are closed */
+    ps__bury(engine);
+    ps__enter(engine);
+    engine->hooks.batches(engine->hooks.context, true, &engine->batch_due_ns); /* its clients are gone: it drops them */
+    leave(engine);
+}
+
+int ps__engine_run(ps_engine *engine)
+{
+    if (engine->state != PS_SERVER_NEW)
+        return -EINVAL;
+    engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_ADOPT);
+    engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_SERVE);
+    engine->accepting = true;
+    engine->now_ns = ps__now_ns();
+    set_running(engine, true);
+    serve(engine);
+    close_all(engine);
+    set_running(engine, false);
+    engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_CLOSE);
+    return engine->fatal;
+}

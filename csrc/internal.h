@@ -1,0 +1,395 @@
+/* internal.h: what the files of the engine share: connections, the engine itself, hooks, polling, and the functions by
+ * which one file calls another. Nothing here is visible outside the library. */
+#ifndef PYSOCK_INTERNAL_H
+#define PYSOCK_INTERNAL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "pysock.h"
+#include "sys.h"
+
+/* -- bounds, each with its reason ---------------------------------------------------------------------------------- */
+
+enum {
+    PS_READ_MAX = 64 * 1024,   /* bytes read from one client a turn: nobody waits long for a busy neighbour */
+    PS_LARGE = 64 * 1024,      /* a frame above this is received straight into the object the handler gets */
+    PS_LARGE_TURN = 1 << 20,   /* bytes of one large frame read a turn: it may take more, the copy is the kernel's only */
+    PS_OUT_ROOM = 256 * 1024,  /* replies of one client and turn gathered for one send */
+    PS_BY_REFERENCE = 32 * 1024, /* a reply from this size is sent from the handler's object: one more iovec is cheaper
+                                    than the copy */
+    PS_CHUNK = 16 * 1024,      /* small output that waits is gathered in chunks of this size */
+    PS_ACCEPTS_MAX = 16,       /* accepts of one master socket a turn */
+    PS_EVENTS_MAX = 512,       /* events taken from the kernel at once */
+    PS_IOV_MAX = 16,           /* chunks of waiting output sent by one call */
+    PS_PAUSE_ACCEPT_MS = 100,  /* after accept() ran out of descriptors or memory */
+    PS_COMMANDS_BYTES = 64 << 20, /* what other threads may have queued for a loop that is busy */
+    PS_CHUNK_SLOTS = 256,      /* slots of the client table allocated together; they never move */
+    PS_GIL_NS = 5 * 1000 * 1000, /* CPython's switch interval: other Python threads get their turn */
+};
+
+/* -- frames -------------------------------------------------------------------------------------------------------- */
+
+/* One frame. For framings without a header kind is PS_SRM and the rest 0. */
+typedef struct ps_frame {
+    const uint8_t *payload;
+    uint32_t size; /* of the payload */
+    uint32_t request_id;
+    uint16_t code;
+    uint8_t kind, flags;
+} ps_frame;
+
+/* A frame being received. It grows with what has arrived, never with what was announced. */
+typedef struct ps_part {
+    ps_frame head;
+    uint8_t *data;
+    void *object; /* the request object that data lies in, or NULL: data is ours */
+    uint32_t have, room;
+} ps_part;
+
+/* Whole frames read from a client that is paused. */
+typedef struct ps_held {
+    size_t size;
+    uint8_t data[];
+} ps_held;
+
+/* Output the kernel did not take yet: data of our own behind the struct, or inside an object we hold. */
+typedef struct ps_chunk {
+    struct ps_chunk *next;
+    const uint8_t *data;
+    size_t size, sent, room; /* room: of our own data */
+    void *object;
+    uint8_t own[];
+} ps_chunk;
+
+/* -- connections --------------------------------------------------------------------------------------------------- */
+
+enum ps_timer_list { PS_TIMER_CIR, PS_TIMER_FRAME, PS_TIMER_OUTPUT, PS_TIMER_IDLE, PS_TIMER_LISTS };
+
+/* A connection waits for its CIR or for the rest of a frame, never for both: the two lists share a link. */
+enum ps_timer_link { PS_LINK_INPUT, PS_LINK_OUTPUT, PS_LINK_IDLE, PS_TIMER_LINKS };
+
+typedef struct ps_timer {
+    uint32_t previous, next; /* slots; PS_NOBODY at the ends */
+    uint32_t start_ms;
+} ps_timer;
+
+#define PS_NOBODY UINT32_MAX
+
+enum ps_conn_flag {
+    PS_IS_DIRTY = 1 << 0,      /* on the dirty list: to be flushed or resumed at the end of the turn */
+    PS_IS_HOLDING = 1 << 1,    /* the connect hook runs: output waits */
+    PS_IS_SKIPPING = 1 << 2,   /* an oversized payload is thrown away as it arrives */
+    PS_PAUSED_OUTPUT = 1 << 3, /* not read: it does not take its replies */
+    PS_PAUSED_BATCH = 1 << 4,  /* not read: too many requests in flight */
+    PS_TIMED_INPUT = 1 << 5,   /* on the list of its PS_LINK_...; which one of two for the first */
+    PS_TIMED_OUTPUT = 1 << 6,
+    PS_TIMED_IDLE = 1 << 7,
+    PS_TIMED_CIR = 1 << 8,
+};
+
+/* A slot of the client table: a connection and its data socket. An idle client costs this and nothing else. */
+typedef struct ps_conn {
+    uint32_t generation; /* with the slot number it makes the client id; a stale id finds another generation here */
+    uint32_t slot;
+    int fd;
+    uint8_t state;    /* enum ps_conn_state, changed by ps__conn_event only; 0 in a free slot */
+    uint8_t reason;   /* enum ps_reason, once it is ending */
+    uint8_t interest; /* what the poll waits for */
+    uint8_t master;
+    uint16_t flags;   /* enum ps_conn_flag: the loop's own; the next two are for other threads as well */
+    uint8_t attached; /* somebody wants to hear when it goes */
+    uint8_t established; /* was let in once */
+    uint8_t family;   /* of its socket, AF_... */
+    uint8_t stash_size;
+    uint16_t peer_port;
+    uint8_t peer[16];
+    union {
+        uint8_t stash[PS_HEADER_SIZE]; /* an incomplete header */
+        uint32_t skip;                 /* with PS_IS_SKIPPING: bytes of an oversized payload still to be thrown away */
+    };
+    uint32_t max_reply; /* the largest payload this client takes */
+    uint32_t in_flight; /* requests taken and not answered yet */
+    uint32_t next_dirty;
+    uint32_t next; /* on the free list, or the list of the dead */
+    ps_timer timers[PS_TIMER_LINKS];
+    ps_part *part;
+    ps_held *held;
+    ps_chunk *out_head, *out_tail;
+    uint64_t queued;
+    void *object; /* Python's DataSocket, once a handler has asked for it */
+    char *name;
+    uint64_t connected_at_ns, requests, bytes_in, bytes_out;
+} ps_conn;
+
+_Static_assert(sizeof(ps_conn) <= 192, "an idle client must stay cheap");
+
+typedef struct ps_table {
+    ps_conn **chunks;
+    uint32_t made, most; /* slots in existence, slots allowed */
+    uint32_t used;
+    uint32_t free_slot;
+} ps_table;
+
+/* -- the seam to Python -------------------------------------------------------------------------------------------- */
+
+/* What the engine asks of whoever runs it; python.c in the extension, an echo in the C tests. All members are called in
+ * the loop's thread. -ECANCELED from any of them ends the loop. */
+typedef struct ps_hooks {
+    void *context;
+    /* Before the first other call of a turn, and after the last: python.c takes the GIL and lets it go. */
+    void (*enter)(void *context);
+    void (*leave)(void *context);
+    /* Once a turn between the two, and when a wait was interrupted: signal handlers run here. */
+    int (*check)(void *context);
+    /* May this client come in? 0 yes, 1 no: why is then in reason. May be NULL: everybody comes in. */
+    int (*connect)(void *context, ps_conn *conn, char *reason, size_t room);
+    /* One request. object holds the payload and is the hook's from now on, or is NULL and the payload must be copied. */
+    int (*request)(void *context, ps_conn *conn, const ps_frame *frame, void *object);
+    /* Answer what was kept back for a batch and is due (or all of it); *due_ns: when the next is due, UINT64_MAX never. */
+    int (*batches)(void *context, bool all, uint64_t *due_ns);
+    /* The connection is closed; told for those the options or an attach ask for. */
+    int (*disconnect)(void *context, ps_conn *conn);
+    /* The loop has stopped accepting. */
+    int (*draining)(void *context);
+    /* level as in Python's logging */
+    int (*log)(void *context, int level, const char *message);
+    /* A request object with room for size bytes at *data; a larger one with the same bytes; NULL: no memory (the old
+     * one is gone). */
+    void *(*object_new)(void *context, size_t size, uint8_t **data);
+    void *(*object_resize)(void *context, void *object, size_t size, uint8_t **data);
+    /* One more, or one less, user of an object. */
+    void (*object_hold)(void *context, void *object);
+    void (*object_release)(void *context, void *object);
+} ps_hooks;
+
+/* -- waiting ------------------------------------------------------------------------------------------------------- */
+
+enum { PS_POLL_IN = 1, PS_POLL_OUT = 2, PS_POLL_GONE = 4 };
+
+typedef struct ps_event {
+    uint64_t key;
+    uint32_t ready; /* PS_POLL_... */
+} ps_event;
+
+/* A mechanism to wait with. Level-triggered: what is not dealt with is told again. */
+typedef struct ps_poll_ops {
+    const char *name;
+    int (*open)(int *handle);
+    void (*close)(int handle);
+    int (*add)(int handle, int fd, uint64_t key, unsigned interest);
+    int (*change)(int handle, int fd, uint64_t key, unsigned interest);
+    void (*remove)(int handle, int fd); /* before close(): a duplicate of fd in a forked child would keep events coming */
+    /* At most PS_EVENTS_MAX events; timeout_ns 0: don't sleep, < 0: for ever. -EINTR if a signal came. */
+    int (*wait)(int handle, ps_event *events, int64_t timeout_ns);
+} ps_poll_ops;
+
+extern const ps_poll_ops ps__epoll;
+
+/* -- the engine ---------------------------------------------------------------------------------------------------- */
+
+enum ps_command_kind { PS_DO_PUSH, PS_DO_BROADCAST, PS_DO_DISCONNECT };
+
+typedef struct ps_command {
+    struct ps_command *next;
+    uint64_t client_id;
+    size_t size;
+    enum ps_command_kind kind;
+    uint8_t data[];
+} ps_command;
+
+typedef struct ps_master {
+    int fd;
+    int family;
+} ps_master;
+
+struct ps_engine {
+    ps_options options;
+    ps_hooks hooks;
+    uint8_t *welcome;
+    const ps_poll_ops *poll;
+    int poll_handle;
+    int wake[2]; /* a pipe: other threads' commands and signals end the wait */
+    uint8_t state; /* enum ps_server_state */
+    bool inside;  /* between hooks.enter and hooks.leave */
+    bool refusing; /* what arrives now came too late */
+    bool accepting;
+    int fatal;    /* -errno that ends the loop */
+    uint64_t inside_since_ns;
+    uint64_t now_ns;
+    uint64_t accept_again_ns, logged_accept_ns;
+    uint64_t batch_due_ns;
+    uint64_t window_ns; /* of the linger, as adapted */
+    uint64_t frames;    /* whole frames so far */
+    ps_table table;
+    struct {
+        uint32_t first, last;
+    } timers[PS_TIMER_LISTS];
+    uint32_t dirty, dead; /* lists of slots */
+    uint8_t *in, *out;
+    size_t out_used;
+    ps_conn *out_conn; /* whose replies are being gathered in out */
+    ps_stats stats;
+    ps_master masters[PS_MASTERS_MAX];
+    uint32_t master_count;
+    ps_event events[PS_EVENTS_MAX];
+    pthread_t thread;
+    bool running;
+    /* Guards what other threads read of the table, and the commands. */
+    pthread_mutex_t lock;
+    ps_command *commands, **commands_end;
+    size_t commands_size;
+    bool woken;
+    bool stop_wanted;
+    uint64_t stop_at_ns; /* of a drain: the end of the grace */
+};
+
+/* A counter that other threads may read. */
+#define PS_ADD(counter, n) __atomic_store_n(&(counter), (counter) + (n), __ATOMIC_RELAXED)
+#define PS_TAKE_ONE(counter) __atomic_store_n(&(counter), (counter) - 1u, __ATOMIC_RELAXED)
+
+static inline uint64_t ps__id(const ps_conn *conn)
+{
+    return (uint64_t)conn->generation << 32 | conn->slot;
+}
+
+static inline ps_conn *ps__slot(const ps_table *table, uint32_t slot)
+{
+    return &table->chunks[slot / PS_CHUNK_SLOTS][slot % PS_CHUNK_SLOTS];
+}
+
+/* May input of this connection be looked at now? */
+static inline bool ps__reads(const ps_engine *engine, const ps_conn *conn)
+{
+    if (conn->state == PS_CONN_DRAINING || conn->state == PS_CONN_CLOSED)
+        return false;
+    /* A drain asks for the last of the input, paused or not. */
+    return !(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_BATCH)) || engine->state == PS_SERVER_DRAINING;
+}
+
+/* engine.c */
+ps_engine *ps__engine_new(const ps_options *options, const ps_hooks *hooks, int *error);
+void ps__engine_free(ps_engine *engine);
+int ps__engine_run(ps_engine *engine);
+int ps__enter(ps_engine *engine);
+void ps__fail(ps_engine *engine, int error);
+int ps__log(ps_engine *engine, int level, const char *message);
+
+/* conn.c: the life of one connection */
+void ps__admit(ps_engine *engine, int fd, uint8_t master, const struct sockaddr *peer);
+int ps__let_in(ps_engine *engine, ps_conn *conn);
+void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason);
+void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps_reason reason);
+void ps__settle(ps_engine *engine, ps_conn *conn);
+void ps__update_interest(ps_engine *engine, ps_conn *conn);
+void ps__mark_dirty(ps_engine *engine, ps_conn *conn);
+void ps__bury(ps_engine *engine);
+
+/* accept.c */
+void ps__accept(ps_engine *engine, uint8_t master);
+void ps__stop_accepting(ps_engine *engine);
+void ps__start_accepting(ps_engine *engine);
+
+/* table.c */
+int ps__table_open(ps_table *table, uint32_t most);
+void ps__table_close(ps_table *table);
+ps_conn *ps__table_add(ps_table *table);
+void ps__table_remove(ps_table *table, ps_conn *conn);
+ps_conn *ps__table_find(const ps_table *table, uint64_t id); /* of a connection that is not closed */
+ps_conn *ps__table_row(const ps_table *table, uint64_t id);  /* also of one that is closed and not buried yet */
+
+/* timers.c */
+void ps__timer_start(ps_engine *engine, ps_conn *conn, enum ps_timer_list list);
+void ps__timer_stop(ps_engine *engine, ps_conn *conn, enum ps_timer_link link);
+ps_conn *ps__timer_first(const ps_engine *engine, enum ps_timer_list list);
+void ps__timers_expire(ps_engine *engine);
+uint64_t ps__timers_due_ns(const ps_engine *engine); /* UINT64_MAX: none runs */
+
+/* state.c */
+extern const uint8_t ps__conn_table[PS_CONN_STATES][PS_CONN_EVENTS];
+int ps__conn_event(ps_conn *conn, enum ps_conn_event event);
+
+/* frame.c: no I/O, no allocation */
+static inline uint32_t ps__get32(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
+}
+
+static inline uint16_t ps__get16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] << 8 | p[1]);
+}
+
+static inline void ps__put32(uint8_t *p, uint32_t v)
+{
+    p[0] = (uint8_t)(v >> 24);
+    p[1] = (uint8_t)(v >> 16);
+    p[2] = (uint8_t)(v >> 8);
+    p[3] = (uint8_t)v;
+}
+
+static inline void ps__put16(uint8_t *p, uint16_t v)
+{
+    p[0] = (uint8_t)(v >> 8);
+    p[1] = (uint8_t)v;
+}
+
+void ps__read_header(const uint8_t *data, ps_frame *frame);
+void ps__write_header(uint8_t *data, uint32_t size, uint8_t kind, uint8_t flags, uint16_t code, uint32_t request_id);
+
+typedef struct ps_field {
+    const uint8_t *value;
+    uint16_t size;
+    uint8_t tag;
+} ps_field;
+
+/* 1 and the field at *at, which then points behind it; 0 at the end; -EBADMSG if it is cut off. */
+int ps__next_field(const uint8_t **at, const uint8_t *end, ps_field *field);
+size_t ps__put_field(uint8_t *to, uint8_t tag, const void *value, uint16_t size);
+bool ps__is_utf8(const uint8_t *data, size_t size);
+
+/* input.c */
+void ps__readable(ps_engine *engine, ps_conn *conn);
+void ps__resume(ps_engine *engine, ps_conn *conn);
+void ps__drop_input(ps_engine *engine, ps_conn *conn);
+
+/* protocol.c */
+enum ps_verdict { PS_TAKE, PS_SKIP, PS_BROKEN };
+enum ps_verdict ps__judge(ps_engine *engine, ps_conn *conn, const ps_frame *frame);
+void ps__take_frame(ps_engine *engine, ps_conn *conn, const ps_frame *frame, void *object);
+void ps__cannot_serve(ps_engine *engine, ps_conn *conn, const ps_frame *frame, uint16_t code, const char *text,
+                      size_t size);
+/* A request that was kept for a batch is dealt with. */
+void ps__kept(ps_engine *engine, ps_conn *conn);
+void ps__not_kept(ps_engine *engine, ps_conn *conn);
+void ps__over_limit(ps_engine *engine, ps_conn *conn);
+void ps__too_late(ps_engine *engine, ps_conn *conn, enum ps_timer_list list);
+void ps__say_goodbye(ps_engine *engine, ps_conn *conn);
+
+/* output.c */
+void ps__output_begin(ps_engine *engine, ps_conn *conn);
+void ps__output_end(ps_engine *engine, ps_conn *conn);
+/* One message of the framing. object: what data lies in, or NULL. */
+void ps__send(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const void *data,
+              size_t size, void *object);
+void ps__send_text(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const char *text);
+void ps__flush(ps_engine *engine, ps_conn *conn);
+void ps__drop_output(ps_engine *engine, ps_conn *conn);
+void ps__flush_dirty(ps_engine *engine);
+/* Output made while the connect hook runs is put aside, then joined behind what was sent meanwhile. */
+ps_chunk *ps__take_queue(ps_conn *conn);
+void ps__join_queue(ps_engine *engine, ps_conn *conn, ps_chunk *chunks);
+void ps__free_chunks(ps_engine *engine, ps_chunk *chunk);
+
+/* command.c */
+int ps__push(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size);
+void ps__run_commands(ps_engine *engine);
+void ps__free_commands(ps_engine *engine);
+int ps__open_wake(ps_engine *engine);
+
+/* socket.c */
+int ps__family(int fd);
+void ps__no_delay(int fd);
+void ps__peer_credentials(int fd, ps_info *info);
+
+#endif

@@ -1,0 +1,15 @@
+/* pysock.h: what a user of the C engine includes: the declarations, with the headers and checks they need. */
+#ifndef PYSOCK_H
+#define PYSOCK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "pysock_abi.h"
+
+_Static_assert(sizeof(ps_limits) == 72, "ps_limits has drifted: cffi and C must agree");
+_Static_assert(sizeof(ps_options) == 112, "ps_options has drifted: cffi and C must agree");
+_Static_assert(sizeof(ps_info) == 408, "ps_info has drifted: cffi and C must agree");
+_Static_assert(sizeof(ps_stats) == 15 * 8, "ps_stats has drifted: cffi and C must agree");
+
+#endif

@@ -1,0 +1,153 @@
+/* The declarations of the C engine, once: C includes this file, cffi's cdef() reads it. So it has no preprocessor lines
+ * but plain #define NAME number. Sizes that must not drift are asserted in pysock.h.
+ *
+ * Every function that returns an int returns 0, a count or a number asked for, or -errno. Only constructors return
+ * pointers; they leave the reason of a NULL in *error, as -errno. */
+
+/* -- the numbers of the model; pysock/states.py and pysock/protocol.py have the same ------------------------------- */
+
+enum ps_framing { PS_NATIVE, PS_U32, PS_LINE, PS_RAW };
+
+enum ps_kind {
+    PS_CIR = 0x01, PS_SRM = 0x02, PS_PING = 0x03, PS_BYE = 0x04, PS_PROOF = 0x08,
+    PS_CIR_ACCEPTED = 0x81, PS_CIR_REFUSED = 0x82, PS_REPLY = 0x83, PS_ERROR = 0x84,
+    PS_PUSH = 0x85, PS_PONG = 0x86, PS_GOAWAY = 0x87, PS_CHALLENGE = 0x88
+};
+
+enum ps_flag { PS_NO_REPLY = 0x01 };
+
+enum ps_error_code {
+    PS_HANDLER_FAILED = 1, PS_NO_SUCH_SERVICE, PS_PAYLOAD_TOO_LARGE, PS_TOO_MANY_IN_FLIGHT, PS_SHUTTING_DOWN,
+    PS_NOT_ALLOWED, PS_MALFORMED, PS_DEADLINE_PASSED
+};
+
+enum ps_refusal {
+    PS_REFUSED_VERSION = 1, PS_REFUSED_NOT_ALLOWED, PS_REFUSED_PROOF, PS_REFUSED_FULL, PS_REFUSED_SHUTTING_DOWN,
+    PS_REFUSED_TOO_LATE, PS_REFUSED_MALFORMED
+};
+
+enum ps_tag {
+    PS_TAG_CLIENT_ID = 1, PS_TAG_NAME, PS_TAG_NONCE, PS_TAG_MAC, PS_TAG_MAX_PAYLOAD, PS_TAG_MAX_IN_FLIGHT,
+    PS_TAG_SERVICE, PS_TAG_SOFTWARE
+};
+
+enum ps_server_state {
+    PS_SERVER_NEW = 1, PS_SERVER_CREATED, PS_SERVER_BOUND, PS_SERVER_LISTENING, PS_SERVER_SERVING, PS_SERVER_DRAINING,
+    PS_SERVER_CLOSED, PS_SERVER_STATES
+};
+
+enum ps_server_event {
+    PS_SERVER_CREATE, PS_SERVER_BIND, PS_SERVER_LISTEN, PS_SERVER_ADOPT, PS_SERVER_SERVE, PS_SERVER_DRAIN,
+    PS_SERVER_CLOSE, PS_SERVER_EVENTS
+};
+
+enum ps_conn_state {
+    PS_CONN_ACCEPTED = 1, PS_CONN_CHALLENGED, PS_CONN_ESTABLISHED, PS_CONN_DRAINING, PS_CONN_CLOSED, PS_CONN_STATES
+};
+
+enum ps_conn_event {
+    PS_EV_CIR_ACCEPTED, PS_EV_CIR_CHALLENGED, PS_EV_CIR_REFUSED, PS_EV_PROOF_ACCEPTED, PS_EV_PROOF_REFUSED, PS_EV_SRM,
+    PS_EV_PING, PS_EV_BYE, PS_EV_END_OF_FILE, PS_EV_VIOLATION, PS_EV_DRAIN, PS_EV_FLUSHED, PS_EV_LOST, PS_CONN_EVENTS
+};
+
+enum ps_reason {
+    PS_LEFT, PS_CLOSED_BY_PEER, PS_CLOSED_BY_SERVER, PS_TIMED_OUT, PS_PROTOCOL_VIOLATION, PS_OVER_A_LIMIT,
+    PS_SERVER_STOPPING
+};
+
+#define PS_HEADER_SIZE 12
+#define PS_NAME_MAX 255
+#define PS_PING_MAX 64
+#define PS_MASTERS_MAX 64
+#define PS_ADDRESS_MAX 64
+
+/* The state that follows, or -EINVAL if the event is illegal in this state. */
+int ps_server_next(int state, int event);
+int ps_conn_next(int state, int event);
+
+/* -- the engine: one server's loop and client table ---------------------------------------------------------------- */
+
+/* What a client may cost; see pysock.Limits. Times are in nanoseconds, 0 = never. */
+typedef struct ps_limits {
+    uint64_t cir_timeout_ns, frame_timeout_ns, output_timeout_ns, idle_timeout_ns;
+    uint64_t output_pause, output_drop;
+    uint32_t max_clients, max_pending_cir, max_cir_bytes, max_payload, max_in_flight;
+} ps_limits;
+
+typedef struct ps_options {
+    ps_limits limits;
+    uint64_t linger_ns;          /* how long at most to poll without sleeping before a wait */
+    const uint8_t *welcome;      /* the fields of CIR_ACCEPTED after the client id; copied */
+    uint32_t welcome_size;
+    uint32_t framing;            /* enum ps_framing */
+    uint32_t services;           /* entries of the service table */
+    uint32_t watch_disconnects;  /* tell of every client that goes, not only of attached ones */
+    uint32_t ask_connects;       /* ask the connect hook before a client is let in */
+} ps_options;
+
+/* One row of the client table, copied out. */
+typedef struct ps_info {
+    uint64_t client_id, connected_at_ns, requests, bytes_in, bytes_out, queued;
+    int64_t pid, uid, gid;       /* of the peer on a Unix socket, else -1 */
+    uint32_t in_flight, state;
+    int fd;
+    uint32_t master;
+    char name[256];
+    char address[64];            /* "host:port" of a TCP peer, else "" */
+} ps_info;
+
+typedef struct ps_stats {
+    uint64_t clients, pending, accepted, established, refused, disconnected, requests, errors, pushes, violations,
+        timeouts, over_limit, accept_failures, bytes_in, bytes_out;
+} ps_stats;
+
+typedef struct ps_engine ps_engine;
+
+int ps_engine_add_master(ps_engine *engine, int fd);
+int ps_engine_wakeup_fd(const ps_engine *engine);
+
+/* From any thread, and from hooks. */
+int ps_engine_stop(ps_engine *engine, uint64_t grace_ns);
+int ps_engine_push(ps_engine *engine, uint64_t client_id, const uint8_t *data, size_t size);
+int64_t ps_engine_broadcast(ps_engine *engine, const uint8_t *data, size_t size);
+int ps_engine_disconnect(ps_engine *engine, uint64_t client_id);
+int ps_engine_attach(ps_engine *engine, uint64_t client_id);
+int ps_engine_info(ps_engine *engine, uint64_t client_id, ps_info *info);
+uint64_t ps_engine_find(ps_engine *engine, const char *name);
+size_t ps_engine_ids(ps_engine *engine, uint64_t *ids, size_t room);
+void ps_engine_stats(ps_engine *engine, ps_stats *stats);
+
+/* -- sockets used by hand: one system call each -------------------------------------------------------------------- */
+
+int ps_socket_open(int family);
+int ps_socket_bind(int fd, const uint8_t *address, uint32_t size);
+int ps_socket_listen(int fd, int backlog);
+int ps_socket_accept(int fd);
+int64_t ps_socket_recv(int fd, uint8_t *data, size_t room);
+int64_t ps_socket_send(int fd, const uint8_t *data, size_t size);
+int ps_socket_close(int fd);
+int ps_socket_unlink(const char *path);
+
+/* -- Python's side: python.c. Objects cross as id() numbers, borrowed for the call --------------------------------- */
+
+typedef struct ps_python ps_python;
+
+/* services: a tuple of Service; callbacks: a tuple (client, connect, disconnect, failed, draining, log). */
+ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_t callbacks, int *error);
+void ps_python_free(ps_python *python);
+ps_engine *ps_python_engine(ps_python *python);
+/* Runs the loop. -ECANCELED: an exception ended it, which was appended to the list raised. */
+int ps_python_run(ps_python *python, uintptr_t raised);
+
+/* The client's end. inbox: a deque; raised: a list. Frames are appended as (kind, flags, code, request id, payload). */
+typedef struct ps_link ps_link;
+ps_link *ps_link_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error);
+void ps_link_free(ps_link *link);
+uint32_t ps_link_next_id(ps_link *link);
+int ps_link_send(ps_link *link, uint8_t kind, uint8_t flags, uint16_t code, uint32_t request_id, uintptr_t payload,
+                 int64_t timeout_ns, uintptr_t raised);
+int ps_link_receive(ps_link *link, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
+/* payloads: a list of bytes-like objects; results: a list of the same length, each item replaced by the reply (bytes)
+ * or by a tuple (code, message) for an ERROR. */
+int ps_link_request(ps_link *link, uint16_t service, uintptr_t payloads, uintptr_t results, uint32_t window,
+                    int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);

@@ -1,0 +1,109 @@
+/* timers.c: deadlines in O(1). All deadlines of a kind last equally long, so a list in order of starting is a list in
+ * order of ending: starting appends, stopping unlinks, expiring looks at the head. */
+#include "internal.h"
+
+static const enum ps_timer_link link_of[PS_TIMER_LISTS] = {
+    [PS_TIMER_CIR] = PS_LINK_INPUT,
+    [PS_TIMER_FRAME] = PS_LINK_INPUT,
+    [PS_TIMER_OUTPUT] = PS_LINK_OUTPUT,
+    [PS_TIMER_IDLE] = PS_LINK_IDLE,
+};
+
+static const uint16_t flag_of[PS_TIMER_LINKS] = {
+    [PS_LINK_INPUT] = PS_TIMED_INPUT,
+    [PS_LINK_OUTPUT] = PS_TIMED_OUTPUT,
+    [PS_LINK_IDLE] = PS_TIMED_IDLE,
+};
+
+static enum ps_timer_list list_of(const ps_conn *conn, enum ps_timer_link link)
+{
+    if (link == PS_LINK_INPUT)
+        return conn->flags & PS_TIMED_CIR ? PS_TIMER_CIR : PS_TIMER_FRAME;
+    return link == PS_LINK_OUTPUT ? PS_TIMER_OUTPUT : PS_TIMER_IDLE;
+}
+
+static uint64_t duration_ns(const ps_engine *engine, enum ps_timer_list list)
+{
+    const ps_limits *limits = &engine->options.limits;
+    const uint64_t durations[PS_TIMER_LISTS] = {limits->cir_timeout_ns, limits->frame_timeout_ns,
+                                                limits->output_timeout_ns, limits->idle_timeout_ns};
+    return durations[list];
+}
+
+static uint32_t milliseconds(uint64_t ns)
+{
+    return (uint32_t)(ns / 1000000u); /* wraps in 49 days; only differences are used */
+}
+
+void ps__timer_stop(ps_engine *engine, ps_conn *conn, enum ps_timer_link link)
+{
+    if (!(conn->flags & flag_of[link]))
+        return;
+    enum ps_timer_list list = list_of(conn, link);
+    ps_timer *timer = &conn->timers[link];
+    if (timer->previous == PS_NOBODY)
+        engine->timers[list].first = timer->next;
+    else
+        ps__slot(&engine->table, timer->previous)->timers[link].next = timer->next;
+    if (timer->next == PS_NOBODY)
+        engine->timers[list].last = timer->previous;
+    else
+        ps__slot(&engine->table, timer->next)->timers[link].previous = timer->previous;
+    conn->flags &= (uint16_t)~(flag_of[link] | (link == PS_LINK_INPUT ? PS_TIMED_CIR : 0));
+}
+
+void ps__timer_start(ps_engine *engine, ps_conn *conn, enum ps_timer_list list)
+{
+    enum ps_timer_link link = link_of[list];
+    ps__timer_stop(engine, conn, link);
+    if (!duration_ns(engine, list))
+        return;
+    uint32_t last = engine->timers[list].last;
+    conn->timers[link] =
+        (ps_timer){.previous = last, .next = PS_NOBODY, .start_ms = milliseconds(engine->now_ns)};
+    if (last == PS_NOBODY)
+        engine->timers[list].first = conn->slot;
+    else
+        ps__slot(&engine->table, last)->timers[link].next = conn->slot;
+    engine->timers[list].last = conn->slot;
+    conn->flags |= (uint16_t)(flag_of[link] | (list == PS_TIMER_CIR ? PS_TIMED_CIR : 0));
+}
+
+ps_conn *ps__timer_first(const ps_engine *engine, enum ps_timer_list list)
+{
+    uint32_t first = engine->timers[list].first;
+    return first == PS_NOBODY ? NULL : ps__slot(&engine->table, first);
+}
+
+/* How long until the first deadline of this list; 0 if it has passed, UINT64_MAX if there is none. */
+static uint64_t left_ns(const ps_engine *engine, enum ps_timer_list list)
+{
+    const ps_conn *conn = ps__timer_first(engine, list);
+    if (!conn)
+        return UINT64_MAX;
+    uint64_t passed = (uint64_t)(milliseconds(engine->now_ns) - conn->timers[link_of[list]].start_ms) * 1000000u;
+    uint64_t whole = duration_ns(engine, list);
+    return passed >= whole ? 0 : whole - passed;
+}
+
+void ps__timers_expire(ps_engine *engine)
+{
+    for (int i = 0; i < PS_TIMER_LISTS; i++) {
+        enum ps_timer_list list = (enum ps_timer_list)i;
+        while (left_ns(engine, list) == 0) {
+            ps_conn *conn = ps__timer_first(engine, list);
+            ps__timer_stop(engine, conn, link_of[list]); /* so this loop ends, whatever becomes of the connection */
+            ps__too_late(engine, conn, list);
+        }
+    }
+}
+
+uint64_t ps__timers_due_ns(const ps_engine *engine)
+{
+    uint64_t least = UINT64_MAX;
+    for (int i = 0; i < PS_TIMER_LISTS; i++) {
+        uint64_t left = left_ns(engine, (enum ps_timer_list)i);
+        least = left < least ? left : least;
+    }
+    return least;
+}

@@ -1,0 +1,308 @@
+"""Addresses: one class, one parser.
+
+This file owns the text forms of an address and what the socket module wants instead of them. It opens no socket.
+
+==================================  ==============================================================
+``unix:/run/demo.sock``             a socket file; ``unix:name.sock`` is relative, ``unix:///run/demo.sock`` and
+                                    ``ipc:///run/demo.sock`` are the same as the first
+``unix:/run/x?mode=0660&group=www`` options of a socket file: ``mode``, ``user``, ``group``, ``backlog``
+``unix:@name``                      a name in Linux's abstract namespace, without a file and without permissions;
+                                    ``unix-abstract:name`` is the same
+``tcp://127.0.0.1:9000``            also ``tcp:127.0.0.1:9000``, ``127.0.0.1:9000``, ``[::1]:9000``; with port 0 the
+                                    kernel chooses one; ``:9000`` is every interface; option ``backlog``
+``fd://3``                          a listening socket that was inherited, for example from systemd
+==================================  ==============================================================
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Final
+from urllib.parse import unquote
+
+from pysock.engine import SocketAddress
+
+#: ``sun_path`` has 108 bytes on Linux and 104 on the BSDs and macOS, one of them for the final NUL: man unix(7).
+PATH_BYTES_MAX: Final = 107 if sys.platform == "linux" else 103
+
+_FORMS: Final = "unix:/run/demo.sock, unix:@name, tcp://127.0.0.1:9000 or fd://3"
+
+#: Which fields an address may have set, and the options among them that can be written after a "?".
+_FIELDS: Final = {
+    "unix": ("path", "mode", "user", "group", "backlog"),
+    "abstract": ("path", "backlog"),
+    "tcp": ("host", "port", "backlog"),
+    "fd": ("fd",),
+}
+_OPTIONS: Final = ("mode", "user", "group", "backlog")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens and a client connects. Usually made by :meth:`parse`.
+
+    ``str(address)`` is the canonical form; parsing that gives an equal address.
+
+    :param transport: ``"unix"``, ``"abstract"``, ``"tcp"`` or ``"fd"``.
+    :param path: of the socket file, or the abstract name without its ``@``.
+    :param host: a name or number; empty for every interface.
+    :param port: 0 to 65535; with 0 the kernel chooses.
+    :param fd: the number of an inherited descriptor.
+    :param mode: permissions of the socket file, e.g. ``0o660``; by default ``0o600``.
+    :param user: who shall own the socket file, by name or number.
+    :param group: the group of the socket file, by name or number.
+    :param backlog: connections the kernel keeps until they are accepted; by default ``Limits.backlog``.
+    :raises ValueError: for anything that can't be an address, saying what is wrong.
+    """
+
+    transport: str
+    path: str = ""
+    host: str = ""
+    port: int = 0
+    fd: int = -1
+    mode: int | None = None
+    user: str | None = None
+    group: str | None = None
+    backlog: int | None = None
+
+    def __post_init__(self) -> None:
+        allowed = _FIELDS.get(self.transport)
+        if allowed is None:
+            raise ValueError(f"unknown transport {self.transport!r}: choose one of {', '.join(_FIELDS)}")
+        for item in fields(self)[1:]:
+            if item.name not in allowed and getattr(self, item.name) != item.default:
+                raise ValueError(f"{item.name!r} doesn't go with the transport {self.transport!r}{_takes(allowed)}")
+        if self.transport in {"unix", "abstract"}:
+            _check_path(self.transport, self.path)
+        elif self.transport == "tcp":
+            _check_host(self.host)
+            _check_range("the port", self.port, 0, 65535, "tcp://127.0.0.1:9000")
+        else:
+            _check_range("the descriptor", self.fd, 0, 2**31 - 1, "fd://3")
+        _check_options(self)
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Return the address written as ``text``; the forms are at the top of this module.
+
+        A path is percent-decoded, so that one with a ``?`` in it can be written: as ``%3F``.
+
+        :raises ValueError: saying what is wrong, with an example of what is right.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"an address is a str or an Address, not {type(text).__name__}")
+        try:
+            return cls(**_read(text))
+        except ValueError as error:
+            raise ValueError(f"bad address {text!r}: {error}") from None
+
+    def __str__(self) -> str:
+        options = "&".join(_write_option(name, getattr(self, name)) for name in _OPTIONS if _is_set(self, name))
+        return self.bare() + ("?" + options if options else "")
+
+    def bare(self) -> str:
+        """The canonical form without the options."""
+        if self.transport == "fd":
+            return f"fd://{self.fd}"
+        if self.transport == "tcp":
+            return f"tcp://{join_host_port(self.host, self.port)}"
+        path = self.path.replace("%", "%25").replace("?", "%3F")
+        if self.transport == "abstract":
+            return f"unix:@{path}"
+        if path.startswith("@"):
+            return f"unix:%40{path[1:]}"
+        return f"unix://{path}" if path.startswith("//") else f"unix:{path}"
+
+    def resolve(self, *, listening: bool) -> list[SocketAddress]:
+        """Return ``(family, address)`` pairs as the socket module takes them: what to bind, or to connect to in turn.
+
+        To listen, IPv4 comes first where a name has both, and the empty host is ``0.0.0.0``; ``[::]`` listens on
+        both on most systems.
+
+        :raises OSError: the host's name can't be resolved.
+        :raises ValueError: there is nothing to connect to: port 0, or a descriptor.
+        """
+        if self.transport == "unix":
+            return [(socket.AF_UNIX, self.path)]
+        if self.transport == "abstract":
+            return [(socket.AF_UNIX, "\0" + self.path)]
+        if not listening and (self.transport == "fd" or self.port == 0):
+            raise ValueError(f"can't connect to {self}: that is only something to listen at")
+        assert self.transport == "tcp"
+        found = _look_up(self, socket.AI_PASSIVE if listening else 0)
+        if listening:
+            found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+        return found
+
+
+def as_address(value: str | Address) -> Address:
+    """Return ``value`` itself, or what it says if it is a text."""
+    return value if isinstance(value, Address) else Address.parse(value)
+
+
+def join_host_port(host: str, port: int) -> str:
+    """Return ``host:port``, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _look_up(address: Address, flags: int) -> list[SocketAddress]:
+    try:
+        rows = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=flags)
+    except socket.gaierror as error:
+        text = f"{address}: the host {address.host!r} can't be resolved ({error.strerror}); check its spelling"
+        raise socket.gaierror(error.errno, text) from None
+    except UnicodeError as error:
+        raise ValueError(f"{address}: {address.host!r} isn't the name of a host: {error}") from None
+    return [(int(row[0]), row[4]) for row in rows]
+
+
+# Checking
+
+
+def _takes(names: tuple[str, ...]) -> str:
+    return f"; this one takes {', '.join(names)}"
+
+
+def _check_path(transport: str, path: str) -> None:
+    what, example = ("path", "unix:/run/demo.sock") if transport == "unix" else ("abstract name", "unix:@demo")
+    if not path:
+        raise ValueError(f"the {what} is empty; write for example {example}")
+    if "\0" in path:
+        raise ValueError(f"the {what} {path!r} has a NUL in it")
+    try:
+        length = len(os.fsencode(path))
+    except UnicodeError as error:
+        raise ValueError(f"the {what} {path!r} can't be encoded: {error}") from None
+    if length > PATH_BYTES_MAX:
+        raise ValueError(
+            f"the {what} {path!r} has {length} bytes, but a Unix socket takes at most {PATH_BYTES_MAX}"
+            f" (sun_path, see man unix(7)); choose a shorter one, for example {example}"
+        )
+
+
+def _check_host(host: str) -> None:
+    if any(char.isspace() or not char.isprintable() or char in "/?#@[]" for char in host):
+        raise ValueError(f"{host!r} isn't a host; write for example tcp://127.0.0.1:9000 or tcp://[::1]:9000")
+
+
+def _check_range(what: str, value: int, least: int, most: int, example: str) -> None:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{what} must be a number from {least} to {most}, not {value!r}; write for example {example}")
+
+
+def _check_options(address: Address) -> None:
+    if address.mode is not None:
+        _check_range("mode", address.mode, 0, 0o777, "mode=0660")
+    if address.backlog is not None:
+        _check_range("backlog", address.backlog, 1, 2**31 - 1, "backlog=4096")
+    for name in ("user", "group"):
+        value = getattr(address, name)
+        if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[^\s:/&=?%#]+", value)):
+            raise ValueError(f"{name} must be a name or a number, not {value!r}; write for example {name}=www-data")
+
+
+# Reading and writing
+
+
+def _read(text: str) -> dict[str, Any]:
+    scheme, colon, rest = text.partition(":")
+    reader = _READERS.get(scheme.lower()) if colon else None
+    if reader is None:
+        if "://" in text:
+            raise ValueError(f"unknown scheme {text.partition('://')[0]!r}; write {_FORMS}")
+        reader, rest = _read_tcp, text
+    rest, mark, query = rest.partition("?")
+    found = reader(rest)
+    if mark:
+        found |= _read_options(query, found["transport"])
+    return found
+
+
+def _read_unix(rest: str) -> dict[str, Any]:
+    path = rest.removeprefix("//")
+    if path.startswith("@"):
+        return _read_abstract(path[1:])
+    return {"transport": "unix", "path": _decode(path)}
+
+
+def _read_abstract(rest: str) -> dict[str, Any]:
+    return {"transport": "abstract", "path": _decode(rest)}
+
+
+def _read_tcp(rest: str) -> dict[str, Any]:
+    rest = rest.removeprefix("//")
+    host, colon, port = rest.rpartition(":")
+    if not colon or "]" in port:
+        raise ValueError(f"there is no port; write {_FORMS}")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        if ":" not in host:
+            raise ValueError(f"{host!r} isn't an IPv6 address; only those go in brackets, as in tcp://[::1]:9000")
+    elif ":" in host:
+        raise ValueError("an IPv6 address goes in brackets; write for example tcp://[::1]:9000")
+    return {"transport": "tcp", "host": host, "port": _number(port, "the port", "tcp://127.0.0.1:9000")}
+
+
+def _read_fd(rest: str) -> dict[str, Any]:
+    return {"transport": "fd", "fd": _number(rest.removeprefix("//"), "the descriptor", "fd://3")}
+
+
+_READERS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
+    "unix": _read_unix,
+    "ipc": _read_unix,
+    "unix-abstract": _read_abstract,
+    "tcp": _read_tcp,
+    "fd": _read_fd,
+}
+
+
+def _read_options(query: str, transport: str) -> dict[str, Any]:
+    allowed = [name for name in _FIELDS[transport] if name in _OPTIONS]
+    options: dict[str, Any] = {}
+    for part in query.split("&"):
+        name, equals, value = part.partition("=")
+        if name not in allowed:
+            known = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
+            raise ValueError(f"unknown option {name!r} for the transport {transport!r}; {known}")
+        if not equals or not value:
+            raise ValueError(f"the option {name!r} has no value; write {name}=VALUE")
+        if name in options:
+            raise ValueError(f"the option {name!r} is given twice")
+        options[name] = _read_option(name, value)
+    return options
+
+
+def _read_option(name: str, value: str) -> Any:
+    if name == "mode":
+        if not re.fullmatch(r"(0o)?[0-7]{3,4}", value):
+            raise ValueError(
+                f"mode must be an octal number from 000 to 0777, not {value!r}; write for example mode=0660"
+            )
+        return int(value, 8)
+    if name == "backlog":
+        return _number(value, "backlog", "backlog=4096")
+    return value
+
+
+def _write_option(name: str, value: Any) -> str:
+    return f"mode={value:04o}" if name == "mode" else f"{name}={value}"
+
+
+def _is_set(address: Address, name: str) -> bool:
+    return getattr(address, name) is not None
+
+
+def _number(text: str, what: str, example: str) -> int:
+    # int() alone would take "+5", "5_0", " 5" and the digits of other scripts.
+    if not re.fullmatch(r"[0-9]{1,10}", text):
+        raise ValueError(f"{what} must be a number, not {text!r}; write for example {example}")
+    return int(text)
+
+
+def _decode(path: str) -> str:
+    return unquote(path, errors="surrogateescape")

@@ -1,0 +1,280 @@
+"""The command line: ``pysock demo | serve | call | ping``.
+
+click parses and validates, rich draws the demo. This file owns the exit codes: 0 fine, 1 the operation failed, 2 wrong
+usage, 130 Ctrl-C. Whatever goes wrong is one line on standard error.
+
+Each option can be set by a variable as well, for example ``PYSOCK_SERVE_BIND``; ``--help`` tells their names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import operator
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+import pysock
+from pysock import demo as demo_module
+from pysock.engine import CHOICES
+from pysock.protocol import Framing
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FRAMINGS = [framing.name.lower() for framing in Framing]
+LOG_LEVELS = ["debug", "info", "warning", "error"]
+
+
+def check_address(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
+    """Let pysock's own parser judge an address, or several; it stays text."""
+    try:
+        for address in [value] if isinstance(value, str) else value:
+            pysock.Address.parse(address)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
+def choose_backend(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    """Set the variable: processes that we start are to choose the same."""
+    if value is not None:
+        os.environ["PYSOCK_BACKEND"] = value
+
+
+def example(text: str) -> str:
+    r"""Return the end of a help text; ``\b`` keeps click from wrapping it."""
+    return f"\b\nExample:\n  {text}"
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    epilog=example("pysock demo"),
+)
+@click.version_option(pysock.__version__, prog_name="pysock")
+@click.option(
+    "--backend",
+    type=click.Choice(CHOICES),
+    callback=choose_backend,
+    expose_value=False,
+    show_envvar=True,
+    help="The engine that runs the loop.  [default: auto]",
+)
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """A socket server whose loop runs in C and whose handlers are plain Python.
+
+    Addresses are unix:PATH, unix:@ABSTRACT, tcp://HOST:PORT or HOST:PORT.
+    """
+    # A path or an address may have bytes in it that the terminal's encoding can't show.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@cli.command(epilog=example("pysock demo --input README.md"))
+@click.option(
+    "--input",
+    "path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    show_envvar=True,
+    help="The text file.  [default: a module of the standard library]",
+)
+def demo(path: Path | None) -> None:
+    """See a server and four client processes count the words of a text file."""
+    demo_module.run(path or demo_module.default_text(), Console())
+
+
+@cli.command(epilog=example("pysock serve pysock.examples.upper:upper --bind unix:upper.sock"))
+@click.argument("target", metavar="MODULE:NAME")
+@click.option(
+    "--bind",
+    metavar="ADDR",
+    callback=check_address,
+    multiple=True,
+    show_envvar=True,
+    help="Where to listen; may be repeated.",
+)
+@click.option("--framing", type=click.Choice(FRAMINGS), show_envvar=True, help="How bytes are cut into messages.")
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_envvar=True, help="How much to tell.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0, 86_400),
+    default=10.0,
+    show_envvar=True,
+    help="Seconds for what was accepted to be answered when it stops.",
+)
+def serve(target: str, bind: tuple[str, ...], framing: str | None, log_level: str, grace: float) -> int:
+    """Serve NAME of MODULE: a pysock.Server, or a handler(client, request).
+
+    A Server brings its own addresses unless some are given here. MODULE is also looked for in the current directory.
+    The server drains and ends on Ctrl-C or SIGTERM; a second one ends it at once.
+    """
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    server = make_server(load(target), bind, framing)
+    interrupted = watch(server)
+    server.serve_forever(grace=grace)
+    return 130 if interrupted else 0
+
+
+def load(target: str) -> Any:
+    """Return the object ``MODULE:NAME``; NAME may have dots."""
+    module, _, name = target.partition(":")
+    if not (module and name):
+        raise click.UsageError(f"{target!r} is not of the form MODULE:NAME, as pysock.examples.upper:upper")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            raise click.UsageError(f"there is no module {error.name!r}") from None
+        raise click.ClickException(f"module {module!r} can't be imported: {error}") from error
+    except Exception as error:
+        raise click.ClickException(f"module {module!r} can't be imported: {type(error).__name__}: {error}") from error
+    try:
+        return operator.attrgetter(name)(found)
+    except AttributeError:
+        raise click.UsageError(f"module {module!r} has no {name!r}") from None
+
+
+def watch(server: pysock.Server) -> list[int]:
+    """Print where the server listens when it does; the list that is returned gets a member when Ctrl-C ends it."""
+    interrupted: list[int] = []
+
+    @server.on_state
+    def changed(_old: pysock.ServerState, new: pysock.ServerState) -> None:
+        if new is not pysock.ServerState.SERVING:
+            return
+        drain = signal.getsignal(signal.SIGINT)
+        if callable(drain):  # serve_forever's own handler, which goes when that returns
+            signal.signal(signal.SIGINT, partial(note_interrupt, interrupted, drain))
+        # Last, because whoever reads this may send the signal at once.
+        click.echo(f"serving on {' '.join(map(str, server.addresses))} ({server.backend} engine)")
+
+    return interrupted
+
+
+def note_interrupt(
+    interrupted: list[int], drain: Callable[[int, FrameType | None], Any], number: int, frame: FrameType | None
+) -> None:
+    """Remember the signal, then do what was to be done."""
+    interrupted.append(number)
+    drain(number, frame)
+
+
+def make_server(found: Any, bind: tuple[str, ...], framing: str | None) -> pysock.Server:
+    """Return the server to run: the one found, or a new one around the handler found."""
+    if isinstance(found, pysock.Server):
+        if framing:
+            raise click.UsageError("--framing goes with a handler; a pysock.Server has its own")
+        if bind:
+            # Nothing has been made of its own addresses yet, and there is no public way to replace them.
+            found._wanted = tuple(map(pysock.Address.parse, bind))
+        return found
+    if not callable(found):
+        raise click.UsageError(f"a {type(found).__name__} is neither a pysock.Server nor a handler(client, request)")
+    if not bind:
+        raise click.UsageError("a handler needs an address: --bind unix:PATH or --bind tcp://HOST:PORT")
+    server = pysock.Server(*bind, framing=framing or "native")
+    server.service(found)
+    return server
+
+
+def timeout_option(function: F) -> F:
+    """Add ``--timeout``."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(0, 86_400, min_open=True),
+        default=10.0,
+        show_envvar=True,
+        help="Seconds to wait for the connection, and for each answer.",
+    )(function)
+
+
+@cli.command(epilog=example('pysock call unix:upper.sock "hello"'))
+@click.argument("address", metavar="ADDR", callback=check_address)
+@click.argument("payload", default="-")
+@click.option("--service", show_envvar=True, help="The service's name.  [default: the unnamed service]")
+@timeout_option
+def call(address: str, payload: str, service: str | None, timeout: float) -> None:
+    """Send one request and write the reply's bytes to standard output, exactly as they are.
+
+    PAYLOAD is the request; "-" or nothing reads it from standard input.
+    """
+    request = standard_input() if payload == "-" else os.fsencode(payload)
+    with pysock.connect(address, timeout=timeout) as client:
+        reply = client.request(request, service=service, timeout=timeout)
+    click.echo(reply, nl=False)
+
+
+def standard_input() -> bytes:
+    """Return all of it."""
+    if sys.stdin is None:  # Python's way to say that the descriptor is closed
+        raise click.UsageError("standard input is closed: give the PAYLOAD as an argument")
+    return sys.stdin.buffer.read()
+
+
+@cli.command(epilog=example("pysock ping tcp://127.0.0.1:9000 --count 3"))
+@click.argument("address", metavar="ADDR", callback=check_address)
+@click.option("--count", type=click.IntRange(min=1), default=4, show_envvar=True, help="How many pings.")
+@click.option(
+    "--interval", type=click.FloatRange(0, 86_400), default=0.2, show_envvar=True, help="Seconds between them."
+)
+@timeout_option
+def ping(address: str, count: int, interval: float, timeout: float) -> None:
+    """Measure how long the server takes to answer."""
+    times: list[float] = []
+    with pysock.connect(address, timeout=timeout) as client:
+        for number in range(1, count + 1):
+            if number > 1:
+                time.sleep(interval)
+            times.append(client.ping(timeout=timeout) * 1000)
+            click.echo(f"pong {number} from {address}: {times[-1]:.3f} ms")
+    click.echo(
+        f"{count} of {count} answered, ms: {min(times):.3f} min, {statistics.median(times):.3f} median,"
+        f" {max(times):.3f} max"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code. Every failure becomes one line."""
+    try:
+        code = cli.main(arguments, prog_name="pysock", standalone_mode=False, auto_envvar_prefix="PYSOCK")
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "pysock"
+        return complain(f"{error.format_message()} (see {command} --help)", 2)
+    except click.ClickException as error:
+        return complain(error.format_message(), error.exit_code)
+    except click.Abort:  # Ctrl-C, as click passes it on
+        return 130
+    except (pysock.PysockError, demo_module.DemoError, OSError, ImportError) as error:
+        return complain(explain(error), 1)
+    except ValueError as error:
+        return complain(str(error), 2)
+    return code or 0
+
+
+def explain(error: Exception) -> str:
+    """Return what an exception says, without the number that an OSError puts in front."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def complain(text: str, code: int) -> int:
+    """Write one line to standard error."""
+    click.echo("pysock: " + " ".join(text.split()), err=True)
+    return code

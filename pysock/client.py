@@ -1,0 +1,377 @@
+"""Client: the blocking client of the framing ``native``.
+
+This file owns the conversation: who may use the connection when, and what becomes of pushes and of the server's
+goodbye. How a connection comes about is in ``connecting.py``; the bytes are the link's, in the engine.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import MappingProxyType
+from typing import Any, Final, NoReturn, TypeVar
+
+from pysock.address import Address, as_address
+from pysock.connecting import open_link
+from pysock.engine import Buffer, choose
+from pysock.errors import ConnectionLost, ProtocolError, RemoteError, RequestTimeout
+from pysock.limits import LARGEST_PAYLOAD
+from pysock.mailbox import Mailbox
+from pysock.payload import checked
+from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, ErrorCode, Frame, Kind
+
+#: While it waits for pushes, a thread lets others use the connection so often, in seconds.
+_SLICE: Final = 0.05
+
+#: How long the goodbye may take, in seconds.
+_GOODBYE: Final = 1.0
+
+PushHook = TypeVar("PushHook", bound=Callable[[bytes], Any])
+
+
+class Client:
+    """One connection to a server. Usable by several threads, one call at a time; and in a ``with`` statement.
+
+    All timeouts are in seconds. ``timeout=None`` means the one given to :func:`connect`, ``math.inf`` waits for ever.
+    Each call may raise :class:`~pysock.errors.ConnectionLost` (a ``ConnectionResetError``) and
+    :class:`ProtocolError`; the client is closed then. Made by :func:`connect`, whose parameters these are.
+    """
+
+    def __init__(
+        self,
+        address: str | Address,
+        name: str | None = None,
+        *,
+        timeout: float | None = 10.0,
+        backend: str = "auto",
+        linger: float = 20e-6,
+        max_payload: int = 16 * 1024 * 1024,
+    ) -> None:
+        if not 0 < max_payload <= LARGEST_PAYLOAD:
+            raise ValueError(f"max_payload must be from 1 to {LARGEST_PAYLOAD}, not {max_payload!r}")
+        if not 0 <= linger <= 1:
+            raise ValueError(f"linger must be a number of seconds from 0 to 1, not {linger!r}")
+        self._address = as_address(address)
+        self._timeout = None if timeout is None else _checked_timeout(timeout)
+        self._name = name or ""
+        self._link, welcome = open_link(
+            self._address, self._name, choose(backend).link, self._timeout, linger=linger, max_payload=max_payload
+        )
+        self._id = welcome.client_id
+        self._numbers = {name: number for name, number in welcome.services.items() if name}
+        self._software = welcome.software
+        self._max_payload = LARGEST_PAYLOAD if welcome.max_payload is None else welcome.max_payload
+        self._window = max(1, welcome.max_in_flight or 1)
+        self._lock = threading.Lock()
+        self._waiting = 0  # threads that want the lock; only a hint, so it needs no lock itself
+        self._closing = False
+        self._mail = Mailbox()
+
+    # What is known
+
+    @property
+    def id(self) -> int:
+        """The client id that the server gave."""
+        return self._id
+
+    @property
+    def name(self) -> str:
+        """The name given to :func:`connect`; empty if none was."""
+        return self._name
+
+    @property
+    def address(self) -> Address:
+        """Where it is connected to."""
+        return self._address
+
+    @property
+    def services(self) -> Mapping[str, int]:
+        """The server's named services: name -> number."""
+        return MappingProxyType(self._numbers)
+
+    @property
+    def server_software(self) -> str:
+        """What the server calls itself, e.g. ``pysock/0.1.0``; empty if it didn't say."""
+        return self._software
+
+    @property
+    def max_payload(self) -> int:
+        """The largest request in bytes that the server takes."""
+        return self._max_payload
+
+    @property
+    def dropped_pushes(self) -> int:
+        """How many pushes were thrown away because nobody took them."""
+        return self._mail.dropped
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended, from whichever side, as far as this end has noticed."""
+        return self._link.closed
+
+    # Requests
+
+    def request(self, payload: Buffer, service: str | None = None, timeout: float | None = None) -> bytes:
+        """Send a request and wait for the reply.
+
+        :param service: the name of the service; ``None`` is the unnamed one.
+        :raises RemoteError: the server answered with an error; with code 2 if it has no such service.
+        :raises RequestTimeout: no reply in time. The client stays usable.
+        :raises FrameTooLarge: the payload is over the server's :attr:`max_payload`.
+        """
+        number, payload = self._number(service), self._checked(payload)
+        # As _turn() does it, without the price of a generator: this is the call that has to be fast.
+        seconds = self._begin(timeout)
+        try:
+            return self._link.request(number, payload, seconds)
+        except ConnectionLost as error:
+            self._lost(error)
+        finally:
+            self._finish()
+
+    def request_many(
+        self,
+        payloads: Sequence[Buffer],
+        service: str | None = None,
+        timeout: float | None = None,
+        *,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
+        """Send many requests without waiting in between; return the replies in the order of the requests.
+
+        :param timeout: for all of them together.
+        :param return_exceptions: put a :class:`RemoteError` in the list in place of the reply. Otherwise the first one
+            is raised, when all answers are in.
+        :raises RemoteError: as said.
+        :raises RequestTimeout: not all replies came in time. The client stays usable.
+        :raises FrameTooLarge: a payload is over the server's :attr:`max_payload`; nothing was sent.
+        """
+        number, ready = self._number(service), [self._checked(payload) for payload in payloads]
+        with self._turn(timeout) as seconds:
+            replies = self._link.request_many(number, ready, seconds, self._window)
+        if not return_exceptions:
+            for reply in replies:
+                if isinstance(reply, RemoteError):
+                    raise reply
+        return replies
+
+    def notify(self, payload: Buffer, service: str | None = None, timeout: float | None = None) -> None:
+        """Send a request that isn't answered, not even with an error.
+
+        :raises RemoteError: the server has no such service.
+        :raises RequestTimeout: the server took it too slowly; the client is closed if that left a frame half sent.
+        :raises FrameTooLarge: the payload is over the server's :attr:`max_payload`.
+        """
+        number, payload = self._number(service), self._checked(payload)
+        with self._turn(timeout) as seconds:
+            link = self._link
+            link.send(Kind.SRM, number, link.next_request_id(), payload, seconds, FLAG_NO_REPLY)
+
+    def ping(self, payload: Buffer = b"", timeout: float | None = None) -> float:
+        """Ask for a sign of life; return the seconds there and back.
+
+        :param payload: at most 64 bytes, which the server sends back.
+        :raises RequestTimeout: no answer in time. The client stays usable.
+        """
+        payload = checked(payload, LARGEST_PING, "a ping's limit")
+        with self._turn(timeout) as seconds:
+            started = time.perf_counter()
+            request_id = self._link.next_request_id()
+            self._link.send(Kind.PING, 0, request_id, payload, seconds)
+            frame = self._await_pong(request_id, _deadline(seconds))
+            elapsed = time.perf_counter() - started
+            if frame.payload != payload:
+                self._link.close()
+                raise ProtocolError("the server answered a ping with other bytes than those it was sent")
+            return elapsed
+
+    def _await_pong(self, request_id: int, deadline: float | None) -> Frame:
+        while True:
+            frame = self._link.receive(_left(deadline))
+            if frame.kind == Kind.PONG and frame.request_id == request_id:
+                return frame
+            self._link.inbox.append(frame)  # the mailbox knows what to do with it
+
+    # Pushes
+
+    def on_push(self, hook: PushHook) -> PushHook:
+        """Register ``hook(payload)`` for what the server sends unasked. The decorator returns it unchanged.
+
+        It is called after the call in which the push arrived, in that call's thread, and may use this client. What it
+        raises is logged. Without a hook pushes are kept for :meth:`pushes`.
+        """
+        if not callable(hook):
+            raise TypeError(f"a hook must be callable, not {type(hook).__name__}")
+        self._mail.hook = hook
+        return hook
+
+    def pushes(self, timeout: float | None = None) -> Iterator[bytes]:
+        """Yield what the server sends unasked, as it comes: for a client that listens.
+
+        :param timeout: seconds after which the generator ends; ``None`` is never, here.
+        :raises ConnectionLost: the connection ended without a goodbye. After the server's goodbye, and after
+            :meth:`close`, the generator just ends.
+        """
+        return self._pushes(_deadline(None if timeout is None else _checked_timeout(timeout)))
+
+    def _pushes(self, deadline: float | None) -> Iterator[bytes]:
+        while True:
+            # The lock isn't held at a yield: who listens may also send requests in between.
+            while (payload := self._mail.take()) is not None:
+                yield payload
+            if not self._listen(deadline):
+                return
+            if self._waiting:
+                time.sleep(0.001)  # so that a thread that wants the lock really gets it
+
+    def _listen(self, deadline: float | None) -> bool:
+        """Wait a while for something to come; ``False`` when the generator shall end."""
+        left = _left(deadline)
+        if left == 0:
+            return False
+        with self._lock:
+            if self._closing:
+                return False
+            try:
+                self._link.inbox.append(self._link.receive(_SLICE if left is None else min(left, _SLICE)))
+            except RequestTimeout:
+                return True
+            except ConnectionLost:
+                if self._mail.goodbye is None:
+                    raise
+                return False
+            finally:
+                self._mail.sort(self._link.inbox)
+        return True
+
+    # The end
+
+    def close(self) -> None:
+        """Say goodbye and close. Waits for another thread's call to end. Called again it does nothing."""
+        self._closing = True
+        self._waiting += 1
+        try:
+            with self._lock:
+                if not self._link.closed:
+                    with suppress(ConnectionError, RequestTimeout):
+                        self._link.send(Kind.BYE, 0, 0, b"", _GOODBYE)
+                    self._link.close()
+        finally:
+            self._waiting -= 1
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        name = f" {self._name!r}" if self._name else ""
+        return f"<Client {self._id:#x}{name} {'closed' if self.closed else 'connected'} {self._address}>"
+
+    # Common to all calls
+
+    @contextmanager
+    def _turn(self, timeout: float | None) -> Iterator[float | None]:
+        """Have the connection for one call; the value is the time that is left for it."""
+        seconds = self._begin(timeout)
+        try:
+            yield seconds
+        except ConnectionLost as error:
+            self._lost(error)
+        finally:
+            self._finish()
+
+    def _begin(self, timeout: float | None) -> float | None:
+        seconds = self._timeout if timeout is None else _checked_timeout(timeout)
+        if not self._lock.acquire(blocking=False):
+            seconds = self._acquire(seconds)
+        if self._closing or self._mail.goodbye is not None or self._link.closed:
+            self._lock.release()
+            raise ConnectionLost(self._farewell() or "this client is closed: connect() again")
+        return seconds
+
+    def _acquire(self, seconds: float | None) -> float | None:
+        deadline = _deadline(seconds)
+        self._waiting += 1
+        try:
+            if not self._lock.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX)):
+                raise RequestTimeout("another thread's call on this client took all the time")
+        finally:
+            self._waiting -= 1
+        return _left(deadline)
+
+    def _lost(self, error: ConnectionLost) -> NoReturn:
+        """The connection ended within a call. If the server had said goodbye, say so."""
+        self._mail.sort(self._link.inbox)
+        farewell = self._farewell()
+        if farewell is None:
+            raise error
+        raise ConnectionLost(farewell) from error
+
+    def _finish(self) -> None:
+        """Let others have the connection; then hand out what came meanwhile, as its taker may want it too."""
+        if self._link.inbox:
+            self._mail.sort(self._link.inbox)
+        self._lock.release()
+        self._mail.deliver()
+
+    def _farewell(self) -> str | None:
+        goodbye = self._mail.goodbye
+        return None if goodbye is None or self._closing else f"the server is shutting down: {goodbye}"
+
+    def _number(self, service: str | None) -> int:
+        if service is None:
+            return 0
+        number = self._numbers.get(service)
+        if number is None:
+            known = ", ".join(map(repr, self._numbers)) or "no named ones"
+            raise RemoteError(f"the server has no service {service!r}; it has {known}", ErrorCode.NO_SUCH_SERVICE)
+        return number
+
+    def _checked(self, payload: Buffer) -> Buffer:
+        return checked(payload, self._max_payload, "the server's limit")
+
+
+def connect(
+    address: str | Address,
+    name: str | None = None,
+    *,
+    timeout: float | None = 10.0,
+    backend: str = "auto",
+    linger: float = 20e-6,
+    max_payload: int = 16 * 1024 * 1024,
+) -> Client:
+    """Connect to a server and be let in: ``connect()``, then the connection initiation request (CIR).
+
+    :param address: where the server listens.
+    :param name: how the server shall call this client: at most 255 bytes of UTF-8.
+    :param timeout: seconds for all of this, and by default for each call later; ``None`` waits for ever.
+    :param backend: ``"auto"``, ``"native"`` or ``"pure"``.
+    :param linger: seconds to poll for a reply without sleeping before the first sleep; 0 switches it off.
+    :param max_payload: the largest reply in bytes that this client takes.
+    :raises FileNotFoundError: there is no such socket file.
+    :raises ConnectionRefusedError: nobody listens there.
+    :raises ConnectionRefused: the server didn't let the client in (:class:`ServerFull` if it had no room).
+    :raises RequestTimeout: it took too long.
+    :raises ProtocolError: it isn't a pysock server.
+    :raises ValueError: a parameter is wrong; the message says which.
+    """
+    return Client(address, name, timeout=timeout, backend=backend, linger=linger, max_payload=max_payload)
+
+
+def _checked_timeout(timeout: float) -> float | None:
+    if not timeout >= 0:  # also for NaN
+        raise ValueError(f"a timeout must be 0 or more seconds, not {timeout!r}")
+    return None if timeout == math.inf else timeout
+
+
+def _deadline(seconds: float | None) -> float | None:
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

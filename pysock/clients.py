@@ -1,0 +1,148 @@
+"""ClientTable: the server's database of connected clients, keyed by client id.
+
+The engine owns the rows. This file owns the objects: at most one :class:`~pysock.DataSocket` for a client, made when a
+handler or the program first asks for it, dropped when the client goes. An idle client costs no Python object.
+
+Threads: any thread may look into the table while the loop runs. There is no lock here; single operations on a dict
+are atomic, and :meth:`ClientTable._find` is written for clients that go between two of its lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
+
+from pysock.address import Address
+from pysock.data import DataSocket, ServedSocket
+from pysock.engine import Buffer, ClientInfo, Engine
+from pysock.payload import checked
+
+
+class ClientTable(Mapping[int, DataSocket]):
+    """The clients that were let in and are connected, oldest first: ``id -> DataSocket``.
+
+    It is alive: it changes while the server runs. Iterating goes over the ids of the moment it began, and
+    ``values()`` and ``items()`` leave out those who have gone since.
+    """
+
+    __slots__ = ("_addresses", "_engine", "_limit", "_sockets")
+
+    def __init__(self, max_payload: int) -> None:
+        self._limit = max_payload
+        self._engine: Engine | None = None
+        self._addresses: Sequence[Address] = ()
+        self._sockets: dict[int, ServedSocket] = {}
+
+    def by_name(self, name: str) -> DataSocket:
+        """Return the client that connected last under this name.
+
+        :raises KeyError: no client has it.
+        """
+        # A client may go between being found and being looked up; then an older one may have the same name.
+        while self._engine is not None and (client_id := self._engine.find(name)) is not None:
+            found = self._find(client_id)
+            if found is not None:
+                return found
+        raise KeyError(name)
+
+    def broadcast(self, payload: Buffer) -> int:
+        """Send ``payload`` to every client, as :meth:`DataSocket.send` does; return to how many.
+
+        :raises FrameTooLarge: the payload is over ``Limits.max_payload``.
+        :raises TypeError: the payload isn't bytes-like.
+        """
+        payload = checked(payload, self._limit, "Limits.max_payload")
+        return 0 if self._engine is None else self._engine.broadcast(payload)
+
+    def __getitem__(self, client_id: int) -> DataSocket:
+        found = self._find(client_id)
+        if found is None:
+            raise KeyError(client_id)
+        return found
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([] if self._engine is None else self._engine.client_ids())
+
+    def __len__(self) -> int:
+        return 0 if self._engine is None else self._engine.client_count()
+
+    def __contains__(self, client_id: object) -> bool:
+        return self._engine is not None and _is_id(client_id) and self._engine.attach(client_id)  # type: ignore[arg-type]
+
+    def values(self) -> ValuesView[DataSocket]:
+        """The data sockets; those who go meanwhile are left out."""
+        return _Values(self)
+
+    def items(self) -> ItemsView[int, DataSocket]:
+        """Pairs of id and data socket; those who go meanwhile are left out."""
+        return _Items(self)
+
+    def __repr__(self) -> str:
+        return f"<ClientTable of {len(self)}>"
+
+    # For the server and its data sockets; not public.
+
+    def serve(self, engine: Engine, addresses: Sequence[Address]) -> None:
+        """From now on this is the table of ``engine``, whose master sockets have these addresses."""
+        self._engine = engine
+        self._addresses = addresses
+
+    def obtain(self, client_id: int) -> ServedSocket:
+        """In the loop's thread: the object of a client that is known to be connected, also of one not let in yet."""
+        found = self._sockets.get(client_id)
+        return found or self._sockets.setdefault(client_id, ServedSocket(client_id, self))
+
+    def forget(self, client_id: int) -> ServedSocket | None:
+        """In the loop's thread, when a client goes: drop its object, which keeps the last figures."""
+        found = self._sockets.pop(client_id, None)
+        if found is not None:
+            found.gone(self.engine_info(client_id))
+        return found
+
+    def engine_info(self, client_id: int) -> ClientInfo | None:
+        """The engine's row of a client."""
+        return None if self._engine is None else self._engine.info(client_id)
+
+    def master_address(self, index: int) -> str:
+        """The address of the master socket with this index, without its options."""
+        return self._addresses[index].bare() if 0 <= index < len(self._addresses) else ""
+
+    def push(self, client_id: int, payload: Buffer) -> bool:
+        """Check the payload and give it to the engine; ``False`` if the client is gone."""
+        payload = checked(payload, self._limit, "Limits.max_payload")
+        return self._engine is not None and self._engine.push(client_id, payload)
+
+    def disconnect(self, client_id: int) -> None:
+        """Close a client's connection in order, if it is still there."""
+        if self._engine is not None:
+            self._engine.disconnect(client_id)
+
+    def _find(self, client_id: object) -> ServedSocket | None:
+        if client_id not in self:
+            return None
+        assert isinstance(client_id, int)
+        found = self._sockets.get(client_id)
+        if found is None:
+            found = self._sockets.setdefault(client_id, ServedSocket(client_id, self))
+            # The client may have gone just before the object was noted, and forget() not have seen it: look again.
+            if client_id not in self:
+                self.forget(client_id)
+                return None
+        return found
+
+
+class _Values(ValuesView[DataSocket]):
+    _mapping: ClientTable
+
+    def __iter__(self) -> Iterator[DataSocket]:
+        return (found for key in self._mapping if (found := self._mapping._find(key)) is not None)
+
+
+class _Items(ItemsView[int, DataSocket]):
+    _mapping: ClientTable
+
+    def __iter__(self) -> Iterator[tuple[int, DataSocket]]:
+        return ((key, found) for key in self._mapping if (found := self._mapping._find(key)) is not None)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << 64

@@ -1,0 +1,158 @@
+"""How a client's connection comes about: ``connect()``, then the connection initiation request (CIR).
+
+This file owns the socket until the link has it, and the words of everything that can go wrong on the way.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from contextlib import suppress
+from typing import Any, Final
+
+from pysock._version import __version__
+from pysock.address import Address
+from pysock.engine import Link, SocketAddress
+from pysock.errors import ConnectionLost, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull
+from pysock.protocol import Frame, Kind, Malformed, Refusal, Welcome, decode_welcome, encode_cir
+
+#: Pauses between attempts while the server's backlog is full, in seconds.
+_FIRST_PAUSE: Final = 0.001
+_LONGEST_PAUSE: Final = 0.05
+
+
+def open_link(
+    address: Address, name: str, link_type: type[Link], timeout: float | None, *, linger: float, max_payload: int
+) -> tuple[Link, Welcome]:
+    """Connect and be let in, within ``timeout`` seconds in all; raises what :func:`pysock.connect` says."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    cir = encode_cir(name, f"pysock/{__version__}", max_payload)
+    handle = _connect(address, deadline, timeout)
+    try:
+        _send_cir(handle, cir, deadline)
+        link = link_type(handle.fileno(), linger, max_payload)
+    except BaseException:
+        handle.close()
+        raise
+    handle.detach()
+    try:
+        return link, _welcome(_answer(link, address, deadline, timeout), address)
+    except BaseException:
+        link.close()
+        raise
+
+
+def _connect(address: Address, deadline: float | None, timeout: float | None) -> socket.socket:
+    """Try each address that the host has; raise what the last one said."""
+    targets = address.resolve(listening=False)
+    try:
+        for target in targets[:-1]:
+            with suppress(OSError):
+                return _connect_one(target, deadline)
+        return _connect_one(targets[-1], deadline)
+    except TimeoutError:
+        raise RequestTimeout(f"{address}: no connection{_within(timeout)}") from None
+    except OSError as error:
+        raise _explained(error, address) from error
+
+
+def _connect_one(target: SocketAddress, deadline: float | None) -> socket.socket:
+    family, where = target
+    handle = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family != socket.AF_UNIX:
+            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        pause = _FIRST_PAUSE
+        while True:
+            handle.settimeout(_left(deadline))
+            try:
+                handle.connect(where)
+                return handle
+            except BlockingIOError:
+                # EAGAIN: the backlog of a Unix socket is full. Unlike EINPROGRESS it means that nothing has begun, and
+                # no poll() would ever tell when there is room (cpython#117208), so only trying again helps.
+                left = _left(deadline)
+                time.sleep(pause if left is None else min(pause, left))
+                pause = min(pause * 2, _LONGEST_PAUSE)
+    except BaseException:
+        handle.close()
+        raise
+
+
+def _left(deadline: float | None) -> float | None:
+    if deadline is None:
+        return None
+    left = deadline - time.monotonic()
+    if left <= 0:  # a timeout of 0 would mean "don't block" to the socket module
+        raise TimeoutError
+    return left
+
+
+def _within(timeout: float | None) -> str:
+    # Without a limit of ours it is the kernel that gave up (ETIMEDOUT).
+    return " in the time that the system allows" if timeout is None else f" within {timeout:g} seconds"
+
+
+def _explained(error: OSError, address: Address) -> OSError:
+    """The same error with words that name the address and say what to do."""
+    number = error.errno or 0
+    if isinstance(error, socket.gaierror) or not number:
+        return error
+    advice = {
+        errno.ENOENT: "there is no such socket file; is the server running, and is the path right?",
+        errno.ECONNREFUSED: "nobody listens there; is the server running?",
+        errno.EACCES: "this process may not connect; look at the permissions of the socket file",
+        errno.ENOTSOCK: "that isn't a socket",
+        errno.EPROTOTYPE: "that isn't a stream socket",
+    }.get(number, os.strerror(number))
+    return OSError(number, f"{address}: {advice}")
+
+
+def _send_cir(handle: socket.socket, cir: bytes, deadline: float | None) -> None:
+    try:
+        handle.settimeout(_left(deadline))
+        handle.sendall(cir)
+    except TimeoutError:
+        raise RequestTimeout("the server didn't take the connection initiation request in time") from None
+    except (BrokenPipeError, ConnectionResetError):
+        # A server that is full refuses and closes without reading anything. Its reason may be waiting to be read,
+        # and the link reports the loss if it isn't. That is why the link doesn't send this frame.
+        pass
+
+
+def _answer(link: Link, address: Address, deadline: float | None, timeout: float | None) -> Frame:
+    try:
+        return link.receive(_left(deadline))
+    except TimeoutError:  # also RequestTimeout
+        raise RequestTimeout(f"{address}: the server didn't answer{_within(timeout)}") from None
+    except ConnectionLost as error:
+        raise ConnectionLost(
+            f"{address}: the connection ended before the server let this client in; is it a pysock server?"
+        ) from error
+    except ProtocolError as error:
+        raise ProtocolError(
+            f"{address}: the answer isn't pysock's protocol ({error}); is it a pysock server?"
+        ) from error
+
+
+def _welcome(frame: Frame, address: Address) -> Welcome:
+    if frame.kind == Kind.CIR_ACCEPTED:
+        try:
+            return decode_welcome(frame.payload)
+        except Malformed as error:
+            raise ProtocolError(f"{address}: the server's CIR_ACCEPTED is broken: {error}") from None
+    if frame.kind == Kind.CIR_REFUSED:
+        raise _refusal(frame)
+    if frame.kind == Kind.CHALLENGE:
+        raise ProtocolError(f"{address}: the server wants an auth key, which this version of pysock can't give")
+    raise ProtocolError(f"{address}: the server answered the CIR with a frame of kind {frame.kind:#04x}")
+
+
+def _refusal(frame: Frame) -> ConnectionRefused:
+    reason = frame.payload.decode("utf-8", "replace")
+    options: dict[str, Any] = {"reason": reason} if reason else {}
+    if frame.code == Refusal.SERVER_FULL:
+        return ServerFull(**options)
+    return ConnectionRefused(**options, code=frame.code)

@@ -1,0 +1,275 @@
+"""DataSocket: the handle of one connected client.
+
+This file owns what a program sees of a client. There are two kinds, with the same attributes:
+
+- :class:`ServedSocket` belongs to a server: the engine owns the connection, and this object only its number.
+- :class:`HandSocket` comes from ``MasterSocket.accept()``: it owns its descriptor, blocks, and moves plain bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import socket
+import struct
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from pysock.address import Address, join_host_port
+from pysock.engine import Buffer, ClientInfo, Sockets
+from pysock.errors import ConnectionLost
+from pysock.payload import checked
+from pysock.states import ConnectionEvent, ConnectionState, next_connection_state
+
+if TYPE_CHECKING:
+    from pysock.clients import ClientTable
+
+#: By hand there is no frame and so no limit of ours; this is what the kernel moves in one call at most.
+_HAND_BYTES_MAX: Final = 0x7FFFF000
+
+_CREDENTIALS: Final = struct.Struct("3i")
+
+_NOBODY: Final = ClientInfo(
+    client_id=0, fd=-1, state=ConnectionState.CLOSED, name="", master=0, address="", pid=-1, uid=-1, gid=-1,
+    connected_at=0.0, requests=0, bytes_in=0, bytes_out=0, in_flight=0, queued=0,
+)  # fmt: skip
+
+log = logging.getLogger("pysock.server")
+
+
+class Peer(NamedTuple):
+    """The process at the other end of a Unix socket, as the kernel saw it when it connected."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+class DataSocket(ABC):
+    """One connected client. The same client is always the same object; one that is gone keeps its last figures.
+
+    :ivar id: the client id, 64 bits, not used again.
+    :ivar data: yours: whatever you want to remember about this client. ``None`` at first.
+    """
+
+    __slots__ = ("__weakref__", "data", "id")
+
+    def __init__(self, client_id: int) -> None:
+        self.id: int = client_id
+        self.data: Any = None
+
+    @abstractmethod
+    def _row(self) -> ClientInfo:
+        """What is known now; the last that was known if the client is gone."""
+
+    @abstractmethod
+    def _reached(self, row: ClientInfo) -> str:
+        """The address of the master socket that the client came through."""
+
+    @abstractmethod
+    def send(self, payload: Buffer) -> None:
+        """Send bytes that the client didn't ask for: a PUSH, or one message of the server's framing.
+
+        It doesn't wait: the engine queues what the kernel doesn't take, up to ``Limits.output_drop`` bytes.
+        By hand it waits until the kernel has taken all.
+
+        :param payload: any bytes-like object.
+        :raises ConnectionLost: the client is gone.
+        :raises FrameTooLarge: the payload is over ``Limits.max_payload``.
+        :raises TypeError: the payload isn't bytes-like.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection in order: what was accepted is answered and sent first. Called again it does nothing."""
+
+    def recv(self, max_bytes: int = 65536) -> bytes:
+        """Wait for bytes from the client, at most ``max_bytes``; ``b""`` when it has sent its last.
+
+        :raises io.UnsupportedOperation: the data socket belongs to a server, whose loop does the reading.
+        """
+        raise io.UnsupportedOperation("recv(): the server's loop reads this data socket and gives requests to services")
+
+    @property
+    def fd(self) -> int:
+        """The number of the descriptor; -1 when closed."""
+        return self._row().fd
+
+    @property
+    def name(self) -> str:
+        """The name the client gave itself in its CIR; it proves nothing. Empty if it gave none."""
+        return self._row().name
+
+    @property
+    def address(self) -> str:
+        """Over TCP the client's ``host:port``. A client on a Unix socket has no address: the server's then."""
+        row = self._row()
+        return row.address or self._reached(row)
+
+    @property
+    def peer(self) -> Peer | None:
+        """The client's process, user and group. ``None`` over TCP, and where the system doesn't tell."""
+        row = self._row()
+        return None if row.uid == -1 else Peer(row.pid, row.uid, row.gid)
+
+    @property
+    def state(self) -> ConnectionState:
+        """Where the connection is in its life."""
+        return ConnectionState(self._row().state)
+
+    @property
+    def connected_at(self) -> float:
+        """When the connection was accepted, in seconds since the epoch."""
+        return self._row().connected_at
+
+    @property
+    def requests(self) -> int:
+        """How many requests the client has sent."""
+        return self._row().requests
+
+    @property
+    def bytes_in(self) -> int:
+        """How many bytes came from the client, headers included."""
+        return self._row().bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        """How many bytes went to the client, headers included."""
+        return self._row().bytes_out
+
+    def __repr__(self) -> str:
+        row = self._row()
+        name = f" {row.name!r}" if row.name else ""
+        where = row.address or self._reached(row)
+        return f"<DataSocket {self.id:#x}{name} {ConnectionState(row.state).name} fd={row.fd} {where}>"
+
+
+class ServedSocket(DataSocket):
+    """A client of a server. Made by the client table only."""
+
+    __slots__ = ("_last", "_table")
+
+    def __init__(self, client_id: int, table: ClientTable) -> None:
+        super().__init__(client_id)
+        self._table = table
+        self._last: ClientInfo | None = None
+
+    def _row(self) -> ClientInfo:
+        if self._last is None:
+            row = self._table.engine_info(self.id)
+            if row is not None:
+                return row
+        # It went between the two looks, or before anything could be noted of it.
+        return self._last or _NOBODY._replace(client_id=self.id)
+
+    def _reached(self, row: ClientInfo) -> str:
+        return self._table.master_address(row.master)
+
+    def gone(self, row: ClientInfo | None) -> None:
+        """Keep the last figures: from now on the engine knows nothing of this client."""
+        self._last = (row or self._row())._replace(state=ConnectionState.CLOSED, fd=-1)
+
+    def send(self, payload: Buffer) -> None:
+        """See :meth:`DataSocket.send`."""
+        if not self._table.push(self.id, payload):
+            raise ConnectionLost(f"client {self.id:#x} isn't connected any more")
+
+    def close(self) -> None:
+        """See :meth:`DataSocket.close`."""
+        self._table.disconnect(self.id)
+
+
+class HandSocket(DataSocket):
+    """A client accepted by hand: it blocks and has no framing. Usable in a ``with`` statement."""
+
+    __slots__ = ("_info", "_master", "_sockets")
+
+    def __init__(self, client_id: int, fd: int, sockets: Sockets, master: Address) -> None:
+        super().__init__(client_id)
+        self._sockets = sockets
+        self._master = master.bare()
+        address, peer = _who(fd)
+        self._info = _NOBODY._replace(
+            client_id=client_id, fd=fd, address=address, pid=peer.pid, uid=peer.uid, gid=peer.gid,
+            state=ConnectionState.ACCEPTED, connected_at=time.time(),
+        )  # fmt: skip
+        # Without framing there is no CIR frame: the kernel's connect() was the request, and accept() its acceptance.
+        self._advance(ConnectionEvent.CIR_ACCEPTED)
+
+    def _row(self) -> ClientInfo:
+        return self._info
+
+    def _reached(self, row: ClientInfo) -> str:
+        return self._master
+
+    def _advance(self, event: ConnectionEvent) -> None:
+        self._info = self._info._replace(state=next_connection_state(self.state, event))
+
+    def recv(self, max_bytes: int = 65536) -> bytes:
+        """Wait for bytes from the client, at most ``max_bytes``; ``b""`` when it has sent its last.
+
+        :raises ConnectionLost: this data socket is closed.
+        :raises OSError: what ``recv()`` says, e.g. ``ConnectionResetError``.
+        """
+        if max_bytes <= 0:
+            raise ValueError(f"max_bytes must be more than 0, not {max_bytes}")
+        data = self._sockets.recv(self._open_fd(), max_bytes)
+        log.debug("recvfrom(%d) -> %d bytes", self.fd, len(data))
+        if data:
+            info = self._info
+            self._info = info._replace(requests=info.requests + 1, bytes_in=info.bytes_in + len(data))
+        else:
+            self._advance(ConnectionEvent.END_OF_FILE)
+        return data
+
+    def send(self, payload: Buffer) -> None:
+        """Send bytes as they are, and wait until the kernel has taken them all.
+
+        :raises ConnectionLost: this data socket is closed.
+        :raises OSError: what ``send()`` says, e.g. ``BrokenPipeError``.
+        :raises TypeError: the payload isn't bytes-like.
+        """
+        data = checked(payload, _HAND_BYTES_MAX, "the kernel's limit")
+        self._sockets.send(self._open_fd(), data)
+        log.debug("sendto(%d) <- %d bytes", self.fd, len(data))
+        self._info = self._info._replace(bytes_out=self._info.bytes_out + len(data))
+
+    def close(self) -> None:
+        """Close the descriptor. Called again it does nothing."""
+        fd = self.fd
+        if fd < 0:
+            return
+        self._advance(ConnectionEvent.DRAIN)
+        self._advance(ConnectionEvent.FLUSHED)
+        self._info = self._info._replace(fd=-1)
+        log.debug("close(%d): the data socket", fd)
+        self._sockets.close(fd)
+
+    def _open_fd(self) -> int:
+        if self.fd < 0:
+            raise ConnectionLost("this data socket is closed")
+        return self.fd
+
+    def __enter__(self) -> HandSocket:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _who(fd: int) -> tuple[str, Peer]:
+    """The address of the other end over TCP, or its process over a Unix socket."""
+    handle = socket.socket(fileno=fd)
+    try:
+        if handle.family != socket.AF_UNIX:
+            host, port = handle.getpeername()[:2]
+            return join_host_port(host, port), Peer(-1, -1, -1)
+        if not hasattr(socket, "SO_PEERCRED"):  # it is Linux's
+            return "", Peer(-1, -1, -1)
+        raw = handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return "", Peer(*_CREDENTIALS.unpack(raw))
+    except OSError:  # over TCP: reset already
+        return "", Peer(-1, -1, -1)
+    finally:
+        handle.detach()  # the descriptor isn't this object's

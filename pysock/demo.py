@@ -1,0 +1,277 @@
+"""``pysock demo``: the whole model at work on a real text file.
+
+A server in this process listens on a Unix socket and on TCP. Several client processes connect, send every line of
+the file as a request exactly once, and add up the word counts that come back. The total must equal ``wc -w``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from rich.console import Console
+
+import pysock
+from pysock import demo_words
+from pysock.demo_client import ONE_BY_ONE, PATIENCE, PIPELINED
+from pysock.demo_screen import Result, Row, Screen
+
+#: Modules of the standard library whose source is a good long text, best first. All are there since Python 3.6.
+DEFAULT_TEXTS = ("_pydecimal", "typing")
+
+#: Seconds between two looks at the clients.
+REFRESH = 0.05
+
+
+class DemoError(Exception):
+    """What the user gets to read when the demo fails."""
+
+
+class Cast(NamedTuple):
+    """One client process, and how it sends its requests."""
+
+    name: str
+    transport: str
+    manner: str
+    service: str
+
+
+CLIENTS = (
+    Cast("anna", "unix", ONE_BY_ONE, "words"),
+    Cast("bert", "unix", PIPELINED, "words"),
+    Cast("carl", "tcp", ONE_BY_ONE, "words"),
+    Cast("dora", "tcp", PIPELINED, "words-batch"),
+)
+
+
+#: The client processes, by name.
+Children: TypeAlias = dict[str, "subprocess.Popen[str]"]
+
+
+class Report(NamedTuple):
+    """What a client says at the end; the times are of the machine's monotonic clock."""
+
+    lines: int
+    words: int
+    started: float
+    ended: float
+
+
+def default_text() -> Path:
+    """Return a text file that every installation of Python has."""
+    for module in DEFAULT_TEXTS:
+        spec = importlib.util.find_spec(module)
+        if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
+            return Path(spec.origin)
+    raise DemoError("this Python comes without the source of its library: give a text file with --input")
+
+
+def split_lines(text: bytes) -> list[bytes]:
+    """Return the lines without their newlines; the last one may lack it."""
+    lines = text.split(b"\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def make_server(socket_file: Path, count: Callable[[bytes], int], reports: dict[str, Report]) -> pysock.Server:
+    """Return the server with its services."""
+    server = pysock.Server(f"unix:{socket_file}?mode=0600", "tcp://127.0.0.1:0", name="demo")
+
+    @server.service("words")
+    def words(_client: pysock.DataSocket, line: bytes) -> bytes:
+        return b"%d" % count(line)
+
+    @server.batch_service("words-batch")
+    def words_batch(_clients: Sequence[pysock.DataSocket], lines: Sequence[bytes]) -> list[bytes]:
+        return [b"%d" % count(line) for line in lines]
+
+    @server.service("report")
+    def report(client: pysock.DataSocket, request: bytes) -> None:
+        reports[client.name] = Report(**json.loads(request))
+
+    return server
+
+
+def tell_what_happens(server: pysock.Server, screen: Screen) -> None:
+    """Print the server's states as they change, and the clients as they come and go."""
+
+    @server.on_state
+    def changed(old: pysock.ServerState, new: pysock.ServerState) -> None:
+        screen.say(f"server: {old.name} -> {new.name}")
+
+    @server.on_connect
+    def came(client: pysock.DataSocket) -> None:
+        screen.say(f"client {client.name}: connection request accepted, id {client.id}, data socket fd {client.fd}")
+
+    @server.on_disconnect
+    def went(client: pysock.DataSocket, reason: str) -> None:
+        screen.say(f"client {client.name}: disconnected, {reason}; its data socket is closed")
+
+
+def start_client(cast: Cast, address: str, lines: Sequence[bytes]) -> subprocess.Popen[str]:
+    """Start one client process. It gets its lines from a file, so that nobody has to feed a pipe meanwhile."""
+    with tempfile.TemporaryFile() as share:
+        share.writelines(line + b"\n" for line in lines)
+        share.seek(0)
+        return subprocess.Popen(  # noqa: S603 -- our own module, no shell
+            [sys.executable, "-m", "pysock.demo_client", address, cast.name, cast.service, cast.manner],
+            stdin=share,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@contextmanager
+def client_processes(server: pysock.Server, lines: Sequence[bytes]) -> Iterator[Children]:
+    """Run all clients, each with its share of the lines. Those that are still there at the end are ended."""
+    addresses = {address.transport: str(address) for address in server.addresses}
+    with ExitStack() as stack:
+        children: Children = {}
+        for number, cast in enumerate(CLIENTS):
+            child = start_client(cast, addresses[cast.transport], lines[number :: len(CLIENTS)])
+            stack.enter_context(child)
+            stack.callback(child.terminate)  # does nothing to one that has ended
+            children[cast.name] = child
+        yield children
+
+
+def complaint(child: subprocess.Popen[str]) -> str:
+    """Return what a client process that has ended said last."""
+    assert child.stderr is not None
+    said = child.stderr.read().strip().splitlines()
+    return said[-1] if said else f"exit code {child.returncode}"
+
+
+class Demo:
+    """One run: the server, its clients, the file, and what the clients reported."""
+
+    def __init__(self, path: Path, text: bytes, screen: Screen, directory: Path) -> None:
+        self.path = path
+        self.text = text
+        self.lines = split_lines(text)
+        self.count = demo_words.counter_for(text)
+        self.reports: dict[str, Report] = {}
+        self.screen = screen
+        self.server = make_server(directory / "demo.sock", self.count, self.reports)
+        tell_what_happens(self.server, screen)
+
+    def run(self) -> None:
+        """Go through it all. The clients stay until the server drains."""
+        with self.server:
+            self.screen.say("addresses: " + " and ".join(address.bare() for address in self.server.addresses))
+            with client_processes(self.server, self.lines) as children:
+                self.let_clients_work(children)
+                self.show_results()
+                self.compare()
+                self.stop()
+                self.see_off(children)
+
+    def let_clients_work(self, children: Children) -> None:
+        """Start the clients all at once, and show how they get on until the last one has reported."""
+        everybody = len(children)
+        with self.screen.live():
+
+            def look() -> None:
+                rows = table_rows(self.server)
+                done = sum(row.requests for row in rows) - len(self.reports)
+                self.screen.update(rows, min(done, len(self.lines)))
+                for name, child in children.items():
+                    if child.poll() is not None:
+                        raise DemoError(f"the client process {name} failed: {complaint(child)}")
+
+            wait_until(lambda: len(self.server.clients) == everybody, look)
+            self.server.clients.broadcast(b"start")
+            wait_until(lambda: len(self.reports) == everybody, look)
+
+    def show_results(self) -> None:
+        """Print what each client counted."""
+        self.screen.results(
+            Result(*cast, report.lines, report.words, report.ended - report.started)
+            for cast in CLIENTS
+            for report in [self.reports[cast.name]]
+        )
+
+    def compare(self) -> None:
+        """Hold the clients' total against the real ``wc -w``, and tell how fast it went."""
+        reports = self.reports.values()
+        total = sum(report.words for report in reports)
+        expected = demo_words.wc(self.text)
+        if expected is None:
+            expected = self.count(self.text)
+            self.screen.say(f"total: {total} words; there is no wc here, counted in one piece it is {expected}")
+        else:
+            self.screen.say(f"total: {total} words; wc -w < {shlex.quote(str(self.path))} says {expected}")
+        if total != expected:
+            raise DemoError(f"the totals differ: {total} words counted by the clients, {expected} expected")
+        lines = sum(report.lines for report in reports)
+        seconds = max(report.ended for report in reports) - min(report.started for report in reports)
+        self.screen.say(f"the totals are equal; {lines} requests in {seconds:.3f} s, {lines / seconds:,.0f} a second")
+        self.screen.say(f"engine: {self.server.backend}")
+
+    def stop(self) -> None:
+        """Stop the server, and see that its socket file is gone."""
+        socket_files = [Path(address.path) for address in self.server.addresses if address.transport == "unix"]
+        self.screen.say("stopping: no new connections or requests, GOAWAY to the clients")
+        self.server.stop()
+        for file in socket_files:
+            if file.exists():
+                raise DemoError(f"the socket file {file} is still there")
+            self.screen.say(f"the socket file {file} is removed")
+
+    def see_off(self, children: Children) -> None:
+        """Wait for the clients to leave by themselves."""
+        for name, child in children.items():
+            if child.wait(PATIENCE) != 0:
+                raise DemoError(f"the client process {name} failed: {complaint(child)}")
+        self.screen.say(f"{len(children)} client processes have ended")
+
+
+def table_rows(server: pysock.Server) -> list[Row]:
+    """Return the server's client table as it is now."""
+    return [
+        Row(
+            client.name,
+            client.id,
+            client.fd,
+            "unix" if client.address.startswith("unix:") else "tcp",
+            client.state.name,
+            client.requests,
+            client.bytes_in,
+            client.bytes_out,
+        )
+        for client in server.clients.values()
+    ]
+
+
+def wait_until(done: Callable[[], bool], look: Callable[[], None]) -> None:
+    """Look at the clients now and then until it is done, and once more then."""
+    while not done():
+        look()
+        time.sleep(REFRESH)
+    look()
+
+
+def run(path: Path, console: Console) -> None:
+    """Run the demo on this file.
+
+    :raises ValueError: if the file is empty.
+    :raises DemoError: if something didn't work, or the totals differ.
+    """
+    text = path.read_bytes()
+    if not text:
+        raise ValueError(f"{path} is empty: give a text file with at least one line")
+    screen = Screen(console, len(split_lines(text)))
+    screen.say(f"pysock {pysock.__version__}, engine {pysock.backend}, Python {platform.python_version()}")
+    screen.say(f"input: {path}, {len(split_lines(text))} lines")
+    with tempfile.TemporaryDirectory(prefix="pysock-") as directory:
+        Demo(path, text, screen, Path(directory)).run()

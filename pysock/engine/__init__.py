@@ -1,0 +1,301 @@
+"""The engine contract, and the one decision which engine runs.
+
+This file owns the seam. Above it (the facade: ``server.py``, ``client.py``, ``master.py`` ...) nothing asks which
+engine runs; a difference is data in ``Backend.features``. Below it are ``native.py`` (C, by cffi) and ``pure.py``
+(Python, on ``selectors``), which behave the same as seen from outside.
+
+Threads: ``Engine.run`` is the loop and belongs to one thread. Every other method may be called from any thread, and
+from a handler inside the loop. Numbers cross the seam, not objects: a client is its 64-bit id.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+
+from pysock.limits import Limits
+from pysock.protocol import Frame, Framing
+
+#: What a handler may return and what may be sent.
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+#: An address as the socket module takes it, with its family first.
+SocketAddress: TypeAlias = tuple[int, Any]
+
+
+class Service(NamedTuple):
+    """One entry of the service table. Its index there is its number on the wire; number 0 is the unnamed service.
+
+    ``handler`` is called as ``handler(client, request)``, or ``handler(clients, requests)`` if ``batch``: with all
+    requests of this service that are ready in this turn, at most ``max_batch`` of them, held back for at most
+    ``max_wait`` seconds to let more come. It is ``None`` where there is no such service.
+    """
+
+    name: str
+    handler: Callable[[Any, Any], Any] | None
+    batch: bool = False
+    max_batch: int = 1024
+    max_wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callbacks:
+    """What the engine calls in the facade, always in the loop's thread.
+
+    An exception that isn't an ``Exception`` (``KeyboardInterrupt``, ``SystemExit``) ends the loop and comes out of
+    ``Engine.run``. None of the callbacks below raises anything else.
+    """
+
+    #: ``client(client_id)`` -> the DataSocket; asked once for each client, before the first handler call for it.
+    client: Callable[[int], Any]
+    #: ``connect(client_id)`` -> ``None`` to let the client in, or the reason to refuse it. It runs when the CIR has
+    #: been found good and before CIR_ACCEPTED is sent; what it pushes to the client follows CIR_ACCEPTED.
+    #: ``None`` if nobody wants to be asked: then no Python runs for a CIR.
+    connect: Callable[[int], str | None] | None
+    #: ``disconnect(client_id, reason)``, an index in ``DISCONNECT_REASONS``. It is called once for each client that
+    #: was let in, if ``EngineOptions.watch_disconnects`` or if ``attach`` or ``client`` made an object for it.
+    #: ``info(client_id)`` still works inside.
+    disconnect: Callable[[int, int], None]
+    #: ``failed(client_id, service, exception)`` -> ``(code, text)`` of the ERROR that answers the request. The
+    #: exception is what the handler raised, or a ``TypeError``/``FrameTooLarge`` of the engine's about what it
+    #: returned. Framings that have no error frame close the connection instead, after the earlier replies.
+    failed: Callable[[int, int, Exception], tuple[int, bytes]]
+    #: ``draining()``: the loop has stopped accepting; close the master sockets.
+    draining: Callable[[], None]
+    #: ``log(level, message)``: something an operator should know; rate-limited by the engine.
+    log: Callable[[int, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """Everything an engine needs to know at birth."""
+
+    framing: Framing
+    limits: Limits
+    #: Seconds to poll without sleeping before a wait; 0 switches it off.
+    linger: float
+    services: Sequence[Service]
+    callbacks: Callbacks
+    #: The fields of CIR_ACCEPTED that follow the client id, encoded.
+    welcome: bytes
+    watch_disconnects: bool
+
+
+class ClientInfo(NamedTuple):
+    """One row of the client table."""
+
+    client_id: int
+    fd: int
+    state: int
+    name: str
+    master: int  # index of the master socket, in the order of add_master
+    address: str  # the peer: "host:port" over TCP, "" over a Unix socket
+    pid: int  # of the peer on a Unix socket; -1 where unknown, like the next two
+    uid: int
+    gid: int
+    connected_at: float  # seconds since the epoch
+    requests: int
+    bytes_in: int
+    bytes_out: int
+    in_flight: int  # requests whose reply isn't written yet
+    queued: int  # bytes of replies the kernel hasn't taken yet
+
+
+class EngineStats(NamedTuple):
+    """Counters since the start; the first two are of now."""
+
+    clients: int  # let in, and still connected
+    pending: int  # connected, and not let in yet
+    accepted: int  # connections accepted by the master sockets
+    established: int  # of them, let in
+    refused: int  # CIRs refused, and connections over max_clients
+    disconnected: int  # clients that were let in and are gone
+    requests: int  # whole SRMs taken for service
+    errors: int  # requests that failed: answered by an ERROR, or by nothing
+    pushes: int
+    violations: int  # connections closed for a protocol violation
+    timeouts: int  # connections closed at a deadline
+    over_limit: int  # connections closed over a limit
+    accept_failures: int  # accept() failed for want of descriptors or memory
+    bytes_in: int
+    bytes_out: int
+
+
+class Engine(Protocol):
+    """One server's loop and client table."""
+
+    def __init__(self, options: EngineOptions) -> None: ...
+
+    def add_master(self, fd: int) -> None:
+        """Accept from this listening socket, from ``run`` on. The descriptor stays the caller's, who closes it
+        when ``Callbacks.draining`` says so."""
+
+    @property
+    def wakeup_fd(self) -> int:
+        """For ``signal.set_wakeup_fd``: a byte written here ends the loop's wait, and Python's signal handlers run
+        if the loop has the main thread."""
+
+    def run(self) -> None:
+        """Serve until ``stop``, then return with every connection closed. Called once.
+
+        :raises BaseException: what a handler raised that isn't an ``Exception``; connections are closed first.
+        """
+
+    def stop(self, grace: float) -> None:
+        """Begin to drain: stop accepting, send GOAWAY, answer and flush what was accepted, close; after ``grace``
+        seconds end regardless. Called again it can only shorten the time. Doesn't wait; safe in a signal handler."""
+
+    def close(self) -> None:
+        """Free everything. ``run`` must have returned, or never been called. Other methods then act as on an empty
+        table. Called again it does nothing."""
+
+    def client_ids(self) -> list[int]:
+        """The ids of the clients that were let in and are connected, oldest first."""
+
+    def client_count(self) -> int:
+        """How many ``client_ids`` there are, in O(1)."""
+
+    def attach(self, client_id: int) -> bool:
+        """Ask for ``Callbacks.disconnect`` when this client goes. ``False`` if it isn't connected (any more)."""
+
+    def info(self, client_id: int) -> ClientInfo | None:
+        """The row of a connected client, also of one that waits for its CIR; ``None`` if there is none."""
+
+    def find(self, name: str) -> int | None:
+        """The id of the client that connected last under this name, of those let in."""
+
+    def push(self, client_id: int, payload: Buffer) -> bool:
+        """Send bytes the client didn't ask for: a PUSH, or one message of the framing.
+
+        ``False`` if the client isn't connected (any more) or is draining. It never blocks: the queue of a client
+        that doesn't read is bounded by ``Limits.output_drop``.
+        """
+
+    def broadcast(self, payload: Buffer) -> int:
+        """``push`` to every client that was let in; how many."""
+
+    def disconnect(self, client_id: int) -> bool:
+        """Close this connection in order: nothing more is read, what was accepted is answered and flushed."""
+
+    def stats(self) -> EngineStats:
+        """The counters."""
+
+
+class Sockets(Protocol):
+    """The system calls of a master socket and of data sockets used by hand; one call each, blocking."""
+
+    def socket(self, family: int) -> int:
+        """A stream socket, closed on exec."""
+
+    def bind(self, fd: int, address: SocketAddress) -> None:
+        """Bind; TCP sockets get ``SO_REUSEADDR`` first."""
+
+    def listen(self, fd: int, backlog: int) -> None: ...
+
+    def accept(self, fd: int) -> int:
+        """A blocking data socket; ``TCP_NODELAY`` set over TCP."""
+
+    def recv(self, fd: int, max_bytes: int) -> bytes:
+        """At most that many bytes; ``b""`` at the end."""
+
+    def send(self, fd: int, data: Buffer) -> None:
+        """All of it; no SIGPIPE."""
+
+    def close(self, fd: int) -> None: ...
+
+    def unlink(self, path: str) -> None: ...
+
+
+class Link(Protocol):
+    """The client's end of one connection: blocking, for one thread at a time.
+
+    ``timeout`` is in seconds, ``None`` waits for ever. Every call may raise ``ConnectionLost`` and
+    ``ProtocolError``, and ``RequestTimeout`` where it takes a timeout; after the first two the link is closed.
+    A timeout or an interruption that leaves a frame half sent closes it as well.
+    """
+
+    #: PUSH and GOAWAY frames that came while something else was awaited, oldest first.
+    inbox: deque[Frame]
+
+    def __init__(self, fd: int, linger: float, max_payload: int) -> None:
+        """Take over a connected socket. A frame from the server over ``max_payload`` is a protocol error."""
+
+    @property
+    def closed(self) -> bool: ...
+
+    def send(
+        self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
+    ) -> None:
+        """Send one frame whole."""
+
+    def receive(self, timeout: float | None) -> Frame:
+        """The next frame, whatever it is (the inbox isn't looked at)."""
+
+    def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
+        """One SRM and its reply.
+
+        :raises RemoteError: the server answered with an ERROR.
+        """
+
+    def request_many(
+        self, service: int, payloads: Sequence[Buffer], timeout: float | None, window: int
+    ) -> list[Any]:
+        """Pipelined SRMs, at most ``window`` in flight: a reply (``bytes``) or a ``RemoteError`` for each, in order."""
+
+    def next_request_id(self) -> int:
+        """A number no other request of this link has had lately."""
+
+    def close(self) -> None:
+        """Close the socket. Called again it does nothing."""
+
+
+class Backend(NamedTuple):
+    """One engine, complete: what ``choose`` returns."""
+
+    name: str
+    features: frozenset[str]
+    engine: type[Engine]
+    sockets: Sockets
+    link: type[Link]
+
+
+#: The values of ``PYSOCK_BACKEND`` and of ``Server(backend=...)``.
+CHOICES: Final = ("auto", "native", "pure")
+
+
+def choose(wanted: str | None = None) -> Backend:
+    """Return the backend asked for; by default what ``PYSOCK_BACKEND`` says, which is ``auto`` when unset.
+
+    ``auto`` takes ``pure`` only where the extension isn't there. An extension that is there but broken raises its own
+    error: a fallback must not hide a broken build.
+
+    :raises ValueError: for a name that isn't one of :data:`CHOICES`.
+    :raises ImportError: if ``native`` is asked for and isn't there, or is broken.
+    """
+    if wanted is None or wanted == "auto":
+        wanted = os.environ.get("PYSOCK_BACKEND", "auto")
+    if wanted not in CHOICES:
+        raise ValueError(f"unknown backend {wanted!r}: choose one of {', '.join(CHOICES)} (PYSOCK_BACKEND sets the default)")
+    if wanted == "pure":
+        return _load("pure")
+    try:
+        return _load("native")
+    except ModuleNotFoundError as error:
+        if error.name != "pysock._engine":
+            raise
+        if wanted == "native":
+            raise ImportError(
+                "the native engine isn't installed: install pysock-engine again with PYSOCK_BUILD=require to see why"
+                " it wasn't built, or use PYSOCK_BACKEND=pure"
+            ) from error
+        return _load("pure")
+
+
+def _load(name: str) -> Backend:
+    backend = importlib.import_module(f"pysock.engine.{name}").BACKEND
+    assert isinstance(backend, Backend)
+    return backend

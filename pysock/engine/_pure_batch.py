@@ -1,0 +1,88 @@
+"""Batch services: requests of all clients are gathered, then one call of the handler answers them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pysock.engine import Service
+from pysock.states import ConnectionState
+
+if TYPE_CHECKING:
+    from pysock.engine._pure_connection import Connection
+    from pysock.engine._pure_core import Core
+
+
+class Waiting(NamedTuple):
+    """A request that waits for its batch."""
+
+    connection: Connection
+    request_id: int
+    wants_reply: bool
+    payload: bytes
+
+
+class Batch:
+    """The requests of one service. How many may wait is bounded by ``max_in_flight`` of each client."""
+
+    def __init__(self, core: Core, number: int, service: Service) -> None:
+        assert service.handler is not None
+        self._core = core
+        self._number = number
+        self._handler = service.handler
+        self._most = max(1, service.max_batch)
+        self._max_wait = service.max_wait
+        self._due = 0.0
+        self._waiting: list[Waiting] = []
+
+    def add(self, connection: Connection, request_id: int, wants_reply: bool, payload: bytes) -> None:
+        """Take a request."""
+        if not self._waiting:
+            self._due = self._core.now + self._max_wait
+        connection.waiting += 1
+        self._waiting.append(Waiting(connection, request_id, wants_reply, payload))
+
+    def due(self) -> float | None:
+        """When it must run; ``None`` if nobody waits."""
+        return self._due if self._waiting else None
+
+    def run(self, everything: bool = False) -> None:
+        """Answer the requests that are due, or all of them."""
+        if not self._waiting:
+            return
+        everything = everything or self._core.now >= self._due
+        # What a handler makes wait while this runs is for the next turn.
+        waiting, self._waiting = self._waiting, []
+        at, most = 0, self._most
+        while len(waiting) - at >= most or (everything and at < len(waiting)):
+            self._answer(waiting[at : at + most])
+            at += most
+        rest = waiting[at:]
+        if rest:
+            # They came in this turn: what was older was at the front of a full batch.
+            self._due = self._core.now + self._max_wait
+        self._waiting = rest + self._waiting
+
+    def _answer(self, waiting: list[Waiting]) -> None:
+        waiting = [entry for entry in waiting if entry.connection.protocol.state is not ConnectionState.CLOSED]
+        if not waiting:
+            return
+        clients = [entry.connection.client_object() for entry in waiting]
+        replies: list[Any]
+        try:
+            replies = _checked(self._handler(clients, [entry.payload for entry in waiting]), len(waiting))
+        except Exception as error:
+            replies = [error] * len(waiting)
+        for entry, reply in zip(waiting, replies, strict=True):
+            entry.connection.answer(self._number, entry.request_id, entry.wants_reply, reply)
+
+
+def _checked(replies: Any, wanted: int) -> list[Any]:
+    """What a batch handler returned, as a list."""
+    if isinstance(replies, (str, bytes, bytearray, memoryview, dict)) or not hasattr(replies, "__getitem__"):
+        raise TypeError(
+            f"the batch handler returned {type(replies).__name__}, not a sequence with one reply per request"
+        )
+    found = list(replies)
+    if len(found) != wanted:
+        raise ValueError(f"the batch handler returned {len(found)} replies for {wanted} requests")
+    return found

@@ -1,0 +1,79 @@
+"""What other threads and signals want of the loop: a queue of commands, and a pipe that ends its wait.
+
+A pipe and not an eventfd, because ``signal.set_wakeup_fd`` writes single bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+#: What other threads may have queued for a loop that is busy, in bytes.
+_BYTES_MAX: Final = 64 * 1024 * 1024
+#: What a command costs besides its payload, roughly.
+_OVERHEAD: Final = 256
+
+
+class Commands:
+    """The commands of one engine. ``read_fd`` is for the loop's poll."""
+
+    def __init__(self) -> None:
+        self.read_fd, self.wakeup_fd = os.pipe()  # closed on exec (PEP 446)
+        os.set_blocking(self.read_fd, False)
+        os.set_blocking(self.wakeup_fd, False)
+        self.queue: list[Callable[[], object]] = []
+        self._bytes = 0
+        self._woken = False
+        self._lock = threading.RLock()
+
+    def post(self, command: Callable[[], object], size: int = 0) -> bool:
+        """Let the loop's thread do this. ``False`` if too much waits already."""
+        size += _OVERHEAD
+        with self._lock:
+            if self.wakeup_fd < 0 or self._bytes + size > _BYTES_MAX:
+                return False
+            self._bytes += size
+            self.queue.append(command)
+            if not self._woken:
+                self._woken = True
+                self._write()
+        return True
+
+    def wake(self) -> None:
+        """End the loop's wait."""
+        with self._lock:
+            if self.wakeup_fd >= 0:
+                self._write()
+
+    def _write(self) -> None:
+        # A pipe that is full wakes as well.
+        with suppress(BlockingIOError):
+            os.write(self.wakeup_fd, b"\0")
+
+    def on_event(self, _bits: int) -> None:
+        """Empty the pipe; the commands are for the end of the turn."""
+        with suppress(BlockingIOError):
+            while len(os.read(self.read_fd, 4096)) == 4096:
+                pass
+
+    def run(self) -> None:
+        """Do what has been posted up to now."""
+        with self._lock:
+            self._woken = False
+            commands, self.queue = self.queue, []
+            self._bytes = 0
+        for command in commands:
+            command()
+
+    def close(self) -> None:
+        """Close the pipe; from now on nothing is taken."""
+        with self._lock:
+            fds = self.read_fd, self.wakeup_fd
+            self.read_fd = self.wakeup_fd = -1
+            self.queue.clear()
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)

@@ -1,0 +1,384 @@
+"""One client's connection, whatever the framing: its beginning, its input, its end.
+
+Two rules keep it safe whatever a handler does in the middle of an event:
+
+1. A connection is never freed in an event. ``lost`` and ``settle`` make it CLOSED and put it on ``core.dead``; it is
+   buried at the end of the turn, so until then its descriptor can't be somebody else's.
+2. After every call of a handler the state is looked at again.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from pysock.connection import NativeProtocol, PlainProtocol
+from pysock.engine import ClientInfo
+from pysock.engine._pure_core import READ_MAX
+from pysock.engine._pure_output import SO_NOSIGPIPE, Output
+from pysock.engine._pure_poll import READ, WRITE
+from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
+
+if TYPE_CHECKING:
+    from pysock.engine._pure_core import Core
+
+_NUMBER: Final = {reason: number for number, reason in enumerate(DISCONNECT_REASONS)}
+NOBODY: Final = object()
+_CLOSED: Final = ConnectionState.CLOSED
+_DRAINING: Final = ConnectionState.DRAINING
+
+
+def as_bytes(reply: Any) -> bytes:
+    """What a handler returned, as bytes of our own: it may use its buffer for the next reply.
+
+    :raises TypeError: if it isn't bytes-like.
+    """
+    if type(reply) is bytes:
+        return reply
+    try:
+        return bytes(memoryview(reply))
+    except TypeError:
+        raise TypeError(f"the handler returned {type(reply).__name__}, not a bytes-like object") from None
+
+
+class Connection(Output):
+    """The part that every framing has. A subclass says what the bytes mean."""
+
+    __slots__ = (
+        "address",
+        "attached",
+        "buried",
+        "bytes_in",
+        "client",
+        "client_id",
+        "connected_at",
+        "credentials",
+        "established",
+        "fd",
+        "interest",
+        "master",
+        "protocol",
+        "reason",
+        "recv",
+        "requests",
+        "timed",
+        "waiting",
+    )
+
+    protocol: NativeProtocol | PlainProtocol
+
+    def __init__(self, core: Core, sock: socket.socket, master: int, address: str) -> None:
+        super().__init__(core, sock)
+        self.recv = sock.recv
+        self.fd = sock.fileno()
+        self.master = master
+        self.address = address
+        self.connected_at = time.time()
+        self.requests = self.bytes_in = 0
+        self.client: Any = NOBODY
+        self.attached = core.options.watch_disconnects
+        self.established = False  # was let in, once
+        self.reason: DisconnectReason | None = None  # of the end, once it is ending
+        self.credentials: tuple[int, int, int] | None = None
+        self.interest = 0
+        self.waiting = 0  # requests that wait for their batch
+        self.buried = False  # its end is being told
+        self.timed = False  # the deadline of a frame runs
+        self.client_id = core.table.add(self)
+
+    # --- the beginning ---
+
+    def start(self) -> None:
+        """Wait for its bytes."""
+        core = self.core
+        core.counts.pending += 1
+        core.on_event[self.fd] = self.on_event if core.limits.idle_timeout is None else self._on_event_idle
+        if sys.platform == "darwin":
+            self.sock.setsockopt(socket.SOL_SOCKET, SO_NOSIGPIPE, 1)
+        self._watch(READ)
+        if core.limits.idle_timeout is not None:
+            core.idles.start(self, core.now)
+
+    def ask(self) -> str | None:
+        """Ask the connect hook: ``None`` to let the client in, or why not."""
+        connect = self.core.callbacks.connect
+        if connect is None:
+            return None
+        self.holding = True
+        try:
+            return connect(self.client_id)
+        finally:
+            self.holding = self.protocol.state is _CLOSED
+
+    def let_in(self) -> None:
+        """It is a client from now on."""
+        counts = self.core.counts
+        self.established = True
+        counts.pending -= 1
+        counts.clients += 1
+        counts.established += 1
+        self.core.cirs.stop(self)
+        self.core.table.let_in(self.client_id, self, self.protocol.name)
+
+    def client_object(self) -> Any:
+        """What a handler is called with; asked for once."""
+        if self.client is NOBODY:
+            self.client = self.core.callbacks.client(self.client_id)
+            self.attached = True
+        return self.client
+
+    # --- input ---
+
+    def on_event(self, bits: int) -> None:
+        """Something is ready: read, serve, send."""
+        raise NotImplementedError
+
+    def go_on(self) -> None:
+        """Go on with input that was kept while the client was paused."""
+        raise NotImplementedError
+
+    def has_input(self) -> bool:
+        """There is input to go on with."""
+        raise NotImplementedError
+
+    def drop_input(self) -> None:
+        """Forget all input that no handler has got."""
+        raise NotImplementedError
+
+    def finish_input(self) -> None:
+        """Serve what was kept, paused or not: the server stops."""
+        raise NotImplementedError
+
+    def last_read(self) -> None:
+        """The server stops: say so where the framing can, and read what has arrived."""
+        raise NotImplementedError
+
+    def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
+        """The reply to a request that waited for its batch; an exception where it failed."""
+        raise NotImplementedError
+
+    def takes_pushes(self) -> bool:
+        """It was let in, or is being let in just now, and isn't ending."""
+        state = self.protocol.state
+        return state is ConnectionState.ESTABLISHED or (self.holding and state is ConnectionState.ACCEPTED)
+
+    def push(self, frame: bytes) -> bool:
+        """Queue bytes the client didn't ask for, encoded."""
+        if not self.takes_pushes():
+            return False
+        self.core.counts.pushes += 1
+        self.put(frame)
+        return self.protocol.state is not _CLOSED
+
+    def _on_event_idle(self, bits: int) -> None:
+        self.core.idles.start(self, self.core.now)
+        self.on_event(bits)
+
+    def also(self, bits: int) -> bool:
+        """Deal with an event that is more than bytes to read; return whether there is something to read, too."""
+        self.flush()
+        self.settle()
+        return bool(self.interest & READ) and bits != WRITE
+
+    def may_read(self) -> bool:
+        """Its input may be looked at now."""
+        return self.protocol.state < _DRAINING and not self.choked and self.waiting < self.core.limits.max_in_flight
+
+    def input_failed(self, error: OSError) -> None:
+        """recv() failed."""
+        if not isinstance(error, (BlockingIOError, InterruptedError)):
+            self.lost(DisconnectReason.CLOSED_BY_PEER)
+
+    def end_of_file(self) -> None:
+        """The client sends nothing more. What it sent whole is answered."""
+        self.end(ConnectionEvent.END_OF_FILE, DisconnectReason.CLOSED_BY_PEER)
+        self.settle()
+
+    def time_frame(self, partial: bool, progress: bool) -> None:
+        """The deadline of a frame runs from its first byte to its last, however often a few bytes come between."""
+        if not partial or not self.may_read() or not self.established:
+            if self.timed:
+                self.timed = False
+                self.core.frames.stop(self)
+        elif progress or not self.timed:
+            self.timed = True
+            self.core.frames.start(self, self.core.now)
+
+    # --- the end ---
+
+    def settle(self) -> None:
+        """Bring what is waited for in line with what has happened; close if all is done."""
+        state = self.protocol.state
+        if state is _CLOSED:
+            return
+        if state is _DRAINING and not self.out and not self.waiting:
+            self._empty_input()
+            self.protocol.take(ConnectionEvent.FLUSHED)
+            self._close()
+            return
+        reads = self.may_read()
+        if reads and self.has_input():
+            self.core.ready[self] = None
+            reads = False  # first things first
+        interest = (READ if reads else 0) | (WRITE if self.out else 0)
+        if interest != self.interest:
+            self._watch(interest)
+
+    def end(self, event: ConnectionEvent, reason: DisconnectReason) -> None:
+        """Read nothing more; close when what was accepted is answered and flushed."""
+        if self.protocol.state < _DRAINING:
+            self.protocol.take(event)
+            self.ending(reason)
+
+    def ending(self, reason: DisconnectReason) -> None:
+        """The connection has just become DRAINING."""
+        core = self.core
+        if self.reason is None:
+            self.reason = reason
+        self.drop_input()
+        self.timed = False
+        core.frames.stop(self)
+        core.cirs.stop(self)
+        core.idles.stop(self)
+        core.on_event[self.fd] = self._on_event_draining
+        core.dirty[self] = None
+
+    def lost(self, reason: DisconnectReason) -> None:
+        """Close at once."""
+        if self.protocol.state is not _CLOSED:
+            self.protocol.take(ConnectionEvent.LOST)
+            if self.reason is None:
+                self.reason = reason
+            self._close()
+
+    def last_words(self, frame: bytes, event: ConnectionEvent, reason: DisconnectReason) -> None:
+        """Say this if it can be said without waiting, and close."""
+        if self.protocol.state < _DRAINING:
+            if frame:
+                self.put(frame)
+            self.end(event, reason)
+        self.flush()
+        self.settle()
+        self.lost(reason)
+
+    def bury(self) -> None:
+        """The end of the turn in which it was closed: tell, and free the row."""
+        core = self.core
+        self.buried = True
+        self.out.clear()
+        self.queued = 0
+        fd, self.fd = self.fd, -1
+        del core.on_event[fd]
+        with suppress(OSError):  # never again, whatever it says: Linux has freed the number (close(2))
+            self.sock.close()
+        core.descriptor_freed()
+        try:
+            with core.table.lock:
+                told, self.attached = self.attached and self.established, False
+            if told:
+                assert self.reason is not None
+                core.callbacks.disconnect(self.client_id, _NUMBER[self.reason])
+        finally:
+            self._count_gone()
+            self.client = None
+
+    def _on_event_draining(self, _bits: int) -> None:
+        self.flush()
+        self.settle()
+
+    def _empty_input(self) -> None:
+        """Closing a socket with unread bytes resets it, and the reset may overtake our last words (RFC 2525, 2.17)."""
+        if self.reason not in {DisconnectReason.LEFT, DisconnectReason.CLOSED_BY_PEER}:
+            with suppress(OSError):
+                self.recv(READ_MAX)
+
+    def _close(self) -> None:
+        """It is CLOSED: nothing of it is waited for."""
+        core = self.core
+        self._watch(0)
+        core.on_event[self.fd] = _ignore
+        # A handler may be running: what it returns is still appended, and not sent.
+        self.holding = True
+        self.choked = self.stalled = False
+        self.drop_input()
+        for deadlines in (core.cirs, core.frames, core.outputs, core.idles):
+            deadlines.stop(self)
+        core.table.leave(self.client_id, self.protocol.name)
+        if self.established:
+            core.counts.clients -= 1
+        else:
+            core.counts.pending -= 1
+        core.dead.append(self)
+
+    def _count_gone(self) -> None:
+        counts, reason = self.core.counts, self.reason
+        counts.disconnected += self.established
+        counts.violations += reason is DisconnectReason.PROTOCOL_VIOLATION
+        counts.timeouts += reason is DisconnectReason.TIMED_OUT
+        counts.over_limit += reason is DisconnectReason.OVER_A_LIMIT
+        with self.core.table.lock:
+            counts.requests += self.requests
+            counts.bytes_in += self.bytes_in
+            counts.bytes_out += self.bytes_out
+            self.core.table.remove(self.client_id)
+
+    def _watch(self, interest: int) -> None:
+        old, self.interest = self.interest, interest
+        if old == interest:
+            return
+        try:
+            self.core.poller.change(self.fd, old, interest)
+        except OSError:
+            # The kernel has no memory to watch it (epoll_ctl(2): ENOMEM, ENOSPC).
+            self.interest = old if not interest else 0
+            if interest:
+                self.lost(DisconnectReason.OVER_A_LIMIT)
+
+    # --- looking at it ---
+
+    def info(self) -> ClientInfo:
+        """Its row, for people. Any thread."""
+        pid, uid, gid = self._peer()
+        return ClientInfo(
+            client_id=self.client_id,
+            fd=self.fd,
+            state=int(self.protocol.state),
+            name=self.protocol.name,
+            master=self.master,
+            address=self.address,
+            pid=pid,
+            uid=uid,
+            gid=gid,
+            connected_at=self.connected_at,
+            requests=self.requests,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            in_flight=self.waiting,
+            queued=self.queued,
+        )
+
+    def _peer(self) -> tuple[int, int, int]:
+        if self.credentials is None:
+            self.credentials = (-1, -1, -1) if self.address else peer_credentials(self.sock)
+        return self.credentials
+
+
+def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
+    """Process, user and group at the other end of a Unix socket; -1 for what the system doesn't tell."""
+    try:
+        if hasattr(socket, "SO_PEERCRED"):
+            pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            return pid, uid, gid
+        # macOS, unix(4): SOL_LOCAL 0, LOCAL_PEERCRED 1 gives struct xucred, LOCAL_PEERPID 2 an int.
+        _version, uid, _count, gid = struct.unpack_from("IIhxxI", sock.getsockopt(0, 1, 76))
+        return int.from_bytes(sock.getsockopt(0, 2, 4), sys.byteorder), uid, gid
+    except OSError:
+        return -1, -1, -1
+
+
+def _ignore(_bits: int) -> None:
+    """An event of this turn for a connection that was closed in it."""

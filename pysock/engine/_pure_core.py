@@ -1,0 +1,95 @@
+"""What the parts of one pure engine share: its options, its table, its deadlines, and the lists of who needs attention.
+
+It does nothing by itself: ``pure.py`` runs the turn, the connections carry it out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pysock.connection import Rules
+from pysock.engine import EngineOptions
+from pysock.engine._pure_batch import Batch
+from pysock.engine._pure_poll import new_poller
+from pysock.engine._pure_table import ClientTable
+from pysock.engine._pure_timers import Deadlines
+from pysock.protocol import Framing
+
+if TYPE_CHECKING:
+    from pysock.engine._pure_connection import Connection
+    from pysock.engine._pure_output import Output
+
+#: Bytes read from one client a turn: nobody waits long for a busy neighbour.
+READ_MAX = 64 * 1024
+
+
+class Counts:
+    """The counters that no connection has. The loop's thread alone writes them."""
+
+    __slots__ = (
+        "accept_failures",
+        "accepted",
+        "bytes_in",
+        "bytes_out",
+        "clients",
+        "disconnected",
+        "errors",
+        "established",
+        "over_limit",
+        "pending",
+        "pushes",
+        "refused",
+        "requests",
+        "timeouts",
+        "violations",
+    )
+
+    def __init__(self) -> None:
+        self.clients = self.pending = self.accepted = self.established = self.refused = self.disconnected = 0
+        self.errors = self.pushes = self.violations = self.timeouts = self.over_limit = self.accept_failures = 0
+        # Of connections that are gone; those of the others are in the connections.
+        self.requests = self.bytes_in = self.bytes_out = 0
+
+
+class Core:
+    """The middle of one engine."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        self.options = options
+        self.limits = limits = options.limits
+        self.callbacks = options.callbacks
+        self.framing = options.framing
+        self.native = options.framing is Framing.NATIVE
+        self.max_payload = limits.max_payload
+        services = options.services
+        self.rules = Rules(
+            limits.max_payload,
+            limits.max_cir_bytes,
+            frozenset(number for number, service in enumerate(services) if service.handler is not None),
+        )
+        #: By service number, what is called at once; and those that answer in batches.
+        self.handlers: dict[int, Callable[[Any, Any], Any]] = {}
+        self.batches: dict[int, Batch] = {}
+        for number, service in enumerate(services):
+            if service.handler is not None and service.batch:
+                self.batches[number] = Batch(self, number, service)
+            elif service.handler is not None:
+                self.handlers[number] = service.handler
+        self.table = ClientTable()
+        self.counts = Counts()
+        self.poller = new_poller()
+        #: By descriptor: what is called with the bits of an event.
+        self.on_event: dict[int, Callable[[int], None]] = {}
+        self.cirs: Deadlines[Connection] = Deadlines(limits.cir_timeout)
+        self.frames: Deadlines[Connection] = Deadlines(limits.frame_timeout)
+        self.outputs: Deadlines[Output] = Deadlines(limits.output_timeout)
+        self.idles: Deadlines[Connection] = Deadlines(limits.idle_timeout or 0.0)
+        #: Who must be flushed or settled at the end of the turn, has input to go on with, is closed and not freed yet.
+        self.dirty: dict[Output, None] = {}
+        self.ready: dict[Connection, None] = {}
+        self.dead: deque[Connection] = deque()
+        self.now = 0.0  # of this turn, on the monotonic clock
+        self.descriptor_freed: Callable[[], None] = lambda: None
+        self.logged_no_service = False

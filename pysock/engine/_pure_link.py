@@ -1,0 +1,373 @@
+"""The client's end of one connection: blocking calls on a socket that itself never blocks.
+
+It owns the socket and what has arrived and wasn't asked for. While it waits until the kernel takes a frame it goes on
+reading: a server whose replies aren't taken stops reading, and then both would wait for ever.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import sys
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from math import ceil
+from time import monotonic
+from typing import Any, Final, NoReturn
+
+from pysock.engine import Buffer
+from pysock.engine._pure_core import READ_MAX
+from pysock.engine._pure_output import GATHER_MAX, NO_SIGNAL, SO_NOSIGPIPE
+from pysock.engine._pure_timers import Linger
+from pysock.errors import ConnectionLost, ProtocolError, RemoteError, RequestTimeout
+from pysock.framing import NativeCutter
+from pysock.protocol import HEADER, Frame, Header, Kind
+
+#: Frames nobody asked for that are kept; then the oldest are thrown away, for the sake of those who never look.
+_INBOX_MAX: Final = 65536
+#: The longest sleep, in milliseconds: poll() takes an int.
+_SLEEP_MAX: Final = 3_600_000
+
+_IN: Final = select.POLLIN
+_OUT: Final = select.POLLOUT
+_REPLY: Final = int(Kind.REPLY)
+_ERROR: Final = int(Kind.ERROR)
+_SRM: Final = int(Kind.SRM)
+_UNASKED: Final = frozenset((Kind.PUSH, Kind.GOAWAY))
+_LATE: Final = frozenset((Kind.REPLY, Kind.ERROR, Kind.PONG))
+
+
+class PureLink:
+    """See :class:`pysock.engine.Link`."""
+
+    def __init__(self, fd: int, linger: float, max_payload: int) -> None:
+        self.inbox: deque[Frame] = deque(maxlen=_INBOX_MAX)
+        self._arrived: deque[Frame] = deque()  # answers that came while something was being sent
+        self._max_payload = max_payload
+        self._cutter: NativeCutter[None] = NativeCutter(self._judge)
+        self._last_id = 0
+        self._last_words = ""
+        self._going_away = False
+        self._closed = False
+        self._sock = socket.socket(fileno=fd)
+        self._sock.setblocking(False)
+        if sys.platform == "darwin":
+            self._sock.setsockopt(socket.SOL_SOCKET, SO_NOSIGPIPE, 1)
+        self._poll = select.poll()
+        self._waits_for = _IN
+        self._poll.register(fd, _IN)
+        self._linger = Linger(self._ready, linger)
+
+    # --- the contract ---
+
+    @property
+    def closed(self) -> bool:
+        """It can't be used any more."""
+        return self._closed
+
+    def send(  # noqa: PLR0917  # as the contract has it
+        self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
+    ) -> None:
+        """Send one frame whole."""
+        head = HEADER.pack(len(payload), kind, flags, code, request_id)
+        end = _end(timeout)
+        if len(payload) <= GATHER_MAX:
+            self._send(head + payload, end)
+        else:
+            self._send(head, end)
+            self._send(payload, end, begun=True)
+
+    def receive(self, timeout: float | None) -> Frame:
+        """The next frame, whatever it is."""
+        return self._next(_end(timeout))
+
+    def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
+        """One SRM and its reply."""
+        request_id = self.next_request_id()
+        end = _end(timeout)
+        self.send(_SRM, service, request_id, payload, timeout)
+        while True:
+            frame = self._next(end)
+            if frame.request_id == request_id:
+                if frame.kind == _REPLY:
+                    return frame.payload
+                if frame.kind == _ERROR:
+                    raise _remote_error(frame)
+            self._set_aside(frame)
+
+    def request_many(self, service: int, payloads: Sequence[Buffer], timeout: float | None, window: int) -> list[Any]:
+        """Pipelined SRMs: a reply or a ``RemoteError`` for each, in order."""
+        self._check_open()
+        pipeline = _Pipeline(service, payloads, max(1, window), self._reserve(len(payloads)))
+        end = _end(timeout)
+        try:
+            while pipeline.missing:
+                self._pump(pipeline, end)
+        except BaseException:
+            if pipeline.cut:
+                self.close()
+            raise
+        return pipeline.results
+
+    def next_request_id(self) -> int:
+        """A number no other request of this link has had lately."""
+        return self._reserve(1)
+
+    def close(self) -> None:
+        """Close the socket."""
+        if not self._closed:
+            self._closed = True
+            self._sock.close()
+
+    # --- ids ---
+
+    def _reserve(self, count: int) -> int:
+        """The first of so many numbers in a row. 0 isn't one: it is in frames that answer nothing."""
+        if self._last_id + count > 0xFFFFFFFF:
+            self._last_id = 0
+        first = self._last_id + 1
+        self._last_id += count
+        return first
+
+    # --- frames ---
+
+    def _judge(self, header: Header) -> None:
+        if not Kind.CIR_ACCEPTED <= header.kind <= Kind.CHALLENGE or header.flags:
+            raise ProtocolError(f"the server sent a frame of kind {header.kind:#04x}, flags {header.flags:#04x}")
+        if header.length > self._max_payload:
+            raise ProtocolError(f"the server sent a frame of {header.length} bytes, over {self._max_payload}")
+
+    def _next(self, end: float | None) -> Frame:
+        if self._arrived:
+            return self._arrived.popleft()
+        self._check_open()
+        while (frame := self._cut()) is None:
+            if self._cutter.header is None:
+                self._wait(_IN, end)
+            self._read(end)
+        return frame
+
+    def _cut(self) -> Frame | None:
+        """The next frame of what has been read."""
+        try:
+            return self._cutter.next()
+        except ProtocolError:
+            self.close()
+            raise
+
+    def _set_aside(self, frame: Frame) -> None:
+        """Something else is awaited."""
+        if frame.kind in _UNASKED:
+            self._going_away = self._going_away or frame.kind == Kind.GOAWAY
+            self.inbox.append(frame)
+        elif frame.kind not in _LATE:
+            self.close()
+            raise ProtocolError(f"the server sent a frame of kind {frame.kind:#04x} in the middle of a connection")
+        elif frame.kind == _ERROR and not frame.request_id:
+            self._last_words = frame.payload.decode("utf-8", "replace")
+
+    # --- bytes ---
+
+    def _read(self, end: float | None) -> None:
+        """Take some bytes from the kernel, waiting for them."""
+        while True:
+            try:
+                data = self._sock.recv(READ_MAX)
+            except (BlockingIOError, InterruptedError):
+                self._wait(_IN, end)
+                continue
+            except OSError as error:
+                self._lost(error)
+            if not data:
+                self._lost(None)
+            self._cutter.feed(data)
+            return
+
+    def _send(self, data: Buffer, end: float | None, begun: bool = False) -> None:
+        """Send all of it. Whatever interrupts it in the middle closes the link."""
+        self._check_open()
+        sent = 0
+        try:
+            sent = self._send_some(data)
+            if sent < len(data):
+                view = memoryview(data)
+                while sent < len(data):
+                    self._wait_to_send(end)
+                    sent += self._send_some(view[sent:])
+        except RequestTimeout:
+            if sent or begun:
+                self.close()
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def _send_some(self, data: Buffer) -> int:
+        try:
+            return self._sock.send(data, NO_SIGNAL)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            self._hear_last_words(error)
+            return len(data)
+
+    def _hear_last_words(self, error: OSError) -> None:
+        """The server has closed the connection. What it said before is worth more than a broken pipe.
+
+        If that was an answer, what is being sent counts as sent: the answer is found when it is looked for.
+        """
+        with suppress(OSError):
+            while data := self._sock.recv(READ_MAX):
+                self._cutter.feed(data)
+                self._put_away()
+        if not self._arrived:
+            self._lost(error)
+
+    def _put_away(self) -> None:
+        """Keep the frames that have come while something is being sent."""
+        while (frame := self._cut()) is not None:
+            if frame.kind in _UNASKED:
+                self._set_aside(frame)
+            elif len(self._arrived) < _INBOX_MAX:
+                self._arrived.append(frame)
+            else:
+                self.close()
+                raise ProtocolError("the server sends answers that nobody asked for")
+
+    def _wait_to_send(self, end: float | None) -> None:
+        """Wait until the kernel takes more; meanwhile read."""
+        if self._wait(_IN | _OUT, end) & ~_OUT:
+            self._read(end)
+            self._put_away()
+
+    def _ready(self, timeout: float | None) -> list[tuple[int, int]]:
+        return self._poll.poll(None if timeout is None else min(ceil(timeout * 1000), _SLEEP_MAX))
+
+    def _wait(self, bits: int, end: float | None) -> int:
+        """Wait until the socket is ready for this; what it is ready for."""
+        if bits != self._waits_for:
+            self._poll.modify(self._sock, bits)
+            self._waits_for = bits
+        while True:
+            left = None if end is None else max(0.0, end - monotonic())
+            ready = self._linger.wait(left)
+            if ready:
+                return ready[0][1]
+            if end is not None and monotonic() >= end:
+                raise RequestTimeout("the server didn't answer in time")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionLost("the connection is closed")
+
+    def _lost(self, error: OSError | None) -> NoReturn:
+        self.close()
+        said = f"; it said: {self._last_words}" if self._last_words else ""
+        ran = "did not run" if self._going_away else "may have run"
+        raise ConnectionLost(f"the server closed the connection; it {ran} what it hasn't answered{said}") from error
+
+    # --- the pipeline ---
+
+    def _pump(self, pipeline: _Pipeline, end: float | None) -> None:
+        """Send what the window allows, and take what has come."""
+        pipeline.fill()
+        if pipeline.unsent:
+            pipeline.sent(self._send_some(pipeline.unsent))
+        if not self._collect(pipeline):
+            ready = self._wait(_IN | _OUT if pipeline.unsent else _IN, end)
+            if ready & ~_OUT:
+                self._read(end)
+                self._collect(pipeline)
+
+    def _collect(self, pipeline: _Pipeline) -> bool:
+        """Hand the replies that have arrived to the pipeline; return whether there were any."""
+        cutter, before = self._cutter, pipeline.missing
+        while self._arrived:
+            self._give(pipeline, self._arrived.popleft())
+        while True:
+            if cutter.header is None and cutter.data:
+                cutter.skip_to(pipeline.take_whole(cutter.data, cutter.at, self._max_payload))
+            frame = self._cut()
+            if frame is None:
+                return pipeline.missing < before
+            self._give(pipeline, frame)
+
+    def _give(self, pipeline: _Pipeline, frame: Frame) -> None:
+        if not pipeline.take(frame):
+            self._set_aside(frame)
+
+
+class _Pipeline:
+    """Requests on their way, and the replies to them."""
+
+    def __init__(self, service: int, payloads: Sequence[Buffer], window: int, first_id: int) -> None:
+        self._service = service
+        self._payloads = payloads
+        self._window = window
+        self._first_id = first_id
+        self._begun = 0  # requests that were put into `unsent` up to now
+        self.missing = len(payloads)  # replies
+        self.results: list[Any] = [None] * len(payloads)
+        self.unsent: Buffer = b""
+        self.cut = False  # a frame may be half sent
+
+    def fill(self) -> None:
+        """Put the next requests together, if the last ones are on their way and the window allows more."""
+        if self.unsent:
+            return
+        at = self._begun
+        until = min(len(self._payloads), at + self._room())
+        frames: list[Buffer] = []
+        size = 0
+        while at < until and size < GATHER_MAX:
+            payload = self._payloads[at]
+            frames += HEADER.pack(len(payload), _SRM, 0, self._service, self._first_id + at), payload
+            size += HEADER.size + len(payload)
+            at += 1
+        self._begun = at
+        self.unsent = b"".join(frames)
+
+    def _room(self) -> int:
+        """How many more requests the window allows."""
+        answered = len(self._payloads) - self.missing
+        return self._window - (self._begun - answered)
+
+    def sent(self, size: int) -> None:
+        """So much of ``unsent`` is on its way."""
+        self.unsent = b"" if size == len(self.unsent) else memoryview(self.unsent)[size:]
+        self.cut = bool(self.unsent) and (self.cut or size > 0)
+
+    def take_whole(self, data: bytes, at: int, most: int) -> int:
+        """Take the whole replies that ``data`` has from ``at`` on; up to where."""
+        unpack_from, results, first = HEADER.unpack_from, self.results, self._first_id
+        begun, end, taken = self._begun, len(data), 0
+        while end - at >= 12:
+            length, kind, flags, _code, request_id = unpack_from(data, at)
+            stop, index = at + 12 + length, request_id - first
+            if kind != _REPLY or flags or stop > end or length > most or not 0 <= index < begun:
+                break
+            if results[index] is not None:
+                break
+            results[index] = data[at + 12 : stop]
+            taken += 1
+            at = stop
+        self.missing -= taken
+        return at
+
+    def take(self, frame: Frame) -> bool:
+        """Take one frame, if it is an answer to a request of ours."""
+        index = frame.request_id - self._first_id
+        if frame.kind not in {_REPLY, _ERROR} or not 0 <= index < self._begun or self.results[index] is not None:
+            return False
+        self.results[index] = frame.payload if frame.kind == _REPLY else _remote_error(frame)
+        self.missing -= 1
+        return True
+
+
+def _remote_error(frame: Frame) -> RemoteError:
+    return RemoteError(frame.payload.decode("utf-8", "replace"), frame.code)
+
+
+def _end(timeout: float | None) -> float | None:
+    return None if timeout is None else monotonic() + timeout

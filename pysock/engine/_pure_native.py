@@ -1,0 +1,284 @@
+"""A connection of the framing ``native``.
+
+``NativeProtocol`` decides everything; this file carries its actions out. One shortcut is taken: whole, ordinary SRMs
+on an established connection are cut and answered by the loop in ``_serve_whole``, which knows nothing that isn't in
+``NativeProtocol`` too and leaves it everything else, from the first byte of the frame on.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from pysock.connection import Answer, Ending, Initiation, NativeProtocol, NotServed, Request
+from pysock.engine._pure_connection import NOBODY, Connection, as_bytes
+from pysock.engine._pure_core import READ_MAX
+from pysock.engine._pure_output import GATHER_MAX
+from pysock.engine._pure_poll import READ
+from pysock.errors import FrameTooLarge
+from pysock.protocol import (
+    HEADER,
+    TEXT_NOT_ALLOWED,
+    TEXT_REPLY_TOO_LARGE,
+    TEXT_SHUTTING_DOWN,
+    Kind,
+    Refusal,
+    encode,
+    encode_text,
+)
+from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+
+if TYPE_CHECKING:
+    from pysock.engine._pure_core import Core
+
+_ESTABLISHED = ConnectionState.ESTABLISHED
+# Plain numbers: comparing and packing an enum's member costs more.
+_unpack_from, _pack = HEADER.unpack_from, HEADER.pack
+_SRM = int(Kind.SRM)
+_REPLY = int(Kind.REPLY)
+
+
+class NativeConnection(Connection):
+    """One client."""
+
+    __slots__ = ()
+
+    protocol: NativeProtocol
+
+    def __init__(self, core: Core, sock: socket.socket, master: int, address: str) -> None:
+        self.protocol = NativeProtocol(core.rules)
+        super().__init__(core, sock, master, address)
+
+    def start(self) -> None:
+        """Wait for its CIR."""
+        super().start()
+        if self.protocol.state is ConnectionState.ACCEPTED:
+            self.core.cirs.start(self, self.core.now)
+
+    # --- input ---
+
+    def on_event(self, bits: int) -> None:
+        """Something is ready: read, serve, send."""
+        if bits != READ and not self.also(bits):
+            return
+        try:
+            data = self.recv(READ_MAX)
+        except OSError as error:
+            self.input_failed(error)
+            return
+        if not data:
+            self.end_of_file()
+            return
+        self.bytes_in += len(data)
+        protocol = self.protocol
+        cutter = protocol.cutter
+        at = 0
+        if self.established and not cutter.data and cutter.header is None:
+            at = self._serve_whole(data, 0)
+            if at == len(data) and not self.out and protocol.state is _ESTABLISHED and self.interest == READ:
+                if self.timed:
+                    self.time_frame(partial=False, progress=True)
+                return
+        if protocol.state < ConnectionState.DRAINING:
+            protocol.feed(data, at)
+        self._go_on(progress=at > 0)
+
+    def go_on(self) -> None:
+        """Go on with input that was kept while the client was paused."""
+        self._go_on(progress=False)
+
+    def _go_on(self, progress: bool) -> None:
+        protocol = self.protocol
+        cutter = protocol.cutter
+        while self.may_read():
+            action = protocol.next()
+            if action is None:
+                break
+            progress = True
+            self._carry_out(action)
+            if cutter.data and cutter.header is None and protocol.state is _ESTABLISHED and self.may_read():
+                cutter.skip_to(self._serve_whole(cutter.data, cutter.at))
+        if self.out:
+            self.flush()
+        self.time_frame(cutter.partial, progress)
+        self.settle()
+
+    def has_input(self) -> bool:
+        """There is input to go on with."""
+        return self.protocol.cutter.kept
+
+    def drop_input(self) -> None:
+        """Forget all input that no handler has got."""
+        self.protocol.cutter.clear()
+
+    def finish_input(self) -> None:
+        """Serve what was kept, paused or not: the server stops."""
+        while self.protocol.cutter.kept and self.protocol.state is _ESTABLISHED:
+            self.choked = False
+            if self.waiting:
+                for batch in self.core.batches.values():
+                    batch.run(everything=True)
+            self._go_on(progress=False)
+
+    def last_read(self) -> None:
+        """The server stops: say so, and answer what has arrived, so that closing doesn't reset the connection."""
+        protocol = self.protocol
+        if protocol.state is _ESTABLISHED:
+            self.put(encode_text(Kind.GOAWAY, 0, TEXT_SHUTTING_DOWN))
+        elif protocol.state is ConnectionState.ACCEPTED:
+            self.put(protocol.refuse(Refusal.SHUTTING_DOWN, TEXT_SHUTTING_DOWN))
+            self.core.counts.refused += 1
+            self.ending(DisconnectReason.SERVER_STOPPING)
+        try:
+            data = self.recv(READ_MAX)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.lost(DisconnectReason.CLOSED_BY_PEER)
+            return
+        if not data:
+            self.end(ConnectionEvent.END_OF_FILE, DisconnectReason.CLOSED_BY_PEER)
+        elif protocol.state is _ESTABLISHED:
+            self._refuse_srms(data)
+
+    def _refuse_srms(self, data: bytes) -> None:
+        self.bytes_in += len(data)
+        self.protocol.shutting_down = True
+        self.protocol.feed(data)
+        while (action := self.protocol.next()) is not None:
+            self._carry_out(action)
+
+    # --- carrying out ---
+
+    def _carry_out(self, action: Request | Initiation | Answer | NotServed | Ending) -> None:
+        if isinstance(action, Request):
+            self._serve_one(action)
+        elif isinstance(action, Answer):
+            self.put(action.frame)
+        elif isinstance(action, NotServed):
+            self.core.counts.errors += 1
+            self.requests += action.whole
+            if action.frame:
+                self.put(action.frame)
+        elif isinstance(action, Initiation):
+            self._initiate()
+        else:
+            self._end(action)
+
+    def _initiate(self) -> None:
+        """The CIR is good; ask whether the server wants this client."""
+        protocol = self.protocol
+        # What the hook pushes follows CIR_ACCEPTED.
+        waiting, self.out = self.out, []
+        refused = self.ask()
+        pushed, self.out = self.out, waiting
+        if refused is not None or protocol.state is not ConnectionState.ACCEPTED:
+            self._refuse(refused or TEXT_NOT_ALLOWED, sum(map(len, pushed)))
+            return
+        self.put(protocol.accept(self.client_id, self.core.options.welcome))
+        self.out += pushed
+        self.let_in()
+
+    def _refuse(self, text: str, dropped: int) -> None:
+        """Also where the hook closed the client itself."""
+        self.core.counts.refused += 1
+        self.queued -= dropped
+        if self.protocol.state is ConnectionState.ACCEPTED:
+            self.put(self.protocol.refuse(Refusal.NOT_ALLOWED, text))
+            self.ending(DisconnectReason.CLOSED_BY_SERVER)
+        elif self.protocol.state is ConnectionState.DRAINING:
+            self.put(encode_text(Kind.CIR_REFUSED, Refusal.NOT_ALLOWED, text))
+
+    def _end(self, action: Ending) -> None:
+        counts = self.core.counts
+        if action.reason is DisconnectReason.PROTOCOL_VIOLATION:
+            counts.errors += self.established
+            counts.refused += not self.established
+        if action.frame:
+            self.put(action.frame)
+        self.ending(action.reason)
+
+    # --- serving ---
+
+    def _serve_whole(self, data: bytes, at: int) -> int:
+        """Serve the whole, ordinary SRMs that ``data`` has from ``at`` on; up to where."""
+        core, protocol, out = self.core, self.protocol, self.out
+        most, limit, end = core.max_payload, protocol.reply_limit, len(data)
+        client = self.client if self.client is not NOBODY else self.client_object()
+        gathered = 0
+        while end - at >= 12:
+            length, kind, flags, service, request_id = _unpack_from(data, at)
+            start, stop = at + 12, at + 12 + length
+            if kind != _SRM or flags or stop > end or length > most:
+                break
+            handler = core.handlers.get(service)
+            if handler is None:
+                break
+            at = stop
+            self.requests += 1
+            try:
+                reply = handler(client, data[start:stop])
+                if type(reply) is not bytes:
+                    reply = b"" if reply is None else as_bytes(reply)
+                size = len(reply)
+                if size > limit:
+                    raise FrameTooLarge(TEXT_REPLY_TOO_LARGE % (size, limit))
+                out.append(_pack(size, _REPLY, 0, 0, request_id) + reply)
+                gathered += size + 12
+            except Exception as error:
+                gathered += self._failed_now(service, request_id, error)
+            if gathered > GATHER_MAX:
+                self.send_gathered(gathered)
+                gathered = 0
+                if not self.may_read():
+                    break
+            elif protocol.state is not _ESTABLISHED:
+                break
+        if gathered:
+            self.send_gathered(gathered)
+        return at
+
+    def _failed_now(self, service: int, request_id: int, error: Exception) -> int:
+        frame = self._failed(service, request_id, error)
+        self.out.append(frame)
+        return len(frame)
+
+    def _serve_one(self, request: Request) -> None:
+        """An SRM that came in pieces, or wants no reply, or is for a batch."""
+        self.requests += 1
+        batch = self.core.batches.get(request.service)
+        if batch is not None:
+            batch.add(self, request.request_id, request.wants_reply, request.payload)
+            return
+        handler = self.core.handlers[request.service]
+        try:
+            reply = handler(self.client_object(), request.payload)
+            reply = b"" if reply is None else as_bytes(reply)
+        except Exception as error:
+            reply = error
+        self._reply(request.service, request.request_id, request.wants_reply, reply)
+
+    def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
+        """The reply to a request that waited for its batch; an exception where it failed."""
+        self.waiting -= 1
+        self.core.dirty[self] = None
+        self._reply(service, request_id, wants_reply, reply)
+
+    def _reply(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
+        limit = self.protocol.reply_limit
+        try:
+            if isinstance(reply, Exception):
+                raise reply
+            payload = b"" if reply is None else as_bytes(reply)
+            if wants_reply and len(payload) > limit:
+                raise FrameTooLarge(TEXT_REPLY_TOO_LARGE % (len(payload), limit))
+            frame = encode(_REPLY, payload, request_id=request_id)
+        except Exception as error:
+            frame = self._failed(service, request_id, error)
+        if wants_reply and self.protocol.state is not ConnectionState.CLOSED:
+            self.put(frame)
+
+    def _failed(self, service: int, request_id: int, error: Exception) -> bytes:
+        self.core.counts.errors += 1
+        code, text = self.core.callbacks.failed(self.client_id, service, error)
+        return encode(Kind.ERROR, text[: self.core.rules.max_payload], code=code, request_id=request_id)

@@ -1,0 +1,169 @@
+"""From replies to bytes in the kernel: one client's output.
+
+``out`` is in the order in which it must be sent: replies are appended at once, pushes in between too. Everything is
+tried by one send() first; the poll is asked for writability only after the kernel took less than it was given. What
+waits then is bounded: over ``output_pause`` the client isn't read, over ``output_drop`` or without progress for
+``output_timeout`` it is closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING, Final
+
+from pysock.states import DisconnectReason
+
+if TYPE_CHECKING:
+    from pysock.engine._pure_core import Core
+
+#: No SIGPIPE, whatever the program does with that signal (send(2)); macOS has the socket option SO_NOSIGPIPE instead.
+NO_SIGNAL: Final = getattr(socket, "MSG_NOSIGNAL", 0)
+SO_NOSIGPIPE: Final = 0x1022
+
+#: Output up to this is joined for one send; larger pieces are sent from where they are.
+GATHER_MAX: Final = 64 * 1024
+_IOV_MAX: Final = 64
+#: Sends to one client a turn: the next client's turn comes even if this one takes everything.
+_SENDS_MAX: Final = 16
+#: From so many pieces on small ones that wait are copied together: each object costs some 50 bytes.
+_PIECES_MAX: Final = 64
+
+_NOT_NOW: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
+#: These pass; how long it is tried is bounded by the deadline of the output.
+_SHORT_OF_MEMORY: Final = frozenset((errno.ENOBUFS, errno.ENOMEM))
+
+
+class Output:
+    """The part of a connection that sends."""
+
+    __slots__ = ("bytes_out", "choked", "core", "holding", "out", "queued", "send", "sock", "stalled")
+
+    def __init__(self, core: Core, sock: socket.socket) -> None:
+        self.core = core
+        self.sock = sock
+        self.send = sock.send
+        self.out: list[bytes | bytearray | memoryview] = []
+        self.queued = 0  # bytes in it
+        self.bytes_out = 0
+        self.choked = False  # it doesn't take its replies, so it isn't read
+        self.stalled = False  # the deadline of the output runs
+        self.holding = False  # nothing is sent: the connect hook runs, or it is closed
+
+    def lost(self, reason: DisconnectReason) -> None:
+        """Close at once."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Bring what is waited for in line with what has happened."""
+        raise NotImplementedError
+
+    def put(self, frame: bytes) -> None:
+        """Queue something whole. It is sent at the end of the event or of the turn."""
+        out = self.out
+        last = out[-1] if out else None
+        if len(out) < _PIECES_MAX or len(frame) > GATHER_MAX:
+            out.append(frame)
+        elif type(last) is bytearray and len(last) < GATHER_MAX:
+            last += frame
+        else:
+            out.append(bytearray(frame))
+        self.queued += len(frame)
+        self.bytes_out += len(frame)
+        if self.queued > self.core.limits.output_drop:
+            self.lost(DisconnectReason.OVER_A_LIMIT)
+        else:
+            self.core.dirty[self] = None
+
+    def send_gathered(self, size: int) -> None:
+        """Send the replies that were appended to ``out``, so many bytes; ``put`` counts by itself."""
+        self.bytes_out += size
+        if self.queued or self.holding or size > GATHER_MAX:
+            self.queued += size
+            self.flush()
+            return
+        out = self.out
+        try:
+            sent = self.send(out[0] if len(out) == 1 else b"".join(out), NO_SIGNAL)
+        except OSError as error:
+            sent = self._not_sent(error)
+        if sent == size:
+            out.clear()
+        elif sent >= 0:
+            self.queued = size
+            self._forget(sent)
+            self._after_flush(progress=sent > 0)
+
+    def flush(self) -> None:
+        """Send what waits, as far as the kernel takes it."""
+        out, size = self.out, self.queued
+        if not out or self.holding:
+            return
+        if size > GATHER_MAX:
+            self._flush_much()
+            return
+        try:
+            sent = self.send(out[0] if len(out) == 1 else b"".join(out), NO_SIGNAL)
+        except OSError as error:
+            sent = self._not_sent(error)
+        if sent == size:
+            out.clear()
+            self.queued = 0
+            if self.stalled or self.choked:
+                self._after_flush(progress=True)
+        elif sent >= 0:
+            self._forget(sent)
+            self._after_flush(progress=sent > 0)
+
+    def _flush_much(self) -> None:
+        progress = False
+        for _ in range(_SENDS_MAX):
+            some = self.out[:_IOV_MAX]
+            try:
+                sent = self.sock.sendmsg(some, (), NO_SIGNAL)
+            except OSError as error:
+                sent = self._not_sent(error)
+            if sent < 0:
+                return
+            self._forget(sent)
+            progress = progress or sent > 0
+            if not self.out or sent < sum(map(len, some)):
+                break
+        self._after_flush(progress)
+
+    def _not_sent(self, error: OSError) -> int:
+        """The kernel took nothing: 0 if it may take it later, -1 if it never will."""
+        if error.errno in _NOT_NOW or error.errno in _SHORT_OF_MEMORY:
+            return 0
+        self.lost(DisconnectReason.CLOSED_BY_PEER)
+        return -1
+
+    def _forget(self, sent: int) -> None:
+        """So many bytes are on their way."""
+        out, count = self.out, 0
+        self.queued -= sent
+        for piece in out:
+            if sent < len(piece):
+                break
+            sent -= len(piece)
+            count += 1
+        if sent:
+            out[count] = memoryview(out[count])[sent:]
+        del out[:count]
+
+    def _after_flush(self, progress: bool) -> None:
+        core, limits = self.core, self.core.limits
+        if not self.out:
+            self.choked = self.stalled = False
+            core.outputs.stop(self)
+            return
+        if self.queued > limits.output_drop:
+            self.lost(DisconnectReason.OVER_A_LIMIT)
+            return
+        if progress or not self.stalled:
+            self.stalled = True
+            core.outputs.start(self, core.now)
+        if self.queued > limits.output_pause:
+            self.choked = True
+        elif self.queued <= limits.output_pause // 2:
+            self.choked = False

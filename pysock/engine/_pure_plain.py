@@ -1,0 +1,267 @@
+"""A connection of the framings without a CIR: u32, line and raw.
+
+There is no request id, so replies must come in the order of the requests, and there is no error frame, so a request
+that fails ends the connection: a missing reply would make the client match all later ones to the wrong requests.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import TYPE_CHECKING, Any
+
+from pysock.connection import PlainProtocol
+from pysock.engine._pure_connection import NOBODY, Connection, as_bytes
+from pysock.engine._pure_core import READ_MAX
+from pysock.engine._pure_output import GATHER_MAX
+from pysock.engine._pure_poll import READ
+from pysock.errors import FrameTooLarge
+from pysock.framing import LENGTH, plain_encoder
+from pysock.protocol import TEXT_REPLY_TOO_LARGE, Framing
+from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+
+if TYPE_CHECKING:
+    from pysock.engine._pure_core import Core
+
+_unpack_from, _pack = LENGTH.unpack_from, LENGTH.pack
+_ESTABLISHED = ConnectionState.ESTABLISHED
+
+
+class PlainConnection(Connection):
+    """One client, served by service 0 alone."""
+
+    __slots__ = ("_broken", "_cutter", "_encode", "_handler", "_kept", "_limit", "_read_max")
+
+    protocol: PlainProtocol
+
+    def __init__(self, core: Core, sock: socket.socket, master: int, address: str) -> None:
+        limits = core.limits
+        self.protocol = PlainProtocol(core.framing, limits.max_payload)
+        self._cutter = self.protocol.cutter
+        self._encode = plain_encoder(core.framing)
+        self._limit = limits.max_payload
+        self._handler = core.handlers.get(0)
+        self._kept: list[bytes] = []  # requests that were read, and may not be looked at yet
+        self._broken = False  # a request failed: no later one is answered
+        self._read_max = min(READ_MAX, limits.max_payload) if core.framing is Framing.RAW else READ_MAX
+        super().__init__(core, sock, master, address)
+
+    def start(self) -> None:
+        """The kernel's connect was the connection initiation request: let the client in, or don't."""
+        super().start()
+        if self.protocol.state is not ConnectionState.ACCEPTED:
+            return
+        refused = self.ask()
+        if refused is not None or self.protocol.state is not ConnectionState.ACCEPTED:
+            self.core.counts.refused += 1
+            self.lost(DisconnectReason.CLOSED_BY_SERVER)
+            return
+        self.protocol.accept()
+        self.let_in()
+
+    # --- input ---
+
+    def on_event(self, bits: int) -> None:
+        """Something is ready: read, serve, send."""
+        if bits != READ and not self.also(bits):
+            return
+        try:
+            data = self.recv(self._read_max)
+        except OSError as error:
+            self.input_failed(error)
+            return
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        if not data:
+            self.end_of_file()
+            return
+        self.bytes_in += len(data)
+        cutter = self._cutter
+        requests = cutter.feed(data)
+        if requests:
+            self._serve(requests)
+        if self.timed or cutter.partial:
+            self._after_input(bool(requests))
+
+    def _after_input(self, progress: bool) -> None:
+        cutter = self._cutter
+        if cutter.too_large and not self._kept:
+            self.end(ConnectionEvent.DRAIN, DisconnectReason.OVER_A_LIMIT)
+            self.settle()
+        self.time_frame(cutter.partial, progress)
+
+    def go_on(self) -> None:
+        """Go on with input that was kept while the client was paused."""
+        kept, self._kept = self._kept, []
+        self._serve(kept)
+        self._after_input(bool(kept))
+
+    def finish_input(self) -> None:
+        """Serve what was kept, paused or not: the server stops."""
+        while self._kept and self.protocol.state is _ESTABLISHED:
+            self.choked = False
+            if self.waiting:
+                self.core.batches[0].run(everything=True)
+            self.go_on()
+
+    def has_input(self) -> bool:
+        """There is input to go on with."""
+        return bool(self._kept)
+
+    def drop_input(self) -> None:
+        """Forget all input that no handler has got."""
+        self._kept = []
+
+    def last_read(self) -> None:
+        """The server stops: take what has arrived, so that closing doesn't reset the connection."""
+        try:
+            if self.recv(READ_MAX):
+                return
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.lost(DisconnectReason.CLOSED_BY_PEER)
+            return
+        self.end(ConnectionEvent.END_OF_FILE, DisconnectReason.CLOSED_BY_PEER)
+
+    # --- serving ---
+
+    def _serve(self, requests: list[bytes]) -> None:
+        handler = self._handler
+        if handler is None:
+            self._serve_otherwise(requests)
+            return
+        protocol, out, encode, limit = self.protocol, self.out, self._encode, self._limit
+        client = self.client if self.client is not NOBODY else self.client_object()
+        gathered = at = 0
+        for request in requests:
+            at += 1
+            self.requests += 1
+            try:
+                reply = handler(client, request)
+                if reply is not None:
+                    if type(reply) is not bytes:
+                        reply = as_bytes(reply)
+                    if len(reply) > limit:
+                        raise FrameTooLarge(TEXT_REPLY_TOO_LARGE % (len(reply), limit))
+                    reply = encode(reply)
+                    out.append(reply)
+                    gathered += len(reply)
+            except Exception as error:
+                self._failed(error)
+            if gathered > GATHER_MAX:
+                self.send_gathered(gathered)
+                gathered = 0
+                if not self.may_read():
+                    break
+            elif protocol.state is not _ESTABLISHED:
+                break
+        if gathered:
+            self.send_gathered(gathered)
+        if out or self.interest != READ or at < len(requests) or protocol.state is not _ESTABLISHED:
+            self._keep(requests, at)
+
+    def _keep(self, requests: list[bytes], at: int) -> None:
+        """Something is out of the ordinary: what wasn't served is for later."""
+        if self.protocol.state is _ESTABLISHED:
+            self._kept = requests[at:]
+        self.settle()
+
+    def _serve_otherwise(self, requests: list[bytes]) -> None:
+        """By a batch, or not at all."""
+        batch = self.core.batches.get(0)
+        if batch is None:
+            self._no_service()
+            return
+        room = self.core.limits.max_in_flight - self.waiting
+        for request in requests[:room]:
+            self.requests += 1
+            batch.add(self, 0, True, request)
+        self._keep(requests, room)
+
+    def _append(self, reply: Any) -> int:
+        """Append one reply to ``out``, whatever it is; how many bytes."""
+        if reply is None:
+            return 0
+        try:
+            reply = as_bytes(reply)
+            if len(reply) > self._limit:
+                raise FrameTooLarge(TEXT_REPLY_TOO_LARGE % (len(reply), self._limit))
+        except Exception as error:
+            self._failed(error)
+            return 0
+        reply = self._encode(reply)
+        self.out.append(reply)
+        return len(reply)
+
+    def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
+        """The reply to a request that waited for its batch; an exception where it failed."""
+        self.waiting -= 1
+        self.core.dirty[self] = None
+        if self._broken or self.protocol.state is ConnectionState.CLOSED:
+            return
+        if isinstance(reply, Exception):
+            self._failed(reply)
+        else:
+            size = self._append(reply)
+            self.queued += size
+            self.bytes_out += size
+            if self.queued > self.core.limits.output_pause:
+                self.flush()
+
+    # --- failing ---
+
+    def _failed(self, error: Exception) -> None:
+        self.core.counts.errors += 1
+        self.core.callbacks.failed(self.client_id, 0, error)
+        self._break_off()
+
+    def _no_service(self) -> None:
+        self.core.counts.errors += 1
+        if not self.core.logged_no_service:
+            self.core.logged_no_service = True
+            self.core.callbacks.log(logging.ERROR, "a request came, and there is no service: the connection is closed")
+        self._break_off()
+        self.settle()
+
+    def _break_off(self) -> None:
+        self._broken = True
+        self.end(ConnectionEvent.DRAIN, DisconnectReason.CLOSED_BY_SERVER)
+
+
+class U32Connection(PlainConnection):
+    """The framing ``u32``, with a short way for what nearly always comes: one request, whole."""
+
+    __slots__ = ()
+
+    def on_event(self, bits: int) -> None:
+        """Something is ready: read, serve, send."""
+        if bits != READ and not self.also(bits):
+            return
+        try:
+            data = self.recv(READ_MAX)
+        except OSError as error:
+            self.input_failed(error)
+            return
+        size, handler, limit = len(data), self._handler, self._limit
+        if size < 4 or self._cutter.partial or not size - 4 == _unpack_from(data)[0] <= limit or handler is None:
+            self._take(data)
+            return
+        client = self.client if self.client is not NOBODY else self.client_object()
+        self.bytes_in += size
+        self.requests += 1
+        try:
+            reply = handler(client, data[4:])
+        except Exception as error:
+            self._failed(error)
+            reply = None
+        if type(reply) is bytes and len(reply) <= limit:
+            size = len(reply) + 4
+            self.out.append(_pack(size - 4) + reply)
+        else:
+            size = self._append(reply)
+        if size:
+            self.send_gathered(size)
+        if self.out or self.interest != READ or self.protocol.state is not _ESTABLISHED:
+            self.settle()

@@ -1,0 +1,78 @@
+"""The system calls of a master socket and of data sockets used by hand: one call each, blocking."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pysock.engine import Buffer, SocketAddress
+from pysock.engine._pure_accept import no_delay
+from pysock.engine._pure_output import NO_SIGNAL
+
+
+@contextmanager
+def _borrowed(fd: int, family: int = socket.AF_UNIX) -> Iterator[socket.socket]:
+    """A socket object for one call on a descriptor that isn't its own.
+
+    The family matters to no call but bind; if it weren't given, Python would ask the kernel for it each time.
+    """
+    sock = socket.socket(family, socket.SOCK_STREAM, 0, fileno=fd)
+    try:
+        if sock.gettimeout() is not None:  # somebody called socket.setdefaulttimeout()
+            sock.setblocking(True)
+        yield sock
+    finally:
+        sock.detach()
+
+
+class PureSockets:
+    """See :class:`pysock.engine.Sockets`."""
+
+    def socket(self, family: int) -> int:
+        """A stream socket, closed on exec."""
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        if sock.gettimeout() is not None:
+            sock.setblocking(True)
+        return sock.detach()
+
+    def bind(self, fd: int, address: SocketAddress) -> None:
+        """Bind; TCP sockets get ``SO_REUSEADDR`` first."""
+        family, where = address
+        with _borrowed(fd, family) as sock:
+            if family != socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(where)
+
+    def listen(self, fd: int, backlog: int) -> None:
+        """Make it a master socket."""
+        with _borrowed(fd) as sock:
+            sock.listen(backlog)
+
+    def accept(self, fd: int) -> int:
+        """A blocking data socket; ``TCP_NODELAY`` set over TCP."""
+        with _borrowed(fd) as sock:
+            client, peer = sock.accept()
+        client.setblocking(True)
+        if isinstance(peer, tuple):
+            no_delay(client)
+        return client.detach()
+
+    def recv(self, fd: int, max_bytes: int) -> bytes:
+        """At most that many bytes; ``b""`` at the end."""
+        with _borrowed(fd) as sock:
+            return sock.recv(max_bytes)
+
+    def send(self, fd: int, data: Buffer) -> None:
+        """All of it; no SIGPIPE."""
+        with _borrowed(fd) as sock:
+            sock.sendall(data, NO_SIGNAL)
+
+    def close(self, fd: int) -> None:
+        """Close it."""
+        os.close(fd)
+
+    def unlink(self, path: str) -> None:
+        """Remove a socket file."""
+        os.unlink(path)

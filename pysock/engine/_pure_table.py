@@ -1,0 +1,70 @@
+"""The client table: rows by client id, who was let in, and names.
+
+A client id is ``generation << 32 | slot``: a slot is used again under the next generation, so an id that is out of date
+finds nobody. The loop's thread alone changes the table, under ``lock`` where other threads look at more than one thing.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pysock.engine._pure_connection import Connection
+
+_GENERATIONS: Final = 2**32 - 1
+
+
+class ClientTable:
+    """All connections of one engine."""
+
+    def __init__(self) -> None:
+        # Re-entrant: a signal handler may ask while its own thread is inside.
+        self.lock = threading.RLock()
+        self.rows: dict[int, Connection] = {}
+        self.clients: dict[int, Connection] = {}  # of the rows, those that were let in, oldest first
+        self._names: dict[str, dict[int, None]] = {}
+        self._generations: list[int] = []  # by slot
+        self._free: list[int] = []
+
+    def add(self, connection: Connection) -> int:
+        """Make a row; the new client id."""
+        with self.lock:
+            if self._free:
+                slot = self._free.pop()
+                self._generations[slot] = self._generations[slot] % _GENERATIONS + 1
+            else:
+                slot = len(self._generations)
+                self._generations.append(1)
+            client_id = self._generations[slot] << 32 | slot
+            self.rows[client_id] = connection
+            return client_id
+
+    def let_in(self, client_id: int, connection: Connection, name: str) -> None:
+        """It is a client from now on."""
+        with self.lock:
+            self.clients[client_id] = connection
+            if name:
+                self._names.setdefault(name, {})[client_id] = None
+
+    def leave(self, client_id: int, name: str) -> None:
+        """It isn't a client any more; the row stays, so that the disconnect callback can look at it."""
+        with self.lock:
+            if self.clients.pop(client_id, None) is None or not name:
+                return
+            ids = self._names[name]
+            del ids[client_id]
+            if not ids:
+                del self._names[name]
+
+    def remove(self, client_id: int) -> None:
+        """Free the row."""
+        with self.lock:
+            del self.rows[client_id]
+            self._free.append(client_id & 0xFFFFFFFF)
+
+    def find(self, name: str) -> int | None:
+        """Who came last under this name."""
+        with self.lock:
+            ids = self._names.get(name)
+            return next(reversed(ids)) if ids else None

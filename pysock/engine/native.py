@@ -1,0 +1,319 @@
+"""The native engine: the contract of ``pysock.engine`` on the C code of ``csrc``.
+
+The only Python module that imports the extension. It owns the crossing: options become C structs, objects cross as
+``id()`` numbers which are kept alive here for as long as C looks at them, and negative numbers become exceptions, in one
+place (:func:`_checked`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+from pysock._engine import ffi, lib
+from pysock.engine import Backend, Buffer, ClientInfo, EngineOptions, EngineStats, SocketAddress
+from pysock.errors import ConnectionLost, FrameTooLarge, ProtocolError, RemoteError, RequestTimeout
+from pysock.limits import Limits
+from pysock.protocol import Frame
+
+_NANOSECONDS: Final = 1_000_000_000
+
+
+def _checked(result: int) -> int:
+    """Return what a C function returned, or raise the ``OSError`` that a negative number stands for."""
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return result
+
+
+def _nanoseconds(seconds: float | None) -> int:
+    return 0 if seconds is None else max(1, int(seconds * _NANOSECONDS)) if seconds else 0
+
+
+def _bytes(data: Buffer) -> Any:
+    """A C view of bytes-like data; no copy."""
+    return ffi.from_buffer("uint8_t[]", data)
+
+
+def _fill_limits(c: Any, limits: Limits) -> None:
+    for name in ("cir_timeout", "frame_timeout", "output_timeout", "idle_timeout"):
+        setattr(c, f"{name}_ns", _nanoseconds(getattr(limits, name)))
+    for name in ("max_clients", "max_pending_cir", "max_cir_bytes", "max_payload", "max_in_flight"):
+        setattr(c, name, getattr(limits, name))
+    c.output_pause, c.output_drop = limits.output_pause, limits.output_drop
+
+
+class NativeEngine:
+    """One server's loop and client table, in C."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        callbacks = options.callbacks
+        c = ffi.new("ps_options *")
+        welcome = ffi.from_buffer("uint8_t[]", options.welcome)
+        _fill_limits(c.limits, options.limits)
+        c.linger_ns = _nanoseconds(options.linger)
+        c.welcome, c.welcome_size = welcome, len(options.welcome)
+        c.framing, c.services = int(options.framing), len(options.services)
+        c.watch_disconnects = options.watch_disconnects
+        c.ask_connects = callbacks.connect is not None
+        services = tuple(options.services)
+        hooks = (
+            callbacks.client,
+            callbacks.connect,
+            callbacks.disconnect,
+            callbacks.failed,
+            callbacks.draining,
+            callbacks.log,
+            FrameTooLarge,
+        )
+        error = ffi.new("int *")
+        python = lib.ps_python_new(c, id(services), id(hooks), error)
+        if python == ffi.NULL:
+            _checked(error[0])
+        self._python = python
+        self._engine = lib.ps_python_engine(python)
+        self._wakeup_fd: int = lib.ps_engine_wakeup_fd(self._engine)
+
+    def add_master(self, fd: int) -> None:
+        os.set_blocking(fd, False)  # the loop accepts until there is nothing left
+        _checked(lib.ps_engine_add_master(self._engine, fd))
+
+    @property
+    def wakeup_fd(self) -> int:
+        return self._wakeup_fd
+
+    def run(self) -> None:
+        raised: list[BaseException] = []
+        result = lib.ps_python_run(self._python, id(raised))
+        if raised:
+            raise raised[0]
+        _checked(result)
+
+    def stop(self, grace: float) -> None:
+        if self._python is not None:
+            lib.ps_engine_stop(self._engine, min(int(grace * _NANOSECONDS), 2**63))
+
+    def close(self) -> None:
+        python, self._python = self._python, None
+        if python is not None:
+            lib.ps_python_free(python)
+
+    def client_ids(self) -> list[int]:
+        if self._python is None:
+            return []
+        room = self.client_count() + 64  # a few may come in meanwhile
+        ids = ffi.new("uint64_t[]", room)
+        count = lib.ps_engine_ids(self._engine, ids, room)
+        return list(ffi.unpack(ids, count)) if count else []
+
+    def client_count(self) -> int:
+        return self.stats().clients
+
+    def attach(self, client_id: int) -> bool:
+        return self._python is not None and bool(lib.ps_engine_attach(self._engine, client_id))
+
+    def info(self, client_id: int) -> ClientInfo | None:
+        if self._python is None:
+            return None
+        row = ffi.new("ps_info *")
+        if not lib.ps_engine_info(self._engine, client_id, row):
+            return None
+        return ClientInfo(
+            client_id=row.client_id,
+            fd=row.fd,
+            state=row.state,
+            name=ffi.string(row.name).decode(),
+            master=row.master,
+            address=ffi.string(row.address).decode(),
+            pid=row.pid,
+            uid=row.uid,
+            gid=row.gid,
+            connected_at=row.connected_at_ns / _NANOSECONDS,
+            requests=row.requests,
+            bytes_in=row.bytes_in,
+            bytes_out=row.bytes_out,
+            in_flight=row.in_flight,
+            queued=row.queued,
+        )
+
+    def find(self, name: str) -> int | None:
+        if self._python is None or "\0" in name:
+            return None
+        return lib.ps_engine_find(self._engine, name.encode()) or None
+
+    def push(self, client_id: int, payload: Buffer) -> bool:
+        if self._python is None:
+            return False
+        with memoryview(payload) as view:
+            return bool(_checked(lib.ps_engine_push(self._engine, client_id, _bytes(view), view.nbytes)))
+
+    def broadcast(self, payload: Buffer) -> int:
+        if self._python is None:
+            return 0
+        with memoryview(payload) as view:
+            return _checked(lib.ps_engine_broadcast(self._engine, _bytes(view), view.nbytes))
+
+    def disconnect(self, client_id: int) -> bool:
+        return self._python is not None and bool(_checked(lib.ps_engine_disconnect(self._engine, client_id)))
+
+    def stats(self) -> EngineStats:
+        counters = ffi.new("ps_stats *")
+        if self._python is not None:
+            lib.ps_engine_stats(self._engine, counters)
+        return EngineStats._make(getattr(counters, name) for name in EngineStats._fields)
+
+
+def _pack_address(address: SocketAddress) -> bytes:
+    """The C struct of an address, as connect(2) takes it (unix(7), ip(7), ipv6(7))."""
+    family, where = address
+    if family == socket.AF_UNIX:
+        path = os.fsencode(where)
+        return struct.pack("=H", family) + path + (b"" if path.startswith(b"\0") else b"\0")
+    if family == socket.AF_INET:
+        return struct.pack("=H", family) + struct.pack("!H4s8x", where[1], socket.inet_pton(family, where[0]))
+    host, port, flow, scope = where
+    return (
+        struct.pack("=H", family) + struct.pack("!HI16s", port, flow, socket.inet_pton(family, host)) + struct.pack("=I", scope)
+    )
+
+
+class NativeSockets:
+    """Sockets used by hand: one system call each."""
+
+    def socket(self, family: int) -> int:
+        return _checked(lib.ps_socket_open(family))
+
+    def bind(self, fd: int, address: SocketAddress) -> None:
+        packed = _pack_address(address)
+        _checked(lib.ps_socket_bind(fd, packed, len(packed)))
+
+    def listen(self, fd: int, backlog: int) -> None:
+        _checked(lib.ps_socket_listen(fd, backlog))
+
+    def accept(self, fd: int) -> int:
+        return _retried(lib.ps_socket_accept, fd)
+
+    def recv(self, fd: int, max_bytes: int) -> bytes:
+        data = ffi.new("uint8_t[]", max_bytes)
+        count = _retried(lib.ps_socket_recv, fd, data, max_bytes)
+        return bytes(ffi.buffer(data, count))
+
+    def send(self, fd: int, data: Buffer) -> None:
+        with memoryview(data).cast("B") as view:
+            sent = 0
+            while sent < view.nbytes:
+                with view[sent:] as rest:
+                    sent += _retried(lib.ps_socket_send, fd, _bytes(rest), rest.nbytes)
+
+    def close(self, fd: int) -> None:
+        _checked(lib.ps_socket_close(fd))
+
+    def unlink(self, path: str) -> None:
+        _checked(lib.ps_socket_unlink(os.fsencode(path)))
+
+
+def _retried(call: Any, *args: Any) -> int:
+    """Make a system call again after a signal; Python's handlers have run in between (PEP 475)."""
+    while True:
+        result = call(*args)
+        if result != -errno.EINTR:
+            return _checked(result)
+
+
+#: What a call on a link can fail with, beside an exception raised inside it.
+_LINK_ERRORS: Final = {
+    errno.ETIMEDOUT: (RequestTimeout, "no answer in time"),
+    errno.ECONNRESET: (ConnectionLost, "the server closed the connection before it answered"),
+    errno.EPIPE: (ConnectionLost, "the connection is closed"),
+    errno.EMSGSIZE: (ProtocolError, "the server sent a frame over the limit of this client"),
+}
+
+
+class NativeLink:
+    """The client's end of one connection, in C."""
+
+    def __init__(self, fd: int, linger: float, max_payload: int) -> None:
+        self.inbox: deque[Frame] = deque()
+        error = ffi.new("int *")
+        self._link: Any = lib.ps_link_new(fd, _nanoseconds(linger), max_payload, error)
+        if self._link == ffi.NULL:
+            _checked(error[0])
+
+    @property
+    def closed(self) -> bool:
+        return self._link is None
+
+    def _finish(self, result: int, raised: list[BaseException]) -> None:
+        if result == 0:
+            return
+        if raised:
+            raise raised[0]
+        kind, text = _LINK_ERRORS.get(-result, (ConnectionLost, os.strerror(-result)))
+        if -result != errno.ETIMEDOUT:
+            self.close()
+        raise kind(text)
+
+    def _open(self) -> Any:
+        if self._link is None:
+            raise ConnectionLost("the connection is closed")
+        return self._link
+
+    def send(
+        self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
+    ) -> None:
+        raised: list[BaseException] = []
+        wait = -1 if timeout is None else _nanoseconds(timeout)
+        result = lib.ps_link_send(self._open(), kind, flags, code, request_id, id(payload), wait, id(raised))
+        self._finish(result, raised)
+
+    def receive(self, timeout: float | None) -> Frame:
+        raised: list[BaseException] = []
+        got: deque[tuple[int, int, int, int, bytes]] = deque()
+        wait = -1 if timeout is None else _nanoseconds(timeout)
+        self._finish(lib.ps_link_receive(self._open(), wait, id(got), id(raised)), raised)
+        return Frame._make(got[0])
+
+    def _exchange(self, service: int, payloads: list[Buffer], timeout: float | None, window: int) -> list[Any]:
+        raised: list[BaseException] = []
+        results: list[Any] = [None] * len(payloads)
+        others: deque[Any] = deque()
+        wait = -1 if timeout is None else _nanoseconds(timeout)
+        result = lib.ps_link_request(
+            self._open(), service, id(payloads), id(results), window, wait, id(others), id(raised)
+        )
+        if others:
+            self.inbox.extend(map(Frame._make, others))
+        if result:
+            self._finish(result, raised)
+        return results
+
+    def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
+        result = self._exchange(service, [payload], timeout, 1)[0]
+        if type(result) is bytes:
+            return result
+        raise _remote_error(result)
+
+    def request_many(self, service: int, payloads: Sequence[Buffer], timeout: float | None, window: int) -> list[Any]:
+        results = self._exchange(service, list(payloads), timeout, window)
+        return [result if type(result) is bytes else _remote_error(result) for result in results]
+
+    def next_request_id(self) -> int:
+        return int(lib.ps_link_next_id(self._open()))
+
+    def close(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            lib.ps_link_free(link)
+
+
+def _remote_error(answer: tuple[int, bytes]) -> RemoteError:
+    code, text = answer
+    return RemoteError(text.decode("utf-8", "replace"), code)
+
+
+BACKEND: Final = Backend("native", frozenset({"c-loop"}), NativeEngine, NativeSockets(), NativeLink)

@@ -1,0 +1,339 @@
+"""The pure-Python engine: the same contract, the same bytes on the wire, no compiler.
+
+This file is the turn: wait, read, dispatch, send. What it drives has a file each:
+
+- ``_pure_core``: what the parts share; ``_pure_table``: the client table
+- ``_pure_poll``: waiting; ``_pure_timers``: deadlines and the linger; ``_pure_commands``: other threads
+- ``_pure_accept``: master sockets; ``_pure_connection``, ``_pure_native``, ``_pure_plain``: data sockets
+- ``_pure_batch``: batch services
+- ``_pure_link``: the client's end; ``_pure_sockets``: sockets used by hand
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from threading import get_ident
+from time import monotonic
+from typing import Any, Final
+
+from pysock.engine import Backend, Buffer, ClientInfo, EngineOptions, EngineStats
+from pysock.engine._pure_accept import Masters
+from pysock.engine._pure_commands import Commands
+from pysock.engine._pure_connection import Connection
+from pysock.engine._pure_core import Core
+from pysock.engine._pure_link import PureLink
+from pysock.engine._pure_native import NativeConnection
+from pysock.engine._pure_plain import PlainConnection, U32Connection
+from pysock.engine._pure_poll import READ
+from pysock.engine._pure_sockets import PureSockets
+from pysock.engine._pure_timers import Deadlines, Linger
+from pysock.errors import FrameTooLarge
+from pysock.framing import plain_encoder
+from pysock.protocol import (
+    TEXT_CIR_TOO_LATE,
+    TEXT_FRAME_TOO_SLOW,
+    TEXT_IDLE,
+    ErrorCode,
+    Framing,
+    Kind,
+    Refusal,
+    encode,
+    encode_text,
+)
+from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+
+
+#: The longest wait, in seconds: epoll_wait() takes an int of milliseconds.
+_SLEEP_MAX: Final = 3600.0
+
+_CONNECTIONS: Final = {Framing.NATIVE: NativeConnection, Framing.U32: U32Connection}
+
+
+class PureEngine:
+    """One server's loop and client table; see :class:`pysock.engine.Engine`."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._core = core = Core(options)
+        self._commands = Commands()
+        self._masters = Masters(core, _CONNECTIONS.get(core.framing, PlainConnection))
+        self._linger = Linger(core.poller.wait, options.linger)
+        self._batches = list(core.batches.values())
+        deadlines: list[Deadlines[Any]] = [core.cirs, core.frames, core.outputs, core.idles]
+        self._running = [kind.ends for kind in deadlines]
+        self._thread: int | None = None
+        self._stop_at: float | None = None
+        self._draining = False
+        self._closed = False
+
+    # --- the loop ---
+
+    def add_master(self, fd: int) -> None:
+        """Accept from this listening socket, from ``run`` on."""
+        self._masters.add(fd)
+
+    @property
+    def wakeup_fd(self) -> int:
+        """Where a byte ends the loop's wait."""
+        return self._commands.wakeup_fd
+
+    def run(self) -> None:
+        """Serve until ``stop``."""
+        core, commands = self._core, self._commands
+        self._thread = get_ident()
+        core.now = monotonic()
+        try:
+            core.on_event[commands.read_fd] = commands.on_event
+            core.poller.change(commands.read_fd, 0, READ)
+            self._masters.start()
+            while not self._draining or core.table.rows:
+                self._turn()
+        finally:
+            self._end()
+
+    def _turn(self) -> None:
+        core = self._core
+        if core.ready:
+            self._go_on()
+        events = self._linger.wait(self._timeout())
+        core.now = monotonic()
+        on_event = core.on_event
+        for fd, bits in events:
+            handle = on_event.get(fd)
+            if handle is not None:
+                handle(bits)
+        if self._commands.queue:
+            self._commands.run()
+        if any(self._running):
+            self._expire()
+        for batch in self._batches:
+            batch.run()
+        if self._masters.resume_at is not None:
+            self._masters.resume_if_due()
+        if self._stop_at is not None:
+            self._drain()
+        if core.dirty or core.dead:
+            self._clean_up()
+
+    def _timeout(self) -> float | None:
+        """How long the wait may last."""
+        core = self._core
+        if core.ready or core.dirty or self._commands.queue:
+            return 0
+        ends = [running[next(iter(running))] for running in self._running if running]
+        if self._batches:
+            ends += [due for batch in self._batches if (due := batch.due()) is not None]
+        if self._masters.resume_at is not None:
+            ends.append(self._masters.resume_at)
+        if self._stop_at is not None:
+            ends.append(self._stop_at if self._draining else 0.0)
+        return min(max(0.0, min(ends) - monotonic()), _SLEEP_MAX) if ends else None
+
+    def _go_on(self) -> None:
+        ready, self._core.ready = self._core.ready, {}
+        for connection in ready:
+            connection.go_on()
+
+    def _clean_up(self) -> None:
+        """The end of the turn: what was queued is sent, what is closed is freed."""
+        core = self._core
+        if core.dirty:
+            dirty, core.dirty = core.dirty, {}
+            for connection in dirty:
+                connection.flush()
+                connection.settle()
+        while core.dead:
+            core.dead.popleft().bury()
+
+    # --- deadlines ---
+
+    def _expire(self) -> None:
+        core = self._core
+        now = core.now
+        while late := core.cirs.pop_expired(now):
+            self._cir_too_late(late)
+        while late := core.frames.pop_expired(now):
+            self._frame_too_late(late)
+        while slow := core.outputs.pop_expired(now):
+            slow.lost(DisconnectReason.TIMED_OUT)
+        while late := core.idles.pop_expired(now):
+            self._idle_too_long(late)
+
+    def _cir_too_late(self, connection: Connection) -> None:
+        self._core.counts.refused += 1
+        refusal = encode_text(Kind.CIR_REFUSED, Refusal.CIR_TOO_LATE, TEXT_CIR_TOO_LATE)
+        connection.last_words(refusal, ConnectionEvent.CIR_REFUSED, DisconnectReason.TIMED_OUT)
+
+    def _frame_too_late(self, connection: Connection) -> None:
+        native = self._core.native
+        error = encode_text(Kind.ERROR, ErrorCode.DEADLINE_PASSED, TEXT_FRAME_TOO_SLOW) if native else b""
+        connection.last_words(error, ConnectionEvent.DRAIN, DisconnectReason.TIMED_OUT)
+
+    def _idle_too_long(self, connection: Connection) -> None:
+        says = self._core.native and connection.established
+        connection.last_words(
+            encode_text(Kind.GOAWAY, 0, TEXT_IDLE) if says else b"", ConnectionEvent.DRAIN, DisconnectReason.TIMED_OUT
+        )
+
+    # --- the end ---
+
+    def stop(self, grace: float) -> None:
+        """Begin to drain."""
+        end = monotonic() + max(0.0, grace)
+        if self._stop_at is None or end < self._stop_at:
+            self._stop_at = end
+        self._commands.wake()
+
+    def _drain(self) -> None:
+        """Drain, once; then see if the grace is over."""
+        core = self._core
+        assert self._stop_at is not None
+        if not self._draining:
+            self._draining = True
+            self._masters.stop()
+            core.callbacks.draining()
+            self._answer_everything()
+            for connection in list(core.table.rows.values()):
+                if connection.protocol.state < ConnectionState.DRAINING:
+                    connection.last_read()
+                    connection.end(ConnectionEvent.DRAIN, DisconnectReason.SERVER_STOPPING)
+            self._clean_up()
+        if core.now >= self._stop_at or monotonic() >= self._stop_at:
+            for connection in list(core.table.rows.values()):
+                connection.lost(DisconnectReason.SERVER_STOPPING)
+
+    def _answer_everything(self) -> None:
+        """Whole requests that have been read already are answered."""
+        for connection in list(self._core.table.rows.values()):
+            connection.finish_input()
+        for batch in self._batches:
+            batch.run(everything=True)
+
+    def _end(self) -> None:
+        """Close everything, whatever happened. The exception that came first is the one that counts."""
+        core = self._core
+        if not self._draining:
+            self._draining = True
+            self._masters.stop()
+            with suppress(BaseException):
+                core.callbacks.draining()
+        for connection in list(core.table.rows.values()):
+            with suppress(BaseException):
+                connection.lost(DisconnectReason.SERVER_STOPPING)
+        while core.dead:
+            with suppress(BaseException):
+                core.dead.popleft().bury()
+        self._thread = None
+
+    def close(self) -> None:
+        """Free everything."""
+        if not self._closed:
+            self._closed = True
+            self._commands.close()
+            self._core.poller.close()
+
+    # --- the client table ---
+
+    def client_ids(self) -> list[int]:
+        """Who was let in and is connected, oldest first."""
+        return list(self._core.table.clients)
+
+    def client_count(self) -> int:
+        """How many ``client_ids`` there are."""
+        return len(self._core.table.clients)
+
+    def attach(self, client_id: int) -> bool:
+        """Ask for ``Callbacks.disconnect`` when this client goes."""
+        with self._core.table.lock:
+            connection = self._find(client_id)
+            if connection is None:
+                return False
+            connection.attached = True
+            return True
+
+    def info(self, client_id: int) -> ClientInfo | None:
+        """The row of a connected client."""
+        connection = self._core.table.rows.get(client_id)
+        if connection is None or (connection.protocol.state is ConnectionState.CLOSED and not connection.buried):
+            return None
+        return connection.info()
+
+    def find(self, name: str) -> int | None:
+        """The id of the client that connected last under this name."""
+        return self._core.table.find(name)
+
+    def _find(self, client_id: int) -> Connection | None:
+        connection = self._core.table.rows.get(client_id)
+        return None if connection is None or connection.protocol.state is ConnectionState.CLOSED else connection
+
+    # --- sending ---
+
+    def push(self, client_id: int, payload: Buffer) -> bool:
+        """Send bytes the client didn't ask for."""
+        connection = self._find(client_id)
+        if connection is None:
+            return False
+        payload = bytes(payload)
+        if len(payload) > connection.protocol.reply_limit:
+            raise FrameTooLarge(f"{len(payload)} bytes are too many: at most {connection.protocol.reply_limit}")
+        return self._push(connection, self._encode_push(payload))
+
+    def broadcast(self, payload: Buffer) -> int:
+        """``push`` to every client that was let in; how many."""
+        payload = bytes(payload)
+        if len(payload) > self._core.rules.max_payload:
+            raise FrameTooLarge(f"{len(payload)} bytes are too many: at most {self._core.rules.max_payload}")
+        frame, size = self._encode_push(payload), len(payload)
+        clients = list(self._core.table.clients.values())
+        return sum(size <= client.protocol.reply_limit and self._push(client, frame) for client in clients)
+
+    def _encode_push(self, payload: bytes) -> bytes:
+        return encode(Kind.PUSH, payload) if self._core.native else plain_encoder(self._core.framing)(payload)
+
+    def _push(self, connection: Connection, frame: bytes) -> bool:
+        if get_ident() == self._thread:
+            return connection.push(frame)
+        if not connection.takes_pushes():
+            return False
+        return self._commands.post(lambda: connection.push(frame), len(frame))
+
+    def disconnect(self, client_id: int) -> bool:
+        """Close this connection in order."""
+        connection = self._find(client_id)
+        if connection is None:
+            return False
+        found = connection
+
+        def end() -> None:
+            found.end(ConnectionEvent.DRAIN, DisconnectReason.CLOSED_BY_SERVER)
+
+        if get_ident() == self._thread:
+            end()
+        else:
+            self._commands.post(end)
+        return True
+
+    def stats(self) -> EngineStats:
+        """The counters."""
+        table, counts = self._core.table, self._core.counts
+        with table.lock:
+            rows = list(table.rows.values())
+            return EngineStats(
+                clients=counts.clients,
+                pending=counts.pending,
+                accepted=counts.accepted,
+                established=counts.established,
+                refused=counts.refused,
+                disconnected=counts.disconnected,
+                requests=counts.requests + sum(row.requests for row in rows),
+                errors=counts.errors,
+                pushes=counts.pushes,
+                violations=counts.violations,
+                timeouts=counts.timeouts,
+                over_limit=counts.over_limit,
+                accept_failures=counts.accept_failures,
+                bytes_in=counts.bytes_in + sum(row.bytes_in for row in rows),
+                bytes_out=counts.bytes_out + sum(row.bytes_out for row in rows),
+            )
+
+
+BACKEND: Final = Backend(name="pure", features=frozenset(), engine=PureEngine, sockets=PureSockets(), link=PureLink)

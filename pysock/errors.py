@@ -1,0 +1,75 @@
+"""The exceptions. Each is also a subclass of the built-in that a user would already catch."""
+
+from __future__ import annotations
+
+import errno
+
+
+class PysockError(Exception):
+    """The root of all exceptions that pysock defines."""
+
+
+class ProtocolError(PysockError, ConnectionError):
+    """The other end sent bytes that break the protocol. The connection is closed."""
+
+
+class ConnectionLost(PysockError, ConnectionResetError):
+    """The connection ended before the answer came.
+
+    If a GOAWAY had come first, the server did not run the request; otherwise whether it ran is unknown.
+    """
+
+
+class ConnectionRefused(PysockError, ConnectionRefusedError):
+    """The server answered the connection initiation request (CIR) with a refusal.
+
+    An ``on_connect`` hook raises it, with a reason, to refuse a client.
+
+    :ivar code: the refusal code of the wire protocol, see :class:`pysock.protocol.Refusal`.
+    :ivar reason: the reason in words.
+    """
+
+    def __init__(self, reason: str = "not allowed", code: int = 2) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.code = code
+
+
+class ServerFull(ConnectionRefused):
+    """The server has as many clients as its ``Limits.max_clients`` allows."""
+
+    def __init__(self, reason: str = "the server is full", code: int = 4) -> None:
+        super().__init__(reason, code)
+
+
+class RemoteError(PysockError, RuntimeError):
+    """The server answered the request with an ERROR.
+
+    In a handler, ``raise RemoteError("text")`` sends exactly that text to the client.
+
+    :ivar code: the error code of the wire protocol, see :class:`pysock.protocol.ErrorCode`.
+    :ivar message: what the server said.
+    """
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+
+class RequestTimeout(PysockError, TimeoutError):
+    """No answer in time. A late answer is thrown away; the connection stays usable."""
+
+
+class FrameTooLarge(PysockError, ValueError):
+    """A payload is larger than the limit of the side that would have to take it."""
+
+
+class AddressInUse(PysockError, OSError):
+    """A live server listens at the address already."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(errno.EADDRINUSE, message)
+
+    def __str__(self) -> str:
+        return str(self.strerror)

@@ -1,0 +1,65 @@
+"""What the examples share: the option ``--bind``, and one-line errors.
+
+The standard library is enough for that: the examples run without the ``cli`` extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import pysock
+
+
+def parser(module: str, text: str | None, bind: str) -> argparse.ArgumentParser:
+    """Return a parser that knows ``--bind`` (its default is ``bind``) and shows ``text``, the module's docstring."""
+    result = argparse.ArgumentParser(
+        prog=f"python -m pysock.examples.{module}",
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument(
+        "--bind",
+        metavar="ADDR",
+        action="append",
+        help=f"unix:PATH or tcp://HOST:PORT; may be given several times (default: {bind})",
+    )
+    # A default list would be appended to, so the default comes in after parsing.
+    result.set_defaults(bind_default=[bind])
+    return result
+
+
+def addresses(options: argparse.Namespace) -> list[str]:
+    """Return the addresses given with ``--bind``, or the default."""
+    return list(options.bind or options.bind_default)
+
+
+def serve(server: pysock.Server) -> None:
+    """Serve until Ctrl-C or SIGTERM. The first line of output says where: the kernel may have chosen the port."""
+
+    @server.on_state
+    def announce(_old: pysock.ServerState, new: pysock.ServerState) -> None:
+        if new is pysock.ServerState.SERVING:
+            print("serving on", *server.addresses, flush=True)
+
+    server.serve_forever()
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what the user can cause (a bad address, nobody there, Ctrl-C) into one line and an exit code."""
+    try:
+        yield
+    except (pysock.PysockError, OSError) as error:
+        sys.exit(_say(getattr(error, "strerror", None) or error, 1))
+    except ValueError as error:
+        sys.exit(_say(error, 2))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _say(error: object, code: int) -> int:
+    print(f"{sys.argv[0].rpartition('/')[2]}: {error}", file=sys.stderr)
+    return code

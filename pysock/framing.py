@@ -1,0 +1,313 @@
+"""Cutting a stream of bytes into messages: one cutter for each framing, without any I/O.
+
+A cutter takes bytes as they arrive, whole, one at a time or in any cuts, and always gives the same messages. It owns
+the bytes of one unfinished message and no more. An announced length is compared with the limit before a single byte of
+the payload is kept (memcached's CVE-2016-8704 to 8706 are what becomes of doing it later), and the memory grows with
+what has arrived, never with what was announced.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Final, Generic, Protocol, TypeVar
+
+from pysock.protocol import HEADER, Frame, Framing, Header
+
+LENGTH: Final = struct.Struct("!I")
+_unpack_length, _pack_length = LENGTH.unpack_from, LENGTH.pack
+
+#: Pieces shorter than this are copied together: each small object costs some 40 bytes more than it holds, and a client
+#: could make millions of them.
+_SMALL: Final = 4096
+
+
+class _Pieces:
+    """A payload that arrives in pieces."""
+
+    __slots__ = ("_pieces", "size")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes | bytearray] = []
+        self.size = 0
+
+    def add(self, piece: bytes) -> None:
+        self.size += len(piece)
+        if len(piece) >= _SMALL or not self._pieces:
+            self._pieces.append(piece)
+            return
+        last = self._pieces[-1]
+        if type(last) is bytearray:
+            last += piece
+        elif len(last) < _SMALL:
+            self._pieces[-1] = bytearray(last) + piece
+        else:
+            self._pieces.append(bytearray(piece))
+
+    def take(self) -> bytes:
+        """All of it in one; nothing stays."""
+        pieces, self._pieces, self.size = self._pieces, [], 0
+        if len(pieces) == 1 and type(pieces[0]) is bytes:
+            return pieces[0]
+        return b"".join(pieces)
+
+
+Verdict = TypeVar("Verdict")
+
+
+class NativeCutter(Generic[Verdict]):
+    """The framing ``native``.
+
+    Each header is shown to ``judge`` as soon as its 12 bytes are there. If that returns ``None``, the payload is
+    collected and ``next`` gives the whole :class:`Frame`. If it returns anything else, ``next`` gives that at once, and
+    the payload is thrown away as it arrives.
+
+    ``data`` from ``at`` on is what hasn't been looked at yet; it is empty when all has been. The pure engine's loop for
+    the commonest frames takes from it by itself, with ``skip_to``, where no ``header`` says that a frame was begun.
+    """
+
+    __slots__ = ("_judge", "_missing", "_payload", "_skipping", "at", "data", "header")
+
+    def __init__(self, judge: Callable[[Header], Verdict | None]) -> None:
+        self._judge = judge
+        self._payload: _Pieces | None = None
+        self._missing = 0
+        self._skipping = False
+        self.header: Header | None = None  # of the frame that is being received
+        self.data = b""
+        self.at = 0
+
+    @property
+    def partial(self) -> bool:
+        """A frame has been begun and isn't complete."""
+        return self.header is not None or self.at < len(self.data)
+
+    @property
+    def kept(self) -> bool:
+        """There is something to look at: ``next`` wasn't asked until it had nothing more."""
+        return len(self.data) - self.at >= (HEADER.size if self.header is None else 1)
+
+    def feed(self, data: bytes, at: int = 0) -> None:
+        """Take what has arrived, from ``at`` on."""
+        if self.at < len(self.data):
+            data, at = self.data[self.at :] + data[at:], 0
+        self.data, self.at = data, at
+
+    def skip_to(self, at: int) -> None:
+        """Leave out what comes before ``at``."""
+        if at == len(self.data):
+            self.data, self.at = b"", 0
+        else:
+            self.at = at
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.data, self.at, self.header, self._payload, self._missing = b"", 0, None, None, 0
+
+    def next(self) -> Frame | Verdict | None:
+        """The next frame or verdict, or ``None`` if more bytes must come first."""
+        while True:
+            if self.header is None:
+                if len(self.data) - self.at < HEADER.size:
+                    self.data, self.at = self.data[self.at :], 0
+                    return None
+                verdict = self._begin()
+                if verdict is not None:
+                    return verdict
+            if not self._fill():
+                return None
+            header, self.header = self.header, None
+            if not self._skipping:
+                assert header is not None
+                payload, self._payload = self._payload, None
+                whole = payload.take() if payload else b""
+                return Frame(header.kind, header.flags, header.code, header.request_id, whole)
+
+    def _begin(self) -> Verdict | None:
+        header = Header(*HEADER.unpack_from(self.data, self.at))
+        self.at += HEADER.size
+        self.header, self._missing, self._skipping = header, header.length, False
+        verdict = self._judge(header)
+        self._skipping = verdict is not None
+        return verdict
+
+    def _fill(self) -> bool:
+        """Move what has arrived of the payload; return whether it is complete."""
+        end = min(len(self.data), self.at + self._missing)
+        if end > self.at and not self._skipping:
+            if self._payload is None:
+                self._payload = _Pieces()
+            self._payload.add(self.data[self.at : end])
+        self._missing -= end - self.at
+        self.skip_to(end)
+        return not self._missing
+
+
+class PlainCutter(Protocol):
+    """What the framings without a header of ours have in common."""
+
+    #: A message has been begun and isn't complete, or is too large.
+    partial: bool
+    #: A message is longer than the limit: what came before it has been given out, nothing comes after it.
+    too_large: bool
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what has arrived; the messages that are whole now."""
+
+
+class U32Cutter:
+    """The framing ``u32``: a 4-byte big-endian length, then the payload."""
+
+    __slots__ = ("_head", "_max_payload", "_missing", "_payload", "partial", "too_large")
+
+    def __init__(self, max_payload: int) -> None:
+        self._max_payload = max_payload
+        self._head = b""  # of a length that is cut
+        self._payload: _Pieces | None = None
+        self._missing = 0
+        self.partial = False
+        self.too_large = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what has arrived; the messages that are whole now."""
+        if self.partial:
+            return self._feed_on(data)
+        if len(data) >= 4:
+            (length,) = _unpack_length(data)
+            if length == len(data) - 4 and length <= self._max_payload:
+                return [data[4:]]  # as nearly always: one message, whole
+        return self._cut(data, 0, [])
+
+    def _feed_on(self, data: bytes) -> list[bytes]:
+        messages: list[bytes] = []
+        if self.too_large:
+            return messages
+        self.partial = False
+        at = 0
+        if self._missing:
+            at = self._fill(data, messages)
+        elif self._head:
+            data, self._head = self._head + data, b""
+        return messages if self.partial else self._cut(data, at, messages)
+
+    def _cut(self, data: bytes, at: int, messages: list[bytes]) -> list[bytes]:
+        end, most = len(data), self._max_payload
+        while end - at >= 4:
+            (length,) = _unpack_length(data, at)
+            at += 4
+            if length > most:
+                self.too_large = self.partial = True
+                return messages
+            if end - at < length:
+                self._begin(length, data[at:])
+                return messages
+            messages.append(data[at : at + length])
+            at += length
+        if at < end:
+            self._head, self.partial = data[at:], True
+        return messages
+
+    def _begin(self, length: int, piece: bytes) -> None:
+        self.partial = True
+        self._missing = length - len(piece)
+        self._payload = _Pieces()
+        if piece:
+            self._payload.add(piece)
+
+    def _fill(self, data: bytes, messages: list[bytes]) -> int:
+        """Add to the message that is being received; how many bytes that took."""
+        assert self._payload is not None
+        piece = data if len(data) <= self._missing else data[: self._missing]
+        self._payload.add(piece)
+        self._missing -= len(piece)
+        if self._missing:
+            self.partial = True
+        else:
+            messages.append(self._payload.take())
+            self._payload = None
+        return len(piece)
+
+
+class LineCutter:
+    """The framing ``line``: a message ends at a line feed, which isn't part of it (a carriage return is)."""
+
+    __slots__ = ("_max_payload", "_start", "partial", "too_large")
+
+    def __init__(self, max_payload: int) -> None:
+        self._max_payload = max_payload
+        self._start: _Pieces | None = None  # of a line that isn't complete
+        self.partial = False
+        self.too_large = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what has arrived; the messages that are whole now."""
+        if self.too_large:
+            return []
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        start = self._start
+        if lines and start is not None:
+            start.add(lines[0])
+            lines[0], self._start, self.partial = start.take(), None, False
+        if lines and max(map(len, lines)) > self._max_payload:
+            self.too_large = self.partial = True
+            return lines[: next(i for i, line in enumerate(lines) if len(line) > self._max_payload)]
+        if rest:
+            self._keep(rest)
+        return lines
+
+    def _keep(self, rest: bytes) -> None:
+        if self._start is None:
+            self._start = _Pieces()
+        self.partial = True
+        self._start.add(rest)
+        if self._start.size > self._max_payload:
+            self.too_large, self._start = True, None
+
+
+class RawCutter:
+    """The framing ``raw``: what arrives together is a message."""
+
+    __slots__ = ("_max_payload", "partial", "too_large")
+
+    def __init__(self, max_payload: int) -> None:
+        self._max_payload = max_payload
+        self.partial = False
+        self.too_large = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what has arrived; the messages that are whole now."""
+        most = self._max_payload
+        if len(data) <= most:
+            return [data] if data else []
+        return [data[at : at + most] for at in range(0, len(data), most)]
+
+
+def plain_cutter(framing: Framing, max_payload: int) -> PlainCutter:
+    """A new cutter for a framing other than ``native``."""
+    if framing is Framing.U32:
+        return U32Cutter(max_payload)
+    if framing is Framing.LINE:
+        return LineCutter(max_payload)
+    assert framing is Framing.RAW
+    return RawCutter(max_payload)
+
+
+def encode_u32(message: bytes) -> bytes:
+    """Return the message as the framing ``u32`` sends it."""
+    return _pack_length(len(message)) + message
+
+
+def encode_line(message: bytes) -> bytes:
+    """Return the message as the framing ``line`` sends it."""
+    return message + b"\n"
+
+
+def encode_raw(message: bytes) -> bytes:
+    """Return the message as the framing ``raw`` sends it."""
+    return message
+
+
+def plain_encoder(framing: Framing) -> Callable[[bytes], bytes]:
+    """How a framing other than ``native`` sends a message."""
+    return {Framing.U32: encode_u32, Framing.LINE: encode_line, Framing.RAW: encode_raw}[framing]

@@ -1,0 +1,110 @@
+"""What happens in Python when the engine calls: hooks, data sockets for handlers, failures.
+
+This file owns the border between the engine's callbacks and the user's functions: everything a user's function may
+raise ends here, in one log record. Whatever a client chose itself, its name above all, is logged with ``%r``, so that
+no client can write lines of its own into a log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from pysock.clients import ClientTable
+from pysock.data import DataSocket
+from pysock.engine import Callbacks
+from pysock.errors import ConnectionRefused, FrameTooLarge, RemoteError
+from pysock.protocol import TEXT_NOT_ALLOWED, ErrorCode
+from pysock.services import Services
+from pysock.states import DISCONNECT_REASONS, DisconnectReason, ServerState
+
+log = logging.getLogger("pysock.server")
+
+
+class Hooks:
+    """The user's hooks of one server, and the callbacks that the engine gets instead of them."""
+
+    def __init__(self, clients: ClientTable, services: Services) -> None:
+        self._clients = clients
+        self._services = services
+        self.on_connect: list[Callable[[DataSocket], bool | None]] = []
+        self.on_disconnect: list[Callable[[DataSocket, DisconnectReason], Any]] = []
+        self.on_state: list[Callable[[ServerState, ServerState], Any]] = []
+
+    @property
+    def watch_disconnects(self) -> bool:
+        """Whether every client that goes matters, also one that no handler ever saw."""
+        return bool(self.on_connect or self.on_disconnect)
+
+    def callbacks(self, draining: Callable[[], None]) -> Callbacks:
+        """What the engine is to call."""
+        return Callbacks(
+            client=self._clients.obtain,
+            connect=self._connect if self.on_connect else None,
+            disconnect=self._disconnect,
+            failed=self._failed,
+            draining=draining,
+            log=_log,
+        )
+
+    def state_changed(self, old: ServerState, new: ServerState) -> None:
+        """Tell those who want to know."""
+        for hook in self.on_state:
+            _call("on_state", hook, old, new)
+
+    def _connect(self, client_id: int) -> str | None:
+        client = self._clients.obtain(client_id)
+        reason = self._first_refusal(client)
+        if reason is not None:
+            log.info("refused %r: %s", client, reason)
+            self._clients.forget(client_id)
+        return reason
+
+    def _first_refusal(self, client: DataSocket) -> str | None:
+        for hook in self.on_connect:
+            try:
+                answer = hook(client)
+            except ConnectionRefused as refusal:
+                return str(refusal.reason)
+            except Exception:
+                # Its details are nobody's business outside.
+                log.exception("the on_connect hook %r failed for %r", hook, client)
+                return TEXT_NOT_ALLOWED
+            if answer is not None and not answer:
+                return TEXT_NOT_ALLOWED
+        return None
+
+    def _disconnect(self, client_id: int, reason: int) -> None:
+        if self.on_disconnect:
+            self._clients.obtain(client_id)
+        client = self._clients.forget(client_id)
+        if client is None:
+            return
+        for hook in self.on_disconnect:
+            _call("on_disconnect", hook, client, DISCONNECT_REASONS[reason])
+
+    def _failed(self, client_id: int, service: int, exception: Exception) -> tuple[int, bytes]:
+        # Not the DataSocket: the client may be gone, and must not come back into the table.
+        row = self._clients.engine_info(client_id)
+        about = (self._services.title(service), client_id, row.name if row else "")
+        if isinstance(exception, RemoteError):
+            text = str(exception.message)
+            log.debug("service %s answered client %#x %r with an error: %r", *about, text)
+            code = exception.code if 0 < exception.code <= 0xFFFF else ErrorCode.HANDLER_FAILED
+            return code, text.encode("utf-8", "replace")
+        log.error("service %s failed for client %#x %r", *about, exc_info=exception)
+        if isinstance(exception, FrameTooLarge):
+            return ErrorCode.PAYLOAD_TOO_LARGE, str(exception).encode("utf-8", "replace")
+        return ErrorCode.HANDLER_FAILED, type(exception).__name__.encode()
+
+
+def _call(what: str, hook: Callable[..., Any], *arguments: Any) -> None:
+    try:
+        hook(*arguments)
+    except Exception:
+        log.exception("the %s hook %r failed; it was called with %r", what, hook, arguments)
+
+
+def _log(level: int, message: str) -> None:
+    log.log(level, "%s", message)

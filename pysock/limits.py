@@ -1,0 +1,67 @@
+"""The limits of a server, all finite. The engines enforce them; this file owns their names and defaults."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass, field, fields
+from typing import Final
+
+#: Descriptors that are kept for the process itself: listening sockets, logs, the standard streams.
+RESERVED_DESCRIPTORS: Final = 64
+
+#: A length on the wire is 32 bits. This bound leaves room for the header in every sum of sizes.
+LARGEST_PAYLOAD: Final = 2**31 - 1
+
+
+def _default_max_clients() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return 10_000
+    return max(1, min(10_000, soft - RESERVED_DESCRIPTORS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a client may cost. At a limit the client concerned is refused or closed; nobody else notices.
+
+    :param max_clients: connections at once. Default: 10,000, or what ``RLIMIT_NOFILE`` allows less 64.
+    :param max_pending_cir: connections whose CIR has not been accepted yet. When full, the one that has waited
+        longest is dropped, so that a crowd of silent clients can't keep the door shut.
+    :param cir_timeout: seconds from accept to an accepted CIR.
+    :param max_cir_bytes: bytes of a CIR's payload.
+    :param max_payload: bytes of one request or reply. A larger request gets ERROR 3 and is skipped.
+    :param frame_timeout: seconds for a whole frame, from its first byte to its last (not an inactivity timer).
+    :param max_in_flight: requests of one client that wait for their reply; then that client isn't read.
+    :param output_pause: bytes of unsent replies at which a client isn't read any more.
+    :param output_drop: bytes of unsent replies at which a client is dropped.
+    :param output_timeout: seconds without progress of waiting output until a client is dropped.
+    :param idle_timeout: seconds without a byte from a client until it is dropped; ``None`` is never.
+    :param backlog: connections the kernel keeps for us until they are accepted (capped by ``somaxconn``).
+    :raises ValueError: for a value out of range.
+    """
+
+    max_clients: int = field(default_factory=_default_max_clients)
+    max_pending_cir: int = 1024
+    cir_timeout: float = 5.0
+    max_cir_bytes: int = 4096
+    max_payload: int = 16 * 1024 * 1024
+    frame_timeout: float = 30.0
+    max_in_flight: int = 1024
+    output_pause: int = 1024 * 1024
+    output_drop: int = 64 * 1024 * 1024
+    output_timeout: float = 10.0
+    idle_timeout: float | None = None
+    backlog: int = 4096
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is None and item.name == "idle_timeout":
+                continue
+            number = (int, float) if item.name.endswith("_timeout") else int
+            if not isinstance(value, number) or isinstance(value, bool):
+                raise TypeError(f"Limits.{item.name} takes a number, not {value!r}")
+            if not 0 < value <= LARGEST_PAYLOAD:
+                raise ValueError(f"Limits.{item.name} must be more than 0 and at most {LARGEST_PAYLOAD}, not {value}")
+        if self.output_drop < self.output_pause:
+            raise ValueError("Limits.output_drop must not be less than output_pause")

@@ -1,0 +1,270 @@
+"""MasterSocket: the server's connection socket, one classical step a call.
+
+This file owns the order of the steps and the words of their failures. A master socket only accepts; no byte of a
+client's data is ever read from it or written to it. :class:`pysock.Server` walks its own master sockets through the
+same steps; by hand it goes like this::
+
+    with MasterSocket("unix:/run/demo.sock") as master:
+        master.remove_stale()
+        master.create()                 # socket()
+        master.bind()                   # bind()
+        master.listen()                 # listen()
+        client = master.accept()        # accept(): a DataSocket
+        client.send(client.recv())      # recvfrom(), sendto()
+        client.close()                  # close(): the data socket
+                                        # close(): the master socket, then unlink() of its file
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from dataclasses import replace
+from typing import Any
+
+from pysock.address import Address, as_address
+from pysock.data import HandSocket
+from pysock.engine import Backend, SocketAddress, choose
+from pysock.errors import AddressInUse
+from pysock.limits import Limits
+from pysock.socketfile import SocketFile
+from pysock.states import IllegalTransition, ServerEvent, ServerState, next_server_state
+
+log = logging.getLogger("pysock.server")
+
+
+class MasterSocket:
+    """A listening socket, made step by step. A step out of order raises and changes nothing.
+
+    :param address: where to listen; a text is parsed by :meth:`pysock.Address.parse`.
+    :param backend: ``"auto"``, ``"native"`` or ``"pure"``: whose system calls to use.
+    :raises ValueError: the address or the backend is wrong, or the address names an unknown user or group.
+    """
+
+    __slots__ = ("_accepted", "_address", "_fd", "_file", "_sockets", "_state", "_target")
+
+    def __init__(self, address: str | Address, backend: str | Backend = "auto") -> None:
+        self._address = as_address(address)
+        self._sockets = (choose(backend) if isinstance(backend, str) else backend).sockets
+        self._file = SocketFile(self._address) if self._address.transport == "unix" else None
+        self._target: SocketAddress | None = None
+        self._state = ServerState.NEW
+        self._fd = -1
+        self._accepted = 0
+
+    @property
+    def address(self) -> Address:
+        """Where it listens; once bound, with the port that the kernel chose and the absolute path."""
+        return self._address
+
+    @property
+    def fd(self) -> int:
+        """The number of the descriptor; -1 when there is none."""
+        return self._fd
+
+    @property
+    def state(self) -> ServerState:
+        """How far it has come."""
+        return self._state
+
+    def remove_stale(self) -> bool:
+        """Remove the socket file that a dead server left at the path; return whether there was one.
+
+        Does nothing for addresses without a file.
+
+        :raises AddressInUse: a live server listens there.
+        :raises FileExistsError: something that isn't a socket is there; it is never removed.
+        :raises pysock.states.IllegalTransition: this socket is bound already, so the file would be its own.
+        """
+        if self._state not in {ServerState.NEW, ServerState.CREATED}:
+            raise IllegalTransition(f"a master socket that is {self._state.name} can't remove a stale file any more")
+        return self._file is not None and self._file.remove_stale(self._sockets)
+
+    def create(self) -> None:
+        """``socket()``. The host of a TCP address is looked up first.
+
+        :raises OSError: the host can't be resolved, or what ``socket()`` says.
+        """
+        state = self._after(ServerEvent.CREATE)
+        if self._address.transport == "fd":
+            raise ValueError(f"{self._address} exists already: adopt() it instead")
+        target = self._address.resolve(listening=True)[0]
+        self._fd = self._sockets.socket(target[0])
+        self._target = target
+        self._state = state
+        log.debug("socket() -> %d, to listen at %s", self._fd, self._address)
+
+    def bind(self) -> None:
+        """``bind()``. A socket file gets its mode and owner here, while nobody can connect yet.
+
+        :raises AddressInUse: something is at the address already.
+        :raises OSError: what ``bind()`` says, in words that name the address: ``FileNotFoundError``,
+            ``NotADirectoryError``, ``PermissionError`` ...
+        """
+        state = self._after(ServerEvent.BIND)
+        assert self._target is not None
+        if self._file is not None:
+            self._file.restrict(self._fd)
+        try:
+            self._sockets.bind(self._fd, self._target)
+        except OSError as error:
+            raise _explained(error, self._address) from error
+        self._state = state
+        try:
+            self._note_bound()
+        except BaseException:
+            self.close()  # a file that isn't as private as was asked for must not be listened at
+            raise
+        log.debug("bind(%d, %s)", self._fd, self._address)
+
+    def listen(self, backlog: int | None = None) -> None:
+        """``listen()``: from now on clients can connect, and wait to be accepted.
+
+        :param backlog: how many the kernel lets wait; by default what the address says, or ``Limits.backlog``.
+        :raises AddressInUse: another socket listens at the address.
+        """
+        state = self._after(ServerEvent.LISTEN)
+        if backlog is None:
+            backlog = self._address.backlog or Limits().backlog
+        try:
+            self._sockets.listen(self._fd, backlog)
+        except OSError as error:
+            raise _explained(error, self._address) from error
+        self._state = state
+        log.debug("listen(%d, %d)", self._fd, backlog)
+
+    def adopt(self) -> None:
+        """Instead of the three steps before: take over the listening socket of an ``fd://N`` address.
+
+        From now on it is this object's, which closes it. The file of an inherited Unix socket isn't ours to remove, and
+        whether the socket blocks is left as it is: other processes may share it.
+
+        :raises OSError: there is no such descriptor, or it isn't a listening stream socket.
+        """
+        state = self._after(ServerEvent.ADOPT)
+        if self._address.transport != "fd":
+            raise ValueError(f"{self._address} isn't an inherited socket: create() it instead")
+        _check_inherited(self._address)
+        os.set_inheritable(self._address.fd, False)
+        self._fd = self._address.fd
+        self._state = state
+        log.debug("took over %d, which listens already", self._fd)
+
+    def accept(self) -> HandSocket:
+        """``accept()``: wait for a client and return its data socket, which blocks and has no framing.
+
+        :raises pysock.states.IllegalTransition: it doesn't listen, or a server's loop does the accepting.
+        """
+        if self._state is not ServerState.LISTENING:
+            raise IllegalTransition(f"a master socket that is {self._state.name} can't ACCEPT")
+        fd = self._sockets.accept(self._fd)
+        self._accepted += 1
+        log.debug("accept(%d) -> %d", self._fd, fd)
+        return HandSocket(self._accepted, fd, self._sockets, self._address)
+
+    def close(self) -> None:
+        """``close()``, then ``unlink()`` of the socket file if we made it. Called again it does nothing."""
+        if self._state is ServerState.CLOSED:
+            return
+        self._state = self._after(ServerEvent.CLOSE)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            log.debug("close(%d): the master socket at %s", fd, self._address)
+            self._sockets.close(fd)
+        if self._file is not None:
+            self._file.remove(self._sockets)
+
+    def advance(self, event: ServerEvent) -> None:
+        """For the server: note that its loop serves this socket, or drains."""
+        self._state = self._after(event)
+
+    def __enter__(self) -> MasterSocket:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<MasterSocket {self._address} {self._state.name} fd={self._fd}>"
+
+    def _after(self, event: ServerEvent) -> ServerState:
+        return next_server_state(self._state, event)
+
+    def _note_bound(self) -> None:
+        if self._file is not None:
+            self._file.made()
+            self._address = _absolute(self._address)
+        elif self._address.transport == "tcp":
+            host, port = _bound_to(self._fd)[:2]
+            self._address = replace(self._address, host=host, port=port)
+
+
+def _absolute(address: Address) -> Address:
+    try:
+        return replace(address, path=os.path.abspath(address.path))
+    except ValueError:
+        return address  # bound by a relative path because the absolute one is too long
+
+
+def _bound_to(fd: int) -> Any:
+    handle = socket.socket(fileno=fd)
+    try:
+        return handle.getsockname()
+    finally:
+        handle.detach()
+
+
+def _check_inherited(address: Address) -> None:
+    try:
+        handle = socket.socket(fileno=address.fd)
+    except OSError as error:
+        text = f"{address}: that isn't a socket of this process ({os.strerror(error.errno or 0)})"
+        raise OSError(error.errno, text) from None
+    try:
+        # SO_ACCEPTCONN is in POSIX, but not every system knows it.
+        number = getattr(socket, "SO_ACCEPTCONN", None)
+        listens = number is None or handle.getsockopt(socket.SOL_SOCKET, number)
+        if handle.type != socket.SOCK_STREAM or not listens:
+            raise OSError(errno.EINVAL, f"{address}: that isn't a listening stream socket; call listen() on it first")
+    finally:
+        handle.detach()
+
+
+def _explained(error: OSError, address: Address) -> OSError:
+    """The same error with words that name the address and say what to do."""
+    number = error.errno or 0
+    if number == errno.EADDRINUSE:
+        return AddressInUse(f"{address}: {_in_use(address)}")
+    if address.transport == "unix":
+        advice = _path_advice(number, os.path.dirname(os.path.abspath(address.path)))
+    else:
+        advice = _tcp_advice(number, address)
+    # OSError chooses its subclass by the number: FileNotFoundError, PermissionError ...
+    return OSError(number, f"{address}: {advice or os.strerror(number)}")
+
+
+def _in_use(address: Address) -> str:
+    if address.transport == "tcp":
+        return "another socket has that port; stop its program or choose another port (0 lets the kernel choose)"
+    if address.transport == "abstract":
+        return "a live server listens there; stop it or choose another name"
+    return "a file is at that path; if it is a dead server's socket, remove_stale() removes it"
+
+
+def _path_advice(number: int, directory: str) -> str:
+    return {
+        errno.ENOENT: f"the directory {directory} doesn't exist; create it or choose another path",
+        errno.ENOTDIR: f"{directory} isn't a directory; choose another path",
+        errno.EACCES: f"this process may not create files in {directory}; change its mode or choose another path",
+        errno.EROFS: f"{directory} is on a read-only file system; choose another path",
+        errno.ELOOP: f"{directory} has too many symbolic links in it; choose another path",
+    }.get(number, "")
+
+
+def _tcp_advice(number: int, address: Address) -> str:
+    return {
+        errno.EACCES: f"port {address.port} is privileged; run as root, or choose a port from 1024 on",
+        errno.EADDRNOTAVAIL: f"this machine has no interface with the address {address.host!r}",
+    }.get(number, "")

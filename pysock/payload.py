@@ -1,0 +1,38 @@
+"""What may be sent: one check, shared by everything that sends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pysock.engine import Buffer
+from pysock.errors import FrameTooLarge
+
+
+def checked(payload: Any, limit: int, whose: str) -> Buffer:
+    """Return ``payload`` as bytes the engines take: itself, or a flat view of it.
+
+    :param limit: the largest number of bytes allowed.
+    :param whose: names that limit in the error message.
+    :raises TypeError: it isn't bytes-like, or not contiguous in memory.
+    :raises FrameTooLarge: it has more bytes than ``limit``.
+    """
+    # Two steps, so that the common case costs one comparison of types.
+    if type(payload) is not bytes:
+        payload = _flat(payload)
+    if len(payload) > limit:
+        raise FrameTooLarge(f"a payload of {len(payload)} bytes is over {whose} of {limit} bytes: send it in parts")
+    return payload  # type: ignore[no-any-return]  # bytes, or what _flat returned
+
+
+def _flat(payload: Any) -> Buffer:
+    if isinstance(payload, (bytes, bytearray)):
+        return payload
+    if isinstance(payload, str):
+        raise TypeError('a payload must be bytes-like, not str: encode it first, for example with text.encode("utf-8")')
+    try:
+        view = memoryview(payload)
+    except TypeError:
+        raise TypeError(f"a payload must be bytes-like, not {type(payload).__name__}") from None
+    if not view.c_contiguous:
+        raise TypeError("a payload must be contiguous in memory: make a copy with bytes(payload) first")
+    return view.cast("B")

@@ -1,0 +1,116 @@
+"""What a server is told before it starts: its services and its hooks.
+
+This file owns the decorators, and the rule that nothing can be registered once the server has been started: the
+engine gets its tables at birth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from pysock.clients import ClientTable
+from pysock.data import DataSocket
+from pysock.errors import PysockError
+from pysock.hooks import Hooks
+from pysock.protocol import Framing
+from pysock.services import Services
+from pysock.states import DisconnectReason, ServerState
+
+F = TypeVar("F", bound=Callable[..., Any])
+ConnectHook = TypeVar("ConnectHook", bound=Callable[[DataSocket], "bool | None"])
+DisconnectHook = TypeVar("DisconnectHook", bound=Callable[[DataSocket, DisconnectReason], Any])
+StateHook = TypeVar("StateHook", bound=Callable[[ServerState, ServerState], Any])
+
+
+class Registration:
+    """The part of :class:`pysock.Server` that registers."""
+
+    def __init__(self, framing: Framing, clients: ClientTable) -> None:
+        self._services = Services(framing)
+        self._hooks = Hooks(clients, self._services)
+
+    @property
+    def state(self) -> ServerState:
+        """How far the server has come."""
+        raise NotImplementedError
+
+    @overload
+    def service(self, name: F, /) -> F: ...
+    @overload
+    def service(self, name: str | None = None, /) -> Callable[[F], F]: ...
+    def service(self, name: Any = None, /) -> Any:
+        """Register a handler: ``@server.service`` for the unnamed service, ``@server.service("name")`` for a named one.
+
+        The handler is called as ``handler(client, request)`` with a :class:`DataSocket` and ``bytes``, and returns
+        the reply, any bytes-like object or ``None``. The decorator returns it unchanged.
+
+        :raises ValueError: the name is registered already or can't be one, or the framing has no names.
+        :raises PysockError: the server has been started.
+        """
+        return self._register(name, {})
+
+    @overload
+    def batch_service(self, name: F, /) -> F: ...
+    @overload
+    def batch_service(
+        self, name: str | None = None, /, *, max_batch: int = 1024, max_wait: float = 0.0
+    ) -> Callable[[F], F]: ...
+    def batch_service(self, name: Any = None, /, *, max_batch: int = 1024, max_wait: float = 0.0) -> Any:
+        """Register a handler for all requests that are ready in one turn, from all clients, in one call.
+
+        It is called as ``handler(clients, requests)`` with two lists, and returns one reply for each, in order.
+
+        :param max_batch: at most so many requests in one call.
+        :param max_wait: seconds to hold requests back for more to come.
+        :raises ValueError: as for :meth:`service`.
+        :raises PysockError: the server has been started.
+        """
+        return self._register(name, {"batch": True, "max_batch": max_batch, "max_wait": max_wait})
+
+    def on_connect(self, hook: ConnectHook) -> ConnectHook:
+        """Register ``hook(client)``, asked about each client before it is let in.
+
+        Returning ``None`` or ``True`` lets it in, ``False`` refuses it, and so does raising
+        ``ConnectionRefused("why")``, which tells the client why. What the hook sends to the client follows its
+        admission. With several hooks all of them must let it in.
+        """
+        return self._add_hook(self._hooks.on_connect, hook)
+
+    def on_disconnect(self, hook: DisconnectHook) -> DisconnectHook:
+        """Register ``hook(client, reason)``, called when a client that was let in is gone.
+
+        ``reason`` is a :class:`~pysock.states.DisconnectReason`, equal to its text: ``"left"``, ``"timed out"`` ...
+        """
+        return self._add_hook(self._hooks.on_disconnect, hook)
+
+    def on_state(self, hook: StateHook) -> StateHook:
+        """Register ``hook(old, new)``, called with two :class:`ServerState` after each change.
+
+        It runs in whichever thread made the change.
+        """
+        return self._add_hook(self._hooks.on_state, hook)
+
+    def _register(self, name: Any, options: dict[str, Any]) -> Any:
+        self._check_new("services")
+        if name is not None and not isinstance(name, str):
+            self._services.add(None, name, **options)  # used as a bare decorator: it is the handler
+            return name
+
+        def decorate(handler: F) -> F:
+            self._check_new("services")
+            self._services.add(name, handler, **options)
+            return handler
+
+        return decorate
+
+    def _add_hook(self, hooks: list[Any], hook: F) -> F:
+        self._check_new("hooks")
+        if not callable(hook):
+            raise TypeError(f"a hook must be callable, not {type(hook).__name__}")
+        hooks.append(hook)
+        return hook
+
+    def _check_new(self, what: str) -> None:
+        if self.state is not ServerState.NEW:
+            raise PysockError(f"{what} must be registered before the server is started; this one is {self.state.name}")

@@ -1,0 +1,347 @@
+"""Server: services, hooks and a life cycle around one engine.
+
+This file owns the order of things: master sockets are created, bound and made to listen, the loop runs, drains, and
+everything made is undone. It never touches a client's bytes; the engine does.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from pysock._version import __version__
+from pysock.address import Address, as_address
+from pysock.clients import ClientTable
+from pysock.data import DataSocket
+from pysock.engine import Engine, EngineOptions, EngineStats, choose
+from pysock.errors import PysockError
+from pysock.limits import Limits
+from pysock.master import MasterSocket
+from pysock.protocol import Framing, encode_welcome
+from pysock.registration import Registration
+from pysock.signals import stopping
+from pysock.states import ServerEvent, ServerState, next_server_state
+
+#: How long after its grace :meth:`Server.stop` waits for a handler that doesn't return, in seconds.
+PATIENCE: Final = 2.0
+
+#: Polling longer than this would only burn the CPU, whatever it is meant for, in seconds.
+LINGER_MAX: Final = 1.0
+
+_NO_STATS: Final = EngineStats(*[0] * len(EngineStats._fields))
+
+log = logging.getLogger("pysock.server")
+
+
+class Server(Registration):
+    """A server: one loop, one client table, any number of addresses. It runs once.
+
+    :param addresses: where to listen, as texts or :class:`Address`; at least one.
+    :param framing: how bytes are cut into messages: ``"native"``, ``"u32"``, ``"line"`` or ``"raw"``.
+    :param backend: ``"auto"``, ``"native"`` or ``"pure"``.
+    :param name: of this server, for logs and for the name of its thread.
+    :param limits: what a client may cost; by default ``Limits()``.
+    :param linger: seconds to poll without sleeping before each wait; 0 switches it off, 1 is the most.
+    :raises ValueError: a parameter is wrong; the message says which, and what would be right.
+    :raises ImportError: the native engine was asked for and isn't installed.
+    """
+
+    def __init__(
+        self,
+        *addresses: str | Address,
+        framing: str = "native",
+        backend: str = "auto",
+        name: str | None = None,
+        limits: Limits | None = None,
+        linger: float = 20e-6,
+    ) -> None:
+        if not addresses:
+            raise ValueError('a server needs at least one address, for example Server("unix:/run/demo.sock")')
+        if not isinstance(linger, (int, float)) or not 0 <= linger <= LINGER_MAX:
+            raise ValueError(f"linger must be a number of seconds from 0 to {LINGER_MAX:g}, not {linger!r}")
+        self.name = name
+        self.limits = Limits() if limits is None else limits
+        self._wanted = tuple(map(as_address, addresses))
+        self._framing = _framing(framing)
+        self._backend = choose(backend)
+        self._linger = linger
+        self._clients = ClientTable(self.limits.max_payload)
+        super().__init__(self._framing, self._clients)
+        self._masters: list[MasterSocket] = []
+        self._engine: Engine | None = None
+        self._last_stats: EngineStats | None = None
+        self._state = ServerState.NEW
+        self._cancelled = False
+        #: The thread that must not wait for the end, because the end is its own work.
+        self._owner: int | None = None
+        # Re-entrant, because a signal handler may call stop() while its own thread is inside start().
+        self._lock = threading.RLock()
+        # Held while the loop runs. A bare lock can be waited for in a signal handler, which an Event can't.
+        self._running = threading.Lock()
+
+    # What is going on
+
+    @property
+    def clients(self) -> ClientTable:
+        """The table of connected clients, alive."""
+        return self._clients
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where it listens, with the ports that the kernel chose; before the start, what was asked for."""
+        masters = self._masters
+        return tuple(master.address for master in masters) if masters else self._wanted
+
+    @property
+    def state(self) -> ServerState:
+        """How far it has come."""
+        return self._state
+
+    @property
+    def backend(self) -> str:
+        """The name of its engine."""
+        return self._backend.name
+
+    def stats(self) -> dict[str, int]:
+        """The counters since the start, by name; those of the end once it is closed."""
+        engine, last = self._engine, self._last_stats
+        if last is None:
+            last = _NO_STATS if engine is None else engine.stats()
+        return last._asdict()
+
+    # Life
+
+    def start(self) -> None:
+        """Listen, and serve in a background thread. Returns when clients can connect.
+
+        :raises OSError: an address can't be used; nothing made is left behind. Mostly one of its subclasses:
+            :class:`AddressInUse`, ``FileNotFoundError``, ``PermissionError`` ...
+        :raises PysockError: it runs, or has run, already.
+        """
+        thread = threading.Thread(target=self._run_in_background, name=f"pysock-{self.name or 'server'}", daemon=True)
+
+        def launch() -> None:
+            _background.add(self)
+            thread.start()
+            self._owner = thread.ident
+
+        self._open(launch)
+
+    def serve_forever(self, *, grace: float = 10.0) -> None:
+        """Listen, and serve in this thread until :meth:`stop`.
+
+        In the main thread SIGTERM and SIGINT (Ctrl-C) do the same as ``stop(grace)``, and this method then returns
+        normally. A second signal ends it at once, with ``SystemExit(143)`` or ``KeyboardInterrupt``.
+
+        :raises OSError: as :meth:`start`.
+        :raises PysockError: as :meth:`start`.
+        """
+        grace = _seconds(grace)
+        # The handlers come first: whoever sees the server listen may send a signal at once.
+        with stopping(lambda: self._interrupt(grace)) as wake_by:
+            try:
+                engine = self._open()
+            except _Cancelled:
+                return
+            wake_by(engine.wakeup_fd)
+            try:
+                engine.run()
+            finally:
+                wake_by(-1)  # before the engine closes it and its number gets another meaning
+                self._end()
+
+    def stop(self, grace: float = 10.0) -> None:
+        """Drain and end: no new connections or requests, GOAWAY to the clients, what was accepted is answered, close.
+
+        After ``grace`` seconds it ends regardless. It waits for the end, except in the loop's own thread (in a
+        handler, or in a signal handler under :meth:`serve_forever`). A handler that doesn't return can't be ended:
+        then it is logged, and this method returns 2 seconds after the grace. Called again it can only shorten the time.
+        """
+        grace = _seconds(grace)
+        with self._lock:
+            engine = self._engine
+            if self._state is ServerState.NEW:
+                self._advance(ServerEvent.CLOSE)
+            if self._state is ServerState.CLOSED:
+                return
+            if engine is None:
+                self._cancelled = True  # a hook or a signal handler inside start(), in its own thread
+                return
+        engine.stop(grace)
+        if self._owner != threading.get_ident():
+            self._wait(grace + PATIENCE)
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        return f"<Server{name} {self._state.name} {' '.join(map(str, self.addresses))} ({self.backend})>"
+
+    # The steps
+
+    def _open(self, launch: Callable[[], None] = lambda: None) -> Engine:
+        """Everything up to SERVING; ``launch()`` is the last step that can fail. What was made is undone then."""
+        with self._lock:
+            if self._state is not ServerState.NEW:
+                what = "has ended: make a new Server" if self._state is ServerState.CLOSED else "runs already"
+                raise PysockError(f"this server {what}")
+            self._owner = threading.get_ident()
+            try:
+                self._listen()
+                self._engine = engine = self._make_engine()
+                self._clients.serve(engine, self.addresses)
+                self._advance(ServerEvent.SERVE)
+                self._running.acquire()
+                if self._cancelled:
+                    raise _Cancelled("the server was stopped while it was starting")
+                launch()
+            except BaseException:
+                self._end()
+                raise
+            return engine
+
+    def _listen(self) -> None:
+        # All are made before the first is touched, so that a wrong user or group leaves nothing behind.
+        self._masters = [MasterSocket(address, self._backend) for address in self._wanted]
+        inherited = [master for master in self._masters if master.address.transport == "fd"]
+        made = [master for master in self._masters if master.address.transport != "fd"]
+        for master in inherited:
+            master.adopt()
+        for master in made:
+            master.remove_stale()
+            master.create()
+        self._advance(ServerEvent.CREATE if made else ServerEvent.ADOPT)
+        for master in made:
+            master.bind()
+        if made:
+            self._advance(ServerEvent.BIND)
+        for master in made:
+            master.listen(master.address.backlog or self.limits.backlog)
+        if made:
+            self._advance(ServerEvent.LISTEN)
+
+    def _make_engine(self) -> Engine:
+        options = EngineOptions(
+            framing=self._framing,
+            limits=self.limits,
+            linger=self._linger,
+            services=self._services.table(),
+            callbacks=self._hooks.callbacks(self._drain),
+            welcome=encode_welcome(
+                self.limits.max_payload, self.limits.max_in_flight, self._services.numbers(), f"pysock/{__version__}"
+            ),
+            watch_disconnects=self._hooks.watch_disconnects,
+        )
+        engine = self._backend.engine(options)
+        for master in self._masters:
+            engine.add_master(master.fd)
+            master.advance(ServerEvent.SERVE)
+        return engine
+
+    def _run_in_background(self) -> None:
+        assert self._engine is not None
+        self._owner = threading.get_ident()
+        try:
+            self._engine.run()
+        except BaseException:
+            # Nobody would see it: this thread has no caller.
+            log.critical("%r ended because of an exception", self, exc_info=True)
+        finally:
+            self._end()
+
+    def _interrupt(self, grace: float) -> None:
+        """``stop`` for a signal's handler: it takes no lock and writes no log."""
+        if self._engine is None:
+            self._cancelled = True
+        else:
+            self._engine.stop(grace)
+
+    def _drain(self) -> None:
+        """In the loop's thread: no new connections."""
+        self._advance(ServerEvent.DRAIN)
+        self._close_masters()
+
+    def _end(self) -> None:
+        """Undo everything, in whatever state things are."""
+        self._close_masters()
+        _background.discard(self)
+        if self._engine is not None:
+            self._last_stats = self._engine.stats()
+            self._engine.close()
+        self._advance(ServerEvent.CLOSE)
+        if self._running.locked():
+            self._running.release()
+
+    def _close_masters(self) -> None:
+        for master in self._masters:
+            _close(master)
+
+    def _wait(self, seconds: float) -> None:
+        if self._running.acquire(timeout=seconds):
+            self._running.release()
+        elif self._state is not ServerState.CLOSED:
+            log.error("%r didn't end in %g seconds: a handler hasn't returned", self, seconds)
+
+    def _advance(self, event: ServerEvent) -> None:
+        old, self._state = self._state, next_server_state(self._state, event)
+        log.info("%s: %s -> %s", self.name or "server", old.name, self._state.name)
+        self._hooks.state_changed(old, self._state)
+
+
+def serve(
+    address: str | Address | Iterable[str | Address], handler: Callable[[DataSocket, bytes], Any], **options: Any
+) -> None:
+    """Serve one handler at an address, or at several, until SIGTERM or Ctrl-C.
+
+    :param handler: the unnamed service, called as ``handler(client, request)``.
+    :param options: what :class:`Server` takes: ``framing``, ``backend``, ``name``, ``limits``, ``linger``.
+    """
+    addresses = [address] if isinstance(address, (str, Address)) else list(address)
+    server = Server(*addresses, **options)
+    server.service(handler)
+    server.serve_forever()
+
+
+class _Cancelled(PysockError):
+    """The server was stopped while it was starting."""
+
+
+def _close(master: MasterSocket) -> None:
+    try:
+        master.close()
+    except OSError as error:  # the descriptor is gone all the same, and the others must be closed too
+        log.warning("closing %r: %s", master, error)
+
+
+def _framing(name: str) -> Framing:
+    choices = {framing.name.lower(): framing for framing in Framing}
+    if name not in choices:
+        raise ValueError(f"unknown framing {name!r}: choose one of {', '.join(choices)}")
+    return choices[name]
+
+
+def _seconds(grace: float) -> float:
+    if not isinstance(grace, (int, float)) or not 0 <= grace < math.inf:
+        raise ValueError(f"grace must be 0 or more seconds, not {grace!r}")
+    return min(float(grace), threading.TIMEOUT_MAX / 2)
+
+
+#: Servers whose loop runs in a daemon thread. At the interpreter's exit they must end before Python's own structures
+#: do, else the thread would block for ever in the middle of its work.
+_background: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_background() -> None:
+    for server in list(_background):
+        server.stop(0)

@@ -1,0 +1,96 @@
+"""The service table of a server: which names there are, and who answers them.
+
+This file owns the rules of registration. The engine gets the finished table; an index in it is a number on the wire.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+from pysock.engine import Service
+from pysock.protocol import LARGEST_NAME, Framing
+
+#: The number of a service has 16 bits.
+SERVICES_MAX: Final = 0xFFFF
+
+
+class Services:
+    """The services of one server, in the order of their numbers; number 0 is the unnamed one."""
+
+    def __init__(self, framing: Framing) -> None:
+        self._framing = framing
+        self._table = [Service("", None)]
+
+    def add(
+        self,
+        name: str | None,
+        handler: Callable[..., Any],
+        *,
+        batch: bool = False,
+        max_batch: int = 1024,
+        max_wait: float = 0.0,
+    ) -> None:
+        """Add one; without a name it is the unnamed service.
+
+        :raises ValueError: the name is taken, or can't be one; or the framing has no names.
+        :raises TypeError: the handler isn't a plain function (or another callable).
+        """
+        _check_handler(handler)
+        _check_batch(max_batch, max_wait)
+        if name is None:
+            if self._table[0].handler is not None:
+                raise ValueError(
+                    'the unnamed service is registered already; give this one a name: @server.service("name")'
+                )
+            self._table[0] = Service("", handler, batch, max_batch, max_wait)
+            return
+        self._check_name(name)
+        self._table.append(Service(name, handler, batch, max_batch, max_wait))
+
+    def _check_name(self, name: str) -> None:
+        if self._framing is not Framing.NATIVE:
+            raise ValueError(
+                f"the framing {self._framing.name.lower()!r} can't name services: register the unnamed one,"
+                " with @server.service, or use framing='native'"
+            )
+        try:
+            length = len(name.encode("utf-8"))
+        except UnicodeEncodeError as error:
+            raise ValueError(f"the service name {name!r} can't be encoded in UTF-8: {error}") from None
+        if not 1 <= length <= LARGEST_NAME:
+            raise ValueError(f"a service name has 1 to {LARGEST_NAME} bytes of UTF-8, not {length}: {name!r}")
+        if any(service.name == name for service in self._table):
+            raise ValueError(f"the service {name!r} is registered already; choose another name for this one")
+        if len(self._table) > SERVICES_MAX:
+            raise ValueError(f"a server has at most {SERVICES_MAX} named services")
+
+    def table(self) -> tuple[Service, ...]:
+        """All of them, as the engine takes them."""
+        return tuple(self._table)
+
+    def numbers(self) -> list[tuple[int, str]]:
+        """Number and name of those that have a name, as CIR_ACCEPTED tells them."""
+        return [(number, service.name) for number, service in enumerate(self._table) if number]
+
+    def title(self, number: int) -> str:
+        """The name of a service for a log."""
+        return repr(self._table[number].name) if 0 < number < len(self._table) else "(unnamed)"
+
+
+def _check_handler(handler: Callable[..., Any]) -> None:
+    if not callable(handler):
+        raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
+    if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
+        raise TypeError(
+            f"the handler {handler!r} is an async function; handlers are plain functions that return the reply"
+        )
+
+
+def _check_batch(max_batch: int, max_wait: float) -> None:
+    if isinstance(max_batch, bool) or not isinstance(max_batch, int) or not 1 <= max_batch < 2**31:
+        raise ValueError(f"max_batch must be a whole number of at least 1, not {max_batch!r}")
+    if not isinstance(max_wait, (int, float)) or not 0 <= max_wait < math.inf:
+        raise ValueError(f"max_wait must be 0 or more seconds, not {max_wait!r}")

@@ -1,0 +1,67 @@
+"""The part of the build that pyproject.toml can't say: whether to build the C engine.
+
+``PYSOCK_BUILD=auto`` (the default) builds it on Linux with CPython and goes on without it, with one warning, where that
+fails; ``require`` fails instead; ``skip`` doesn't try.
+"""
+
+import os
+import platform
+import sys
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+CHOICES = ("auto", "require", "skip")
+
+
+def chosen() -> str:
+    choice = os.environ.get("PYSOCK_BUILD", "auto")
+    if choice not in CHOICES:
+        sys.exit(f"PYSOCK_BUILD={choice}: choose one of {', '.join(CHOICES)}")
+    return choice
+
+
+def warn(reason: str) -> None:
+    print(
+        f"\n*** pysock: installing WITHOUT the native engine: {reason}.\n"
+        "*** The pure-Python engine does the same, more slowly. PYSOCK_BUILD=require makes this an error,\n"
+        "*** PYSOCK_BUILD=skip makes it quiet.\n",
+        file=sys.stderr,
+    )
+
+
+def unsupported() -> str:
+    """Return why the native engine can't run here, or nothing."""
+    if sys.platform != "linux":
+        return f"it needs Linux, this is {sys.platform}"
+    if platform.python_implementation() != "CPython":
+        return f"it needs CPython, this is {platform.python_implementation()}"
+    return ""
+
+
+class OptionalBuild(build_ext):
+    """Build the extension, or go on without it."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception as error:  # no compiler, no headers: whatever it is, the pure engine works
+            if chosen() == "require":
+                raise
+            warn(str(error))
+            self.extensions = []
+
+
+def options() -> dict:
+    choice, reason = chosen(), unsupported()
+    if choice == "skip":
+        return {}
+    if reason and choice == "require":
+        sys.exit(f"PYSOCK_BUILD=require, but the native engine can't be built: {reason}")
+    if reason:
+        warn(reason)
+        return {}
+    return {"cffi_modules": ["csrc/build_engine.py:ffibuilder"], "cmdclass": {"build_ext": OptionalBuild}}
+
+
+setup(**options())

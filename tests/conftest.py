@@ -1,0 +1,116 @@
+"""Fixtures: a test that asks for ``backend`` runs on every engine, one that asks for ``address`` on both transports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import FakeServer, plug
+
+from pysock import MasterSocket, Server
+from pysock.engine import choose
+
+BACKENDS = ("native", "pure")
+
+
+def native_is_missing() -> bool:
+    """Whether the extension isn't there. One that is there and broken raises its own error here."""
+    try:
+        choose("native")
+    except ImportError as error:
+        if error.name is None and isinstance(error.__cause__, ModuleNotFoundError):
+            return True
+        raise
+    return False
+
+
+def pytest_report_header() -> str:
+    return f"pysock native engine: {'MISSING, ALL TESTS OF IT ARE SKIPPED' if native_is_missing() else 'there'}"
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of an engine."""
+    if request.param == "native" and native_is_missing():
+        if os.environ.get("PYSOCK_REQUIRE_NATIVE") == "1":
+            pytest.fail("the native engine isn't built, and PYSOCK_REQUIRE_NATIVE=1")
+        pytest.skip("the native engine isn't built (PYSOCK_BUILD=require pip install -e . says why)")
+    return str(request.param)
+
+
+@pytest.fixture
+def socket_dir() -> Iterator[Path]:
+    """A directory with a short name: pytest's own are too long for the 107 bytes of a Unix socket's path."""
+    path = Path(tempfile.mkdtemp(prefix="psk", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def address(transport: str, socket_dir: Path) -> str:
+    """Where a server can listen; clients go to ``server.addresses[0]``."""
+    return f"unix:{socket_dir}/s" if transport == "unix" else "tcp://127.0.0.1:0"
+
+
+@pytest.fixture
+def unix_address(socket_dir: Path) -> str:
+    """For what doesn't depend on the transport, or only a Unix socket has."""
+    return f"unix:{socket_dir}/s"
+
+
+@pytest.fixture
+def make_server(backend: str) -> Iterator[Callable[..., Server]]:
+    """``make_server(*addresses, **options)``: a Server on this engine, which is ended after the test."""
+    made: list[Server] = []
+
+    def make(*addresses: str, **options: Any) -> Server:
+        made.append(Server(*addresses, backend=backend, **options))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.stop(0)
+
+
+@pytest.fixture
+def fake(socket_dir):
+    """``fake(play)``: the address of a server that follows this script."""
+    made = []
+
+    def start(play):
+        made.append(FakeServer(f"{socket_dir}/fake{len(made)}", play))
+        return made[-1].address
+
+    yield start
+    for server in made:
+        server.close()
+
+
+@pytest.fixture
+def master(backend, address):
+    with MasterSocket(address, backend) as master:
+        yield master
+
+
+@pytest.fixture
+def listening(master):
+    for step in (master.remove_stale, master.create, master.bind, master.listen):
+        step()
+    return master
+
+
+@pytest.fixture
+def pair(listening):
+    """A plain client, and its data socket."""
+    with plug(listening.address) as client, listening.accept() as data:
+        yield client, data

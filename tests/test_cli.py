@@ -1,0 +1,372 @@
+"""The command line: what it prints, where, and its exit codes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+from click.testing import CliRunner
+from programs import Module, pysock_command, run, serving
+from support import PATIENCE
+
+import pysock
+from pysock import Server, __main__, cli
+
+
+@pytest.fixture
+def server(make_server: Callable[..., Server], address: str) -> Iterator[Server]:
+    result = make_server(address)
+
+    @result.service
+    def upper(_client: pysock.DataSocket, request: bytes) -> bytes:
+        return request.upper()
+
+    @result.service("reverse")
+    def reverse(_client: pysock.DataSocket, request: bytes) -> bytes:
+        return request[::-1]
+
+    @result.service("fail")
+    def fail(_client: pysock.DataSocket, _request: bytes) -> bytes:
+        raise pysock.RemoteError("not\ntoday")
+
+    with result:
+        yield result
+
+
+@pytest.fixture
+def where(server: Server) -> str:
+    return str(server.addresses[0])
+
+
+@pytest.fixture
+def command(backend: str, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]):
+    """``command(*arguments)`` runs the command line here and returns exit code, output and errors."""
+    monkeypatch.setenv("PYSOCK_BACKEND", backend)
+
+    def call(*arguments: str) -> tuple[int, bytes, bytes]:
+        code = cli.main(list(arguments))
+        out, err = capfdbinary.readouterr()
+        return code, out, err
+
+    return call
+
+
+def fed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> TextIO:
+    """Let standard input hold these bytes."""
+    reading, writing = os.pipe()
+    os.write(writing, data)
+    os.close(writing)
+    stream = os.fdopen(reading)
+    monkeypatch.setattr(sys, "stdin", stream)
+    return stream
+
+
+def one_line(err: bytes) -> str:
+    text = err.decode()
+    assert re.fullmatch(r"pysock: [^\n]+\n", text), text
+    return text
+
+
+# call
+
+
+def test_call(command, where: str) -> None:
+    assert command("call", where, "hello") == (0, b"HELLO", b"")
+
+
+def test_call_a_named_service(command, where: str) -> None:
+    assert command("call", where, "--service", "reverse", "hello") == (0, b"olleh", b"")
+
+
+@pytest.mark.parametrize("payload", [["-"], []])
+def test_call_with_standard_input(command, where: str, monkeypatch: pytest.MonkeyPatch, payload: list[str]) -> None:
+    every_byte = bytes(range(256))
+    with fed(monkeypatch, every_byte):
+        assert command("call", where, "--service", "reverse", *payload) == (0, every_byte[::-1], b"")
+
+
+def test_call_with_standard_input_closed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert cli.main(["call", "unix:x"]) == 2
+    assert "standard input is closed" in capsys.readouterr().err
+
+
+def test_call_with_bytes_that_are_no_text(where: str, backend: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pysock", "call", where, b"\xff\xfe"],
+        env={**os.environ, "PYSOCK_BACKEND": backend},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\xff\xfe", b"")
+
+
+def test_call_gets_an_error(command, where: str) -> None:
+    assert command("call", where, "--service", "fail", "x") == (1, b"", b"pysock: not today\n")
+
+
+def test_call_to_no_such_service(command, where: str) -> None:
+    code, out, err = command("call", where, "--service", "nothing", "x")
+    assert (code, out) == (1, b"")
+    assert "'nothing'" in one_line(err)
+    assert "'reverse'" in one_line(err)
+
+
+def test_call_to_nobody(command, socket_dir: Path) -> None:
+    code, out, err = command("call", f"unix:{socket_dir}/nobody", "x")
+    assert (code, out) == (1, b"")
+    assert one_line(err).startswith(f"pysock: unix:{socket_dir}/nobody: there is no such socket file")
+
+
+def test_call_to_somebody_who_never_answers(command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        code, out, err = command("call", f"127.0.0.1:{port}", "x", "--timeout", "0.05")
+    assert (code, out) == (1, b"")
+    assert "within 0.05 seconds" in one_line(err)
+
+
+def test_call_refused(command, make_server: Callable[..., Server], address: str) -> None:
+    refusing = make_server(address)
+
+    @refusing.on_connect
+    def refuse(client: pysock.DataSocket) -> None:
+        raise pysock.ConnectionRefused("members only")
+
+    with refusing:
+        assert command("call", str(refusing.addresses[0]), "x") == (1, b"", b"pysock: members only\n")
+
+
+def test_a_variable_for_an_option(command, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYSOCK_CALL_SERVICE", "reverse")
+    assert command("call", where, "hello") == (0, b"olleh", b"")
+
+
+# ping
+
+
+def test_ping(command, where: str) -> None:
+    code, out, err = command("ping", where, "--count", "3", "--interval", "0")
+    assert (code, err) == (0, b"")
+    *pongs, summary = out.decode().splitlines()
+    assert [re.sub(r"[\d.]+ ms", "? ms", line) for line in pongs] == [
+        f"pong {number} from {where}: ? ms" for number in (1, 2, 3)
+    ]
+    assert re.fullmatch(r"3 of 3 answered, ms: [\d.]+ min, [\d.]+ median, [\d.]+ max", summary)
+
+
+def test_ping_nobody(command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    code, out, err = command("ping", f"tcp://127.0.0.1:{port}")
+    assert (code, out) == (1, b"")
+    assert "nobody listens there" in one_line(err)
+
+
+# serve
+
+
+@pytest.fixture
+def project(socket_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, with a module of the user's."""
+    (socket_dir / "shop.py").write_text(
+        textwrap.dedent(f"""
+        import pysock
+
+        server = pysock.Server("unix:{socket_dir}/own")
+
+        @server.service
+        def double(client, request):
+            return request * 2
+
+        class Desk:
+            @staticmethod
+            def triple(client, request):
+                return request * 3
+
+        price = 5
+        """)
+    )
+    (socket_dir / "broken.py").write_text("import pysock\n1 / 0\n")
+    (socket_dir / "raising.py").write_text("raise ValueError('no luck')\n")
+    (socket_dir / "lacking.py").write_text("import no_such_module_anywhere\n")
+    monkeypatch.chdir(socket_dir)
+    return socket_dir
+
+
+def ask(address: str, payload: bytes) -> bytes:
+    with pysock.connect(address) as client:
+        return client.request(payload)
+
+
+def test_serve_a_server(backend: str, project: Path) -> None:
+    with Module("pysock", "--backend", backend, "serve", "shop:server") as program:
+        line = program.line()
+        assert line == f"serving on unix:{project}/own ({backend} engine)"
+        assert ask(f"unix:{project}/own", b"ab") == b"abab"
+        program.signal(signal.SIGTERM)
+        code, _, err = program.end()
+    assert code == 0
+    assert "SERVING -> DRAINING" in err
+    assert "Traceback" not in err
+    assert not (project / "own").exists()
+
+
+def test_serve_a_server_elsewhere(project: Path) -> None:
+    arguments = ["--bind", f"unix:{project}/a", "--bind", "tcp://127.0.0.1:0", "--log-level", "error"]
+    with Module("pysock", "serve", "shop:server", *arguments) as program:
+        addresses = serving(program)
+        assert len(addresses) == 2
+        assert [ask(address, b"x") for address in addresses] == [b"xx", b"xx"]
+        assert not (project / "own").exists()
+        program.signal(signal.SIGTERM)
+        assert program.end() == (0, "", "")
+
+
+def test_serve_a_handler(backend: str, project: Path) -> None:
+    variables = {"PYSOCK_BACKEND": backend, "PYSOCK_SERVE_BIND": f"unix:{project}/a unix:{project}/b"}
+    with Module("pysock", "serve", "shop:Desk.triple", **variables) as program:
+        assert serving(program) == [f"unix:{project}/a", f"unix:{project}/b"]
+        assert ask(f"unix:{project}/b", b"x") == b"xxx"
+
+
+def test_serve_a_framing(backend: str, project: Path) -> None:
+    arguments = ["--bind", f"unix:{project}/a", "--framing", "line"]
+    with Module("pysock", "--backend", backend, "serve", "shop:Desk.triple", *arguments) as program:
+        serving(program)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(PATIENCE)
+            sock.connect(f"{project}/a")
+            sock.sendall(b"ho\n")
+            assert sock.recv(100) == b"hohoho\n"
+
+
+def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
+    with Module("pysock", "--backend", backend, "serve", "shop:server", "--log-level", "error") as program:
+        serving(program)
+        program.signal(signal.SIGINT)
+        assert program.end() == (130, "", "")
+    assert not (project / "own").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["shop"], 2, "MODULE:NAME"),
+        (["shop:"], 2, "MODULE:NAME"),
+        (["shop:a b"], 2, "has no 'a b'"),
+        (["raising:x"], 1, "ValueError: no luck"),
+        (["no.such:x"], 2, "there is no module 'no'"),
+        (["shop:nothing"], 2, "has no 'nothing'"),
+        (["shop:price", "--bind", "unix:s"], 2, "a int is neither"),
+        (["shop:Desk.triple"], 2, "--bind"),
+        (["shop:server", "--framing", "raw"], 2, "has its own"),
+        (["shop:server", "--framing", "zmq"], 2, "'zmq' is not one of 'native', 'u32', 'line', 'raw'"),
+        (["shop:server", "--bind", "ftp://x"], 2, "unknown scheme 'ftp'"),
+        (["shop:server", "--bind", "unix:" + "x" * 200], 2, "at most 107"),
+        (["broken:x"], 1, "ZeroDivisionError: division by zero"),
+        (["lacking:x"], 1, "No module named 'no_such_module_anywhere'"),
+        (["shop:server", "--bind", "unix:no/dir/s"], 1, "doesn't exist"),
+        (["shop:server", "--bind", "unix:shop.py"], 1, "not a socket"),
+    ],
+)
+def test_serve_bad_input(project: Path, arguments: list[str], code: int, words: str) -> None:
+    done = pysock_command("serve", *arguments)
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert words in one_line(done.stderr.splitlines(keepends=True)[-1])
+    assert b"Traceback" not in done.stderr
+
+
+def test_serve_where_a_live_server_is(project: Path) -> None:
+    with Module("pysock", "serve", "shop:server") as program:
+        serving(program)
+        done = pysock_command("serve", "shop:server", "--log-level", "error")
+        assert done.returncode == 1
+        assert "a live server listens there" in one_line(done.stderr)
+        assert ask(f"unix:{project}/own", b"x") == b"xx"
+
+
+# The whole
+
+
+def test_version(command) -> None:
+    assert command("--version") == (0, f"pysock, version {pysock.__version__}\n".encode(), b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["call"], "Missing argument 'ADDR'"),
+        (["call", "nowhere"], "bad address 'nowhere'"),
+        (["call", "unix:x", "--timeout", "0"], "--timeout"),
+        (["ping", "unix:x", "--interval", "inf"], "--interval"),
+        (["ping", "unix:x", "--count", "0"], "--count"),
+        (["ping", "unix:x", "--count", "many"], "'many' is not a valid integer"),
+        (["--backend", "fast", "demo"], "'fast' is not one of 'auto', 'native', 'pure'"),
+    ],
+)
+def test_wrong_usage(command, arguments: list[str], words: str) -> None:
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, b"")
+    assert words in one_line(err)
+
+
+def test_an_unknown_backend_in_the_environment() -> None:
+    done = pysock_command("ping", "unix:x", PYSOCK_BACKEND="fast")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert "'fast' is not one of" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize("name", [None, "demo", "serve", "call", "ping"])
+def test_help_has_an_example(name: str | None) -> None:
+    done = CliRunner().invoke(cli.cli, [*([name] if name else []), "--help"], auto_envvar_prefix="PYSOCK")
+    assert done.exit_code == 0
+    assert re.search(r"Example:\n +pysock ", done.output)
+
+
+def test_without_arguments_there_is_help() -> None:
+    done = pysock_command()
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"Commands:" in done.stdout
+
+
+def test_every_option_has_a_variable() -> None:
+    for name in cli.cli.commands:
+        done = CliRunner().invoke(cli.cli, [name, "--help"], auto_envvar_prefix="PYSOCK")
+        variables = re.findall(r"PYSOCK_[A-Z_]+", done.output)
+        options = [option for option in cli.cli.commands[name].params if option.param_type_name == "option"]
+        assert len(variables) == len(options)
+        assert all(variable.startswith(f"PYSOCK_{name.upper()}_") for variable in variables)
+
+
+def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pysock, "connect", interrupted)
+    assert cli.main(["call", "unix:x", "y"]) == 130
+    assert capsys.readouterr().err.strip() == ""
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_without_the_extra(missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from pysock.__main__ import main; sys.exit(main())"
+    done = run(sys.executable, "-c", code)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert "install pysock-engine[cli]" in one_line(done.stderr)
+
+
+def test_main_runs_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["pysock", "--version"])
+    assert __main__.main() == 0
+    assert capsys.readouterr().out.startswith("pysock, version ")

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import math
+import os
+import socket
+import threading
+import time
+
+import pytest
+from support import WELCOME, RawPeer, until_bye, wait_for, welcomed
+
+import pysock
+from pysock import (
+    ConnectionRefused,
+    ProtocolError,
+    RequestTimeout,
+    ServerFull,
+    connect,
+)
+from pysock.errors import ConnectionLost
+from pysock.protocol import (
+    Kind,
+    Refusal,
+    decode_cir,
+    encode,
+    encode_text,
+)
+
+
+def test_the_cir_says_who_it_is(backend, fake):
+    seen = []
+
+    def play(peer):
+        seen.append(peer.frame())
+        peer.send(WELCOME)
+        until_bye(peer)
+
+    connect(fake(play), name="sensor-7", backend=backend, max_payload=5000).close()
+    (frame,) = seen
+    assert (frame.kind, frame.code, frame.request_id, frame.flags) == (Kind.CIR, 1, 0, 0)
+    assert decode_cir(frame.payload) == ("sensor-7", 5000, f"pysock/{pysock.__version__}")
+
+
+def test_no_such_socket_file(backend, socket_dir):
+    with pytest.raises(
+        FileNotFoundError, match=f"unix:{socket_dir}/no: there is no such socket file; is the server running"
+    ):
+        connect(f"unix:{socket_dir}/no", backend=backend)
+
+
+def test_nobody_listens_at_the_socket_file(backend, socket_dir):
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(f"{socket_dir}/s")
+    with pytest.raises(
+        ConnectionRefusedError, match=f"unix:{socket_dir}/s: nobody listens there; is the server running"
+    ):
+        connect(f"unix:{socket_dir}/s", backend=backend)
+
+
+def test_nobody_listens_at_the_port(backend):
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    started = time.monotonic()
+    with pytest.raises(ConnectionRefusedError, match=f"tcp://127.0.0.1:{port}: nobody listens there"):
+        connect(f"127.0.0.1:{port}", backend=backend)
+    assert time.monotonic() - started < 1  # it isn't tried again
+
+
+def test_a_file_that_is_no_socket(backend, socket_dir):
+    (socket_dir / "file").touch()
+    with pytest.raises(OSError, match=f"unix:{socket_dir}/file: "):
+        connect(f"unix:{socket_dir}/file", backend=backend)
+
+
+def test_a_host_that_does_not_exist(backend):
+    with pytest.raises(OSError, match="can't be resolved"):
+        connect("no.such.host.invalid:9", backend=backend)
+
+
+def test_the_next_address_of_a_host_is_tried(make_server):
+    server = make_server("127.0.0.1:0")
+    with server:
+        # Where localhost has an IPv6 address too, it comes first, and nobody listens there.
+        connect(f"localhost:{server.addresses[0].port}", backend=server.backend).close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"address": "nonsense"}, "bad address 'nonsense'"),
+        ({"address": "fd://3"}, "only something to listen at"),
+        ({"address": "tcp://127.0.0.1:0"}, "only something to listen at"),
+        ({"name": "x" * 256}, "a name is at most 255 bytes of UTF-8"),
+        ({"timeout": -1}, "a timeout must be 0 or more seconds"),
+        ({"timeout": math.nan}, "a timeout must be 0 or more seconds"),
+        ({"linger": -1}, "linger must be"),
+        ({"max_payload": 0}, "max_payload must be from 1"),
+        ({"backend": "rust"}, "unknown backend 'rust'"),
+    ],
+)
+def test_wrong_parameters(options, message):
+    with pytest.raises(ValueError, match=message):
+        connect(**{"address": "unix:/x", "backend": "pure", **options})
+
+
+def test_a_full_backlog_is_waited_for(backend, socket_dir):
+    path = f"{socket_dir}/s"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(path)
+        listener.listen(0)
+        first.connect(path)
+
+        def make_room():
+            listener.accept()[0].close()
+            with RawPeer(listener.accept()[0]) as peer:
+                welcomed(until_bye)(peer)
+
+        thread = threading.Timer(0.2, make_room)
+        thread.start()
+        started = time.monotonic()
+        connect(f"unix:{path}", backend=backend).close()
+        assert time.monotonic() - started > 0.15
+        thread.join()
+
+
+def test_a_backlog_that_stays_full(backend, socket_dir):
+    path = f"{socket_dir}/s"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(path)
+        listener.listen(0)
+        first.connect(path)
+        with pytest.raises(RequestTimeout, match=rf"unix:{path}: no connection within 0\.2 seconds"):
+            connect(f"unix:{path}", timeout=0.2, backend=backend)
+
+
+def test_a_server_that_does_not_answer(backend, fake):
+    with pytest.raises(RequestTimeout, match=r"the server didn't answer within 0\.1 seconds"):
+        connect(fake(lambda peer: peer.rest()), timeout=0.1, backend=backend)
+
+
+def test_a_server_that_hangs_up(backend, fake):
+    with pytest.raises(ConnectionLost, match="ended before the server let this client in; is it a pysock server"):
+        connect(fake(lambda peer: peer.frame()), backend=backend)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff" * 100, encode(Kind.REPLY, b"x")])
+def test_what_is_no_pysock_server(backend, fake, answer):
+    with pytest.raises(ConnectionError, match=r"pysock|of kind 0x83"):
+        connect(fake(lambda peer: (peer.frame(), peer.send(answer))), backend=backend)
+
+
+def test_a_broken_welcome(backend, fake):
+    with pytest.raises(ProtocolError, match=r"CIR_ACCEPTED is broken: .* has no client id"):
+        connect(fake(lambda peer: (peer.frame(), peer.send(encode(Kind.CIR_ACCEPTED)))), backend=backend)
+
+
+def test_a_server_that_wants_a_key(backend, fake):
+    with pytest.raises(ProtocolError, match="the server wants an auth key"):
+        connect(fake(lambda peer: (peer.frame(), peer.send(encode(Kind.CHALLENGE)))), backend=backend)
+
+
+@pytest.mark.parametrize("refusal", Refusal)
+def test_refusals(backend, fake, refusal):
+    answer = encode_text(Kind.CIR_REFUSED, refusal, "because ü")
+    with pytest.raises(ConnectionRefused, match=r"^because ü$") as caught:
+        connect(fake(lambda peer: (peer.frame(), peer.send(answer))), backend=backend)
+    assert (caught.value.code, caught.value.reason) == (refusal, "because ü")
+    assert isinstance(caught.value, ServerFull) is (refusal is Refusal.SERVER_FULL)
+
+
+def test_a_refusal_that_comes_before_the_cir_was_sent(backend, socket_dir):
+    """A full server refuses and closes at once; the client's CIR then meets a broken pipe."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{socket_dir}/s")
+        listener.listen()
+        connected, refused = threading.Event(), threading.Event()
+
+        def refuse():
+            sock, _ = listener.accept()
+            sock.sendall(encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, "the server is full"))
+            sock.close()
+            refused.set()
+
+        class Slow(socket.socket):
+            def sendall(self, *args):
+                refused.wait(5)
+                return super().sendall(*args)
+
+        threading.Thread(target=refuse).start()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pysock.connecting.socket.socket", Slow)
+            with pytest.raises(ServerFull):
+                connect(f"unix:{socket_dir}/s", backend=backend)
+        assert not connected.is_set()
+
+
+def test_a_failed_connect_leaves_no_descriptor_behind(backend, fake, socket_dir):
+    connect(fake(welcomed(until_bye)), backend=backend).close()  # whatever is loaded lazily is loaded now
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(FileNotFoundError):
+        connect(f"unix:{socket_dir}/no", backend=backend)
+    address = fake(lambda peer: peer.frame())
+    with pytest.raises(ConnectionLost):
+        connect(address, backend=backend)
+    wait_for(lambda: len(os.listdir("/proc/self/fd")) == before + 1)  # the fake's listener

@@ -1,0 +1,403 @@
+"""The examples do what they say, also to programs that others wrote."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import hiredis
+import pytest
+from programs import Module, run, serving, tool
+from support import PATIENCE, environment, plug
+
+import pysock
+from pysock import Server
+from pysock.examples import redis_server, routing_table, upper
+
+# upper
+
+
+def test_upper(backend: str, address: str) -> None:
+    with Module("pysock.examples.upper", "--bind", address, PYSOCK_BACKEND=backend) as program:
+        (where,) = serving(program)
+        with pysock.connect(where, backend=backend) as client:
+            assert client.request(b"hello") == b"HELLO"
+        program.signal(signal.SIGTERM)
+        assert program.end() == (0, "", "")
+
+
+def test_upper_answers_socat_line_by_line(backend: str, address: str, transport: str) -> None:
+    socat = tool("socat")
+    with Module("pysock.examples.upper", "--bind", address, "--framing", "line", PYSOCK_BACKEND=backend) as program:
+        where = pysock.Address.parse(serving(program)[0])
+        target = f"UNIX-CONNECT:{where.path}" if transport == "unix" else f"TCP:{where.host}:{where.port}"
+        done = run(socat, "-t5", "-", target, stdin=b"hello\nold friend\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"HELLO\nOLD FRIEND\n", b"")
+
+
+def test_several_addresses(socket_dir: Path) -> None:
+    arguments = ["--bind", f"unix:{socket_dir}/a", "--bind", "tcp://127.0.0.1:0"]
+    with Module("pysock.examples.upper", *arguments) as program:
+        addresses = serving(program)
+        assert len(addresses) == 2
+        for where in addresses:
+            with pysock.connect(where) as client:
+                assert client.request(b"x") == b"X"
+
+
+@pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server", "by_hand"])
+def test_wrong_use_is_one_line(name: str) -> None:
+    done = run(sys.executable, "-m", f"pysock.examples.{name}", "--bind", "nonsense")
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert re.fullmatch(rb"\w+\.py: bad address 'nonsense': [^\n]+\n", done.stderr)
+
+
+@pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server", "by_hand"])
+def test_what_does_not_work_is_one_line(name: str, socket_dir: Path) -> None:
+    done = run(sys.executable, "-m", f"pysock.examples.{name}", "--bind", f"unix:{socket_dir}/no/s")
+    assert done.returncode == 1
+    assert re.fullmatch(rb"\w+\.py: unix:[^\n]+ doesn't exist[^\n]*\n", done.stderr)
+
+
+@pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server", "by_hand"])
+def test_help_is_the_docstring(name: str) -> None:
+    done = run(sys.executable, "-m", f"pysock.examples.{name}", "--help")
+    assert done.returncode == 0
+    assert b"--bind ADDR" in done.stdout
+    assert b"(default: " in done.stdout
+
+
+def test_upper_is_a_handler() -> None:
+    assert upper.upper(None, b"a") == b"A"  # type: ignore[arg-type]
+
+
+# routing_table
+
+
+@pytest.fixture
+def routes(backend: str, address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("PYSOCK_BACKEND", backend)
+    with routing_table.make_server([address]) as server:
+        yield server
+
+
+def table_of(client: pysock.Client, size: int) -> dict[str, str]:
+    """Apply pushes until the client's copy has so many routes."""
+    copy: dict[str, str] = {}
+    for push in client.pushes(timeout=PATIENCE):
+        routing_table.apply_change(copy, push.decode())
+        if len(copy) == size:
+            break
+    return copy
+
+
+def change(server: Server, service: str, route: str) -> None:
+    with pysock.connect(server.addresses[0]) as client:
+        client.request(route.encode(), service=service)
+
+
+def test_routes_are_pushed_to_everybody(routes: Server) -> None:
+    with pysock.connect(routes.addresses[0]) as one, pysock.connect(routes.addresses[0]) as two:
+        change(routes, "add", "10.1.0.0/16 192.168.1.1")
+        assert table_of(one, 1) == table_of(two, 1) == {"10.1.0.0/16": "192.168.1.1"}
+
+
+def test_a_late_client_is_brought_up_to_date(routes: Server) -> None:
+    change(routes, "add", "10.1.0.0/16 192.168.1.1")
+    change(routes, "add", "2001:db8::/32 fe80::1")
+    change(routes, "add", "10.1.0.0/16 192.168.1.2")
+    with pysock.connect(routes.addresses[0]) as late:
+        assert table_of(late, 2) == {"10.1.0.0/16": "192.168.1.2", "2001:db8::/32": "fe80::1"}
+        change(routes, "remove", "10.1.0.0/16")
+        assert next(late.pushes(timeout=PATIENCE)) == b"- 10.1.0.0/16"
+
+
+@pytest.mark.parametrize(
+    ("service", "route", "words"),
+    [
+        ("add", "10.1.0.0/16", "a route is NETWORK GATEWAY"),
+        ("add", "10.1.0.0/99 192.168.1.1", "10.1.0.0/99"),
+        ("add", "10.1.0.0/16 nobody", "nobody"),
+        ("remove", "10.9.0.0/16", "there is no route to 10.9.0.0/16"),
+    ],
+)
+def test_nonsense_is_answered_with_an_error(routes: Server, service: str, route: str, words: str) -> None:
+    with pytest.raises(pysock.RemoteError, match=re.escape(words)):
+        change(routes, service, route)
+
+
+def test_watching(routes: Server, backend: str) -> None:
+    change(routes, "add", "10.1.0.0/16 192.168.1.1")
+    where = str(routes.addresses[0])
+    with Module("pysock.examples.routing_table", "--connect", where, PYSOCK_BACKEND=backend) as program:
+        assert program.line() == f"connected to {where}"
+        assert program.line() == "+ 10.1.0.0/16 192.168.1.1  (1 routes)"
+        change(routes, "remove", "10.1.0.0/16")
+        assert program.line() == "- 10.1.0.0/16  (0 routes)"
+        routes.stop()
+        assert program.end() == (0, "", "")
+
+
+def test_watching_nobody(socket_dir: Path) -> None:
+    done = run(sys.executable, "-m", "pysock.examples.routing_table", "--connect", f"unix:{socket_dir}/s")
+    assert done.returncode == 1
+    assert re.fullmatch(rb"routing_table\.py: [^\n]+is the server running[^\n]+\n", done.stderr)
+
+
+# redis_server
+
+
+@pytest.fixture
+def redis(make_server: Callable[..., Server], address: str) -> Iterator[pysock.Address]:
+    redis_server.database.clear()
+    server = make_server(address, framing="raw")
+    server.service(redis_server.serve_chunk)
+    with server:
+        yield server.addresses[0]
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def redis_program(request: pytest.FixtureRequest, backend: str, socket_dir: Path) -> Iterator[list[str]]:
+    """The example as a process; what ``redis-cli`` and ``redis-benchmark`` need to reach it."""
+    bind = f"unix:{socket_dir}/s" if request.param == "unix" else "tcp://127.0.0.1:0"
+    with Module("pysock.examples.redis_server", "--bind", bind, PYSOCK_BACKEND=backend) as program:
+        where = pysock.Address.parse(serving(program)[0])
+        yield ["-s", where.path] if where.path else ["-h", where.host, "-p", str(where.port)]
+        program.signal(signal.SIGTERM)
+        assert program.end() == (0, "", "")
+
+
+def conversation(where: pysock.Address, *chunks: bytes, replies: int) -> list[object]:
+    """Send the chunks, and read so many replies."""
+    reader = hiredis.Reader()
+    found: list[object] = []
+    with closing(plug(where)) as sock:
+        for chunk in chunks:
+            sock.sendall(chunk)
+        while len(found) < replies:
+            if (reply := reader.gets()) is not False:
+                found.append(reply)
+            elif data := sock.recv(65536):
+                reader.feed(data)
+            else:
+                break
+    return found
+
+
+def test_redis_commands(redis: pysock.Address) -> None:
+    def ask(*words: str) -> object:
+        return conversation(redis, hiredis.pack_command(words), replies=1)[0]
+
+    assert ask("PING") == b"PONG"
+    assert ask("ping", "hello") == b"hello"
+    assert ask("ECHO", "") == b""
+    assert ask("GET", "key") is None
+    assert ask("SET", "key", "value") == b"OK"
+    assert ask("GET", "key") == b"value"
+    assert ask("EXISTS", "key", "key", "other") == 2
+    assert ask("DEL", "key", "other") == 1
+    assert ask("INCR", "n") == 1
+    assert ask("INCR", "n") == 2
+    assert ask("GET", "n") == b"2"
+    assert ask("CONFIG", "GET", "save") == [b"save", b""]
+    assert ask("CONFIG", "GET", "save", "maxmemory") == [b"save", b""]
+    assert ask("COMMAND", "DOCS") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["NONSENSE"], "ERR unknown command 'NONSENSE'"),
+        (["a\r\nb"], "ERR unknown command 'a  b'"),
+        (["GET"], "ERR wrong number of arguments for 'get' command"),
+        (["GET", "a", "b"], "ERR wrong number of arguments for 'get' command"),
+        (["SET", "a", "b", "PX"], "ERR syntax error"),
+        (["CONFIG", "REWRITE"], "ERR unknown subcommand 'REWRITE'"),
+    ],
+)
+def test_redis_errors(redis: pysock.Address, words: list[str], message: str) -> None:
+    (error,) = conversation(redis, hiredis.pack_command(tuple(words)), replies=1)
+    assert isinstance(error, hiredis.ReplyError)
+    assert str(error) == message
+
+
+@pytest.mark.parametrize("value", ["", "x", " 1", "1_0", "01", "9223372036854775808", "9" * 5000])
+def test_redis_incr_of_what_is_no_number(redis: pysock.Address, value: str) -> None:
+    commands = hiredis.pack_command(("SET", "n", value)) + hiredis.pack_command(("INCR", "n"))
+    _, error = conversation(redis, commands, replies=2)
+    assert str(error) == "ERR value is not an integer or out of range"
+
+
+def test_redis_incr_overflow(redis: pysock.Address) -> None:
+    commands = hiredis.pack_command(("SET", "n", str(2**63 - 1))) + hiredis.pack_command(("INCR", "n"))
+    _, error = conversation(redis, commands, replies=2)
+    assert str(error) == "ERR increment or decrement would overflow"
+
+
+def test_redis_commands_cut_anywhere(redis: pysock.Address) -> None:
+    stream = b"".join(hiredis.pack_command(words) for words in [("SET", "k", "v"), ("GET", "k"), ("PING",)])
+    single = [stream[i : i + 1] for i in range(len(stream))]
+    assert conversation(redis, *single, replies=3) == [b"OK", b"v", b"PONG"]
+    assert conversation(redis, stream, replies=3) == [b"OK", b"v", b"PONG"]
+
+
+def test_redis_inline_commands(redis: pysock.Address) -> None:
+    assert conversation(redis, b"PI", b"NG\r\n\r\nSET k v\nGET k\r\n", replies=3) == [b"PONG", b"OK", b"v"]
+
+
+@pytest.mark.parametrize("nonsense", [b"*1\r\n:5\r\n", b"*x\r\n", b"*1\r\n$4\r\nPING\r\n+OK\r\n", b"x" * 70_000])
+def test_redis_protocol_errors_close_only_that_client(redis: pysock.Address, nonsense: bytes) -> None:
+    with closing(plug(redis)) as other:
+        *_, error = conversation(redis, nonsense, replies=9)
+        assert isinstance(error, hiredis.ReplyError)
+        assert str(error).startswith("ERR Protocol error")
+        other.sendall(b"PING\r\n")
+        assert other.recv(100) == b"+PONG\r\n"
+
+
+def test_redis_cli(redis_program: list[str]) -> None:
+    cli = tool("redis-cli")
+
+    def ask(*words: str) -> bytes:
+        done = run(cli, *redis_program, *words)
+        assert done.stderr == b""
+        return done.stdout
+
+    assert ask("ping") == b"PONG\n"
+    assert ask("set", "greeting", "hello world") == b"OK\n"
+    assert ask("get", "greeting") == b"hello world\n"
+    assert ask("incr", "visits") == b"1\n"
+    assert ask("exists", "greeting", "nothing") == b"1\n"
+    assert ask("del", "greeting") == b"1\n"
+    assert ask("get", "greeting") == b"\n"
+    assert ask("incr") == b"ERR wrong number of arguments for 'incr' command\n\n"
+    piped = run(cli, *redis_program, stdin=b"set a 1\nget a\n")
+    assert piped.stdout == b"OK\n1\n"
+
+
+@pytest.mark.parametrize("pipeline", ["1", "16"])
+def test_redis_benchmark(redis_program: list[str], pipeline: str) -> None:
+    benchmark = tool("redis-benchmark")
+    done = run(
+        benchmark, *redis_program, "-t", "ping,set,get", "-P", pipeline, "-c", "20", "-n", "4000", "-r", "50", "--csv"
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    rates = dict(re.findall(r'^"(\w+)","([\d.]+)"', done.stdout.decode(), re.MULTILINE))
+    assert set(rates) == {"PING_INLINE", "PING_MBULK", "SET", "GET"}
+    assert all(float(rate) > 0 for rate in rates.values())
+
+
+# by_hand
+
+
+#: Nothing that Python itself would read or write by chance.
+MESSAGE = b"okapi-4711"
+
+
+def talk(where: str) -> bytes:
+    """Be the one client of ``by_hand``."""
+    with closing(plug(where)) as sock:
+        sock.sendall(MESSAGE)
+        return sock.recv(65536)
+
+
+def test_by_hand(backend: str, address: str, socket_dir: Path) -> None:
+    with Module("pysock.examples.by_hand", "--bind", address, PYSOCK_BACKEND=backend) as program:
+        line = program.line()
+        assert line.startswith("waiting for one client at ")
+        assert talk(line.split()[-1]) == MESSAGE.upper()
+        assert program.end() == (0, "", "")
+    assert list(socket_dir.iterdir()) == []
+
+
+CALL = re.compile(r"^(?:\[pid +\d+\] |\d+ +)?(\w+)\((.*)\) += +(-?\d+)(.*)$")
+TRACED = (
+    "socket,bind,listen,accept,accept4,connect,recvfrom,recvmsg,recvmmsg,sendto,sendmsg,sendmmsg,sendfile,splice,"
+    "read,readv,write,writev,close,shutdown,unlink,unlinkat,dup,dup2,dup3"
+)
+
+
+class Call:
+    """One line of strace: ``name(arguments) = result``."""
+
+    def __init__(self, name: str, arguments: str, result: int) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.result = result
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self.arguments}) = {self.result}"
+
+    @property
+    def fd(self) -> int | None:
+        first = self.arguments.partition(",")[0]
+        return int(first) if first.isdecimal() else None
+
+
+def traced(backend: str, address: str, tmp_path: Path) -> list[Call]:
+    """Run ``by_hand`` under strace, talk to it, and return its system calls."""
+    strace = tool("strace")
+    report = tmp_path / "strace.txt"
+    options = ["-f", "-o", str(report), "-s", "256", "-e", f"trace={TRACED}", "-e", "signal=none"]
+    command = [strace, *options, sys.executable, "-m", "pysock.examples.by_hand", "--bind", address]
+    with subprocess.Popen(command, env=environment(PYSOCK_BACKEND=backend), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith(b"waiting"), "by_hand didn't run under strace"
+        assert talk(line.decode().split()[-1]) == MESSAGE.upper()
+        assert process.wait(PATIENCE) == 0
+    found = [match for line in report.read_text().splitlines() if (match := CALL.match(line))]
+    return [Call(match[1], match[2], int(match[3])) for match in found]
+
+
+def story(calls: list[Call], path: Path) -> tuple[list[Call], int, int]:
+    """Return the calls that concern the two sockets and the file, and the descriptors of the master and the client."""
+    bind = next(index for index, call in enumerate(calls) if call.name == "bind")
+    master = calls[bind].fd
+    created = max(i for i in range(bind) if calls[i].name == "socket" and calls[i].result == master)
+    data = next(call.result for call in calls if call.name in ("accept", "accept4"))
+    about = [call for call in calls[created:] if call.fd in (master, data) or call.result == master]
+    about += [call for call in calls[created:] if call.name.startswith("unlink") and str(path) in call.arguments]
+    assert master is not None
+    return sorted(about, key=calls.index), master, data
+
+
+def test_by_hand_under_strace(backend: str, unix_address: str, socket_dir: Path, tmp_path: Path) -> None:
+    path = socket_dir / "s"
+    calls = traced(backend, unix_address, tmp_path)
+    about, master, data = story(calls, path)
+    steps = ["socket", "bind", "listen", "accept4", "recvfrom", "sendto", "close", "close", "unlink"]
+    assert [call.name for call in about] == steps, about
+    assert [call.fd for call in about[1:8]] == [master, master, master, data, data, data, master], about
+    assert not any(call.name.startswith("unlink") and call not in about for call in calls), "removed something else"
+
+
+def test_by_hand_removes_a_stale_file_first(backend: str, unix_address: str, socket_dir: Path, tmp_path: Path) -> None:
+    path = socket_dir / "s"
+    with closing(socket.socket(socket.AF_UNIX)) as dead:
+        dead.bind(str(path))
+    calls = traced(backend, unix_address, tmp_path)
+    about, _, _ = story(calls, path)
+    before = calls[: calls.index(about[0])]
+    unlinks = [call for call in before if call.name.startswith("unlink")]
+    assert [str(path) in call.arguments for call in unlinks] == [True], (
+        "the stale file is removed, once, before socket()"
+    )
+    # It was asked first whether somebody listens there; the probe's descriptor is closed by then.
+    assert [call.name for call in before if str(path) in call.arguments] == ["connect", "unlink"]
+    assert [call.name for call in about][:3] == ["socket", "bind", "listen"]
+
+
+def test_no_client_data_on_the_master_socket(backend: str, address: str, socket_dir: Path, tmp_path: Path) -> None:
+    calls = traced(backend, address, tmp_path)
+    about, master, data = story(calls, socket_dir / "s")
+    assert {call.name for call in about if call.fd == master} == {"bind", "listen", "accept4", "close"}
+    carrying = [call for call in calls if MESSAGE.decode() in call.arguments.lower()]
+    assert [(call.name, call.fd) for call in carrying] == [("recvfrom", data), ("sendto", data)]

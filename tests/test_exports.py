@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import inspect
+import json
+
+import pytest
+from support import run_python
+
+import pysock
+
+# DESIGN.md, section 5
+PUBLIC = [
+    *("Server", "serve", "Client", "connect", "MasterSocket", "DataSocket", "ClientTable", "Limits", "ServerState"),
+    *("ConnectionState", "Address", "backend", "__version__", "PysockError", "ProtocolError", "ConnectionRefused"),
+    *("RemoteError", "RequestTimeout", "ServerFull", "FrameTooLarge", "AddressInUse"),
+]
+
+
+def test_the_public_names_are_exactly_those_of_the_design():
+    assert sorted(pysock.__all__) == sorted(PUBLIC)
+    assert len(set(pysock.__all__)) == len(pysock.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "backend"])
+def test_every_public_name_is_there_and_documented(name):
+    value = getattr(pysock, name)
+    assert inspect.getdoc(value)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'pysock' has no attribute 'Sever'"):
+        pysock.Sever  # noqa: B018
+
+
+def test_every_public_method_is_documented():
+    classes = [
+        value for value in vars(pysock).values() if inspect.isclass(value) and value.__module__.startswith("pysock")
+    ]
+    undocumented = [
+        f"{cls.__name__}.{name}"
+        for cls in classes
+        for name, value in vars(cls).items()
+        if not name.startswith("_") and (callable(value) or isinstance(value, property)) and not inspect.getdoc(value)
+    ]
+    assert undocumented == []
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        ("ProtocolError", ConnectionError),
+        ("ConnectionRefused", ConnectionRefusedError),
+        ("ServerFull", ConnectionRefusedError),
+        ("RemoteError", RuntimeError),
+        ("RequestTimeout", TimeoutError),
+        ("FrameTooLarge", ValueError),
+        ("AddressInUse", OSError),
+    ],
+)
+def test_each_exception_is_also_the_builtin_one_would_catch(error, builtin):
+    cls = getattr(pysock, error)
+    assert issubclass(cls, pysock.PysockError)
+    assert issubclass(cls, builtin)
+
+
+IMPORTED = "import sys, pysock, json; print(json.dumps(sorted(sys.modules)))"
+
+
+def test_importing_is_light():
+    done = run_python(IMPORTED)
+    assert done.returncode == 0, done.stderr
+    modules = set(json.loads(done.stdout))
+    assert "pysock.server" in modules
+    heavy = {"asyncio", "multiprocessing", "click", "rich", "hiredis", "cffi", "pysock._engine", "concurrent.futures"}
+    assert not heavy & modules
+    assert not {"pysock.engine.native", "pysock.engine.pure", "pysock.cli"} & modules
+
+
+def test_backend_names_the_engine_in_use():
+    done = run_python("import pysock; print(pysock.backend)", PYSOCK_BACKEND="pure")
+    assert done.stdout == "pure\n", done.stderr
+
+
+def test_backend_can_be_imported_from():
+    done = run_python("from pysock import backend; print(backend)", PYSOCK_BACKEND="pure")
+    assert done.stdout == "pure\n", done.stderr
+
+
+def test_an_unknown_backend_is_an_error():
+    done = run_python("import pysock; pysock.backend", PYSOCK_BACKEND="fast")
+    assert "ValueError: unknown backend 'fast': choose one of auto, native, pure" in done.stderr
+    with pytest.raises(ValueError, match="unknown backend 'fast': choose one of auto, native, pure"):
+        pysock.Server("unix:/x", backend="fast")
+
+
+def test_nothing_is_printed_when_the_program_has_not_configured_logging():
+    done = run_python("import pysock, logging; logging.getLogger('pysock.server').error('x')")
+    assert (done.stdout, done.stderr) == ("", "")

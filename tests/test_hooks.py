@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+from support import RawPeer, wait_for
+
+from pysock import (
+    ConnectionRefused,
+    Limits,
+    connect,
+)
+from pysock.errors import ConnectionLost
+from pysock.protocol import Kind, Refusal, encode, encode_cir
+from pysock.states import DisconnectReason
+
+
+@pytest.fixture
+def server(make_server, address):
+    return make_server(address, name="test")
+
+
+def handler(client, request):
+    return request
+
+
+# on_connect and on_disconnect
+
+
+@pytest.mark.parametrize("answer", [None, True])
+def test_on_connect_lets_in(server, answer):
+    seen = []
+
+    @server.on_connect
+    def check(client):
+        seen.append((client.name, client.state.name))
+        return answer
+
+    server.service(handler)
+    with server, connect(server.addresses[0], name="me", backend=server.backend) as client:
+        assert client.request(b"x") == b"x"
+    assert seen == [("me", "ACCEPTED")]
+
+
+def refuse(client):
+    return False
+
+
+def refuse_with_reason(client):
+    raise ConnectionRefused(f"no {client.name}s here")
+
+
+def fail(client):
+    raise KeyError("secret")
+
+
+@pytest.mark.parametrize(
+    ("hook", "reason"),
+    [(refuse, "not allowed"), (refuse_with_reason, "no robots here"), (fail, "not allowed")],
+)
+def test_on_connect_refuses(server, caplog, hook, reason):
+    gone = []
+    server.on_connect(hook)
+    server.on_disconnect(lambda client, reason: gone.append(client))
+    with server:
+        with pytest.raises(ConnectionRefused, match=f"^{reason}$") as caught:
+            connect(server.addresses[0], name="robot", backend=server.backend)
+        assert caught.value.code == Refusal.NOT_ALLOWED
+        assert len(server.clients) == 0
+        assert server.stats()["refused"] == 1
+    assert gone == []  # it was never let in
+    assert ("KeyError: 'secret'" in caplog.text) is (hook is fail)
+
+
+def test_a_refused_clients_object_answers_still(server):
+    seen = []
+
+    @server.on_connect
+    def check(client):
+        seen.append(client)
+        return False
+
+    with server, pytest.raises(ConnectionRefused):
+        connect(server.addresses[0], name="robot", backend=server.backend)
+    (client,) = seen
+    assert (client.name, client.state.name, client.fd) == ("robot", "CLOSED", -1)
+    with pytest.raises(ConnectionLost, match="isn't connected any more"):
+        client.send(b"x")
+
+
+def test_all_on_connect_hooks_must_agree(server):
+    asked = []
+    server.on_connect(lambda client: asked.append(1))
+    server.on_connect(lambda client: client.name == "friend")
+    with server:
+        with pytest.raises(ConnectionRefused):
+            connect(server.addresses[0], name="robot", backend=server.backend)
+        connect(server.addresses[0], name="friend", backend=server.backend).close()
+    assert len(asked) == 2
+
+
+def test_what_on_connect_sends_follows_the_admission(server):
+    server.on_connect(lambda client: client.send(b"welcome"))
+    with server, RawPeer.connect(server.addresses[0]) as peer:
+        peer.hello()
+        frame = peer.frame()
+        assert (frame.kind, frame.payload) == (Kind.PUSH, b"welcome")
+
+
+def leave(peer, server):
+    peer.send(encode(Kind.BYE))
+
+
+def vanish(peer, server):
+    peer.close()
+
+
+def violate(peer, server):
+    peer.send(encode_cir())
+
+
+def get_closed(peer, server):
+    next(iter(server.clients.values())).close()
+
+
+def get_stopped(peer, server):
+    threading.Thread(target=server.stop).start()
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        (leave, "left"),
+        (vanish, "closed by peer"),
+        (violate, "protocol violation"),
+        (get_closed, "closed by server"),
+        (get_stopped, "server stopping"),
+    ],
+)
+def test_on_disconnect_says_why(server, way, reason):
+    seen = []
+    server.on_disconnect(lambda client, reason: seen.append((client.name, client.state.name, client.fd, reason)))
+    server.service(handler)
+    with server, RawPeer.connect(server.addresses[0]) as peer:
+        peer.hello("me")
+        way(peer, server)
+        wait_for(lambda: seen, "on_disconnect")
+        assert seen == [("me", "CLOSED", -1, reason)]
+        assert isinstance(seen[0][-1], DisconnectReason)
+
+
+def test_on_disconnect_over_a_deadline(make_server, address):
+    seen = []
+    server = make_server(address, limits=Limits(idle_timeout=0.1))
+    server.on_disconnect(lambda client, reason: seen.append(reason))
+    with server, RawPeer.connect(server.addresses[0]) as peer:
+        peer.hello()
+        wait_for(lambda: seen)
+        assert seen == [DisconnectReason.TIMED_OUT]
+        assert server.stats()["timeouts"] == 1
+
+
+def test_a_gone_client_keeps_its_last_figures(server):
+    seen = []
+    server.service(handler)
+    server.on_disconnect(lambda client, reason: seen.append(client))
+    with server:
+        with connect(server.addresses[0], name="me", backend=server.backend) as client:
+            client.request(b"hello")
+            data = server.clients[client.id]
+        wait_for(lambda: seen)
+        assert seen == [data]
+        assert data.id not in server.clients
+        assert (data.name, data.requests, data.state.name, data.fd) == ("me", 1, "CLOSED", -1)
+        assert data.bytes_in > 5
+        assert data.bytes_out > 5
+        with pytest.raises(ConnectionLost, match=f"client {data.id:#x} isn't connected any more"):
+            data.send(b"x")
+        data.close()  # does nothing
+    assert data.requests == 1
+
+
+def test_a_failing_on_disconnect_is_logged(server, caplog):
+    @server.on_disconnect
+    def broken(client, reason):
+        raise ValueError("oh")
+
+    server.service(handler)
+    with server:
+        connect(server.addresses[0], backend=server.backend).close()
+        wait_for(lambda: "ValueError: oh" in caplog.text)
+        with connect(server.addresses[0], backend=server.backend) as client:
+            assert client.request(b"still here") == b"still here"

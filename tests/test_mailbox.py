@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import math
+import threading
+import time
+
+import pytest
+from support import wait_for, welcomed
+
+from pysock import (
+    Limits,
+    RemoteError,
+    connect,
+)
+from pysock.errors import ConnectionLost
+from pysock.mailbox import PUSHES_MAX, Mailbox
+from pysock.protocol import (
+    Frame,
+    Kind,
+    encode,
+)
+
+
+@pytest.fixture
+def server(make_server, address):
+    server = make_server(address, limits=Limits(max_payload=100_000))
+    server.service(lambda client, request: request.upper())
+    server.service("add")(lambda client, request: b"%d" % sum(map(int, request.split())))
+    server.service("fail")(lambda client, request: 1 / 0)
+    server.service("push")(lambda client, request: client.send(request))
+    with server:
+        yield server
+
+
+@pytest.fixture
+def client(server):
+    with connect(server.addresses[0], name="me", backend=server.backend, max_payload=200_000) as client:
+        yield client
+
+
+def test_on_push_is_called_after_the_call(client):
+    events = []
+
+    @client.on_push
+    def hook(payload):
+        events.append(payload)
+        if payload == b"one":
+            events.append(client.request(b"from the hook"))  # the client is free already
+
+    assert client.request(b"one", service="push") == b""
+    assert events == [b"one", b"FROM THE HOOK"]
+    client.request_many([b"two", b"three"], service="push")
+    assert events[2:] == [b"two", b"three"]
+    with pytest.raises(TypeError, match="a hook must be callable"):
+        client.on_push("name")
+
+
+def test_on_push_is_called_though_the_call_failed(server, client):
+    events = []
+    client.on_push(events.append)
+    server.clients.broadcast(b"news")
+    with pytest.raises(RemoteError):
+        client.request(b"", service="fail")
+    assert events == [b"news"]
+
+
+def test_a_failing_on_push_does_not_cost_the_reply(client, caplog):
+    @client.on_push
+    def hook(payload):
+        raise ValueError("oh")
+
+    assert client.request(b"x", service="push") == b""
+    assert "ValueError: oh" in caplog.text
+
+
+def test_pushes_are_kept_without_a_hook(client):
+    client.request_many([b"one", b"two"], service="push")
+    client.ping()
+    assert list(client.pushes(timeout=0)) == [b"one", b"two"]
+    assert list(client.pushes(timeout=0.05)) == []
+
+
+def test_pushes_waits(server, client):
+    threading.Timer(0.1, server.clients.broadcast, [b"news"]).start()
+    assert next(client.pushes(timeout=5)) == b"news"
+
+
+def test_requests_between_pushes(server, client):
+    pushes = client.pushes(timeout=5)
+    server.clients.broadcast(b"one")
+    assert next(pushes) == b"one"
+    assert client.request(b"x") == b"X"
+    server.clients.broadcast(b"two")
+    assert next(pushes) == b"two"
+
+
+def test_a_thread_that_listens_leaves_room_for_others(server, client):
+    got = []
+    listener = threading.Thread(target=lambda: got.extend(client.pushes()))
+    listener.start()
+    for _ in range(5):
+        started = time.monotonic()
+        assert client.request(b"x") == b"X"
+        assert time.monotonic() - started < 2
+    server.clients.broadcast(b"news")
+    wait_for(lambda: got == [b"news"])
+    client.close()
+    listener.join(5)
+    assert not listener.is_alive()
+
+
+@pytest.mark.parametrize("timeout", [-1, math.nan])
+def test_the_timeout_of_pushes_must_be_one(client, timeout):
+    with pytest.raises(ValueError, match="a timeout must be 0 or more seconds"):
+        client.pushes(timeout=timeout)
+
+
+def test_pushes_ends_with_the_servers_goodbye(server, client):
+    threading.Timer(0.1, server.stop).start()
+    assert list(client.pushes()) == []
+
+
+def test_pushes_raises_when_the_connection_is_lost(backend, fake):
+    def play(peer):
+        peer.send(encode(Kind.PUSH, b"last words"))
+
+    with connect(fake(welcomed(play)), backend=backend) as client:
+        pushes = client.pushes()
+        assert next(pushes) == b"last words"
+        with pytest.raises(ConnectionLost):
+            next(pushes)
+
+
+def test_the_mailbox_is_bounded():
+    mail, inbox = Mailbox(), __import__("collections").deque()
+    inbox.extend(Frame(Kind.PUSH, 0, 0, 0, b"%d" % number) for number in range(PUSHES_MAX + 3))
+    mail.sort(inbox)
+    assert not inbox
+    assert mail.dropped == 3
+    assert mail.take() == b"3"

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+from support import RawPeer, plug
+
+import pysock
+from pysock import (
+    PysockError,
+    connect,
+)
+
+
+@pytest.fixture
+def server(make_server, address):
+    return make_server(address, name="test")
+
+
+def handler(client, request):
+    return request
+
+
+def test_a_name_can_be_registered_once(server):
+    server.service("a")(handler)
+    with pytest.raises(ValueError, match="the service 'a' is registered already; choose another name"):
+        server.batch_service("a")(handler)
+    server.service(handler)
+    with pytest.raises(ValueError, match=r'the unnamed service is registered already; .* @server.service\("name"\)'):
+        server.service(handler)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 256, "ä" * 128])
+def test_a_name_has_1_to_255_bytes(server, name):
+    with pytest.raises(ValueError, match="a service name has 1 to 255 bytes of UTF-8"):
+        server.service(name)(handler)
+
+
+def test_a_name_of_255_bytes(server):
+    server.service("x" * 255)(handler)
+    with server, connect(server.addresses[0], backend=server.backend) as client:
+        assert client.request(b"hello", service="x" * 255) == b"hello"
+
+
+def test_a_name_must_be_encodable(server):
+    with pytest.raises(ValueError, match="can't be encoded in UTF-8"):
+        server.service("\udc80")(handler)
+
+
+@pytest.mark.parametrize("wrong", [5, b"name", ["a"]])
+def test_a_handler_must_be_callable(server, wrong):
+    with pytest.raises(TypeError, match="a handler must be callable, not"):
+        server.service(wrong)
+    with pytest.raises(TypeError, match="a handler must be callable, not"):
+        server.service("name")(wrong)
+
+
+def test_async_handlers_are_refused(server):
+    async def later(client, request):
+        return request
+
+    with pytest.raises(TypeError, match="is an async function; handlers are plain functions"):
+        server.service(later)
+
+
+@pytest.mark.parametrize("options", [{"max_batch": 0}, {"max_batch": 1.5}, {"max_batch": True}])
+def test_max_batch(server, options):
+    with pytest.raises(ValueError, match="max_batch must be a whole number of at least 1"):
+        server.batch_service("a", **options)(handler)
+
+
+@pytest.mark.parametrize("wait", [-1, float("inf"), float("nan"), "1"])
+def test_max_wait(server, wait):
+    with pytest.raises(ValueError, match="max_wait must be 0 or more seconds"):
+        server.batch_service("a", max_wait=wait)(handler)
+
+
+def test_nothing_can_be_registered_after_the_start(server):
+    late = server.service("late")
+    with server:
+        for register in (server.service, server.batch_service, late, server.on_connect, server.on_state):
+            with pytest.raises(
+                PysockError, match="must be registered before the server is started; this one is SERVING"
+            ):
+                register(handler)
+
+
+@pytest.mark.parametrize("framing", ["u32", "line", "raw"])
+def test_only_the_native_framing_names_services(make_server, unix_address, framing):
+    server = make_server(unix_address, framing=framing)
+    with pytest.raises(ValueError, match=f"the framing '{framing}' can't name services: register the unnamed one"):
+        server.service("name")(handler)
+    server.service(handler)
+
+
+@pytest.mark.parametrize(
+    ("framing", "sent", "answer"),
+    [("u32", b"\0\0\0\2hi", b"\0\0\0\2HI"), ("line", b"hi\n", b"HI\n"), ("raw", b"hi", b"HI")],
+)
+def test_the_other_framings(make_server, address, framing, sent, answer):
+    server = make_server(address, framing=framing)
+    server.service(lambda client, request: request.upper())
+    with server, RawPeer(plug(server.addresses[0])) as peer:
+        peer.send(sent)
+        assert peer.read(len(answer)) == answer
+        (client,) = server.clients.values()
+        assert client.state is pysock.ConnectionState.ESTABLISHED

@@ -1,0 +1,365 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+from support import Program, wait_for
+
+from pysock import Address, AddressInUse, MasterSocket
+from pysock.engine import choose
+from pysock.socketfile import SocketFile
+
+
+@pytest.fixture
+def sockets(backend):
+    return choose(backend).sockets
+
+
+@pytest.fixture
+def path(socket_dir):
+    return socket_dir / "s"
+
+
+def leave_stale(path: Path) -> None:
+    """What a killed server leaves behind."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+
+
+def socket_file(path: Path, options: str = "") -> SocketFile:
+    return SocketFile(Address.parse(f"unix:{path}{options}"))
+
+
+# Before bind(): what may be removed
+
+
+def test_nothing_there_is_nothing_to_remove(sockets, path):
+    assert socket_file(path).remove_stale(sockets) is False
+    assert socket_file(path / "below").remove_stale(sockets) is False
+
+
+def test_a_stale_socket_file_is_removed(sockets, path):
+    leave_stale(path)
+    assert socket_file(path).remove_stale(sockets) is True
+    assert not path.exists()
+
+
+def test_a_live_servers_file_is_never_removed(sockets, path):
+    with socket.socket(socket.AF_UNIX) as live:
+        live.bind(str(path))
+        live.listen()
+        before = path.stat().st_ino
+        with pytest.raises(AddressInUse, match=rf"unix:{path}: a live server listens there; stop it or choose"):
+            socket_file(path).remove_stale(sockets)
+        assert path.stat().st_ino == before
+
+
+def test_a_live_server_that_is_too_busy_to_accept_is_alive(sockets, path):
+    with socket.socket(socket.AF_UNIX) as live, socket.socket(socket.AF_UNIX) as waiting:
+        live.bind(str(path))
+        live.listen(0)
+        waiting.connect(str(path))  # the backlog is full now
+        with pytest.raises(AddressInUse):
+            socket_file(path).remove_stale(sockets)
+        assert path.exists()
+
+
+def test_a_datagram_socket_is_alive_too(sockets, path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as live:
+        live.bind(str(path))
+        with pytest.raises(AddressInUse):
+            socket_file(path).remove_stale(sockets)
+        assert path.exists()
+
+
+def make_file(path):
+    path.write_text("precious")
+
+
+def make_link(path):
+    leave_stale(path.with_name("target"))
+    path.symlink_to("target")
+
+
+def make_dangling_link(path):
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (make_file, "a file"),
+        (Path.mkdir, "a directory"),
+        (make_link, "a symbolic link"),
+        (make_dangling_link, "a symbolic link"),
+        (os.mkfifo, "a named pipe"),
+    ],
+)
+def test_what_is_not_a_socket_is_left_alone(sockets, path, make, what):
+    make(path)
+    before = path.lstat()
+    with pytest.raises(
+        FileExistsError, match=f"{what} is at that path, not a socket; it was left alone: remove it yourself"
+    ):
+        socket_file(path).remove_stale(sockets)
+    assert path.lstat() == before
+
+
+def test_a_socket_file_that_may_not_be_probed_is_left_alone(sockets, path, monkeypatch):
+    leave_stale(path)
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "no")
+
+    class Probe(socket.socket):
+        connect = refuse
+
+    monkeypatch.setattr(socket, "socket", Probe)
+    with pytest.raises(PermissionError, match="may not connect to, so whether a server listens there is unknown"):
+        socket_file(path).remove_stale(sockets)
+    assert path.exists()
+
+
+# Between bind() and listen(): mode and owner
+
+
+def bound(address: str, backend: str) -> MasterSocket:
+    master = MasterSocket(address, backend)
+    master.create()
+    master.bind()
+    return master
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o177])
+@pytest.mark.parametrize(
+    ("option", "mode"), [("", 0o600), ("?mode=0660", 0o660), ("?mode=0777", 0o777), ("?mode=000", 0)]
+)
+def test_the_mode_is_exact_whatever_the_umask(backend, path, umask, option, mode):
+    before = os.umask(umask)
+    try:
+        with bound(f"unix:{path}{option}", backend):
+            assert stat.S_IMODE(path.stat().st_mode) == mode
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.skipif(os.uname().sysname != "Linux", reason="fchmod() before bind() works on Linux only")
+def test_the_file_is_never_wider_open_than_it_should_be(backend, path, monkeypatch):
+    before = os.umask(0)
+    try:
+        # What is there between bind() and chmod()?
+        monkeypatch.setattr(os, "chmod", lambda *_, **__: None)
+        with bound(f"unix:{path}?mode=0640", backend):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    finally:
+        os.umask(before)
+
+
+def test_nobody_can_connect_before_the_mode_is_set(backend, path, monkeypatch):
+    answers = []
+
+    def chmod(path, mode):
+        with socket.socket(socket.AF_UNIX) as early:
+            answers.append(early.connect_ex(str(path)))
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    with bound(f"unix:{path}", backend):
+        assert answers == [errno.ECONNREFUSED]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@pytest.mark.parametrize("option", ["user=65534&group=65534", "user=nobody&group=nogroup"])
+def test_user_and_group_are_set_before_listen(backend, path, option):
+    with bound(f"unix:{path}?{option}", backend):
+        found = path.stat()
+        assert (found.st_uid, found.st_gid) == (65534, 65534)
+        assert stat.S_IMODE(found.st_mode) == 0o600
+
+
+def test_a_group_alone_leaves_the_user_as_it_is(backend, path):
+    with bound(f"unix:{path}?group={os.getegid()}", backend):
+        assert path.stat().st_uid == os.geteuid()
+        assert path.stat().st_gid == os.getegid()
+
+
+@pytest.mark.parametrize(("option", "what"), [("user", "user"), ("group", "group")])
+def test_an_unknown_user_or_group_is_told_before_anything_is_made(backend, path, option, what):
+    with pytest.raises(ValueError, match=f"this machine has no {what} 'no-such-one'; give a name or a number"):
+        MasterSocket(f"unix:{path}?{option}=no-such-one", backend)
+    assert not path.exists()
+
+
+def test_a_file_that_cannot_be_given_away_is_taken_back(backend, path, monkeypatch):
+    def chown(*_, **__):
+        raise PermissionError(errno.EPERM, "no")
+
+    monkeypatch.setattr(os, "chown", chown)
+    master = MasterSocket(f"unix:{path}?group=0", backend)
+    master.create()
+    with pytest.raises(PermissionError, match="may not give the socket file to that user or group; run it as root"):
+        master.bind()
+    assert not path.exists()
+    assert master.fd == -1
+
+
+# After close(): only what we made
+
+
+def test_close_removes_the_file(backend, path):
+    with bound(f"unix:{path}", backend):
+        assert path.exists()
+    assert not path.exists()
+
+
+def test_close_leaves_a_successors_file_alone(backend, path):
+    with bound(f"unix:{path}", backend):
+        path.unlink()
+        leave_stale(path)
+    assert path.exists()
+
+
+def test_close_does_not_mind_that_the_file_is_gone(backend, path):
+    with bound(f"unix:{path}", backend):
+        path.unlink()
+    assert not path.exists()
+
+
+def test_close_finds_the_file_after_the_working_directory_has_changed(backend, path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    with bound(f"unix:{path.name}", backend) as master:
+        assert str(master.address) == f"unix:{path}"
+        monkeypatch.chdir("/")
+    assert not path.exists()
+
+
+def test_a_relative_path_goes_where_an_absolute_one_is_too_long(backend, socket_dir, monkeypatch):
+    deep = socket_dir / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.chdir(deep)
+    (deep / "s").touch()
+    with pytest.raises(FileExistsError):
+        MasterSocket("unix:s", backend).remove_stale()
+    (deep / "s").unlink()
+    leave_stale(Path("s"))
+    with MasterSocket("unix:s", backend) as master:
+        assert master.remove_stale()
+        master.create()
+        master.bind()
+        assert str(master.address) == "unix:s"
+        monkeypatch.chdir("/")
+    assert not (deep / "s").exists()
+
+
+def test_a_file_that_cannot_be_removed_is_logged(backend, path, monkeypatch, caplog):
+    class Refusing:
+        def unlink(self, path):
+            raise PermissionError(errno.EACCES, "no")
+
+    file = socket_file(path)
+    leave_stale(path)
+    file.made()
+    assert file.remove(Refusing()) is False
+    assert f"the socket file '{path}' couldn't be removed" in caplog.text
+
+
+FORK = """
+import os, sys
+from pysock import MasterSocket
+master = MasterSocket(sys.argv[1], sys.argv[2])
+master.create(); master.bind(); master.listen()
+if os.fork() == 0:
+    master.close()
+    os._exit(0)
+os.wait()
+print("there" if os.path.exists(sys.argv[3]) else "gone", flush=True)
+master.close()
+print("there" if os.path.exists(sys.argv[3]) else "gone", flush=True)
+"""
+
+
+def test_a_forked_child_does_not_remove_its_parents_file(backend, path):
+    with Program(FORK, f"unix:{path}", backend, str(path)) as program:
+        assert (program.line(), program.line()) == ("there", "gone")
+
+
+KILLED = """
+import sys
+from pysock import MasterSocket
+master = MasterSocket(sys.argv[1], sys.argv[2])
+master.remove_stale(); master.create(); master.bind(); master.listen()
+print("listening", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_after_a_kill_the_next_server_starts(backend, path):
+    for _ in range(2):
+        with Program(KILLED, f"unix:{path}", backend) as program:
+            assert program.line() == "listening"
+            program.signal(signal.SIGKILL)
+            program.end()
+            wait_for(path.exists)
+
+
+# What bind() says
+
+
+def test_a_missing_directory(backend, socket_dir):
+    with pytest.raises(FileNotFoundError, match=f"the directory {socket_dir}/no doesn't exist; create it or choose"):
+        bound(f"unix:{socket_dir}/no/s", backend)
+
+
+def test_a_directory_that_is_a_file(backend, socket_dir):
+    (socket_dir / "file").touch()
+    with pytest.raises(NotADirectoryError, match=f"{socket_dir}/file isn't a directory; choose another path"):
+        bound(f"unix:{socket_dir}/file/s", backend)
+
+
+def test_a_file_in_the_way(backend, path):
+    path.touch()
+    with pytest.raises(AddressInUse, match="a file is at that path"):
+        bound(f"unix:{path}", backend)
+    assert path.exists()
+
+
+UNPRIVILEGED = """
+import os, sys
+from pysock import MasterSocket
+with MasterSocket(sys.argv[1], sys.argv[2]) as first:
+    first.create()  # loads what is loaded lazily: somebody else may not be able to read this installation
+os.setgid(65534); os.setuid(65534)
+master = MasterSocket(sys.argv[1], sys.argv[2])
+master.create()
+try:
+    master.bind()
+except OSError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_directory_that_may_not_be_written_to(backend, socket_dir):
+    socket_dir.chmod(0o755)
+    with Program(UNPRIVILEGED, f"unix:{socket_dir}/s", backend) as program:
+        text = program.line()
+    assert text.startswith("PermissionError ")
+    assert f"this process may not create files in {socket_dir}; change its mode or choose another path" in text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(
+    not Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").is_file()
+    or int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) < 1024,
+    reason="this machine has no privileged ports",
+)
+def test_a_privileged_port(backend):
+    with Program(UNPRIVILEGED, "tcp://127.0.0.1:81", backend) as program:
+        text = program.line()
+    assert text.startswith("PermissionError ")
+    assert "port 81 is privileged; run as root, or choose a port from 1024 on" in text
