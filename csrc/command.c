@@ -237,10 +237,11 @@ int ps_engine_info(ps_engine *engine, uint64_t client_id, ps_info *info)
     return conn != NULL;
 }
 
+/* A free slot has state 0, and still the marks of the client that was there. */
 static bool is_client(const ps_conn *conn)
 {
     int state = __atomic_load_n(&conn->state, __ATOMIC_RELAXED);
-    return __atomic_load_n(&conn->established, __ATOMIC_RELAXED) && state != PS_CONN_CLOSED;
+    return state && state != PS_CONN_CLOSED && __atomic_load_n(&conn->established, __ATOMIC_RELAXED);
 }
 
 uint64_t ps_engine_find(ps_engine *engine, const char *name)

@@ -304,33 +304,32 @@ static bool read_part(ps_engine *engine, ps_conn *conn)
     if (!more)
         part_finish(engine, conn);
     take(engine, conn, engine->in, (size_t)got - inside);
-    return more && (size_t)got >= here && conn->part == part;
+    return more && (size_t)got >= here && conn->part == part; /* not one that follows: its turn is the next */
 }
 
-static void read_plain(ps_engine *engine, ps_conn *conn)
+/* Returns whether there may be more: a short read has emptied the socket, and needs no second call to see it. */
+static bool read_plain(ps_engine *engine, ps_conn *conn)
 {
     size_t stashed = conn->stash_size;
     if (stashed)
         memcpy(engine->in, conn->stash, stashed);
     ssize_t got = ps_sys.recvfrom(conn->fd, engine->in + stashed, PS_READ_MAX, 0);
-    if (got <= 0) {
-        input_ended(engine, conn, got);
-        return;
-    }
+    if (got <= 0)
+        return input_ended(engine, conn, got), false;
     conn->stash_size = 0;
     count_input(engine, conn, (size_t)got);
     take(engine, conn, engine->in, stashed + (size_t)got);
+    return got == PS_READ_MAX;
 }
 
 void ps__readable(ps_engine *engine, ps_conn *conn)
 {
     uint64_t frames_before = engine->frames, bytes_before = conn->bytes_in;
     ps__output_begin(engine, conn);
-    if (conn->part && engine->options.framing != PS_LINE)
-        while (read_part(engine, conn) && conn->bytes_in - bytes_before < PS_LARGE_TURN)
-            continue;
-    else
-        read_plain(engine, conn);
+    bool lines = engine->options.framing == PS_LINE; /* a line's end is not known: it is searched for in the buffer */
+    bool more = (conn->part && !lines) || read_plain(engine, conn);
+    while (more && conn->part && !lines && conn->bytes_in - bytes_before < PS_LARGE_TURN)
+        more = read_part(engine, conn);
     time_frame(engine, conn, frames_before);
     ps__output_end(engine, conn);
 }

@@ -20,12 +20,6 @@ static void violation(ps_engine *engine, ps_conn *conn, uint32_t request_id, uin
     ps__end(engine, conn, PS_EV_VIOLATION, PS_PROTOCOL_VIOLATION);
 }
 
-static enum ps_verdict broken(ps_engine *engine, ps_conn *conn, const ps_frame *frame, const char *text)
-{
-    violation(engine, conn, frame->request_id, PS_REFUSED_MALFORMED, text);
-    return PS_BROKEN;
-}
-
 void ps__over_limit(ps_engine *engine, ps_conn *conn)
 {
     ps__end(engine, conn, PS_EV_DRAIN, PS_OVER_A_LIMIT); /* earlier replies still go out */
@@ -33,12 +27,40 @@ void ps__over_limit(ps_engine *engine, ps_conn *conn)
 
 /* -- headers ------------------------------------------------------------------------------------------------------- */
 
+/* Why a frame of this kind may not come in this state; NULL if it may. */
+static const char *wrong_kind(const ps_conn *conn, uint8_t kind)
+{
+    bool established = conn->state == PS_CONN_ESTABLISHED;
+    switch (kind) {
+    case PS_PING:
+    case PS_BYE:
+        return NULL;
+    case PS_SRM:
+        return established ? NULL : "a service request came before the CIR: send a CIR first";
+    case PS_CIR:
+        return established ? "a second CIR on an established connection" : NULL;
+    case PS_PROOF:
+        return "a PROOF that was not asked for";
+    default:
+        return kind > 0x80 && kind <= PS_CHALLENGE ? "a frame of a kind that only servers send"
+                                                   : "not a frame of the pysock protocol: unknown kind";
+    }
+}
+
+/* An SRM is never too long to live with; the others are. */
+static const char *wrong_length(const ps_engine *engine, const ps_frame *frame)
+{
+    if (frame->kind == PS_PING && frame->size > PS_PING_MAX)
+        return "a PING carries at most 64 bytes";
+    if (frame->kind == PS_BYE && frame->size)
+        return "a BYE carries no payload";
+    if (frame->kind == PS_CIR && frame->size > engine->options.limits.max_cir_bytes)
+        return "the CIR is too long";
+    return NULL;
+}
+
 static enum ps_verdict judge_srm(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
-    if (conn->state != PS_CONN_ESTABLISHED)
-        return broken(engine, conn, frame, "a service request came before the CIR: send a CIR first");
-    if (frame->flags & ~PS_NO_REPLY)
-        return broken(engine, conn, frame, "unknown flags: only bit 0 of an SRM has a meaning");
     if (frame->size <= engine->options.limits.max_payload)
         return PS_TAKE;
     PS_ADD(engine->stats.errors, 1u);
@@ -51,45 +73,33 @@ static enum ps_verdict judge_srm(ps_engine *engine, ps_conn *conn, const ps_fram
     return PS_SKIP;
 }
 
-static enum ps_verdict judge_cir(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
+static enum ps_verdict judge_native(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
-    if (conn->state == PS_CONN_ESTABLISHED)
-        return broken(engine, conn, frame, "a second CIR on an established connection");
-    if (frame->code != 1) {
+    const char *wrong = wrong_kind(conn, frame->kind);
+    if (!wrong && frame->flags & ~(frame->kind == PS_SRM ? PS_NO_REPLY : 0))
+        wrong = "unknown flags: only bit 0 of an SRM has a meaning";
+    if (!wrong && frame->kind == PS_CIR && frame->code != 1) {
+        /* before the length: another version may well have longer CIRs */
         violation(engine, conn, 0, PS_REFUSED_VERSION, "this server speaks version 1 of the pysock protocol");
         return PS_BROKEN;
     }
-    if (frame->size > engine->options.limits.max_cir_bytes)
-        return broken(engine, conn, frame, "the CIR is too long");
-    return PS_TAKE;
-}
-
-static enum ps_verdict judge_other(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
-{
-    if (frame->kind == PS_PING)
-        return frame->size <= PS_PING_MAX ? PS_TAKE : broken(engine, conn, frame, "a PING carries at most 64 bytes");
-    if (frame->kind == PS_BYE)
-        return frame->size == 0 ? PS_TAKE : broken(engine, conn, frame, "a BYE carries no payload");
-    if (frame->kind == PS_PROOF)
-        return broken(engine, conn, frame, "a PROOF that was not asked for");
-    if (frame->kind & 0x80 && frame->kind <= PS_CHALLENGE)
-        return broken(engine, conn, frame, "a frame of a kind that only servers send");
-    return broken(engine, conn, frame, "not a frame of the pysock protocol: unknown kind");
+    if (!wrong)
+        wrong = wrong_length(engine, frame);
+    if (wrong) {
+        violation(engine, conn, frame->request_id, PS_REFUSED_MALFORMED, wrong);
+        return PS_BROKEN;
+    }
+    return frame->kind == PS_SRM ? judge_srm(engine, conn, frame) : PS_TAKE;
 }
 
 enum ps_verdict ps__judge(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
-    if (engine->options.framing == PS_U32) {
-        if (frame->size <= engine->options.limits.max_payload)
-            return PS_TAKE;
-        ps__over_limit(engine, conn);
-        return PS_BROKEN;
-    }
-    if (frame->kind == PS_SRM)
-        return judge_srm(engine, conn, frame);
-    if (frame->flags)
-        return broken(engine, conn, frame, "unknown flags: only bit 0 of an SRM has a meaning");
-    return frame->kind == PS_CIR ? judge_cir(engine, conn, frame) : judge_other(engine, conn, frame);
+    if (engine->options.framing == PS_NATIVE)
+        return judge_native(engine, conn, frame);
+    if (frame->size <= engine->options.limits.max_payload)
+        return PS_TAKE;
+    ps__over_limit(engine, conn);
+    return PS_BROKEN;
 }
 
 /* -- the CIR: belongs to the master's side ------------------------------------------------------------------------- */

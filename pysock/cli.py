@@ -95,7 +95,12 @@ def cli(ctx: click.Context) -> None:
 )
 def demo(path: Path | None) -> None:
     """See a server and four client processes count the words of a text file."""
-    demo_module.run(path or demo_module.default_text(), Console())
+    # As Ctrl-C does, so that nothing is left behind: neither client processes nor the socket file.
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    try:
+        demo_module.run(path or demo_module.default_text(), Console())
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @cli.command(epilog=example("pysock serve pysock.examples.upper:upper --bind unix:upper.sock"))

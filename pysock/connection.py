@@ -144,7 +144,7 @@ class NativeProtocol:
             return p.TEXT_SECOND_CIR if established else None
         if kind == Kind.PROOF:
             return p.TEXT_UNASKED_PROOF
-        return p.TEXT_SERVER_KIND if _SERVER_BIT <= kind <= Kind.CHALLENGE else p.TEXT_UNKNOWN_KIND
+        return p.TEXT_SERVER_KIND if _SERVER_BIT < kind <= Kind.CHALLENGE else p.TEXT_UNKNOWN_KIND
 
     @staticmethod
     def _wrong_flags(header: Header) -> str | None:

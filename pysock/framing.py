@@ -249,11 +249,17 @@ class LineCutter:
         if lines and start is not None:
             start.add(lines[0])
             lines[0], self._start, self.partial = start.take(), None, False
-        if lines and max(map(len, lines)) > self._max_payload:
-            self.too_large = self.partial = True
-            return lines[: next(i for i, line in enumerate(lines) if len(line) > self._max_payload)]
-        if rest:
+        if lines and (len(data) > self._max_payload or len(lines[0]) > self._max_payload):
+            lines = self._within_limit(lines)
+        if rest and not self.too_large:
             self._keep(rest)
+        return lines
+
+    def _within_limit(self, lines: list[bytes]) -> list[bytes]:
+        for index, line in enumerate(lines):
+            if len(line) > self._max_payload:
+                self.too_large = self.partial = True
+                return lines[:index]
         return lines
 
     def _keep(self, rest: bytes) -> None:

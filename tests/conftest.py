@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support import FakeServer, plug
+from wire import CUTS
 
 from pysock import MasterSocket, Server
 from pysock.engine import choose
@@ -66,6 +67,12 @@ def address(transport: str, socket_dir: Path) -> str:
 def unix_address(socket_dir: Path) -> str:
     """For what doesn't depend on the transport, or only a Unix socket has."""
     return f"unix:{socket_dir}/s"
+
+
+@pytest.fixture(params=CUTS)
+def cut(request: pytest.FixtureRequest) -> str:
+    """How a stream of bytes is cut into pieces, for ``wire.pieces``."""
+    return str(request.param)
 
 
 @pytest.fixture

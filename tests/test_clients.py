@@ -103,6 +103,14 @@ def test_a_client_that_comes_again_is_another_one(server, join):
     assert server.clients.by_name("me") is not data
 
 
+def test_the_order_is_that_of_coming_even_if_places_are_taken_again(server, join):
+    first, second = join("first"), join("second")
+    first.close()
+    wait_for(lambda: len(server.clients) == 1)
+    third = join("third")
+    assert list(server.clients) == [second.id, third.id]
+
+
 def test_by_name_is_who_connected_last(server, join):
     first, second = join("me"), join("me")
     assert server.clients.by_name("me").id == second.id

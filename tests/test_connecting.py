@@ -11,11 +11,13 @@ from support import WELCOME, RawPeer, until_bye, wait_for, welcomed
 
 import pysock
 from pysock import (
+    Address,
     ConnectionRefused,
     ProtocolError,
     RequestTimeout,
     ServerFull,
     connect,
+    connecting,
 )
 from pysock.errors import ConnectionLost
 from pysock.protocol import (
@@ -78,11 +80,16 @@ def test_a_host_that_does_not_exist(backend):
         connect("no.such.host.invalid:9", backend=backend)
 
 
-def test_the_next_address_of_a_host_is_tried(make_server):
-    server = make_server("127.0.0.1:0")
+def test_the_next_address_of_a_host_is_tried(make_server, unix_address, socket_dir, monkeypatch):
+    targets = [(socket.AF_UNIX, f"{socket_dir}/no"), (socket.AF_UNIX, f"{socket_dir}/s")]
+    monkeypatch.setattr(Address, "resolve", lambda *_, **__: targets)
+    server = make_server(unix_address)
+    with pytest.raises(FileNotFoundError):
+        connect(unix_address, backend=server.backend)
+    monkeypatch.undo()
     with server:
-        # Where localhost has an IPv6 address too, it comes first, and nobody listens there.
-        connect(f"localhost:{server.addresses[0].port}", backend=server.backend).close()
+        monkeypatch.setattr(Address, "resolve", lambda *_, **__: targets)
+        connect(unix_address, backend=server.backend).close()
 
 
 @pytest.mark.parametrize(
@@ -169,30 +176,21 @@ def test_refusals(backend, fake, refusal):
     assert isinstance(caught.value, ServerFull) is (refusal is Refusal.SERVER_FULL)
 
 
-def test_a_refusal_that_comes_before_the_cir_was_sent(backend, socket_dir):
+def test_a_refusal_that_comes_before_the_cir_was_sent(backend, socket_dir, monkeypatch):
     """A full server refuses and closes at once; the client's CIR then meets a broken pipe."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(f"{socket_dir}/s")
-        listener.listen()
-        connected, refused = threading.Event(), threading.Event()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"{socket_dir}/s")
+    listener.listen()
+    send_cir = connecting._send_cir
 
-        def refuse():
-            sock, _ = listener.accept()
-            sock.sendall(encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, "the server is full"))
-            sock.close()
-            refused.set()
+    def refused_first(*arguments):
+        with RawPeer(listener.accept()[0]) as peer:
+            peer.send(encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, "the server is full"))
+        send_cir(*arguments)
 
-        class Slow(socket.socket):
-            def sendall(self, *args):
-                refused.wait(5)
-                return super().sendall(*args)
-
-        threading.Thread(target=refuse).start()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pysock.connecting.socket.socket", Slow)
-            with pytest.raises(ServerFull):
-                connect(f"unix:{socket_dir}/s", backend=backend)
-        assert not connected.is_set()
+    monkeypatch.setattr(connecting, "_send_cir", refused_first)
+    with listener, pytest.raises(ServerFull):
+        connect(f"unix:{socket_dir}/s", backend=backend)
 
 
 def test_a_failed_connect_leaves_no_descriptor_behind(backend, fake, socket_dir):

@@ -181,15 +181,16 @@ def test_a_client_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         demo.run(file, Console(quiet=True))
 
 
-def test_ctrl_c(backend: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ended_by_a_signal(backend: str, tmp_path: Path, number: int, exit_code: int) -> None:
     file = tmp_path / "text"
     file.write_bytes(b"some words to count\n" * 2_000_000)
     with Module("pysock", "demo", "--input", str(file), PYSOCK_BACKEND=backend, TMPDIR=str(tmp_path)) as program:
         while not program.line().startswith("addresses: "):
             pass
-        program.signal(signal.SIGINT)
+        program.signal(number)
         code, _, err = program.end()
-    assert (code, err.strip()) == (130, "")
+    assert (code, err.strip()) == (exit_code, "")
     wait_for(lambda: [path.name for path in tmp_path.iterdir()] == ["text"], "the temporary directory to go")
 
 

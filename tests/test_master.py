@@ -174,6 +174,20 @@ def test_a_port_that_is_taken(backend):
             assert str(first.address) in str(caught.value)
 
 
+def test_a_port_that_was_bound_by_two_is_listened_at_by_one(backend):
+    """With SO_REUSEADDR the kernel finds out at listen() only."""
+    with MasterSocket("127.0.0.1:0", backend) as first:
+        first.create()
+        first.bind()
+        with MasterSocket(first.address, backend) as second:
+            second.create()
+            second.bind()
+            first.listen()
+            with pytest.raises(AddressInUse, match="another socket has that port"):
+                second.listen()
+            assert second.state is ServerState.BOUND
+
+
 def test_an_interface_that_this_machine_does_not_have(backend):
     with MasterSocket("192.0.2.1:0", backend) as master:
         master.create()

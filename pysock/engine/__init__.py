@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -132,12 +134,14 @@ class Engine(Protocol):
 
     def add_master(self, fd: int) -> None:
         """Accept from this listening socket, from ``run`` on. The descriptor stays the caller's, who closes it
-        when ``Callbacks.draining`` says so."""
+        when ``Callbacks.draining`` says so.
+        """
 
     @property
     def wakeup_fd(self) -> int:
         """For ``signal.set_wakeup_fd``: a byte written here ends the loop's wait, and Python's signal handlers run
-        if the loop has the main thread."""
+        if the loop has the main thread.
+        """
 
     def run(self) -> None:
         """Serve until ``stop``, then return with every connection closed. Called once.
@@ -147,11 +151,13 @@ class Engine(Protocol):
 
     def stop(self, grace: float) -> None:
         """Begin to drain: stop accepting, send GOAWAY, answer and flush what was accepted, close; after ``grace``
-        seconds end regardless. Called again it can only shorten the time. Doesn't wait; safe in a signal handler."""
+        seconds end regardless. Called again it can only shorten the time. Doesn't wait; safe in a signal handler.
+        """
 
     def close(self) -> None:
         """Free everything. ``run`` must have returned, or never been called. Other methods then act as on an empty
-        table. Called again it does nothing."""
+        table. Called again it does nothing.
+        """
 
     def client_ids(self) -> list[int]:
         """The ids of the clients that were let in and are connected, oldest first."""
@@ -194,7 +200,8 @@ class Sockets(Protocol):
     def bind(self, fd: int, address: SocketAddress) -> None:
         """Bind; TCP sockets get ``SO_REUSEADDR`` first."""
 
-    def listen(self, fd: int, backlog: int) -> None: ...
+    def listen(self, fd: int, backlog: int) -> None:
+        """Let connections come in; the kernel caps ``backlog`` by ``somaxconn``."""
 
     def accept(self, fd: int) -> int:
         """A blocking data socket; ``TCP_NODELAY`` set over TCP."""
@@ -205,9 +212,11 @@ class Sockets(Protocol):
     def send(self, fd: int, data: Buffer) -> None:
         """All of it; no SIGPIPE."""
 
-    def close(self, fd: int) -> None: ...
+    def close(self, fd: int) -> None:
+        """Close it, and never try again: whatever is reported, the number is free (close(2))."""
 
-    def unlink(self, path: str) -> None: ...
+    def unlink(self, path: str) -> None:
+        """Remove a socket file."""
 
 
 class Link(Protocol):
@@ -225,7 +234,8 @@ class Link(Protocol):
         """Take over a connected socket. A frame from the server over ``max_payload`` is a protocol error."""
 
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether the link is useless, by ``close`` or by an error."""
 
     def send(
         self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
@@ -241,9 +251,7 @@ class Link(Protocol):
         :raises RemoteError: the server answered with an ERROR.
         """
 
-    def request_many(
-        self, service: int, payloads: Sequence[Buffer], timeout: float | None, window: int
-    ) -> list[Any]:
+    def request_many(self, service: int, payloads: Sequence[Buffer], timeout: float | None, window: int) -> list[Any]:
         """Pipelined SRMs, at most ``window`` in flight: a reply (``bytes``) or a ``RemoteError`` for each, in order."""
 
     def next_request_id(self) -> int:
@@ -279,7 +287,9 @@ def choose(wanted: str | None = None) -> Backend:
     if wanted is None or wanted == "auto":
         wanted = os.environ.get("PYSOCK_BACKEND", "auto")
     if wanted not in CHOICES:
-        raise ValueError(f"unknown backend {wanted!r}: choose one of {', '.join(CHOICES)} (PYSOCK_BACKEND sets the default)")
+        raise ValueError(
+            f"unknown backend {wanted!r}: choose one of {', '.join(CHOICES)} (PYSOCK_BACKEND sets the default)"
+        )
     if wanted == "pure":
         return _load("pure")
     try:
@@ -292,7 +302,19 @@ def choose(wanted: str | None = None) -> Backend:
                 "the native engine isn't installed: install pysock-engine again with PYSOCK_BUILD=require to see why"
                 " it wasn't built, or use PYSOCK_BACKEND=pure"
             ) from error
+        _say_pure()
         return _load("pure")
+
+
+def _say_pure() -> None:
+    """Where the native engine could run, its absence must not pass unseen: ``pip`` hides what a build has to say."""
+    if sys.platform == "linux" and sys.implementation.name == "cpython":
+        warnings.warn(
+            "pysock runs on its pure-Python engine, because the native one wasn't built; install pysock-engine with"
+            " PYSOCK_BUILD=require to see why, or set PYSOCK_BACKEND=pure if that is what you want",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _load(name: str) -> Backend:

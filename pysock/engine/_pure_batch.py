@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pysock.engine import Service
+from pysock.engine._pure_reply import Failure
 from pysock.states import ConnectionState
 
 if TYPE_CHECKING:
@@ -71,9 +72,13 @@ class Batch:
         try:
             replies = _checked(self._handler(clients, [entry.payload for entry in waiting]), len(waiting))
         except Exception as error:
-            replies = [error] * len(waiting)
+            replies = [Failure(error)] * len(waiting)
         for entry, reply in zip(waiting, replies, strict=True):
-            entry.connection.answer(self._number, entry.request_id, entry.wants_reply, reply)
+            # One that can't be answered is put into the list in place of its reply.
+            failed = isinstance(reply, Exception)
+            entry.connection.answer(
+                self._number, entry.request_id, entry.wants_reply, Failure(reply) if failed else reply
+            )
 
 
 def _checked(replies: Any, wanted: int) -> list[Any]:

@@ -32,19 +32,6 @@ _CLOSED: Final = ConnectionState.CLOSED
 _DRAINING: Final = ConnectionState.DRAINING
 
 
-def as_bytes(reply: Any) -> bytes:
-    """What a handler returned, as bytes of our own: it may use its buffer for the next reply.
-
-    :raises TypeError: if it isn't bytes-like.
-    """
-    if type(reply) is bytes:
-        return reply
-    try:
-        return bytes(memoryview(reply))
-    except TypeError:
-        raise TypeError(f"the handler returned {type(reply).__name__}, not a bytes-like object") from None
-
-
 class Connection(Output):
     """The part that every framing has. A subclass says what the bytes mean."""
 
@@ -99,9 +86,9 @@ class Connection(Output):
         core.on_event[self.fd] = self.on_event if core.limits.idle_timeout is None else self._on_event_idle
         if sys.platform == "darwin":
             self.sock.setsockopt(socket.SOL_SOCKET, SO_NOSIGPIPE, 1)
-        self._watch(READ)
         if core.limits.idle_timeout is not None:
             core.idles.start(self, core.now)
+        self._watch(READ)
 
     def ask(self) -> str | None:
         """Ask the connect hook: ``None`` to let the client in, or why not."""
@@ -158,7 +145,7 @@ class Connection(Output):
         raise NotImplementedError
 
     def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
-        """The reply to a request that waited for its batch; an exception where it failed."""
+        """The reply to a request that waited for its batch."""
         raise NotImplementedError
 
     def takes_pushes(self) -> bool:

@@ -11,15 +11,14 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from pysock.connection import Answer, Ending, Initiation, NativeProtocol, NotServed, Request
-from pysock.engine._pure_connection import NOBODY, Connection, as_bytes
+from pysock.engine._pure_connection import NOBODY, Connection
 from pysock.engine._pure_core import READ_MAX
 from pysock.engine._pure_output import GATHER_MAX
 from pysock.engine._pure_poll import READ
-from pysock.errors import FrameTooLarge
+from pysock.engine._pure_reply import Failure, checked_reply
 from pysock.protocol import (
     HEADER,
     TEXT_NOT_ALLOWED,
-    TEXT_REPLY_TOO_LARGE,
     TEXT_SHUTTING_DOWN,
     Kind,
     Refusal,
@@ -218,15 +217,15 @@ class NativeConnection(Connection):
             self.requests += 1
             try:
                 reply = handler(client, data[start:stop])
-                if type(reply) is not bytes:
-                    reply = b"" if reply is None else as_bytes(reply)
-                size = len(reply)
-                if size > limit:
-                    raise FrameTooLarge(TEXT_REPLY_TOO_LARGE % (size, limit))
-                out.append(_pack(size, _REPLY, 0, 0, request_id) + reply)
-                gathered += size + 12
             except Exception as error:
-                gathered += self._failed_now(service, request_id, error)
+                reply = Failure(error)
+            if type(reply) is bytes and len(reply) <= limit:
+                out.append(_pack(len(reply), _REPLY, 0, 0, request_id) + reply)
+                gathered += len(reply) + 12
+            else:
+                frame = self._answer_to(service, request_id, reply)
+                out.append(frame)
+                gathered += len(frame)
             if gathered > GATHER_MAX:
                 self.send_gathered(gathered)
                 gathered = 0
@@ -238,11 +237,6 @@ class NativeConnection(Connection):
             self.send_gathered(gathered)
         return at
 
-    def _failed_now(self, service: int, request_id: int, error: Exception) -> int:
-        frame = self._failed(service, request_id, error)
-        self.out.append(frame)
-        return len(frame)
-
     def _serve_one(self, request: Request) -> None:
         """An SRM that came in pieces, or wants no reply, or is for a batch."""
         self.requests += 1
@@ -250,35 +244,29 @@ class NativeConnection(Connection):
         if batch is not None:
             batch.add(self, request.request_id, request.wants_reply, request.payload)
             return
-        handler = self.core.handlers[request.service]
         try:
-            reply = handler(self.client_object(), request.payload)
-            reply = b"" if reply is None else as_bytes(reply)
+            reply = self.core.handlers[request.service](self.client_object(), request.payload)
         except Exception as error:
-            reply = error
+            reply = Failure(error)
         self._reply(request.service, request.request_id, request.wants_reply, reply)
 
     def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
-        """The reply to a request that waited for its batch; an exception where it failed."""
+        """The reply to a request that waited for its batch."""
         self.waiting -= 1
         self.core.dirty[self] = None
         self._reply(service, request_id, wants_reply, reply)
 
     def _reply(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
-        limit = self.protocol.reply_limit
-        try:
-            if isinstance(reply, Exception):
-                raise reply
-            payload = b"" if reply is None else as_bytes(reply)
-            if wants_reply and len(payload) > limit:
-                raise FrameTooLarge(TEXT_REPLY_TOO_LARGE % (len(payload), limit))
-            frame = encode(_REPLY, payload, request_id=request_id)
-        except Exception as error:
-            frame = self._failed(service, request_id, error)
+        frame = self._answer_to(service, request_id, reply)
         if wants_reply and self.protocol.state is not ConnectionState.CLOSED:
             self.put(frame)
 
-    def _failed(self, service: int, request_id: int, error: Exception) -> bytes:
-        self.core.counts.errors += 1
-        code, text = self.core.callbacks.failed(self.client_id, service, error)
-        return encode(Kind.ERROR, text[: self.core.rules.max_payload], code=code, request_id=request_id)
+    def _answer_to(self, service: int, request_id: int, reply: Any) -> bytes:
+        """The frame that answers a request: a REPLY, or an ERROR if the handler failed or what it returned won't do."""
+        try:
+            payload = checked_reply(reply, self.protocol.reply_limit)
+        except Exception as error:
+            self.core.counts.errors += 1
+            code, text = self.core.callbacks.failed(self.client_id, service, error)
+            return encode(Kind.ERROR, text[: self.core.max_payload], code=code, request_id=request_id)
+        return encode(_REPLY, payload, request_id=request_id)

@@ -11,13 +11,13 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from pysock.connection import PlainProtocol
-from pysock.engine._pure_connection import NOBODY, Connection, as_bytes
+from pysock.engine._pure_connection import NOBODY, Connection
 from pysock.engine._pure_core import READ_MAX
 from pysock.engine._pure_output import GATHER_MAX
 from pysock.engine._pure_poll import READ
-from pysock.errors import FrameTooLarge
+from pysock.engine._pure_reply import Failure, checked_reply
 from pysock.framing import LENGTH, plain_encoder
-from pysock.protocol import TEXT_REPLY_TOO_LARGE, Framing
+from pysock.protocol import Framing
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 
 if TYPE_CHECKING:
@@ -140,16 +140,14 @@ class PlainConnection(Connection):
             self.requests += 1
             try:
                 reply = handler(client, request)
-                if reply is not None:
-                    if type(reply) is not bytes:
-                        reply = as_bytes(reply)
-                    if len(reply) > limit:
-                        raise FrameTooLarge(TEXT_REPLY_TOO_LARGE % (len(reply), limit))
-                    reply = encode(reply)
-                    out.append(reply)
-                    gathered += len(reply)
             except Exception as error:
-                self._failed(error)
+                reply = Failure(error)
+            if type(reply) is bytes and len(reply) <= limit:
+                reply = encode(reply)
+                out.append(reply)
+                gathered += len(reply)
+            else:
+                gathered += self._append(reply)
             if gathered > GATHER_MAX:
                 self.send_gathered(gathered)
                 gathered = 0
@@ -181,34 +179,25 @@ class PlainConnection(Connection):
         self._keep(requests, room)
 
     def _append(self, reply: Any) -> int:
-        """Append one reply to ``out``, whatever it is; how many bytes."""
+        """Append one reply to ``out``, whatever the handler made of it; how many bytes."""
         if reply is None:
             return 0
         try:
-            reply = as_bytes(reply)
-            if len(reply) > self._limit:
-                raise FrameTooLarge(TEXT_REPLY_TOO_LARGE % (len(reply), self._limit))
+            frame = self._encode(checked_reply(reply, self._limit))
         except Exception as error:
             self._failed(error)
             return 0
-        reply = self._encode(reply)
-        self.out.append(reply)
-        return len(reply)
+        self.out.append(frame)
+        return len(frame)
 
     def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
-        """The reply to a request that waited for its batch; an exception where it failed."""
+        """The reply to a request that waited for its batch."""
         self.waiting -= 1
         self.core.dirty[self] = None
-        if self._broken or self.protocol.state is ConnectionState.CLOSED:
-            return
-        if isinstance(reply, Exception):
-            self._failed(reply)
-        else:
+        if not self._broken and self.protocol.state is not ConnectionState.CLOSED:
             size = self._append(reply)
             self.queued += size
             self.bytes_out += size
-            if self.queued > self.core.limits.output_pause:
-                self.flush()
 
     # --- failing ---
 
@@ -254,8 +243,7 @@ class U32Connection(PlainConnection):
         try:
             reply = handler(client, data[4:])
         except Exception as error:
-            self._failed(error)
-            reply = None
+            reply = Failure(error)
         if type(reply) is bytes and len(reply) <= limit:
             size = len(reply) + 4
             self.out.append(_pack(size - 4) + reply)

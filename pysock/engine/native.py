@@ -1,8 +1,8 @@
 """The native engine: the contract of ``pysock.engine`` on the C code of ``csrc``.
 
 The only Python module that imports the extension. It owns the crossing: options become C structs, objects cross as
-``id()`` numbers which are kept alive here for as long as C looks at them, and negative numbers become exceptions, in one
-place (:func:`_checked`).
+``id()`` numbers which are kept alive here for as long as C looks at them, and negative numbers become exceptions, in
+one place (:func:`_checked`).
 """
 
 from __future__ import annotations
@@ -178,7 +178,9 @@ def _pack_address(address: SocketAddress) -> bytes:
         return struct.pack("=H", family) + struct.pack("!H4s8x", where[1], socket.inet_pton(family, where[0]))
     host, port, flow, scope = where
     return (
-        struct.pack("=H", family) + struct.pack("!HI16s", port, flow, socket.inet_pton(family, host)) + struct.pack("=I", scope)
+        struct.pack("=H", family)
+        + struct.pack("!HI16s", port, flow, socket.inet_pton(family, host))
+        + struct.pack("=I", scope)
     )
 
 

@@ -11,6 +11,7 @@ This file is the turn: wait, read, dispatch, send. What it drives has a file eac
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from threading import get_ident
 from time import monotonic
@@ -23,6 +24,7 @@ from pysock.engine._pure_connection import Connection
 from pysock.engine._pure_core import Core
 from pysock.engine._pure_link import PureLink
 from pysock.engine._pure_native import NativeConnection
+from pysock.engine._pure_output import Output
 from pysock.engine._pure_plain import PlainConnection, U32Connection
 from pysock.engine._pure_poll import READ
 from pysock.engine._pure_sockets import PureSockets
@@ -41,7 +43,6 @@ from pysock.protocol import (
     encode_text,
 )
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
-
 
 #: The longest wait, in seconds: epoll_wait() takes an int of milliseconds.
 _SLEEP_MAX: Final = 3600.0
@@ -96,11 +97,7 @@ class PureEngine:
             self._go_on()
         events = self._linger.wait(self._timeout())
         core.now = monotonic()
-        on_event = core.on_event
-        for fd, bits in events:
-            handle = on_event.get(fd)
-            if handle is not None:
-                handle(bits)
+        self._dispatch(events)
         if self._commands.queue:
             self._commands.run()
         if any(self._running):
@@ -113,6 +110,16 @@ class PureEngine:
             self._drain()
         if core.dirty or core.dead:
             self._clean_up()
+
+    def _dispatch(self, events: list[tuple[int, int]]) -> None:
+        on_event = self._core.on_event
+        for fd, bits in events:
+            handle = on_event.get(fd)
+            if handle is not None:
+                try:
+                    handle(bits)
+                except MemoryError:
+                    _no_memory(handle)
 
     def _timeout(self) -> float | None:
         """How long the wait may last."""
@@ -131,7 +138,7 @@ class PureEngine:
     def _go_on(self) -> None:
         ready, self._core.ready = self._core.ready, {}
         for connection in ready:
-            connection.go_on()
+            _spare_others(connection, connection.go_on)
 
     def _clean_up(self) -> None:
         """The end of the turn: what was queued is sent, what is closed is freed."""
@@ -139,7 +146,7 @@ class PureEngine:
         if core.dirty:
             dirty, core.dirty = core.dirty, {}
             for connection in dirty:
-                connection.flush()
+                _spare_others(connection, connection.flush)
                 connection.settle()
         while core.dead:
             core.dead.popleft().bury()
@@ -334,6 +341,21 @@ class PureEngine:
                 bytes_in=counts.bytes_in + sum(row.bytes_in for row in rows),
                 bytes_out=counts.bytes_out + sum(row.bytes_out for row in rows),
             )
+
+
+def _spare_others(connection: Output, action: Callable[[], None]) -> None:
+    """As for an event: where there is no memory, it costs this client its connection."""
+    try:
+        action()
+    except MemoryError:
+        connection.lost(DisconnectReason.OVER_A_LIMIT)
+
+
+def _no_memory(handle: Callable[[int], None]) -> None:
+    """It costs the client its connection whose bytes there is no room for, and nobody else anything."""
+    whose = getattr(handle, "__self__", None)
+    if isinstance(whose, Connection):
+        whose.lost(DisconnectReason.OVER_A_LIMIT)
 
 
 BACKEND: Final = Backend(name="pure", features=frozenset(), engine=PureEngine, sockets=PureSockets(), link=PureLink)

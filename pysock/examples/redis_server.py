@@ -5,7 +5,7 @@
     redis-benchmark -s redis.sock -t ping,set,get -P 16 -q
 
 Framing ``raw`` hands over whatever bytes have arrived: a part of a command, or many commands (that is pipelining).
-The ``hiredis`` parser of each client (``pip install hiredis``) lives in the client's own slot, ``client.data``; the
+The ``hiredis`` parser of each client (the extra ``redis``) lives in the client's own slot, ``client.data``; the
 replies to all commands of a chunk are joined and sent as one. The keys and values are lost when the server ends.
 
 A connection that doesn't begin with ``*`` speaks the protocol's inline form, a command a line, as from telnet.
@@ -15,41 +15,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
 
 import hiredis
 
 import pysock
 from pysock.examples import _arguments
+from pysock.examples._resp import CommandError, InlineReader, Reply, encode
 
-Reply: TypeAlias = "str | int | bytes | list[Reply] | None"
-LONGEST_LINE = 65536
 database: dict[bytes, bytes] = {}
-
-
-class CommandError(Exception):
-    """What the client gets to read as an error."""
-
-
-class InlineReader:
-    """Cuts the inline form into commands; ``feed`` and ``gets`` as hiredis.Reader has them."""
-
-    def __init__(self) -> None:
-        self._buffer = b""
-
-    def feed(self, data: bytes) -> None:
-        """Take what has arrived."""
-        self._buffer += data
-
-    def gets(self) -> list[bytes] | bool:
-        """Return the next command, or ``False`` if no whole one is there."""
-        line, newline, rest = self._buffer.partition(b"\n")
-        if not newline:
-            if len(line) > LONGEST_LINE:
-                raise hiredis.ProtocolError("too big inline request")
-            return False
-        self._buffer = rest
-        return line.split()
 
 
 def incr(key: bytes) -> int:
@@ -105,19 +78,6 @@ def run(command: list[bytes]) -> bytes:
         return encode(function(*arguments))
     except CommandError as error:
         return b"-%s\r\n" % str(error).replace("\r", " ").replace("\n", " ").encode()
-
-
-def encode(reply: Reply) -> bytes:
-    """Return a reply as the protocol writes it: RESP, version 2."""
-    if reply is None:
-        return b"$-1\r\n"
-    if isinstance(reply, bytes):
-        return b"$%d\r\n%s\r\n" % (len(reply), reply)
-    if isinstance(reply, int):
-        return b":%d\r\n" % reply
-    if isinstance(reply, str):
-        return b"+%s\r\n" % reply.encode()
-    return b"*%d\r\n%s" % (len(reply), b"".join(map(encode, reply)))
 
 
 def commands(client: pysock.DataSocket, chunk: bytes) -> Iterator[list[bytes]]:

@@ -1,0 +1,519 @@
+/* python_server.h: the engine's hooks, in Python's terms. Part of python.c. */
+
+typedef struct kept_request {
+    uint64_t client_id;
+    ps_frame frame; /* payload unused */
+    PyObject *client, *request;
+} kept_request;
+
+typedef struct service {
+    PyObject *handler; /* NULL: there is no such service */
+    bool batch;
+    uint32_t max_batch;
+    uint64_t max_wait_ns, due_ns;
+    kept_request *kept;
+    size_t kept_count, kept_room;
+} service;
+
+enum { ON_CLIENT, ON_CONNECT, ON_DISCONNECT, ON_FAILED, ON_DRAINING, ON_LOG, FRAME_TOO_LARGE, CALLBACKS };
+
+struct ps_python {
+    ps_engine *engine;
+    PyObject *callbacks[CALLBACKS];
+    PyObject *raised; /* during a run: the list for what ends it */
+    PyThreadState *thread;
+    PyObject *spare; /* the memory of the last large request, if nobody kept it: the next one's */
+    uint32_t service_count;
+    service services[];
+};
+
+/* -- requests ------------------------------------------------------------------------------------------------------ */
+
+/* Ask the facade about a failure that is set as an exception, and send what it says. */
+static int failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return hand_over(py->raised);
+    PyObject *exception = take_exception();
+    PyObject *answer = PyObject_CallFunction(py->callbacks[ON_FAILED], "KIO", (unsigned long long)ps__id(conn),
+                                             (unsigned)frame->code, exception);
+    Py_DECREF(exception);
+    unsigned short code;
+    const char *text;
+    Py_ssize_t size;
+    if (!answer || !PyArg_ParseTuple(answer, "Hy#", &code, &text, &size)) {
+        Py_XDECREF(answer);
+        return hand_over(py->raised);
+    }
+    ps__cannot_serve(py->engine, conn, frame, code, text, (size_t)size);
+    Py_DECREF(answer);
+    return 0;
+}
+
+static int too_large(ps_python *py, ps_conn *conn, const ps_frame *frame, size_t size)
+{
+    PyErr_Format(py->callbacks[FRAME_TOO_LARGE], "the reply has %zu bytes, this client takes at most %u", size,
+                 (unsigned)conn->max_reply);
+    return failed(py, conn, frame);
+}
+
+static int send_reply(ps_python *py, ps_conn *conn, const ps_frame *frame, const void *data, size_t size, PyObject *object)
+{
+    if (size > conn->max_reply)
+        return too_large(py, conn, frame, size);
+    if (!(frame->flags & PS_NO_REPLY))
+        ps__send(py->engine, conn, PS_REPLY, 0, frame->request_id, data, size, object);
+    return 0;
+}
+
+static int not_bytes(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
+{
+    PyErr_Format(PyExc_TypeError, "the handler returned %.200s, not a bytes-like object", Py_TYPE(result)->tp_name);
+    return failed(py, conn, frame);
+}
+
+/* Anything but exact bytes: it may change or move while it waits to be sent, so it is copied. */
+static int answer_other(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
+{
+    if (result == Py_None)
+        return py->engine->options.framing == PS_NATIVE ? send_reply(py, conn, frame, NULL, 0, NULL) : 0;
+    Py_buffer view;
+    if (PyObject_GetBuffer(result, &view, PyBUF_SIMPLE) < 0) {
+        PyErr_Clear();
+        return not_bytes(py, conn, frame, result);
+    }
+    int error = send_reply(py, conn, frame, view.buf, (size_t)view.len, NULL);
+    PyBuffer_Release(&view);
+    return error;
+}
+
+static int answer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
+{
+    if (PyBytes_CheckExact(result))
+        return send_reply(py, conn, frame, PyBytes_AS_STRING(result), (size_t)PyBytes_GET_SIZE(result), result);
+    return answer_other(py, conn, frame, result);
+}
+
+static int make_client(ps_python *py, ps_conn *conn)
+{
+    conn->object = PyObject_CallFunction(py->callbacks[ON_CLIENT], "K", (unsigned long long)ps__id(conn));
+    return conn->object ? 0 : hand_over(py->raised);
+}
+
+static int call_handler(ps_python *py, const service *s, ps_conn *conn, const ps_frame *frame, PyObject *request)
+{
+    PyObject *args[] = {NULL, conn->object, request};
+    PyObject *result = PyObject_Vectorcall(s->handler, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    if (!result)
+        return failed(py, conn, frame);
+    int error = answer(py, conn, frame, result);
+    Py_DECREF(result);
+    return error;
+}
+
+/* -- batches ------------------------------------------------------------------------------------------------------- */
+
+static bool make_room(service *s)
+{
+    if (s->kept_count < s->kept_room)
+        return true;
+    size_t room = s->kept_room ? 2 * s->kept_room : 64;
+    kept_request *kept = ps_sys.resize(s->kept, room * sizeof *kept);
+    if (!kept)
+        return false;
+    s->kept = kept;
+    s->kept_room = room;
+    return true;
+}
+
+static int keep(ps_python *py, service *s, ps_conn *conn, const ps_frame *frame, PyObject *request)
+{
+    if (!make_room(s)) {
+        PyErr_NoMemory();
+        return failed(py, conn, frame);
+    }
+    if (!s->kept_count)
+        s->due_ns = py->engine->now_ns + s->max_wait_ns;
+    s->kept[s->kept_count++] = (kept_request){ps__id(conn), *frame, Py_NewRef((PyObject *)conn->object), Py_NewRef(request)};
+    if (s->kept_count >= s->max_batch)
+        s->due_ns = 0;
+    if (s->due_ns < py->engine->batch_due_ns)
+        py->engine->batch_due_ns = s->due_ns;
+    ps__kept(py->engine, conn);
+    return 0;
+}
+
+static void drop_kept(const kept_request *kept)
+{
+    Py_DECREF(kept->client);
+    Py_DECREF(kept->request);
+}
+
+/* Leave out the requests of clients that have gone. */
+static size_t drop_orphans(ps_python *py, kept_request *kept, size_t count)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (ps__table_find(&py->engine->table, kept[i].client_id))
+            kept[left++] = kept[i];
+        else
+            drop_kept(&kept[i]);
+    }
+    return left;
+}
+
+static PyObject *list_of(const kept_request *kept, size_t count, bool clients)
+{
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    for (size_t i = 0; list && i < count; i++)
+        PyList_SET_ITEM(list, (Py_ssize_t)i, Py_NewRef(clients ? kept[i].client : kept[i].request));
+    return list;
+}
+
+/* What the handler returned, as a list or tuple with one reply for each request; NULL and an exception if it isn't. */
+static PyObject *call_batch(const service *s, const kept_request *kept, size_t count)
+{
+    PyObject *clients = list_of(kept, count, true), *requests = list_of(kept, count, false);
+    PyObject *args[] = {NULL, clients, requests}, *result = NULL, *replies = NULL;
+    if (clients && requests)
+        result = PyObject_Vectorcall(s->handler, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    Py_XDECREF(clients);
+    Py_XDECREF(requests);
+    if (!result)
+        return NULL;
+    if (PyBytes_Check(result) || PyByteArray_Check(result) || PyUnicode_Check(result) || !PyObject_HasAttrString(result, "__iter__"))
+        PyErr_Format(PyExc_TypeError, "the batch handler returned %.200s, not a sequence with one reply per request",
+                     Py_TYPE(result)->tp_name);
+    else
+        replies = PySequence_Fast(result, "the batch handler's result can't be iterated");
+    Py_DECREF(result);
+    if (replies && PySequence_Fast_GET_SIZE(replies) != (Py_ssize_t)count) {
+        PyErr_Format(PyExc_ValueError, "the batch handler returned %zd replies to %zu requests",
+                     PySequence_Fast_GET_SIZE(replies), count);
+        Py_CLEAR(replies);
+    }
+    return replies;
+}
+
+/* Answer one request; exception: what failed the whole batch, or NULL. */
+static int answer_kept(ps_python *py, const kept_request *kept, PyObject *reply, PyObject *exception)
+{
+    ps_engine *engine = py->engine;
+    ps_conn *conn = ps__table_find(&engine->table, kept->client_id);
+    if (!conn)
+        return 0; /* the handler, or its own reply, ended it */
+    if (engine->out_conn != conn) {
+        if (engine->out_conn)
+            ps__output_end(engine, engine->out_conn);
+        ps__output_begin(engine, conn);
+    }
+    ps__not_kept(engine, conn);
+    if (reply && !PyExceptionInstance_Check(reply))
+        return answer(py, conn, &kept->frame, reply);
+    if (reply) /* an exception in the place of a reply: this one request failed */
+        exception = reply;
+    PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    return failed(py, conn, &kept->frame);
+}
+
+static int run_slice(ps_python *py, const service *s, const kept_request *kept, size_t count)
+{
+    PyObject *replies = call_batch(s, kept, count), *exception = NULL;
+    int error = 0;
+    if (!replies && !PyErr_ExceptionMatches(PyExc_Exception))
+        return hand_over(py->raised);
+    if (!replies)
+        exception = take_exception();
+    for (size_t i = 0; i < count && error == 0; i++)
+        error = answer_kept(py, &kept[i], replies ? PySequence_Fast_GET_ITEM(replies, (Py_ssize_t)i) : NULL, exception);
+    if (py->engine->out_conn)
+        ps__output_end(py->engine, py->engine->out_conn);
+    Py_XDECREF(replies);
+    Py_XDECREF(exception);
+    return error;
+}
+
+static int run_batch(ps_python *py, service *s)
+{
+    kept_request *kept = s->kept;
+    size_t all = drop_orphans(py, kept, s->kept_count);
+    int error = 0;
+    s->kept = NULL; /* nothing is kept while handlers run, but be safe if that changes */
+    s->kept_count = s->kept_room = 0;
+    for (size_t at = 0; at < all && error == 0; at += s->max_batch) {
+        size_t count = all - at < s->max_batch ? all - at : s->max_batch;
+        error = run_slice(py, s, kept + at, count);
+    }
+    for (size_t i = 0; i < all; i++)
+        drop_kept(&kept[i]);
+    ps__free(kept);
+    return error;
+}
+
+/* -- the engine's hooks -------------------------------------------------------------------------------------------- */
+
+static void on_enter(void *context)
+{
+    ps_python *py = context;
+    PyEval_RestoreThread(py->thread);
+}
+
+static void on_leave(void *context)
+{
+    ps_python *py = context;
+    py->thread = PyEval_SaveThread();
+}
+
+static int on_check(void *context)
+{
+    ps_python *py = context;
+    return PyErr_CheckSignals() < 0 ? hand_over(py->raised) : 0; /* does nothing outside the main thread */
+}
+
+enum { SPARE_MAX = 1 << 20 };
+
+/* glibc gives the top of the heap back to the kernel after each large free, and each page is faulted in again by the next
+ * large request. So the last one is kept, if the handler did not keep it. */
+static void recycle(ps_python *py, PyObject *request)
+{
+    if (!py->spare && Py_REFCNT(request) == 1 && PyBytes_GET_SIZE(request) <= SPARE_MAX)
+        py->spare = request;
+    else
+        Py_DECREF(request);
+}
+
+/* New bytes of this size in the memory of the spare. Its hash is forgotten by a change of size. */
+static void *reuse(ps_python *py, size_t size, uint8_t **data)
+{
+    PyObject *bytes = py->spare;
+    py->spare = NULL;
+    if ((size_t)PyBytes_GET_SIZE(bytes) == size && _PyBytes_Resize(&bytes, (Py_ssize_t)size + 1) < 0)
+        return PyErr_Clear(), NULL;
+    return object_resize(NULL, bytes, size, data);
+}
+
+static void *request_new(void *context, size_t size, uint8_t **data)
+{
+    ps_python *py = context;
+    return py->spare ? reuse(py, size, data) : object_new(NULL, size, data);
+}
+
+static int on_request(void *context, ps_conn *conn, const ps_frame *frame, void *object)
+{
+    ps_python *py = context;
+    service *s = &py->services[frame->code];
+    PyObject *request = object;
+    int error;
+    if (!request)
+        request = PyBytes_FromStringAndSize((const char *)frame->payload, (Py_ssize_t)frame->size);
+    if (!request)
+        return failed(py, conn, frame);
+    if (!s->handler) {
+        static const char text[] = "no such service";
+        ps__cannot_serve(py->engine, conn, frame, PS_NO_SUCH_SERVICE, text, sizeof text - 1);
+        error = 0;
+    } else if (!conn->object && make_client(py, conn) < 0) {
+        error = -ECANCELED;
+    } else if (s->batch) {
+        error = keep(py, s, conn, frame, request);
+    } else {
+        error = call_handler(py, s, conn, frame, request);
+    }
+    if (object)
+        recycle(py, request);
+    else
+        Py_DECREF(request);
+    return error;
+}
+
+static int on_batches(void *context, bool all, uint64_t *due_ns)
+{
+    ps_python *py = context;
+    uint64_t next = UINT64_MAX, now = py->engine->now_ns;
+    int error = 0;
+    *due_ns = UINT64_MAX;
+    for (uint32_t i = 0; i < py->service_count && error == 0; i++) {
+        service *s = &py->services[i];
+        if (s->kept_count && (all || s->due_ns <= now))
+            error = run_batch(py, s);
+        if (s->kept_count && s->due_ns < next)
+            next = s->due_ns;
+    }
+    if (next < *due_ns)
+        *due_ns = next;
+    return error;
+}
+
+/* The reason of a refusal, cut to what fits. */
+static void copy_reason(PyObject *answer, char *reason, size_t room)
+{
+    const char *text = PyUnicode_AsUTF8(answer);
+    if (!text) {
+        PyErr_Clear();
+        return;
+    }
+    size_t size = strlen(text);
+    if (size >= room)
+        for (size = room - 1; size && ((unsigned char)text[size] & 0xC0) == 0x80;) /* not inside a UTF-8 sequence */
+            size--;
+    memcpy(reason, text, size);
+    reason[size] = 0;
+}
+
+static int on_connect(void *context, ps_conn *conn, char *reason, size_t room)
+{
+    ps_python *py = context;
+    PyObject *answer = PyObject_CallFunction(py->callbacks[ON_CONNECT], "K", (unsigned long long)ps__id(conn));
+    if (!answer)
+        return hand_over(py->raised);
+    int refused = answer != Py_None;
+    if (refused)
+        copy_reason(answer, reason, room);
+    Py_DECREF(answer);
+    return refused;
+}
+
+static int finish_call(ps_python *py, PyObject *result)
+{
+    if (!result)
+        return hand_over(py->raised);
+    Py_DECREF(result);
+    return 0;
+}
+
+static int on_disconnect(void *context, ps_conn *conn)
+{
+    ps_python *py = context;
+    return finish_call(py, PyObject_CallFunction(py->callbacks[ON_DISCONNECT], "Ki", (unsigned long long)ps__id(conn),
+                                                 (int)conn->reason));
+}
+
+static int on_draining(void *context)
+{
+    ps_python *py = context;
+    return finish_call(py, PyObject_CallNoArgs(py->callbacks[ON_DRAINING]));
+}
+
+static int on_log(void *context, int level, const char *message)
+{
+    ps_python *py = context;
+    return finish_call(py, PyObject_CallFunction(py->callbacks[ON_LOG], "is", level, message));
+}
+
+/* -- the server's functions of the ABI ----------------------------------------------------------------------------- */
+
+/* From the named tuple Service: (name, handler, batch, max_batch, max_wait). */
+static int read_service(service *s, PyObject *entry)
+{
+    PyObject *name, *handler;
+    int batch;
+    unsigned max_batch;
+    double max_wait;
+    if (!PyArg_ParseTuple(entry, "OOpId", &name, &handler, &batch, &max_batch, &max_wait))
+        return -EINVAL;
+    s->handler = handler == Py_None ? NULL : Py_NewRef(handler);
+    s->batch = batch;
+    s->max_batch = max_batch ? max_batch : 1;
+    s->max_wait_ns = (uint64_t)(max_wait * 1e9);
+    return 0;
+}
+
+static void drop_references(ps_python *py)
+{
+    for (int i = 0; i < CALLBACKS; i++)
+        Py_CLEAR(py->callbacks[i]);
+    Py_CLEAR(py->spare);
+    for (uint32_t i = 0; i < py->service_count; i++) {
+        Py_CLEAR(py->services[i].handler);
+        ps__free(py->services[i].kept);
+    }
+}
+
+static int fill(ps_python *py, PyObject *services, PyObject *callbacks)
+{
+    for (int i = 0; i < CALLBACKS; i++)
+        py->callbacks[i] = Py_NewRef(PyTuple_GET_ITEM(callbacks, i));
+    for (uint32_t i = 0; i < py->service_count; i++) {
+        int error = read_service(&py->services[i], PyTuple_GET_ITEM(services, (Py_ssize_t)i));
+        if (error < 0)
+            return error;
+    }
+    return 0;
+}
+
+static const ps_hooks python_hooks = {
+    .enter = on_enter,
+    .leave = on_leave,
+    .check = on_check,
+    .connect = on_connect,
+    .request = on_request,
+    .batches = on_batches,
+    .disconnect = on_disconnect,
+    .draining = on_draining,
+    .log = on_log,
+    .object_new = request_new,
+    .object_resize = object_resize,
+    .object_hold = object_hold,
+    .object_release = object_release,
+};
+
+static ps_python *allocate(uint32_t services)
+{
+    size_t size = sizeof(ps_python) + services * sizeof(service);
+    ps_python *py = ps_sys.allocate(size);
+    if (!py)
+        return NULL;
+    memset(py, 0, size);
+    py->service_count = services;
+    return py;
+}
+
+ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_t callbacks, int *error)
+{
+    ps_python *py = allocate(options->services);
+    *error = -ENOMEM;
+    if (!py)
+        return NULL;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    ps_hooks hooks = python_hooks;
+    hooks.context = py;
+    *error = fill(py, (PyObject *)services, (PyObject *)callbacks);
+    PyErr_Clear();
+    if (*error == 0)
+        py->engine = ps__engine_new(options, &hooks, error);
+    if (*error < 0)
+        drop_references(py);
+    PyGILState_Release(gil);
+    if (*error == 0)
+        return py;
+    ps__free(py);
+    return NULL;
+}
+
+void ps_python_free(ps_python *py)
+{
+    if (!py)
+        return;
+    ps__engine_free(py->engine);
+    PyGILState_STATE gil = PyGILState_Ensure();
+    drop_references(py);
+    PyGILState_Release(gil);
+    ps__free(py);
+}
+
+ps_engine *ps_python_engine(ps_python *py)
+{
+    return py->engine;
+}
+
+int ps_python_run(ps_python *py, uintptr_t raised)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    py->raised = (PyObject *)raised;
+    py->thread = PyEval_SaveThread(); /* the hooks take it back with on_enter */
+    int error = ps__engine_run(py->engine);
+    PyEval_RestoreThread(py->thread);
+    py->raised = NULL;
+    PyGILState_Release(gil);
+    return error;
+}

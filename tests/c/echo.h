@@ -1,0 +1,220 @@
+/* echo.h: an engine in a thread of its own, whose hooks send every request back, all in C; and plain clients for it. Every
+ * test that starts one ends it with echo_end, which also checks that nothing is left over. */
+#ifndef PYSOCK_ECHO_H
+#define PYSOCK_ECHO_H
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "internal.h"
+
+enum { PATIENCE_S = 20 }; /* long enough for a busy machine under a sanitizer; a test that reaches it fails */
+
+/* What a payload lies in, as bytes objects are for python.c. */
+typedef struct object {
+    atomic_int users;
+    uint8_t data[];
+} object;
+
+typedef struct echo {
+    ps_engine *engine;
+    pthread_t thread;
+    int master, family;
+    struct sockaddr_storage address;
+    socklen_t address_size;
+    int result;
+    bool inside;
+    atomic_int objects, let_in, gone, last_reason, drained, logged;
+} echo;
+
+/* -- hooks --------------------------------------------------------------------------------------------------------- */
+
+static inline void echo_enter(void *context)
+{
+    echo *e = context;
+    CHECK(!e->inside);
+    e->inside = true;
+}
+
+static inline void echo_leave(void *context)
+{
+    echo *e = context;
+    CHECK(e->inside);
+    e->inside = false;
+}
+
+static inline int echo_check(void *context)
+{
+    echo *e = context;
+    CHECK(e->inside);
+    return 0;
+}
+
+static inline void *echo_object_new(void *context, size_t size, uint8_t **data)
+{
+    echo *e = context;
+    object *o = malloc(sizeof *o + size);
+    CHECK(o && e->inside);
+    o->users = 1;
+    e->objects++;
+    *data = o->data;
+    return o;
+}
+
+static inline void *echo_object_resize(void *context, void *old, size_t size, uint8_t **data)
+{
+    echo *e = context;
+    object *o = realloc(old, sizeof *o + size);
+    CHECK(o && e->inside && o->users == 1);
+    *data = o->data;
+    return o;
+}
+
+static inline void echo_object_hold(void *context, void *object_)
+{
+    echo *e = context;
+    object *o = object_;
+    CHECK(e->inside && o->users > 0);
+    o->users++;
+}
+
+static inline void echo_object_release(void *context, void *object_)
+{
+    echo *e = context;
+    object *o = object_;
+    CHECK(e->inside && o->users > 0);
+    if (--o->users)
+        return;
+    free(o);
+    e->objects--;
+}
+
+/* A name that begins with "!" is not let in. */
+static inline int echo_connect(void *context, ps_conn *conn, char *reason, size_t room)
+{
+    echo *e = context;
+    CHECK(e->inside);
+    if (conn->name && conn->name[0] == '!') {
+        snprintf(reason, room, "%s may not come in", conn->name);
+        return 1;
+    }
+    e->let_in++;
+    return 0;
+}
+
+static inline int echo_request(void *context, ps_conn *conn, const ps_frame *frame, void *o)
+{
+    echo *e = context;
+    const uint8_t *data = frame->payload;
+    CHECK(e->inside && conn->state == PS_CONN_ESTABLISHED);
+    if (!o && frame->size >= PS_BY_REFERENCE) { /* a large reply comes in an object, as a handler's does */
+        uint8_t *copy;
+        o = echo_object_new(e, frame->size, &copy);
+        data = memcpy(copy, frame->payload, frame->size);
+    }
+    if (!(frame->flags & PS_NO_REPLY))
+        ps__send(e->engine, conn, PS_REPLY, 0, frame->request_id, data, frame->size, o);
+    if (o)
+        echo_object_release(e, o);
+    return 0;
+}
+
+static inline int echo_batches(void *context, bool all, uint64_t *due_ns)
+{
+    echo *e = context;
+    (void)all;
+    CHECK(e->inside);
+    *due_ns = UINT64_MAX;
+    return 0;
+}
+
+static inline int echo_disconnect(void *context, ps_conn *conn)
+{
+    echo *e = context;
+    CHECK(e->inside && conn->state == PS_CONN_CLOSED);
+    e->last_reason = conn->reason;
+    e->gone++;
+    return 0;
+}
+
+static inline int echo_draining(void *context)
+{
+    echo *e = context;
+    CHECK(e->inside);
+    e->drained++;
+    return 0;
+}
+
+static inline int echo_log(void *context, int level, const char *message)
+{
+    echo *e = context;
+    CHECK(e->inside && level && message);
+    e->logged++;
+    return 0;
+}
+
+/* -- the server ---------------------------------------------------------------------------------------------------- */
+
+static inline ps_options echo_options(uint32_t framing)
+{
+    const uint64_t second = 1000000000;
+    return (ps_options){
+        .limits = {.cir_timeout_ns = 30 * second, .frame_timeout_ns = 30 * second, .output_timeout_ns = 30 * second,
+                   .output_pause = 1 << 20, .output_drop = 64 << 20, .max_clients = 1000, .max_pending_cir = 100,
+                   .max_cir_bytes = 4096, .max_payload = 16 << 20, .max_in_flight = 1024},
+        .linger_ns = 20000,
+        .framing = framing,
+        .services = 1,
+        .watch_disconnects = 1,
+    };
+}
+
+static inline void *echo_main(void *context)
+{
+    echo *e = context;
+    e->result = ps__engine_run(e->engine);
+    return NULL;
+}
+
+/* A Unix socket gets an abstract name from the kernel, a TCP one a port. */
+static inline void echo_listen(echo *e, int family)
+{
+    struct sockaddr_un local = {.sun_family = AF_UNIX};
+    struct sockaddr_in inet = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    bool tcp = family != AF_UNIX;
+    e->family = family;
+    e->master = ps_socket_open(family);
+    CHECK(e->master >= 0);
+    CHECK_EQ(ps_socket_bind(e->master, tcp ? (const uint8_t *)&inet : (const uint8_t *)&local,
+                            tcp ? sizeof inet : sizeof local.sun_family), 0);
+    CHECK_EQ(ps_socket_listen(e->master, 4096), 0);
+    e->address_size = sizeof e->address;
+    CHECK_EQ(getsockname(e->master, (struct sockaddr *)&e->address, &e->address_size), 0);
+    int flags = SOCK_NONBLOCK;
+    CHECK_EQ(ioctl_nonblocking(e->master, flags), 0);
+}
+
+static inline void echo_begin(echo *e, const ps_options *options, int family)
+{
+    const ps_hooks hooks = {
+        .context = e, .enter = echo_enter, .leave = echo_leave, .check = echo_check, .connect = echo_connect,
+        .request = echo_request, .batches = echo_batches, .disconnect = echo_disconnect, .draining = echo_draining,
+        .log = echo_log, .object_new = echo_object_new, .object_resize = echo_object_resize,
+        .object_hold = echo_object_hold, .object_release = echo_object_release,
+    };
+    int error;
+    memset(e, 0, sizeof *e);
+    e->engine = ps__engine_new(options, &hooks, &error);
+    CHECK(e->engine);
+    echo_listen(e, family);
+    CHECK_EQ(ps_engine_add_master(e->engine, e->master), 0);
+    CHECK_EQ(pthread_create(&e->thread, NULL, echo_main, e), 0);
+}
+#endif

@@ -1,0 +1,251 @@
+"""The connection protocol without a socket: what is allowed when, and which words answer what isn't.
+
+This is the oracle for the engines, so answers are compared byte by byte.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pysock import protocol as p
+from pysock.connection import Answer, Ending, Initiation, NativeProtocol, NotServed, PlainProtocol, Request, Rules
+from pysock.protocol import ErrorCode, Framing, Kind, Refusal, encode, encode_cir, encode_text
+from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, IllegalTransition
+
+RULES = Rules(max_payload=1000, max_cir_bytes=100, services=frozenset({0, 3}))
+VIOLATION = DisconnectReason.PROTOCOL_VIOLATION
+
+
+def header(kind, length=0, code=0, request_id=9, flags=0):
+    return struct.pack("!IBBHI", length, kind, flags, code, request_id)
+
+
+def srm(payload=b"x", service=0, request_id=9, flags=0):
+    return encode(Kind.SRM, payload, code=service, request_id=request_id, flags=flags)
+
+
+def run(connection, *pieces):
+    """Feed; carry out what comes as a server does that lets everybody in and echoes."""
+    actions, sent = [], b""
+    for piece in pieces:
+        connection.feed(piece)
+        while (action := connection.next()) is not None:
+            actions.append(action)
+            if isinstance(action, Initiation):
+                sent += connection.accept(1 << 32, b"")
+            elif isinstance(action, Request):
+                if action.wants_reply:
+                    sent += encode(Kind.REPLY, action.payload, request_id=action.request_id)
+            else:
+                sent += action.frame
+    return actions, sent
+
+
+@pytest.fixture
+def waiting():
+    """A connection that was accepted and whose CIR is awaited."""
+    return NativeProtocol(RULES)
+
+
+@pytest.fixture
+def established(waiting):
+    run(waiting, encode_cir("me"))
+    assert waiting.state is ConnectionState.ESTABLISHED
+    return waiting
+
+
+def refused(text, code=Refusal.MALFORMED):
+    return Ending(encode_text(Kind.CIR_REFUSED, code, text), VIOLATION)
+
+
+def malformed(text, request_id=9):
+    return Ending(encode_text(Kind.ERROR, ErrorCode.MALFORMED, text, request_id), VIOLATION)
+
+
+# --- before the CIR ---
+
+
+def test_a_good_cir(waiting):
+    waiting.feed(encode_cir("me", "test/1", 500))
+    assert waiting.next() == Initiation(p.Cir("me", 500, "test/1"))
+    assert waiting.state is ConnectionState.ACCEPTED
+    assert waiting.reply_limit == 500
+    frame = p.decode(waiting.accept(0x100000007, b"\x08\0\1x"))
+    assert frame.kind == Kind.CIR_ACCEPTED
+    assert frame.payload == b"\1\0\x08\0\0\0\1\0\0\0\7" + b"\x08\0\1x"
+    assert waiting.state is ConnectionState.ESTABLISHED
+    assert waiting.name == "me"
+
+
+def test_a_client_cannot_raise_the_limit_of_replies(waiting):
+    run(waiting, encode_cir(max_payload=2**32 - 1))
+    assert waiting.reply_limit == RULES.max_payload
+
+
+def test_refusing_a_good_cir(waiting):
+    waiting.feed(encode_cir() + srm())
+    assert isinstance(waiting.next(), Initiation)
+    assert waiting.refuse(Refusal.NOT_ALLOWED, "no") == encode_text(Kind.CIR_REFUSED, 2, "no")
+    assert waiting.state is ConnectionState.DRAINING
+    assert waiting.next() is None
+
+
+def test_a_ping_is_answered_before_the_cir(waiting):
+    actions, _ = run(waiting, encode(Kind.PING, b"x" * 64, request_id=5))
+    assert actions == [Answer(encode(Kind.PONG, b"x" * 64, request_id=5))]
+    assert waiting.state is ConnectionState.ACCEPTED
+
+
+def test_leaving_before_the_cir(waiting):
+    actions, _ = run(waiting, encode(Kind.BYE), srm())
+    assert actions == [Ending(b"", DisconnectReason.LEFT)]
+
+
+@pytest.mark.parametrize(
+    ("data", "ending"),
+    [
+        (header(Kind.SRM, 10), refused(p.TEXT_SRM_BEFORE_CIR)),
+        (header(Kind.SRM, 2**32 - 1, flags=1), refused(p.TEXT_SRM_BEFORE_CIR)),
+        (header(Kind.PROOF), refused(p.TEXT_UNASKED_PROOF)),
+        (header(Kind.REPLY), refused(p.TEXT_SERVER_KIND)),
+        (header(0x80), refused(p.TEXT_SERVER_KIND)),
+        (header(0x89), refused(p.TEXT_UNKNOWN_KIND)),
+        (header(0), refused(p.TEXT_UNKNOWN_KIND)),
+        (b"GET / HTTP/1.1\r\n", refused(p.TEXT_UNKNOWN_KIND)),
+        (header(Kind.PING, 65), refused(p.TEXT_LONG_PING)),
+        (header(Kind.PING, flags=1), refused(p.TEXT_BAD_FLAGS)),
+        (header(Kind.BYE, 1), refused(p.TEXT_LONG_BYE)),
+        (header(Kind.CIR, 101, code=1), refused(p.TEXT_LONG_CIR)),
+        (header(Kind.CIR, 4, code=1, flags=2), refused(p.TEXT_BAD_FLAGS)),
+        (header(Kind.CIR, 4, code=2), refused(p.TEXT_BAD_VERSION, Refusal.BAD_MAGIC_OR_VERSION)),
+        (header(Kind.CIR, 9999, code=2), refused(p.TEXT_BAD_VERSION, Refusal.BAD_MAGIC_OR_VERSION)),
+        (encode(Kind.CIR, b"PSK9", code=1), refused(p.TEXT_BAD_MAGIC, Refusal.BAD_MAGIC_OR_VERSION)),
+        (encode(Kind.CIR, b"PSK", code=1), refused(p.TEXT_SHORT_CIR)),
+        (encode(Kind.CIR, b"PSK1\2\0\1\xff", code=1), refused(p.TEXT_BROKEN_FIELD)),
+    ],
+)
+def test_what_may_not_come_before_the_cir(waiting, data, ending):
+    actions, sent = run(waiting, *[data[i : i + 1] for i in range(len(data))])
+    assert actions == [ending]
+    assert sent == ending.frame
+    assert waiting.state is ConnectionState.DRAINING
+    assert run(waiting, encode_cir()) == ([], b"")
+
+
+# --- established ---
+
+
+def test_an_srm(established):
+    actions, _ = run(established, srm(b"abc", 3, 77), srm(b"", 0, 78, flags=1))
+    assert actions == [Request(3, 77, True, b"abc"), Request(0, 78, False, b"")]
+
+
+def test_an_srm_in_one_piece_with_the_cir(waiting):
+    actions, _ = run(waiting, encode_cir() + srm(b"abc"))
+    assert actions == [Initiation(p.Cir()), Request(0, 9, True, b"abc")]
+
+
+def test_no_such_service(established):
+    error = encode_text(Kind.ERROR, ErrorCode.NO_SUCH_SERVICE, p.TEXT_NO_SUCH_SERVICE, 9)
+    actions, _ = run(established, srm(service=1), srm(service=1, flags=1), srm())
+    assert actions == [NotServed(error, whole=True), NotServed(b"", whole=True), Request(0, 9, True, b"x")]
+
+
+def test_a_request_that_is_too_large(established):
+    error = encode_text(Kind.ERROR, ErrorCode.PAYLOAD_TOO_LARGE, p.TEXT_REQUEST_TOO_LARGE % (1001, 1000), 9)
+    assert run(established, header(Kind.SRM, 1001))[0] == [NotServed(error, whole=False)]
+    assert run(established, b"x" * 1000)[0] == []
+    assert run(established, b"x" + srm(b"next"))[0] == [Request(0, 9, True, b"next")]
+    assert run(established, header(Kind.SRM, 1001, flags=1))[0] == [NotServed(b"", whole=False)]
+
+
+def test_a_request_exactly_at_the_limit(established):
+    assert run(established, srm(b"x" * 1000))[0] == [Request(0, 9, True, b"x" * 1000)]
+
+
+def test_when_the_server_stops(established):
+    established.shutting_down = True
+    error = encode_text(Kind.ERROR, ErrorCode.SHUTTING_DOWN, p.TEXT_SHUTTING_DOWN, 9)
+    actions, _ = run(established, srm() + srm(flags=1) + encode(Kind.PING))
+    assert actions == [NotServed(error, whole=True), NotServed(b"", whole=True), Answer(encode(Kind.PONG))]
+
+
+@pytest.mark.parametrize(
+    ("data", "ending"),
+    [
+        (encode_cir(), malformed(p.TEXT_SECOND_CIR, 0)),
+        (header(Kind.CIR, 4, code=2), malformed(p.TEXT_SECOND_CIR)),
+        (header(Kind.PROOF), malformed(p.TEXT_UNASKED_PROOF)),
+        (header(Kind.PUSH), malformed(p.TEXT_SERVER_KIND)),
+        (header(0x7F), malformed(p.TEXT_UNKNOWN_KIND)),
+        (header(Kind.SRM, flags=2), malformed(p.TEXT_BAD_FLAGS)),
+        (header(Kind.SRM, flags=0x81), malformed(p.TEXT_BAD_FLAGS)),
+        (header(Kind.SRM, 2000, flags=2), malformed(p.TEXT_BAD_FLAGS)),
+        (header(Kind.BYE, flags=1), malformed(p.TEXT_BAD_FLAGS)),
+        (header(Kind.PING, 65), malformed(p.TEXT_LONG_PING)),
+        (header(Kind.BYE, 3), malformed(p.TEXT_LONG_BYE)),
+        (encode(Kind.BYE), Ending(b"", DisconnectReason.LEFT)),
+    ],
+)
+def test_what_ends_an_established_connection(established, data, ending):
+    actions, _ = run(established, data, srm())
+    assert actions == [ending]
+    assert established.state is ConnectionState.DRAINING
+
+
+def test_events_go_by_the_table(established):
+    established.take(ConnectionEvent.DRAIN)
+    assert run(established, srm()) == ([], b"")
+    with pytest.raises(IllegalTransition):
+        established.take(ConnectionEvent.SRM)
+    established.take(ConnectionEvent.FLUSHED)
+    assert established.state is ConnectionState.CLOSED
+
+
+FRAMES = st.lists(
+    st.one_of(
+        st.just(encode_cir("me")),
+        st.builds(srm, st.binary(max_size=50), st.integers(0, 3), st.integers(0, 9), st.sampled_from([0, 0, 0, 1])),
+        st.just(encode(Kind.PING, b"?")),
+        st.just(srm(b"x" * 1500)),
+        st.sampled_from([encode(Kind.BYE), header(0x55, 10), header(Kind.SRM, 5, flags=4)]),
+    ),
+    max_size=12,
+)
+
+
+@given(FRAMES, st.lists(st.integers(1, 60), min_size=1, max_size=20))
+def test_the_same_answers_in_any_cuts(frames, sizes):
+    data = encode_cir() + b"".join(frames)
+    pieces, at, index = [], 0, 0
+    while at < len(data):
+        size = sizes[index % len(sizes)]
+        pieces.append(data[at : at + size])
+        at, index = at + size, index + 1
+    whole, cut = NativeProtocol(RULES), NativeProtocol(RULES)
+    assert run(whole, data) == run(cut, *pieces)
+    assert whole.state is cut.state
+
+
+@given(st.binary(max_size=200))
+def test_noise_never_raises(noise):
+    connection = NativeProtocol(RULES)
+    run(connection, encode_cir(), noise)
+    run(NativeProtocol(RULES), noise)
+
+
+# --- the other framings ---
+
+
+def test_the_other_framings_have_no_cir():
+    connection = PlainProtocol(Framing.LINE, 100)
+    assert connection.feed(b"early\n") == []
+    connection.accept()
+    assert connection.state is ConnectionState.ESTABLISHED
+    assert connection.feed(b"a\nb") == [b"a"]
+    connection.take(ConnectionEvent.END_OF_FILE)
+    assert connection.feed(b"\n") == []

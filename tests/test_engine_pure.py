@@ -1,0 +1,1046 @@
+"""The pure engine against the contract, with real sockets and without the facade.
+
+What both engines have in common is tested elsewhere on both; here is what only this one has inside, and the rules of
+the contract at their edges.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+from pysock import protocol as p
+from pysock.engine import Callbacks, EngineOptions, Service, _pure_core, _pure_output
+from pysock.engine._pure_commands import Commands
+from pysock.engine._pure_poll import READ, WRITE, EpollPoller, SelectorPoller
+from pysock.engine._pure_sockets import PureSockets
+from pysock.engine._pure_table import ClientTable
+from pysock.engine._pure_timers import Deadlines, Linger
+from pysock.engine.pure import BACKEND, PureEngine
+from pysock.errors import FrameTooLarge
+from pysock.limits import Limits
+from pysock.protocol import ErrorCode, Framing, Kind, Refusal, encode, encode_cir, encode_text
+from pysock.states import DISCONNECT_REASONS, ConnectionState, DisconnectReason
+
+
+def srm(payload=b"x", service=0, request_id=9, flags=0):
+    return encode(Kind.SRM, payload, code=service, request_id=request_id, flags=flags)
+
+
+def reply(payload=b"x", request_id=9):
+    return encode(Kind.REPLY, payload, request_id=request_id)
+
+
+def u32(*messages):
+    return b"".join(struct.pack("!I", len(message)) + message for message in messages)
+
+
+def echo(client, request):
+    return request
+
+
+def eventually(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it didn't happen in time"
+        time.sleep(0.002)
+
+
+class Peer:
+    """A client that speaks bytes."""
+
+    def __init__(self, path):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(10)
+        self.sock.connect(path)
+
+    def send(self, *parts):
+        self.sock.sendall(b"".join(parts))
+
+    def read(self, size):
+        data = b""
+        while len(data) < size:
+            piece = self.sock.recv(size - len(data))
+            assert piece, f"the server closed after {data!r}"
+            data += piece
+        return data
+
+    def expect(self, *frames):
+        wanted = b"".join(frames)
+        assert self.read(len(wanted)) == wanted
+
+    def frame(self):
+        head = self.read(12)
+        return p.decode(head + self.read(p.decode_header(head).length))
+
+    def to_the_end(self):
+        data = b""
+        while piece := self.sock.recv(65536):
+            data += piece
+        return data
+
+    def let_in(self, **cir):
+        self.send(encode_cir(**cir))
+        frame = self.frame()
+        assert frame.kind == Kind.CIR_ACCEPTED, frame
+        return p.decode_welcome(frame.payload).client_id
+
+
+class Running:
+    """An engine in a thread, and what it called."""
+
+    def __init__(self, path, **options):
+        self.path = path
+        self.gone = []
+        self.logged = []
+        self.failures = []
+        self.raised = None
+        self.drained = 0
+        self.peers = []
+        callbacks = {
+            "client": lambda client_id: client_id,
+            "connect": options.pop("connect", None),
+            "disconnect": lambda client_id, reason: self.gone.append((client_id, DISCONNECT_REASONS[reason])),
+            "failed": self._failed,
+            "draining": self._draining,
+            "log": lambda level, text: self.logged.append((level, text)),
+        }
+        callbacks |= options.pop("callbacks", {})
+        services = options.pop("services", [Service("", options.pop("handler", echo))])
+        self.engine = PureEngine(
+            EngineOptions(
+                framing=options.pop("framing", Framing.NATIVE),
+                limits=Limits(**options.pop("limits", {})),
+                linger=options.pop("linger", 20e-6),
+                services=services,
+                callbacks=Callbacks(**callbacks),
+                welcome=p.encode_welcome(1000, 10, [(0, "")], "test/1"),
+                watch_disconnects=options.pop("watch_disconnects", True),
+            )
+        )
+        assert not options
+        self.master = socket.socket(socket.AF_UNIX)
+        self.master.bind(path)
+        self.master.listen(100)
+        self.engine.add_master(self.master.fileno())
+        self.thread = threading.Thread(target=self._run)
+
+    def _failed(self, client_id, service, error):
+        self.failures.append(error)
+        code = ErrorCode.PAYLOAD_TOO_LARGE if isinstance(error, FrameTooLarge) else ErrorCode.HANDLER_FAILED
+        return code, str(error).encode()
+
+    def _draining(self):
+        self.drained += 1
+        self.master.close()
+
+    def _run(self):
+        try:
+            self.engine.run()
+        except BaseException as error:
+            self.raised = error
+
+    def peer(self):
+        peer = Peer(self.path)
+        self.peers.append(peer)
+        return peer
+
+    def stop(self, grace=5.0):
+        self.engine.stop(grace)
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+    def reasons(self):
+        return [str(reason) for _, reason in self.gone]
+
+
+@pytest.fixture
+def start(socket_dir):
+    made = []
+
+    def start(**options):
+        running = Running(f"{socket_dir}/{len(made)}", **options)
+        made.append(running)
+        running.thread.start()
+        return running
+
+    yield start
+    for running in made:
+        running.stop(0)
+        running.engine.close()
+        running.engine.close()
+        running.master.close()
+        for peer in running.peers:
+            peer.sock.close()
+
+
+# --- the contract's edges ---
+
+
+def test_hello(start):
+    running = start()
+    peer = running.peer()
+    client_id = peer.let_in(name="me")
+    peer.send(srm(b"hello"))
+    peer.expect(reply(b"hello"))
+    info = running.engine.info(client_id)
+    assert (info.name, info.state, info.requests, info.pid) == ("me", ConnectionState.ESTABLISHED, 1, os.getpid())
+    assert running.engine.client_ids() == [client_id]
+    assert running.engine.client_count() == 1
+    assert running.engine.find("me") == client_id
+    assert running.engine.find("") is None
+    peer.send(encode(Kind.BYE))
+    assert peer.to_the_end() == b""
+    eventually(lambda: running.gone)
+    assert running.gone == [(client_id, DisconnectReason.LEFT)]
+    assert running.engine.info(client_id) is None
+    stats = running.engine.stats()
+    assert (stats.accepted, stats.established, stats.disconnected, stats.requests) == (1, 1, 1, 1)
+    assert (stats.clients, stats.pending, stats.errors, stats.violations) == (0, 0, 0, 0)
+    assert stats.bytes_in == len(encode_cir("me")) + 13 + 4 + 12
+
+
+SERVICES = [Service("", echo), Service("batch", lambda clients, requests: requests, batch=True), Service("none", None)]
+
+
+def script(rng):
+    """What a client may send on an established connection, and what it gets."""
+    sent, wanted = b"", b""
+    for request_id in range(1, 60):
+        payload = rng.randbytes(rng.choice([0, 1, 10, 64, 300]))
+        kind = rng.randrange(8)
+        if kind < 4:
+            sent += srm(payload, 0, request_id)
+            wanted += reply(payload, request_id)
+        elif kind == 4:
+            sent += srm(payload, 0, request_id, flags=1)
+        elif kind == 5:
+            sent += encode(Kind.PING, payload[:64], request_id=request_id)
+            wanted += encode(Kind.PONG, payload[:64], request_id=request_id)
+        elif kind == 6:
+            sent += srm(payload, 2, request_id)
+            wanted += encode_text(Kind.ERROR, ErrorCode.NO_SUCH_SERVICE, p.TEXT_NO_SUCH_SERVICE, request_id)
+        else:
+            sent += srm(b"x" * 1001, 0, request_id)
+            text = p.TEXT_REQUEST_TOO_LARGE % (1001, 1000)
+            wanted += encode_text(Kind.ERROR, ErrorCode.PAYLOAD_TOO_LARGE, text, request_id)
+    return sent, wanted
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_shortcut_answers_as_the_protocol_does(start, seed):
+    rng = random.Random(seed)
+    running = start(services=SERVICES, limits={"max_payload": 1000})
+    sent, wanted = script(rng)
+    peer = running.peer()
+    peer.let_in()
+    for _ in range(3):
+        at = 0
+        while at < len(sent):
+            size = rng.choice([1, 5, 12, 13, 200, 100_000])
+            peer.send(sent[at : at + size])
+            at += size
+        peer.expect(wanted)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100_000])
+@pytest.mark.parametrize("framing", [Framing.U32, Framing.LINE])
+def test_plain_messages_in_pieces(start, framing, size):
+    running = start(framing=framing)
+    messages = [b"", b"a", b"bb" * 40, b"c"]
+    data = u32(*messages) if framing is Framing.U32 else b"".join(message + b"\n" for message in messages)
+    peer = running.peer()
+    for at in range(0, len(data), size):
+        peer.send(data[at : at + size])
+    peer.expect(data)
+
+
+def test_a_large_frame(start):
+    running = start(framing=Framing.U32)
+    data = u32(os.urandom(3_000_000), b"after")
+    peer = running.peer()
+    sender = threading.Thread(target=peer.send, args=[data])
+    sender.start()
+    peer.expect(data)
+    sender.join()
+
+
+@pytest.mark.parametrize("framing", [Framing.NATIVE, Framing.U32])
+def test_a_push_of_a_handler_goes_where_it_was_made(start, framing):
+    def handler(client, request):
+        assert running.engine.push(client, b"push " + request)
+        return request
+
+    running = start(framing=framing, handler=handler)
+    peer = running.peer()
+    if framing is Framing.NATIVE:
+        peer.let_in()
+        peer.send(srm(b"1"), srm(b"2"))
+        peer.expect(encode(Kind.PUSH, b"push 1"), reply(b"1"), encode(Kind.PUSH, b"push 2"), reply(b"2"))
+    else:
+        peer.send(u32(b"1", b"2"))
+        peer.expect(u32(b"push 1", b"1", b"push 2", b"2"))
+        peer.send(u32(b"3"))
+        peer.expect(u32(b"push 3", b"3"))
+    assert running.engine.stats().pushes >= 2
+
+
+def test_pushes_from_another_thread(start):
+    running = start()
+    first, second = running.peer(), running.peer()
+    ids = [first.let_in(max_payload=10), second.let_in()]
+    assert running.engine.push(ids[0], bytearray(b"one"))
+    first.expect(encode(Kind.PUSH, b"one"))
+    assert running.engine.broadcast(memoryview(b"all")) == 2
+    first.expect(encode(Kind.PUSH, b"all"))
+    second.expect(encode(Kind.PUSH, b"all"))
+    assert running.engine.broadcast(b"x" * 11) == 1
+    with pytest.raises(FrameTooLarge):
+        running.engine.push(ids[0], b"x" * 11)
+    assert not running.engine.push(12345, b"")
+    assert not running.engine.disconnect(12345)
+    assert running.engine.disconnect(ids[0])
+    assert first.to_the_end() == b""
+    eventually(lambda: running.gone == [(ids[0], DisconnectReason.CLOSED_BY_SERVER)])
+
+
+def test_what_the_connect_hook_pushes_follows_the_answer(start):
+    def connect(client_id):
+        assert running.engine.push(client_id, b"hello")
+        return None if running.engine.info(client_id).name == "good" else "a bad name"
+
+    running = start(connect=connect)
+    good, bad = running.peer(), running.peer()
+    good.send(encode(Kind.PING), encode_cir("good"))
+    good.expect(encode(Kind.PONG))
+    assert [good.frame().kind, good.frame().kind] == [Kind.CIR_ACCEPTED, Kind.PUSH]
+    bad.send(encode_cir("bad"), srm())
+    assert bad.to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.NOT_ALLOWED, "a bad name")
+    assert running.engine.stats().refused == 1
+
+
+def test_a_connect_hook_that_closes_its_client(start):
+    running = start(connect=lambda client_id: running.engine.disconnect(client_id) and None)
+    peer = running.peer()
+    peer.send(encode_cir())
+    assert peer.to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.NOT_ALLOWED, p.TEXT_NOT_ALLOWED)
+
+
+def test_the_other_framings_ask_at_the_accept(start):
+    running = start(framing=Framing.LINE, connect=lambda client_id: running.engine.push(client_id, b"hi") and None)
+    running.peer().expect(b"hi\n")
+    running = start(framing=Framing.LINE, connect=lambda client_id: "no")
+    assert running.peer().to_the_end() == b""
+
+
+def test_a_handler_closes_its_own_client(start):
+    running = start(handler=lambda client, request: running.engine.disconnect(client) and request)
+    peer = running.peer()
+    peer.let_in()
+    peer.send(srm(b"1"), srm(b"2"))
+    assert peer.to_the_end() == reply(b"1")
+
+
+def test_a_slot_is_used_again_under_another_id(start):
+    running = start()
+    ids = []
+    for _ in range(3):
+        peer = running.peer()
+        ids.append(peer.let_in())
+        peer.sock.close()
+        eventually(lambda: len(running.gone) == len(ids))
+    assert ids == [1 << 32, 2 << 32, 3 << 32]
+    assert not running.engine.push(ids[0], b"late")
+    assert not running.engine.attach(ids[0])
+
+
+def test_only_attached_clients_are_told_of(start):
+    running = start(watch_disconnects=False)
+    first, second, third = running.peer(), running.peer(), running.peer()
+    first.let_in()
+    attached = second.let_in()
+    assert running.engine.attach(attached)
+    served = third.let_in()
+    third.send(srm())
+    third.expect(reply())
+    for peer in (first, second, third):
+        peer.sock.close()
+    eventually(lambda: running.engine.client_count() == 0)
+    eventually(lambda: len(running.gone) == 2)
+    assert {client_id for client_id, _ in running.gone} == {attached, served}
+
+
+# --- what handlers return ---
+
+
+@pytest.mark.parametrize("made", [bytearray(b"ab"), memoryview(b"ab"), memoryview(b"a?b?")[::2]])
+def test_anything_bytes_like(start, made):
+    running = start(handler=lambda client, request: made)
+    peer = running.peer()
+    peer.let_in()
+    peer.send(srm())
+    peer.expect(reply(b"ab"))
+
+
+def test_a_handler_that_uses_one_buffer_for_all_replies(start):
+    shared = bytearray(1)
+
+    def handler(client, request):
+        shared[:] = request
+        return shared
+
+    running = start(handler=handler, framing=Framing.U32)
+    peer = running.peer()
+    peer.send(u32(b"1", b"2", b"3"))
+    peer.expect(u32(b"1", b"2", b"3"))
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize(
+    ("made", "code", "text"),
+    [
+        ("text", 1, "the handler returned str, not a bytes-like object"),
+        (5, 1, "the handler returned int, not a bytes-like object"),
+        (ValueError("no"), 1, "the handler returned ValueError, not a bytes-like object"),
+        (b"x" * 101, 3, p.TEXT_REPLY_TOO_LARGE % (101, 100)),
+    ],
+)
+def test_anything_else_is_a_failure(start, made, code, text, pieces):
+    running = start(handler=lambda client, request: made)
+    peer = running.peer()
+    peer.let_in(max_payload=100)
+    if pieces == 2:
+        peer.send(srm()[:5])
+        time.sleep(0.05)
+    peer.send(srm()[5:] if pieces == 2 else srm())
+    peer.expect(encode_text(Kind.ERROR, code, text, 9))
+    peer.send(srm(flags=1), encode(Kind.PING))
+    peer.expect(encode(Kind.PONG))
+    assert running.engine.stats().errors == 2
+
+
+@pytest.mark.parametrize("framing", [Framing.U32, Framing.LINE])
+def test_a_failure_ends_a_connection_that_cannot_tell_of_it(start, framing):
+    def handler(client, request):
+        return request if request != b"bad" else 1 // 0
+
+    running = start(handler=handler, framing=framing)
+    for requests in ([b"bad"], [b"a", b"bad", b"b"]):
+        peer = running.peer()
+        peer.send(u32(*requests) if framing is Framing.U32 else b"\n".join(requests) + b"\n")
+        good = requests[: requests.index(b"bad")]
+        assert peer.to_the_end() == (u32(*good) if framing is Framing.U32 else b"".join(x + b"\n" for x in good))
+    eventually(lambda: running.reasons() == ["closed by server"] * 2)
+    assert [type(error) for error in running.failures] == [ZeroDivisionError] * 2
+
+
+def test_none_is_nothing_sent_where_there_are_no_frames(start):
+    running = start(handler=lambda client, request: None if request == b"quiet" else request, framing=Framing.LINE)
+    peer = running.peer()
+    peer.send(b"quiet\nloud\n")
+    peer.expect(b"loud\n")
+
+
+def test_no_service_is_logged_once(start):
+    running = start(services=[], framing=Framing.RAW)
+    for _ in range(2):
+        peer = running.peer()
+        peer.send(b"hello")
+        assert peer.to_the_end() == b""
+    assert [level for level, _ in running.logged] == [logging.ERROR]
+    assert running.failures == []
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_exception_that_is_no_exception_ends_the_loop(start, kind):
+    def handler(client, request):
+        raise kind
+
+    running = start(handler=handler)
+    peer = running.peer()
+    peer.let_in()
+    peer.send(srm())
+    assert peer.to_the_end() == b""
+    running.thread.join(10)
+    assert type(running.raised) is kind
+    assert running.drained == 1
+    assert running.reasons() == ["server stopping"]
+    assert running.engine.client_ids() == []
+
+
+# --- batches ---
+
+
+def batch(handler, **options):
+    return [Service("", handler, batch=True, **options)]
+
+
+def test_a_batch_takes_all_that_is_ready(start):
+    calls = []
+
+    def handler(clients, requests):
+        calls.append(len(requests))
+        return [request.upper() for request in requests]
+
+    running = start(services=batch(handler, max_batch=4))
+    peer = running.peer()
+    peer.let_in()
+    peer.send(*[srm(b"a", request_id=i) for i in range(10)])
+    peer.expect(*[reply(b"A", i) for i in range(10)])
+    assert calls == [4, 4, 2]
+
+
+def test_a_batch_waits_for_more(start):
+    calls = []
+    running = start(services=batch(lambda clients, requests: calls.append(len(requests)) or requests, max_wait=0.2))
+    first, second = running.peer(), running.peer()
+    first.let_in()
+    second.let_in()
+    began = time.monotonic()
+    first.send(srm(b"1"))
+    time.sleep(0.05)
+    second.send(srm(b"2"))
+    first.expect(reply(b"1"))
+    second.expect(reply(b"2"))
+    assert calls == [2]
+    assert 0.15 < time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        ([b"1"], "the batch handler returned 1 replies for 2 requests"),
+        (b"12", "the batch handler returned bytes, not a sequence with one reply per request"),
+        (None, "the batch handler returned NoneType, not a sequence with one reply per request"),
+    ],
+)
+def test_a_batch_that_is_not_one_reply_for_each(start, made, text):
+    running = start(services=batch(lambda clients, requests: made))
+    peer = running.peer()
+    peer.let_in()
+    peer.send(srm(request_id=1), srm(request_id=2))
+    peer.expect(encode_text(Kind.ERROR, 1, text, 1), encode_text(Kind.ERROR, 1, text, 2))
+
+
+@pytest.mark.parametrize("framing", [Framing.NATIVE, Framing.U32])
+def test_an_exception_in_a_batch_fails_one_request(start, framing):
+    running = start(services=batch(lambda clients, requests: [b"1", ValueError("two"), b"3"]), framing=framing)
+    peer = running.peer()
+    if framing is Framing.NATIVE:
+        peer.let_in()
+        peer.send(srm(request_id=1), srm(request_id=2), srm(request_id=3))
+        peer.expect(reply(b"1", 1), encode_text(Kind.ERROR, 1, "two", 2), reply(b"3", 3))
+    else:
+        peer.send(u32(b"a", b"b", b"c"))
+        assert peer.to_the_end() == u32(b"1")
+
+
+@pytest.mark.parametrize("framing", [Framing.NATIVE, Framing.U32])
+def test_too_many_in_flight_wait_in_the_kernel(start, framing):
+    running = start(services=batch(lambda clients, requests: requests), framing=framing, limits={"max_in_flight": 3})
+    peer = running.peer()
+    if framing is Framing.NATIVE:
+        peer.let_in()
+        peer.send(*[srm(request_id=i) for i in range(50)])
+        peer.expect(*[reply(request_id=i) for i in range(50)])
+    else:
+        peer.send(u32(*[b"%d" % i for i in range(50)]))
+        peer.expect(u32(*[b"%d" % i for i in range(50)]))
+
+
+def test_a_batch_is_answered_after_the_end_of_file(start):
+    running = start(services=batch(lambda clients, requests: requests, max_wait=0.05))
+    peer = running.peer()
+    peer.let_in()
+    peer.send(srm(), srm()[:-1])
+    peer.sock.shutdown(socket.SHUT_WR)
+    assert peer.to_the_end() == reply()
+    eventually(lambda: running.reasons() == ["closed by peer"])
+
+
+# --- limits and deadlines ---
+
+
+def test_a_client_that_does_not_read_is_not_read(start):
+    running = start(limits={"output_pause": 100_000})
+    peer = running.peer()
+    client_id = peer.let_in()
+    count, payload = 200, b"x" * 10_000
+    sender = threading.Thread(target=lambda: [peer.send(srm(payload, request_id=i)) for i in range(count)])
+    sender.start()
+    eventually(lambda: running.engine.info(client_id).queued > 100_000)
+    served = running.engine.info(client_id).requests
+    time.sleep(0.1)
+    assert running.engine.info(client_id).requests == served < count
+    for i in range(count):
+        peer.expect(reply(payload, i))
+    sender.join()
+
+
+@pytest.mark.parametrize("framing", [Framing.NATIVE, Framing.U32])
+def test_pipelined_requests_wait_for_their_large_replies(start, framing):
+    running = start(framing=framing, handler=lambda c, r: r * 20_000, limits={"output_pause": 50_000})
+    peer = running.peer()
+    if framing is Framing.NATIVE:
+        client_id = peer.let_in()
+        peer.send(*[srm(b"%d" % (i % 10), request_id=i) for i in range(300)])
+    else:
+        eventually(running.engine.client_ids)
+        [client_id] = running.engine.client_ids()
+        peer.send(u32(*[b"%d" % (i % 10) for i in range(300)]))
+    eventually(lambda: running.engine.info(client_id).queued > 50_000)
+    time.sleep(0.05)
+    assert running.engine.info(client_id).requests < 100
+    assert running.engine.info(client_id).queued < 200_000
+    for i in range(300):
+        body = b"%d" % (i % 10) * 20_000
+        peer.expect(reply(body, i) if framing is Framing.NATIVE else u32(body))
+
+
+def test_a_queue_that_grows_too_long_is_dropped(start):
+    running = start(limits={"output_pause": 10_000, "output_drop": 500_000})
+    peer = running.peer()
+    client_id = peer.let_in()
+    for _ in range(200):
+        running.engine.push(client_id, b"x" * 10_000)
+    eventually(lambda: running.reasons() == ["over a limit"])
+    assert running.engine.stats().over_limit == 1
+    assert not running.engine.push(client_id, b"x")
+
+
+def test_output_without_progress(start):
+    running = start(limits={"output_timeout": 0.15})
+    peer = running.peer()
+    client_id = peer.let_in()
+    running.engine.push(client_id, b"x" * 5_000_000)
+    eventually(lambda: running.reasons() == ["timed out"])
+
+
+def test_a_cir_that_does_not_come(start):
+    running = start(limits={"cir_timeout": 0.1})
+    peer = running.peer()
+    peer.send(encode_cir()[:-1])
+    assert peer.to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.CIR_TOO_LATE, p.TEXT_CIR_TOO_LATE)
+    eventually(lambda: running.engine.stats().timeouts == 1)
+    assert running.gone == []
+
+
+def test_a_frame_has_its_time_as_a_whole(start):
+    running = start(limits={"frame_timeout": 0.2})
+    peer = running.peer()
+    peer.let_in()
+    began = time.monotonic()
+    with pytest.raises(BrokenPipeError):  # noqa: PT012
+        for byte in srm(b"x" * 1000):
+            peer.send(bytes([byte]))
+            time.sleep(0.02)
+    assert time.monotonic() - began < 2
+    assert peer.to_the_end() == encode_text(Kind.ERROR, ErrorCode.DEADLINE_PASSED, p.TEXT_FRAME_TOO_SLOW)
+    assert running.reasons() == ["timed out"]
+
+
+def test_whole_frames_start_the_time_anew(start):
+    running = start(limits={"frame_timeout": 0.3})
+    peer = running.peer()
+    peer.let_in()
+    data = srm()
+    peer.send(data[:6])
+    for _ in range(12):
+        time.sleep(0.05)
+        peer.send(data[6:], data[:6])
+        peer.expect(reply())
+    peer.send(data[6:])
+    peer.expect(reply())
+    time.sleep(0.4)
+    peer.send(data)
+    peer.expect(reply())
+
+
+def test_idling(start):
+    running = start(limits={"idle_timeout": 0.15})
+    peer = running.peer()
+    peer.let_in()
+    for _ in range(5):
+        time.sleep(0.05)
+        peer.send(srm())
+        peer.expect(reply())
+    assert peer.to_the_end() == encode_text(Kind.GOAWAY, 0, p.TEXT_IDLE)
+    assert running.reasons() == ["timed out"]
+
+
+def test_full(start):
+    running = start(limits={"max_clients": 2})
+    first, second, third = running.peer(), running.peer(), running.peer()
+    first.let_in()
+    second.let_in()
+    assert third.to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, p.TEXT_SERVER_FULL)
+    first.sock.close()
+    eventually(lambda: running.gone)
+    running.peer().let_in()
+    assert running.engine.stats().refused == 1
+
+
+def test_a_crowd_of_silent_ones_cannot_keep_the_door_shut(start):
+    running = start(limits={"max_pending_cir": 3})
+    silent = [running.peer() for _ in range(4)]
+    assert silent[0].to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.CIR_TOO_LATE, p.TEXT_CIR_CROWD)
+    running.peer().let_in()
+    silent[3].let_in()
+    eventually(lambda: running.engine.stats().over_limit == 2)
+
+
+@pytest.mark.parametrize("framing", [Framing.U32, Framing.LINE])
+def test_a_message_over_the_limit(start, framing):
+    running = start(framing=framing, limits={"max_payload": 10})
+    peer = running.peer()
+    good = u32(b"ok") if framing is Framing.U32 else b"ok\n"
+    peer.send(good * 2, u32(b"x" * 11) if framing is Framing.U32 else b"x" * 11)
+    assert peer.to_the_end() == good * 2
+    eventually(lambda: running.reasons() == ["over a limit"])
+
+
+def test_a_violation(start):
+    running = start()
+    peer = running.peer()
+    peer.let_in()
+    peer.send(srm(), encode(0x66, request_id=4), srm())
+    wanted = reply() + encode_text(Kind.ERROR, ErrorCode.MALFORMED, p.TEXT_UNKNOWN_KIND, 4)
+    assert peer.to_the_end() == wanted
+    eventually(lambda: running.reasons() == ["protocol violation"])
+    assert running.engine.stats().violations == 1
+
+
+# --- the end ---
+
+
+def test_what_has_come_is_answered_at_the_end(start):
+    entered, go_on = threading.Event(), threading.Event()
+
+    def handler(client, request):
+        if request == b"slow":
+            entered.set()
+            assert go_on.wait(10)
+        return request
+
+    running = start(handler=handler)
+    waiting, peer, other = running.peer(), running.peer(), running.peer()
+    waiting.send(encode(Kind.PING))
+    waiting.expect(encode(Kind.PONG))
+    other.let_in()
+    peer.let_in()
+    peer.send(srm(b"slow", request_id=1))
+    assert entered.wait(10)
+    running.engine.stop(5)
+    other.send(srm(request_id=2), srm(request_id=3, flags=1), encode(Kind.PING))
+    go_on.set()
+    assert peer.to_the_end() == reply(b"slow", 1) + encode_text(Kind.GOAWAY, 0, p.TEXT_SHUTTING_DOWN)
+    # It may have been read before the stop was seen; then it was answered.
+    error = encode_text(Kind.ERROR, ErrorCode.SHUTTING_DOWN, p.TEXT_SHUTTING_DOWN, 2)
+    goaway = encode_text(Kind.GOAWAY, 0, p.TEXT_SHUTTING_DOWN)
+    pong = encode(Kind.PONG)
+    assert other.to_the_end() in {goaway + error + pong, reply(request_id=2) + pong + goaway}
+    assert waiting.to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.SHUTTING_DOWN, p.TEXT_SHUTTING_DOWN)
+    running.thread.join(10)
+    assert running.reasons() == ["server stopping"] * 2
+    assert running.drained == 1
+
+
+def test_what_was_kept_is_answered_at_the_end(start):
+    running = start(limits={"output_pause": 50_000}, handler=lambda c, r: r * 20_000)
+    peer = running.peer()
+    client_id = peer.let_in()
+    peer.send(*[srm(b"x", request_id=i) for i in range(100)])
+    eventually(lambda: running.engine.info(client_id).queued > 50_000)
+    running.engine.stop(10)
+    for i in range(100):
+        peer.expect(reply(b"x" * 20_000, i))
+    assert peer.to_the_end() == encode_text(Kind.GOAWAY, 0, p.TEXT_SHUTTING_DOWN)
+
+
+def test_pending_batches_are_answered_at_the_end(start):
+    running = start(services=batch(lambda clients, requests: requests, max_wait=60))
+    peer = running.peer()
+    client_id = peer.let_in()
+    peer.send(srm())
+    eventually(lambda: running.engine.info(client_id).in_flight == 1)
+    running.stop()
+    assert peer.to_the_end() == reply() + encode_text(Kind.GOAWAY, 0, p.TEXT_SHUTTING_DOWN)
+
+
+def test_grace_ends(start):
+    running = start()
+    peer = running.peer()
+    client_id = peer.let_in()
+    running.engine.push(client_id, b"x" * 5_000_000)
+    eventually(lambda: running.engine.info(client_id).queued)
+    running.engine.stop(60)
+    time.sleep(0.05)
+    assert running.thread.is_alive()
+    began = time.monotonic()
+    running.stop(0.1)
+    assert time.monotonic() - began < 2
+    assert running.reasons() == ["server stopping"]
+
+
+def test_an_engine_that_is_closed(start):
+    running = start()
+    client_id = running.peer().let_in()
+    running.stop()
+    running.engine.close()
+    engine = running.engine
+    assert (engine.client_ids(), engine.client_count(), engine.info(client_id), engine.find("x")) == ([], 0, None, None)
+    assert (engine.push(client_id, b""), engine.attach(client_id), engine.disconnect(client_id)) == (False,) * 3
+    assert engine.broadcast(b"") == 0
+    assert engine.stats().clients == 0
+    engine.stop(1)
+
+
+def test_stopped_before_it_ran(socket_dir):
+    running = Running(f"{socket_dir}/s")
+    running.engine.stop(5)
+    running.engine.run()
+    assert running.drained == 1
+    running.engine.close()
+
+
+# --- accepting ---
+
+
+class Refusing:
+    """A master socket whose accept() fails at first."""
+
+    def __init__(self, sock, errors):
+        self._sock = sock
+        self._errors = errors
+
+    def accept(self):
+        if self._errors:
+            raise OSError(self._errors.pop(0), "said the test")
+        return self._sock.accept()
+
+    def __getattr__(self, name):
+        return getattr(self._sock, name)
+
+
+@pytest.mark.parametrize(
+    ("errors", "failures"),
+    [
+        ([errno.ECONNABORTED, errno.EPROTO, errno.EPERM], 0),
+        ([errno.EMFILE], 1),
+        ([errno.ENOBUFS, errno.ENFILE], 2),
+        ([errno.EINVAL], 1),
+    ],
+)
+def test_accept_fails(start, errors, failures):
+    running = start()
+    first = running.peer()
+    first.let_in()
+    masters = running.engine._masters._masters
+    masters[0].sock = Refusing(masters[0].sock, errors)
+    began = time.monotonic()
+    running.peer().let_in()
+    assert running.engine.stats().accept_failures == failures
+    assert len(running.logged) == min(failures, 1)
+    assert time.monotonic() - began >= 0.09 * failures
+    masters[0].sock = masters[0].sock._sock
+
+
+def test_a_descriptor_of_ours_that_is_freed_ends_the_pause(start, monkeypatch):
+    monkeypatch.setattr("pysock.engine._pure_accept._PAUSE", 60)
+    running = start()
+    first = running.peer()
+    first.let_in()
+    masters = running.engine._masters._masters
+    masters[0].sock = Refusing(masters[0].sock, [errno.EMFILE])
+    second = running.peer()
+    eventually(lambda: running.engine.stats().accept_failures == 1)
+    first.sock.close()
+    second.let_in()
+    masters[0].sock = masters[0].sock._sock
+
+
+# --- sending ---
+
+
+@pytest.mark.parametrize("most", [1, 7, 1000])
+def test_short_sends_never_tear_frames(start, monkeypatch, most):
+    class Short(socket.socket):
+        def send(self, data, flags=0):
+            return super().send(memoryview(data)[:most], flags)
+
+        def sendmsg(self, buffers, ancillary=(), flags=0):
+            return super().send(b"".join(buffers)[:most], flags)
+
+    def accept(self):
+        fd, address = self._accept()
+        return Short(self.family, self.type, self.proto, fileno=fd), address
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    monkeypatch.setattr(_pure_output, "GATHER_MAX", 100)
+    running = start(handler=lambda client, request: running.engine.push(client, b"p" * 30) and request)
+    peer = running.peer()
+    peer.let_in()
+    peer.send(*[srm(b"x" * i, request_id=i) for i in range(20)])
+    peer.expect(*[encode(Kind.PUSH, b"p" * 30) + reply(b"x" * i, i) for i in range(20)])
+
+
+def test_many_small_pushes_to_one_that_does_not_read(start):
+    running = start()
+    peer = running.peer()
+    client_id = peer.let_in()
+    for i in range(60_000):
+        running.engine.push(client_id, b"%05d" % i)
+    for i in range(60_000):
+        peer.expect(encode(Kind.PUSH, b"%05d" % i))
+
+
+# --- the parts ---
+
+
+@pytest.mark.parametrize("make", [EpollPoller, SelectorPoller], ids=["epoll", "selectors"])
+class TestPollers:
+    def test_readiness(self, make):
+        poller = make()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            fd = ours.fileno()
+            poller.change(fd, 0, READ)
+            assert poller.wait(0) == []
+            assert poller.wait(0.0005) == []
+            theirs.send(b"x")
+            assert poller.wait(None) == [(fd, READ)]
+            assert poller.wait(0.0005) == [(fd, READ)]
+            poller.change(fd, READ, READ | WRITE)
+            assert poller.wait(1) == [(fd, READ | WRITE)]
+            poller.change(fd, READ | WRITE, WRITE)
+            assert poller.wait(1) == [(fd, WRITE)]
+            poller.change(fd, WRITE, 0)
+            assert poller.wait(0.01) == []
+        poller.close()
+
+    def test_an_engine_on_it(self, make, start, monkeypatch):
+        monkeypatch.setattr(_pure_core, "new_poller", make)
+        running = start(limits={"output_pause": 100_000})
+        peer = running.peer()
+        client_id = peer.let_in()
+        running.engine.push(client_id, b"x" * 1_000_000)
+        peer.send(srm())
+        peer.expect(encode(Kind.PUSH, b"x" * 1_000_000), reply())
+        peer.sock.close()
+        eventually(lambda: running.reasons() == ["closed by peer"])
+        running.stop()
+
+
+def test_deadlines():
+    deadlines = Deadlines(5.0)
+    assert deadlines.first() is deadlines.next_end() is deadlines.pop_expired(100) is None
+    deadlines.start("a", 0)
+    deadlines.start("b", 1)
+    deadlines.start("a", 2)
+    assert (deadlines.first(), deadlines.next_end(), len(deadlines)) == ("b", 6, 2)
+    assert deadlines.pop_expired(5.9) is None
+    assert deadlines.pop_expired(6) == "b"
+    deadlines.stop("a")
+    deadlines.stop("a")
+    assert "a" not in deadlines
+
+
+def test_the_linger_adapts():
+    linger = Linger(lambda timeout: [], 20e-6)
+    assert linger.window == 0
+    for _ in range(5):
+        linger.adapt(30e-6)
+    assert linger.window == 20e-6
+    linger.adapt(300e-6)
+    assert linger.window == 20e-6
+    linger.adapt(1.0)
+    assert linger.window == 0
+
+
+def test_the_linger_polls_before_it_sleeps():
+    calls = []
+
+    def poll(timeout):
+        calls.append(timeout)
+        return ["ready"] if len(calls) == 3 else []
+
+    linger = Linger(poll, 1.0)
+    linger.window = 1.0
+    assert linger.wait(None) == ["ready"]
+    assert calls == [0, 0, 0]
+    calls.clear()
+    off = Linger(poll, 0)
+    assert off.wait(0.5) == []
+    assert calls == [0.5]
+
+
+def test_commands_are_bounded():
+    commands, done = Commands(), []
+    assert commands.post(lambda: done.append(1))
+    assert not commands.post(lambda: done.append(2), 2**30)
+    commands.run()
+    assert done == [1]
+    assert os.read(commands.read_fd, 10) == b"\0"
+    commands.close()
+    assert not commands.post(lambda: None)
+    commands.wake()
+    assert commands.wakeup_fd == -1
+
+
+def test_generations_wrap_past_zero():
+    table = ClientTable()
+    row = object()
+    assert table.add(row) == 1 << 32
+    table._generations[0] = 2**32 - 1
+    table.remove(1 << 32)
+    assert table.add(row) == 1 << 32
+
+
+def test_names_are_those_of_the_last():
+    table = ClientTable()
+    ids = [table.add(object()) for _ in range(3)]
+    for client_id in ids:
+        table.let_in(client_id, object(), "twin")
+    assert table.find("twin") == ids[2]
+    table.leave(ids[2], "twin")
+    assert table.find("twin") == ids[1]
+    table.leave(ids[0], "twin")
+    table.leave(ids[1], "twin")
+    assert table.find("twin") is None
+
+
+def test_sockets_by_hand(socket_dir):
+    sockets = PureSockets()
+    master = sockets.socket(socket.AF_UNIX)
+    sockets.bind(master, (socket.AF_UNIX, f"{socket_dir}/s"))
+    sockets.listen(master, 5)
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(f"{socket_dir}/s")
+        data = sockets.accept(master)
+        assert os.get_blocking(data)
+        assert not os.get_inheritable(data)
+        peer.send(b"hello")
+        assert sockets.recv(data, 100) == b"hello"
+        sockets.send(data, bytearray(b"bye"))
+        assert peer.recv(100) == b"bye"
+        peer.close()
+        assert sockets.recv(data, 100) == b""
+        with pytest.raises(BrokenPipeError):
+            sockets.send(data, b"x")
+    sockets.close(data)
+    sockets.close(master)
+    sockets.unlink(f"{socket_dir}/s")
+    assert not os.path.exists(f"{socket_dir}/s")
+
+
+def test_the_backend_is_complete():
+    assert BACKEND.name == "pure"
+    assert BACKEND.engine is PureEngine

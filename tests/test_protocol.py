@@ -1,0 +1,173 @@
+"""The wire format: exact bytes, and what isn't one."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pysock import protocol as p
+from pysock.protocol import Kind, Malformed, Refusal, Tag
+
+
+def test_a_frame_byte_by_byte():
+    frame = p.encode(Kind.SRM, b"hello", code=3, request_id=0x01020304, flags=1)
+    assert frame == bytes.fromhex("00000005 02 01 0003 01020304") + b"hello"
+    assert p.decode(frame) == (Kind.SRM, 1, 3, 0x01020304, b"hello")
+    assert p.decode_header(b"xx" + frame, 2) == (5, 2, 1, 3, 0x01020304)
+
+
+def test_a_text_frame():
+    frame = p.encode_text(Kind.ERROR, 2, "näh", request_id=7)
+    assert p.decode(frame) == (Kind.ERROR, 0, 2, 7, "näh".encode())
+
+
+@given(
+    st.integers(0, 255), st.binary(max_size=99), st.integers(0, 65535), st.integers(0, 2**32 - 1), st.integers(0, 255)
+)
+def test_frames_there_and_back(kind, payload, code, request_id, flags):
+    frame = p.encode(kind, payload, code=code, request_id=request_id, flags=flags)
+    assert p.decode(frame) == (kind, flags, code, request_id, payload)
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 11, b"\0\0\0\1" + b"\0" * 8, b"\0" * 13])
+def test_no_whole_frame(data):
+    with pytest.raises(Malformed):
+        p.decode(data)
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=300))))
+def test_fields_there_and_back(fields):
+    data = b"".join(p.encode_field(tag, value) for tag, value in fields)
+    assert p.decode_fields(data) == fields
+    assert p.decode_fields(b"PSK1" + data, 4) == fields
+
+
+@given(st.lists(st.binary(max_size=9), min_size=1), st.integers(1, 1000))
+def test_a_field_that_is_cut_short(values, cut):
+    data = b"".join(p.encode_field(9, value) for value in values)
+    ends = {0}
+    for value in values:
+        ends.add(max(ends) + 3 + len(value))
+    short = data[: len(data) - cut % len(data)]
+    if len(short) in ends:
+        assert b"".join(p.encode_field(*field) for field in p.decode_fields(short)) == short
+    else:
+        with pytest.raises(Malformed):
+            p.decode_fields(short)
+
+
+def test_a_field_that_is_too_long():
+    assert len(p.encode_field(1, b"x" * 65535)) == 65538
+    with pytest.raises(ValueError, match="65535"):
+        p.encode_field(1, b"x" * 65536)
+
+
+# --- the CIR ---
+
+
+def test_a_cir_byte_by_byte():
+    assert p.encode_cir() == bytes.fromhex("00000004 01 00 0001 00000000") + b"PSK1"
+    frame = p.decode(p.encode_cir("me", "pysock/0.1", 1000))
+    assert frame.payload == b"PSK1\2\0\2me\5\0\4\0\0\3\xe8\x08\0\x0apysock/0.1"
+    assert p.decode_cir(frame.payload) == ("me", 1000, "pysock/0.1")
+
+
+def test_a_cir_says_as_little_as_it_likes():
+    assert p.decode_cir(b"PSK1") == ("", None, "")
+
+
+def test_tags_from_the_future_are_skipped():
+    payload = b"PSK1" + p.encode_field(200, b"?" * 50) + p.encode_field(Tag.NAME, b"me") + p.encode_field(0, b"")
+    assert p.decode_cir(payload).name == "me"
+
+
+def test_of_two_promises_the_smaller_counts():
+    payload = b"PSK1" + b"".join(p.encode_field(Tag.MAX_PAYLOAD, struct.pack("!I", n)) for n in (70, 50, 90))
+    assert p.decode_cir(payload).max_payload == 50
+
+
+@pytest.mark.parametrize(
+    ("payload", "code", "text"),
+    [
+        (b"", Refusal.MALFORMED, p.TEXT_SHORT_CIR),
+        (b"PSK", Refusal.MALFORMED, p.TEXT_SHORT_CIR),
+        (b"PSK2", Refusal.BAD_MAGIC_OR_VERSION, p.TEXT_BAD_MAGIC),
+        (b"GET / HTTP/1.1\r\n", Refusal.BAD_MAGIC_OR_VERSION, p.TEXT_BAD_MAGIC),
+        (b"PSK1\2", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
+        (b"PSK1\2\0\3me", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
+        (b"PSK1\2\0\0", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),  # an empty name
+        (b"PSK1\2\0\2\xff\xfe", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
+        (b"PSK1\2\0\3\xed\xa0\x80", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),  # a surrogate
+        (b"PSK1\2\0\3a\0b", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
+        (b"PSK1\2\1\0" + b"x" * 256, Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
+        (b"PSK1\2\0\1a\2\0\1b", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),  # two names
+        (b"PSK1\5\0\3\0\0\1", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
+    ],
+)
+def test_a_bad_cir(payload, code, text):
+    with pytest.raises(Malformed) as caught:
+        p.decode_cir(payload)
+    assert caught.value.code == code
+    assert str(caught.value) == text
+
+
+@given(st.binary(max_size=60))
+def test_a_cir_of_noise_is_good_or_malformed(noise):
+    try:
+        cir = p.decode_cir(b"PSK1" + noise)
+    except Malformed:
+        return
+    assert len(cir.name.encode()) <= p.LARGEST_NAME
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "ä" * 128, "a\0b"])
+def test_a_name_that_cannot_be_sent(name):
+    with pytest.raises(ValueError, match="255"):
+        p.encode_cir(name)
+
+
+# --- the answer to a CIR ---
+
+
+def test_a_welcome_there_and_back():
+    fields = p.encode_welcome(1 << 24, 1024, [(0, ""), (5, "add"), (7, "größe")], "pysock/0.1")
+    frame = p.decode(p.encode_accepted(0x0000000100000002, fields))
+    assert frame.kind == Kind.CIR_ACCEPTED
+    assert frame.payload.startswith(bytes.fromhex("01 0008 0000000100000002"))
+    assert p.decode_welcome(frame.payload) == (
+        0x100000002,
+        1 << 24,
+        1024,
+        {"": 0, "add": 5, "größe": 7},
+        "pysock/0.1",
+    )
+
+
+CLIENT_ID = b"\1\0\x08" + b"\0" * 8
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        p.encode_field(Tag.SOFTWARE, b"x"),  # no client id
+        b"\1\0\4\0\0\0\1",
+        CLIENT_ID + b"\7\0\2\0\1",
+        CLIENT_ID + b"\7\0\4\0\1\5a",
+        CLIENT_ID + b"\7\0\4\0\1\1\xff",
+        CLIENT_ID + b"\x08\0\1\xff",
+        CLIENT_ID + b"\5\0\1\0",
+        CLIENT_ID[:-1],
+    ],
+)
+def test_a_bad_welcome(payload):
+    with pytest.raises(Malformed):
+        p.decode_welcome(payload)
+
+
+def test_a_service_whose_name_is_too_long():
+    with pytest.raises(ValueError, match="255"):
+        p.encode_welcome(1, 1, [(1, "x" * 256)], "")
