@@ -142,7 +142,7 @@ static int state_of(ps_engine *engine, uint64_t client_id)
 {
     pthread_mutex_lock(&engine->lock);
     const ps_conn *conn = ps__table_find(&engine->table, client_id);
-    int state = conn ? __atomic_load_n(&conn->state, __ATOMIC_RELAXED) : 0;
+    int state = conn ? ps__state(conn) : 0;
     pthread_mutex_unlock(&engine->lock);
     return state;
 }
@@ -179,22 +179,12 @@ int ps_engine_stop(ps_engine *engine, uint64_t grace_ns)
     uint64_t now = ps__now_ns(), at = grace_ns > UINT64_MAX - now ? UINT64_MAX : now + grace_ns;
     pthread_mutex_lock(&engine->lock);
     if (!engine->stop_wanted || at < engine->stop_at_ns)
-        engine->stop_at_ns = at;
+        __atomic_store_n(&engine->stop_at_ns, at, __ATOMIC_RELAXED); /* the loop reads it without the lock as well */
     engine->stop_wanted = true;
     engine->woken = false; /* in a signal handler the loop may be about to sleep: always write */
     wake(engine);
     pthread_mutex_unlock(&engine->lock);
     return 0;
-}
-
-int ps_engine_attach(ps_engine *engine, uint64_t client_id)
-{
-    pthread_mutex_lock(&engine->lock);
-    ps_conn *conn = ps__table_find(&engine->table, client_id);
-    if (conn)
-        __atomic_store_n(&conn->attached, 1, __ATOMIC_RELAXED);
-    pthread_mutex_unlock(&engine->lock);
-    return conn != NULL;
 }
 
 /* -- looking ------------------------------------------------------------------------------------------------------- */
@@ -217,7 +207,7 @@ static void copy_row(const ps_conn *conn, ps_info *info)
         .bytes_out = __atomic_load_n(&conn->bytes_out, __ATOMIC_RELAXED),
         .queued = __atomic_load_n(&conn->queued, __ATOMIC_RELAXED),
         .in_flight = __atomic_load_n(&conn->in_flight, __ATOMIC_RELAXED),
-        .state = __atomic_load_n(&conn->state, __ATOMIC_RELAXED),
+        .state = (uint32_t)ps__state(conn),
         .fd = conn->fd,
         .master = conn->master,
     };
@@ -240,8 +230,19 @@ int ps_engine_info(ps_engine *engine, uint64_t client_id, ps_info *info)
 /* A free slot has state 0, and still the marks of the client that was there. */
 static bool is_client(const ps_conn *conn)
 {
-    int state = __atomic_load_n(&conn->state, __ATOMIC_RELAXED);
+    int state = ps__state(conn);
     return state && state != PS_CONN_CLOSED && __atomic_load_n(&conn->established, __ATOMIC_RELAXED);
+}
+
+int ps_engine_attach(ps_engine *engine, uint64_t client_id)
+{
+    pthread_mutex_lock(&engine->lock);
+    ps_conn *conn = ps__table_find(&engine->table, client_id);
+    bool client = conn && is_client(conn);
+    if (client)
+        __atomic_store_n(&conn->attached, 1, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&engine->lock);
+    return client;
 }
 
 uint64_t ps_engine_find(ps_engine *engine, const char *name)
@@ -260,17 +261,41 @@ uint64_t ps_engine_find(ps_engine *engine, const char *name)
     return id;
 }
 
-size_t ps_engine_ids(ps_engine *engine, uint64_t *ids, size_t room)
+typedef struct arrival {
+    uint64_t at_ns, client_id;
+} arrival;
+
+static int compare_arrivals(const void *left, const void *right)
+{
+    const arrival *a = left, *b = right;
+    return a->at_ns < b->at_ns ? -1 : a->at_ns > b->at_ns;
+}
+
+static size_t list_arrivals(ps_engine *engine, arrival *list, size_t room)
 {
     size_t count = 0;
     pthread_mutex_lock(&engine->lock);
     for (uint32_t slot = 0; slot < engine->table.made && count < room; slot++) {
         const ps_conn *conn = ps__slot(&engine->table, slot);
         if (is_client(conn))
-            ids[count++] = ps__id(conn);
+            list[count++] = (arrival){conn->connected_at_ns, ps__id(conn)};
     }
     pthread_mutex_unlock(&engine->lock);
     return count;
+}
+
+/* Sorted here and not under the lock, for which the loop would have to wait. */
+int64_t ps_engine_ids(ps_engine *engine, uint64_t *ids, size_t room)
+{
+    arrival *list = ps_sys.allocate(room * sizeof *list);
+    if (!list)
+        return -ENOMEM;
+    size_t count = list_arrivals(engine, list, room);
+    qsort(list, count, sizeof *list, compare_arrivals);
+    for (size_t i = 0; i < count; i++)
+        ids[i] = list[i].client_id;
+    ps__free(list);
+    return (int64_t)count;
 }
 
 void ps_engine_stats(ps_engine *engine, ps_stats *stats)

@@ -161,7 +161,7 @@ static int64_t sleep_ns(const ps_engine *engine)
     if (engine->accept_again_ns)
         left = least(left, until(engine->accept_again_ns, now));
     if (engine->state == PS_SERVER_DRAINING)
-        left = least(left, until(engine->stop_at_ns, now));
+        left = least(left, until(__atomic_load_n(&engine->stop_at_ns, __ATOMIC_RELAXED), now));
     return left > INT64_MAX ? -1 : (int64_t)left;
 }
 

@@ -99,6 +99,10 @@ static void part_finish(ps_engine *engine, ps_conn *conn)
     ps_part *part = conn->part;
     ps_frame frame = part->head;
     conn->part = NULL;
+    if (part->object && part->have <= PS_GUESS_MAX) {
+        conn->flags |= PS_TALKS_LARGE;
+        engine->guess = part->have;
+    }
     frame.size = part->have;
     frame.payload = part->data;
     ps__take_frame(engine, conn, &frame, part->object);
@@ -202,6 +206,8 @@ static size_t cut_line(ps_engine *engine, ps_conn *conn, const uint8_t *data, si
 
 static size_t cut_raw(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
 {
+    uint32_t most = engine->options.limits.max_payload;
+    size = size < most ? size : most;
     ps_frame frame = {.payload = data, .size = (uint32_t)size, .kind = PS_SRM};
     ps__take_frame(engine, conn, &frame, NULL);
     return size;
@@ -225,13 +231,14 @@ static size_t cut(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t 
 
 static void hold(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
 {
-    ps_held *held = ps_sys.allocate(sizeof *held + size);
+    size_t before = conn->held ? conn->held->size : 0;
+    ps_held *held = ps_sys.resize(conn->held, sizeof *held + before + size);
     if (!held) {
         no_memory(engine, conn);
         return;
     }
-    held->size = size;
-    memcpy(held->data, data, size);
+    held->size = before + size;
+    memcpy(held->data + before, data, size);
     conn->held = held;
 }
 
@@ -307,6 +314,68 @@ static bool read_part(ps_engine *engine, ps_conn *conn)
     return more && (size_t)got >= here && conn->part == part; /* not one that follows: its turn is the next */
 }
 
+/* A guess that fits: what arrived lies where the handler will get it. */
+static void take_guessed(ps_engine *engine, ps_conn *conn, const ps_frame *frame, ps_part *part, size_t got)
+{
+    size_t inside = got < part->room ? got : part->room;
+    part->head = *frame;
+    part->have = (uint32_t)inside;
+    conn->part = part;
+    if (part->have == part->room)
+        part_finish(engine, conn);
+    take(engine, conn, engine->in, got - inside);
+}
+
+/* One that doesn't: the pieces are cut one after the other, as if they had come so. */
+static void take_pieces(ps_engine *engine, ps_conn *conn, const uint8_t *head, size_t head_size, ps_part *part, size_t got)
+{
+    size_t inside = got < part->room ? got : part->room;
+    conn->flags &= (uint16_t)~PS_TALKS_LARGE;
+    take(engine, conn, head, head_size);
+    take(engine, conn, part->data, inside);
+    take(engine, conn, engine->in, got - inside);
+    free_part(engine, part);
+}
+
+static bool read_into_guess(ps_engine *engine, ps_conn *conn, ps_part *part)
+{
+    uint8_t head[PS_HEADER_SIZE];
+    size_t head_size = engine->options.framing == PS_NATIVE ? PS_HEADER_SIZE : 4, room = part->room;
+    struct iovec iov[3] = {{head, head_size}, {part->data, room}, {engine->in, PS_READ_MAX}};
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = 3};
+    ssize_t got = ps_sys.recvmsg(conn->fd, &message, 0);
+    if (got <= 0) {
+        free_part(engine, part);
+        return input_ended(engine, conn, got), false;
+    }
+    count_input(engine, conn, (size_t)got);
+    size_t whole = (size_t)got, behind = whole > head_size ? whole - head_size : 0;
+    ps_frame frame = {.size = 0};
+    if (behind && head_size == PS_HEADER_SIZE)
+        ps__read_header(head, &frame);
+    else if (behind)
+        frame = (ps_frame){.size = ps__get32(head), .kind = PS_SRM};
+    if (frame.size == room && ps__judge(engine, conn, &frame) == PS_TAKE)
+        take_guessed(engine, conn, &frame, part, behind);
+    else
+        take_pieces(engine, conn, head, whole - behind, part, behind);
+    return whole == head_size + room + PS_READ_MAX;
+}
+
+/* Whoever sent a large frame will likely send another of that size: receive it where the handler gets it, without a copy
+ * through the buffer and a second call for the rest. */
+static bool read_guessing(ps_engine *engine, ps_conn *conn)
+{
+    ps_part *part = ps_sys.allocate(sizeof *part);
+    if (!part)
+        return no_memory(engine, conn), false;
+    *part = (ps_part){.head = {.size = engine->guess}};
+    if (part_resize(engine, part, engine->guess))
+        return read_into_guess(engine, conn, part);
+    ps__free(part);
+    return no_memory(engine, conn), false;
+}
+
 /* Returns whether there may be more: a short read has emptied the socket, and needs no second call to see it. */
 static bool read_plain(ps_engine *engine, ps_conn *conn)
 {
@@ -327,7 +396,11 @@ void ps__readable(ps_engine *engine, ps_conn *conn)
     uint64_t frames_before = engine->frames, bytes_before = conn->bytes_in;
     ps__output_begin(engine, conn);
     bool lines = engine->options.framing == PS_LINE; /* a line's end is not known: it is searched for in the buffer */
-    bool more = (conn->part && !lines) || read_plain(engine, conn);
+    bool more = true;
+    if (!conn->part && !conn->stash_size && conn->flags & PS_TALKS_LARGE)
+        more = read_guessing(engine, conn);
+    else if (!conn->part || lines)
+        more = read_plain(engine, conn);
     while (more && conn->part && !lines && conn->bytes_in - bytes_before < PS_LARGE_TURN)
         more = read_part(engine, conn);
     time_frame(engine, conn, frames_before);

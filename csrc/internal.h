@@ -15,6 +15,7 @@ enum {
     PS_READ_MAX = 64 * 1024,   /* bytes read from one client a turn: nobody waits long for a busy neighbour */
     PS_LARGE = 64 * 1024,      /* a frame above this is received straight into the object the handler gets */
     PS_LARGE_TURN = 1 << 20,   /* bytes of one large frame read a turn: it may take more, the copy is the kernel's only */
+    PS_GUESS_MAX = 1 << 20,    /* the largest frame whose successor is guessed to be alike */
     PS_OUT_ROOM = 256 * 1024,  /* replies of one client and turn gathered for one send */
     PS_BY_REFERENCE = 32 * 1024, /* a reply from this size is sent from the handler's object: one more iovec is cheaper
                                     than the copy */
@@ -86,6 +87,8 @@ enum ps_conn_flag {
     PS_TIMED_OUTPUT = 1 << 6,
     PS_TIMED_IDLE = 1 << 7,
     PS_TIMED_CIR = 1 << 8,
+    PS_TALKS_LARGE = 1 << 9,   /* its last frame was large */
+    PS_IS_BROKEN = 1 << 10,    /* a request stays without an answer, so no later one gets any */
 };
 
 /* A slot of the client table: a connection and its data socket. An idle client costs this and nothing else. */
@@ -221,6 +224,7 @@ struct ps_engine {
     uint64_t batch_due_ns;
     uint64_t window_ns; /* of the linger, as adapted */
     uint64_t frames;    /* whole frames so far */
+    uint32_t guess;     /* the payload size of the last large frame: of the next one, perhaps */
     ps_table table;
     struct {
         uint32_t first, last;
@@ -251,6 +255,12 @@ struct ps_engine {
 static inline uint64_t ps__id(const ps_conn *conn)
 {
     return (uint64_t)conn->generation << 32 | conn->slot;
+}
+
+/* For other threads, which hold the lock: it keeps the row in its place, but the loop changes states without it. */
+static inline int ps__state(const ps_conn *conn)
+{
+    return __atomic_load_n(&conn->state, __ATOMIC_RELAXED);
 }
 
 static inline ps_conn *ps__slot(const ps_table *table, uint32_t slot)

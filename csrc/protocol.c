@@ -163,10 +163,12 @@ void ps__cannot_serve(ps_engine *engine, ps_conn *conn, const ps_frame *frame, u
                       size_t size)
 {
     PS_ADD(engine->stats.errors, 1u);
-    if (engine->options.framing != PS_NATIVE)
+    if (engine->options.framing != PS_NATIVE) {
+        conn->flags |= PS_IS_BROKEN;
         ps__end(engine, conn, PS_EV_DRAIN, PS_CLOSED_BY_SERVER);
-    else if (!(frame->flags & PS_NO_REPLY))
+    } else if (!(frame->flags & PS_NO_REPLY)) {
         ps__send(engine, conn, PS_ERROR, code, frame->request_id, text, size, NULL);
+    }
 }
 
 /* A request is kept for a batch: too many of one client's, and it is not read until they are answered. */
@@ -193,9 +195,9 @@ static void unserved(ps_engine *engine, ps_conn *conn, const ps_frame *frame, ui
 
 static void take_srm(ps_engine *engine, ps_conn *conn, const ps_frame *frame, void *object)
 {
+    PS_ADD(conn->requests, 1u);
+    PS_ADD(engine->stats.requests, 1u);
     if (!engine->refusing && !engine->fatal && frame->code < engine->options.services && ps__enter(engine) == 0) {
-        PS_ADD(conn->requests, 1u);
-        PS_ADD(engine->stats.requests, 1u);
         ps__fail(engine, engine->hooks.request(engine->hooks.context, conn, frame, object));
         return;
     }

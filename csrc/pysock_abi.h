@@ -111,10 +111,12 @@ int ps_engine_stop(ps_engine *engine, uint64_t grace_ns);
 int ps_engine_push(ps_engine *engine, uint64_t client_id, const uint8_t *data, size_t size);
 int64_t ps_engine_broadcast(ps_engine *engine, const uint8_t *data, size_t size);
 int ps_engine_disconnect(ps_engine *engine, uint64_t client_id);
+/* Of a client that was let in. */
 int ps_engine_attach(ps_engine *engine, uint64_t client_id);
 int ps_engine_info(ps_engine *engine, uint64_t client_id, ps_info *info);
 uint64_t ps_engine_find(ps_engine *engine, const char *name);
-size_t ps_engine_ids(ps_engine *engine, uint64_t *ids, size_t room);
+/* Oldest first. */
+int64_t ps_engine_ids(ps_engine *engine, uint64_t *ids, size_t room);
 void ps_engine_stats(ps_engine *engine, ps_stats *stats);
 
 /* -- sockets used by hand: one system call each -------------------------------------------------------------------- */
@@ -151,3 +153,75 @@ int ps_link_receive(ps_link *link, int64_t timeout_ns, uintptr_t inbox, uintptr_
  * or by a tuple (code, message) for an ERROR. */
 int ps_link_request(ps_link *link, uint16_t service, uintptr_t payloads, uintptr_t results, uint32_t window,
                     int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
+
+/* -- the load generator: one thread that drives many connections to an echo server, and measures it ------------------ */
+
+enum ps_load_mode {
+    PS_LOAD_CLOSED, /* a new request as each reply comes */
+    PS_LOAD_OPEN,   /* requests at a fixed rate, whatever the server does */
+    PS_LOAD_CHURN   /* connect, one request, close, again and again */
+};
+
+/* Why a run failed; in brackets what the result then tells. */
+enum ps_load_failure {
+    PS_LOAD_WELL,
+    PS_LOAD_CONNECT,      /* (error) */
+    PS_LOAD_SYSTEM,       /* this machine could not: (error) */
+    PS_LOAD_HUNG_UP,      /* the server closed a connection that waited for something */
+    PS_LOAD_STALLED,      /* nothing came for stall_ns */
+    PS_LOAD_REFUSED,      /* CIR_REFUSED (code, text) */
+    PS_LOAD_CHALLENGED,   /* an auth key is wanted */
+    PS_LOAD_NOT_NATIVE,   /* the answer to the CIR makes no sense */
+    PS_LOAD_NO_SERVICE,   /* (text: the names there are) */
+    PS_LOAD_TOO_LARGE,    /* the server takes less (expected: how much) */
+    PS_LOAD_WRONG_KIND,   /* a frame of another kind than REPLY (got) */
+    PS_LOAD_WRONG_ID,     /* the reply to no request in flight (got) */
+    PS_LOAD_WRONG_LENGTH, /* of a reply */
+    PS_LOAD_WRONG_BYTES,  /* of a reply (position, expected, got) */
+    PS_LOAD_UNASKED,      /* more bytes than all replies in flight have */
+    PS_LOAD_GIVEN_UP,     /* an ERROR to no request in particular (code, text) */
+    PS_LOAD_SHUTTING_DOWN /* GOAWAY (text) */
+};
+
+typedef struct ps_load_options {
+    const uint8_t *address;  /* as connect() takes it; copied, like the next two */
+    const uint8_t *cir;      /* native: the whole frame */
+    const char *service;     /* native: its name */
+    double rate;             /* PS_LOAD_OPEN: requests a second, of all connections */
+    uint64_t duration_ns, count; /* when it ends; 0: not by this */
+    uint64_t linger_ns, stall_ns;
+    uint32_t address_size, cir_size;
+    uint32_t framing, mode;
+    uint32_t connections, in_flight, size;
+} ps_load_options;
+
+typedef struct ps_load_progress {
+    uint64_t connections, messages, errors, elapsed_ns;
+} ps_load_progress;
+
+typedef struct ps_load_result {
+    uint64_t connections;        /* opened, and let in */
+    uint64_t messages, errors;   /* requests answered well, and by an ERROR */
+    uint64_t elapsed_ns, opening_ns;
+    uint64_t cpu_ns, polling_ns; /* of the generator's thread; of it, in vain: looking for events before they came */
+    uint64_t min_ns, max_ns, sum_ns;
+    uint64_t position, expected, got;
+    int32_t failure, error;      /* enum ps_load_failure; -errno */
+    uint32_t code;               /* of a refusal, or of the first ERROR */
+    uint32_t text_size;
+    char text[256];              /* its words */
+} ps_load_result;
+
+typedef struct ps_load ps_load;
+
+ps_load *ps_load_new(const ps_load_options *options, int *error);
+void ps_load_free(ps_load *load);
+/* Once. 0, or -ECANCELED: the result says why it failed. */
+int ps_load_run(ps_load *load);
+/* From any thread, also while it runs. */
+void ps_load_stop(ps_load *load);
+void ps_load_watch(const ps_load *load, ps_load_progress *progress);
+/* After it ran. */
+void ps_load_get_result(const ps_load *load, ps_load_result *result);
+/* The buckets of the histogram that aren't empty: the longest latency of each, and how many. */
+size_t ps_load_histogram(const ps_load *load, uint64_t *longest_ns, uint64_t *counts, size_t room);

@@ -208,6 +208,8 @@ static int answer_kept(ps_python *py, const kept_request *kept, PyObject *reply,
         ps__output_begin(engine, conn);
     }
     ps__not_kept(engine, conn);
+    if (conn->flags & PS_IS_BROKEN)
+        return 0;
     if (reply && !PyExceptionInstance_Check(reply))
         return answer(py, conn, &kept->frame, reply);
     if (reply) /* an exception in the place of a reply: this one request failed */
@@ -236,16 +238,18 @@ static int run_slice(ps_python *py, const service *s, const kept_request *kept, 
 static int run_batch(ps_python *py, service *s)
 {
     kept_request *kept = s->kept;
-    size_t all = drop_orphans(py, kept, s->kept_count);
+    size_t all = s->kept_count;
     int error = 0;
     s->kept = NULL; /* nothing is kept while handlers run, but be safe if that changes */
     s->kept_count = s->kept_room = 0;
-    for (size_t at = 0; at < all && error == 0; at += s->max_batch) {
+    for (size_t at = 0; at < all; at += s->max_batch) {
         size_t count = all - at < s->max_batch ? all - at : s->max_batch;
-        error = run_slice(py, s, kept + at, count);
+        count = drop_orphans(py, kept + at, count); /* now: the slice before may have closed some */
+        if (count && error == 0)
+            error = run_slice(py, s, kept + at, count);
+        for (size_t i = 0; i < count; i++)
+            drop_kept(&kept[at + i]);
     }
-    for (size_t i = 0; i < all; i++)
-        drop_kept(&kept[i]);
     ps__free(kept);
     return error;
 }

@@ -73,6 +73,11 @@ static int sys_listen(int fd, int backlog)
     return (int)CALL(SYS_listen, fd, backlog, 0, 0, 0, 0);
 }
 
+static int sys_connect(int fd, const struct sockaddr *address, socklen_t size)
+{
+    return (int)CALL(SYS_connect, fd, address, size, 0, 0, 0);
+}
+
 static int sys_accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
 {
     return (int)CALL(SYS_accept4, fd, address, size, flags, 0, 0);
@@ -169,6 +174,7 @@ ps_sys_table ps_sys = {
     .socket = sys_socket,
     .bind = sys_bind,
     .listen = sys_listen,
+    .connect = sys_connect,
     .accept4 = sys_accept4,
     .recvfrom = sys_recvfrom,
     .recvmsg = sys_recvmsg,
@@ -209,4 +215,9 @@ uint64_t ps__now_ns(void)
 uint64_t ps__wall_ns(void)
 {
     return read_clock(CLOCK_REALTIME);
+}
+
+uint64_t ps__cpu_ns(void)
+{
+    return read_clock(CLOCK_THREAD_CPUTIME_ID);
 }

@@ -15,6 +15,7 @@ typedef struct ps_sys_table {
     int (*socket)(int domain, int type, int protocol);
     int (*bind)(int fd, const struct sockaddr *address, socklen_t size);
     int (*listen)(int fd, int backlog);
+    int (*connect)(int fd, const struct sockaddr *address, socklen_t size);
     int (*accept4)(int fd, struct sockaddr *address, socklen_t *size, int flags);
     ssize_t (*recvfrom)(int fd, void *data, size_t room, int flags);
     ssize_t (*recvmsg)(int fd, struct msghdr *message, int flags);
@@ -46,5 +47,6 @@ void ps__free(void *block);
 
 uint64_t ps__now_ns(void);  /* CLOCK_MONOTONIC */
 uint64_t ps__wall_ns(void); /* CLOCK_REALTIME: when a client connected, as people tell time */
+uint64_t ps__cpu_ns(void);  /* CLOCK_THREAD_CPUTIME_ID: what this thread has used */
 
 #endif

@@ -73,11 +73,11 @@ ps_conn *ps__table_row(const ps_table *table, uint64_t id)
     if (slot >= table->made)
         return NULL;
     ps_conn *conn = ps__slot(table, slot);
-    return conn->generation == (uint32_t)(id >> 32) && conn->state ? conn : NULL;
+    return conn->generation == (uint32_t)(id >> 32) && ps__state(conn) ? conn : NULL;
 }
 
 ps_conn *ps__table_find(const ps_table *table, uint64_t id)
 {
     ps_conn *conn = ps__table_row(table, id);
-    return conn && conn->state != PS_CONN_CLOSED ? conn : NULL;
+    return conn && ps__state(conn) != PS_CONN_CLOSED ? conn : NULL;
 }

@@ -6,7 +6,6 @@ goodbye. How a connection comes about is in ``connecting.py``; the bytes are the
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from pysock.address import Address, as_address
 from pysock.connecting import open_link
+from pysock.deadlines import checked_timeout, deadline_of, time_left
 from pysock.engine import Buffer, choose
 from pysock.errors import ConnectionLost, ProtocolError, RemoteError, RequestTimeout
 from pysock.limits import LARGEST_PAYLOAD
@@ -55,7 +55,7 @@ class Client:
         if not 0 <= linger <= 1:
             raise ValueError(f"linger must be a number of seconds from 0 to 1, not {linger!r}")
         self._address = as_address(address)
-        self._timeout = None if timeout is None else _checked_timeout(timeout)
+        self._timeout = None if timeout is None else checked_timeout(timeout)
         self._name = name or ""
         self._link, welcome = open_link(
             self._address, self._name, choose(backend).link, self._timeout, linger=linger, max_payload=max_payload
@@ -181,7 +181,7 @@ class Client:
             started = time.perf_counter()
             request_id = self._link.next_request_id()
             self._link.send(Kind.PING, 0, request_id, payload, seconds)
-            frame = self._await_pong(request_id, _deadline(seconds))
+            frame = self._await_pong(request_id, deadline_of(seconds))
             elapsed = time.perf_counter() - started
             if frame.payload != payload:
                 self._link.close()
@@ -190,7 +190,7 @@ class Client:
 
     def _await_pong(self, request_id: int, deadline: float | None) -> Frame:
         while True:
-            frame = self._link.receive(_left(deadline))
+            frame = self._link.receive(time_left(deadline))
             if frame.kind == Kind.PONG and frame.request_id == request_id:
                 return frame
             self._link.inbox.append(frame)  # the mailbox knows what to do with it
@@ -215,7 +215,7 @@ class Client:
         :raises ConnectionLost: the connection ended without a goodbye. After the server's goodbye, and after
             :meth:`close`, the generator just ends.
         """
-        return self._pushes(_deadline(None if timeout is None else _checked_timeout(timeout)))
+        return self._pushes(deadline_of(None if timeout is None else checked_timeout(timeout)))
 
     def _pushes(self, deadline: float | None) -> Iterator[bytes]:
         while True:
@@ -229,7 +229,7 @@ class Client:
 
     def _listen(self, deadline: float | None) -> bool:
         """Wait a while for something to come; ``False`` when the generator shall end."""
-        left = _left(deadline)
+        left = time_left(deadline)
         if left == 0:
             return False
         with self._lock:
@@ -286,7 +286,7 @@ class Client:
             self._finish()
 
     def _begin(self, timeout: float | None) -> float | None:
-        seconds = self._timeout if timeout is None else _checked_timeout(timeout)
+        seconds = self._timeout if timeout is None else checked_timeout(timeout)
         if not self._lock.acquire(blocking=False):
             seconds = self._acquire(seconds)
         if self._closing or self._mail.goodbye is not None or self._link.closed:
@@ -295,14 +295,14 @@ class Client:
         return seconds
 
     def _acquire(self, seconds: float | None) -> float | None:
-        deadline = _deadline(seconds)
+        deadline = deadline_of(seconds)
         self._waiting += 1
         try:
             if not self._lock.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX)):
                 raise RequestTimeout("another thread's call on this client took all the time")
         finally:
             self._waiting -= 1
-        return _left(deadline)
+        return time_left(deadline)
 
     def _lost(self, error: ConnectionLost) -> NoReturn:
         """The connection ended within a call. If the server had said goodbye, say so."""
@@ -361,17 +361,3 @@ def connect(
     :raises ValueError: a parameter is wrong; the message says which.
     """
     return Client(address, name, timeout=timeout, backend=backend, linger=linger, max_payload=max_payload)
-
-
-def _checked_timeout(timeout: float) -> float | None:
-    if not timeout >= 0:  # also for NaN
-        raise ValueError(f"a timeout must be 0 or more seconds, not {timeout!r}")
-    return None if timeout == math.inf else timeout
-
-
-def _deadline(seconds: float | None) -> float | None:
-    return None if seconds is None else time.monotonic() + seconds
-
-
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())

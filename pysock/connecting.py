@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from pysock._version import __version__
 from pysock.address import Address
+from pysock.deadlines import deadline_of, time_left
 from pysock.engine import Link, SocketAddress
 from pysock.errors import ConnectionLost, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull
 from pysock.protocol import Frame, Kind, Malformed, Refusal, Welcome, decode_welcome, encode_cir
@@ -27,7 +28,7 @@ def open_link(
     address: Address, name: str, link_type: type[Link], timeout: float | None, *, linger: float, max_payload: int
 ) -> tuple[Link, Welcome]:
     """Connect and be let in, within ``timeout`` seconds in all; raises what :func:`pysock.connect` says."""
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = deadline_of(timeout)
     cir = encode_cir(name, f"pysock/{__version__}", max_payload)
     handle = _connect(address, deadline, timeout)
     try:
@@ -82,10 +83,8 @@ def _connect_one(target: SocketAddress, deadline: float | None) -> socket.socket
 
 
 def _left(deadline: float | None) -> float | None:
-    if deadline is None:
-        return None
-    left = deadline - time.monotonic()
-    if left <= 0:  # a timeout of 0 would mean "don't block" to the socket module
+    left = time_left(deadline)
+    if left == 0:  # a timeout of 0 would mean "don't block" to the socket module
         raise TimeoutError
     return left
 

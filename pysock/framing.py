@@ -15,11 +15,13 @@ from typing import Final, Generic, Protocol, TypeVar
 from pysock.protocol import HEADER, Frame, Framing, Header
 
 LENGTH: Final = struct.Struct("!I")
-_unpack_length, _pack_length = LENGTH.unpack_from, LENGTH.pack
+_unpack_length = LENGTH.unpack_from
 
 #: Pieces shorter than this are copied together: each small object costs some 40 bytes more than it holds, and a client
 #: could make millions of them.
 _SMALL: Final = 4096
+#: Pieces from this size on are worth a view instead of a copy.
+_LARGE: Final = 16 * 1024
 
 
 class _Pieces:
@@ -28,12 +30,20 @@ class _Pieces:
     __slots__ = ("_pieces", "size")
 
     def __init__(self) -> None:
-        self._pieces: list[bytes | bytearray] = []
+        self._pieces: list[bytes | bytearray | memoryview] = []
         self.size = 0
 
-    def add(self, piece: bytes) -> None:
-        self.size += len(piece)
-        if len(piece) >= _SMALL or not self._pieces:
+    def add(self, data: bytes, at: int = 0, end: int | None = None) -> None:
+        """Keep ``data[at:end]``."""
+        if end is None:
+            end = len(data)
+        size = end - at
+        self.size += size
+        if size >= _LARGE and size >= len(data) // 2:
+            self._pieces.append(memoryview(data)[at:end])  # saves a copy
+            return
+        piece = data[at:end]
+        if size >= _SMALL or not self._pieces:
             self._pieces.append(piece)
             return
         last = self._pieces[-1]
@@ -66,12 +76,12 @@ class NativeCutter(Generic[Verdict]):
     the commonest frames takes from it by itself, with ``skip_to``, where no ``header`` says that a frame was begun.
     """
 
-    __slots__ = ("_judge", "_missing", "_payload", "_skipping", "at", "data", "header")
+    __slots__ = ("_judge", "_payload", "_skipping", "at", "data", "header", "missing")
 
     def __init__(self, judge: Callable[[Header], Verdict | None]) -> None:
         self._judge = judge
         self._payload: _Pieces | None = None
-        self._missing = 0
+        self.missing = 0  # bytes of the payload that is being received, or thrown away
         self._skipping = False
         self.header: Header | None = None  # of the frame that is being received
         self.data = b""
@@ -102,7 +112,7 @@ class NativeCutter(Generic[Verdict]):
 
     def clear(self) -> None:
         """Forget everything."""
-        self.data, self.at, self.header, self._payload, self._missing = b"", 0, None, None, 0
+        self.data, self.at, self.header, self._payload, self.missing = b"", 0, None, None, 0
 
     def next(self) -> Frame | Verdict | None:
         """The next frame or verdict, or ``None`` if more bytes must come first."""
@@ -126,21 +136,21 @@ class NativeCutter(Generic[Verdict]):
     def _begin(self) -> Verdict | None:
         header = Header(*HEADER.unpack_from(self.data, self.at))
         self.at += HEADER.size
-        self.header, self._missing, self._skipping = header, header.length, False
+        self.header, self.missing, self._skipping = header, header.length, False
         verdict = self._judge(header)
         self._skipping = verdict is not None
         return verdict
 
     def _fill(self) -> bool:
         """Move what has arrived of the payload; return whether it is complete."""
-        end = min(len(self.data), self.at + self._missing)
+        end = min(len(self.data), self.at + self.missing)
         if end > self.at and not self._skipping:
             if self._payload is None:
                 self._payload = _Pieces()
-            self._payload.add(self.data[self.at : end])
-        self._missing -= end - self.at
+            self._payload.add(self.data, self.at, end)
+        self.missing -= end - self.at
         self.skip_to(end)
-        return not self._missing
+        return not self.missing
 
 
 class PlainCutter(Protocol):
@@ -148,6 +158,8 @@ class PlainCutter(Protocol):
 
     #: A message has been begun and isn't complete, or is too large.
     partial: bool
+    #: Bytes of the message that is being received that are known to come.
+    missing: int
     #: A message is longer than the limit: what came before it has been given out, nothing comes after it.
     too_large: bool
 
@@ -158,13 +170,13 @@ class PlainCutter(Protocol):
 class U32Cutter:
     """The framing ``u32``: a 4-byte big-endian length, then the payload."""
 
-    __slots__ = ("_head", "_max_payload", "_missing", "_payload", "partial", "too_large")
+    __slots__ = ("_head", "_max_payload", "_payload", "missing", "partial", "too_large")
 
     def __init__(self, max_payload: int) -> None:
         self._max_payload = max_payload
         self._head = b""  # of a length that is cut
         self._payload: _Pieces | None = None
-        self._missing = 0
+        self.missing = 0
         self.partial = False
         self.too_large = False
 
@@ -184,7 +196,7 @@ class U32Cutter:
             return messages
         self.partial = False
         at = 0
-        if self._missing:
+        if self.missing:
             at = self._fill(data, messages)
         elif self._head:
             data, self._head = self._head + data, b""
@@ -199,7 +211,7 @@ class U32Cutter:
                 self.too_large = self.partial = True
                 return messages
             if end - at < length:
-                self._begin(length, data[at:])
+                self._begin(length, data, at)
                 return messages
             messages.append(data[at : at + length])
             at += length
@@ -207,35 +219,36 @@ class U32Cutter:
             self._head, self.partial = data[at:], True
         return messages
 
-    def _begin(self, length: int, piece: bytes) -> None:
+    def _begin(self, length: int, data: bytes, at: int) -> None:
         self.partial = True
-        self._missing = length - len(piece)
+        self.missing = length - (len(data) - at)
         self._payload = _Pieces()
-        if piece:
-            self._payload.add(piece)
+        if at < len(data):
+            self._payload.add(data, at)
 
     def _fill(self, data: bytes, messages: list[bytes]) -> int:
         """Add to the message that is being received; how many bytes that took."""
         assert self._payload is not None
-        piece = data if len(data) <= self._missing else data[: self._missing]
-        self._payload.add(piece)
-        self._missing -= len(piece)
-        if self._missing:
+        used = min(len(data), self.missing)
+        self._payload.add(data, 0, used)
+        self.missing -= used
+        if self.missing:
             self.partial = True
         else:
             messages.append(self._payload.take())
             self._payload = None
-        return len(piece)
+        return used
 
 
 class LineCutter:
     """The framing ``line``: a message ends at a line feed, which isn't part of it (a carriage return is)."""
 
-    __slots__ = ("_max_payload", "_start", "partial", "too_large")
+    __slots__ = ("_max_payload", "_start", "missing", "partial", "too_large")
 
     def __init__(self, max_payload: int) -> None:
         self._max_payload = max_payload
         self._start: _Pieces | None = None  # of a line that isn't complete
+        self.missing = 0
         self.partial = False
         self.too_large = False
 
@@ -274,10 +287,11 @@ class LineCutter:
 class RawCutter:
     """The framing ``raw``: what arrives together is a message."""
 
-    __slots__ = ("_max_payload", "partial", "too_large")
+    __slots__ = ("_max_payload", "missing", "partial", "too_large")
 
     def __init__(self, max_payload: int) -> None:
         self._max_payload = max_payload
+        self.missing = 0
         self.partial = False
         self.too_large = False
 
@@ -299,21 +313,15 @@ def plain_cutter(framing: Framing, max_payload: int) -> PlainCutter:
     return RawCutter(max_payload)
 
 
-def encode_u32(message: bytes) -> bytes:
-    """Return the message as the framing ``u32`` sends it."""
-    return _pack_length(len(message)) + message
+#: What a framing other than ``native`` puts before a message, made of its size, and what behind it.
+ENVELOPES: Final[dict[Framing, tuple[Callable[[int], bytes] | None, bytes]]] = {
+    Framing.U32: (LENGTH.pack, b""),
+    Framing.LINE: (None, b"\n"),
+    Framing.RAW: (None, b""),
+}
 
 
-def encode_line(message: bytes) -> bytes:
-    """Return the message as the framing ``line`` sends it."""
-    return message + b"\n"
-
-
-def encode_raw(message: bytes) -> bytes:
-    """Return the message as the framing ``raw`` sends it."""
-    return message
-
-
-def plain_encoder(framing: Framing) -> Callable[[bytes], bytes]:
-    """How a framing other than ``native`` sends a message."""
-    return {Framing.U32: encode_u32, Framing.LINE: encode_line, Framing.RAW: encode_raw}[framing]
+def encode_plain(framing: Framing, message: bytes) -> bytes:
+    """Return the message as a framing other than ``native`` sends it."""
+    head, tail = ENVELOPES[framing]
+    return (head(len(message)) if head else b"") + message + tail

@@ -6,6 +6,7 @@ engine gets its tables at birth.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
@@ -23,7 +24,7 @@ DisconnectHook = TypeVar("DisconnectHook", bound=Callable[[DataSocket, Disconnec
 StateHook = TypeVar("StateHook", bound=Callable[[ServerState, ServerState], Any])
 
 
-class Registration:
+class Registration(ABC):
     """The part of :class:`pysock.Server` that registers."""
 
     def __init__(self, framing: Framing, clients: ClientTable) -> None:
@@ -31,9 +32,9 @@ class Registration:
         self._hooks = Hooks(clients, self._services)
 
     @property
+    @abstractmethod
     def state(self) -> ServerState:
         """How far the server has come."""
-        raise NotImplementedError
 
     @overload
     def service(self, name: F, /) -> F: ...

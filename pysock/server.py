@@ -12,6 +12,7 @@ import math
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from pysock._version import __version__
@@ -127,7 +128,11 @@ class Server(Registration):
 
         def launch() -> None:
             _background.add(self)
-            thread.start()
+            try:
+                thread.start()
+            except BaseException:  # Ctrl-C, say: the loop may run already, and must not lose its engine under its feet
+                self._call_off(thread)
+                raise
             self._owner = thread.ident
 
         self._open(launch)
@@ -259,6 +264,13 @@ class Server(Registration):
         finally:
             self._end()
 
+    def _call_off(self, thread: threading.Thread) -> None:
+        """End the loop of a thread that may have begun."""
+        assert self._engine is not None
+        self._engine.stop(0)
+        with suppress(RuntimeError):  # it has not begun
+            thread.join()
+
     def _interrupt(self, grace: float) -> None:
         """``stop`` for a signal's handler: it takes no lock and writes no log."""
         if self._engine is None:
@@ -272,7 +284,9 @@ class Server(Registration):
         self._close_masters()
 
     def _end(self) -> None:
-        """Undo everything, in whatever state things are."""
+        """Undo everything, in whatever state things are. Called again it does nothing."""
+        if self._state is ServerState.CLOSED:
+            return
         self._close_masters()
         _background.discard(self)
         if self._engine is not None:

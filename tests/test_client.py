@@ -10,22 +10,9 @@ import pytest
 from support import until_bye, wait_for, welcomed
 
 import pysock
-from pysock import (
-    FrameTooLarge,
-    Limits,
-    ProtocolError,
-    RemoteError,
-    RequestTimeout,
-    connect,
-)
+from pysock import FrameTooLarge, Limits, ProtocolError, RemoteError, RequestTimeout, connect
 from pysock.errors import ConnectionLost
-from pysock.protocol import (
-    FLAG_NO_REPLY,
-    ErrorCode,
-    Kind,
-    encode,
-    encode_text,
-)
+from pysock.protocol import FLAG_NO_REPLY, ErrorCode, Kind, encode, encode_text
 
 
 @pytest.fixture

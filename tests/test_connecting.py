@@ -7,26 +7,12 @@ import threading
 import time
 
 import pytest
-from support import WELCOME, RawPeer, until_bye, wait_for, welcomed
+from support import WELCOME, FakeServer, RawPeer, until_bye, welcomed
 
 import pysock
-from pysock import (
-    Address,
-    ConnectionRefused,
-    ProtocolError,
-    RequestTimeout,
-    ServerFull,
-    connect,
-    connecting,
-)
+from pysock import Address, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull, connect, connecting
 from pysock.errors import ConnectionLost
-from pysock.protocol import (
-    Kind,
-    Refusal,
-    decode_cir,
-    encode,
-    encode_text,
-)
+from pysock.protocol import Kind, Refusal, decode_cir, encode, encode_text
 
 
 def test_the_cir_says_who_it_is(backend, fake):
@@ -193,12 +179,15 @@ def test_a_refusal_that_comes_before_the_cir_was_sent(backend, socket_dir, monke
         connect(f"unix:{socket_dir}/s", backend=backend)
 
 
-def test_a_failed_connect_leaves_no_descriptor_behind(backend, fake, socket_dir):
-    connect(fake(welcomed(until_bye)), backend=backend).close()  # whatever is loaded lazily is loaded now
-    before = len(os.listdir("/proc/self/fd"))
+def test_a_failed_connect_leaves_no_descriptor_behind(backend, socket_dir):
+    good = FakeServer(f"{socket_dir}/good", welcomed(until_bye))
+    connect(good.address, backend=backend).close()  # whatever is loaded lazily is loaded now
+    good.close()
+    before = os.listdir("/proc/self/fd")
     with pytest.raises(FileNotFoundError):
         connect(f"unix:{socket_dir}/no", backend=backend)
-    address = fake(lambda peer: peer.frame())
+    bad = FakeServer(f"{socket_dir}/bad", lambda peer: peer.frame())
     with pytest.raises(ConnectionLost):
-        connect(address, backend=backend)
-    wait_for(lambda: len(os.listdir("/proc/self/fd")) == before + 1)  # the fake's listener
+        connect(bad.address, backend=backend)
+    bad.close()
+    assert os.listdir("/proc/self/fd") == before

@@ -112,7 +112,7 @@ def test_leaving_before_the_cir(waiting):
         (header(Kind.SRM, 2**32 - 1, flags=1), refused(p.TEXT_SRM_BEFORE_CIR)),
         (header(Kind.PROOF), refused(p.TEXT_UNASKED_PROOF)),
         (header(Kind.REPLY), refused(p.TEXT_SERVER_KIND)),
-        (header(0x80), refused(p.TEXT_SERVER_KIND)),
+        (header(0x80), refused(p.TEXT_UNKNOWN_KIND)),
         (header(0x89), refused(p.TEXT_UNKNOWN_KIND)),
         (header(0), refused(p.TEXT_UNKNOWN_KIND)),
         (b"GET / HTTP/1.1\r\n", refused(p.TEXT_UNKNOWN_KIND)),

@@ -644,7 +644,7 @@ def test_a_frame_has_its_time_as_a_whole(start):
             time.sleep(0.02)
     assert time.monotonic() - began < 2
     assert peer.to_the_end() == encode_text(Kind.ERROR, ErrorCode.DEADLINE_PASSED, p.TEXT_FRAME_TOO_SLOW)
-    assert running.reasons() == ["timed out"]
+    eventually(lambda: running.reasons() == ["timed out"])
 
 
 def test_whole_frames_start_the_time_anew(start):
@@ -673,7 +673,7 @@ def test_idling(start):
         peer.send(srm())
         peer.expect(reply())
     assert peer.to_the_end() == encode_text(Kind.GOAWAY, 0, p.TEXT_IDLE)
-    assert running.reasons() == ["timed out"]
+    eventually(lambda: running.reasons() == ["timed out"])
 
 
 def test_full(start):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pysock.framing import LineCutter, NativeCutter, RawCutter, U32Cutter, plain_cutter, plain_encoder
+from pysock.framing import LineCutter, NativeCutter, RawCutter, U32Cutter, encode_plain, plain_cutter
 from pysock.protocol import Frame, Framing, Kind, encode
 
 LIMIT = 50
@@ -115,7 +115,7 @@ def run_plain(cutter, pieces):
 @given(st.lists(st.binary(max_size=LIMIT)), PIECES, st.binary(max_size=3))
 def test_u32_in_any_cuts(messages, sizes, rest):
     cutter = U32Cutter(LIMIT)
-    data = b"".join(map(plain_encoder(Framing.U32), messages))
+    data = b"".join(encode_plain(Framing.U32, message) for message in messages)
     assert run_plain(cutter, cuts(data + rest, sizes)) == messages
     assert cutter.partial == bool(rest)
     assert not cutter.too_large
@@ -124,7 +124,7 @@ def test_u32_in_any_cuts(messages, sizes, rest):
 @given(st.lists(st.binary(max_size=LIMIT).map(lambda b: b.replace(b"\n", b"\r"))), PIECES)
 def test_lines_in_any_cuts(messages, sizes):
     cutter = LineCutter(LIMIT)
-    data = b"".join(map(plain_encoder(Framing.LINE), messages))
+    data = b"".join(encode_plain(Framing.LINE, message) for message in messages)
     assert run_plain(cutter, cuts(data + b"rest", sizes)) == messages
     assert cutter.partial
     assert not cutter.too_large
@@ -165,6 +165,6 @@ def test_a_line_exactly_at_the_limit():
 
 
 def test_encoders():
-    assert plain_encoder(Framing.U32)(b"ab") == b"\0\0\0\2ab"
-    assert plain_encoder(Framing.LINE)(b"ab") == b"ab\n"
-    assert plain_encoder(Framing.RAW)(b"ab") == b"ab"
+    assert encode_plain(Framing.U32, b"ab") == b"\0\0\0\2ab"
+    assert encode_plain(Framing.LINE, b"ab") == b"ab\n"
+    assert encode_plain(Framing.RAW, b"ab") == b"ab"

@@ -5,11 +5,7 @@ import threading
 import pytest
 from support import RawPeer, wait_for
 
-from pysock import (
-    ConnectionRefused,
-    Limits,
-    connect,
-)
+from pysock import ConnectionRefused, Limits, connect
 from pysock.errors import ConnectionLost
 from pysock.protocol import Kind, Refusal, encode, encode_cir
 from pysock.states import DisconnectReason

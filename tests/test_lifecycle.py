@@ -9,14 +9,7 @@ import time
 import pytest
 from support import RawPeer, plug, running, wait_for
 
-from pysock import (
-    AddressInUse,
-    Limits,
-    MasterSocket,
-    PysockError,
-    ServerState,
-    connect,
-)
+from pysock import AddressInUse, Limits, MasterSocket, PysockError, ServerState, connect
 from pysock.protocol import Kind
 
 
@@ -39,6 +32,21 @@ def test_the_states_of_a_life(server):
     server.stop()
     assert server.state is ServerState.CLOSED
     assert seen == list(itertools.pairwise(names))
+
+
+def test_ctrl_c_while_the_loop_is_being_started_ends_the_loop(server, monkeypatch):
+    start, loops = threading.Thread.start, []
+
+    def interrupted(thread):
+        start(thread)
+        loops.append(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        server.start()
+    assert server.state is ServerState.CLOSED
+    assert [loop.is_alive() for loop in loops] == [False]
 
 
 def test_a_failing_on_state_is_logged(server, caplog):

@@ -7,18 +7,10 @@ import time
 import pytest
 from support import wait_for, welcomed
 
-from pysock import (
-    Limits,
-    RemoteError,
-    connect,
-)
+from pysock import Limits, RemoteError, connect
 from pysock.errors import ConnectionLost
 from pysock.mailbox import PUSHES_MAX, Mailbox
-from pysock.protocol import (
-    Frame,
-    Kind,
-    encode,
-)
+from pysock.protocol import Frame, Kind, encode
 
 
 @pytest.fixture
@@ -28,6 +20,7 @@ def server(make_server, address):
     server.service("add")(lambda client, request: b"%d" % sum(map(int, request.split())))
     server.service("fail")(lambda client, request: 1 / 0)
     server.service("push")(lambda client, request: client.send(request))
+    server.service("push and fail")(lambda client, request: client.send(request) or 1 / 0)
     with server:
         yield server
 
@@ -55,12 +48,11 @@ def test_on_push_is_called_after_the_call(client):
         client.on_push("name")
 
 
-def test_on_push_is_called_though_the_call_failed(server, client):
+def test_on_push_is_called_though_the_call_failed(client):
     events = []
     client.on_push(events.append)
-    server.clients.broadcast(b"news")
     with pytest.raises(RemoteError):
-        client.request(b"", service="fail")
+        client.request(b"news", service="push and fail")
     assert events == [b"news"]
 
 

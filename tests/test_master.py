@@ -343,8 +343,8 @@ import os, signal, sys, threading
 from pysock import MasterSocket
 with MasterSocket(sys.argv[1], sys.argv[2]) as master:
     master.create(); master.bind(); master.listen()
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
         master.accept()
     except KeyboardInterrupt:
         print("interrupted")

@@ -4,10 +4,7 @@ import pytest
 from support import RawPeer, plug
 
 import pysock
-from pysock import (
-    PysockError,
-    connect,
-)
+from pysock import PysockError, connect
 
 
 @pytest.fixture

@@ -4,13 +4,7 @@ import pytest
 from support import RawPeer
 
 import pysock
-from pysock import (
-    FrameTooLarge,
-    Limits,
-    RemoteError,
-    Server,
-    connect,
-)
+from pysock import FrameTooLarge, Limits, RemoteError, Server, connect
 from pysock.protocol import ErrorCode, Kind, Refusal, encode
 
 # Services

@@ -5,12 +5,10 @@ import signal
 import time
 
 import pytest
-from support import Program, RawPeer, run_python, wait_for
+from support import Program, RawPeer, plug, run_python, wait_for
 
 import pysock
-from pysock import (
-    connect,
-)
+from pysock import connect
 from pysock.protocol import Kind
 
 
@@ -19,13 +17,23 @@ def handler(client, request):
 
 
 SERVE = """
-import sys, time, pysock
-address, backend, wait = sys.argv[1:]
+import os, sys, time, pysock
+address, backend = sys.argv[1:]
 server = pysock.Server(address, backend=backend)
+began = []
+
+def watched(grace, interrupt=server._interrupt):
+    interrupt(grace)
+    began.append(True)
+    os.write(1, b"began\\n")  # in a signal's handler print() might be inside itself
+
+server._interrupt = watched
 
 @server.service
 def handler(client, request):
-    time.sleep(float(wait))
+    os.write(1, b"entered\\n")
+    while request == b"never" or request == b"last" and not began:
+        time.sleep(0.005)
     return request
 
 @server.on_state
@@ -39,23 +47,24 @@ print("returned", flush=True)
 
 def serving(program: Program) -> str:
     """Wait until it serves; its address."""
-    while True:
-        state, address = program.line().split()
-        if state == "SERVING":
-            return address
+    return wait_for_line(program, "SERVING").split()[1]
+
+
+def wait_for_line(program: Program, beginning: str) -> str:
+    return next(line for line in iter(program.line, None) if line.startswith(beginning))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains(backend, address, number):
-    with Program(SERVE, address, backend, "0.3") as program:
+    with Program(SERVE, address, backend) as program:
         where = serving(program)
         with RawPeer.connect(where) as peer:
             peer.hello()
             peer.srm(b"last", request_id=5)
-            time.sleep(0.1)  # so that it comes in the middle; nothing depends on it
+            wait_for_line(program, "entered")
             program.signal(number)
-            kinds = {frame.kind for frame in iter(peer.frame, None)}
-        assert Kind.REPLY in kinds
+            frames = list(iter(peer.frame, None))
+        assert (Kind.REPLY, 5, b"last") in [(frame.kind, frame.request_id, frame.payload) for frame in frames]
         code, out, err = program.end()
     assert code == 0, err
     assert out.splitlines()[-1] == "returned"
@@ -65,7 +74,7 @@ def test_a_signal_drains(backend, address, number):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_an_idle_server(backend, unix_address, number):
-    with Program(SERVE, unix_address, backend, "0") as program, RawPeer.connect(serving(program)) as peer:
+    with Program(SERVE, unix_address, backend) as program, RawPeer.connect(serving(program)) as peer:
         peer.hello()
         started = time.monotonic()
         program.signal(number)
@@ -79,12 +88,12 @@ def test_a_signal_to_an_idle_server(backend, unix_address, number):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
 def test_a_second_signal_ends_at_once(backend, unix_address, socket_dir, number, code):
-    with Program(SERVE, unix_address, backend, "30") as program, RawPeer.connect(serving(program)) as peer:
+    with Program(SERVE, unix_address, backend) as program, RawPeer.connect(serving(program)) as peer:
         peer.hello()
-        peer.srm(b"")
-        time.sleep(0.2)
+        peer.srm(b"never")
+        wait_for_line(program, "entered")
         program.signal(number)
-        time.sleep(0.2)
+        wait_for_line(program, "began")
         program.signal(number)
         started = time.monotonic()
         assert program.end()[0] == code
@@ -101,7 +110,7 @@ signal.signal(signal.SIGTERM, mine)
 read, write = os.pipe(); os.set_blocking(write, False)
 signal.set_wakeup_fd(write)
 interrupt = signal.getsignal(signal.SIGINT)
-threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+server.on_state(lambda old, new: new.name == "SERVING" and threading.Timer(0.1, os.kill, (os.getpid(), 15)).start())
 server.serve_forever()
 assert signal.getsignal(signal.SIGTERM) is mine
 assert signal.getsignal(signal.SIGINT) is interrupt
@@ -117,7 +126,7 @@ def test_the_handlers_of_before_are_restored(backend, unix_address):
 
 def test_a_signal_that_is_ignored_stays_ignored(backend, unix_address):
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + SERVE
-    with Program(code, unix_address, backend, "0") as program, RawPeer.connect(serving(program)) as peer:
+    with Program(code, unix_address, backend) as program, RawPeer.connect(serving(program)) as peer:
         peer.hello()
         program.signal(signal.SIGINT)
         peer.srm(b"still here")
@@ -131,7 +140,7 @@ def test_a_signal_while_it_starts(backend, unix_address, socket_dir):
         "def tell(old, new):",
         "def tell(old, new):\n    import os, signal\n    new.name == 'BOUND' and os.kill(os.getpid(), signal.SIGTERM)",
     )
-    with Program(code, unix_address, backend, "0") as program:
+    with Program(code, unix_address, backend) as program:
         code, out, err = program.end()
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == "returned"
@@ -152,7 +161,15 @@ client = pysock.connect(sys.argv[1], backend=sys.argv[2])
     assert os.listdir(socket_dir) == []
 
 
-def test_serve(backend, unix_address, socket_dir):
+def listens(address: str) -> bool:
+    try:
+        plug(address).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_serve(backend, unix_address):
     code = """
 import sys, pysock
 addresses = [sys.argv[1], sys.argv[1] + "2"]
@@ -160,7 +177,7 @@ pysock.serve(addresses, lambda client, request: request.upper(), backend=sys.arg
 print("returned")
 """
     with Program(code, unix_address, backend) as program:
-        wait_for((socket_dir / "s2").exists)
+        wait_for(lambda: listens(unix_address + "2"))
         with connect(unix_address + "2", backend=backend) as client:
             assert client.request(b"hello") == b"HELLO"
         program.signal(signal.SIGTERM)

@@ -6,10 +6,10 @@ import struct
 
 import pytest
 import wire
-from support import RawPeer, wait_for
+from support import wait_for
 from wire import Services, cir, field, frame, goaway, parse, ping, ponged, pushed, refused, replied, say, srm, talk
 
-from pysock import ConnectionRefused, Limits, ServerFull, __version__
+from pysock import ConnectionRefused, Limits, ServerFull, __version__, connect
 from pysock import protocol as p
 
 
@@ -257,8 +257,6 @@ def test_a_full_server(make_server, address):
 def test_the_client_library_knows_that_the_server_is_full(make_server, address):
     """The refusal arrives although the client has sent its CIR: it isn't overtaken by a reset."""
     server = make_server(address, limits=Limits(max_clients=1))
-    from pysock import connect
-
     with server, connect(server.addresses[0], backend=server.backend):
         for _ in range(20):
             with pytest.raises(ServerFull):
@@ -269,7 +267,7 @@ def test_shutting_down_before_the_cir(make_server, address):
     """Who wasn't let in yet when the server stops gets refusal 5, clients get GOAWAY."""
     server = make_server(address)
     with server:
-        with RawPeer.connect(server.addresses[0]) as waiting, RawPeer.connect(server.addresses[0]) as halfway:
+        with wire.dial(server) as waiting, wire.dial(server) as halfway:
             halfway.send(cir()[:9])
             wait_for(lambda: server.stats()["bytes_in"] == 9)
             wait_for(lambda: server.stats()["pending"] == 2)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from support import PATIENCE, RawPeer, plug
+from support import PATIENCE, RawPeer, plug, wait_for
 
 from pysock import RemoteError, Server
 
@@ -165,14 +165,34 @@ def send_cut(server: Server, sock: socket.socket, data: bytes, cut: str) -> None
             time.sleep(0.00005)
 
 
+def dial(server: Server) -> RawPeer:
+    """A connection, and nothing said on it yet."""
+    sock = plug(server.addresses[0])
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return RawPeer(sock)
+
+
 def say(server: Server, data: bytes, cut: str = "whole", *, end: bool = True) -> bytes:
     """Connect, send, half-close (unless told not to); everything the server says until it closes the connection."""
-    with RawPeer.connect(server.addresses[0]) as peer:
+
+
+    def send() -> None:
         send_cut(server, peer.sock, data, cut)
         if end:
             with contextlib.suppress(OSError):
                 peer.sock.shutdown(socket.SHUT_WR)
-        return peer.rest()
+
+    with dial(server) as peer:
+        if len(data) < 10_000:
+            send()
+            return peer.rest()
+        # A server doesn't read a client that takes no replies.
+        sender = threading.Thread(target=send)
+        sender.start()
+        answers = peer.rest()
+        sender.join(PATIENCE)
+        return answers
 
 
 def talk(server: Server, data: bytes, cut: str = "whole", *, end: bool = True) -> list[Got]:
@@ -184,7 +204,7 @@ def talk(server: Server, data: bytes, cut: str = "whole", *, end: bool = True) -
 
 def let_in(server: Server, *fields: bytes, name: bytes = b"") -> RawPeer:
     """A client that was let in."""
-    peer = RawPeer(plug(server.addresses[0]))
+    peer = dial(server)
     peer.send(cir(*fields, name=name))
     answer = peer.frame()
     assert answer is not None
@@ -231,6 +251,11 @@ class Services:
     def called_for(self, name: str) -> list[tuple[str, bytes]]:
         """Service and request of each call for the client of this name."""
         return [(service, request) for service, client, request in list(self.calls) if client == name]
+
+    def wait_gone(self, *expected: tuple[str, str]) -> None:
+        """Wait until these clients and no others are gone, by name and reason."""
+        wait_for(lambda: len(self.gone) >= len(expected), f"{expected}, not {self.gone}")
+        assert sorted(self.gone) == sorted(expected)
 
     def _note(self, service: str, client: Any, request: bytes) -> None:
         self.calls.append((service, client.name, request))

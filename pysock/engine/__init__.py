@@ -116,7 +116,7 @@ class EngineStats(NamedTuple):
     established: int  # of them, let in
     refused: int  # CIRs refused, and connections over max_clients
     disconnected: int  # clients that were let in and are gone
-    requests: int  # whole SRMs taken for service
+    requests: int  # whole SRMs of clients, served or not
     errors: int  # requests that failed: answered by an ERROR, or by nothing
     pushes: int
     violations: int  # connections closed for a protocol violation
@@ -166,7 +166,8 @@ class Engine(Protocol):
         """How many ``client_ids`` there are, in O(1)."""
 
     def attach(self, client_id: int) -> bool:
-        """Ask for ``Callbacks.disconnect`` when this client goes. ``False`` if it isn't connected (any more)."""
+        """Ask for ``Callbacks.disconnect`` when this client goes. ``False`` if it isn't connected (any more), or waits
+        to be let in."""
 
     def info(self, client_id: int) -> ClientInfo | None:
         """The row of a connected client, also of one that waits for its CIR; ``None`` if there is none."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pysock.connection import NativeProtocol, PlainProtocol
 from pysock.engine import ClientInfo
-from pysock.engine._pure_core import READ_MAX
+from pysock.engine._pure_core import LARGE_READ_MAX, READ_MAX
 from pysock.engine._pure_output import SO_NOSIGPIPE, Output
 from pysock.engine._pure_poll import READ, WRITE
 from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _NUMBER: Final = {reason: number for number, reason in enumerate(DISCONNECT_REASONS)}
 NOBODY: Final = object()
+#: Requests in one read from a client whose frames are large.
+_FEW: Final = 8
 _CLOSED: Final = ConnectionState.CLOSED
 _DRAINING: Final = ConnectionState.DRAINING
 
@@ -49,6 +51,7 @@ class Connection(Output):
         "interest",
         "master",
         "protocol",
+        "read_max",
         "reason",
         "recv",
         "requests",
@@ -65,6 +68,7 @@ class Connection(Output):
         self.master = master
         self.address = address
         self.connected_at = time.time()
+        self.read_max = READ_MAX
         self.requests = self.bytes_in = 0
         self.client: Any = NOBODY
         self.attached = core.options.watch_disconnects
@@ -174,6 +178,17 @@ class Connection(Output):
     def may_read(self) -> bool:
         """Its input may be looked at now."""
         return self.protocol.state < _DRAINING and not self.choked and self.waiting < self.core.limits.max_in_flight
+
+    def adapt_read(self, size: int, begun: bool, requests: int, missing: int) -> None:
+        """Read more at once where that is one large frame, and never where it would be many small ones.
+
+        :param begun: a frame had been begun before these ``size`` bytes came.
+        :param missing: bytes that are missing of the frame that is being received now.
+        """
+        if missing > READ_MAX // 4:
+            self.read_max = LARGE_READ_MAX
+        elif (size <= READ_MAX and not begun) or requests > _FEW:
+            self.read_max = READ_MAX
 
     def input_failed(self, error: OSError) -> None:
         """recv() failed."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Bytes read from one client a turn: nobody waits long for a busy neighbour.
 READ_MAX = 64 * 1024
+#: The same from a client that sends frames larger than that.
+LARGE_READ_MAX = 256 * 1024
 
 
 class Counts:

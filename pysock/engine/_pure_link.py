@@ -66,7 +66,7 @@ class PureLink:
         """It can't be used any more."""
         return self._closed
 
-    def send(  # noqa: PLR0917  # as the contract has it
+    def send(  # as the contract has it
         self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
     ) -> None:
         """Send one frame whole."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pysock.connection import Answer, Ending, Initiation, NativeProtocol, NotServed, Request
 from pysock.engine._pure_connection import NOBODY, Connection
 from pysock.engine._pure_core import READ_MAX
-from pysock.engine._pure_output import GATHER_MAX
+from pysock.engine._pure_output import COPY_MAX, GATHER_MAX
 from pysock.engine._pure_poll import READ
 from pysock.engine._pure_reply import Failure, checked_reply
 from pysock.protocol import (
@@ -40,12 +40,14 @@ _REPLY = int(Kind.REPLY)
 class NativeConnection(Connection):
     """One client."""
 
-    __slots__ = ()
+    __slots__ = ("_cutter", "_small")
 
     protocol: NativeProtocol
 
     def __init__(self, core: Core, sock: socket.socket, master: int, address: str) -> None:
         self.protocol = NativeProtocol(core.rules)
+        self._cutter = self.protocol.cutter
+        self._small = 0  # bytes of a reply that the short way takes
         super().__init__(core, sock, master, address)
 
     def start(self) -> None:
@@ -61,7 +63,7 @@ class NativeConnection(Connection):
         if bits != READ and not self.also(bits):
             return
         try:
-            data = self.recv(READ_MAX)
+            data = self.recv(self.read_max)
         except OSError as error:
             self.input_failed(error)
             return
@@ -69,26 +71,28 @@ class NativeConnection(Connection):
             self.end_of_file()
             return
         self.bytes_in += len(data)
-        protocol = self.protocol
-        cutter = protocol.cutter
-        at = 0
-        if self.established and not cutter.data and cutter.header is None:
+        protocol, cutter = self.protocol, self._cutter
+        at, before, begun = 0, self.requests, cutter.header is not None
+        if self.established and not begun and not cutter.data:
             at = self._serve_whole(data, 0)
             if at == len(data) and not self.out and protocol.state is _ESTABLISHED and self.interest == READ:
                 if self.timed:
                     self.time_frame(partial=False, progress=True)
+                if self.read_max > READ_MAX:
+                    self.adapt_read(at, begun, self.requests - before, 0)
                 return
         if protocol.state < ConnectionState.DRAINING:
             protocol.feed(data, at)
         self._go_on(progress=at > 0)
+        if cutter.missing or self.read_max > READ_MAX:
+            self.adapt_read(len(data), begun, self.requests - before, cutter.missing)
 
     def go_on(self) -> None:
         """Go on with input that was kept while the client was paused."""
         self._go_on(progress=False)
 
     def _go_on(self, progress: bool) -> None:
-        protocol = self.protocol
-        cutter = protocol.cutter
+        protocol, cutter = self.protocol, self._cutter
         while self.may_read():
             action = protocol.next()
             if action is None:
@@ -104,15 +108,15 @@ class NativeConnection(Connection):
 
     def has_input(self) -> bool:
         """There is input to go on with."""
-        return self.protocol.cutter.kept
+        return self._cutter.kept
 
     def drop_input(self) -> None:
         """Forget all input that no handler has got."""
-        self.protocol.cutter.clear()
+        self._cutter.clear()
 
     def finish_input(self) -> None:
         """Serve what was kept, paused or not: the server stops."""
-        while self.protocol.cutter.kept and self.protocol.state is _ESTABLISHED:
+        while self._cutter.kept and self.protocol.state is _ESTABLISHED:
             self.choked = False
             if self.waiting:
                 for batch in self.core.batches.values():
@@ -174,6 +178,7 @@ class NativeConnection(Connection):
         if refused is not None or protocol.state is not ConnectionState.ACCEPTED:
             self._refuse(refused or TEXT_NOT_ALLOWED, sum(map(len, pushed)))
             return
+        self._small = min(COPY_MAX, protocol.reply_limit)
         self.put(protocol.accept(self.client_id, self.core.options.welcome))
         self.out += pushed
         self.let_in()
@@ -202,7 +207,7 @@ class NativeConnection(Connection):
     def _serve_whole(self, data: bytes, at: int) -> int:
         """Serve the whole, ordinary SRMs that ``data`` has from ``at`` on; up to where."""
         core, protocol, out = self.core, self.protocol, self.out
-        most, limit, end = core.max_payload, protocol.reply_limit, len(data)
+        most, small, end = core.max_payload, self._small, len(data)
         client = self.client if self.client is not NOBODY else self.client_object()
         gathered = 0
         while end - at >= 12:
@@ -219,13 +224,13 @@ class NativeConnection(Connection):
                 reply = handler(client, data[start:stop])
             except Exception as error:
                 reply = Failure(error)
-            if type(reply) is bytes and len(reply) <= limit:
+            if type(reply) is bytes and len(reply) <= small:
                 out.append(_pack(len(reply), _REPLY, 0, 0, request_id) + reply)
                 gathered += len(reply) + 12
             else:
-                frame = self._answer_to(service, request_id, reply)
-                out.append(frame)
-                gathered += len(frame)
+                pieces = self._answer_to(service, request_id, reply)
+                out += pieces
+                gathered += sum(map(len, pieces))
             if gathered > GATHER_MAX:
                 self.send_gathered(gathered)
                 gathered = 0
@@ -257,16 +262,19 @@ class NativeConnection(Connection):
         self._reply(service, request_id, wants_reply, reply)
 
     def _reply(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
-        frame = self._answer_to(service, request_id, reply)
-        if wants_reply and self.protocol.state is not ConnectionState.CLOSED:
-            self.put(frame)
+        pieces = self._answer_to(service, request_id, reply)
+        for piece in pieces if wants_reply else ():
+            if self.protocol.state is not ConnectionState.CLOSED:
+                self.put(piece)
 
-    def _answer_to(self, service: int, request_id: int, reply: Any) -> bytes:
+    def _answer_to(self, service: int, request_id: int, reply: Any) -> list[bytes]:
         """The frame that answers a request: a REPLY, or an ERROR if the handler failed or what it returned won't do."""
         try:
             payload = checked_reply(reply, self.protocol.reply_limit)
         except Exception as error:
             self.core.counts.errors += 1
             code, text = self.core.callbacks.failed(self.client_id, service, error)
-            return encode(Kind.ERROR, text[: self.core.max_payload], code=code, request_id=request_id)
-        return encode(_REPLY, payload, request_id=request_id)
+            return [encode(Kind.ERROR, text[: self.core.max_payload], code=code, request_id=request_id)]
+        head = _pack(len(payload), _REPLY, 0, 0, request_id)
+        # A large one is sent from where it is.
+        return [head, payload] if len(payload) > COPY_MAX else [head + payload]

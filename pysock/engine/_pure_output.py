@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 NO_SIGNAL: Final = getattr(socket, "MSG_NOSIGNAL", 0)
 SO_NOSIGPIPE: Final = 0x1022
 
-#: Output up to this is joined for one send; larger pieces are sent from where they are.
+#: Output up to this is joined for one send; what is more is sent from where it is.
 GATHER_MAX: Final = 64 * 1024
+#: A reply up to this is copied behind its header.
+COPY_MAX: Final = 16 * 1024
 _IOV_MAX: Final = 64
 #: Sends to one client a turn: the next client's turn comes even if this one takes everything.
 _SENDS_MAX: Final = 16

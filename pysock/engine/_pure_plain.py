@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from pysock.connection import PlainProtocol
 from pysock.engine._pure_connection import NOBODY, Connection
 from pysock.engine._pure_core import READ_MAX
-from pysock.engine._pure_output import GATHER_MAX
+from pysock.engine._pure_output import COPY_MAX, GATHER_MAX
 from pysock.engine._pure_poll import READ
 from pysock.engine._pure_reply import Failure, checked_reply
-from pysock.framing import LENGTH, plain_encoder
+from pysock.framing import ENVELOPES, LENGTH
 from pysock.protocol import Framing
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 
@@ -30,7 +30,7 @@ _ESTABLISHED = ConnectionState.ESTABLISHED
 class PlainConnection(Connection):
     """One client, served by service 0 alone."""
 
-    __slots__ = ("_broken", "_cutter", "_encode", "_handler", "_kept", "_limit", "_read_max")
+    __slots__ = ("_broken", "_cutter", "_handler", "_head", "_kept", "_limit", "_small", "_tail")
 
     protocol: PlainProtocol
 
@@ -38,13 +38,15 @@ class PlainConnection(Connection):
         limits = core.limits
         self.protocol = PlainProtocol(core.framing, limits.max_payload)
         self._cutter = self.protocol.cutter
-        self._encode = plain_encoder(core.framing)
+        self._head, self._tail = ENVELOPES[core.framing]
         self._limit = limits.max_payload
+        self._small = min(COPY_MAX, self._limit)  # for the short ways
         self._handler = core.handlers.get(0)
         self._kept: list[bytes] = []  # requests that were read, and may not be looked at yet
         self._broken = False  # a request failed: no later one is answered
-        self._read_max = min(READ_MAX, limits.max_payload) if core.framing is Framing.RAW else READ_MAX
         super().__init__(core, sock, master, address)
+        if core.framing is Framing.RAW:
+            self.read_max = min(READ_MAX, limits.max_payload)
 
     def start(self) -> None:
         """The kernel's connect was the connection initiation request: let the client in, or don't."""
@@ -66,7 +68,7 @@ class PlainConnection(Connection):
         if bits != READ and not self.also(bits):
             return
         try:
-            data = self.recv(self._read_max)
+            data = self.recv(self.read_max)
         except OSError as error:
             self.input_failed(error)
             return
@@ -78,7 +80,10 @@ class PlainConnection(Connection):
             return
         self.bytes_in += len(data)
         cutter = self._cutter
+        begun = cutter.partial
         requests = cutter.feed(data)
+        if cutter.missing or self.read_max > READ_MAX:
+            self.adapt_read(len(data), begun, len(requests), cutter.missing)
         if requests:
             self._serve(requests)
         if self.timed or cutter.partial:
@@ -132,18 +137,18 @@ class PlainConnection(Connection):
         if handler is None:
             self._serve_otherwise(requests)
             return
-        protocol, out, encode, limit = self.protocol, self.out, self._encode, self._limit
+        protocol, out, small = self.protocol, self.out, self._small
+        head, tail = self._head, self._tail
         client = self.client if self.client is not NOBODY else self.client_object()
-        gathered = at = 0
+        gathered, before = 0, self.requests
         for request in requests:
-            at += 1
             self.requests += 1
             try:
                 reply = handler(client, request)
             except Exception as error:
                 reply = Failure(error)
-            if type(reply) is bytes and len(reply) <= limit:
-                reply = encode(reply)
+            if type(reply) is bytes and len(reply) <= small:
+                reply = head(len(reply)) + reply if head else reply + tail
                 out.append(reply)
                 gathered += len(reply)
             else:
@@ -157,8 +162,8 @@ class PlainConnection(Connection):
                 break
         if gathered:
             self.send_gathered(gathered)
-        if out or self.interest != READ or at < len(requests) or protocol.state is not _ESTABLISHED:
-            self._keep(requests, at)
+        if out or self.interest != READ or protocol.state is not _ESTABLISHED or self.requests < before + len(requests):
+            self._keep(requests, self.requests - before)
 
     def _keep(self, requests: list[bytes], at: int) -> None:
         """Something is out of the ordinary: what wasn't served is for later."""
@@ -183,12 +188,15 @@ class PlainConnection(Connection):
         if reply is None:
             return 0
         try:
-            frame = self._encode(checked_reply(reply, self._limit))
+            reply = checked_reply(reply, self._limit)
         except Exception as error:
             self._failed(error)
             return 0
-        self.out.append(frame)
-        return len(frame)
+        head, tail = self._head(len(reply)) if self._head else b"", self._tail
+        # A large one is sent from where it is.
+        pieces = [head, reply, tail] if len(reply) > COPY_MAX else [head + reply + tail]
+        self.out += filter(None, pieces)
+        return len(head) + len(reply) + len(tail)
 
     def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
         """The reply to a request that waited for its batch."""
@@ -207,6 +215,7 @@ class PlainConnection(Connection):
         self._break_off()
 
     def _no_service(self) -> None:
+        self.requests += 1
         self.core.counts.errors += 1
         if not self.core.logged_no_service:
             self.core.logged_no_service = True
@@ -229,14 +238,16 @@ class U32Connection(PlainConnection):
         if bits != READ and not self.also(bits):
             return
         try:
-            data = self.recv(READ_MAX)
+            data = self.recv(self.read_max)
         except OSError as error:
             self.input_failed(error)
             return
-        size, handler, limit = len(data), self._handler, self._limit
-        if size < 4 or self._cutter.partial or not size - 4 == _unpack_from(data)[0] <= limit or handler is None:
+        size, handler = len(data), self._handler
+        if size < 4 or self._cutter.partial or not size - 4 == _unpack_from(data)[0] <= self._limit or handler is None:
             self._take(data)
             return
+        if size <= READ_MAX < self.read_max:
+            self.read_max = READ_MAX
         client = self.client if self.client is not NOBODY else self.client_object()
         self.bytes_in += size
         self.requests += 1
@@ -244,7 +255,7 @@ class U32Connection(PlainConnection):
             reply = handler(client, data[4:])
         except Exception as error:
             reply = Failure(error)
-        if type(reply) is bytes and len(reply) <= limit:
+        if type(reply) is bytes and len(reply) <= self._small:
             size = len(reply) + 4
             self.out.append(_pack(size - 4) + reply)
         else:

@@ -108,7 +108,7 @@ class NativeEngine:
             return []
         room = self.client_count() + 64  # a few may come in meanwhile
         ids = ffi.new("uint64_t[]", room)
-        count = lib.ps_engine_ids(self._engine, ids, room)
+        count = _checked(lib.ps_engine_ids(self._engine, ids, room))
         return list(ffi.unpack(ids, count)) if count else []
 
     def client_count(self) -> int:
@@ -149,14 +149,14 @@ class NativeEngine:
     def push(self, client_id: int, payload: Buffer) -> bool:
         if self._python is None:
             return False
-        with memoryview(payload) as view:
-            return bool(_checked(lib.ps_engine_push(self._engine, client_id, _bytes(view), view.nbytes)))
+        data = _bytes(payload)
+        return bool(_checked(lib.ps_engine_push(self._engine, client_id, data, len(data))))
 
     def broadcast(self, payload: Buffer) -> int:
         if self._python is None:
             return 0
-        with memoryview(payload) as view:
-            return _checked(lib.ps_engine_broadcast(self._engine, _bytes(view), view.nbytes))
+        data = _bytes(payload)
+        return _checked(lib.ps_engine_broadcast(self._engine, data, len(data)))
 
     def disconnect(self, client_id: int) -> bool:
         return self._python is not None and bool(_checked(lib.ps_engine_disconnect(self._engine, client_id)))
@@ -206,11 +206,10 @@ class NativeSockets:
         return bytes(ffi.buffer(data, count))
 
     def send(self, fd: int, data: Buffer) -> None:
-        with memoryview(data).cast("B") as view:
-            sent = 0
-            while sent < view.nbytes:
-                with view[sent:] as rest:
-                    sent += _retried(lib.ps_socket_send, fd, _bytes(rest), rest.nbytes)
+        c_data, sent = _bytes(data), 0
+        size = len(c_data)
+        while sent < size:
+            sent += _retried(lib.ps_socket_send, fd, c_data + sent, size - sent)
 
     def close(self, fd: int) -> None:
         _checked(lib.ps_socket_close(fd))
@@ -227,6 +226,9 @@ def _retried(call: Any, *args: Any) -> int:
             return _checked(result)
 
 
+#: Frames nobody asked for that are kept; then the oldest are thrown away, for the sake of those who never look.
+_INBOX_MAX: Final = 65536
+
 #: What a call on a link can fail with, beside an exception raised inside it.
 _LINK_ERRORS: Final = {
     errno.ETIMEDOUT: (RequestTimeout, "no answer in time"),
@@ -240,7 +242,7 @@ class NativeLink:
     """The client's end of one connection, in C."""
 
     def __init__(self, fd: int, linger: float, max_payload: int) -> None:
-        self.inbox: deque[Frame] = deque()
+        self.inbox: deque[Frame] = deque(maxlen=_INBOX_MAX)
         error = ffi.new("int *")
         self._link: Any = lib.ps_link_new(fd, _nanoseconds(linger), max_payload, error)
         if self._link == ffi.NULL:
@@ -283,7 +285,7 @@ class NativeLink:
     def _exchange(self, service: int, payloads: list[Buffer], timeout: float | None, window: int) -> list[Any]:
         raised: list[BaseException] = []
         results: list[Any] = [None] * len(payloads)
-        others: deque[Any] = deque()
+        others: deque[Any] = deque(maxlen=_INBOX_MAX)
         wait = -1 if timeout is None else _nanoseconds(timeout)
         result = lib.ps_link_request(
             self._open(), service, id(payloads), id(results), window, wait, id(others), id(raised)

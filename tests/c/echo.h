@@ -1,27 +1,22 @@
-/* echo.h: an engine in a thread of its own, whose hooks send every request back, all in C; and plain clients for it. Every
- * test that starts one ends it with echo_end, which also checks that nothing is left over. */
+/* echo.h: an engine in a thread of its own, whose hooks send every request back, all in C. What a test
+ * starts with echo_begin it ends with echo_end, which checks that nothing is left over. */
 #ifndef PYSOCK_ECHO_H
 #define PYSOCK_ECHO_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stddef.h>
 #include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "check.h"
-#include "internal.h"
-
-enum { PATIENCE_S = 20 }; /* long enough for a busy machine under a sanitizer; a test that reaches it fails */
+#include "plug.h"
 
 /* What a payload lies in, as bytes objects are for python.c. */
-typedef struct object {
+typedef struct echo_object {
     atomic_int users;
     uint8_t data[];
-} object;
+} echo_object;
 
 typedef struct echo {
     ps_engine *engine;
@@ -33,6 +28,11 @@ typedef struct echo {
     bool inside;
     atomic_int objects, let_in, gone, last_reason, drained, logged;
 } echo;
+
+static inline int echo_plug(const echo *e)
+{
+    return plug(&e->address, e->address_size);
+}
 
 /* -- hooks --------------------------------------------------------------------------------------------------------- */
 
@@ -60,7 +60,7 @@ static inline int echo_check(void *context)
 static inline void *echo_object_new(void *context, size_t size, uint8_t **data)
 {
     echo *e = context;
-    object *o = malloc(sizeof *o + size);
+    echo_object *o = malloc(sizeof *o + size);
     CHECK(o && e->inside);
     o->users = 1;
     e->objects++;
@@ -71,24 +71,24 @@ static inline void *echo_object_new(void *context, size_t size, uint8_t **data)
 static inline void *echo_object_resize(void *context, void *old, size_t size, uint8_t **data)
 {
     echo *e = context;
-    object *o = realloc(old, sizeof *o + size);
+    echo_object *o = realloc(old, sizeof *o + size);
     CHECK(o && e->inside && o->users == 1);
     *data = o->data;
     return o;
 }
 
-static inline void echo_object_hold(void *context, void *object_)
+static inline void echo_object_hold(void *context, void *object)
 {
     echo *e = context;
-    object *o = object_;
+    echo_object *o = object;
     CHECK(e->inside && o->users > 0);
     o->users++;
 }
 
-static inline void echo_object_release(void *context, void *object_)
+static inline void echo_object_release(void *context, void *object)
 {
     echo *e = context;
-    object *o = object_;
+    echo_object *o = object;
     CHECK(e->inside && o->users > 0);
     if (--o->users)
         return;
@@ -197,11 +197,10 @@ static inline void echo_listen(echo *e, int family)
     CHECK_EQ(ps_socket_listen(e->master, 4096), 0);
     e->address_size = sizeof e->address;
     CHECK_EQ(getsockname(e->master, (struct sockaddr *)&e->address, &e->address_size), 0);
-    int flags = SOCK_NONBLOCK;
-    CHECK_EQ(ioctl_nonblocking(e->master, flags), 0);
+    CHECK_EQ(fcntl(e->master, F_SETFL, O_NONBLOCK), 0); /* the loop accepts until there is nothing left */
 }
 
-static inline void echo_begin(echo *e, const ps_options *options, int family)
+static inline void echo_new(echo *e, const ps_options *options)
 {
     const ps_hooks hooks = {
         .context = e, .enter = echo_enter, .leave = echo_leave, .check = echo_check, .connect = echo_connect,
@@ -213,8 +212,44 @@ static inline void echo_begin(echo *e, const ps_options *options, int family)
     memset(e, 0, sizeof *e);
     e->engine = ps__engine_new(options, &hooks, &error);
     CHECK(e->engine);
+}
+
+static inline void echo_begin(echo *e, const ps_options *options, int family)
+{
+    echo_new(e, options);
     echo_listen(e, family);
     CHECK_EQ(ps_engine_add_master(e->engine, e->master), 0);
     CHECK_EQ(pthread_create(&e->thread, NULL, echo_main, e), 0);
 }
+
+static inline ps_stats echo_stats(echo *e)
+{
+    ps_stats stats;
+    ps_engine_stats(e->engine, &stats);
+    return stats;
+}
+
+/* Wait for the loop to end, and look at what it leaves behind. */
+static inline void echo_wait(echo *e)
+{
+    CHECK_EQ(pthread_join(e->thread, NULL), 0);
+    CHECK_EQ(e->result, 0);
+    CHECK(!e->inside);
+    CHECK_EQ(e->objects, 0);
+    CHECK_EQ(e->drained, 1);
+    ps_stats stats = echo_stats(e);
+    CHECK_EQ(stats.clients, 0);
+    CHECK_EQ(stats.pending, 0);
+    CHECK_EQ(stats.established, stats.disconnected);
+    CHECK_EQ(stats.established, e->gone);
+    ps__engine_free(e->engine);
+    CHECK_EQ(ps_socket_close(e->master), 0);
+}
+
+static inline void echo_end(echo *e)
+{
+    CHECK_EQ(ps_engine_stop(e->engine, (uint64_t)PATIENCE_S * 1000000000), 0);
+    echo_wait(e);
+}
+
 #endif

@@ -1,0 +1,208 @@
+/* load_conn.c: one connection of the load generator: opening it, making and sending requests, receiving.
+ *
+ * Nothing that waits for the kernel is copied anywhere: a request differs from the prepared ones by its id at most, so how
+ * many bytes of it are gone is all there is to remember. */
+#include <errno.h>
+#include <string.h>
+
+#include "load.h"
+
+static uint32_t index_of(const ps_load *load, const ps_load_conn *conn)
+{
+    return (uint32_t)(conn - load->conns);
+}
+
+static void wait_for(ps_load *load, ps_load_conn *conn, unsigned interest)
+{
+    if (conn->interest == interest)
+        return;
+    conn->interest = (uint8_t)interest;
+    int error = ps__epoll.change(load->poll, conn->fd, index_of(load, conn), interest);
+    if (error < 0)
+        ps__load_fail(load, PS_LOAD_SYSTEM, error);
+}
+
+/* -- opening ------------------------------------------------------------------------------------------------------- */
+
+static void greet(ps_load *load, ps_load_conn *conn)
+{
+    conn->phase = PS_LOAD_GREETING;
+    ssize_t count = ps_sys.sendto(conn->fd, load->cir, load->options.cir_size, MSG_NOSIGNAL);
+    if (count == -EPIPE || count == -ECONNRESET)
+        conn->deaf = true; /* a server that is full refuses without reading: its words are there to be read */
+    else if (count < (ssize_t)load->options.cir_size)
+        ps__load_fail(load, PS_LOAD_SYSTEM, count < 0 ? (int)count : -ENOBUFS);
+}
+
+static void connected(ps_load *load, ps_load_conn *conn)
+{
+    if (load->options.framing == PS_NATIVE)
+        greet(load, conn);
+    else
+        ps__load_admitted(load, conn);
+}
+
+static void begin(const ps_load *load, ps_load_conn *conn, int fd, uint64_t now_ns)
+{
+    ps_flight *flights = conn->flights;
+    *conn = (ps_load_conn){.fd = fd, .phase = PS_LOAD_CONNECTING, .opened_ns = now_ns, .flights = flights};
+    if (load->options.framing == PS_NATIVE)
+        ps__load_free_slots(load, conn);
+}
+
+static int cannot_open(ps_load *load, ps_load_conn *conn, int error)
+{
+    ps__load_close(conn);
+    if (error == -EAGAIN || error == -EADDRNOTAVAIL)
+        return -EAGAIN;
+    ps__load_fail(load, PS_LOAD_CONNECT, error);
+    return 0;
+}
+
+int ps__load_open(ps_load *load, ps_load_conn *conn)
+{
+    const struct sockaddr *name = (const struct sockaddr *)(const void *)load->address;
+    int fd = ps_sys.socket(name->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) {
+        ps__load_fail(load, PS_LOAD_SYSTEM, fd);
+        return 0;
+    }
+    if (name->sa_family != AF_UNIX)
+        ps__no_delay(fd);
+    begin(load, conn, fd, ps__now_ns());
+    int error = ps_sys.connect(fd, name, load->options.address_size);
+    if (error < 0 && error != -EINPROGRESS)
+        return cannot_open(load, conn, error);
+    conn->interest = error ? PS_POLL_OUT : PS_POLL_IN;
+    int added = ps__epoll.add(load->poll, fd, index_of(load, conn), conn->interest);
+    if (added < 0)
+        ps__load_fail(load, PS_LOAD_SYSTEM, added);
+    else if (!error)
+        connected(load, conn);
+    return 0;
+}
+
+/* A connect() that could not be done at once has ended. */
+static void finish_connect(ps_load *load, ps_load_conn *conn)
+{
+    int error = 0;
+    socklen_t size = sizeof error;
+    int failed = ps_sys.getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    if (failed || error) {
+        ps__load_fail(load, PS_LOAD_CONNECT, failed ? failed : -error);
+        return;
+    }
+    wait_for(load, conn, PS_POLL_IN);
+    if (ps__load_runs(load))
+        connected(load, conn);
+}
+
+void ps__load_close(ps_load_conn *conn)
+{
+    if (conn->phase != PS_LOAD_SHUT)
+        ps_sys.close(conn->fd);
+    conn->phase = PS_LOAD_SHUT;
+}
+
+/* -- sending ------------------------------------------------------------------------------------------------------- */
+
+static void make_native(const ps_load *load, ps_load_conn *conn, uint64_t at_ns)
+{
+    uint32_t mask = load->flight_mask;
+    ps_flight *flight = &conn->flights[conn->flights[conn->made & mask].slot];
+    flight->number += mask + 1; /* the low bits stay: they are the slot */
+    if (flight->number <= mask)
+        flight->number += mask + 1; /* round once: 0 would be no id */
+    flight->at_ns = at_ns;
+    conn->made++;
+}
+
+/* Requests that are to be sent at_ns; there must be room for them in flight. */
+void ps__load_make(ps_load *load, ps_load_conn *conn, uint64_t count, uint64_t at_ns)
+{
+    load->made += count;
+    if (load->options.framing == PS_NATIVE) {
+        while (count--)
+            make_native(load, conn, at_ns);
+        return;
+    }
+    ps_flight *flight = &conn->flights[conn->last_flight++ & load->flight_mask];
+    *flight = (ps_flight){.at_ns = at_ns, .number = (uint32_t)count};
+    conn->made += count;
+}
+
+static void write_ids(const ps_load *load, const ps_load_conn *conn, uint64_t count)
+{
+    uint8_t *to = load->out + 8; /* where the id lies in a header */
+    for (uint64_t i = 0; i < count; i++, to += load->frame) {
+        uint32_t slot = conn->flights[(conn->sent + i) & load->flight_mask].slot;
+        ps__put32(to, conn->flights[slot].number);
+    }
+}
+
+static void advance(const ps_load *load, ps_load_conn *conn, size_t count)
+{
+    size_t gone = conn->out_at + count;
+    conn->sent += gone / load->frame;
+    conn->out_at = (uint32_t)(gone % load->frame);
+}
+
+/* As many as fit in one call. False: the kernel takes no more now. */
+static bool send_some(ps_load *load, ps_load_conn *conn)
+{
+    uint64_t count = conn->made - conn->sent;
+    if (count > load->out_frames)
+        count = load->out_frames;
+    if (load->options.framing == PS_NATIVE)
+        write_ids(load, conn, count);
+    size_t size = count * load->frame - conn->out_at;
+    ssize_t taken = ps_sys.sendto(conn->fd, load->out + conn->out_at, size, MSG_NOSIGNAL);
+    if (taken == -EPIPE || taken == -ECONNRESET)
+        conn->deaf = true; /* the reason may still be read */
+    else if (taken < 0 && taken != -EAGAIN && taken != -EINTR)
+        ps__load_fail(load, PS_LOAD_SYSTEM, (int)taken);
+    if (taken > 0)
+        advance(load, conn, (size_t)taken);
+    return taken == (ssize_t)size;
+}
+
+void ps__load_flush(ps_load *load, ps_load_conn *conn)
+{
+    while (conn->sent < conn->made && !conn->deaf && send_some(load, conn))
+        continue;
+    wait_for(load, conn, PS_POLL_IN | (conn->sent < conn->made && !conn->deaf ? (unsigned)PS_POLL_OUT : 0u));
+}
+
+/* -- receiving ----------------------------------------------------------------------------------------------------- */
+
+static void receive(ps_load *load, ps_load_conn *conn)
+{
+    ssize_t got = ps_sys.recvfrom(conn->fd, load->in, PS_LOAD_ROOM, 0);
+    if (got == -EAGAIN || got == -EINTR)
+        return;
+    if (got <= 0) {
+        ps__load_fail(load, PS_LOAD_HUNG_UP, (int)got);
+        return;
+    }
+    uint64_t now = ps__now_ns();
+    uint64_t answers = load->options.framing == PS_NATIVE
+                           ? ps__load_take_native(load, conn, load->in, (size_t)got, now)
+                           : ps__load_take_stream(load, conn, load->in, (size_t)got, now);
+    /* Comparing so much took time that is not the server's. */
+    if (answers && ps__load_runs(load))
+        ps__load_answered(load, conn, answers, got < PS_LARGE ? now : ps__now_ns());
+}
+
+void ps__load_event(ps_load *load, ps_load_conn *conn, uint32_t ready)
+{
+    if (conn->phase == PS_LOAD_SHUT)
+        return;
+    if (conn->phase == PS_LOAD_CONNECTING) {
+        finish_connect(load, conn);
+        return;
+    }
+    if (ready & (PS_POLL_IN | PS_POLL_GONE))
+        receive(load, conn);
+    if ((ready & PS_POLL_OUT) && conn->phase == PS_LOAD_READY && ps__load_runs(load))
+        ps__load_flush(load, conn);
+}

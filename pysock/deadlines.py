@@ -1,0 +1,26 @@
+"""Timeouts in seconds, and the moments at which they are over."""
+
+from __future__ import annotations
+
+import math
+import time
+
+
+def checked_timeout(timeout: float) -> float | None:
+    """Return the seconds, or ``None`` for ``math.inf``: the engines' word for waiting for ever.
+
+    :raises ValueError: it is less than 0, or not a number.
+    """
+    if not timeout >= 0:  # so that NaN doesn't pass
+        raise ValueError(f"a timeout must be 0 or more seconds, not {timeout!r}")
+    return None if timeout == math.inf else timeout
+
+
+def deadline_of(seconds: float | None) -> float | None:
+    """When a timeout that begins now is over, by the monotonic clock."""
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def time_left(deadline: float | None) -> float | None:
+    """Seconds to go, at least 0."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

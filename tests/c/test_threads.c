@@ -1,0 +1,201 @@
+/* Two engines run, clients come and go, and other threads push, ask and disconnect all the while: nothing for TSan to find
+ * (make -C csrc tsan), and nothing lost. */
+#include "echo.h"
+
+enum { ENGINES = 2, CLIENTS = 3, RUN_MS = 1500, REQUESTS = 30 };
+
+typedef struct world {
+    echo server;
+    atomic_bool over;
+    atomic_uint conversations, answered, cut_short, pushed, asked, disconnected;
+} world;
+
+/* -- clients ------------------------------------------------------------------------------------------------------- */
+
+/* Until this request's reply; pushes may come between, and the end at any time. */
+static bool await_reply(world *w, int fd, uint32_t id, uint8_t *room, size_t size)
+{
+    for (;;) {
+        ps_frame frame = receive_frame(fd, room, size);
+        if (frame.kind == PS_REPLY) {
+            CHECK_EQ(frame.request_id, id);
+            w->answered++;
+            return true;
+        }
+        if (frame.kind != PS_PUSH && frame.kind != PS_GOAWAY) {
+            CHECK_EQ(frame.kind, 0);
+            return false;
+        }
+    }
+}
+
+/* May fail: the other end may have been told to hang up. */
+static bool try_send(int fd, uint32_t id, const uint8_t *data, uint32_t size)
+{
+    struct iovec iov[2];
+    uint8_t head[PS_HEADER_SIZE];
+    ps__write_header(head, size, PS_SRM, 0, 0, id);
+    iov[0] = (struct iovec){head, sizeof head};
+    iov[1] = (struct iovec){(void *)(uintptr_t)data, size};
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = 2};
+    return sendmsg(fd, &message, MSG_NOSIGNAL) == (ssize_t)(sizeof head + size);
+}
+
+static bool is_let_in(int fd, const char *name, uint8_t *room, size_t size)
+{
+    send_cir(fd, name);
+    return receive_frame(fd, room, size).kind == PS_CIR_ACCEPTED;
+}
+
+static void converse(world *w, uint64_t *seed)
+{
+    static const uint32_t sizes[] = {0, 5, 100, 70000, 40000};
+    static const uint8_t data[70000];
+    static __thread uint8_t room[70000];
+    char name[32];
+    int fd = echo_plug(&w->server);
+    snprintf(name, sizeof name, "client-%u", (unsigned)(random_number(seed) % 5));
+    bool goes_on = is_let_in(fd, name, room, sizeof room);
+    for (uint32_t id = 1; id <= REQUESTS && goes_on; id++) {
+        uint32_t size = sizes[random_number(seed) % 5];
+        goes_on = try_send(fd, id, data, size) && await_reply(w, fd, id, room, sizeof room);
+    }
+    *(goes_on ? &w->conversations : &w->cut_short) += 1;
+    CHECK_EQ(close(fd), 0);
+}
+
+static void *be_clients(void *context)
+{
+    world *w = context;
+    uint64_t seed = ps__now_ns() | 1;
+    while (!w->over)
+        converse(w, &seed);
+    return NULL;
+}
+
+/* -- others -------------------------------------------------------------------------------------------------------- */
+
+static uint64_t somebody(world *w, uint64_t *seed)
+{
+    uint64_t ids[16];
+    size_t count = (size_t)ps_engine_ids(w->server.engine, ids, 16);
+    return count ? ids[random_number(seed) % count] : 0;
+}
+
+static void *push(void *context)
+{
+    world *w = context;
+    uint64_t seed = 1;
+    static const uint8_t data[50000];
+    for (uint32_t i = 0; !w->over; i++) {
+        size_t size = i % 20 ? 100 : sizeof data;
+        w->pushed += ps_engine_push(w->server.engine, somebody(w, &seed), data, size) > 0;
+        if (i % 10 == 0)
+            ps_engine_broadcast(w->server.engine, data, size);
+        poll(NULL, 0, 1);
+    }
+    return NULL;
+}
+
+static void *ask(void *context)
+{
+    world *w = context;
+    uint64_t seed = 2;
+    while (!w->over) {
+        ps_info info;
+        uint64_t id = somebody(w, &seed);
+        if (ps_engine_info(w->server.engine, id, &info)) {
+            CHECK(info.client_id == id && info.state >= PS_CONN_ESTABLISHED && info.state <= PS_CONN_CLOSED);
+            CHECK(strncmp(info.name, "client-", 7) == 0);
+            w->asked++;
+        }
+        unsigned answered = w->answered;
+        CHECK(echo_stats(&w->server).requests >= answered);
+        ps_engine_find(w->server.engine, "client-3");
+        ps_engine_attach(w->server.engine, id);
+        CHECK(ps_engine_wakeup_fd(w->server.engine) >= 0);
+    }
+    return NULL;
+}
+
+static void *disconnect(void *context)
+{
+    world *w = context;
+    uint64_t seed = 3;
+    while (!w->over) {
+        w->disconnected += ps_engine_disconnect(w->server.engine, somebody(w, &seed)) > 0;
+        poll(NULL, 0, 7);
+    }
+    return NULL;
+}
+
+/* Again and again, each time sooner: the last one counts. */
+static void *stop(void *context)
+{
+    world *w = context;
+    for (uint64_t grace_s = 3 * PATIENCE_S; grace_s >= PATIENCE_S; grace_s--) {
+        ps_engine_stop(w->server.engine, grace_s * 1000000000);
+        poll(NULL, 0, 1);
+    }
+    return NULL;
+}
+
+/* Somebody is there when it stops, and is owed enough to keep it waiting. */
+static int come_last(world *w)
+{
+    static const uint8_t data[4 << 20];
+    int fd = echo_plug(&w->server);
+    CHECK_EQ(ps_engine_push(w->server.engine, hello(fd, "last"), data, sizeof data), 1);
+    return fd;
+}
+
+static void leave_last(world *w, int fd)
+{
+    static uint8_t room[4 << 20];
+    CHECK_EQ(receive_frame(fd, room, sizeof room).kind, PS_PUSH);
+    expect_text(fd, PS_GOAWAY, 0, 0);
+    expect_end(fd);
+    CHECK_EQ(close(fd), 0);
+    echo_wait(&w->server);
+}
+
+/* -- the whole ----------------------------------------------------------------------------------------------------- */
+
+static void everything_at_once(void)
+{
+    static world worlds[ENGINES];
+    static void *(*const parts[])(void *) = {be_clients, be_clients, be_clients, push, ask, disconnect, stop, stop};
+    enum { PARTS = sizeof parts / sizeof *parts, STOPS = 2 };
+    pthread_t threads[ENGINES][PARTS];
+    int last[ENGINES];
+    for (int e = 0; e < ENGINES; e++) {
+        const ps_options options = echo_options(PS_NATIVE);
+        echo_begin(&worlds[e].server, &options, e % 2 ? AF_INET : AF_UNIX);
+        for (int i = 0; i < PARTS - STOPS; i++)
+            CHECK_EQ(pthread_create(&threads[e][i], NULL, parts[i], &worlds[e]), 0);
+    }
+    poll(NULL, 0, RUN_MS);
+    for (int e = 0; e < ENGINES; e++) {
+        worlds[e].over = true;
+        for (int i = 0; i < PARTS - STOPS; i++)
+            CHECK_EQ(pthread_join(threads[e][i], NULL), 0);
+        last[e] = come_last(&worlds[e]);
+    }
+    for (int e = 0; e < ENGINES; e++) {
+        for (int i = PARTS - STOPS; i < PARTS; i++)
+            CHECK_EQ(pthread_create(&threads[e][i], NULL, parts[i], &worlds[e]), 0);
+        for (int i = PARTS - STOPS; i < PARTS; i++)
+            CHECK_EQ(pthread_join(threads[e][i], NULL), 0);
+        leave_last(&worlds[e], last[e]);
+        world *w = &worlds[e];
+        printf("    %u conversations, %u cut short, %u replies, %u pushes, %u questions, %u disconnects\n",
+               w->conversations, w->cut_short, w->answered, w->pushed, w->asked, w->disconnected);
+        CHECK(w->answered && w->pushed && w->asked && w->disconnected);
+    }
+}
+
+int main(void)
+{
+    RUN(everything_at_once);
+    return 0;
+}
