@@ -6,10 +6,13 @@ fails; ``require`` fails instead; ``skip`` doesn't try.
 
 import os
 import platform
+import re
 import sys
+from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 CHOICES = ("auto", "require", "skip")
 
@@ -48,8 +51,19 @@ class OptionalBuild(build_ext):
         except Exception as error:  # no compiler, no headers: whatever it is, the pure engine works
             if chosen() == "require":
                 raise
-            warn(str(error))
+            warn(re.sub(r"Command '\[.*\]'", "the command above", str(error)).rstrip("."))
             self.extensions = []
+
+
+class WholeSource(sdist):
+    """The same source distribution wherever it is made: with the C engine, and with what checks and measures it."""
+
+    def make_distribution(self) -> None:
+        found = [path for folder in ("csrc", "tests", "bench") for path in sorted(Path(folder).rglob("*"))]
+        self.filelist.extend(str(path) for path in found if path.is_file() and "__pycache__" not in path.parts)
+        self.filelist.append("CHANGELOG.md")
+        self.filelist.remove_duplicates()
+        super().make_distribution()
 
 
 def options() -> dict:
@@ -61,7 +75,7 @@ def options() -> dict:
     if reason:
         warn(reason)
         return {}
-    return {"cffi_modules": ["csrc/build_engine.py:ffibuilder"], "cmdclass": {"build_ext": OptionalBuild}}
+    return {"cffi_modules": ["csrc/build_engine.py:ffibuilder"]}
 
 
-setup(**options())
+setup(cmdclass={"build_ext": OptionalBuild, "sdist": WholeSource}, **options())

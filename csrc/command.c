@@ -18,9 +18,11 @@
 
 int ps__push(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
 {
-    bool ready = conn->state == PS_CONN_ESTABLISHED || conn->flags & PS_IS_HOLDING;
-    if (!ready)
+    bool is_asked_for = conn->flags & PS_IS_HOLDING && conn->state == PS_CONN_ACCEPTED;
+    if (conn->state != PS_CONN_ESTABLISHED && !is_asked_for)
         return 0;
+    if (size > conn->max_reply)
+        return -EMSGSIZE;
     PS_ADD(engine->stats.pushes, 1u);
     ps__send(engine, conn, PS_PUSH, 0, 0, data, size, NULL);
     return 1;
@@ -32,7 +34,7 @@ static int64_t push_to_all(ps_engine *engine, const uint8_t *data, size_t size)
     for (uint32_t slot = 0; slot < engine->table.made; slot++) {
         ps_conn *conn = ps__slot(&engine->table, slot);
         if (conn->state == PS_CONN_ESTABLISHED)
-            reached += ps__push(engine, conn, data, size);
+            reached += ps__push(engine, conn, data, size) > 0;
     }
     return reached;
 }
@@ -147,12 +149,29 @@ static int state_of(ps_engine *engine, uint64_t client_id)
     return state;
 }
 
+/* The largest push that a client takes, as other threads may ask for it; -1 = there is no such client. */
+static int64_t most_of(ps_engine *engine, uint64_t client_id)
+{
+    pthread_mutex_lock(&engine->lock);
+    const ps_conn *conn = ps__table_find(&engine->table, client_id);
+    bool ready = conn && ps__state(conn) == PS_CONN_ESTABLISHED;
+    int64_t most = ready ? (int64_t)__atomic_load_n(&conn->max_reply, __ATOMIC_RELAXED) : -1;
+    pthread_mutex_unlock(&engine->lock);
+    return most;
+}
+
+static int post_push(ps_engine *engine, uint64_t client_id, const uint8_t *data, size_t size)
+{
+    int64_t most = most_of(engine, client_id);
+    if (most < 0)
+        return 0;
+    return size > (size_t)most ? -EMSGSIZE : post(engine, PS_DO_PUSH, client_id, data, size);
+}
+
 int ps_engine_push(ps_engine *engine, uint64_t client_id, const uint8_t *data, size_t size)
 {
     if (!in_loop(engine))
-        return state_of(engine, client_id) == PS_CONN_ESTABLISHED
-                   ? post(engine, PS_DO_PUSH, client_id, data, size)
-                   : 0;
+        return post_push(engine, client_id, data, size);
     ps_conn *conn = ps__table_find(&engine->table, client_id);
     return conn ? ps__push(engine, conn, data, size) : 0;
 }

@@ -117,8 +117,10 @@ static bool is_watched(const ps_engine *engine, const ps_conn *conn)
 
 static void bury_one(ps_engine *engine, ps_conn *conn)
 {
-    if (is_watched(engine, conn) && ps__enter(engine) == 0)
+    if (is_watched(engine, conn)) {
+        ps__enter(engine);
         ps__fail(engine, engine->hooks.disconnect(engine->hooks.context, conn));
+    }
     if (conn->object) {
         ps__enter(engine);
         engine->hooks.object_release(engine->hooks.context, conn->object);

@@ -107,7 +107,7 @@ void ps__fail(ps_engine *engine, int error)
         engine->fatal = error;
 }
 
-/* Once a hook has ended the loop no other is called that could run the user's code. */
+/* Returns 0, or what ended the loop: then no handler is called any more. */
 int ps__enter(ps_engine *engine)
 {
     if (!engine->inside) {
@@ -319,8 +319,8 @@ static void stop_accepting(ps_engine *engine)
     ps__stop_accepting(engine);
     if (engine->state == PS_SERVER_SERVING)
         engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_DRAIN);
-    int error = ps__enter(engine);
-    ps__fail(engine, error ? error : engine->hooks.draining(engine->hooks.context));
+    ps__enter(engine); /* told even if a hook has ended the loop: the master sockets are to be closed */
+    ps__fail(engine, engine->hooks.draining(engine->hooks.context));
 }
 
 static void drain(ps_engine *engine)

@@ -111,8 +111,7 @@ void ps_load_free(ps_load *load)
     ps__free(load->flights);
     ps__free(load->shut);
     ps__free(load->conns);
-    ps__free(load->out);
-    ps__free(load->in);
+    ps__free(load->memory);
     ps__free(load->service);
     ps__free(load->cir);
     ps__free(load);
@@ -261,6 +260,8 @@ static void start(ps_load *load)
 static uint64_t next_moment(const ps_load *load)
 {
     uint64_t next = load->now_ns + GLANCE_NS;
+    if (load->slice_end_ns < next)
+        next = load->slice_end_ns;
     if (load->end_ns < next && load->now_ns < load->end_ns)
         next = load->end_ns;
     if (load->shut_count && load->retry_ns > load->now_ns && load->retry_ns < next)
@@ -328,7 +329,9 @@ static void turn(ps_load *load)
     if (!ps__load_runs(load))
         return;
     int count = wait_for_events(load);
-    if (count < 0 && count != -EINTR)
+    if (count == -EINTR)
+        load->slice_end_ns = 0; /* somebody may want to look at the signal */
+    else if (count < 0)
         ps__load_fail(load, PS_LOAD_SYSTEM, count);
     for (int i = 0; i < count && ps__load_runs(load); i++)
         ps__load_event(load, &load->conns[load->events[i].key], load->events[i].ready);
@@ -340,6 +343,7 @@ static void finish(ps_load *load)
 {
     ps_load_result *r = &load->result;
     uint64_t now = ps__now_ns();
+    load->finished = true;
     if (load->started) {
         r->elapsed_ns = now - load->start_ns;
         r->cpu_ns = ps__cpu_ns() - load->begun_cpu_ns;
@@ -350,15 +354,31 @@ static void finish(ps_load *load)
     close_all(load);
 }
 
-int ps_load_run(ps_load *load)
+static void begin(ps_load *load)
 {
     load->begun_ns = load->now_ns = load->heard_ns = ps__now_ns();
     load->end_ns = UINT64_MAX;
     if (load->options.mode == PS_LOAD_CHURN)
         start(load);
-    while (ps__load_runs(load) && !is_over(load) && !__atomic_load_n(&load->stop, __ATOMIC_RELAXED))
+}
+
+static bool goes_on(const ps_load *load)
+{
+    return ps__load_runs(load) && !is_over(load) && !__atomic_load_n(&load->stop, __ATOMIC_RELAXED);
+}
+
+int ps_load_run(ps_load *load, uint64_t slice_ns)
+{
+    if (!load->begun_ns)
+        begin(load);
+    load->slice_end_ns = slice_ns < UINT64_MAX - load->now_ns ? load->now_ns + slice_ns : UINT64_MAX;
+    while (goes_on(load)) {
+        if (load->now_ns >= load->slice_end_ns)
+            return 1;
         turn(load);
-    finish(load);
+    }
+    if (!load->finished)
+        finish(load);
     return ps__load_runs(load) ? 0 : -ECANCELED;
 }
 

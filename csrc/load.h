@@ -23,6 +23,8 @@ enum {
  * it holds. */
 enum { PS_LOAD_SUB_BITS = 7, PS_LOAD_SUB = 1 << PS_LOAD_SUB_BITS, PS_LOAD_BUCKETS = (65 - PS_LOAD_SUB_BITS) * PS_LOAD_SUB };
 
+_Static_assert(PS_LOAD_BUCKETS == PS_LOAD_ROWS_MAX, "who reads the histogram makes room for all of it");
+
 typedef struct ps_histogram {
     uint64_t total, min_ns, max_ns, sum_ns;
     uint64_t counts[PS_LOAD_BUCKETS];
@@ -84,9 +86,10 @@ struct ps_load {
     uint8_t *cir;
     char *service;
     uint32_t service_number;
-    uint32_t frame;        /* bytes of a request */
+    uint32_t head, frame;  /* bytes of a request's header, and of all of it */
     uint32_t out_frames;   /* of them, alike but for their ids, lie in out one behind the other */
     uint32_t flight_mask;  /* flights of a connection, a power of two, less 1 */
+    uint8_t *memory;       /* of the next two */
     uint8_t *in, *out;
     uint8_t good_head[8];  /* native: what a good reply's header begins with */
     ps_load_conn *conns;
@@ -95,12 +98,13 @@ struct ps_load {
     uint32_t shut_count, opening, ready;
     int poll;
     bool scouted;          /* one connection was let in: the others may follow */
-    bool started, looked;  /* looked: the last look for events was in vain */
+    bool started, finished;
+    bool looked;           /* the last look for events was in vain */
     bool stop;             /* other threads set it */
     uint8_t *welcome;      /* the first CIR_ACCEPTED, as it arrives */
     ps_load_conn *teller;  /* whose text is being kept; */
     bool told;             /* the first error's is */
-    uint64_t now_ns, start_ns, end_ns, retry_ns;
+    uint64_t now_ns, start_ns, end_ns, slice_end_ns, retry_ns;
     uint64_t event_ns;     /* of the last event: the linger counts from it */
     uint64_t heard_ns;     /* of the last progress: the stall counts from it */
     uint64_t begun_ns, begun_cpu_ns;
@@ -141,6 +145,8 @@ static inline void ps__load_record(ps_load *load, uint64_t at_ns, uint64_t now_n
 /* load_frames.c */
 int ps__load_prepare(ps_load *load);
 void ps__load_set_service(ps_load *load, uint16_t number);
+/* Are these bytes those of a reply from this place on, and of the replies that follow? */
+bool ps__load_compare(ps_load *load, size_t at, const uint8_t *data, size_t size);
 /* How many requests these bytes answer. */
 uint64_t ps__load_take_stream(ps_load *load, ps_load_conn *conn, const uint8_t *data, size_t size, uint64_t now_ns);
 

@@ -132,23 +132,11 @@ static void begin_answer(ps_load *load, ps_load_conn *conn, const ps_frame *fram
         ps__load_wrong(load, PS_LOAD_WRONG_KIND, PS_REPLY, frame->kind);
 }
 
-static void compare(ps_load *load, const ps_load_conn *conn, const uint8_t *data, size_t size)
-{
-    const uint8_t *expected = load->out + PS_HEADER_SIZE + conn->in_at;
-    size_t i = 0;
-    if (memcmp(data, expected, size) == 0)
-        return;
-    while (data[i] == expected[i])
-        i++;
-    load->result.position = conn->in_at + i;
-    ps__load_wrong(load, PS_LOAD_WRONG_BYTES, expected[i], data[i]);
-}
-
 /* Some of the payload. */
 static void take_payload(ps_load *load, ps_load_conn *conn, uint8_t kind, const uint8_t *data, size_t size)
 {
     if (kind == PS_REPLY)
-        compare(load, conn, data, size);
+        ps__load_compare(load, PS_HEADER_SIZE + conn->in_at, data, size);
     else if (kind == PS_CIR_ACCEPTED && !load->scouted)
         memcpy(load->welcome + conn->in_at, data, size);
     else if (kind != PS_CIR_ACCEPTED && kind != PS_PUSH)

@@ -132,7 +132,8 @@ static bool read_cir_fields(ps_engine *engine, ps_conn *conn, const uint8_t *at,
         if (field.size != 4)
             return false;
         uint32_t most = ps__get32(field.value);
-        conn->max_reply = most < conn->max_reply ? most : conn->max_reply;
+        if (most < conn->max_reply)
+            __atomic_store_n(&conn->max_reply, most, __ATOMIC_RELAXED); /* other threads look at it before a push */
     }
     return more == 0;
 }

@@ -108,6 +108,7 @@ int ps_engine_wakeup_fd(const ps_engine *engine);
 
 /* From any thread, and from hooks. */
 int ps_engine_stop(ps_engine *engine, uint64_t grace_ns);
+/* 1; 0 if the client is not there (any more); -EMSGSIZE if it takes less. */
 int ps_engine_push(ps_engine *engine, uint64_t client_id, const uint8_t *data, size_t size);
 int64_t ps_engine_broadcast(ps_engine *engine, const uint8_t *data, size_t size);
 int ps_engine_disconnect(ps_engine *engine, uint64_t client_id);
@@ -212,16 +213,18 @@ typedef struct ps_load_result {
     char text[256];              /* its words */
 } ps_load_result;
 
+#define PS_LOAD_ROWS_MAX 7424
+
 typedef struct ps_load ps_load;
 
 ps_load *ps_load_new(const ps_load_options *options, int *error);
 void ps_load_free(ps_load *load);
-/* Once. 0, or -ECANCELED: the result says why it failed. */
-int ps_load_run(ps_load *load);
+/* For a slice of the time. 1: call it again, soon; 0: it is over; -ECANCELED: it failed, the result says why. */
+int ps_load_run(ps_load *load, uint64_t slice_ns);
 /* From any thread, also while it runs. */
 void ps_load_stop(ps_load *load);
 void ps_load_watch(const ps_load *load, ps_load_progress *progress);
 /* After it ran. */
 void ps_load_get_result(const ps_load *load, ps_load_result *result);
-/* The buckets of the histogram that aren't empty: the longest latency of each, and how many. */
+/* The buckets of the histogram that aren't empty, at most PS_LOAD_ROWS_MAX: the longest latency of each, and how many. */
 size_t ps_load_histogram(const ps_load *load, uint64_t *longest_ns, uint64_t *counts, size_t room);

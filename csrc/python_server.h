@@ -23,6 +23,7 @@ struct ps_python {
     PyObject *raised; /* during a run: the list for what ends it */
     PyThreadState *thread;
     PyObject *spare; /* the memory of the last large request, if nobody kept it: the next one's */
+    bool said_no_service;
     uint32_t service_count;
     service services[];
 };
@@ -77,13 +78,13 @@ static int answer_other(ps_python *py, ps_conn *conn, const ps_frame *frame, PyO
 {
     if (result == Py_None)
         return py->engine->options.framing == PS_NATIVE ? send_reply(py, conn, frame, NULL, 0, NULL) : 0;
-    Py_buffer view;
-    if (PyObject_GetBuffer(result, &view, PyBUF_SIMPLE) < 0) {
-        PyErr_Clear();
+    if (!PyObject_CheckBuffer(result))
         return not_bytes(py, conn, frame, result);
-    }
-    int error = send_reply(py, conn, frame, view.buf, (size_t)view.len, NULL);
-    PyBuffer_Release(&view);
+    PyObject *bytes = PyBytes_FromObject(result);
+    if (!bytes)
+        return failed(py, conn, frame);
+    int error = send_reply(py, conn, frame, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes), bytes);
+    Py_DECREF(bytes);
     return error;
 }
 
@@ -188,7 +189,7 @@ static PyObject *call_batch(const service *s, const kept_request *kept, size_t c
         replies = PySequence_Fast(result, "the batch handler's result can't be iterated");
     Py_DECREF(result);
     if (replies && PySequence_Fast_GET_SIZE(replies) != (Py_ssize_t)count) {
-        PyErr_Format(PyExc_ValueError, "the batch handler returned %zd replies to %zu requests",
+        PyErr_Format(PyExc_ValueError, "the batch handler returned %zd replies for %zu requests",
                      PySequence_Fast_GET_SIZE(replies), count);
         Py_CLEAR(replies);
     }
@@ -302,6 +303,32 @@ static void *request_new(void *context, size_t size, uint8_t **data)
     return py->spare ? reuse(py, size, data) : object_new(NULL, size, data);
 }
 
+static int finish_call(ps_python *py, PyObject *result)
+{
+    if (!result)
+        return hand_over(py->raised);
+    Py_DECREF(result);
+    return 0;
+}
+
+static int on_log(void *context, int level, const char *message)
+{
+    ps_python *py = context;
+    return finish_call(py, PyObject_CallFunction(py->callbacks[ON_LOG], "is", level, message));
+}
+
+/* Where no frame can say so, the log does, once. */
+static int no_handler(ps_python *py, ps_conn *conn, const ps_frame *frame)
+{
+    static const char text[] = "no such service";
+    bool mute = py->engine->options.framing != PS_NATIVE;
+    ps__cannot_serve(py->engine, conn, frame, PS_NO_SUCH_SERVICE, text, sizeof text - 1);
+    if (!mute || py->said_no_service)
+        return 0;
+    py->said_no_service = true;
+    return on_log(py, 40, "a request came, and there is no service: the connection is closed");
+}
+
 static int on_request(void *context, ps_conn *conn, const ps_frame *frame, void *object)
 {
     ps_python *py = context;
@@ -312,17 +339,14 @@ static int on_request(void *context, ps_conn *conn, const ps_frame *frame, void 
         request = PyBytes_FromStringAndSize((const char *)frame->payload, (Py_ssize_t)frame->size);
     if (!request)
         return failed(py, conn, frame);
-    if (!s->handler) {
-        static const char text[] = "no such service";
-        ps__cannot_serve(py->engine, conn, frame, PS_NO_SUCH_SERVICE, text, sizeof text - 1);
-        error = 0;
-    } else if (!conn->object && make_client(py, conn) < 0) {
+    if (!s->handler)
+        error = no_handler(py, conn, frame);
+    else if (!conn->object && make_client(py, conn) < 0)
         error = -ECANCELED;
-    } else if (s->batch) {
+    else if (s->batch)
         error = keep(py, s, conn, frame, request);
-    } else {
+    else
         error = call_handler(py, s, conn, frame, request);
-    }
     if (object)
         recycle(py, request);
     else
@@ -377,14 +401,6 @@ static int on_connect(void *context, ps_conn *conn, char *reason, size_t room)
     return refused;
 }
 
-static int finish_call(ps_python *py, PyObject *result)
-{
-    if (!result)
-        return hand_over(py->raised);
-    Py_DECREF(result);
-    return 0;
-}
-
 static int on_disconnect(void *context, ps_conn *conn)
 {
     ps_python *py = context;
@@ -396,12 +412,6 @@ static int on_draining(void *context)
 {
     ps_python *py = context;
     return finish_call(py, PyObject_CallNoArgs(py->callbacks[ON_DRAINING]));
-}
-
-static int on_log(void *context, int level, const char *message)
-{
-    ps_python *py = context;
-    return finish_call(py, PyObject_CallFunction(py->callbacks[ON_LOG], "is", level, message));
 }
 
 /* -- the server's functions of the ABI ----------------------------------------------------------------------------- */

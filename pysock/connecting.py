@@ -56,7 +56,7 @@ def _connect(address: Address, deadline: float | None, timeout: float | None) ->
     except TimeoutError:
         raise RequestTimeout(f"{address}: no connection{_within(timeout)}") from None
     except OSError as error:
-        raise _explained(error, address) from error
+        raise explained(error, address) from error
 
 
 def _connect_one(target: SocketAddress, deadline: float | None) -> socket.socket:
@@ -94,7 +94,7 @@ def _within(timeout: float | None) -> str:
     return " in the time that the system allows" if timeout is None else f" within {timeout:g} seconds"
 
 
-def _explained(error: OSError, address: Address) -> OSError:
+def explained(error: OSError, address: Address) -> OSError:
     """The same error with words that name the address and say what to do."""
     number = error.errno or 0
     if isinstance(error, socket.gaierror) or not number:

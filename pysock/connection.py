@@ -216,9 +216,11 @@ class PlainProtocol:
     The kernel's connect is the connection initiation request, so ``accept`` comes with the accept.
     """
 
-    __slots__ = ("cutter", "name", "reply_limit", "state")
+    __slots__ = ("_framing", "_max_payload", "cutter", "name", "reply_limit", "state")
 
     def __init__(self, framing: Framing, max_payload: int) -> None:
+        self._framing = framing
+        self._max_payload = max_payload
         self.state = ConnectionState.ACCEPTED
         self.cutter: PlainCutter = plain_cutter(framing, max_payload)
         self.name = ""
@@ -238,3 +240,7 @@ class PlainProtocol:
     def feed(self, data: bytes) -> list[bytes]:
         """Take what has arrived; the requests that are whole now. Then ``cutter.too_large`` asks for an end."""
         return self.cutter.feed(data) if self.state is ConnectionState.ESTABLISHED else []
+
+    def forget(self) -> None:
+        """Forget a request that has been begun."""
+        self.cutter = plain_cutter(self._framing, self._max_payload)

@@ -76,7 +76,7 @@ class DataSocket(ABC):
 
         :param payload: any bytes-like object.
         :raises ConnectionLost: the client is gone.
-        :raises FrameTooLarge: the payload is over ``Limits.max_payload``.
+        :raises FrameTooLarge: the payload is over ``Limits.max_payload``, or over what the client takes.
         :raises TypeError: the payload isn't bytes-like.
         """
 

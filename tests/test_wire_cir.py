@@ -9,7 +9,7 @@ import wire
 from support import wait_for
 from wire import Services, cir, field, frame, goaway, parse, ping, ponged, pushed, refused, replied, say, srm, talk
 
-from pysock import ConnectionRefused, Limits, ServerFull, __version__, connect
+from pysock import ConnectionRefused, FrameTooLarge, Limits, ServerFull, __version__, connect
 from pysock import protocol as p
 
 
@@ -277,3 +277,40 @@ def test_shutting_down_before_the_cir(make_server, address):
             for peer in (waiting, halfway):
                 assert wire.rest_of(peer) == [refused(wire.REFUSED_SHUTTING_DOWN, p.TEXT_SHUTTING_DOWN)]
     assert server.stats()["refused"] == 2
+
+
+def test_pushes_keep_to_the_clients_own_limit(server):
+    """No PUSH has more bytes than the client takes either: who sends it is told, and a broadcast leaves the client out."""
+    little = field(wire.MAX_PAYLOAD, struct.pack("!I", 10))
+    with wire.let_in(server, little, name=b"little") as peer, wire.let_in(server, name=b"other") as other:
+        client = server.clients.by_name("little")
+        client.send(b"x" * 10)
+        with pytest.raises(FrameTooLarge, match="a payload of 11 bytes is more than this client takes"):
+            client.send(b"x" * 11)
+        server.clients.broadcast(b"y" * 11)
+        server.clients.broadcast(b"z" * 10)
+        assert [wire.next_frame(peer), wire.next_frame(peer)] == [pushed(b"x" * 10), pushed(b"z" * 10)]
+        assert [wire.next_frame(other), wire.next_frame(other)] == [pushed(b"y" * 11), pushed(b"z" * 10)]
+
+
+def test_pushes_of_a_handler_keep_to_the_clients_own_limit(make_server, address):
+    """The same in the loop's own thread."""
+    server = make_server(address)
+    server.service(lambda client, request: client.send(b"x" * int(request)))
+    server.service("all")(lambda client, request: b"%d" % server.clients.broadcast(b"y" * int(request)))
+    server.on_connect(lambda client: client.send(b"w" * 11) if client.name == "too much" else client.send(b"w" * 10))
+    with server:
+        little = field(wire.MAX_PAYLOAD, struct.pack("!I", 10))
+        assert parse(say(server, cir(little, name=b"too much"))) == [
+            refused(wire.REFUSED_NOT_ALLOWED, p.TEXT_NOT_ALLOWED)
+        ]
+        data = srm(b"10", 1) + srm(b"11", 2) + srm(b"10", 3, service=1) + srm(b"11", 4, service=1)
+        assert parse(say(server, cir(little) + data))[1:] == [
+            pushed(b"w" * 10),
+            pushed(b"x" * 10),
+            replied(b"", 1),
+            wire.failed(wire.TOO_LARGE, "a payload of 11 bytes is more than this client takes", 2),
+            pushed(b"y" * 10),
+            replied(b"1", 3),
+            replied(b"0", 4),
+        ]

@@ -180,10 +180,12 @@ class Engine(Protocol):
 
         ``False`` if the client isn't connected (any more) or is draining. It never blocks: the queue of a client
         that doesn't read is bounded by ``Limits.output_drop``.
+
+        :raises FrameTooLarge: the client said in its CIR that it takes less.
         """
 
     def broadcast(self, payload: Buffer) -> int:
-        """``push`` to every client that was let in; how many."""
+        """``push`` to every client that was let in and takes so many bytes; how many, roughly."""
 
     def disconnect(self, client_id: int) -> bool:
         """Close this connection in order: nothing more is read, what was accepted is answered and flushed."""

@@ -106,8 +106,9 @@ class Masters:
     def _watch(self, interest: int) -> None:
         for master in self._masters:
             if master.interest != interest:
-                self._core.poller.change(master.fd, master.interest, interest)
-                master.interest = interest
+                old, master.interest = master.interest, interest
+                with suppress(OSError):  # somebody has closed it
+                    self._core.poller.change(master.fd, old, interest)
 
     def _accept(self, master: _Master) -> None:
         for _ in range(_ACCEPTS_MAX):

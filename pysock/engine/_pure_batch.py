@@ -67,18 +67,20 @@ class Batch:
         waiting = [entry for entry in waiting if entry.connection.protocol.state is not ConnectionState.CLOSED]
         if not waiting:
             return
-        clients = [entry.connection.client_object() for entry in waiting]
-        replies: list[Any]
-        try:
-            replies = _checked(self._handler(clients, [entry.payload for entry in waiting]), len(waiting))
-        except Exception as error:
-            replies = [Failure(error)] * len(waiting)
-        for entry, reply in zip(waiting, replies, strict=True):
-            # One that can't be answered is put into the list in place of its reply.
+        for entry, reply in zip(waiting, self._call(waiting), strict=True):
+            # A request that can't be answered alone has an exception in place of its reply.
             failed = isinstance(reply, Exception)
             entry.connection.answer(
                 self._number, entry.request_id, entry.wants_reply, Failure(reply) if failed else reply
             )
+        del reply  # see Failure
+
+    def _call(self, waiting: list[Waiting]) -> list[Any]:
+        clients = [entry.connection.client_object() for entry in waiting]
+        try:
+            return _checked(self._handler(clients, [entry.payload for entry in waiting]), len(waiting))
+        except Exception as error:
+            return [Failure(error)] * len(waiting)
 
 
 def _checked(replies: Any, wanted: int) -> list[Any]:

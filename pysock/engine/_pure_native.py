@@ -229,6 +229,7 @@ class NativeConnection(Connection):
                 gathered += len(reply) + 12
             else:
                 pieces = self._answer_to(service, request_id, reply)
+                reply = None
                 out += pieces
                 gathered += sum(map(len, pieces))
             if gathered > GATHER_MAX:
@@ -249,11 +250,14 @@ class NativeConnection(Connection):
         if batch is not None:
             batch.add(self, request.request_id, request.wants_reply, request.payload)
             return
+        self._reply(request.service, request.request_id, request.wants_reply, self._call(request))
+
+    def _call(self, request: Request) -> Any:
+        client = self.client_object()
         try:
-            reply = self.core.handlers[request.service](self.client_object(), request.payload)
+            return self.core.handlers[request.service](client, request.payload)
         except Exception as error:
-            reply = Failure(error)
-        self._reply(request.service, request.request_id, request.wants_reply, reply)
+            return Failure(error)
 
     def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
         """The reply to a request that waited for its batch."""
@@ -269,12 +273,12 @@ class NativeConnection(Connection):
 
     def _answer_to(self, service: int, request_id: int, reply: Any) -> list[bytes]:
         """The frame that answers a request: a REPLY, or an ERROR if the handler failed or what it returned won't do."""
-        try:
-            payload = checked_reply(reply, self.protocol.reply_limit)
-        except Exception as error:
+        payload = checked_reply(reply, self.protocol.reply_limit)
+        if type(payload) is Failure:
             self.core.counts.errors += 1
-            code, text = self.core.callbacks.failed(self.client_id, service, error)
+            code, text = self.core.callbacks.failed(self.client_id, service, payload.error)
             return [encode(Kind.ERROR, text[: self.core.max_payload], code=code, request_id=request_id)]
+        assert type(payload) is bytes
         head = _pack(len(payload), _REPLY, 0, 0, request_id)
         # A large one is sent from where it is.
         return [head, payload] if len(payload) > COPY_MAX else [head + payload]

@@ -90,11 +90,10 @@ class PlainConnection(Connection):
             self._after_input(bool(requests))
 
     def _after_input(self, progress: bool) -> None:
-        cutter = self._cutter
-        if cutter.too_large and not self._kept:
+        if self._cutter.too_large and not self._kept:
             self.end(ConnectionEvent.DRAIN, DisconnectReason.OVER_A_LIMIT)
             self.settle()
-        self.time_frame(cutter.partial, progress)
+        self.time_frame(self._cutter.partial, progress)
 
     def go_on(self) -> None:
         """Go on with input that was kept while the client was paused."""
@@ -117,6 +116,8 @@ class PlainConnection(Connection):
     def drop_input(self) -> None:
         """Forget all input that no handler has got."""
         self._kept = []
+        self.protocol.forget()
+        self._cutter = self.protocol.cutter
 
     def last_read(self) -> None:
         """The server stops: take what has arrived, so that closing doesn't reset the connection."""
@@ -153,6 +154,7 @@ class PlainConnection(Connection):
                 gathered += len(reply)
             else:
                 gathered += self._append(reply)
+                reply = None
             if gathered > GATHER_MAX:
                 self.send_gathered(gathered)
                 gathered = 0
@@ -187,10 +189,9 @@ class PlainConnection(Connection):
         """Append one reply to ``out``, whatever the handler made of it; how many bytes."""
         if reply is None:
             return 0
-        try:
-            reply = checked_reply(reply, self._limit)
-        except Exception as error:
-            self._failed(error)
+        reply = checked_reply(reply, self._limit)
+        if type(reply) is Failure:
+            self._failed(reply.error)
             return 0
         head, tail = self._head(len(reply)) if self._head else b"", self._tail
         # A large one is sent from where it is.
@@ -260,6 +261,7 @@ class U32Connection(PlainConnection):
             self.out.append(_pack(size - 4) + reply)
         else:
             size = self._append(reply)
+            reply = None
         if size:
             self.send_gathered(size)
         if self.out or self.interest != READ or self.protocol.state is not _ESTABLISHED:

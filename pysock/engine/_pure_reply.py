@@ -1,4 +1,8 @@
-"""What a handler made of a request: bytes that can be sent, or a failure."""
+"""What a handler made of a request: bytes that can be sent, or a failure.
+
+Failures are handed on, not raised again: an exception that fails a whole batch would grow a traceback entry for each
+request of it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,11 @@ from pysock.protocol import TEXT_REPLY_TOO_LARGE
 
 
 class Failure:
-    """In the place of a reply: what the handler raised."""
+    """In the place of a reply: what the handler raised, or what is wrong with what it returned.
+
+    Nobody up the stack may keep one in a variable. The exception's traceback holds the frame that caught it, and that
+    its callers: they would keep each other, and the request, alive until the next garbage collection.
+    """
 
     __slots__ = ("error",)
 
@@ -17,23 +25,25 @@ class Failure:
         self.error = error
 
 
-def checked_reply(reply: Any, limit: int) -> bytes:
-    """What a handler returned, as bytes of our own: it may use its buffer for the next reply.
-
-    :raises Exception: what the handler raised; a ``TypeError`` if it returned something else than bytes, and
-        ``FrameTooLarge`` if it returned too many of them.
-    """
-    if type(reply) is Failure:
-        raise reply.error
+def checked_reply(reply: Any, limit: int) -> bytes | Failure:
+    """What a handler returned, as bytes of our own: it may use its buffer for the next reply."""
+    if reply is None:
+        return b""
     if type(reply) is not bytes:
-        reply = b"" if reply is None else _as_bytes(reply)
+        reply = _as_bytes(reply)
+        if type(reply) is Failure:
+            return reply
     if len(reply) > limit:
-        raise FrameTooLarge(TEXT_REPLY_TOO_LARGE % (len(reply), limit))
+        return Failure(FrameTooLarge(TEXT_REPLY_TOO_LARGE % (len(reply), limit)))
     return bytes(reply)
 
 
-def _as_bytes(reply: Any) -> bytes:
+def _as_bytes(reply: Any) -> bytes | Failure:
+    if type(reply) is Failure:
+        return reply
     try:
         return bytes(memoryview(reply))
     except TypeError:
-        raise TypeError(f"the handler returned {type(reply).__name__}, not a bytes-like object") from None
+        return Failure(TypeError(f"the handler returned {type(reply).__name__}, not a bytes-like object"))
+    except Exception as error:  # a buffer that can't be read, for example a memoryview that was released
+        return Failure(error)

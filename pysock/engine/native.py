@@ -150,7 +150,10 @@ class NativeEngine:
         if self._python is None:
             return False
         data = _bytes(payload)
-        return bool(_checked(lib.ps_engine_push(self._engine, client_id, data, len(data))))
+        result = lib.ps_engine_push(self._engine, client_id, data, len(data))
+        if result == -errno.EMSGSIZE:
+            raise FrameTooLarge(f"a payload of {len(data)} bytes is more than this client takes")
+        return bool(_checked(result))
 
     def broadcast(self, payload: Buffer) -> int:
         if self._python is None:
@@ -168,7 +171,7 @@ class NativeEngine:
         return EngineStats._make(getattr(counters, name) for name in EngineStats._fields)
 
 
-def _pack_address(address: SocketAddress) -> bytes:
+def pack_address(address: SocketAddress) -> bytes:
     """The C struct of an address, as connect(2) takes it (unix(7), ip(7), ipv6(7))."""
     family, where = address
     if family == socket.AF_UNIX:
@@ -191,7 +194,7 @@ class NativeSockets:
         return _checked(lib.ps_socket_open(family))
 
     def bind(self, fd: int, address: SocketAddress) -> None:
-        packed = _pack_address(address)
+        packed = pack_address(address)
         _checked(lib.ps_socket_bind(fd, packed, len(packed)))
 
     def listen(self, fd: int, backlog: int) -> None:

@@ -284,7 +284,7 @@ class PureEngine:
             return False
         payload = bytes(payload)
         if len(payload) > connection.protocol.reply_limit:
-            raise FrameTooLarge(f"{len(payload)} bytes are too many: at most {connection.protocol.reply_limit}")
+            raise FrameTooLarge(f"a payload of {len(payload)} bytes is more than this client takes")
         return self._push(connection, self._encode_push(payload))
 
     def broadcast(self, payload: Buffer) -> int:

@@ -1,0 +1,70 @@
+"""The crossing to the load generator of ``csrc/load.c``, as ``native.py`` is for the engine: the only other module that
+imports the extension.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from pysock._engine import ffi, lib
+from pysock.engine import SocketAddress
+from pysock.engine.native import pack_address
+from pysock.load import LoadOptions, Outcome, Progress
+
+_NANOSECONDS: Final = 1_000_000_000
+_MODES: Final = {"closed": lib.PS_LOAD_CLOSED, "open": lib.PS_LOAD_OPEN, "churn": lib.PS_LOAD_CHURN}
+
+
+class NativeLoad:
+    """One run, in C."""
+
+    def __init__(self, options: LoadOptions, target: SocketAddress, cir: bytes) -> None:
+        address = pack_address(target)
+        c = ffi.new("ps_load_options *")
+        kept = [ffi.from_buffer("uint8_t[]", address), ffi.from_buffer("uint8_t[]", cir)]
+        service = ffi.new("char[]", options.service.encode())
+        c.address, c.address_size = kept[0], len(address)
+        c.cir, c.cir_size = kept[1], len(cir)
+        c.service, c.rate = service, options.rate or 0.0
+        c.duration_ns, c.count = int((options.duration or 0) * _NANOSECONDS), options.count or 0
+        c.linger_ns, c.stall_ns = int(options.linger * _NANOSECONDS), int(options.stall * _NANOSECONDS)
+        c.framing, c.mode = int(options.framing), _MODES[options.mode]
+        c.connections, c.in_flight, c.size = options.connections, options.in_flight, options.size
+        error = ffi.new("int *")
+        self._load: Any = lib.ps_load_new(c, error)
+        if self._load == ffi.NULL:
+            raise OSError(-error[0], os.strerror(-error[0]))
+
+    def run(self, seconds: float | None = None) -> bool:
+        """Go on for so long, or to the end, without the GIL. Whether there is more to do."""
+        slice_ns = 2**64 - 1 if seconds is None else int(seconds * _NANOSECONDS)
+        return bool(lib.ps_load_run(self._load, slice_ns) > 0)
+
+    def stop(self) -> None:
+        """End it; from any thread."""
+        lib.ps_load_stop(self._load)
+
+    def progress(self) -> Progress:
+        """Return how far it is; from any thread."""
+        c = ffi.new("ps_load_progress *")
+        lib.ps_load_watch(self._load, c)
+        return Progress(c.connections, c.messages, c.errors, c.elapsed_ns / _NANOSECONDS)
+
+    def outcome(self) -> Outcome:
+        """Return what came of it, when it ended."""
+        c = ffi.new("ps_load_result *")
+        lib.ps_load_get_result(self._load, c)
+        numbers = (getattr(c, name) for name in Outcome._fields[:-1])
+        return Outcome(*numbers, ffi.unpack(c.text, c.text_size).decode("utf-8", "replace"))
+
+    def histogram(self) -> list[tuple[int, int]]:
+        """Return the (longest latency in ns, count) of each bucket that isn't empty."""
+        room = lib.PS_LOAD_ROWS_MAX
+        longest, counts = ffi.new("uint64_t[]", room), ffi.new("uint64_t[]", room)
+        rows = lib.ps_load_histogram(self._load, longest, counts, room)
+        return list(zip(ffi.unpack(longest, rows), ffi.unpack(counts, rows), strict=True)) if rows else []
+
+    def close(self) -> None:
+        """Free it; nothing else may be called then."""
+        lib.ps_load_free(self._load)

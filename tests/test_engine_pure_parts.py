@@ -1,0 +1,261 @@
+"""What only the pure engine has inside: accepting, sending, waiting, time, commands, the table."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+
+import pytest
+from bare import eventually, reply, srm, started
+
+from pysock.engine import _pure_core, _pure_output
+from pysock.engine._pure_commands import Commands
+from pysock.engine._pure_poll import READ, WRITE, EpollPoller, SelectorPoller
+from pysock.engine._pure_sockets import PureSockets
+from pysock.engine._pure_table import ClientTable
+from pysock.engine._pure_timers import Deadlines, Linger
+from pysock.engine.pure import BACKEND, PureEngine
+from pysock.protocol import Kind, encode
+
+
+@pytest.fixture
+def start(socket_dir):
+    yield from started(socket_dir)
+
+
+# --- accepting ---
+
+
+class Refusing:
+    """A master socket whose accept() fails at first."""
+
+    def __init__(self, sock, errors):
+        self._sock = sock
+        self._errors = errors
+
+    def accept(self):
+        if self._errors:
+            raise OSError(self._errors.pop(0), "said the test")
+        return self._sock.accept()
+
+    def __getattr__(self, name):
+        return getattr(self._sock, name)
+
+
+@pytest.mark.parametrize(
+    ("errors", "failures"),
+    [
+        ([errno.ECONNABORTED, errno.EPROTO, errno.EPERM], 0),
+        ([errno.EMFILE], 1),
+        ([errno.ENOBUFS, errno.ENFILE], 2),
+        ([errno.EINVAL], 1),
+    ],
+)
+def test_accept_fails(start, errors, failures):
+    running = start()
+    first = running.peer()
+    first.let_in()
+    masters = running.engine._masters._masters
+    masters[0].sock = Refusing(masters[0].sock, errors)
+    began = time.monotonic()
+    running.peer().let_in()
+    assert running.engine.stats().accept_failures == failures
+    assert len(running.logged) == min(failures, 1)
+    assert time.monotonic() - began >= 0.09 * failures
+    masters[0].sock = masters[0].sock._sock
+
+
+def test_a_descriptor_of_ours_that_is_freed_ends_the_pause(start, monkeypatch):
+    monkeypatch.setattr("pysock.engine._pure_accept._PAUSE", 60)
+    running = start()
+    first = running.peer()
+    first.let_in()
+    masters = running.engine._masters._masters
+    masters[0].sock = Refusing(masters[0].sock, [errno.EMFILE])
+    second = running.peer()
+    eventually(lambda: running.engine.stats().accept_failures == 1)
+    first.sock.close()
+    second.let_in()
+    masters[0].sock = masters[0].sock._sock
+
+
+# --- sending ---
+
+
+@pytest.mark.parametrize("most", [1, 7, 1000])
+def test_short_sends_never_tear_frames(start, monkeypatch, most):
+    class Short(socket.socket):
+        def send(self, data, flags=0):
+            return super().send(memoryview(data)[:most], flags)
+
+        def sendmsg(self, buffers, ancillary=(), flags=0):
+            return super().send(b"".join(buffers)[:most], flags)
+
+    def accept(self):
+        fd, address = self._accept()
+        return Short(self.family, self.type, self.proto, fileno=fd), address
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    monkeypatch.setattr(_pure_output, "GATHER_MAX", 100)
+    running = start(handler=lambda client, request: running.engine.push(client, b"p" * 30) and request)
+    peer = running.peer()
+    peer.let_in()
+    peer.send(*[srm(b"x" * i, request_id=i) for i in range(20)])
+    peer.expect(*[encode(Kind.PUSH, b"p" * 30) + reply(b"x" * i, i) for i in range(20)])
+
+
+def test_many_small_pushes_to_one_that_does_not_read(start):
+    running = start()
+    peer = running.peer()
+    client_id = peer.let_in()
+    for i in range(60_000):
+        running.engine.push(client_id, b"%05d" % i)
+    for i in range(60_000):
+        peer.expect(encode(Kind.PUSH, b"%05d" % i))
+
+
+# --- the parts ---
+
+
+@pytest.mark.parametrize("make", [EpollPoller, SelectorPoller], ids=["epoll", "selectors"])
+class TestPollers:
+    def test_readiness(self, make):
+        poller = make()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            fd = ours.fileno()
+            poller.change(fd, 0, READ)
+            assert poller.wait(0) == []
+            assert poller.wait(0.0005) == []
+            theirs.send(b"x")
+            assert poller.wait(None) == [(fd, READ)]
+            assert poller.wait(0.0005) == [(fd, READ)]
+            poller.change(fd, READ, READ | WRITE)
+            assert poller.wait(1) == [(fd, READ | WRITE)]
+            poller.change(fd, READ | WRITE, WRITE)
+            assert poller.wait(1) == [(fd, WRITE)]
+            poller.change(fd, WRITE, 0)
+            assert poller.wait(0.01) == []
+        poller.close()
+
+    def test_an_engine_on_it(self, make, start, monkeypatch):
+        monkeypatch.setattr(_pure_core, "new_poller", make)
+        running = start(limits={"output_pause": 100_000})
+        peer = running.peer()
+        client_id = peer.let_in()
+        running.engine.push(client_id, b"x" * 1_000_000)
+        eventually(lambda: running.engine.info(client_id).queued)
+        peer.send(srm())
+        peer.expect(encode(Kind.PUSH, b"x" * 1_000_000), reply())
+        peer.sock.close()
+        eventually(lambda: running.reasons() == ["closed by peer"])
+        running.stop()
+
+
+def test_deadlines():
+    deadlines = Deadlines(5.0)
+    assert deadlines.first() is deadlines.next_end() is deadlines.pop_expired(100) is None
+    deadlines.start("a", 0)
+    deadlines.start("b", 1)
+    deadlines.start("a", 2)
+    assert (deadlines.first(), deadlines.next_end(), len(deadlines)) == ("b", 6, 2)
+    assert deadlines.pop_expired(5.9) is None
+    assert deadlines.pop_expired(6) == "b"
+    deadlines.stop("a")
+    deadlines.stop("a")
+    assert "a" not in deadlines
+
+
+def test_the_linger_adapts():
+    linger = Linger(lambda timeout: [], 20e-6)
+    assert linger.window == 0
+    for _ in range(5):
+        linger.adapt(30e-6)
+    assert linger.window == 20e-6
+    linger.adapt(300e-6)
+    assert linger.window == 20e-6
+    linger.adapt(1.0)
+    assert linger.window == 0
+
+
+def test_the_linger_polls_before_it_sleeps():
+    calls = []
+
+    def poll(timeout):
+        calls.append(timeout)
+        return ["ready"] if len(calls) == 3 else []
+
+    linger = Linger(poll, 1.0)
+    linger.window = 1.0
+    assert linger.wait(None) == ["ready"]
+    assert calls == [0, 0, 0]
+    calls.clear()
+    off = Linger(poll, 0)
+    assert off.wait(0.5) == []
+    assert calls == [0.5]
+
+
+def test_commands_are_bounded():
+    commands, done = Commands(), []
+    assert commands.post(lambda: done.append(1))
+    assert not commands.post(lambda: done.append(2), 2**30)
+    commands.run()
+    assert done == [1]
+    assert os.read(commands.read_fd, 10) == b"\0"
+    commands.close()
+    assert not commands.post(lambda: None)
+    commands.wake()
+    assert commands.wakeup_fd == -1
+
+
+def test_generations_wrap_past_zero():
+    table = ClientTable()
+    row = object()
+    assert table.add(row) == 1 << 32
+    table._generations[0] = 2**32 - 1
+    table.remove(1 << 32)
+    assert table.add(row) == 1 << 32
+
+
+def test_names_are_those_of_the_last():
+    table = ClientTable()
+    ids = [table.add(object()) for _ in range(3)]
+    for client_id in ids:
+        table.let_in(client_id, object(), "twin")
+    assert table.find("twin") == ids[2]
+    table.leave(ids[2], "twin")
+    assert table.find("twin") == ids[1]
+    table.leave(ids[0], "twin")
+    table.leave(ids[1], "twin")
+    assert table.find("twin") is None
+
+
+def test_sockets_by_hand(socket_dir):
+    sockets = PureSockets()
+    master = sockets.socket(socket.AF_UNIX)
+    sockets.bind(master, (socket.AF_UNIX, f"{socket_dir}/s"))
+    sockets.listen(master, 5)
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(f"{socket_dir}/s")
+        data = sockets.accept(master)
+        assert os.get_blocking(data)
+        assert not os.get_inheritable(data)
+        peer.send(b"hello")
+        assert sockets.recv(data, 100) == b"hello"
+        sockets.send(data, bytearray(b"bye"))
+        assert peer.recv(100) == b"bye"
+        peer.close()
+        assert sockets.recv(data, 100) == b""
+        with pytest.raises(BrokenPipeError):
+            sockets.send(data, b"x")
+    sockets.close(data)
+    sockets.close(master)
+    sockets.unlink(f"{socket_dir}/s")
+    assert not os.path.exists(f"{socket_dir}/s")
+
+
+def test_the_backend_is_complete():
+    assert BACKEND.name == "pure"
+    assert BACKEND.engine is PureEngine

@@ -1,0 +1,196 @@
+"""The C code by itself, what is built from it, and what happens where nothing can be built."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from programs import tool
+from support import ROOT
+
+CSRC = ROOT / "csrc"
+
+SYSTEM_CALLS = {
+    *("socket", "bind", "listen", "connect", "accept", "accept4", "recv", "recvfrom", "recvmsg", "send", "sendto"),
+    *("sendmsg", "getsockopt", "setsockopt", "epoll_create1", "epoll_ctl", "epoll_wait", "poll", "ppoll", "pipe2"),
+    *("read", "write", "close", "unlink", "malloc", "realloc", "calloc", "free"),
+}
+
+WARNING = "installing WITHOUT the native engine"
+
+
+def missing(what: str) -> None:
+    """Skip, or fail where CI wants the native engine."""
+    if os.environ.get("PYSOCK_REQUIRE_NATIVE") == "1":
+        pytest.fail(f"{what}, and PYSOCK_REQUIRE_NATIVE=1")
+    pytest.skip(f"{what}: nothing of the C code has been tested here")
+
+
+def run(*command: str | Path, cwd: Path, **changes: str) -> tuple[int, str]:
+    """Exit code and output. No engine is asked for, and no extra of ours is in the way."""
+    env = {name: value for name, value in os.environ.items() if name not in ("PYSOCK_BACKEND", "PYTHONPATH")}
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**env, **changes},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.fixture(scope="module")
+def compiler() -> str:
+    if sys.platform != "linux":
+        missing("this isn't Linux")
+    for name in ("cc", "make"):
+        if shutil.which(name) is None:
+            missing(f"{name} isn't installed")
+    return "cc"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source distribution, made where no engine is built: it must be the same."""
+    folder = tmp_path_factory.mktemp("sdist")
+    leave_out = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__", "_engine.c")
+    shutil.copytree(ROOT, folder / "checkout", ignore=leave_out)
+    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    code, output = run(sys.executable, "-c", build, folder, cwd=folder / "checkout", PYSOCK_BUILD="skip")
+    assert code == 0, output
+    (found,) = folder.glob("pysock_engine-*.tar.gz")
+    return found
+
+
+# The C code
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_c_tests_under_sanitizers(compiler):
+    code, output = run("make", "check", "-j2", cwd=CSRC)
+    assert code == 0, output[-10000:]
+    assert "SKIPPED" not in output
+    for test in (ROOT / "tests" / "c").glob("test_*.c"):
+        assert f"asan {test.stem}" in output
+
+
+def test_every_c_test_is_a_file_of_its_own():
+    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "c").glob("test_*.c")}
+    assert tested >= {"frame", "table", "state", "timers", "engine", "output", "client", "threads"}
+
+
+@pytest.mark.parametrize("path", sorted(CSRC.glob("*.[ch]")), ids=lambda path: path.name)
+def test_python_is_known_to_python_c_alone(path):
+    includes = re.findall(r'#include [<"](.*)[>"]', path.read_text())
+    assert ("Python.h" in includes) == (path.name == "python.c")
+
+
+@pytest.mark.parametrize("path", sorted(CSRC.glob("*.[ch]")), ids=lambda path: path.name)
+def test_system_calls_are_made_in_sys_c_alone(path):
+    if path.name in ("sys.c", "sys.h"):
+        return
+    code = re.sub(r"/\*.*?\*/|\"[^\"\n]*\"", "", path.read_text(), flags=re.DOTALL)
+    called = set(re.findall(r"(?<![\w.>])(\w+)\(", code))
+    ours = set(re.findall(r"^static [^\n;=(]*?(\w+)\(", code, re.MULTILINE))
+    assert called & SYSTEM_CALLS <= ours
+
+
+def test_errno_is_read_in_sys_c_alone():
+    for path in CSRC.glob("*.[ch]"):
+        code = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
+        assert path.name == "sys.c" or not re.search(r"(?<![<\w])errno\b(?!\.h)(?! %d)", code), path.name
+
+
+# The extension
+
+
+def test_the_extension_exports_its_init_function_and_nothing_else():
+    spec = importlib.util.find_spec("pysock._engine")
+    if spec is None or spec.origin is None:
+        missing("the native engine isn't built")
+    code, output = run(tool("nm"), "-D", "--defined-only", str(spec.origin), cwd=ROOT)
+    assert code == 0, output
+    names = {line.split()[-1] for line in output.splitlines()}
+    assert {name for name in names if not name.startswith("__")} == {"PyInit__engine"}  # ASan's begin with __
+
+
+# The distribution
+
+
+def test_a_source_distribution_has_what_it_takes(source):
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    csrc = {f"csrc/{path.name}" for path in CSRC.iterdir() if path.is_file()}
+    assert csrc == {name for name in names if re.match(r"csrc/.", name)}
+    assert names >= {
+        *("pyproject.toml", "setup.py", "README.md", "LICENSE", "CHANGELOG.md"),
+        *("pysock/py.typed", "pysock/_engine.pyi", "pysock/engine/native.py", "pysock/examples/upper.py"),
+        *("tests/conftest.py", "tests/support.py", "tests/test_server.py", "tests/c/check.h", "tests/c/test_frame.c"),
+    }
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".so", ".o", "/_engine.c"))]
+
+
+def backend_of(python: str | Path, site: Path | None = None) -> str:
+    # -S: without site-packages, where an editable installation would put its own extension in the way.
+    options, changes = ([], {}) if site is None else (["-S"], {"PYTHONPATH": str(site)})
+    program = "import pysock; print(pysock.backend)"
+    code, output = run(python, "-Wignore", *options, "-c", program, cwd=Path("/"), **changes)
+    assert code == 0, output
+    return output.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_skip_installs_the_pure_engine(source, tmp_path):
+    code, output = run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
+    assert code == 0, output
+    python = tmp_path / "venv" / "bin" / "python"
+    code, output = run(python, "-m", "pip", "install", "-v", source, cwd=tmp_path, PYSOCK_BUILD="skip")
+    assert code == 0, output
+    assert WARNING not in output
+    assert backend_of(python) == "pure"
+
+
+def install_without_compiler(source: Path, site: Path, build: str) -> tuple[int, str]:
+    """With this Python's setuptools and cffi, into a directory."""
+    pip = (sys.executable, "-m", "pip", "install", "-v", "--no-build-isolation", "--no-deps", "--target", site)
+    return run(*pip, source, cwd=site.parent, PYSOCK_BUILD=build, CC="false")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_auto_goes_on_without_a_compiler_and_says_so(source, tmp_path):
+    code, output = install_without_compiler(source, tmp_path / "site", "auto")
+    assert code == 0, output
+    assert output.count(WARNING) == 1
+    assert backend_of(sys.executable, tmp_path / "site") == "pure"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_require_fails_without_a_compiler(source, tmp_path, compiler):
+    code, output = install_without_compiler(source, tmp_path / "site", "require")
+    assert code != 0
+    assert WARNING not in output
+    assert "'false'" in output
+    assert not (tmp_path / "site" / "pysock").exists()
+
+
+def test_another_choice_is_an_error(source, tmp_path):
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (checkout,) = tmp_path.iterdir()
+    code, output = run(sys.executable, "setup.py", "--version", cwd=checkout, PYSOCK_BUILD="maybe")
+    assert code == 1
+    assert "PYSOCK_BUILD=maybe: choose one of auto, require, skip" in output
