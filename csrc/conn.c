@@ -214,7 +214,8 @@ void ps__admit(ps_engine *engine, int fd, uint8_t master, const struct sockaddr 
     PS_ADD(engine->stats.accepted, 1u);
     if (engine->options.framing == PS_NATIVE)
         make_way(engine);
-    ps_conn *conn = take_slot(engine, fd, master, peer);
+    bool is_full = engine->stats.clients + engine->stats.pending >= engine->options.limits.max_clients;
+    ps_conn *conn = is_full ? NULL : take_slot(engine, fd, master, peer);
     if (!conn) {
         turn_away(engine, fd);
         return;

@@ -37,7 +37,7 @@ static int allocate(ps_engine *engine)
         return -ENOMEM;
     if (engine->options.welcome_size)
         memcpy(engine->welcome + WELCOME_ROOM, engine->options.welcome, engine->options.welcome_size);
-    return ps__table_open(&engine->table, engine->options.limits.max_clients);
+    return ps__table_open(&engine->table, engine->options.limits.max_clients + PS_DEAD_ROOM);
 }
 
 static int open_poll(ps_engine *engine)

@@ -17,14 +17,17 @@ enum {
     PS_LARGE_TURN = 1 << 20,   /* bytes of one large frame read a turn: it may take more, the copy is the kernel's only */
     PS_GUESS_MAX = 1 << 20,    /* the largest frame whose successor is guessed to be alike */
     PS_OUT_ROOM = 256 * 1024,  /* replies of one client and turn gathered for one send */
-    PS_BY_REFERENCE = 32 * 1024, /* a reply from this size is sent from the handler's object: one more iovec is cheaper
-                                    than the copy */
+    PS_BY_REFERENCE = 4 * 1024, /* a reply from this size is sent from the handler's object: an iovec more is cheaper
+                                   than the copy */
+    PS_PIECES_MAX = 64,        /* iovecs of one send: copied and lent replies in turn */
     PS_CHUNK = 16 * 1024,      /* small output that waits is gathered in chunks of this size */
     PS_ACCEPTS_MAX = 16,       /* accepts of one master socket a turn */
     PS_EVENTS_MAX = 512,       /* events taken from the kernel at once */
     PS_IOV_MAX = 16,           /* chunks of waiting output sent by one call */
     PS_PAUSE_ACCEPT_MS = 100,  /* after accept() ran out of descriptors or memory */
     PS_COMMANDS_BYTES = 64 << 20, /* what other threads may have queued for a loop that is busy */
+    PS_DEAD_ROOM = 2048,       /* slots beside those of max_clients, for connections that are closed and not buried yet:
+                                  a place that becomes free is given away in the same turn */
     PS_CHUNK_SLOTS = 256,      /* slots of the client table allocated together; they never move */
     PS_GIL_NS = 5 * 1000 * 1000, /* CPython's switch interval: other Python threads get their turn */
 };
@@ -231,7 +234,11 @@ struct ps_engine {
     } timers[PS_TIMER_LISTS];
     uint32_t dirty, dead; /* lists of slots */
     uint8_t *in, *out;
-    size_t out_used;
+    size_t out_used, out_closed; /* bytes copied into out, and how many of them are pieces already */
+    size_t out_lent;             /* bytes of the pieces that lie in objects */
+    struct iovec pieces[PS_PIECES_MAX];
+    void *piece_objects[PS_PIECES_MAX];
+    unsigned piece_count;
     ps_conn *out_conn; /* whose replies are being gathered in out */
     ps_stats stats;
     ps_master masters[PS_MASTERS_MAX];

@@ -10,6 +10,8 @@
 
 enum {
     PS_LOAD_ROOM = 256 * 1024,    /* bytes received, or sent, by one call */
+    PS_LOAD_PIECE = 16 * 1024,    /* of a message; longer ones are made of a piece again and again, which so stays in the
+                                     fastest cache */
     PS_LOAD_OPENING_MAX = 256,    /* connections that wait to be let in at once: no server's limit is near that */
     PS_LOAD_WELCOME_MAX = 1 << 20, /* bytes of a CIR_ACCEPTED */
     PS_LOAD_CONNECTIONS_MAX = 1000 * 1000,
@@ -87,7 +89,8 @@ struct ps_load {
     char *service;
     uint32_t service_number;
     uint32_t head, frame;  /* bytes of a request's header, and of all of it */
-    uint32_t out_frames;   /* of them, alike but for their ids, lie in out one behind the other */
+    bool large;            /* a frame is more than a piece: */
+    uint32_t out_frames;   /* so many, alike but for their ids, lie in out one behind the other; or one's beginning */
     uint32_t flight_mask;  /* flights of a connection, a power of two, less 1 */
     uint8_t *memory;       /* of the next two */
     uint8_t *in, *out;
@@ -145,13 +148,16 @@ static inline void ps__load_record(ps_load *load, uint64_t at_ns, uint64_t now_n
 /* load_frames.c */
 int ps__load_prepare(ps_load *load);
 void ps__load_set_service(ps_load *load, uint16_t number);
+/* What a request, and a good reply, has at this place and behind it: *size bytes at most. */
+const uint8_t *ps__load_piece(const ps_load *load, size_t at, size_t *size);
 /* Are these bytes those of a reply from this place on, and of the replies that follow? */
 bool ps__load_compare(ps_load *load, size_t at, const uint8_t *data, size_t size);
-/* How many requests these bytes answer. */
-uint64_t ps__load_take_stream(ps_load *load, ps_load_conn *conn, const uint8_t *data, size_t size, uint64_t now_ns);
+/* Bytes that came on a connection that is ready, at now_ns. */
+void ps__load_take_stream(ps_load *load, ps_load_conn *conn, const uint8_t *data, size_t size, uint64_t now_ns);
 
 /* load_native.c */
 void ps__load_free_slots(const ps_load *load, ps_load_conn *conn);
-uint64_t ps__load_take_native(ps_load *load, ps_load_conn *conn, const uint8_t *data, size_t size, uint64_t now_ns);
+/* The same, also of one that is not ready yet. */
+void ps__load_take_native(ps_load *load, ps_load_conn *conn, const uint8_t *data, size_t size, uint64_t now_ns);
 
 #endif

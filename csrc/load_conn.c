@@ -7,6 +7,8 @@
 
 #include "load.h"
 
+enum { PIECES_MAX = 64 };
+
 static uint32_t index_of(const ps_load *load, const ps_load_conn *conn)
 {
     return (uint32_t)(conn - load->conns);
@@ -147,6 +149,22 @@ static void advance(const ps_load *load, ps_load_conn *conn, size_t count)
     conn->out_at = (uint32_t)(gone % load->frame);
 }
 
+/* One large request, or what is left of it, from pieces that are alike. *size: how much that was. */
+static ssize_t send_pieces(const ps_load *load, const ps_load_conn *conn, size_t *size)
+{
+    struct iovec iov[PIECES_MAX];
+    struct msghdr message = {.msg_iov = iov};
+    size_t at = conn->out_at;
+    while (at < load->frame && message.msg_iovlen < PIECES_MAX) {
+        size_t piece = load->frame - at;
+        void *data = (void *)(uintptr_t)ps__load_piece(load, at, &piece);
+        iov[message.msg_iovlen++] = (struct iovec){data, piece};
+        at += piece;
+    }
+    *size = at - conn->out_at;
+    return ps_sys.sendmsg(conn->fd, &message, MSG_NOSIGNAL);
+}
+
 /* As many as fit in one call. False: the kernel takes no more now. */
 static bool send_some(ps_load *load, ps_load_conn *conn)
 {
@@ -156,7 +174,8 @@ static bool send_some(ps_load *load, ps_load_conn *conn)
     if (load->options.framing == PS_NATIVE)
         write_ids(load, conn, count);
     size_t size = count * load->frame - conn->out_at;
-    ssize_t taken = ps_sys.sendto(conn->fd, load->out + conn->out_at, size, MSG_NOSIGNAL);
+    ssize_t taken = load->large ? send_pieces(load, conn, &size)
+                                : ps_sys.sendto(conn->fd, load->out + conn->out_at, size, MSG_NOSIGNAL);
     if (taken == -EPIPE || taken == -ECONNRESET)
         conn->deaf = true; /* the reason may still be read */
     else if (taken < 0 && taken != -EAGAIN && taken != -EINTR)
@@ -184,13 +203,10 @@ static void receive(ps_load *load, ps_load_conn *conn)
         ps__load_fail(load, PS_LOAD_HUNG_UP, (int)got);
         return;
     }
-    uint64_t now = ps__now_ns();
-    uint64_t answers = load->options.framing == PS_NATIVE
-                           ? ps__load_take_native(load, conn, load->in, (size_t)got, now)
-                           : ps__load_take_stream(load, conn, load->in, (size_t)got, now);
-    /* Comparing so much took time that is not the server's. */
-    if (answers && ps__load_runs(load))
-        ps__load_answered(load, conn, answers, got < PS_LARGE ? now : ps__now_ns());
+    if (load->options.framing == PS_NATIVE)
+        ps__load_take_native(load, conn, load->in, (size_t)got, ps__now_ns());
+    else
+        ps__load_take_stream(load, conn, load->in, (size_t)got, ps__now_ns());
 }
 
 void ps__load_event(ps_load *load, ps_load_conn *conn, uint32_t ready)

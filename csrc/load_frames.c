@@ -11,8 +11,7 @@ static const char pattern[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-";
 
 enum {
     PERIOD = sizeof pattern - 1,
-    PIECE = 4096, /* of expected bytes: they stay in the fastest cache, however large the message */
-    LINE = 64,    /* of the cache: the kernel copies to its beginning faster */
+    LINE = 64, /* bytes of the processor's cache that go together: the kernel copies faster to where one begins */
 };
 
 static uint32_t head_size(const ps_load *load)
@@ -20,16 +19,17 @@ static uint32_t head_size(const ps_load *load)
     return load->options.framing == PS_NATIVE ? PS_HEADER_SIZE : load->options.framing == PS_U32 ? 4 : 0;
 }
 
-static void write_request(const ps_load *load, uint8_t *to)
+/* One request, or the beginning of it. */
+static void write_request(const ps_load *load, uint8_t *to, size_t room)
 {
     uint32_t size = load->options.size;
     if (load->options.framing == PS_NATIVE)
         ps__write_header(to, size, PS_SRM, 0, 0, 0);
     else if (load->options.framing == PS_U32)
         ps__put32(to, size);
-    for (uint32_t i = 0; i < size; i++)
-        to[load->head + i] = (uint8_t)pattern[i % PERIOD];
-    if (load->options.framing == PS_LINE)
+    for (size_t i = load->head; i < room && i < load->head + size; i++)
+        to[i] = (uint8_t)pattern[(i - load->head) % PERIOD];
+    if (load->options.framing == PS_LINE && size < room)
         to[size] = '\n';
 }
 
@@ -38,15 +38,16 @@ int ps__load_prepare(ps_load *load)
     uint8_t head[PS_HEADER_SIZE];
     load->head = head_size(load);
     load->frame = load->head + load->options.size + (load->options.framing == PS_LINE);
-    load->out_frames = PS_LOAD_ROOM / load->frame + 1;
-    load->memory = ps_sys.allocate(LINE + PS_LOAD_ROOM + (size_t)load->out_frames * load->frame);
+    load->large = load->frame > PS_LOAD_PIECE;
+    load->out_frames = load->large ? 1 : PS_LOAD_ROOM / load->frame + 1;
+    size_t size = load->large ? 2 * PS_LOAD_PIECE : (size_t)load->out_frames * load->frame;
+    load->memory = ps_sys.allocate(LINE + PS_LOAD_ROOM + size);
     if (!load->memory)
         return -ENOMEM;
     load->in = load->memory + (LINE - (uintptr_t)load->memory % LINE);
     load->out = load->in + PS_LOAD_ROOM;
-    write_request(load, load->out);
-    for (uint32_t i = 1; i < load->out_frames; i++)
-        memcpy(load->out + (size_t)i * load->frame, load->out, load->frame);
+    for (uint32_t i = 0; i < load->out_frames; i++)
+        write_request(load, load->out + (size_t)i * load->frame, size - (size_t)i * load->frame);
     ps__write_header(head, load->options.size, PS_REPLY, 0, 0, 0);
     memcpy(load->good_head, head, sizeof load->good_head);
     return 0;
@@ -60,17 +61,22 @@ void ps__load_set_service(ps_load *load, uint16_t number)
 
 /* -- comparing ----------------------------------------------------------------------------------------------------- */
 
-/* What must come at this place of a reply, and behind it: *size bytes at most, in one piece. */
-static const uint8_t *expected_at(const ps_load *load, size_t at, size_t *size)
+const uint8_t *ps__load_piece(const ps_load *load, size_t at, size_t *size)
 {
-    size_t most = 2 * PIECE - at;
-    const uint8_t *expected = load->out + at;
-    if (at >= PIECE) { /* the same bytes are at the beginning of the payload as well */
-        most = load->frame - at < PIECE ? load->frame - at : PIECE;
-        expected = load->out + load->head + (at - load->head) % PERIOD;
+    static const uint8_t line_end = '\n';
+    size_t payload_end = load->head + load->options.size, most = 2 * PS_LOAD_PIECE - at;
+    const uint8_t *piece = load->out + at;
+    if (load->large && at == payload_end) {
+        most = 1;
+        piece = &line_end;
+    } else if (load->large && at >= PS_LOAD_PIECE) { /* the same bytes are at the beginning of the payload */
+        most = payload_end - at < PS_LOAD_PIECE ? payload_end - at : PS_LOAD_PIECE;
+        piece = load->out + load->head + (at - load->head) % PERIOD;
+    } else if (load->large && payload_end - at < most) {
+        most = payload_end - at;
     }
     *size = *size < most ? *size : most;
-    return expected;
+    return piece;
 }
 
 /* Say which byte it was. A line that ends too early or too late has the wrong length, like one that is announced so. */
@@ -90,7 +96,7 @@ bool ps__load_compare(ps_load *load, size_t at, const uint8_t *data, size_t size
 {
     while (size) {
         size_t piece = size;
-        const uint8_t *expected = expected_at(load, at, &piece);
+        const uint8_t *expected = ps__load_piece(load, at, &piece);
         if (memcmp(data, expected, piece) != 0) {
             differs(load, at, expected, data);
             return false;
@@ -115,18 +121,20 @@ static void record_first(ps_load *load, ps_load_conn *conn, uint64_t count, uint
     }
 }
 
-uint64_t ps__load_take_stream(ps_load *load, ps_load_conn *conn, const uint8_t *data, size_t size, uint64_t now_ns)
+/* The next requests are sent before the bytes are looked at: the server need not wait for that. */
+void ps__load_take_stream(ps_load *load, ps_load_conn *conn, const uint8_t *data, size_t size, uint64_t now_ns)
 {
-    size_t have = conn->in_at + size;
+    size_t at = conn->in_at, have = at + size;
     uint64_t answers = have / load->frame;
-    if (!ps__load_compare(load, conn->in_at, data, size))
-        return 0;
     if (have > (conn->made - conn->done) * load->frame) {
-        ps__load_fail(load, PS_LOAD_UNASKED, 0);
-        return 0;
+        if (ps__load_compare(load, at, data, size))
+            ps__load_fail(load, PS_LOAD_UNASKED, 0);
+        return;
     }
     conn->in_at = (uint32_t)(have % load->frame);
     record_first(load, conn, answers, now_ns);
     conn->done += answers;
-    return answers;
+    if (answers)
+        ps__load_answered(load, conn, answers, now_ns);
+    ps__load_compare(load, at, data, size);
 }

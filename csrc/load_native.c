@@ -231,7 +231,7 @@ static inline bool take_good(ps_load *load, ps_load_conn *conn, const uint8_t *d
     return true;
 }
 
-uint64_t ps__load_take_native(ps_load *load, ps_load_conn *conn, const uint8_t *data, size_t size, uint64_t now_ns)
+void ps__load_take_native(ps_load *load, ps_load_conn *conn, const uint8_t *data, size_t size, uint64_t now_ns)
 {
     uint64_t before = conn->done;
     while (size && ps__load_runs(load)) {
@@ -241,5 +241,6 @@ uint64_t ps__load_take_native(ps_load *load, ps_load_conn *conn, const uint8_t *
         data += used;
         size -= used;
     }
-    return conn->done - before;
+    if (conn->done != before && ps__load_runs(load))
+        ps__load_answered(load, conn, conn->done - before, now_ns);
 }

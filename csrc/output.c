@@ -22,14 +22,6 @@ static void append_chunk(ps_conn *conn, ps_chunk *chunk)
     conn->out_tail = chunk;
 }
 
-static void prepend_chunk(ps_conn *conn, ps_chunk *chunk)
-{
-    chunk->next = conn->out_head;
-    conn->out_head = chunk;
-    if (!conn->out_tail)
-        conn->out_tail = chunk;
-}
-
 static void release(ps_engine *engine, void *object)
 {
     ps__enter(engine);
@@ -47,6 +39,8 @@ void ps__free_chunks(ps_engine *engine, ps_chunk *chunk)
     }
 }
 
+static void drop_gathered(ps_engine *engine);
+
 static void count_queued(ps_conn *conn, uint64_t queued)
 {
     __atomic_store_n(&conn->queued, queued, __ATOMIC_RELAXED);
@@ -55,7 +49,7 @@ static void count_queued(ps_conn *conn, uint64_t queued)
 void ps__drop_output(ps_engine *engine, ps_conn *conn)
 {
     if (conn == engine->out_conn)
-        engine->out_used = 0;
+        drop_gathered(engine);
     ps__free_chunks(engine, ps__take_queue(conn));
     ps__timer_stop(engine, conn, PS_LINK_OUTPUT);
 }
@@ -153,32 +147,74 @@ static ssize_t send_vector(ps_engine *engine, ps_conn *conn, struct iovec *iov, 
     return -1;
 }
 
-/* Send what was gathered, and then the bytes of an object if there is one. What the kernel does not take is queued. */
-static void send_gathered(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size, void *object)
+/* -- gathering ----------------------------------------------------------------------------------------------------- */
+
+/* What was copied into the buffer since the last piece becomes a piece. */
+static void close_piece(ps_engine *engine)
 {
-    size_t gathered = engine->out_used;
-    struct iovec iov[2] = {{engine->out, gathered}, {(void *)(uintptr_t)data, size}};
-    size_t first = gathered ? 0 : 1, last = object ? 2 : 1;
-    engine->out_used = 0;
-    if (first == last)
+    size_t from = engine->out_closed, size = engine->out_used - from;
+    if (!size)
         return;
-    ssize_t sent = send_vector(engine, conn, iov + first, last - first);
-    if (sent < 0)
-        return;
-    size_t done = (size_t)sent;
-    if (done < gathered) {
-        ps_chunk *rest = copy_chunk(engine->out + done, gathered - done);
-        if (!rest) {
+    engine->pieces[engine->piece_count] = (struct iovec){engine->out + from, size};
+    engine->piece_objects[engine->piece_count++] = NULL;
+    engine->out_closed = engine->out_used;
+}
+
+static void drop_gathered(ps_engine *engine)
+{
+    unsigned count = engine->piece_count;
+    engine->piece_count = 0;
+    engine->out_used = engine->out_closed = engine->out_lent = 0;
+    for (unsigned i = 0; i < count; i++)
+        if (engine->piece_objects[i])
+            release(engine, engine->piece_objects[i]);
+}
+
+static ps_chunk *chunk_of_piece(ps_engine *engine, unsigned i, size_t sent)
+{
+    const uint8_t *data = (const uint8_t *)engine->pieces[i].iov_base + sent;
+    size_t size = engine->pieces[i].iov_len - sent;
+    void *object = engine->piece_objects[i];
+    return object ? object_chunk(engine, data, size, object) : copy_chunk(data, size);
+}
+
+/* What the kernel did not take of the pieces goes in front of the queue: it is older. */
+static void keep_rest(ps_engine *engine, ps_conn *conn, size_t sent)
+{
+    ps_chunk *first = NULL, **end = &first, *last = NULL;
+    size_t size = 0;
+    for (unsigned i = 0; i < engine->piece_count; i++) {
+        size_t here = engine->pieces[i].iov_len, done = sent < here ? sent : here;
+        sent -= done;
+        if (done == here)
+            continue;
+        last = *end = chunk_of_piece(engine, i, done);
+        if (!last) {
+            ps__free_chunks(engine, first);
             ps__lost(engine, conn, PS_OVER_A_LIMIT);
             return;
         }
-        prepend_chunk(conn, rest);
-        queue_grew(engine, conn, gathered - done);
-        done = gathered;
+        end = &last->next;
+        size += here - done;
     }
-    done -= gathered;
-    if (done < size && conn->state != PS_CONN_CLOSED)
-        queue_object(engine, conn, data + done, size - done, object);
+    if (!last)
+        return;
+    last->next = conn->out_head;
+    conn->out_head = first;
+    if (!conn->out_tail)
+        conn->out_tail = last;
+    queue_grew(engine, conn, size);
+}
+
+static void send_gathered(ps_engine *engine, ps_conn *conn)
+{
+    close_piece(engine);
+    if (!engine->piece_count)
+        return;
+    ssize_t sent = send_vector(engine, conn, engine->pieces, engine->piece_count);
+    if (sent >= 0)
+        keep_rest(engine, conn, (size_t)sent);
+    drop_gathered(engine);
 }
 
 static bool gathers(const ps_engine *engine, const ps_conn *conn)
@@ -189,7 +225,7 @@ static bool gathers(const ps_engine *engine, const ps_conn *conn)
 static void put(ps_engine *engine, ps_conn *conn, const void *data, size_t size)
 {
     if (gathers(engine, conn) && size > PS_OUT_ROOM - engine->out_used)
-        send_gathered(engine, conn, NULL, 0, NULL);
+        send_gathered(engine, conn);
     if (conn->state == PS_CONN_CLOSED)
         return;
     if (gathers(engine, conn) && size <= PS_OUT_ROOM) {
@@ -200,14 +236,29 @@ static void put(ps_engine *engine, ps_conn *conn, const void *data, size_t size)
     }
 }
 
+/* Lend the object's bytes to the next send. Two pieces may be needed: what was copied before it, and itself. */
+static void lend(ps_engine *engine, const uint8_t *data, size_t size, void *object)
+{
+    close_piece(engine);
+    engine->hooks.object_hold(engine->hooks.context, object);
+    engine->pieces[engine->piece_count] = (struct iovec){(void *)(uintptr_t)data, size};
+    engine->piece_objects[engine->piece_count++] = object;
+    engine->out_lent += size;
+}
+
 static void put_object(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size, void *object)
 {
+    if (gathers(engine, conn) && engine->piece_count + 3 > PS_PIECES_MAX) /* and one more for what is copied behind it */
+        send_gathered(engine, conn);
     if (conn->state == PS_CONN_CLOSED)
         return;
-    if (gathers(engine, conn))
-        send_gathered(engine, conn, data, size, object);
-    else
+    if (!gathers(engine, conn)) {
         queue_object(engine, conn, data, size, object);
+        return;
+    }
+    lend(engine, data, size, object);
+    if (engine->out_lent > PS_OUT_ROOM)
+        send_gathered(engine, conn);
 }
 
 void ps__output_begin(ps_engine *engine, ps_conn *conn)
@@ -217,9 +268,8 @@ void ps__output_begin(ps_engine *engine, ps_conn *conn)
 
 void ps__output_end(ps_engine *engine, ps_conn *conn)
 {
-    if (engine->out_used && conn->state != PS_CONN_CLOSED)
-        send_gathered(engine, conn, NULL, 0, NULL);
-    engine->out_used = 0;
+    if (conn->state != PS_CONN_CLOSED)
+        send_gathered(engine, conn);
     engine->out_conn = NULL;
     if (conn->state != PS_CONN_ESTABLISHED || conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_BATCH))
         ps__settle(engine, conn);

@@ -278,13 +278,16 @@ static int on_check(void *context)
 enum { SPARE_MAX = 1 << 20 };
 
 /* glibc gives the top of the heap back to the kernel after each large free, and each page is faulted in again by the next
- * large request. So the last one is kept, if the handler did not keep it. */
-static void recycle(ps_python *py, PyObject *request)
+ * large request. So the last one is kept, unless somebody else keeps it. */
+static void held_release(void *context, void *object)
 {
-    if (!py->spare && Py_REFCNT(request) == 1 && PyBytes_GET_SIZE(request) <= SPARE_MAX)
-        py->spare = request;
+    ps_python *py = context;
+    PyObject *held = object;
+    Py_ssize_t size = PyBytes_CheckExact(held) ? PyBytes_GET_SIZE(held) : 0;
+    if (!py->spare && Py_REFCNT(held) == 1 && size > PS_LARGE && size <= SPARE_MAX)
+        py->spare = held;
     else
-        Py_DECREF(request);
+        Py_DECREF(held);
 }
 
 /* New bytes of this size in the memory of the spare. Its hash is forgotten by a change of size. */
@@ -347,10 +350,7 @@ static int on_request(void *context, ps_conn *conn, const ps_frame *frame, void 
         error = keep(py, s, conn, frame, request);
     else
         error = call_handler(py, s, conn, frame, request);
-    if (object)
-        recycle(py, request);
-    else
-        Py_DECREF(request);
+    held_release(py, request);
     return error;
 }
 
@@ -468,7 +468,7 @@ static const ps_hooks python_hooks = {
     .object_new = request_new,
     .object_resize = object_resize,
     .object_hold = object_hold,
-    .object_release = object_release,
+    .object_release = held_release,
 };
 
 static ps_python *allocate(uint32_t services)

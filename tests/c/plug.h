@@ -78,10 +78,13 @@ static inline void expect_end(int fd)
 
 static inline void send_frame(int fd, ps_frame frame)
 {
-    uint8_t head[PS_HEADER_SIZE];
-    ps__write_header(head, frame.size, frame.kind, frame.flags, frame.code, frame.request_id);
-    send_all(fd, head, sizeof head);
-    send_all(fd, frame.payload, frame.size);
+    uint8_t *whole = malloc(PS_HEADER_SIZE + frame.size); /* in one piece: a header alone would have to be kept */
+    CHECK(whole);
+    ps__write_header(whole, frame.size, frame.kind, frame.flags, frame.code, frame.request_id);
+    if (frame.size)
+        memcpy(whole + PS_HEADER_SIZE, frame.payload, frame.size);
+    send_all(fd, whole, PS_HEADER_SIZE + frame.size);
+    free(whole);
 }
 
 static inline void send_srm(int fd, uint32_t request_id, const void *data, size_t size)

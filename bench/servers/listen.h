@@ -1,0 +1,116 @@
+/* listen.h: what the two C servers share: their command line and their listening socket. They are measured, not shipped:
+ * whatever goes wrong ends them with one line.
+ *
+ *   floor|engine_only unix:PATH|tcp:HOST:PORT [--work-us MICROSECONDS] */
+#ifndef BENCH_LISTEN_H
+#define BENCH_LISTEN_H
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { BACKLOG = 4096 };
+
+static inline _Noreturn void die(const char *what)
+{
+    perror(what);
+    exit(1);
+}
+
+static inline int listen_unix(const char *path)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof name.sun_path) {
+        fprintf(stderr, "%s: too long for a socket's path\n", path);
+        exit(2);
+    }
+    strcpy(name.sun_path, path);
+    unlink(path);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (fd < 0 || bind(fd, (const struct sockaddr *)&name, sizeof name))
+        die(path);
+    return fd;
+}
+
+static inline int listen_tcp(const char *text)
+{
+    struct sockaddr_in name = {.sin_family = AF_INET};
+    char host[64];
+    const char *colon = strrchr(text, ':');
+    const int on = 1;
+    snprintf(host, sizeof host, "%.*s", colon ? (int)(colon - text) : 0, text);
+    if (!colon || inet_pton(AF_INET, host, &name.sin_addr) != 1) {
+        fprintf(stderr, "%s: not of the form 127.0.0.1:9000\n", text);
+        exit(2);
+    }
+    name.sin_port = htons((uint16_t)atoi(colon + 1));
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) ||
+        bind(fd, (const struct sockaddr *)&name, sizeof name))
+        die(text);
+    return fd;
+}
+
+/* Non-blocking, as both loops want it. */
+static inline int listen_at(const char *address)
+{
+    int fd = -1;
+    if (!strncmp(address, "unix:", 5))
+        fd = listen_unix(address + 5);
+    else if (!strncmp(address, "tcp:", 4))
+        fd = listen_tcp(address + 4);
+    else {
+        fprintf(stderr, "%s: neither unix:PATH nor tcp:HOST:PORT\n", address);
+        exit(2);
+    }
+    if (listen(fd, BACKLOG) || fcntl(fd, F_SETFL, O_NONBLOCK))
+        die(address);
+    return fd;
+}
+
+/* How many descriptors this process may have. */
+static inline size_t descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit))
+        die("getrlimit");
+    return limit.rlim_cur == RLIM_INFINITY ? 1u << 20 : (size_t)limit.rlim_cur;
+}
+
+/* The microseconds of --work-us. */
+static inline uint64_t read_work(int argc, char **argv)
+{
+    if (argc == 4 && !strcmp(argv[2], "--work-us"))
+        return strtoull(argv[3], NULL, 10);
+    if (argc != 2) {
+        fprintf(stderr, "usage: %s unix:PATH|tcp:HOST:PORT [--work-us MICROSECONDS]\n", argv[0]);
+        exit(2);
+    }
+    return 0;
+}
+
+/* A handler that computes for so long. */
+static inline void work(uint64_t microseconds)
+{
+    struct timespec t;
+    if (!microseconds)
+        return;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    uint64_t end = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec + microseconds * 1000, now = 0;
+    while (now < end) {
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        now = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+    }
+}
+
+#endif

@@ -1,0 +1,24 @@
+"""``multiprocessing.connection``: a listener, and a thread for each client. A wire format of its own."""
+
+from __future__ import annotations
+
+import threading
+from multiprocessing.connection import Connection, Listener
+
+from bench.servers.common import BACKLOG, arguments
+
+given = arguments()
+
+
+def client(connection: Connection) -> None:
+    with connection:
+        try:
+            while True:
+                connection.send_bytes(given.handler(connection.recv_bytes()))
+        except (EOFError, ConnectionError):
+            pass
+
+
+with Listener(given.where, backlog=BACKLOG) as listener:
+    while True:
+        threading.Thread(target=client, args=(listener.accept(),), daemon=True).start()
