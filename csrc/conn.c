@@ -186,6 +186,7 @@ static void make_way(ps_engine *engine)
     if (!oldest || engine->stats.pending < engine->options.limits.max_pending_cir)
         return;
     ps__send_text(engine, oldest, PS_CIR_REFUSED, PS_REFUSED_TOO_LATE, 0, "too many others wait to be let in");
+    PS_ADD(engine->stats.refused, 1u);
     ps__end(engine, oldest, PS_EV_CIR_REFUSED, PS_OVER_A_LIMIT);
     ps__flush(engine, oldest);
     ps__lost(engine, oldest, PS_OVER_A_LIMIT); /* if the refusal could not be sent at once, it goes without */

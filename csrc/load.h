@@ -10,7 +10,7 @@
 
 enum {
     PS_LOAD_ROOM = 256 * 1024,    /* bytes received, or sent, by one call */
-    PS_LOAD_PIECE = 16 * 1024,    /* of a message; longer ones are made of a piece again and again, which so stays in the
+    PS_LOAD_PIECE = 8 * 1024,     /* of a message; longer ones are made of a piece again and again, which so stays in the
                                      fastest cache */
     PS_LOAD_OPENING_MAX = 256,    /* connections that wait to be let in at once: no server's limit is near that */
     PS_LOAD_WELCOME_MAX = 1 << 20, /* bytes of a CIR_ACCEPTED */
@@ -89,7 +89,7 @@ struct ps_load {
     char *service;
     uint32_t service_number;
     uint32_t head, frame;  /* bytes of a request's header, and of all of it */
-    bool large;            /* a frame is more than a piece: */
+    bool large;            /* a request is more than a piece: */
     uint32_t out_frames;   /* so many, alike but for their ids, lie in out one behind the other; or one's beginning */
     uint32_t flight_mask;  /* flights of a connection, a power of two, less 1 */
     uint8_t *memory;       /* of the next two */

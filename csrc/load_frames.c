@@ -40,7 +40,7 @@ int ps__load_prepare(ps_load *load)
     load->frame = load->head + load->options.size + (load->options.framing == PS_LINE);
     load->large = load->frame > PS_LOAD_PIECE;
     load->out_frames = load->large ? 1 : PS_LOAD_ROOM / load->frame + 1;
-    size_t size = load->large ? 2 * PS_LOAD_PIECE : (size_t)load->out_frames * load->frame;
+    size_t size = load->large ? load->head + PS_LOAD_PIECE : (size_t)load->out_frames * load->frame;
     load->memory = ps_sys.allocate(LINE + PS_LOAD_ROOM + size);
     if (!load->memory)
         return -ENOMEM;
@@ -64,16 +64,16 @@ void ps__load_set_service(ps_load *load, uint16_t number)
 const uint8_t *ps__load_piece(const ps_load *load, size_t at, size_t *size)
 {
     static const uint8_t line_end = '\n';
-    size_t payload_end = load->head + load->options.size, most = 2 * PS_LOAD_PIECE - at;
+    size_t payload = load->options.size, most = 2 * PS_LOAD_PIECE - at;
     const uint8_t *piece = load->out + at;
-    if (load->large && at == payload_end) {
+    if (load->large && at == load->head + payload) {
         most = 1;
         piece = &line_end;
-    } else if (load->large && at >= PS_LOAD_PIECE) { /* the same bytes are at the beginning of the payload */
-        most = payload_end - at < PS_LOAD_PIECE ? payload_end - at : PS_LOAD_PIECE;
-        piece = load->out + load->head + (at - load->head) % PERIOD;
-    } else if (load->large && payload_end - at < most) {
-        most = payload_end - at;
+    } else if (load->large) {
+        size_t before = at < load->head ? 0 : (at - load->head) / PS_LOAD_PIECE * PS_LOAD_PIECE;
+        size_t end = before + PS_LOAD_PIECE < payload ? before + PS_LOAD_PIECE : payload;
+        most = load->head + end - at;
+        piece -= before;
     }
     *size = *size < most ? *size : most;
     return piece;

@@ -14,36 +14,36 @@ The smallest server and its client::
         with pysock.connect("unix:/tmp/demo.sock") as client:
             print(client.request(b"hello"))
 
-This file owns the list of public names. ``pysock.backend`` is the name of the engine in use, ``"native"`` or
-``"pure"``; it is found out when it is first asked for, so that importing pysock stays light.
+This file owns the list of public names. Each is loaded from its module when it is first asked for, so that importing
+pysock costs next to nothing; ``pysock.backend`` is the name of the engine in use, ``"native"`` or ``"pure"``.
 """
 
 from __future__ import annotations
 
-import logging as _logging
-from typing import TYPE_CHECKING
-
 from pysock._version import __version__
-from pysock.address import Address
-from pysock.client import Client, connect
-from pysock.clients import ClientTable
-from pysock.data import DataSocket
-from pysock.errors import (
-    AddressInUse,
-    ConnectionRefused,
-    FrameTooLarge,
-    ProtocolError,
-    PysockError,
-    RemoteError,
-    RequestTimeout,
-    ServerFull,
-)
-from pysock.limits import Limits
-from pysock.master import MasterSocket
-from pysock.server import Server, serve
-from pysock.states import ConnectionState, ServerState
 
+# Type checkers take this to be true; the module typing would cost more than all the rest.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pysock.address import Address
+    from pysock.client import Client, connect
+    from pysock.clients import ClientTable
+    from pysock.data import DataSocket
+    from pysock.errors import (
+        AddressInUse,
+        ConnectionRefused,
+        FrameTooLarge,
+        ProtocolError,
+        PysockError,
+        RemoteError,
+        RequestTimeout,
+        ServerFull,
+    )
+    from pysock.limits import Limits
+    from pysock.master import MasterSocket
+    from pysock.server import Server, serve
+    from pysock.states import ConnectionState, ServerState
+
     backend: str
 
 __all__ = [
@@ -70,12 +70,41 @@ __all__ = [
     "serve",
 ]
 
-_logging.getLogger("pysock").addHandler(_logging.NullHandler())
+_HOMES = {
+    "address": ("Address",),
+    "client": ("Client", "connect"),
+    "clients": ("ClientTable",),
+    "data": ("DataSocket",),
+    "errors": (
+        "AddressInUse",
+        "ConnectionRefused",
+        "FrameTooLarge",
+        "ProtocolError",
+        "PysockError",
+        "RemoteError",
+        "RequestTimeout",
+        "ServerFull",
+    ),
+    "limits": ("Limits",),
+    "master": ("MasterSocket",),
+    "server": ("Server", "serve"),
+    "states": ("ConnectionState", "ServerState"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
-def __getattr__(name: str) -> str:
-    if name != "backend":
+def __getattr__(name: str) -> object:
+    """Load a public name (PEP 562)."""
+    from importlib import import_module  # noqa: PLC0415  # only when it is needed, as all here
+
+    if name == "backend":
+        return import_module("pysock.engine").choose().name
+    if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pysock.engine import choose  # noqa: PLC0415  # loads an engine only now
+    value = getattr(import_module(f"pysock.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
 
-    return choose().name
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

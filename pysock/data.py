@@ -9,7 +9,6 @@ This file owns what a program sees of a client. There are two kinds, with the sa
 from __future__ import annotations
 
 import io
-import logging
 import socket
 import struct
 import time
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pysock.address import Address, join_host_port
 from pysock.engine import Buffer, ClientInfo, Sockets
 from pysock.errors import ConnectionLost
+from pysock.logs import server_log as log
 from pysock.payload import checked
 from pysock.states import ConnectionEvent, ConnectionState, next_connection_state
 
@@ -34,8 +34,6 @@ _NOBODY: Final = ClientInfo(
     client_id=0, fd=-1, state=ConnectionState.CLOSED, name="", master=0, address="", pid=-1, uid=-1, gid=-1,
     connected_at=0.0, requests=0, bytes_in=0, bytes_out=0, in_flight=0, queued=0,
 )  # fmt: skip
-
-log = logging.getLogger("pysock.server")
 
 
 class Peer(NamedTuple):

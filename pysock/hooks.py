@@ -7,7 +7,6 @@ no client can write lines of its own into a log.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +14,10 @@ from pysock.clients import ClientTable
 from pysock.data import DataSocket
 from pysock.engine import Callbacks
 from pysock.errors import ConnectionRefused, FrameTooLarge, RemoteError
+from pysock.logs import server_log as log
 from pysock.protocol import TEXT_NOT_ALLOWED, ErrorCode
 from pysock.services import Services
 from pysock.states import DISCONNECT_REASONS, DisconnectReason, ServerState
-
-log = logging.getLogger("pysock.server")
 
 
 class Hooks:

@@ -5,17 +5,15 @@ This file owns what has come and not been taken yet, and the hook that takes it.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from pysock.logs import client_log as log
 from pysock.protocol import Frame, Kind
 
 #: Pushes kept when nobody takes them; then the oldest goes for each new one.
 PUSHES_MAX: Final = 10_000
-
-log = logging.getLogger("pysock.client")
 
 
 class Mailbox:

@@ -18,7 +18,6 @@ same steps; by hand it goes like this::
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import socket
 from dataclasses import replace
@@ -29,10 +28,9 @@ from pysock.data import HandSocket
 from pysock.engine import Backend, SocketAddress, choose
 from pysock.errors import AddressInUse
 from pysock.limits import Limits
+from pysock.logs import server_log as log
 from pysock.socketfile import SocketFile
 from pysock.states import IllegalTransition, ServerEvent, ServerState, next_server_state
-
-log = logging.getLogger("pysock.server")
 
 
 class MasterSocket:

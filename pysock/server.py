@@ -7,7 +7,6 @@ everything made is undone. It never touches a client's bytes; the engine does.
 from __future__ import annotations
 
 import atexit
-import logging
 import math
 import threading
 import weakref
@@ -22,6 +21,7 @@ from pysock.data import DataSocket
 from pysock.engine import Engine, EngineOptions, EngineStats, choose
 from pysock.errors import PysockError
 from pysock.limits import Limits
+from pysock.logs import server_log as log
 from pysock.master import MasterSocket
 from pysock.protocol import Framing, encode_welcome
 from pysock.registration import Registration
@@ -35,8 +35,6 @@ PATIENCE: Final = 2.0
 LINGER_MAX: Final = 1.0
 
 _NO_STATS: Final = EngineStats(*[0] * len(EngineStats._fields))
-
-log = logging.getLogger("pysock.server")
 
 
 class Server(Registration):

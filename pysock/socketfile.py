@@ -13,7 +13,6 @@ A race remains between two servers that start at the same moment; the lock file 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import socket
 import stat
@@ -22,6 +21,7 @@ from typing import Final
 from pysock.address import Address
 from pysock.engine import Sockets
 from pysock.errors import AddressInUse
+from pysock.logs import server_log as log
 
 #: Only the owner may connect, unless the address says otherwise.
 DEFAULT_MODE: Final = 0o600
@@ -32,8 +32,6 @@ _KINDS: Final = (
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISFIFO, "a named pipe"),
 )
-
-log = logging.getLogger("pysock.server")
 
 
 class SocketFile:

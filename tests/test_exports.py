@@ -63,13 +63,26 @@ def test_each_exception_is_also_the_builtin_one_would_catch(error, builtin):
     assert issubclass(cls, builtin)
 
 
-IMPORTED = "import sys, pysock, json; print(json.dumps(sorted(sys.modules)))"
-
-
-def test_importing_is_light():
-    done = run_python(IMPORTED)
+def modules_after(statement):
+    done = run_python(f"import sys, json, pysock; {statement}; print(json.dumps(sorted(sys.modules)))")
     assert done.returncode == 0, done.stderr
-    modules = set(json.loads(done.stdout))
+    return set(json.loads(done.stdout))
+
+
+def test_importing_loads_next_to_nothing():
+    ours = {name for name in modules_after("pass") if name.startswith("pysock")}
+    assert ours == {"pysock", "pysock._version"}
+
+
+def test_what_is_public_is_found_by_dir_and_by_a_star_import():
+    namespace = {}
+    exec("from pysock import *", namespace)
+    assert set(pysock.__all__) <= set(dir(pysock))
+    assert set(pysock.__all__) <= set(namespace)
+
+
+def test_a_server_needs_nothing_heavy():
+    modules = modules_after("pysock.Server, pysock.connect")
     assert "pysock.server" in modules
     heavy = {"asyncio", "multiprocessing", "click", "rich", "hiredis", "cffi", "pysock._engine", "concurrent.futures"}
     assert not heavy & modules
@@ -94,5 +107,5 @@ def test_an_unknown_backend_is_an_error():
 
 
 def test_nothing_is_printed_when_the_program_has_not_configured_logging():
-    done = run_python("import pysock, logging; logging.getLogger('pysock.server').error('x')")
+    done = run_python("import pysock, logging; pysock.Server; logging.getLogger('pysock.server').error('x')")
     assert (done.stdout, done.stderr) == ("", "")

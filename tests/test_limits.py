@@ -219,6 +219,21 @@ def test_what_the_server_sends_is_no_sign_of_life(serve):
             time.sleep(0.01)
 
 
+def test_taking_replies_is_no_sign_of_life(serve):
+    """Nor does it help to read what was asked for long ago."""
+    server = serve(idle_timeout=0.3)
+    with wire.let_in(server) as peer:
+        started = time.monotonic()
+        peer.send(srm(b"9000000", service=Services.SIZE))
+        with contextlib.suppress(ConnectionError):
+            while peer.sock.recv(20_000):
+                assert time.monotonic() < started + 1.5
+                time.sleep(0.005)
+                if not server.stats()["clients"]:
+                    break
+        wire.counted(server, timeouts=1)
+
+
 # How much
 
 

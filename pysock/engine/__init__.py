@@ -167,7 +167,8 @@ class Engine(Protocol):
 
     def attach(self, client_id: int) -> bool:
         """Ask for ``Callbacks.disconnect`` when this client goes. ``False`` if it isn't connected (any more), or waits
-        to be let in."""
+        to be let in.
+        """
 
     def info(self, client_id: int) -> ClientInfo | None:
         """The row of a connected client, also of one that waits for its CIR; ``None`` if there is none."""

@@ -154,6 +154,7 @@ class Masters:
         core = self._core
         oldest = core.cirs.first()
         if oldest is not None and len(core.cirs) >= core.limits.max_pending_cir:
+            core.counts.refused += 1
             refusal = encode_text(Kind.CIR_REFUSED, Refusal.CIR_TOO_LATE, TEXT_CIR_CROWD)
             oldest.last_words(refusal, ConnectionEvent.CIR_REFUSED, DisconnectReason.OVER_A_LIMIT)
 

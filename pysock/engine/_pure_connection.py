@@ -166,7 +166,8 @@ class Connection(Output):
         return self.protocol.state is not _CLOSED
 
     def _on_event_idle(self, bits: int) -> None:
-        self.core.idles.start(self, self.core.now)
+        if bits & READ:
+            self.core.idles.start(self, self.core.now)
         self.on_event(bits)
 
     def also(self, bits: int) -> bool:
