@@ -26,10 +26,16 @@ void ps__update_interest(ps_engine *engine, ps_conn *conn)
     unsigned wanted = (in ? PS_POLL_IN : 0u) | (conn->out_head ? PS_POLL_OUT : 0u);
     if (wanted == conn->interest)
         return;
-    if (engine->poll->change(engine->poll_handle, conn->fd, ps__id(conn), wanted) < 0)
-        ps__lost(engine, conn, PS_OVER_A_LIMIT); /* the kernel has no memory to watch it */
+    int error = 0;
+    if (!wanted) /* taken out: a hang-up would be told again and again, and what was sent before it is still to be read */
+        engine->poll->remove(engine->poll_handle, conn->fd);
+    else if (!conn->interest)
+        error = engine->poll->add(engine->poll_handle, conn->fd, ps__id(conn), wanted);
     else
-        conn->interest = (uint8_t)wanted;
+        error = engine->poll->change(engine->poll_handle, conn->fd, ps__id(conn), wanted);
+    conn->interest = (uint8_t)wanted;
+    if (error < 0)
+        ps__lost(engine, conn, PS_OVER_A_LIMIT); /* the kernel has no memory to watch it */
 }
 
 /* -- the end ------------------------------------------------------------------------------------------------------- */

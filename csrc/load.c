@@ -268,7 +268,8 @@ static uint64_t next_moment(const ps_load *load)
         next = load->retry_ns;
     if (load->options.mode == PS_LOAD_OPEN && load->started) {
         uint64_t due = due_ns(load, load->due); /* or, after the last, the end */
-        next = due < next && (due > load->now_ns || load->due < load->most) ? due : next;
+        bool drains = load->due == load->most && load->answered < load->most && due <= load->now_ns;
+        next = due < next && !drains ? due : next;
     }
     return next;
 }
@@ -288,11 +289,15 @@ static int wait_for_events(ps_load *load)
 {
     uint64_t then = next_moment(load), before = load->now_ns;
     bool polls = before - load->event_ns < load->options.linger_ns || then <= before + SLACK_NS;
+    if (!polls && (load->options.linger_ns || load->options.mode == PS_LOAD_OPEN))
+        before = ps__now_ns(); /* of no interest where there is no polling */
     int count = polls ? ps__epoll.wait(load->poll, load->events, 0) : sleep_until(load, then);
     load->now_ns = ps__now_ns();
     if (count > 0)
         load->event_ns = load->now_ns;
-    if (polls && count == 0 && load->looked)
+    if (!polls)
+        load->result.sleeping_ns += load->now_ns - before;
+    else if (count == 0 && load->looked)
         load->result.polling_ns += load->now_ns - before;
     load->looked = count == 0;
     return count;

@@ -135,7 +135,7 @@ int ps_socket_unlink(const char *path);
 
 typedef struct ps_python ps_python;
 
-/* services: a tuple of Service; callbacks: a tuple (client, connect, disconnect, failed, draining, log). */
+/* services: a tuple of Service; callbacks: a tuple (client, connect, disconnect, failed, draining, log, dropped, FrameTooLarge). */
 ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_t callbacks, int *error);
 void ps_python_free(ps_python *python);
 ps_engine *ps_python_engine(ps_python *python);
@@ -204,7 +204,10 @@ typedef struct ps_load_result {
     uint64_t connections;        /* opened, and let in */
     uint64_t messages, errors;   /* requests answered well, and by an ERROR */
     uint64_t elapsed_ns, opening_ns;
-    uint64_t cpu_ns, polling_ns; /* of the generator's thread; of it, in vain: looking for events before they came */
+    uint64_t cpu_ns;             /* of the generator's thread */
+    /* What the clock on the wall says of looking for events that had not come, and of sleeping until they came; only
+     * where the options make it poll. */
+    uint64_t polling_ns, sleeping_ns;
     uint64_t min_ns, max_ns, sum_ns;
     uint64_t position, expected, got;
     int32_t failure, error;      /* enum ps_load_failure; -errno */

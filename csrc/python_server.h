@@ -15,7 +15,7 @@ typedef struct service {
     size_t kept_count, kept_room;
 } service;
 
-enum { ON_CLIENT, ON_CONNECT, ON_DISCONNECT, ON_FAILED, ON_DRAINING, ON_LOG, FRAME_TOO_LARGE, CALLBACKS };
+enum { ON_CLIENT, ON_CONNECT, ON_DISCONNECT, ON_FAILED, ON_DRAINING, ON_LOG, ON_DROPPED, FRAME_TOO_LARGE, CALLBACKS };
 
 struct ps_python {
     ps_engine *engine;
@@ -29,6 +29,16 @@ struct ps_python {
 };
 
 /* -- requests ------------------------------------------------------------------------------------------------------ */
+
+/* How much of a UTF-8 text of this size is sent where `most` bytes are taken: it is cut between two characters. */
+static size_t fitting(const char *text, size_t size, size_t most)
+{
+    if (size <= most)
+        return size;
+    while (most && ((unsigned char)text[most] & 0xC0) == 0x80)
+        most--;
+    return most;
+}
 
 /* Ask the facade about a failure that is set as an exception, and send what it says. */
 static int failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
@@ -46,7 +56,7 @@ static int failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
         Py_XDECREF(answer);
         return hand_over(py->raised);
     }
-    ps__cannot_serve(py->engine, conn, frame, code, text, (size_t)size);
+    ps__cannot_serve(py->engine, conn, frame, code, text, fitting(text, (size_t)size, conn->max_reply));
     Py_DECREF(answer);
     return 0;
 }
@@ -171,6 +181,13 @@ static PyObject *list_of(const kept_request *kept, size_t count, bool clients)
     return list;
 }
 
+/* A sequence, but not of bytes or characters: bytes in the place of a list are one reply where there should be many. */
+static bool is_list_like(PyObject *result)
+{
+    bool is_one = PyBytes_Check(result) || PyByteArray_Check(result) || PyMemoryView_Check(result) || PyUnicode_Check(result);
+    return !is_one && PySequence_Check(result);
+}
+
 /* What the handler returned, as a list or tuple with one reply for each request; NULL and an exception if it isn't. */
 static PyObject *call_batch(const service *s, const kept_request *kept, size_t count)
 {
@@ -182,7 +199,7 @@ static PyObject *call_batch(const service *s, const kept_request *kept, size_t c
     Py_XDECREF(requests);
     if (!result)
         return NULL;
-    if (PyBytes_Check(result) || PyByteArray_Check(result) || PyUnicode_Check(result) || !PyObject_HasAttrString(result, "__iter__"))
+    if (!is_list_like(result))
         PyErr_Format(PyExc_TypeError, "the batch handler returned %.200s, not a sequence with one reply per request",
                      Py_TYPE(result)->tp_name);
     else
@@ -211,7 +228,7 @@ static int answer_kept(ps_python *py, const kept_request *kept, PyObject *reply,
     ps__not_kept(engine, conn);
     if (conn->flags & PS_IS_BROKEN)
         return 0;
-    if (reply && !PyExceptionInstance_Check(reply))
+    if (reply && !PyType_IsSubtype(Py_TYPE(reply), (PyTypeObject *)PyExc_Exception))
         return answer(py, conn, &kept->frame, reply);
     if (reply) /* an exception in the place of a reply: this one request failed */
         exception = reply;
@@ -380,10 +397,7 @@ static void copy_reason(PyObject *answer, char *reason, size_t room)
         PyErr_Clear();
         return;
     }
-    size_t size = strlen(text);
-    if (size >= room)
-        for (size = room - 1; size && ((unsigned char)text[size] & 0xC0) == 0x80;) /* not inside a UTF-8 sequence */
-            size--;
+    size_t size = fitting(text, strlen(text), room - 1);
     memcpy(reason, text, size);
     reason[size] = 0;
 }
@@ -401,11 +415,20 @@ static int on_connect(void *context, ps_conn *conn, char *reason, size_t room)
     return refused;
 }
 
+/* Only the engine and the facade's table refer to the client's object: nobody can look at it any more. */
+static bool is_forgotten(const ps_python *py, const ps_conn *conn)
+{
+    return conn->object && Py_REFCNT((PyObject *)conn->object) == 2 && !conn->attached &&
+           !py->engine->options.watch_disconnects && py->callbacks[ON_DROPPED] != Py_None;
+}
+
 static int on_disconnect(void *context, ps_conn *conn)
 {
     ps_python *py = context;
-    return finish_call(py, PyObject_CallFunction(py->callbacks[ON_DISCONNECT], "Ki", (unsigned long long)ps__id(conn),
-                                                 (int)conn->reason));
+    unsigned long long id = ps__id(conn);
+    if (is_forgotten(py, conn))
+        return finish_call(py, PyObject_CallFunction(py->callbacks[ON_DROPPED], "K", id));
+    return finish_call(py, PyObject_CallFunction(py->callbacks[ON_DISCONNECT], "Ki", id, (int)conn->reason));
 }
 
 static int on_draining(void *context)

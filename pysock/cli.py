@@ -1,4 +1,4 @@
-"""The command line: ``pysock demo | serve | call | ping``.
+"""The command line: ``pysock demo | serve | call | ping | bench``.
 
 click parses and validates, rich draws the demo. This file owns the exit codes: 0 fine, 1 the operation failed, 2 wrong
 usage, 130 Ctrl-C. Whatever goes wrong is one line on standard error.
@@ -28,34 +28,19 @@ from rich.console import Console
 
 import pysock
 from pysock import demo as demo_module
+from pysock.cli_bench import bench
+from pysock.cli_options import FRAMINGS, check_address, example
 from pysock.engine import CHOICES
-from pysock.protocol import Framing
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FRAMINGS = [framing.name.lower() for framing in Framing]
 LOG_LEVELS = ["debug", "info", "warning", "error"]
-
-
-def check_address(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
-    """Let pysock's own parser judge an address, or several; it stays text."""
-    try:
-        for address in [value] if isinstance(value, str) else value:
-            pysock.Address.parse(address)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-    return value
 
 
 def choose_backend(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
     """Set the variable: processes that we start are to choose the same."""
     if value is not None:
         os.environ["PYSOCK_BACKEND"] = value
-
-
-def example(text: str) -> str:
-    r"""Return the end of a help text; ``\b`` keeps click from wrapping it."""
-    return f"\b\nExample:\n  {text}"
 
 
 @click.group(
@@ -252,6 +237,9 @@ def ping(address: str, count: int, interval: float, timeout: float) -> None:
         f"{count} of {count} answered, ms: {min(times):.3f} min, {statistics.median(times):.3f} median,"
         f" {max(times):.3f} max"
     )
+
+
+cli.add_command(bench)
 
 
 def main(arguments: list[str] | None = None) -> int:

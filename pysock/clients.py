@@ -98,6 +98,10 @@ class ClientTable(Mapping[int, DataSocket]):
             found.gone(self.engine_info(client_id))
         return found
 
+    def drop(self, client_id: int) -> None:
+        """As ``forget``, for an object that nobody else has: its last figures are of no use."""
+        self._sockets.pop(client_id, None)
+
     def engine_info(self, client_id: int) -> ClientInfo | None:
         """The engine's row of a client."""
         return None if self._engine is None else self._engine.info(client_id)

@@ -15,7 +15,7 @@ from pysock.data import DataSocket
 from pysock.engine import Callbacks
 from pysock.errors import ConnectionRefused, FrameTooLarge, RemoteError
 from pysock.logs import server_log as log
-from pysock.protocol import TEXT_NOT_ALLOWED, ErrorCode
+from pysock.protocol import LARGEST_REASON, TEXT_NOT_ALLOWED, ErrorCode, fitting
 from pysock.services import Services
 from pysock.states import DISCONNECT_REASONS, DisconnectReason, ServerState
 
@@ -44,6 +44,7 @@ class Hooks:
             failed=self._failed,
             draining=draining,
             log=_log,
+            dropped=self._clients.drop,
         )
 
     def state_changed(self, old: ServerState, new: ServerState) -> None:
@@ -64,7 +65,7 @@ class Hooks:
             try:
                 answer = hook(client)
             except ConnectionRefused as refusal:
-                return str(refusal.reason)
+                return fitting(str(refusal.reason).encode("utf-8", "replace"), LARGEST_REASON).decode()
             except Exception:
                 # Its details are nobody's business outside.
                 log.exception("the on_connect hook %r failed for %r", hook, client)

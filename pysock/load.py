@@ -74,6 +74,7 @@ class Outcome(NamedTuple):
     opening_ns: int
     cpu_ns: int
     polling_ns: int
+    sleeping_ns: int
     min_ns: int
     max_ns: int
     sum_ns: int
@@ -103,8 +104,8 @@ class LoadOptions:
     :ivar size: of a request, in bytes, without what the framing adds.
     :ivar duration: seconds; or
     :ivar count: requests, in all.
-    :ivar rate: requests a second, of all connections, evenly spaced (an open loop); ``None``: a new request as each reply
-        comes (a closed loop).
+    :ivar rate: requests a second, of all connections, evenly spaced (an open loop); ``None``: a new request as each
+        reply comes (a closed loop).
     :ivar churn: open a connection, send one request, read the reply, close, again and again.
     :ivar linger: seconds to poll without sleeping before a wait.
     :ivar service: of the framing native; by default the unnamed one.
@@ -187,8 +188,8 @@ class LoadResult:
     :ivar connections_per_second: opened and let in; in ``churn`` over the whole run, else until all of them were.
     :ivar bytes_per_second: of payload, in each direction.
     :ivar histogram: (longest latency in microseconds, how many) of each bucket that isn't empty, in order.
-    :ivar client_core: which part of a core the generator needed, without the polling of ``linger`` and of an open loop's
-        waits. Near 1 the figures are the generator's, not the server's.
+    :ivar client_core: which part of a core the generator needed, without the polling of ``linger`` and of an open
+        loop's waits. Near 1 the figures are the generator's, not the server's.
     """
 
     options: LoadOptions
@@ -364,8 +365,16 @@ def _result(options: LoadOptions, outcome: Outcome, histogram: Sequence[tuple[in
         ),
         histogram=tuple((longest / 1e3, count) for longest, count in histogram),
         client_cpu_seconds=outcome.cpu_ns / 1e9,
-        client_core=max(0.0, _per(outcome.cpu_ns - outcome.polling_ns, outcome.elapsed_ns)),
+        client_core=_core(outcome),
     )
+
+
+def _core(outcome: Outcome) -> float:
+    """The use of a core, without the share of polling. That is known by the wall's clock only, which also ran while the
+    thread was kept from running, and so did it for the rest."""
+    awake = outcome.elapsed_ns - outcome.sleeping_ns
+    useful = 1 - _per(outcome.polling_ns, awake) if outcome.polling_ns else 1.0
+    return max(0.0, _per(outcome.cpu_ns, outcome.elapsed_ns) * useful)
 
 
 def _percentile(histogram: Sequence[tuple[int, int]], percent: float, most: int) -> int:

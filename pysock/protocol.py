@@ -30,6 +30,7 @@ FIELD: Final = struct.Struct("!BH")  # tag, length of the value that follows
 SERVICE: Final = struct.Struct("!HB")  # in a SERVICE field: number, length of the name that follows
 LARGEST_PING: Final = 64
 LARGEST_NAME: Final = 255
+LARGEST_REASON: Final = 255  # of a refusal, where a hook gives it
 FLAG_NO_REPLY: Final = 0x01
 
 # What the engines tell a client in words. Both engines send exactly these bytes; %-formats take the numbers named.
@@ -165,6 +166,11 @@ def encode(kind: int, payload: bytes = b"", *, code: int = 0, request_id: int = 
 def encode_text(kind: int, code: int, text: str, request_id: int = 0) -> bytes:
     """Return a frame whose payload is a text for people: a refusal, an error, a GOAWAY."""
     return encode(kind, text.encode("utf-8", "replace"), code=code, request_id=request_id)
+
+
+def fitting(text: bytes, most: int) -> bytes:
+    """Return as much of a UTF-8 text as has at most so many bytes, cut between two characters."""
+    return text if len(text) <= most else text[:most].decode("utf-8", "ignore").encode()
 
 
 def decode_header(data: bytes, offset: int = 0) -> Header:

@@ -380,3 +380,22 @@ def test_a_large_cir_where_it_is_allowed(serve):
     answer, reply = parse(say(server, cir(*fields, name=b"me") + srm(b"a")))
     assert (answer.kind, reply) == (wire.CIR_ACCEPTED, replied(b"A"))
     assert server.asked.called_for("me") == [("upper", b"a")]
+
+
+@pytest.mark.parametrize("end", [wire.BYE_FRAME, b""], ids=["with a BYE", "without"])
+def test_in_flight_of_a_client_that_leaves(make_server, address, end):
+    """What it sent before it left is run, though it isn't read for a while: a hang-up doesn't mean that nothing is left
+    to read."""
+    server = make_server(address, limits=Limits(max_in_flight=4))
+    seen = []
+
+    @server.batch_service(max_wait=0.01, max_batch=4)
+    def note(clients, requests):
+        seen.extend(requests)
+        return requests
+
+    with server:
+        with wire.let_in(server) as peer:
+            peer.send(b"".join(srm(b"%d" % number, flags=wire.NO_REPLY) for number in range(50)) + end)
+        wire.counted(server, disconnected=1)
+    assert seen == [b"%d" % number for number in range(50)]

@@ -90,13 +90,14 @@ def test_name(server, name):
 
 @pytest.mark.parametrize("limit", [0, 1, 500, 1000, 1001, 2**32 - 1])
 def test_the_clients_own_limit(server, cut, limit):
-    """Tag 5: no reply has more bytes than the client takes; the request gets ERROR 3 in its place."""
+    """Tag 5: no reply has more bytes than the client takes; the request gets ERROR 3 in its place, with as much of the
+    text as the client takes."""
     most = min(limit, 1000)
     sizes = [most, most + 1, 0]
     requests = b"".join(srm(b"%d" % size, number, service=Services.SIZE) for number, size in enumerate(sizes))
     answers = parse(say(server, cir(field(wire.MAX_PAYLOAD, struct.pack("!I", limit))) + requests, cut))[1:]
     text = p.TEXT_REPLY_TOO_LARGE % (most + 1, most)
-    assert answers == [replied(b"s" * most, 0), wire.failed(wire.TOO_LARGE, text, 1), replied(b"", 2)]
+    assert answers == [replied(b"s" * most, 0), wire.failed(wire.TOO_LARGE, text[:most], 1), replied(b"", 2)]
 
 
 def test_of_two_limits_the_smaller_counts(server):
@@ -309,7 +310,7 @@ def test_pushes_of_a_handler_keep_to_the_clients_own_limit(make_server, address)
             pushed(b"w" * 10),
             pushed(b"x" * 10),
             replied(b"", 1),
-            wire.failed(wire.TOO_LARGE, "a payload of 11 bytes is more than this client takes", 2),
+            wire.failed(wire.TOO_LARGE, "a payload ", 2),
             pushed(b"y" * 10),
             replied(b"1", 3),
             replied(b"0", 4),

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from multiprocessing import connection
 
-from bench.servers.common import endpoint
+from bench.servers.common import endpoint, no_delay_fd
 
-#: Bytes in flight: with more, both ends could wait for each other with full buffers.
-WINDOW = 64 * 1024
+#: What is in flight: with more, both ends could wait for each other with full buffers. A message of its own costs the
+#: kernel much more than its bytes.
+WINDOW, OVERHEAD = 128 * 1024, 1024
 
 
 class Client:
     def __init__(self, address: str) -> None:
         self.connection = connection.Client(endpoint(address)[1])
+        no_delay_fd(self.connection.fileno())
 
     def request(self, payload: bytes) -> bytes:
         self.connection.send_bytes(payload)
@@ -21,7 +23,7 @@ class Client:
 
     def request_many(self, payloads: Sequence[bytes]) -> list[bytes]:
         replies: list[bytes] = []
-        window = max(1, WINDOW // (len(payloads[0]) + 4))
+        window = max(1, WINDOW // (len(payloads[0]) + OVERHEAD))
         for first in range(0, len(payloads), window):
             burst = payloads[first : first + window]
             for payload in burst:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import struct
 import threading
@@ -104,6 +105,12 @@ def no_delay(sock: Any) -> None:
     """A reply must not wait for an ACK."""
     if sock.family == socket.AF_INET:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def no_delay_fd(fd: int) -> None:
+    """The same, of a connection that shows nothing but its descriptor."""
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        no_delay(sock)
 
 
 class Frames:

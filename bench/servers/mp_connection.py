@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from multiprocessing.connection import Connection, Listener
 
-from bench.servers.common import BACKLOG, arguments
+from bench.servers.common import BACKLOG, arguments, no_delay_fd
 
 given = arguments()
 
 
 def client(connection: Connection) -> None:
+    no_delay_fd(connection.fileno())
     with connection:
         try:
             while True:

@@ -70,6 +70,10 @@ class Callbacks:
     draining: Callable[[], None]
     #: ``log(level, message)``: something an operator should know; rate-limited by the engine.
     log: Callable[[int, str], None]
+    #: ``dropped(client_id)`` may be called in place of ``disconnect`` where nobody could tell the difference: without
+    #: ``watch_disconnects``, for an object made by ``client`` that nobody but the engine and the facade refers to.
+    #: It is only there to make short connections cheap, so an engine that can't know needn't call it.
+    dropped: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

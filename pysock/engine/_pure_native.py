@@ -24,6 +24,7 @@ from pysock.protocol import (
     Refusal,
     encode,
     encode_text,
+    fitting,
 )
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 
@@ -277,7 +278,7 @@ class NativeConnection(Connection):
         if type(payload) is Failure:
             self.core.counts.errors += 1
             code, text = self.core.callbacks.failed(self.client_id, service, payload.error)
-            return [encode(Kind.ERROR, text[: self.core.max_payload], code=code, request_id=request_id)]
+            return [encode(Kind.ERROR, fitting(text, self.protocol.reply_limit), code=code, request_id=request_id)]
         assert type(payload) is bytes
         head = _pack(len(payload), _REPLY, 0, 0, request_id)
         # A large one is sent from where it is.

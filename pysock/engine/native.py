@@ -69,6 +69,7 @@ class NativeEngine:
             callbacks.failed,
             callbacks.draining,
             callbacks.log,
+            callbacks.dropped,
             FrameTooLarge,
         )
         error = ffi.new("int *")

@@ -55,8 +55,8 @@ class NativeLoad:
         """Return what came of it, when it ended."""
         c = ffi.new("ps_load_result *")
         lib.ps_load_get_result(self._load, c)
-        numbers = (getattr(c, name) for name in Outcome._fields[:-1])
-        return Outcome(*numbers, ffi.unpack(c.text, c.text_size).decode("utf-8", "replace"))
+        text = ffi.unpack(c.text, c.text_size).decode("utf-8", "replace")
+        return Outcome._make([*(getattr(c, name) for name in Outcome._fields[:-1]), text])
 
     def histogram(self) -> list[tuple[int, int]]:
         """Return the (longest latency in ns, count) of each bucket that isn't empty."""
