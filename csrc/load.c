@@ -1,12 +1,5 @@
 /* load.c: the load generator: requests from one thread over many connections to a server that echoes, the replies checked,
- * their latencies counted. load_conn.c has the single connection.
- *
- * Closed loop: each connection has in_flight requests with the server and sends a new one for each reply, all that a read
- * set free in one send. Open loop: requests are due at evenly spaced moments, whatever the server does, and their latency
- * counts from that moment, though they may have had to wait for room: a server that stalls can't hide it (Tene's
- * "coordinated omission"). Churn: connect, be let in, one request, close, as often as it goes.
- *
- * One connection goes first: whatever is wrong with the server or the options, it finds out before there are thousands. */
+ * their latencies counted. load_modes.c decides when requests are made, load_conn.c has the single connection. */
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -14,7 +7,6 @@
 #include "load.h"
 
 enum {
-    RETRY_NS = 1000 * 1000,        /* before an attempt to connect is made again */
     GLANCE_NS = 50 * 1000 * 1000,  /* at most between two looks at stop */
     SLACK_NS = 60 * 1000,          /* a sleep ends up to 50 us late (prctl(2), PR_SET_TIMERSLACK): the rest is polled */
     SHORT_NS = 2 * 1000 * 1000,    /* below this epoll's milliseconds are too coarse */
@@ -136,124 +128,6 @@ void ps__load_wrong(ps_load *load, enum ps_load_failure failure, uint64_t expect
     ps__load_fail(load, failure, 0);
 }
 
-/* -- the three modes ----------------------------------------------------------------------------------------------- */
-
-static uint64_t due_ns(const ps_load *load, uint64_t number)
-{
-    return load->start_ns + (uint64_t)((double)number * load->interval_ns);
-}
-
-static void make_at_once(ps_load *load, ps_load_conn *conn, uint64_t count, uint64_t now_ns)
-{
-    if (count > load->left)
-        count = load->left;
-    load->left -= count;
-    if (count)
-        ps__load_make(load, conn, count, now_ns);
-    ps__load_flush(load, conn);
-}
-
-/* Open loop: request number n is connection n mod connections's. What is due and finds no room waits. */
-static void make_due(ps_load *load, ps_load_conn *conn)
-{
-    uint64_t all = load->options.connections, index = (uint64_t)(conn - load->conns);
-    while (conn->made - conn->done < load->options.in_flight && index + conn->made * all < load->due)
-        ps__load_make(load, conn, 1, due_ns(load, index + conn->made * all));
-    ps__load_flush(load, conn);
-}
-
-static void make_all_due(ps_load *load)
-{
-    uint64_t all = load->options.connections, before = load->due;
-    load->now_ns = ps__now_ns();
-    double passed = (double)(load->now_ns - load->start_ns) / load->interval_ns;
-    load->due = passed + 1 < (double)load->most ? (uint64_t)passed + 1 : load->most;
-    uint64_t more = load->due - before < all ? load->due - before : all;
-    for (uint64_t i = 0; i < more && ps__load_runs(load); i++)
-        make_due(load, &load->conns[(before + i) % all]);
-}
-
-static void put_back(ps_load *load, ps_load_conn *conn)
-{
-    load->shut[load->shut_count++] = (uint32_t)(conn - load->conns);
-}
-
-void ps__load_admitted(ps_load *load, ps_load_conn *conn)
-{
-    conn->phase = PS_LOAD_READY;
-    load->scouted = true;
-    load->heard_ns = load->now_ns;
-    load->opening--;
-    load->ready++;
-    PS_ADD(load->result.connections, 1u);
-    if (load->options.mode != PS_LOAD_CHURN)
-        return;
-    ps__load_make(load, conn, 1, conn->opened_ns); /* its latency is that of the whole */
-    ps__load_flush(load, conn);
-}
-
-void ps__load_answered(ps_load *load, ps_load_conn *conn, uint64_t count, uint64_t now_ns)
-{
-    load->answered += count;
-    load->heard_ns = now_ns;
-    if (load->options.mode == PS_LOAD_OPEN) {
-        make_due(load, conn);
-    } else if (load->options.mode == PS_LOAD_CLOSED) {
-        make_at_once(load, conn, count, now_ns);
-    } else {
-        ps__load_close(conn);
-        load->ready--;
-        put_back(load, conn);
-    }
-}
-
-/* -- opening the connections --------------------------------------------------------------------------------------- */
-
-static bool may_open(const ps_load *load)
-{
-    uint32_t most = !load->scouted ? 1 : load->options.mode == PS_LOAD_CHURN ? UINT32_MAX : PS_LOAD_OPENING_MAX;
-    bool wanted = load->options.mode != PS_LOAD_CHURN || load->left;
-    return load->shut_count && load->opening < most && wanted && load->now_ns >= load->retry_ns && ps__load_runs(load);
-}
-
-static void open_some(ps_load *load)
-{
-    while (may_open(load)) {
-        ps_load_conn *conn = &load->conns[load->shut[--load->shut_count]];
-        load->opening++;
-        if (load->options.mode == PS_LOAD_CHURN)
-            load->left--;
-        if (ps__load_open(load, conn) == 0)
-            continue;
-        conn->phase = PS_LOAD_SHUT;
-        put_back(load, conn);
-        load->opening--;
-        load->left += load->options.mode == PS_LOAD_CHURN;
-        load->retry_ns = load->now_ns + RETRY_NS;
-    }
-}
-
-/* Requests may be made from now on. */
-static void start(ps_load *load)
-{
-    const ps_load_options *o = &load->options;
-    load->started = true;
-    load->result.opening_ns = ps__now_ns() - load->begun_ns;
-    load->begun_cpu_ns = ps__cpu_ns();
-    __atomic_store_n(&load->start_ns, ps__now_ns(), __ATOMIC_RELAXED);
-    load->now_ns = load->heard_ns = load->start_ns;
-    load->end_ns = o->duration_ns ? load->start_ns + o->duration_ns : UINT64_MAX;
-    load->left = load->most = o->count ? o->count : UINT64_MAX;
-    if (o->mode == PS_LOAD_OPEN) {
-        load->interval_ns = 1e9 / o->rate;
-        double in_time = (double)o->duration_ns / load->interval_ns;
-        if (o->duration_ns && in_time < (double)load->most)
-            load->most = (uint64_t)in_time + ((double)(uint64_t)in_time < in_time);
-    }
-    for (uint32_t i = 0; o->mode == PS_LOAD_CLOSED && i < o->connections && ps__load_runs(load); i++)
-        make_at_once(load, &load->conns[i], o->in_flight, ps__now_ns());
-}
-
 /* -- the loop ------------------------------------------------------------------------------------------------------ */
 
 /* When something is to be done though nothing comes. */
@@ -267,7 +141,7 @@ static uint64_t next_moment(const ps_load *load)
     if (load->shut_count && load->retry_ns > load->now_ns && load->retry_ns < next)
         next = load->retry_ns;
     if (load->options.mode == PS_LOAD_OPEN && load->started) {
-        uint64_t due = due_ns(load, load->due); /* or, after the last, the end */
+        uint64_t due = ps__load_due_ns(load, load->due); /* or, after the last, the end */
         bool drains = load->due == load->most && load->answered < load->most && due <= load->now_ns;
         next = due < next && !drains ? due : next;
     }
@@ -285,21 +159,29 @@ static int sleep_until(ps_load *load, uint64_t then_ns)
     return error < 0 ? error : ps__epoll.wait(load->poll, load->events, 0);
 }
 
+/* Where the time went; only where the options make it poll is it worth a look at the clock. */
+static void account(ps_load *load, uint64_t before_ns, bool polled, bool in_vain)
+{
+    if (!polled)
+        load->result.sleeping_ns += load->now_ns - before_ns;
+    else if (in_vain && load->looked)
+        load->result.polling_ns += load->now_ns - before_ns;
+    load->looked = in_vain;
+}
+
 static int wait_for_events(ps_load *load)
 {
+    bool may_poll = load->options.linger_ns || load->options.mode == PS_LOAD_OPEN;
     uint64_t then = next_moment(load), before = load->now_ns;
     bool polls = before - load->event_ns < load->options.linger_ns || then <= before + SLACK_NS;
-    if (!polls && (load->options.linger_ns || load->options.mode == PS_LOAD_OPEN))
-        before = ps__now_ns(); /* of no interest where there is no polling */
+    if (!polls && may_poll)
+        before = ps__now_ns();
     int count = polls ? ps__epoll.wait(load->poll, load->events, 0) : sleep_until(load, then);
     load->now_ns = ps__now_ns();
     if (count > 0)
         load->event_ns = load->now_ns;
-    if (!polls)
-        load->result.sleeping_ns += load->now_ns - before;
-    else if (count == 0 && load->looked)
-        load->result.polling_ns += load->now_ns - before;
-    load->looked = count == 0;
+    if (may_poll)
+        account(load, before, polls, count == 0);
     return count;
 }
 
@@ -310,7 +192,7 @@ static bool is_over(const ps_load *load)
         return false;
     if (o->mode != PS_LOAD_OPEN)
         return load->now_ns >= load->end_ns || (o->count && load->answered >= o->count);
-    bool all_answered = load->answered == load->most && load->now_ns >= due_ns(load, load->most);
+    bool all_answered = load->answered == load->most && load->now_ns >= ps__load_due_ns(load, load->most);
     return all_answered || (o->duration_ns && load->now_ns >= load->end_ns + DRAIN_NS);
 }
 
@@ -326,11 +208,11 @@ static void watch_for_stall(ps_load *load)
 static void turn(ps_load *load)
 {
     if (load->shut_count)
-        open_some(load);
+        ps__load_open_some(load);
     if (!load->started && load->ready == load->options.connections)
-        start(load);
+        ps__load_start(load);
     if (load->started && load->options.mode == PS_LOAD_OPEN)
-        make_all_due(load);
+        ps__load_make_all_due(load);
     if (!ps__load_runs(load))
         return;
     int count = wait_for_events(load);
@@ -364,7 +246,7 @@ static void begin(ps_load *load)
     load->begun_ns = load->now_ns = load->heard_ns = ps__now_ns();
     load->end_ns = UINT64_MAX;
     if (load->options.mode == PS_LOAD_CHURN)
-        start(load);
+        ps__load_start(load);
 }
 
 static bool goes_on(const ps_load *load)

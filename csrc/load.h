@@ -123,12 +123,23 @@ struct ps_load {
 /* load.c */
 void ps__load_fail(ps_load *load, enum ps_load_failure failure, int error);
 void ps__load_wrong(ps_load *load, enum ps_load_failure failure, uint64_t expected, uint64_t got);
-void ps__load_answered(ps_load *load, ps_load_conn *conn, uint64_t count, uint64_t now_ns);
-void ps__load_admitted(ps_load *load, ps_load_conn *conn);
 
 static inline bool ps__load_runs(const ps_load *load)
 {
     return load->result.failure == PS_LOAD_WELL;
+}
+
+/* load_modes.c */
+void ps__load_open_some(ps_load *load);
+void ps__load_start(ps_load *load); /* requests may be made from now on */
+void ps__load_make_all_due(ps_load *load);
+void ps__load_admitted(ps_load *load, ps_load_conn *conn);
+void ps__load_answered(ps_load *load, ps_load_conn *conn, uint64_t count, uint64_t now_ns);
+
+/* Open loop: when this request is to be sent. */
+static inline uint64_t ps__load_due_ns(const ps_load *load, uint64_t number)
+{
+    return load->start_ns + (uint64_t)((double)number * load->interval_ns);
 }
 
 /* load_conn.c */

@@ -22,7 +22,6 @@ from pysock.address import Address
 from pysock.cli_options import FRAMINGS, check_address, example
 from pysock.load import LARGEST, MOST_CONNECTIONS, MOST_IN_FLIGHT, Load, LoadOptions, LoadResult
 from pysock.load import Progress as LoadProgress
-from pysock.protocol import Framing
 
 #: Above this use of its core the generator is what was measured.
 _CLIENT_BOUND: Final = 0.85
@@ -127,7 +126,6 @@ def read_options(address: str, options: dict[str, Any]) -> LoadOptions:
     """Return the options in the units of :mod:`pysock.load`."""
     if options["duration"] is None and options["count"] is None:
         options["duration"] = 5.0
-    options["framing"] = Framing[options["framing"].upper()]
     options["linger"] /= 1e6
     options["service"] = options["service"] or ""
     try:
@@ -254,7 +252,7 @@ def what(options: LoadOptions) -> str:
         "churn": "a new one for each request",
     }[options.mode]
     plural = "" if options.connections == 1 else "s"
-    return f"{options.framing.name.lower()}, {options.size} bytes, {options.connections} connection{plural}, {how}"
+    return f"{options.framing}, {options.size} bytes, {options.connections} connection{plural}, {how}"
 
 
 def describe(now: LoadProgress, before: LoadProgress, options: LoadOptions) -> str:

@@ -321,7 +321,7 @@ class Client:
 
     def _farewell(self) -> str | None:
         goodbye = self._mail.goodbye
-        return None if goodbye is None or self._closing else f"the server is shutting down: {goodbye}"
+        return None if goodbye is None or self._closing else f"the server said goodbye: {goodbye}"
 
     def _number(self, service: str | None) -> int:
         if service is None:

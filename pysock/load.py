@@ -28,6 +28,8 @@ from pysock.protocol import ErrorCode, Framing, encode_cir
 if TYPE_CHECKING:
     from pysock.engine.native_load import NativeLoad
 
+FRAMINGS: Final = tuple(framing.name.lower() for framing in Framing)
+
 #: As in ``csrc/load.h``.
 MOST_CONNECTIONS: Final = 1_000_000
 MOST_IN_FLIGHT: Final = 65_536
@@ -114,7 +116,7 @@ class LoadOptions:
     """
 
     address: Address
-    framing: Framing = Framing.NATIVE
+    framing: str = "native"
     connections: int = 1
     in_flight: int = 1
     size: int = 64
@@ -127,6 +129,8 @@ class LoadOptions:
     stall: float = 5.0
 
     def __post_init__(self) -> None:
+        if self.framing not in FRAMINGS:
+            raise ValueError(f"unknown framing {self.framing!r}: choose one of {', '.join(FRAMINGS)}")
         self._check_ranges()
         if (self.duration is None) == (self.count is None):
             raise ValueError("give either a duration or a count")
@@ -134,10 +138,10 @@ class LoadOptions:
             raise ValueError("with churn each connection has one request: in_flight must be 1")
         if self.churn and self.rate is not None:
             raise ValueError("churn goes as fast as it can: it takes no rate")
-        if self.framing is Framing.RAW and not self.size:
+        if self.framing == "raw" and not self.size:
             raise ValueError("an empty message can't be seen in the framing 'raw': the size must be at least 1")
-        if self.service and self.framing is not Framing.NATIVE:
-            raise ValueError(f"only the framing 'native' has services, {self.framing.name.lower()!r} has none")
+        if self.service and self.framing != "native":
+            raise ValueError(f"only the framing 'native' has services, {self.framing!r} has none")
         if "\0" in self.service:
             raise ValueError("the name of a service has no NUL")
 
@@ -218,7 +222,7 @@ class LoadResult:
         options = self.options
         return {
             "address": str(options.address),
-            "framing": options.framing.name.lower(),
+            "framing": options.framing,
             "connections": options.connections,
             "in_flight": options.in_flight,
             "size": options.size,
@@ -281,7 +285,7 @@ class Load:
     def _run_at(
         self, target: SocketAddress, on_progress: Callable[[Progress], None] | None, interval: float
     ) -> Outcome:
-        cir = encode_cir() if self.options.framing is Framing.NATIVE else b""
+        cir = encode_cir() if self.options.framing == "native" else b""
         running = self._driver(self.options, target, cir)
         with self._lock:
             self._running = running
@@ -370,8 +374,10 @@ def _result(options: LoadOptions, outcome: Outcome, histogram: Sequence[tuple[in
 
 
 def _core(outcome: Outcome) -> float:
-    """The use of a core, without the share of polling. That is known by the wall's clock only, which also ran while the
-    thread was kept from running, and so did it for the rest."""
+    """The use of a core, without the share of polling.
+
+    That is known by the wall's clock only, which went on while the thread was kept from running, in the rest as well.
+    """
     awake = outcome.elapsed_ns - outcome.sleeping_ns
     useful = 1 - _per(outcome.polling_ns, awake) if outcome.polling_ns else 1.0
     return max(0.0, _per(outcome.cpu_ns, outcome.elapsed_ns) * useful)
@@ -421,7 +427,7 @@ def _stalled(outcome: Outcome, options: LoadOptions) -> str:
 
 
 def _hint(options: LoadOptions) -> str:
-    return f"; does a server listen there that echoes in the framing {options.framing.name.lower()!r}?"
+    return f"; does a server listen there that echoes in the framing {options.framing!r}?"
 
 
 _TEXTS: Final[dict[Failure, Callable[[Outcome, LoadOptions], str]]] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import math
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -78,6 +79,8 @@ class Server(Registration):
         self._cancelled = False
         #: The thread that must not wait for the end, because the end is its own work.
         self._owner: int | None = None
+        #: The process that runs it. A forked child has a copy of this object, and no part in the server.
+        self._process: int | None = None
         # Re-entrant, because a signal handler may call stop() while its own thread is inside start().
         self._lock = threading.RLock()
         # Held while the loop runs. A bare lock can be waited for in a signal handler, which an Event can't.
@@ -164,8 +167,11 @@ class Server(Registration):
         After ``grace`` seconds it ends regardless. It waits for the end, except in the loop's own thread (in a
         handler, or in a signal handler under :meth:`serve_forever`). A handler that doesn't return can't be ended:
         then it is logged, and this method returns 2 seconds after the grace. Called again it can only shorten the time.
+        In a forked child it does nothing: the server is the parent's.
         """
         grace = _seconds(grace)
+        if self._process not in (None, os.getpid()):
+            return
         with self._lock:
             engine = self._engine
             if self._state is ServerState.NEW:
@@ -198,7 +204,7 @@ class Server(Registration):
             if self._state is not ServerState.NEW:
                 what = "has ended: make a new Server" if self._state is ServerState.CLOSED else "runs already"
                 raise PysockError(f"this server {what}")
-            self._owner = threading.get_ident()
+            self._owner, self._process = threading.get_ident(), os.getpid()
             try:
                 self._listen()
                 self._engine = engine = self._make_engine()

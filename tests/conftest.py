@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,11 @@ from pysock import MasterSocket, Server
 from pysock.engine import choose
 
 BACKENDS = ("native", "pure")
+
+# A program started in the background by a shell ignores Ctrl-C, and so would all that the tests start (POSIX,
+# "Asynchronous Lists"). A handler of ours, whatever it does, gives them the default again.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def native_is_missing() -> bool:

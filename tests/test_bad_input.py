@@ -109,7 +109,15 @@ def test_almost_good_bytes(server):
     """Good conversations with a few bytes changed: never a crash, never half a frame, never a wrong answer elsewhere."""
     chance = random.Random(9)
     good_bytes = b"".join(
-        [ping(b"p"), cir(name=b"me"), srm(b"a", 1), ping(), srm(b"9", 2, service=1), srm(b"g", 3, service=4), wire.BYE_FRAME]
+        [
+            ping(b"p"),
+            cir(name=b"me"),
+            srm(b"a", 1),
+            ping(),
+            srm(b"9", 2, service=1),
+            srm(b"g", 3, service=4),
+            wire.BYE_FRAME,
+        ]
     )
     with Good(server) as good:
         for number in range(200):

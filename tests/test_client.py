@@ -282,7 +282,7 @@ def test_goodbye_is_told(backend, fake):
     with connect(fake(welcomed(play)), backend=backend) as client:
         assert client.request(b"x") == b"last"
         for call in (client.request, client.notify, client.ping, lambda payload: client.request_many([payload])):
-            with pytest.raises(ConnectionLost, match=r"^the server is shutting down: maintenance$"):
+            with pytest.raises(ConnectionLost, match=r"^the server said goodbye: maintenance$"):
                 call(b"")
 
 
@@ -292,14 +292,14 @@ def test_a_loss_after_a_goodbye_names_the_goodbye(backend, fake):
         peer.send(encode_text(Kind.GOAWAY, 0, "maintenance"))
 
     with connect(fake(welcomed(play)), backend=backend) as client:
-        with pytest.raises(ConnectionLost, match=r"^the server is shutting down: maintenance$"):
+        with pytest.raises(ConnectionLost, match=r"^the server said goodbye: maintenance$"):
             client.request(b"x")
         assert client.closed
 
 
 def test_a_stopped_server(server, client):
     server.stop()
-    with pytest.raises(ConnectionLost, match="the server is shutting down: "):
+    with pytest.raises(ConnectionLost, match=r"^the server said goodbye: the server is shutting down$"):
         client.request(b"x")
 
 

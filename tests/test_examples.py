@@ -391,7 +391,9 @@ def test_by_hand_removes_a_stale_file_first(backend: str, unix_address: str, soc
         "the stale file is removed, once, before socket()"
     )
     # It was asked first whether somebody listens there; the probe's descriptor is closed by then.
-    assert [call.name for call in before if str(path) in call.arguments] == ["connect", "unlink"]
+    # (A sanitizer, where one is preloaded, reads the command line, which has the path as well.)
+    about_path = [call.name for call in before if str(path) in call.arguments and call.name != "read"]
+    assert about_path == ["connect", "unlink"]
     assert [call.name for call in about][:3] == ["socket", "bind", "listen"]
 
 

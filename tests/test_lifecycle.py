@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from support import RawPeer, plug, running, wait_for
+from support import Program, RawPeer, plug, running, wait_for
 
 from pysock import AddressInUse, Limits, MasterSocket, PysockError, ServerState, connect
 from pysock.protocol import Kind
@@ -32,6 +32,25 @@ def test_the_states_of_a_life(server):
     server.stop()
     assert server.state is ServerState.CLOSED
     assert seen == list(itertools.pairwise(names))
+
+
+FORKED = """
+import os, sys, pysock
+server = pysock.Server(sys.argv[1], backend=sys.argv[2])
+server.service(lambda client, request: request)
+with server:
+    child = os.fork()
+    if child == 0:
+        sys.exit(7)  # leaves the with statement, and runs the atexit functions
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with pysock.connect(server.addresses[0]) as client:
+        print(status, client.request(b"still there"), flush=True)
+"""
+
+
+def test_a_forked_child_leaves_without_touching_its_parents_server(backend, address):
+    with Program(FORKED, address, backend, PYTHONWARNINGS="ignore") as program:
+        assert program.end() == (0, "7 b'still there'\n", "")
 
 
 def test_ctrl_c_while_the_loop_is_being_started_ends_the_loop(server, monkeypatch):

@@ -267,16 +267,15 @@ def test_the_client_library_knows_that_the_server_is_full(make_server, address):
 def test_shutting_down_before_the_cir(make_server, address):
     """Who wasn't let in yet when the server stops gets refusal 5, clients get GOAWAY."""
     server = make_server(address)
-    with server:
-        with wire.dial(server) as waiting, wire.dial(server) as halfway:
-            halfway.send(cir()[:9])
-            wait_for(lambda: server.stats()["bytes_in"] == 9)
-            wait_for(lambda: server.stats()["pending"] == 2)
-            with wire.let_in(server) as client:
-                server.stop()
-                assert wire.rest_of(client) == [goaway(p.TEXT_SHUTTING_DOWN)]
-            for peer in (waiting, halfway):
-                assert wire.rest_of(peer) == [refused(wire.REFUSED_SHUTTING_DOWN, p.TEXT_SHUTTING_DOWN)]
+    with server, wire.dial(server) as waiting, wire.dial(server) as halfway:
+        halfway.send(cir()[:9])
+        wait_for(lambda: server.stats()["bytes_in"] == 9)
+        wait_for(lambda: server.stats()["pending"] == 2)
+        with wire.let_in(server) as client:
+            server.stop()
+            assert wire.rest_of(client) == [goaway(p.TEXT_SHUTTING_DOWN)]
+        for peer in (waiting, halfway):
+            assert wire.rest_of(peer) == [refused(wire.REFUSED_SHUTTING_DOWN, p.TEXT_SHUTTING_DOWN)]
     assert server.stats()["refused"] == 2
 
 

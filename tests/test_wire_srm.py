@@ -63,7 +63,9 @@ def test_each_request_is_answered_exactly_once_and_in_order(server, cut):
 def test_a_batch_answers_as_any_service_does(server, cut):
     """With the ids of the requests; one client's requests in their order."""
     data = b"".join(srm(b"ab%d" % number, number, service=Services.GATHER) for number in range(20))
-    assert talk(server, data, cut) == [replied(b"%d" % number)[:3] + (number, (b"ab%d" % number)[::-1]) for number in range(20)]
+    assert talk(server, data, cut) == [
+        replied(b"%d" % number)[:3] + (number, (b"ab%d" % number)[::-1]) for number in range(20)
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 100])
@@ -216,7 +218,9 @@ def test_malformed(server, data, text):
     server.asked.wait_gone(("me", "protocol violation"))
 
 
-@pytest.mark.parametrize("name", ["a second CIR", "a PING of 65 bytes", "kind 0x83", "kind 0xff", "an SRM with flags 0x2"])
+@pytest.mark.parametrize(
+    "name", ["a second CIR", "a PING of 65 bytes", "kind 0x83", "kind 0xff", "an SRM with flags 0x2"]
+)
 def test_malformed_in_any_cut(server, cut, name):
     """The same words however the bytes come."""
     data, text = MALFORMED[name]

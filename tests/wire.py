@@ -176,7 +176,6 @@ def dial(server: Server) -> RawPeer:
 def say(server: Server, data: bytes, cut: str = "whole", *, end: bool = True) -> bytes:
     """Connect, send, half-close (unless told not to); everything the server says until it closes the connection."""
 
-
     def send() -> None:
         send_cut(server, peer.sock, data, cut)
         if end:

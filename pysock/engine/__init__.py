@@ -314,9 +314,14 @@ def choose(wanted: str | None = None) -> Backend:
         return _load("pure")
 
 
+_said_pure = False
+
+
 def _say_pure() -> None:
     """Where the native engine could run, its absence must not pass unseen: ``pip`` hides what a build has to say."""
-    if sys.platform == "linux" and sys.implementation.name == "cpython":
+    global _said_pure  # noqa: PLW0603  # once, however many places ask
+    if sys.platform == "linux" and sys.implementation.name == "cpython" and not _said_pure:
+        _said_pure = True
         warnings.warn(
             "pysock runs on its pure-Python engine, because the native one wasn't built; install pysock-engine with"
             " PYSOCK_BUILD=require to see why, or set PYSOCK_BACKEND=pure if that is what you want",

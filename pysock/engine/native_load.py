@@ -10,7 +10,7 @@ from typing import Any, Final
 from pysock._engine import ffi, lib
 from pysock.engine import SocketAddress
 from pysock.engine.native import pack_address
-from pysock.load import LoadOptions, Outcome, Progress
+from pysock.load import FRAMINGS, LoadOptions, Outcome, Progress
 
 _NANOSECONDS: Final = 1_000_000_000
 _MODES: Final = {"closed": lib.PS_LOAD_CLOSED, "open": lib.PS_LOAD_OPEN, "churn": lib.PS_LOAD_CHURN}
@@ -29,7 +29,7 @@ class NativeLoad:
         c.service, c.rate = service, options.rate or 0.0
         c.duration_ns, c.count = int((options.duration or 0) * _NANOSECONDS), options.count or 0
         c.linger_ns, c.stall_ns = int(options.linger * _NANOSECONDS), int(options.stall * _NANOSECONDS)
-        c.framing, c.mode = int(options.framing), _MODES[options.mode]
+        c.framing, c.mode = FRAMINGS.index(options.framing), _MODES[options.mode]
         c.connections, c.in_flight, c.size = options.connections, options.in_flight, options.size
         error = ffi.new("int *")
         self._load: Any = lib.ps_load_new(c, error)

@@ -1,0 +1,90 @@
+"""Connections beside the measured ones: a herd that is idle, and clients that don't read."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Final
+
+from bench.servers.common import endpoint, pack
+
+PAYLOAD: Final = b"x" * 64
+PATIENCE: Final = 30.0
+
+#: A full socket that stays full so long belongs to a server that has stopped reading, in seconds.
+FULL: Final = 0.05
+
+
+def _plug(address: str) -> socket.socket:
+    is_unix, where = endpoint(address)
+    sock = socket.socket(socket.AF_UNIX if is_unix else socket.AF_INET)
+    sock.settimeout(PATIENCE)
+    sock.connect(where)
+    return sock
+
+
+def _read(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = sock.recv(size - len(data))
+        if not piece:
+            raise ConnectionResetError("the server hung up on a client of the herd")
+        data += piece
+    return data
+
+
+def _introduce(sock: socket.socket) -> None:
+    """The CIR, and the answer to it."""
+    from pysock.protocol import HEADER, encode_cir  # noqa: PLC0415 - only for pysock's own framing
+
+    sock.sendall(encode_cir())
+    _read(sock, HEADER.unpack(_read(sock, HEADER.size))[0])
+
+
+def _talk_native(sock: socket.socket) -> None:
+    from pysock.protocol import HEADER, Kind, encode  # noqa: PLC0415
+
+    _introduce(sock)
+    sock.sendall(encode(Kind.SRM, PAYLOAD, request_id=1))
+    _read(sock, HEADER.size + len(PAYLOAD))
+
+
+def _talk_u32(sock: socket.socket) -> None:
+    sock.sendall(pack(len(PAYLOAD)) + PAYLOAD)
+    _read(sock, 4 + len(PAYLOAD))
+
+
+class Herd:
+    """So many connections that have each made one request and will never make another."""
+
+    def __init__(self, address: str, count: int, framing: str) -> None:
+        talk = _talk_native if framing == "native" else _talk_u32
+        started = time.perf_counter()
+        self.socks = []
+        for _ in range(count):
+            self.socks.append(_plug(address))
+            talk(self.socks[-1])
+        self.seconds = time.perf_counter() - started
+
+    def close(self) -> None:
+        for sock in self.socks:
+            sock.close()
+
+
+class Stuck:
+    """One connection with framing u32 that sends requests for as long as the server takes them, and reads nothing."""
+
+    def __init__(self, address: str) -> None:
+        self.sock = _plug(address)
+        self.sock.setblocking(False)
+        frames = (pack(len(PAYLOAD)) + PAYLOAD) * 1000
+        rest, deadline, moved = memoryview(frames), time.monotonic() + 1.0, time.monotonic()
+        while time.monotonic() < deadline and time.monotonic() - moved < FULL:
+            try:
+                rest = rest[self.sock.send(rest) :] or memoryview(frames)
+                moved = time.monotonic()
+            except BlockingIOError:
+                time.sleep(0.001)
+
+    def close(self) -> None:
+        self.sock.close()
