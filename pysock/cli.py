@@ -75,6 +75,7 @@ def cli(ctx: click.Context) -> None:
     "--input",
     "path",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="PYSOCK_DEMO_INPUT",
     show_envvar=True,
     help="The text file.  [default: a module of the standard library]",
 )
