@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from typing import Final
@@ -78,13 +79,10 @@ class Stuck:
         self.sock = _plug(address)
         self.sock.setblocking(False)
         frames = (pack(len(PAYLOAD)) + PAYLOAD) * 1000
-        rest, deadline, moved = memoryview(frames), time.monotonic() + 1.0, time.monotonic()
-        while time.monotonic() < deadline and time.monotonic() - moved < FULL:
-            try:
-                rest = rest[self.sock.send(rest) :] or memoryview(frames)
-                moved = time.monotonic()
-            except BlockingIOError:
-                time.sleep(0.001)
+        rest = memoryview(frames)
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline and select.select([], [self.sock], [], FULL)[1]:
+            rest = rest[self.sock.send(rest) :] or memoryview(frames)
 
     def close(self) -> None:
         self.sock.close()

@@ -77,9 +77,7 @@ _pysock: Final = Peer(
     group="pysock",
     quick=True,
 )
-_asyncio: Final = Peer(
-    id="asyncio", title="asyncio Protocol", server="asyncio_protocol", group="asyncio", quick=True
-)
+_asyncio: Final = Peer(id="asyncio", title="asyncio Protocol", server="asyncio_protocol", group="asyncio", quick=True)
 _uvloop: Final = Peer(
     id="uvloop",
     title="uvloop Protocol",
@@ -163,7 +161,7 @@ WITH_PYTHON_CLIENTS: Final = (
     ),
     Peer(
         id="py-pysock-linger",
-        title="pysock Client, linger=100e-6 on both ends",
+        title="pysock Client, linger 100 us",
         server="pysock_echo",
         arguments=("--backend", "native", "--framing", "native", "--linger", "100e-6"),
         environment=(("PYSOCK_BACKEND", "native"),),

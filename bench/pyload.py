@@ -26,8 +26,8 @@ def run(connect: Callable[[str], Client], address: str, *, load: dict[str, Any],
     """Do it for so long; return what the load generator would, as far as a Python client knows it."""
     payloads = [b"x" * (load["size"] - 1) + b"z"] * load["in_flight"]
     cpu, started = time.process_time(), time.perf_counter()
-    latencies = _churn(connect, address, payloads, seconds) if load["churn"] else _talk(
-        connect, address, payloads, seconds
+    latencies = (
+        _churn(connect, address, payloads, seconds) if load["churn"] else _talk(connect, address, payloads, seconds)
     )
     elapsed = time.perf_counter() - started
     count = len(latencies) * load["in_flight"]
@@ -43,9 +43,7 @@ def run(connect: Callable[[str], Client], address: str, *, load: dict[str, Any],
     }
 
 
-def _talk(
-    connect: Callable[[str], Client], address: str, payloads: Sequence[bytes], seconds: float
-) -> list[int]:
+def _talk(connect: Callable[[str], Client], address: str, payloads: Sequence[bytes], seconds: float) -> list[int]:
     client = connect(address)
     try:
         check(client, payloads)
@@ -70,9 +68,7 @@ def _ask(client: Client, payloads: Sequence[bytes], seconds: float) -> list[int]
     return latencies
 
 
-def _churn(
-    connect: Callable[[str], Client], address: str, payloads: Sequence[bytes], seconds: float
-) -> list[int]:
+def _churn(connect: Callable[[str], Client], address: str, payloads: Sequence[bytes], seconds: float) -> list[int]:
     clock, latencies = time.perf_counter_ns, []
     end = clock() + int(seconds * 1e9)
     while (started := clock()) < end:
@@ -94,4 +90,9 @@ def _latency(latencies: list[int]) -> dict[str, float]:
     cuts = statistics.quantiles(latencies, n=1000, method="inclusive") if len(latencies) > 1 else latencies * 999
     names = {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999}
     middle = {name: cuts[at - 1] / 1e3 for name, at in names.items()}
-    return {"min": min(latencies) / 1e3, "mean": statistics.fmean(latencies) / 1e3, **middle, "max": max(latencies) / 1e3}
+    return {
+        "min": min(latencies) / 1e3,
+        "mean": statistics.fmean(latencies) / 1e3,
+        **middle,
+        "max": max(latencies) / 1e3,
+    }

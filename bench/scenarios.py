@@ -1,7 +1,7 @@
 """What is measured: the scenarios S1 to S8, as data.
 
-They are those that the field accepts as fair for servers of small messages. Where a parameter differs from what is usual,
-``deviation`` says so, and the tables print it.
+They are those that the field accepts as fair for servers of small messages. Where a parameter differs from what is
+usual, ``deviation`` says so, and the tables print it.
 """
 
 from __future__ import annotations
@@ -163,7 +163,8 @@ SCENARIOS: Final = (
     Scenario(
         id="S4",
         title="large messages",
-        peers=(*_EVERY, *_OWN_CLIENTS, "py-zmq-req-nocopy"),
+        # Without py-floor: it sends while the frame still arrives, and a plain client doesn't read before that's sent.
+        peers=(*_EVERY, *_OWN_CLIENTS[1:], "py-zmq-req-nocopy"),
         loads=(
             Load(connections=1, size=64 * KIB),
             replace(_LARGE, quick=True, headline=True),

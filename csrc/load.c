@@ -1,5 +1,6 @@
-/* load.c: the load generator: requests from one thread over many connections to a server that echoes, the replies checked,
- * their latencies counted. load_modes.c decides when requests are made, load_conn.c has the single connection. */
+/* load.c: the load generator: requests from one thread over many connections to a server that echoes, the replies
+ * checked, their latencies counted. load_modes.c decides when requests are made, load_conn.c has the single
+ * connection. */
 #include <errno.h>
 #include <poll.h>
 #include <string.h>

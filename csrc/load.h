@@ -1,8 +1,8 @@
-/* load.h: what the files of the load generator share. It is a client of the engine's own parts (sys, poll, frame) and of
- * nothing else, and knows no Python.
+/* load.h: what the files of the load generator share. It is a client of the engine's own parts (sys, poll, frame) and
+ * of nothing else, and knows no Python.
  *
- * Ownership: a ps_load owns its sockets, its memory and its poll; one thread runs it. Other threads set stop and read the
- * counters that PS_ADD changes, no more. */
+ * Ownership: a ps_load owns its sockets, its memory and its poll; one thread runs it. Other threads set stop and read
+ * the counters that PS_ADD changes, no more. */
 #ifndef PYSOCK_LOAD_H
 #define PYSOCK_LOAD_H
 
@@ -10,9 +10,9 @@
 
 enum {
     PS_LOAD_ROOM = 256 * 1024,    /* bytes received, or sent, by one call */
-    PS_LOAD_PIECE = 8 * 1024,     /* of a message; longer ones are made of a piece again and again, which so stays in the
-                                     fastest cache */
-    PS_LOAD_OPENING_MAX = 256,    /* connections that wait to be let in at once: no server's limit is near that */
+    PS_LOAD_PIECE = 8 * 1024,     /* of a message; longer ones are made of a piece again and again, which so stays
+                                     in the fastest cache */
+    PS_LOAD_OPENING_MAX = 256,    /* connections that wait to be let in at once: a quarter of what our server allows */
     PS_LOAD_WELCOME_MAX = 1 << 20, /* bytes of a CIR_ACCEPTED */
     PS_LOAD_CONNECTIONS_MAX = 1000 * 1000,
     PS_LOAD_IN_FLIGHT_MAX = 64 * 1024,
@@ -21,9 +21,13 @@ enum {
 
 /* -- histogram.c --------------------------------------------------------------------------------------------------- */
 
-/* Latencies in ns, log-linear as an HDR histogram: each power of two in 128 buckets, so none is wider than 1/128 of what
- * it holds. */
-enum { PS_LOAD_SUB_BITS = 7, PS_LOAD_SUB = 1 << PS_LOAD_SUB_BITS, PS_LOAD_BUCKETS = (65 - PS_LOAD_SUB_BITS) * PS_LOAD_SUB };
+/* Latencies in ns, log-linear as an HDR histogram: each power of two in 128 buckets, so none is wider than 1/128 of
+ * what it holds. */
+enum {
+    PS_LOAD_SUB_BITS = 7,
+    PS_LOAD_SUB = 1 << PS_LOAD_SUB_BITS,
+    PS_LOAD_BUCKETS = (65 - PS_LOAD_SUB_BITS) * PS_LOAD_SUB,
+};
 
 _Static_assert(PS_LOAD_BUCKETS == PS_LOAD_ROWS_MAX, "who reads the histogram makes room for all of it");
 
@@ -57,8 +61,8 @@ size_t ps__histogram_rows(const ps_histogram *h, uint64_t *longest_ns, uint64_t 
 
 /* -- connections --------------------------------------------------------------------------------------------------- */
 
-/* Requests in flight. native: one slot per request, which its id names; a free slot waits in the ring of slots. The other
- * framings answer in order: one entry for all requests made at the same moment, in a ring as well. */
+/* Requests in flight. native: one slot per request, which its id names; a free slot waits in the ring of slots. The
+ * other framings answer in order: one entry for all requests made at the same moment, in a ring as well. */
 typedef struct ps_flight {
     uint64_t at_ns;  /* when it was sent, or was to be sent; native: 0 in a free slot */
     uint32_t number; /* native: the request id, kept when answered so that the next differs; else how many */

@@ -1,7 +1,7 @@
 /* load_conn.c: one connection of the load generator: opening it, making and sending requests, receiving.
  *
- * Nothing that waits for the kernel is copied anywhere: a request differs from the prepared ones by its id at most, so how
- * many bytes of it are gone is all there is to remember. */
+ * Nothing that waits for the kernel is copied anywhere: a request differs from the prepared ones by its id at most,
+ * so how many bytes of it are gone is all there is to remember. */
 #include <errno.h>
 #include <string.h>
 

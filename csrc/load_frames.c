@@ -1,12 +1,13 @@
-/* load_frames.c: what the load generator sends, prepared once, and the replies of the framings without request ids, which
- * come in order: what comes back must be, byte for byte, what was sent. So they need no cutting, only comparing. */
+/* load_frames.c: what the load generator sends, prepared once, and the replies of the framings without request ids,
+ * which come in order: what comes back must be, byte for byte, what was sent. So they need no cutting, only
+ * comparing. */
 #include <errno.h>
 #include <string.h>
 
 #include "load.h"
 
-/* Upper case, so that a service that makes letters large echoes as well; no line ends; 37 of them, no power of two, so that
- * bytes that moved by 2, 4, 8, ... are noticed. */
+/* Upper case, so that a service that makes letters large echoes as well; no line ends; 37 of them, no power of two,
+ * so that bytes that moved by 2, 4, 8, ... are noticed. */
 static const char pattern[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-";
 
 enum {

@@ -1,11 +1,12 @@
 /* load_modes.c: when the load generator opens connections and makes requests.
  *
- * Closed loop: each connection has in_flight requests with the server and sends a new one for each reply, all that a read
- * set free in one send. Open loop: requests are due at evenly spaced moments, whatever the server does, and their latency
- * counts from that moment, though they may have had to wait for room: a server that stalls can't hide it (Tene's
- * "coordinated omission"). Churn: connect, be let in, one request, close, as often as it goes.
+ * Closed loop: each connection has in_flight requests with the server and sends a new one for each reply, all that a
+ * read set free in one send. Open loop: requests are due at evenly spaced moments, whatever the server does, and
+ * their latency counts from that moment, though they may have had to wait for room: a server that stalls can't hide
+ * it (Tene's "coordinated omission"). Churn: connect, be let in, one request, close, as often as it goes.
  *
- * One connection goes first: whatever is wrong with the server or the options, it finds out before there are thousands. */
+ * One connection goes first: whatever is wrong with the server or the options, it finds out before there are
+ * thousands. */
 #include <errno.h>
 
 #include "load.h"

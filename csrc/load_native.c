@@ -1,5 +1,5 @@
-/* load_native.c: what a server of the framing native answers. Payloads are compared, or thrown away, as they arrive: only
- * the first CIR_ACCEPTED and the words of a refusal or an error are ever kept. */
+/* load_native.c: what a server of the framing native answers. Payloads are compared, or thrown away, as they arrive:
+ * only the first CIR_ACCEPTED and the words of a refusal or an error are ever kept. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -38,8 +38,8 @@ static void note_name(ps_load *load, const uint8_t *name, size_t size)
     ps_load_result *r = &load->result;
     size_t room = sizeof r->text - r->text_size;
     if (size + 4 < room)
-        r->text_size += (uint32_t)snprintf(r->text + r->text_size, room, "%s'%.*s'", r->text_size ? ", " : "", (int)size,
-                                           (const char *)name);
+        r->text_size += (uint32_t)snprintf(r->text + r->text_size, room, "%s'%.*s'", r->text_size ? ", " : "",
+                                           (int)size, (const char *)name);
 }
 
 /* True: it is the service wanted. */
@@ -218,10 +218,12 @@ static size_t take_part(ps_load *load, ps_load_conn *conn, const uint8_t *data, 
     return used + part;
 }
 
-/* The common case: a whole reply, as it must be. False: look closer. */
+/* The common case: a whole small reply, as it must be. False: look closer. */
 static inline bool take_good(ps_load *load, ps_load_conn *conn, const uint8_t *data, size_t size, uint64_t now_ns)
 {
-    if (conn->head_have || size < load->frame || memcmp(data, load->good_head, sizeof load->good_head) != 0)
+    if (conn->head_have || load->large || size < load->frame)
+        return false;
+    if (memcmp(data, load->good_head, sizeof load->good_head) != 0)
         return false;
     ps_flight *flight = find(load, conn, ps__get32(data + sizeof load->good_head));
     if (!flight || memcmp(data + PS_HEADER_SIZE, load->out + PS_HEADER_SIZE, load->options.size) != 0)

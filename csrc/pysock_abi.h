@@ -155,7 +155,7 @@ int ps_link_receive(ps_link *link, int64_t timeout_ns, uintptr_t inbox, uintptr_
 int ps_link_request(ps_link *link, uint16_t service, uintptr_t payloads, uintptr_t results, uint32_t window,
                     int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
 
-/* -- the load generator: one thread that drives many connections to an echo server, and measures it ------------------ */
+/* -- the load generator: one thread that drives many connections to an echo server and measures it ----------------- */
 
 enum ps_load_mode {
     PS_LOAD_CLOSED, /* a new request as each reply comes */
@@ -229,5 +229,5 @@ void ps_load_stop(ps_load *load);
 void ps_load_watch(const ps_load *load, ps_load_progress *progress);
 /* After it ran. */
 void ps_load_get_result(const ps_load *load, ps_load_result *result);
-/* The buckets of the histogram that aren't empty, at most PS_LOAD_ROWS_MAX: the longest latency of each, and how many. */
+/* The buckets of the histogram that aren't empty, PS_LOAD_ROWS_MAX at most: the longest latency, and how many. */
 size_t ps_load_histogram(const ps_load *load, uint64_t *longest_ns, uint64_t *counts, size_t room);

@@ -142,7 +142,6 @@ class OddError(Exception):
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "secret"), 1, "UnicodeDecodeError"),
         (TimeoutError(), 1, "TimeoutError"),
         (OddError(), 1, "OddError"),
-        (ExceptionGroup("secret", [ValueError()]) if "ExceptionGroup" in dir(__builtins__) else KeyError(), 1, None),
         (RemoteError("for you"), 1, "for you"),
         (RemoteError("näh", 6), 6, "näh"),
         (RemoteError("", 99), 99, ""),
@@ -159,7 +158,6 @@ def test_raising(server, cut, error, code, text):
         raise error
 
     with server:
-        text = type(error).__name__ if text is None else text
         data = srm(b"a", 1) + srm(b"b", 2, service=UPPER)
         assert talk(server, data, cut) == [failed(code, text, 1), replied(b"B", 2)]
         wire.counted(server, errors=1)
@@ -195,10 +193,10 @@ def test_a_long_error_is_cut_to_what_the_client_takes(server, most):
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("batch", [False, True], ids=["plain", "batch"])
 def test_what_is_no_exception_ends_the_server(server, kind, batch):
-    """It comes out of ``serve_forever``, every connection is closed, and everything is undone."""
+    """It comes out of ``serve_forever``, what was answered before is sent, every connection is closed."""
 
     def end(client, request):
-        if request in {b"end", [b"end"]}:
+        if request in (b"end", [b"end"]):
             raise kind
         return request
 
@@ -218,8 +216,7 @@ def test_what_is_no_exception_ends_the_server(server, kind, batch):
         server.serve_forever()
     thread.join(10)
     assert server.state.name == "CLOSED"
-    assert frames[0] in ([], [replied(b"A", 1)])
-    assert frames[1] == []
+    assert frames == [[replied(b"A", 1), replied(b"B", 3)][: 1 + batch], []]
 
 
 # What it does to connections

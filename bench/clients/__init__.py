@@ -1,7 +1,7 @@
 """Clients in Python, for what the load generator in C can't speak, and pysock's own beside them.
 
-Each file has ``connect(address)``, which returns a :class:`Client`. Their figures are those of a Python program, so they
-are compared with each other only.
+Each file has ``connect(address)``, which returns a :class:`Client`. Their figures are those of a Python program, so
+they are compared with each other only.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from gevent import socket
@@ -13,10 +14,8 @@ given = arguments()
 
 
 def client(sock: Any, _address: Any) -> None:
-    try:
+    with suppress(ConnectionError):
         serve_blocking(sock, given.handler)
-    except ConnectionError:
-        pass
 
 
 listener = socket.socket(socket.AF_UNIX if given.is_unix else socket.AF_INET)

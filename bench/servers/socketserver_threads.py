@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import socketserver
+from contextlib import suppress
 
 from bench.servers.common import BACKLOG, arguments, serve_blocking
 
@@ -12,10 +13,8 @@ given = arguments()
 
 class Client(socketserver.BaseRequestHandler):
     def handle(self) -> None:
-        try:
+        with suppress(ConnectionError):
             serve_blocking(self.request, given.handler)
-        except ConnectionError:
-            pass
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):

@@ -96,6 +96,11 @@ class Output:
             self._forget(sent)
             self._after_flush(progress=sent > 0)
 
+    def leave_gathered(self, size: int) -> None:
+        """Queue the replies that were appended to ``out``: the loop ends, and sends them last."""
+        self.queued += size
+        self.bytes_out += size
+
     def flush(self) -> None:
         """Send what waits, as far as the kernel takes it."""
         out, size = self.out, self.queued

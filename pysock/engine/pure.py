@@ -228,6 +228,7 @@ class PureEngine:
                 core.callbacks.draining()
         for connection in list(core.table.rows.values()):
             with suppress(BaseException):
+                connection.flush()
                 connection.lost(DisconnectReason.SERVER_STOPPING)
         while core.dead:
             with suppress(BaseException):

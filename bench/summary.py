@@ -1,0 +1,112 @@
+"""The short form of results: the headline loads of each scenario, a column for each library, the floor first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from bench.figures import METRICS, short
+from bench.results import Results, Row, base_of, ratio
+from bench.scenarios import SCENARIOS, Scenario
+
+#: Groups of peers, in the order of the columns.
+COLUMNS: Final = ("floor", "engine only", "pysock", "pysock pure", "uvloop", "asyncio", "gevent", "socketserver")
+
+#: The loads that show what clients in Python see: head of the column, scenario, beginning of the load's title, metric.
+OWN_CLIENTS: Final = (
+    ("one request, 64 B: p50 us", "S1", "Unix 1 x 1, 64 B", "p50_us"),
+    ("1,000 pipelined, 64 B: messages/s", "S3", "Unix 1 x 1000, 64 B", "messages_per_second"),
+    ("one request, 1 MiB: p50 us", "S4", "Unix 1 x 1, 1 MiB", "p50_us"),
+    ("connect, request, close: /s", "S7", "Unix 1 x 1, 64 B, connect", "messages_per_second"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A figure, and its ratio to the floor's if there is one."""
+
+    value: str
+    ratio: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.ratio})" if self.ratio else self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One table. Each row has a label and a cell for each further column."""
+
+    title: str
+    head: list[str]
+    rows: list[tuple[str, list[Cell]]]
+
+
+def summaries(results: Results) -> list[Summary]:
+    """The tables that have anything in them."""
+    found = [
+        _by_library(results, "The figure of each scenario, and its ratio to the floor", None),
+        _by_library(results, "Server CPU per message in us, and its ratio to the floor", "cpu_us"),
+        _own_clients(results),
+    ]
+    return [summary for summary in found if summary.rows]
+
+
+def _by_library(results: Results, title: str, metric: str | None) -> Summary:
+    columns = [name for name in COLUMNS if any(row.group == name and row.runs for row in results.rows)]
+    rows = []
+    for scenario in SCENARIOS:
+        for load in _headlines(results, scenario):
+            shown = metric or scenario.figure
+            named = f"{scenario.id} {load}" + ("" if metric else f": {_figure(shown)}")
+            rows.append((named, _cells(results.of(scenario.id, load, False), columns, shown)))
+    return Summary(title, ["scenario", *columns], rows)
+
+
+def _headlines(results: Results, scenario: Scenario) -> list[str]:
+    """Those measured, also if the herd had to be smaller."""
+    titles = {load.title for load in scenario.loads if load.headline}
+    herds = any(load.idle and load.headline for load in scenario.loads)
+    measured = [load for load, own_client in results.loads(scenario.id) if not own_client]
+    found = [load for load in measured if load in titles]
+    return found or (measured[-1:] if herds else [])
+
+
+def _figure(metric: str) -> str:
+    shown = METRICS[metric]
+    return f"{shown.title}, {shown.unit}" if shown.unit else shown.title
+
+
+def _cells(rows: list[Row], columns: list[str], metric: str) -> list[Cell]:
+    base = base_of(rows)
+    return [_cell(best([row for row in rows if row.group == group], metric), base, metric) for group in columns]
+
+
+def best(rows: list[Row], metric: str) -> Row | None:
+    """The idiom of a library that does best here."""
+    measured = [row for row in rows if row.median(metric) is not None]
+    if not measured:
+        return None
+    choose = max if METRICS[metric].more_is_better else min
+    return choose(measured, key=lambda row: row.median(metric) or 0.0)
+
+
+def _cell(row: Row | None, base: Row | None, metric: str) -> Cell:
+    if row is None:
+        return Cell("-")
+    multiple = ratio(row, base, metric)
+    bound = "*" if row.client_bound and metric == "messages_per_second" else ""
+    shown = f"{multiple:.2f}" if multiple is not None and row is not base else ""
+    return Cell(short(row.median(metric) or 0.0) + bound, shown)
+
+
+def _own_clients(results: Results) -> Summary:
+    """A row for each kind of client, a column for each load."""
+    found: dict[str, list[Cell]] = {}
+    for at, (_, scenario, start, metric) in enumerate(OWN_CLIENTS):
+        loads = [load for load, own in results.loads(scenario) if own and load.startswith(start)]
+        for row in results.of(scenario, loads[0], True) if loads else []:
+            value = row.median(metric)
+            if value is not None:
+                found.setdefault(row.title, [Cell("-")] * len(OWN_CLIENTS))[at] = Cell(short(value))
+    head = ["Python client", *(title for title, _, _, _ in OWN_CLIENTS)]
+    return Summary("Clients in Python, Unix socket", head, list(found.items()))
