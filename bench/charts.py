@@ -24,6 +24,7 @@ _COLOURS: Final = {
     "asyncio": "#55a868",
     "gevent": "#8172b3",
     "socketserver": "#937860",
+    "mp": "#da8bc3",
 }
 _OTHER: Final = "#ccb974"
 
@@ -100,6 +101,6 @@ def _draw_panel(axes: Any, title: str, rows: list[Row], metric: str) -> None:
 
 
 def _colour(row: Row) -> str:
-    group = row.group.removeprefix("py-")
+    group = row.group.removeprefix("py-").partition(".")[0]
     known = [name for name in _COLOURS if group == name or group.startswith(f"{name} ")]
     return _COLOURS[known[0]] if known else _OTHER

@@ -143,6 +143,8 @@ SERVERS: Final = (
         quick=True,
     ),
     Peer(id="socketserver", title="socketserver, threads", server="socketserver_threads", group="socketserver"),
+    # Without an authkey its wire format is u32, up to 2 GiB.
+    Peer(id="mp", title="mp.connection, threads", server="mp_connection", group="mp.connection"),
 )
 
 #: With a client in Python, compared with each other only.

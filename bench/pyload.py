@@ -81,8 +81,12 @@ def _churn(connect: Callable[[str], Client], address: str, payloads: Sequence[by
 
 def check(client: Client, payloads: Sequence[bytes]) -> None:
     """Once; every reply would be the client's time, not the server's."""
-    replies = [client.request(payloads[0]), *client.request_many(payloads)]
-    if any(bytes(memoryview(reply)) != payloads[0] for reply in replies):
+    _compare([client.request(payloads[0])], payloads[0])
+    _compare(client.request_many(payloads), payloads[0])
+
+
+def _compare(replies: Sequence[Any], payload: bytes) -> None:
+    if any(bytes(memoryview(reply)) != payload for reply in replies):
         raise WrongReply("the reply isn't the request")
 
 

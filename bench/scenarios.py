@@ -92,7 +92,7 @@ _C: Final = ("floor", "engine-only")
 _PYSOCK: Final = ("pysock", "pysock-pure")
 _UVLOOP: Final = ("uvloop", "uvloop-no-uring", "uvloop-buffered", "uvloop-streams")
 _ASYNCIO: Final = ("asyncio", "asyncio-buffered", "asyncio-streams")
-_EVERY: Final = (*_C, *_PYSOCK, *_UVLOOP, *_ASYNCIO, "gevent", "socketserver")
+_EVERY: Final = (*_C, *_PYSOCK, *_UVLOOP, *_ASYNCIO, "gevent", "socketserver", "mp")
 _SOME: Final = (*_C, *_PYSOCK, "uvloop", "asyncio", "gevent")
 _OWN_CLIENTS: Final = (
     "py-floor",
@@ -133,12 +133,12 @@ SCENARIOS: Final = (
         title="many connections, small messages, one in flight each",
         peers=(*_EVERY, "pysock-cir"),
         loads=(
-            Load(connections=4, headline=True),
+            Load(connections=4),
             Load(connections=8, headline=True),
             Load(connections=10, size=KIB),
             Load(connections=32, quick=True, headline=True),
             Load(connections=64, size=KIB),
-            Load(connections=256, headline=True),
+            Load(connections=256),
             Load(transport="tcp", connections=10),
             Load(transport="tcp", connections=32, quick=True, headline=True),
             Load(transport="tcp", connections=64, size=KIB),
@@ -150,13 +150,13 @@ SCENARIOS: Final = (
         peers=(*_EVERY, "pysock-cir", "pysock-batch", *_OWN_CLIENTS),
         loads=(
             Load(connections=4, in_flight=32),
-            Load(connections=32, in_flight=16, headline=True),
+            Load(connections=32, in_flight=16),
             Load(connections=64, in_flight=32),
             Load(connections=8, in_flight=256, quick=True, headline=True),
             Load(connections=5, in_flight=7, size=300),
             Load(connections=8, in_flight=4, size=4 * KIB),
             Load(connections=13, in_flight=2, size=20 * KIB),
-            Load(connections=1, in_flight=1000, by="python"),
+            Load(connections=1, in_flight=1000, by="python", quick=True),
         ),
         deviation="Python clients: as many in flight as each can have, latencies are those of the whole batch",
     ),
@@ -170,7 +170,7 @@ SCENARIOS: Final = (
             replace(_LARGE, quick=True, headline=True),
             Load(connections=1, size=MIB, by="both"),
             Load(connections=8, size=MIB),
-            replace(_LARGE, transport="tcp", headline=True),
+            replace(_LARGE, transport="tcp"),
             Load(transport="tcp", connections=1, size=MIB),
         ),
         deviation="with the system's socket buffers only, not with 4 MiB",
@@ -182,8 +182,8 @@ SCENARIOS: Final = (
         peers=(*_SOME, "pysock-linger0"),
         loads=(
             replace(_OPEN, share=0.25),
-            replace(_OPEN, share=0.5, quick=True),
-            replace(_OPEN, share=0.7, headline=True),
+            replace(_OPEN, share=0.5),
+            replace(_OPEN, share=0.7, quick=True, headline=True),
             replace(_OPEN, share=0.9),
             replace(_OPEN, share=0.7, stuck=1),
             Load(connections=1, rate=500),
@@ -205,20 +205,20 @@ SCENARIOS: Final = (
         peers=(*_EVERY, "pysock-cir", *_OWN_CLIENTS),
         loads=(
             replace(_CHURN, quick=True, headline=True),
-            replace(_CHURN, transport="tcp", headline=True),
-            Load(connections=1, churn=True, by="python"),
+            replace(_CHURN, transport="tcp"),
+            Load(connections=1, churn=True, by="python", quick=True),
         ),
         deviation="pysock with framing native does a CIR more; Python clients one after the other",
     ),
     Scenario(
         id="S8",
         title="the GIL and real handlers",
-        peers=(*_SOME, "socketserver"),
+        peers=(*_SOME, "socketserver", "mp"),
         loads=(
             Load(connections=64, size=KIB),
             Load(connections=64, size=KIB, hog=True, quick=True, headline=True),
-            Load(connections=8, in_flight=32, hog=True, headline=True),
-            Load(connections=64, size=KIB, work_us=20, headline=True),
+            Load(connections=8, in_flight=32, hog=True),
+            Load(connections=64, size=KIB, work_us=20),
         ),
         deviation="the C servers have no Python thread beside them",
     ),

@@ -69,7 +69,7 @@ def plan(scenarios: tuple[Scenario, ...], names: list[str], quick: bool) -> list
     limit = machine.raise_descriptor_limit()
     jobs = []
     for scenario in scenarios:
-        peers = [PEERS[name] for name in scenario.peers]
+        peers = [peer for name, peer in PEERS.items() if name in scenario.peers]
         for load in scenario.loads:
             for by_python in (False, True):
                 if load.by not in ("both", "python" if by_python else "generator"):

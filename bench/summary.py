@@ -10,7 +10,17 @@ from bench.results import Results, Row, base_of, ratio
 from bench.scenarios import SCENARIOS, Scenario
 
 #: Groups of peers, in the order of the columns.
-COLUMNS: Final = ("floor", "engine only", "pysock", "pysock pure", "uvloop", "asyncio", "gevent", "socketserver")
+COLUMNS: Final = (
+    "floor",
+    "engine only",
+    "pysock",
+    "pysock pure",
+    "uvloop",
+    "asyncio",
+    "gevent",
+    "socketserver",
+    "mp.connection",
+)
 
 #: The loads that show what clients in Python see: head of the column, scenario, beginning of the load's title, metric.
 OWN_CLIENTS: Final = (

@@ -115,7 +115,7 @@ def of_results(results: Results) -> RenderableType:
 
 def _summary(summary: Summary) -> RenderableType:
     table = _table(summary.title, summary.head[0], summary.head[1:])
-    table.columns[0].no_wrap = False
+    table.columns[0].no_wrap, table.columns[0].min_width = False, 30
     for label, cells in summary.rows:
         table.add_row(label, *(cell.ratio or cell.value for cell in cells))
     return Group("", table)

@@ -23,7 +23,8 @@ void ps__mark_dirty(ps_engine *engine, ps_conn *conn)
 void ps__update_interest(ps_engine *engine, ps_conn *conn)
 {
     unsigned in = conn->state <= PS_CONN_ESTABLISHED && !(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_BATCH));
-    unsigned wanted = (in ? PS_POLL_IN : 0u) | (conn->out_head ? PS_POLL_OUT : 0u);
+    unsigned out = conn->out_head || conn->flags & PS_IS_SENDING;
+    unsigned wanted = (in ? PS_POLL_IN : 0u) | (out ? PS_POLL_OUT : 0u);
     if (wanted == conn->interest)
         return;
     int error = 0;
@@ -102,11 +103,26 @@ static void empty_input(ps_engine *engine, const ps_conn *conn)
         ps_sys.recvfrom(conn->fd, engine->in, PS_READ_MAX, MSG_DONTWAIT);
 }
 
+/* Once a TCP socket is closed, whatever the client still sends is answered by a reset, and then what the kernel took from
+ * us and has not sent yet is lost. So it is closed only when all is on its way. */
+static bool is_sending(ps_engine *engine, ps_conn *conn)
+{
+    bool may_get_more = conn->reason != PS_LEFT && conn->reason != PS_CLOSED_BY_PEER;
+    if (conn->family == AF_UNIX || !may_get_more || conn->flags & PS_IS_SENT)
+        return false;
+    if (!(conn->flags & PS_IS_SENDING) && ps__tell_when_sent(conn->fd) < 0)
+        return false;
+    conn->flags |= PS_IS_SENDING;
+    if (!(conn->flags & PS_TIMED_OUTPUT))
+        ps__timer_start(engine, conn, PS_TIMER_OUTPUT);
+    return true;
+}
+
 void ps__settle(ps_engine *engine, ps_conn *conn)
 {
     if (conn->state == PS_CONN_CLOSED || conn == engine->out_conn)
         return;
-    if (conn->state != PS_CONN_DRAINING || conn->out_head || conn->in_flight) {
+    if (conn->state != PS_CONN_DRAINING || conn->out_head || conn->in_flight || is_sending(engine, conn)) {
         ps__update_interest(engine, conn);
         return;
     }

@@ -220,8 +220,10 @@ static void client_event(ps_engine *engine, const ps_event *event)
     ps_conn *conn = ps__table_find(&engine->table, event->key);
     if (!conn)
         return; /* an event from before it was closed */
-    if (event->ready & PS_POLL_OUT)
+    if (event->ready & PS_POLL_OUT) {
+        conn->flags |= conn->flags & PS_IS_SENDING ? PS_IS_SENT : 0;
         ps__flush(engine, conn);
+    }
     if (event->ready & (PS_POLL_IN | PS_POLL_GONE) && ps__reads(engine, conn) && !conn->held)
         ps__readable(engine, conn);
     else if (event->ready & PS_POLL_GONE)

@@ -92,6 +92,8 @@ enum ps_conn_flag {
     PS_TIMED_CIR = 1 << 8,
     PS_TALKS_LARGE = 1 << 9,   /* its last frame was large */
     PS_IS_BROKEN = 1 << 10,    /* a request stays without an answer, so no later one gets any */
+    PS_IS_SENDING = 1 << 11,   /* all that is left to do: the kernel sends what it took */
+    PS_IS_SENT = 1 << 12,      /* it has */
 };
 
 /* A slot of the client table: a connection and its data socket. An idle client costs this and nothing else. */
@@ -407,6 +409,7 @@ int ps__open_wake(ps_engine *engine);
 /* socket.c */
 int ps__family(int fd);
 void ps__no_delay(int fd);
+int ps__tell_when_sent(int fd);
 void ps__peer_credentials(int fd, ps_info *info);
 
 #endif

@@ -8,6 +8,14 @@
 
 #include "internal.h"
 
+/* From now on a TCP socket counts as writable when nothing waits to be sent (Linux 3.12, net/ipv4/tcp.c: tcp_poll asks
+ * tcp_stream_memory_free, which compares what was not sent yet with this). */
+int ps__tell_when_sent(int fd)
+{
+    int most = 1;
+    return ps_sys.setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &most, sizeof most);
+}
+
 int ps_socket_open(int family)
 {
     return ps_sys.socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);

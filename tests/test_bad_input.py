@@ -70,10 +70,8 @@ def test_lapses(server, cut, data, text):
     """A client that loses its way: answered what it asked before, told what is wrong, and closed."""
     with Good(server) as good:
         answers = parse(say(server, cir(name=b"bad") + srm(b"a", 9) + data, cut, end=False))[1:]
-        assert [answer[:3] + answer[4:] for answer in answers] == [
-            replied(b"A")[:3] + (b"A",),
-            failed(wire.MALFORMED, text)[:3] + (text.encode(),),
-        ]
+        assert answers[0] == replied(b"A", 9)
+        assert [answer._replace(id=0) for answer in answers[1:]] == [failed(wire.MALFORMED, text, 0)]
         good.check()
         wire.counted(server, clients=1, violations=1, established=2, errors=1, disconnected=1)
         assert server.asked.called_for("bad") == [("upper", b"a")]
@@ -106,7 +104,7 @@ def test_random_bytes_behind_a_cir(server):
 
 
 def test_almost_good_bytes(server):
-    """Good conversations with a few bytes changed: never a crash, never half a frame, never a wrong answer elsewhere."""
+    """Good conversations with a few bytes changed: never a crash, never half a frame, and nobody else notices."""
     chance = random.Random(9)
     good_bytes = b"".join(
         [

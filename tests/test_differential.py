@@ -1,8 +1,8 @@
-"""One script, two engines: what each client receives must be the same, byte by byte, and so must what the server says of
-it: why the clients went, what the handlers were given, the counters.
+"""One script, two engines: what each client receives must be the same, byte by byte, and so must what the server says
+of it: why the clients went, what the handlers were given, the counters.
 
-The scripts are made from seeds: conversations of several clients at once, good and bad, cut into random pieces. A failure
-names its seed; ``PYSOCK_SEED`` runs that one alone, ``PYSOCK_SCRIPTS`` sets how many there are.
+The scripts are made from seeds: conversations of several clients at once, good and bad, cut into random pieces. A
+failure names its seed; ``PYSOCK_SEED`` runs that one alone, ``PYSOCK_SCRIPTS`` sets how many there are.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _odd(chance: Chance) -> bytes:
     return chance.choice(
         [
             lambda: wire.BYE_FRAME,
-            lambda: cir(),
+            cir,
             lambda: srm(b"x", number, service=CLOSE),
             lambda: srm(b"x", number, service=chance.choice([7, 99, 65535])),
             lambda: srm(b"x", number, flags=chance.choice([2, 4, 0x80, 0xFF])),
@@ -77,7 +77,9 @@ def _odd(chance: Chance) -> bytes:
             lambda: frame(wire.PING, b"p", id=number, flags=1),
             lambda: frame(wire.BYE, b"x"),
             lambda: frame(wire.PROOF, bytes(35), id=number),
-            lambda: frame(chance.choice(wire.SERVERS_KINDS + wire.UNKNOWN_KINDS), b"x", id=number, code=number & 0xFFFF),
+            lambda: frame(
+                chance.choice(wire.SERVERS_KINDS + wire.UNKNOWN_KINDS), b"x", id=number, code=number & 0xFFFF
+            ),
             lambda: frame(wire.SRM, bytes(50), id=number, length=chance.choice([CAP + 1, 2**31, 2**32 - 1])),
             lambda: frame(wire.CIR, b"PSK1", length=chance.getrandbits(32), code=1),
             lambda: chance.randbytes(chance.randrange(60)),
@@ -109,10 +111,9 @@ def _initiation(chance: Chance, name: bytes) -> bytes:
 
 
 def _conversation(chance: Chance, name: bytes) -> bytes:
-    frames = [_initiation(chance, name)]
-    for _ in range(chance.choice([0, 3, 10, 30])):
-        one = chance.choices([_request, lambda chance: ping(chance.randbytes(chance.randrange(65))), _odd], [80, 15, 3])[0]
-        frames.append(one(chance))
+    kinds = [_request, lambda chance: ping(chance.randbytes(chance.randrange(65))), _odd]
+    count = chance.choice([0, 3, 10, 30])
+    frames = [_initiation(chance, name), *[one(chance) for one in chance.choices(kinds, [80, 15, 3], k=count)]]
     data = b"".join(frames)
     if chance.random() < 0.05:  # the end is missing
         data = data[: chance.randrange(len(data) + 1)]
@@ -161,10 +162,10 @@ class Player:
     def play(self, steps: list[tuple[int, bytes]]) -> list[bytes]:
         """What each client received up to the end of its connection."""
         with contextlib.ExitStack() as stack:
-            for _ in range(1 + max(number for number, _ in steps)):
-                peer = stack.enter_context(wire.dial(self.server))
-                peer.sock.setblocking(False)
-                self.socks.append(peer.sock)
+            count = 1 + max(number for number, _ in steps)
+            self.socks = [stack.enter_context(wire.dial(self.server)).sock for _ in range(count)]
+            for sock in self.socks:
+                sock.setblocking(False)
             self.inboxes = [bytearray() for _ in self.socks]
             self.ended = [False] * len(self.socks)
             for number, piece in steps:
@@ -175,16 +176,14 @@ class Player:
 
     def _send(self, number: int, piece: bytes) -> None:
         sock = self.socks[number]
-        try:
+        with contextlib.suppress(OSError):  # the server may have closed it
             if not piece:
                 sock.shutdown(socket.SHUT_WR)
             while piece:
-                try:
-                    piece = piece[sock.send(piece) :]
-                except BlockingIOError:
+                if not select.select([], [sock], [], 0)[1]:
                     self._pump(0.01)
-        except OSError:
-            pass  # the server has closed it
+                else:
+                    piece = piece[sock.send(piece) :]
 
     def _pump_until(self, condition: Any) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -219,7 +218,7 @@ class Record:
         return taken
 
 
-def native_server(server: Server, record: Record) -> None:
+def native_server(server: Server, record: Record) -> None:  # noqa: C901
     """The services of the framing ``native``, in the order of their numbers."""
 
     def note(service: str, client: Any, request: bytes) -> None:
@@ -418,4 +417,6 @@ def test_other_framings(pair, transport, framing, encode):
         for number, (native, pure) in enumerate(zip(*received, strict=True)):
             assert native == pure, f"seed {seed}, client {number}"
         # Of raw the pieces are the messages.
-        compare_outcomes(players, f"seed {seed}", ("bytes_out", "errors", "disconnected") if framing == "raw" else COMPARED)
+        compare_outcomes(
+            players, f"seed {seed}", ("bytes_out", "errors", "disconnected") if framing == "raw" else COMPARED
+        )

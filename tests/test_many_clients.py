@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import threading
 
 import pytest
 import wire
@@ -83,3 +84,31 @@ def test_a_storm_of_clients(many_files, make_server, backend, address):
                     assert answer == replied((b"%d %d" % (turn, number))[::-1], number)
         wire.counted(server, established=2000, disconnected=2000, violations=0, refused=0)
         wait_for(lambda: len(os.listdir("/proc/self/fd")) == before)
+
+
+@pytest.mark.slow
+def test_a_burst_of_clients(many_files, make_server, backend, address):
+    """1500 connect and send their CIR while a handler holds the loop: none is taken for a silent one."""
+    server = make_server(address, limits=Limits(max_clients=2000))
+    entered, go_on = threading.Event(), threading.Event()
+    server.service(lambda client, request: request)
+
+    @server.service("hold")
+    def hold(client, request):
+        entered.set()
+        assert go_on.wait(10)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(server)
+        holder = stack.enter_context(wire.let_in(server))
+        holder.send(srm(service=1))
+        assert entered.wait(10)
+        peers = []
+        for number in range(1500):
+            peers.append(stack.enter_context(wire.dial(server)))
+            peers[-1].send(wire.cir() + srm(b"%d" % number, number))
+        go_on.set()
+        for number, peer in enumerate(peers):
+            assert wire.next_frame(peer).kind == wire.CIR_ACCEPTED
+            assert wire.next_frame(peer) == replied(b"%d" % number, number)
+        wire.counted(server, clients=1501, refused=0, over_limit=0)

@@ -167,8 +167,8 @@ def test_many_vanish_at_once(server):
 
 
 def test_a_descriptor_that_is_used_again_in_the_same_turn(make_server, address):
-    """A handler closes others that have events waiting, while new clients get their descriptor numbers: no reply goes to
-    the wrong one, and no event of the dead reaches the living."""
+    """A handler closes others that have events waiting, while new clients get their descriptor numbers: no reply goes
+    to the wrong one, and no event of the dead reaches the living."""
     server = make_server(address)
     server.service(lambda client, request: request)
 

@@ -155,7 +155,7 @@ BAD_CIRS = {
 
 @pytest.mark.parametrize(("data", "code", "text"), BAD_CIRS.values(), ids=BAD_CIRS)
 def test_refused(server, data, code, text):
-    """A bad start is refused with the code and the words for it, and the server closes; what follows isn't looked at."""
+    """A bad start is refused with the code and the words for it, and the server closes; what follows isn't read."""
     assert parse(say(server, ping(b"p") + data + srm(b"not for you"), end=False)) == [ponged(b"p"), refused(code, text)]
     wire.counted(server, refused=1, violations=1, established=0, errors=0)
     assert server.asked.calls == server.asked.gone == []
@@ -280,7 +280,7 @@ def test_shutting_down_before_the_cir(make_server, address):
 
 
 def test_pushes_keep_to_the_clients_own_limit(server):
-    """No PUSH has more bytes than the client takes either: who sends it is told, and a broadcast leaves the client out."""
+    """No PUSH has more bytes than the client takes: who sends it is told, and a broadcast leaves the client out."""
     little = field(wire.MAX_PAYLOAD, struct.pack("!I", 10))
     with wire.let_in(server, little, name=b"little") as peer, wire.let_in(server, name=b"other") as other:
         client = server.clients.by_name("little")

@@ -1,4 +1,4 @@
-"""The wire by hand: frames and fields as the protocol page has them, without pysock's own encoder, and ways to send them.
+"""The wire by hand: frames and fields as the protocol page has them, without pysock's own encoder; ways to send them.
 
 What is written here is what somebody would write who has that page alone. So a mistake in ``pysock.protocol`` can't
 hide in the tests.

@@ -1,4 +1,4 @@
-"""``multiprocessing.connection``: a listener, and a thread for each client. A wire format of its own."""
+"""``multiprocessing.connection``: a listener, and a thread for each client."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, 
 if TYPE_CHECKING:
     from pysock.engine._pure_core import Core
 
+TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _NUMBER: Final = {reason: number for number, reason in enumerate(DISCONNECT_REASONS)}
 NOBODY: Final = object()
 #: Requests in one read from a client whose frames are large.
@@ -55,6 +56,8 @@ class Connection(Output):
         "reason",
         "recv",
         "requests",
+        "sending",
+        "sent",
         "timed",
         "waiting",
     )
@@ -79,6 +82,7 @@ class Connection(Output):
         self.waiting = 0  # requests that wait for their batch
         self.buried = False  # its end is being told
         self.timed = False  # the deadline of a frame runs
+        self.sending = self.sent = False  # all that is left to do: the kernel sends what it took; and it has
         self.client_id = core.table.add(self)
 
     # --- the beginning ---
@@ -218,7 +222,7 @@ class Connection(Output):
         state = self.protocol.state
         if state is _CLOSED:
             return
-        if state is _DRAINING and not self.out and not self.waiting:
+        if state is _DRAINING and not self.out and not self.waiting and not self._is_sending():
             self._empty_input()
             self.protocol.take(ConnectionEvent.FLUSHED)
             self._close()
@@ -227,7 +231,7 @@ class Connection(Output):
         if reads and self.has_input():
             self.core.ready[self] = None
             reads = False  # first things first
-        interest = (READ if reads else 0) | (WRITE if self.out else 0)
+        interest = (READ if reads else 0) | (WRITE if self.out or self.sending else 0)
         if interest != self.interest:
             self._watch(interest)
 
@@ -290,8 +294,24 @@ class Connection(Output):
             self.client = None
 
     def _on_event_draining(self, _bits: int) -> None:
+        self.sent = self.sending
         self.flush()
         self.settle()
+
+    def _is_sending(self) -> bool:
+        """Once a TCP socket is closed, whatever the client still sends is answered by a reset, and then what the kernel
+        took from us and has not sent yet is lost. So it is closed only when all is on its way.
+        """
+        may_get_more = self.reason not in {DisconnectReason.LEFT, DisconnectReason.CLOSED_BY_PEER}
+        if not self.address or not may_get_more or self.sent or TCP_NOTSENT_LOWAT is None:
+            return False
+        if not self.sending:
+            with suppress(OSError):
+                # From now on it counts as writable when nothing waits to be sent.
+                self.sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1)
+                self.sending = True
+                self.core.outputs.start(self, self.core.now)
+        return self.sending
 
     def _empty_input(self) -> None:
         """Closing a socket with unread bytes resets it, and the reset may overtake our last words (RFC 2525, 2.17)."""

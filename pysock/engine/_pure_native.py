@@ -225,9 +225,6 @@ class NativeConnection(Connection):
                 reply = handler(client, data[start:stop])
             except Exception as error:
                 reply = Failure(error)
-            except BaseException:
-                self.leave_gathered(gathered)
-                raise
             if type(reply) is bytes and len(reply) <= small:
                 out.append(_pack(len(reply), _REPLY, 0, 0, request_id) + reply)
                 gathered += len(reply) + 12

@@ -96,10 +96,12 @@ class Output:
             self._forget(sent)
             self._after_flush(progress=sent > 0)
 
-    def leave_gathered(self, size: int) -> None:
-        """Queue the replies that were appended to ``out``: the loop ends, and sends them last."""
-        self.queued += size
-        self.bytes_out += size
+    def flush_at_last(self) -> None:
+        """The loop ends, perhaps inside a handler: what was answered before, and isn't counted yet, is sent too."""
+        uncounted = sum(map(len, self.out)) - self.queued
+        self.queued += uncounted
+        self.bytes_out += uncounted
+        self.flush()
 
     def flush(self) -> None:
         """Send what waits, as far as the kernel takes it."""

@@ -148,9 +148,6 @@ class PlainConnection(Connection):
                 reply = handler(client, request)
             except Exception as error:
                 reply = Failure(error)
-            except BaseException:
-                self.leave_gathered(gathered)
-                raise
             if type(reply) is bytes and len(reply) <= small:
                 reply = head(len(reply)) + reply if head else reply + tail
                 out.append(reply)

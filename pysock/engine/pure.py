@@ -228,7 +228,7 @@ class PureEngine:
                 core.callbacks.draining()
         for connection in list(core.table.rows.values()):
             with suppress(BaseException):
-                connection.flush()
+                connection.flush_at_last()
                 connection.lost(DisconnectReason.SERVER_STOPPING)
         while core.dead:
             with suppress(BaseException):

@@ -1,0 +1,142 @@
+"""The declarations that C and Python share: the same numbers, the same transitions, the same structs."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import re
+
+import pytest
+from conftest import native_is_missing
+from support import ROOT
+
+from pysock import protocol as p
+from pysock.engine import EngineStats
+from pysock.states import (
+    CONNECTION_TRANSITIONS,
+    DISCONNECT_REASONS,
+    SERVER_TRANSITIONS,
+    ConnectionEvent,
+    ConnectionState,
+    ServerEvent,
+    ServerState,
+)
+
+if native_is_missing():
+    pytest.skip("the native engine isn't built", allow_module_level=True)
+
+from pysock._engine import ffi, lib
+
+HEADER = (ROOT / "csrc" / "pysock_abi.h").read_text()
+
+
+def test_the_table_of_the_server():
+    """All cells, and what lies around the table."""
+    for state, event in itertools.product(range(-1, len(ServerState) + 3), range(-1, len(ServerEvent) + 2)):
+        assert lib.ps_server_next(state, event) == SERVER_TRANSITIONS.get((state, event), -errno.EINVAL), (state, event)
+
+
+def test_the_table_of_a_connection():
+    """All cells, and what lies around the table."""
+    for state, event in itertools.product(range(-1, len(ConnectionState) + 3), range(-1, len(ConnectionEvent) + 2)):
+        wanted = CONNECTION_TRANSITIONS.get((state, event), -errno.EINVAL)
+        assert lib.ps_conn_next(state, event) == wanted, (state, event)
+
+
+#: Where a name of C isn't the prefix and the name of Python.
+OTHER_NAMES = {
+    "REFUSED_BAD_MAGIC_OR_VERSION": "REFUSED_VERSION",
+    "REFUSED_WRONG_PROOF": "REFUSED_PROOF",
+    "REFUSED_SERVER_FULL": "REFUSED_FULL",
+    "REFUSED_CIR_TOO_LATE": "REFUSED_TOO_LATE",
+}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "numbers", "enum"),
+    [
+        ("", p.Framing, "ps_framing"),
+        ("", p.Kind, "ps_kind"),
+        ("", p.ErrorCode, "ps_error_code"),
+        ("REFUSED_", p.Refusal, "ps_refusal"),
+        ("TAG_", p.Tag, "ps_tag"),
+        ("SERVER_", ServerState, "ps_server_state"),
+        ("SERVER_", ServerEvent, "ps_server_event"),
+        ("CONN_", ConnectionState, "ps_conn_state"),
+        ("EV_", ConnectionEvent, "ps_conn_event"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_the_numbers(prefix, numbers, enum):
+    """Every member of each enumeration, and no other but the count of them."""
+    there = {name.removeprefix("PS_"): number for number, name in ffi.typeof(f"enum {enum}").elements.items()}
+    counts = {name: number for name, number in there.items() if name.endswith(("_STATES", "_EVENTS"))}
+    wanted = {OTHER_NAMES.get(prefix + member.name, prefix + member.name): int(member) for member in numbers}
+    assert {name: number for name, number in there.items() if name not in counts} == wanted
+    assert all(number == 1 + max(wanted.values()) for number in counts.values())
+
+
+def test_the_reasons():
+    """In the order of the tuple that the engines' numbers point into."""
+    there = ffi.typeof("enum ps_reason").elements
+    assert [there[number] for number in sorted(there)] == [f"PS_{reason.name}" for reason in DISCONNECT_REASONS]
+    assert sorted(there) == list(range(len(DISCONNECT_REASONS)))
+
+
+def test_the_sizes():
+    """The figures of the wire."""
+    assert lib.PS_HEADER_SIZE == p.HEADER.size == 12
+    assert lib.PS_NAME_MAX == p.LARGEST_NAME == 255
+    assert lib.PS_PING_MAX == p.LARGEST_PING == 64
+    assert lib.PS_NO_REPLY == p.FLAG_NO_REPLY == 1
+
+
+STRUCTS = re.findall(r"typedef struct (\w+) \{", HEADER)
+
+
+def test_all_structs_are_looked_at():
+    assert {"ps_limits", "ps_options", "ps_info", "ps_stats"} <= set(STRUCTS)
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_a_struct(name):
+    """Each field keeps what is written to it, and no write reaches another one."""
+    struct = ffi.new(f"{name} *")
+    fields = _fields(ffi.typeof(name))
+    assert fields
+    for step, (path, size) in enumerate(fields, 1):
+        _bytes_at(struct, path, size)[:] = bytes([step % 255 + 1]) * size
+    for step, (path, size) in enumerate(fields, 1):
+        assert bytes(_bytes_at(struct, path, size)) == bytes([step % 255 + 1]) * size, path
+    assert sum(size for _, size in fields) <= ffi.sizeof(name)
+
+
+def _fields(kind, before=()):
+    """All fields, down to those that aren't structs: their way from the top, and their size in bytes."""
+    found = []
+    for name, field in kind.fields:
+        if field.type.kind == "struct":
+            found += _fields(field.type, (*before, name))
+        else:
+            found.append(((*before, name), ffi.sizeof(field.type)))
+    return found
+
+
+def _bytes_at(struct, path, size):
+    return ffi.buffer(ffi.cast("char *", struct) + ffi.offsetof(ffi.typeof(struct).item, *path), size)
+
+
+def test_the_counters():
+    """In the order in which Python names them, all of 8 bytes."""
+    fields = ffi.typeof("ps_stats").fields
+    assert tuple(name for name, _ in fields) == EngineStats._fields
+    assert [field.offset for _, field in fields] == [8 * number for number in range(len(fields))]
+
+
+def test_the_texts():
+    """Every text that the pure engine sends is in the C sources, word by word."""
+    source = "".join(path.read_text() for path in (ROOT / "csrc").glob("*.[ch]"))
+    for name, text in vars(p).items():
+        if name.startswith("TEXT_"):
+            pattern = re.escape(text).replace("%u", "%(u|zu)")
+            assert re.search(f'"{pattern}"', source), f"{name}: {text!r}"
