@@ -141,9 +141,9 @@ def script(seed: Any, converse: Any = _conversation, *, small: bool = False) -> 
     steps = []
     while any(queues):
         number = chance.choice([number for number, queue in enumerate(queues) if queue])
-        for _ in range(chance.choice([1, 1, 3, 100])):
-            if queues[number]:
-                steps.append((number, queues[number].pop(0)))
+        run = chance.choice([1, 1, 3, 100])
+        steps += [(number, piece) for piece in queues[number][:run]]
+        del queues[number][:run]
     return steps
 
 
