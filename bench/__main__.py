@@ -25,7 +25,7 @@ CHARTS: Final = ROOT / "bench" / "charts"
 
 #: rounds, seconds of a run, seconds of warm-up.
 FULL: Final = (3, 2.0, 0.3)
-QUICK: Final = (3, 0.25, 0.1)
+QUICK: Final = (3, 0.2, 0.05)
 
 
 def main(arguments: list[str] | None = None) -> int:

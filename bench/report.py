@@ -45,10 +45,11 @@ def _origin(results: Results) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     one_core = " Server and clients had to share one core." if settings["one_core"] else ""
     quick = " Quick mode: don't trust small differences." if settings["quick"] else ""
+    part = " It was interrupted: rows are missing." if settings.get("interrupted") else ""
     text = (
         f"Measured on {results.started[:10]} with {environment['processor']}, {environment['cores']} cores,"
         f" {environment['kernel']}, {environment['python']}; {packages}. Medians of {settings['rounds']} interleaved"
-        f" rounds of {settings['seconds']:g} s.{one_core}{quick}"
+        f" rounds of {settings['seconds']:g} s.{one_core}{quick}{part}"
     )
     return textwrap.fill(text, WIDTH) + "\n"
 

@@ -67,7 +67,9 @@ static int build(ps_load *load, const ps_load_options *options)
     int error = load->cir && load->service ? ps__load_prepare(load) : -ENOMEM;
     if (error == 0)
         error = allocate_conns(load);
-    return error ? error : ps__epoll.open(&load->poll);
+    if (error == 0)
+        load->poll = ps_sys.epoll_create1(EPOLL_CLOEXEC);
+    return load->poll < 0 && error == 0 ? load->poll : error;
 }
 
 ps_load *ps_load_new(const ps_load_options *options, int *error)
@@ -99,7 +101,7 @@ void ps_load_free(ps_load *load)
         return;
     close_all(load);
     if (load->poll >= 0)
-        ps__epoll.close(load->poll);
+        ps_sys.close(load->poll);
     ps__free(load->welcome);
     ps__free(load->flights);
     ps__free(load->shut);
@@ -149,15 +151,20 @@ static uint64_t next_moment(const ps_load *load)
     return next;
 }
 
+static int look(ps_load *load, int timeout_ms)
+{
+    return ps_sys.epoll_wait(load->poll, load->events, PS_EVENTS_MAX, timeout_ms);
+}
+
 /* Sleep until something comes, or nearly until then: how the time is really spent, see SLACK_NS. */
 static int sleep_until(ps_load *load, uint64_t then_ns)
 {
     int64_t left = (int64_t)(then_ns - load->now_ns);
     if (left >= SHORT_NS)
-        return ps__epoll.wait(load->poll, load->events, left - 1000 * 1000);
+        return look(load, (int)(left / 1000000 - 1));
     struct pollfd handle = {.fd = load->poll, .events = POLLIN};
     int error = ps_sys.ppoll(&handle, 1, left - SLACK_NS);
-    return error < 0 ? error : ps__epoll.wait(load->poll, load->events, 0);
+    return error < 0 ? error : look(load, 0);
 }
 
 /* Where the time went; only where the options make it poll is it worth a look at the clock. */
@@ -177,7 +184,7 @@ static int wait_for_events(ps_load *load)
     bool polls = before - load->event_ns < load->options.linger_ns || then <= before + SLACK_NS;
     if (!polls && may_poll)
         before = ps__now_ns();
-    int count = polls ? ps__epoll.wait(load->poll, load->events, 0) : sleep_until(load, then);
+    int count = polls ? look(load, 0) : sleep_until(load, then);
     load->now_ns = ps__now_ns();
     if (count > 0)
         load->event_ns = load->now_ns;
@@ -222,7 +229,7 @@ static void turn(ps_load *load)
     else if (count < 0)
         ps__load_fail(load, PS_LOAD_SYSTEM, count);
     for (int i = 0; i < count && ps__load_runs(load); i++)
-        ps__load_event(load, &load->conns[load->events[i].key], load->events[i].ready);
+        ps__load_event(load, &load->conns[load->events[i].data.u32], load->events[i].events);
     if (ps__load_runs(load))
         watch_for_stall(load);
 }

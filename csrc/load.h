@@ -1,5 +1,5 @@
-/* load.h: what the files of the load generator share. It is a client of the engine's own parts (sys, poll, frame) and
- * of nothing else, and knows no Python.
+/* load.h: what the files of the load generator share. It uses sys.c, frame.c and
+ * nothing else of the engine, and knows no Python.
  *
  * Ownership: a ps_load owns its sockets, its memory and its poll; one thread runs it. Other threads set stop and read
  * the counters that PS_ADD changes, no more. */
@@ -74,7 +74,7 @@ enum ps_load_phase { PS_LOAD_SHUT, PS_LOAD_CONNECTING, PS_LOAD_GREETING, PS_LOAD
 typedef struct ps_load_conn {
     int fd;
     uint8_t phase;    /* enum ps_load_phase */
-    uint8_t interest; /* what the poll waits for */
+    uint8_t interest; /* EPOLLIN, EPOLLOUT: what is waited for */
     bool deaf;        /* takes nothing any more; why may still be read */
     uint8_t head_have;
     uint8_t head[PS_HEADER_SIZE]; /* native: of the frame that is arriving */
@@ -98,6 +98,7 @@ struct ps_load {
     uint32_t flight_mask;  /* flights of a connection, a power of two, less 1 */
     uint8_t *memory;       /* of the next two */
     uint8_t *in, *out;
+    size_t in_room;        /* PS_LOAD_ROOM; less in tests */
     uint8_t good_head[8];  /* native: what a good reply's header begins with */
     ps_load_conn *conns;
     ps_flight *flights;
@@ -121,7 +122,7 @@ struct ps_load {
     uint64_t due, most;    /* those that are due by now, and that there will be */
     ps_load_result result;
     ps_histogram histogram;
-    ps_event events[PS_EVENTS_MAX];
+    struct epoll_event events[PS_EVENTS_MAX];
 };
 
 /* load.c */
@@ -150,7 +151,7 @@ static inline uint64_t ps__load_due_ns(const ps_load *load, uint64_t number)
 /* -EAGAIN: not now, the server's backlog is full or the ports of this machine are in use. */
 int ps__load_open(ps_load *load, ps_load_conn *conn);
 void ps__load_close(ps_load_conn *conn);
-void ps__load_event(ps_load *load, ps_load_conn *conn, uint32_t ready);
+void ps__load_event(ps_load *load, ps_load_conn *conn, uint32_t events);
 void ps__load_make(ps_load *load, ps_load_conn *conn, uint64_t count, uint64_t at_ns);
 void ps__load_flush(ps_load *load, ps_load_conn *conn);
 

@@ -14,12 +14,13 @@ static uint32_t index_of(const ps_load *load, const ps_load_conn *conn)
     return (uint32_t)(conn - load->conns);
 }
 
-static void wait_for(ps_load *load, ps_load_conn *conn, unsigned interest)
+/* Edge-triggered, which saves the kernel a look at each connection for each of its events. What was not done to the end
+ * is told again after EPOLL_CTL_MOD, though nothing else has changed. */
+static void wait_for(ps_load *load, ps_load_conn *conn, int operation, unsigned interest)
 {
-    if (conn->interest == interest)
-        return;
+    struct epoll_event event = {.events = interest | EPOLLRDHUP | EPOLLET, .data.u32 = index_of(load, conn)};
     conn->interest = (uint8_t)interest;
-    int error = ps__epoll.change(load->poll, conn->fd, index_of(load, conn), interest);
+    int error = ps_sys.epoll_ctl(load->poll, operation, conn->fd, &event);
     if (error < 0)
         ps__load_fail(load, PS_LOAD_SYSTEM, error);
 }
@@ -75,11 +76,8 @@ int ps__load_open(ps_load *load, ps_load_conn *conn)
     int error = ps_sys.connect(fd, name, load->options.address_size);
     if (error < 0 && error != -EINPROGRESS)
         return cannot_open(load, conn, error);
-    conn->interest = error ? PS_POLL_OUT : PS_POLL_IN;
-    int added = ps__epoll.add(load->poll, fd, index_of(load, conn), conn->interest);
-    if (added < 0)
-        ps__load_fail(load, PS_LOAD_SYSTEM, added);
-    else if (!error)
+    wait_for(load, conn, EPOLL_CTL_ADD, error ? EPOLLOUT : EPOLLIN);
+    if (!error && ps__load_runs(load))
         connected(load, conn);
     return 0;
 }
@@ -94,7 +92,7 @@ static void finish_connect(ps_load *load, ps_load_conn *conn)
         ps__load_fail(load, PS_LOAD_CONNECT, failed ? failed : -error);
         return;
     }
-    wait_for(load, conn, PS_POLL_IN);
+    wait_for(load, conn, EPOLL_CTL_MOD, EPOLLIN);
     if (ps__load_runs(load))
         connected(load, conn);
 }
@@ -189,36 +187,44 @@ void ps__load_flush(ps_load *load, ps_load_conn *conn)
 {
     while (conn->sent < conn->made && !conn->deaf && send_some(load, conn))
         continue;
-    wait_for(load, conn, PS_POLL_IN | (conn->sent < conn->made && !conn->deaf ? (unsigned)PS_POLL_OUT : 0u));
+    if (conn->sent < conn->made && !conn->deaf)
+        wait_for(load, conn, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
+    else if (conn->interest & EPOLLOUT)
+        wait_for(load, conn, EPOLL_CTL_MOD, EPOLLIN);
 }
 
 /* -- receiving ----------------------------------------------------------------------------------------------------- */
 
-static void receive(ps_load *load, ps_load_conn *conn)
+/* Once. That it was all, a read that fills its room doesn't say, nor that the end follows (epoll(7), question 9). */
+static void receive(ps_load *load, ps_load_conn *conn, bool ends)
 {
-    ssize_t got = ps_sys.recvfrom(conn->fd, load->in, PS_LOAD_ROOM, 0);
-    if (got == -EAGAIN || got == -EINTR)
+    ssize_t got = ps_sys.recvfrom(conn->fd, load->in, load->in_room, 0);
+    if (got == -EAGAIN)
         return;
-    if (got <= 0) {
+    if (got <= 0 && got != -EINTR) {
         ps__load_fail(load, PS_LOAD_HUNG_UP, (int)got);
         return;
     }
-    if (load->options.framing == PS_NATIVE)
+    if (got > 0 && load->options.framing == PS_NATIVE)
         ps__load_take_native(load, conn, load->in, (size_t)got, ps__now_ns());
-    else
+    else if (got > 0)
         ps__load_take_stream(load, conn, load->in, (size_t)got, ps__now_ns());
+    bool more = got < 0 || (size_t)got == load->in_room || ends;
+    if (more && conn->phase != PS_LOAD_SHUT && ps__load_runs(load))
+        wait_for(load, conn, EPOLL_CTL_MOD, conn->interest);
 }
 
-void ps__load_event(ps_load *load, ps_load_conn *conn, uint32_t ready)
+void ps__load_event(ps_load *load, ps_load_conn *conn, uint32_t events)
 {
+    bool ends = events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR);
     if (conn->phase == PS_LOAD_SHUT)
         return;
     if (conn->phase == PS_LOAD_CONNECTING) {
         finish_connect(load, conn);
         return;
     }
-    if (ready & (PS_POLL_IN | PS_POLL_GONE))
-        receive(load, conn);
-    if ((ready & PS_POLL_OUT) && conn->phase == PS_LOAD_READY && ps__load_runs(load))
+    if ((events & EPOLLIN) || ends)
+        receive(load, conn, ends);
+    if ((events & EPOLLOUT) && conn->phase == PS_LOAD_READY && ps__load_runs(load))
         ps__load_flush(load, conn);
 }

@@ -46,6 +46,7 @@ int ps__load_prepare(ps_load *load)
     if (!load->memory)
         return -ENOMEM;
     load->in = load->memory + (LINE - (uintptr_t)load->memory % LINE);
+    load->in_room = PS_LOAD_ROOM;
     load->out = load->in + PS_LOAD_ROOM;
     for (uint32_t i = 0; i < load->out_frames; i++)
         write_request(load, load->out + (size_t)i * load->frame, size - (size_t)i * load->frame);

@@ -136,6 +136,14 @@ def test_python_clients():
     assert "of first" in shown(rows, width=80)
 
 
+@pytest.mark.slow  # the engine is compiled, unless that is done already
+@needs_generator
+def test_the_engine_alone():
+    (row,) = measured(Load(connections=2, size=100_000, work_us=5), PEERS["engine-only"])
+    assert row.failed == ""
+    assert row.median("cpu_us") > 5
+
+
 @needs_generator
 def test_a_herd_and_a_busy_thread():
     (row,) = measured(Load(connections=4, size=100, idle=20, stuck=1, hog=True), PEERS["asyncio"])

@@ -84,7 +84,7 @@ def test_a_client_that_left_is_no_longer_there(server, join):
     client.close()
     wait_for(lambda: data.state.name == "CLOSED")
     assert client.id not in server.clients
-    assert len(server.clients) == 1
+    wait_for(lambda: len(server.clients) == 1)
     assert list(server.clients) == [other.id]
     with pytest.raises(KeyError):
         server.clients[client.id]
@@ -218,4 +218,4 @@ def test_looking_while_clients_come_and_go(make_server, unix_address):
             thread.join()
         assert errors == []
         wait_for(lambda: not server.clients)
-        assert server.clients._sockets == {}
+        wait_for(lambda: server.clients._sockets == {})

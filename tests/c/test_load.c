@@ -16,7 +16,8 @@ static struct {
     uint64_t seed;
     int allocations; /* so many succeed; < 0: all */
     int refusals;    /* so many connects are told to come again */
-    int failure;     /* -errno of the call that the test is about; 0: short reads and writes */
+    int failure;     /* -errno of the call that the test is about */
+    size_t room;     /* for what is received at once; 0: as it is */
 } fault;
 
 static size_t some_of(size_t size)
@@ -30,11 +31,9 @@ static bool not_now(void)
     return random_number(&fault.seed) % 4 == 0;
 }
 
-static ssize_t short_recvfrom(int fd, void *data, size_t room, int flags)
+static ssize_t interrupted_recvfrom(int fd, void *data, size_t room, int flags)
 {
-    if (ours && not_now())
-        return random_number(&fault.seed) % 2 ? -EAGAIN : -EINTR;
-    return real.recvfrom(fd, data, ours ? some_of(room) : room, flags);
+    return ours && not_now() ? -EINTR : real.recvfrom(fd, data, room, flags);
 }
 
 static ssize_t short_sendto(int fd, const void *data, size_t size, int flags)
@@ -49,7 +48,7 @@ static ssize_t short_sendmsg(int fd, const struct msghdr *message, int flags)
 {
     struct msghdr first = {.msg_iov = message->msg_iov, .msg_iovlen = 1};
     if (ours && not_now())
-        return -EAGAIN;
+        return random_number(&fault.seed) % 2 ? -EAGAIN : -EINTR;
     return real.sendmsg(fd, ours ? &first : message, flags);
 }
 
@@ -117,6 +116,7 @@ static ps_load_result run(const ps_load_options *o)
     ps_load_result result;
     ps_load *load = ps_load_new(o, &error);
     CHECK(load);
+    load->in_room = fault.room ? fault.room : load->in_room;
     ours = true;
     while (ps_load_run(load, SECOND / 10) == 1)
         continue;
@@ -201,13 +201,16 @@ static void all_framings(void)
 static void calls_that_do_less(void)
 {
     real = ps_sys;
-    ps_sys.recvfrom = short_recvfrom;
+    ps_sys.recvfrom = interrupted_recvfrom;
     ps_sys.sendto = short_sendto;
     ps_sys.sendmsg = short_sendmsg;
     ps_sys.epoll_wait = interrupted_wait;
     fault.seed = 7;
-    for (uint32_t framing = PS_NATIVE; framing <= PS_RAW; framing++)
+    for (uint32_t framing = PS_NATIVE; framing <= PS_RAW; framing++) {
+        fault.room = framing % 2 ? 13 : 5000;
         in_every_way(framing, framing % 2 ? AF_UNIX : AF_INET);
+    }
+    fault.room = 0;
     ps_sys = real;
 }
 
