@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 import time
+from abc import abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -128,33 +129,33 @@ class Connection(Output):
 
     # --- input ---
 
+    @abstractmethod
     def on_event(self, bits: int) -> None:
         """Something is ready: read, serve, send."""
-        raise NotImplementedError
 
+    @abstractmethod
     def go_on(self) -> None:
         """Go on with input that was kept while the client was paused."""
-        raise NotImplementedError
 
+    @abstractmethod
     def has_input(self) -> bool:
         """There is input to go on with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def drop_input(self) -> None:
         """Forget all input that no handler has got."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish_input(self) -> None:
         """Serve what was kept, paused or not: the server stops."""
-        raise NotImplementedError
 
+    @abstractmethod
     def last_read(self) -> None:
         """The server stops: say so where the framing can, and read what has arrived."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
         """The reply to a request that waited for its batch."""
-        raise NotImplementedError
 
     def takes_pushes(self) -> bool:
         """It was let in, or is being let in just now, and isn't ending."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from pysock.states import DisconnectReason
@@ -36,7 +37,7 @@ _NOT_NOW: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
 _SHORT_OF_MEMORY: Final = frozenset((errno.ENOBUFS, errno.ENOMEM))
 
 
-class Output:
+class Output(ABC):
     """The part of a connection that sends."""
 
     __slots__ = ("bytes_out", "choked", "core", "holding", "out", "queued", "send", "sock", "stalled")
@@ -52,13 +53,13 @@ class Output:
         self.stalled = False  # the deadline of the output runs
         self.holding = False  # nothing is sent: the connect hook runs, or it is closed
 
+    @abstractmethod
     def lost(self, reason: DisconnectReason) -> None:
         """Close at once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def settle(self) -> None:
         """Bring what is waited for in line with what has happened."""
-        raise NotImplementedError
 
     def put(self, frame: bytes) -> None:
         """Queue something whole. It is sent at the end of the event or of the turn."""
