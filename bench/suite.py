@@ -128,7 +128,8 @@ class Suite:
             return
         for number, peer, row in self._rounds(job, rows):
             self.on_run(f"{job.scenario.id} {row.load}: {peer.title}, round {number + 1}")
-            if row.missing or (row.failed and not row.runs):
+            hopeless = row.failed and not row.runs and number > 1  # not after one failure: it may have been bad luck
+            if row.missing or hopeless:
                 continue
             try:
                 row.add(self._measure(run, peer, load))

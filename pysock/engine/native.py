@@ -1,8 +1,8 @@
 """The native engine: the contract of ``pysock.engine`` on the C code of ``csrc``.
 
-The only Python module that imports the extension. It owns the crossing: options become C structs, objects cross as
-``id()`` numbers which are kept alive here for as long as C looks at them, and negative numbers become exceptions, in
-one place (:func:`_checked`).
+With ``native_load.py`` the only Python module that imports the extension. It owns the crossing: options become C
+structs, objects cross as ``id()`` numbers which are kept alive here for as long as C looks at them, and negative
+numbers become exceptions, in one place (:func:`_checked`).
 """
 
 from __future__ import annotations
