@@ -60,7 +60,8 @@ class WholeSource(sdist):
 
     def make_distribution(self) -> None:
         found = [path for folder in ("csrc", "tests", "bench") for path in sorted(Path(folder).rglob("*"))]
-        self.filelist.extend(str(path) for path in found if path.is_file() and "__pycache__" not in path.parts)
+        sources = [path for path in found if path.suffix in (".py", ".c", ".h") or path.name == "Makefile"]
+        self.filelist.extend(map(str, sources))
         self.filelist.append("CHANGELOG.md")
         self.filelist.remove_duplicates()
         super().make_distribution()
