@@ -96,6 +96,16 @@ int ps__open_wake(ps_engine *engine)
     return ps_sys.pipe2(engine->wake, O_CLOEXEC | O_NONBLOCK);
 }
 
+/* With the lock held: nobody writes to a descriptor that is somebody else's by now. */
+void ps__close_wake(ps_engine *engine)
+{
+    for (int i = 0; i < 2; i++) {
+        if (engine->wake[i] >= 0)
+            ps_sys.close(engine->wake[i]);
+        engine->wake[i] = -1;
+    }
+}
+
 int ps_engine_wakeup_fd(const ps_engine *engine)
 {
     return engine->wake[1];
@@ -112,7 +122,7 @@ static bool in_loop(ps_engine *engine)
 /* With the lock held. A full pipe is as good as one more byte. */
 static void wake(ps_engine *engine)
 {
-    if (!engine->woken)
+    if (!engine->woken && engine->wake[1] >= 0)
         ps_sys.write(engine->wake[1], "", 1);
     engine->woken = true;
 }

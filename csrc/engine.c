@@ -67,20 +67,29 @@ ps_engine *ps__engine_new(const ps_options *options, const ps_hooks *hooks, int 
     return NULL;
 }
 
+/* What is left can still be asked from other threads: it has no clients, and nothing reaches its loop. */
+void ps__engine_close(ps_engine *engine)
+{
+    if (engine->poll_handle >= 0)
+        engine->poll->close(engine->poll_handle);
+    engine->poll_handle = -1;
+    pthread_mutex_lock(&engine->lock);
+    ps__close_wake(engine);
+    ps__table_close(&engine->table);
+    pthread_mutex_unlock(&engine->lock);
+    ps__free(engine->in);
+    ps__free(engine->out);
+    ps__free(engine->welcome);
+    engine->in = engine->out = engine->welcome = NULL;
+    engine->state = PS_SERVER_CLOSED;
+}
+
 void ps__engine_free(ps_engine *engine)
 {
     if (!engine)
         return;
+    ps__engine_close(engine);
     ps__free_commands(engine);
-    if (engine->poll_handle >= 0)
-        engine->poll->close(engine->poll_handle);
-    for (int i = 0; i < 2; i++)
-        if (engine->wake[i] >= 0)
-            ps_sys.close(engine->wake[i]);
-    ps__table_close(&engine->table);
-    ps__free(engine->in);
-    ps__free(engine->out);
-    ps__free(engine->welcome);
     pthread_mutex_destroy(&engine->lock);
     ps__free(engine);
 }

@@ -288,6 +288,7 @@ static inline bool ps__reads(const ps_engine *engine, const ps_conn *conn)
 
 /* engine.c */
 ps_engine *ps__engine_new(const ps_options *options, const ps_hooks *hooks, int *error);
+void ps__engine_close(ps_engine *engine);
 void ps__engine_free(ps_engine *engine);
 int ps__engine_run(ps_engine *engine);
 int ps__enter(ps_engine *engine);
@@ -405,6 +406,7 @@ int ps__push(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
 void ps__run_commands(ps_engine *engine);
 void ps__free_commands(ps_engine *engine);
 int ps__open_wake(ps_engine *engine);
+void ps__close_wake(ps_engine *engine);
 
 /* socket.c */
 int ps__family(int fd);

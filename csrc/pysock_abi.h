@@ -137,6 +137,8 @@ typedef struct ps_python ps_python;
 
 /* services: a tuple of Service; callbacks: a tuple (client, connect, disconnect, failed, draining, log, dropped, FrameTooLarge). */
 ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_t callbacks, int *error);
+/* After a run, or instead of one. What other threads may call stays safe until the memory is freed. */
+void ps_python_close(ps_python *python);
 void ps_python_free(ps_python *python);
 ps_engine *ps_python_engine(ps_python *python);
 /* Runs the loop. -ECANCELED: an exception ended it, which was appended to the list raised. */

@@ -463,6 +463,7 @@ static void drop_references(ps_python *py)
     for (uint32_t i = 0; i < py->service_count; i++) {
         Py_CLEAR(py->services[i].handler);
         ps__free(py->services[i].kept);
+        py->services[i].kept = NULL;
     }
 }
 
@@ -527,14 +528,18 @@ ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_
     return NULL;
 }
 
-void ps_python_free(ps_python *py)
+void ps_python_close(ps_python *py)
 {
-    if (!py)
-        return;
-    ps__engine_free(py->engine);
+    ps__engine_close(py->engine);
     PyGILState_STATE gil = PyGILState_Ensure();
     drop_references(py);
     PyGILState_Release(gil);
+}
+
+void ps_python_free(ps_python *py)
+{
+    ps_python_close(py);
+    ps__engine_free(py->engine);
     ps__free(py);
 }
 

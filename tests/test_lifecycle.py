@@ -266,6 +266,28 @@ def test_two_threads_may_stop(server):
     assert server.state is ServerState.CLOSED
 
 
+@pytest.mark.parametrize("turn", range(5))
+def test_others_ask_while_it_closes(server, turn):
+    """Their calls may be inside the engine when it is closed: a sanitizer sees memory that went too soon."""
+    ended = threading.Event()
+
+    def ask():
+        while not ended.is_set():
+            server.stats()
+            list(server.clients)
+            server.clients.broadcast(b"to nobody")
+
+    server.start()
+    threads = [threading.Thread(target=ask) for _ in range(2)] + [threading.Thread(target=server.stop)]
+    for thread in threads:
+        thread.start()
+    threads[-1].join(10)
+    ended.set()
+    for thread in threads:
+        thread.join(10)
+    assert server.state is ServerState.CLOSED
+
+
 def test_a_hook_that_stops_the_start(server):
     @server.on_state
     def regret(old, new):

@@ -76,8 +76,9 @@ class NativeEngine:
         python = lib.ps_python_new(c, id(services), id(hooks), error)
         if python == ffi.NULL:
             _checked(error[0])
-        self._python = python
-        self._engine = lib.ps_python_engine(python)
+        # Freed with this object, not by close(): another thread may be inside a call.
+        self._python: Any = ffi.gc(python, lib.ps_python_free)
+        self._engine: Any = lib.ps_python_engine(python)
         self._wakeup_fd: int = lib.ps_engine_wakeup_fd(self._engine)
 
     def add_master(self, fd: int) -> None:
@@ -96,17 +97,12 @@ class NativeEngine:
         _checked(result)
 
     def stop(self, grace: float) -> None:
-        if self._python is not None:
-            lib.ps_engine_stop(self._engine, min(int(grace * _NANOSECONDS), 2**63))
+        lib.ps_engine_stop(self._engine, min(int(grace * _NANOSECONDS), 2**63))
 
     def close(self) -> None:
-        python, self._python = self._python, None
-        if python is not None:
-            lib.ps_python_free(python)
+        lib.ps_python_close(self._python)
 
     def client_ids(self) -> list[int]:
-        if self._python is None:
-            return []
         room = self.client_count() + 64  # a few may come in meanwhile
         ids = ffi.new("uint64_t[]", room)
         count = _checked(lib.ps_engine_ids(self._engine, ids, room))
@@ -116,11 +112,9 @@ class NativeEngine:
         return self.stats().clients
 
     def attach(self, client_id: int) -> bool:
-        return self._python is not None and bool(lib.ps_engine_attach(self._engine, client_id))
+        return bool(lib.ps_engine_attach(self._engine, client_id))
 
     def info(self, client_id: int) -> ClientInfo | None:
-        if self._python is None:
-            return None
         row = ffi.new("ps_info *")
         if not lib.ps_engine_info(self._engine, client_id, row):
             return None
@@ -143,13 +137,11 @@ class NativeEngine:
         )
 
     def find(self, name: str) -> int | None:
-        if self._python is None or "\0" in name:
+        if "\0" in name:
             return None
         return lib.ps_engine_find(self._engine, name.encode()) or None
 
     def push(self, client_id: int, payload: Buffer) -> bool:
-        if self._python is None:
-            return False
         data = _bytes(payload)
         result = lib.ps_engine_push(self._engine, client_id, data, len(data))
         if result == -errno.EMSGSIZE:
@@ -157,18 +149,15 @@ class NativeEngine:
         return bool(_checked(result))
 
     def broadcast(self, payload: Buffer) -> int:
-        if self._python is None:
-            return 0
         data = _bytes(payload)
         return _checked(lib.ps_engine_broadcast(self._engine, data, len(data)))
 
     def disconnect(self, client_id: int) -> bool:
-        return self._python is not None and bool(_checked(lib.ps_engine_disconnect(self._engine, client_id)))
+        return bool(_checked(lib.ps_engine_disconnect(self._engine, client_id)))
 
     def stats(self) -> EngineStats:
         counters = ffi.new("ps_stats *")
-        if self._python is not None:
-            lib.ps_engine_stats(self._engine, counters)
+        lib.ps_engine_stats(self._engine, counters)
         return EngineStats._make(getattr(counters, name) for name in EngineStats._fields)
 
 
