@@ -165,7 +165,7 @@ def test_several_batch_services(server):
         [bytearray(b"x"), memoryview(b"y"), b"z"],
         [None, b"y", b""],
     ],
-    ids=repr,
+    ids=["list", "tuple", "other buffers", "None and empty"],
 )
 def test_good_replies(server, made):
     """A sequence of what a plain handler may return."""
