@@ -191,6 +191,7 @@ static void turn_away(ps_engine *engine, int fd)
 {
     static const char reason[] = "the server is full";
     uint8_t frame[PS_HEADER_SIZE + sizeof reason - 1];
+    PS_ADD(engine->stats.refused, 1u); /* before it is told: it may ask */
     if (engine->options.framing == PS_NATIVE) {
         ps__write_header(frame, sizeof reason - 1, PS_CIR_REFUSED, 0, PS_REFUSED_FULL, 0);
         memcpy(frame + PS_HEADER_SIZE, reason, sizeof reason - 1);
@@ -198,7 +199,6 @@ static void turn_away(ps_engine *engine, int fd)
         ps_sys.recvfrom(fd, engine->in, PS_READ_MAX, MSG_DONTWAIT); /* as in empty_input */
     }
     ps_sys.close(fd);
-    PS_ADD(engine->stats.refused, 1u);
 }
 
 /* A crowd of silent clients must not keep the door shut: the one that has waited longest goes. */
@@ -207,8 +207,8 @@ static void make_way(ps_engine *engine)
     ps_conn *oldest = ps__timer_first(engine, PS_TIMER_CIR);
     if (!oldest || engine->stats.pending < engine->options.limits.max_pending_cir)
         return;
-    ps__send_text(engine, oldest, PS_CIR_REFUSED, PS_REFUSED_TOO_LATE, 0, "too many others wait to be let in");
     PS_ADD(engine->stats.refused, 1u);
+    ps__send_text(engine, oldest, PS_CIR_REFUSED, PS_REFUSED_TOO_LATE, 0, "too many others wait to be let in");
     ps__end(engine, oldest, PS_EV_CIR_REFUSED, PS_OVER_A_LIMIT);
     ps__flush(engine, oldest);
     ps__lost(engine, oldest, PS_OVER_A_LIMIT); /* if the refusal could not be sent at once, it goes without */

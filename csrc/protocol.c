@@ -11,11 +11,11 @@
 static void violation(ps_engine *engine, ps_conn *conn, uint32_t request_id, uint16_t refusal, const char *text)
 {
     if (conn->state == PS_CONN_ESTABLISHED) {
-        ps__send_text(engine, conn, PS_ERROR, PS_MALFORMED, request_id, text);
         PS_ADD(engine->stats.errors, 1u);
+        ps__send_text(engine, conn, PS_ERROR, PS_MALFORMED, request_id, text);
     } else {
-        ps__send_text(engine, conn, PS_CIR_REFUSED, refusal, 0, text);
         PS_ADD(engine->stats.refused, 1u);
+        ps__send_text(engine, conn, PS_CIR_REFUSED, refusal, 0, text);
     }
     ps__end(engine, conn, PS_EV_VIOLATION, PS_PROTOCOL_VIOLATION);
 }
@@ -244,8 +244,8 @@ void ps__too_late(ps_engine *engine, ps_conn *conn, enum ps_timer_list list)
 {
     bool native = engine->options.framing == PS_NATIVE;
     if (list == PS_TIMER_CIR) {
-        ps__send_text(engine, conn, PS_CIR_REFUSED, PS_REFUSED_TOO_LATE, 0, "the CIR did not come in time");
         PS_ADD(engine->stats.refused, 1u);
+        ps__send_text(engine, conn, PS_CIR_REFUSED, PS_REFUSED_TOO_LATE, 0, "the CIR did not come in time");
         ps__end(engine, conn, PS_EV_CIR_REFUSED, PS_TIMED_OUT);
     } else if (list == PS_TIMER_FRAME) {
         if (native)
@@ -268,7 +268,7 @@ void ps__say_goodbye(ps_engine *engine, ps_conn *conn)
     if (conn->state == PS_CONN_ESTABLISHED) {
         ps__send_text(engine, conn, PS_GOAWAY, 0, 0, reason);
     } else if (conn->state == PS_CONN_ACCEPTED || conn->state == PS_CONN_CHALLENGED) {
-        ps__send_text(engine, conn, PS_CIR_REFUSED, PS_REFUSED_SHUTTING_DOWN, 0, reason);
         PS_ADD(engine->stats.refused, 1u);
+        ps__send_text(engine, conn, PS_CIR_REFUSED, PS_REFUSED_SHUTTING_DOWN, 0, reason);
     }
 }
