@@ -208,16 +208,21 @@ static int receive_some(ps_client *client, ps_sink *sink, bool *idle)
 /* -- waiting ------------------------------------------------------------------------------------------------------- */
 
 typedef struct patience {
-    uint64_t deadline_ns, linger_until_ns;
+    uint64_t deadline_ns, linger_until_ns; /* 0: nothing has been waited for yet */
+    bool lingers;
 } patience;
 
-static void adapt(ps_client *client, uint64_t slept_ns)
+static void begin_to_wait(ps_client *client, patience *p, uint64_t now)
 {
-    uint64_t most = client->linger_ns, twice = 2 * client->window_ns;
-    if (slept_ns > 2 * most)
-        client->window_ns = 0;
-    else
-        client->window_ns = !client->window_ns ? (most + 1) / 2 : twice < most ? twice : most;
+    p->lingers = client->linger_ns && ps__linger_now(&client->linger);
+    p->linger_until_ns = p->lingers ? now + client->linger_ns : now;
+}
+
+static void waited_enough(ps_client *client, patience *p)
+{
+    if (p->lingers)
+        ps__linger_hit(&client->linger);
+    *p = (patience){.deadline_ns = p->deadline_ns};
 }
 
 /* Nothing moves: go round once more while the window lasts, then sleep until something can move. */
@@ -225,7 +230,7 @@ static int wait_a_little(ps_client *client, patience *p, ps_sink *sink)
 {
     uint64_t now = ps__now_ns();
     if (!p->linger_until_ns)
-        p->linger_until_ns = now + client->window_ns;
+        begin_to_wait(client, p, now);
     if (now < p->linger_until_ns)
         return 0;
     if (now >= p->deadline_ns)
@@ -233,7 +238,9 @@ static int wait_a_little(ps_client *client, patience *p, ps_sink *sink)
     struct pollfd fd = {.fd = client->fd, .events = (short)(POLLIN | (has_output(client) ? POLLOUT : 0))};
     sink->leave(sink->context);
     int ready = ps_sys.ppoll(&fd, 1, p->deadline_ns == UINT64_MAX ? -1 : (int64_t)(p->deadline_ns - now));
-    adapt(client, ps__now_ns() - now);
+    if (p->lingers)
+        ps__linger_miss(&client->linger, client->linger_ns, ps__now_ns() - now);
+    p->lingers = false;
     if (ready != -EINTR)
         return ready < 0 ? ready : 0;
     sink->enter(sink->context);
@@ -269,7 +276,7 @@ static int go_on(ps_client *client, sending *s, patience *p, ps_sink *sink)
     if (count < 0 && idle)
         return -ECONNRESET;
     if (!idle || count > 0) {
-        p->linger_until_ns = 0;
+        waited_enough(client, p);
         return 0;
     }
     return wait_a_little(client, p, sink);

@@ -27,7 +27,8 @@ typedef struct ps_payload {
 typedef struct ps_client {
     int fd;
     uint32_t max_payload, next_id;
-    uint64_t linger_ns, window_ns;
+    uint64_t linger_ns;
+    ps_linger linger;
     bool broken; /* a frame was left half sent or half understood: nothing can follow */
     uint8_t *in, *out;
     size_t in_have;

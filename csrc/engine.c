@@ -116,25 +116,6 @@ void ps__fail(ps_engine *engine, int error)
         engine->fatal = error;
 }
 
-/* Returns 0, or what ended the loop: then no handler is called any more. */
-int ps__enter(ps_engine *engine)
-{
-    if (!engine->inside) {
-        engine->hooks.enter(engine->hooks.context);
-        engine->inside = true;
-        engine->inside_since_ns = engine->now_ns;
-    }
-    return engine->fatal;
-}
-
-static void leave(ps_engine *engine)
-{
-    if (!engine->inside)
-        return;
-    engine->inside = false;
-    engine->hooks.leave(engine->hooks.context);
-}
-
 static void check(ps_engine *engine)
 {
     ps__fail(engine, engine->hooks.check(engine->hooks.context));
@@ -147,79 +128,6 @@ int ps__log(ps_engine *engine, int level, const char *message)
         error = engine->hooks.log(engine->hooks.context, level, message);
     ps__fail(engine, error);
     return error;
-}
-
-/* -- waiting ------------------------------------------------------------------------------------------------------- */
-
-static uint64_t until(uint64_t moment_ns, uint64_t now_ns)
-{
-    return moment_ns == UINT64_MAX ? UINT64_MAX : moment_ns > now_ns ? moment_ns - now_ns : 0;
-}
-
-static uint64_t least(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-/* How long the loop may sleep; -1: until something happens. */
-static int64_t sleep_ns(const ps_engine *engine)
-{
-    if (engine->dirty != PS_NOBODY || engine->fatal)
-        return 0;
-    uint64_t now = engine->now_ns, left = least(ps__timers_due_ns(engine), until(engine->batch_due_ns, now));
-    if (engine->accept_again_ns)
-        left = least(left, until(engine->accept_again_ns, now));
-    if (engine->state == PS_SERVER_DRAINING)
-        left = least(left, until(__atomic_load_n(&engine->stop_at_ns, __ATOMIC_RELAXED), now));
-    return left > INT64_MAX ? -1 : (int64_t)left;
-}
-
-static int look(ps_engine *engine, int64_t timeout_ns)
-{
-    return engine->poll->wait(engine->poll_handle, engine->events, timeout_ns);
-}
-
-/* Poll without sleeping while the window lasts: a request that comes now finds the loop awake, and still holding the GIL
- * if it holds it. */
-static int linger(ps_engine *engine, int64_t most_ns)
-{
-    uint64_t window = engine->window_ns;
-    if (most_ns >= 0 && (uint64_t)most_ns < window)
-        window = (uint64_t)most_ns;
-    if (!window && !engine->inside)
-        return 0;
-    uint64_t end = engine->now_ns + window;
-    int count;
-    do {
-        count = look(engine, 0);
-    } while (count == 0 && ps__now_ns() < end);
-    return count;
-}
-
-/* As KVM's halt polling does (kernel documentation, virt/kvm/halt-polling): a sleep that ended within the window's bound
- * would have been worth lingering for, one that lasted far longer was not. */
-static void adapt(ps_engine *engine, uint64_t slept_ns)
-{
-    uint64_t most = engine->options.linger_ns;
-    if (slept_ns > 2 * most)
-        engine->window_ns = 0;
-    else
-        engine->window_ns = engine->window_ns ? least(2 * engine->window_ns, most) : (most + 1) / 2;
-}
-
-static int wait_for_events(ps_engine *engine)
-{
-    int64_t timeout = sleep_ns(engine);
-    if (timeout == 0)
-        return look(engine, 0);
-    int count = linger(engine, timeout);
-    if (count != 0)
-        return count;
-    leave(engine);
-    uint64_t before = ps__now_ns();
-    count = look(engine, timeout);
-    adapt(engine, ps__now_ns() - before);
-    return count;
 }
 
 /* -- the turn ------------------------------------------------------------------------------------------------------ */
@@ -276,14 +184,13 @@ static void end_turn(ps_engine *engine)
     if (!engine->inside)
         return;
     check(engine);
-    if (engine->now_ns - engine->inside_since_ns > PS_GIL_NS)
-        leave(engine);
+    ps__share(engine);
 }
 
 static void turn(ps_engine *engine)
 {
     bool wake = false;
-    int count = wait_for_events(engine);
+    int count = ps__wait(engine);
     engine->now_ns = ps__now_ns();
     if (count == -EINTR)
         wake = true;
@@ -385,7 +292,7 @@ static void close_all(ps_engine *engine)
     ps__bury(engine);
     ps__enter(engine);
     engine->hooks.batches(engine->hooks.context, true, &engine->batch_due_ns); /* its clients are gone: it drops them */
-    leave(engine);
+    ps__leave(engine);
 }
 
 int ps__engine_run(ps_engine *engine)

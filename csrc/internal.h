@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
+#include "linger.h"
 #include "pysock.h"
 #include "sys.h"
 
@@ -29,7 +30,6 @@ enum {
     PS_DEAD_ROOM = 2048,       /* slots beside those of max_clients, for connections that are closed and not buried yet:
                                   a place that becomes free is given away in the same turn */
     PS_CHUNK_SLOTS = 256,      /* slots of the client table allocated together; they never move */
-    PS_GIL_NS = 5 * 1000 * 1000, /* CPython's switch interval: other Python threads get their turn */
 };
 
 /* -- frames -------------------------------------------------------------------------------------------------------- */
@@ -224,10 +224,11 @@ struct ps_engine {
     bool accepting;
     int fatal;    /* -errno that ends the loop */
     uint64_t inside_since_ns;
+    uint64_t contended_until_ns; /* another thread wants to be inside as well */
     uint64_t now_ns;
     uint64_t accept_again_ns, logged_accept_ns;
     uint64_t batch_due_ns;
-    uint64_t window_ns; /* of the linger, as adapted */
+    ps_linger linger;
     uint64_t frames;    /* whole frames so far */
     uint32_t guess;     /* the payload size of the last large frame: of the next one, perhaps */
     ps_table table;
@@ -291,9 +292,14 @@ ps_engine *ps__engine_new(const ps_options *options, const ps_hooks *hooks, int 
 void ps__engine_close(ps_engine *engine);
 void ps__engine_free(ps_engine *engine);
 int ps__engine_run(ps_engine *engine);
-int ps__enter(ps_engine *engine);
 void ps__fail(ps_engine *engine, int error);
 int ps__log(ps_engine *engine, int level, const char *message);
+
+/* wait.c */
+int ps__enter(ps_engine *engine);
+void ps__leave(ps_engine *engine);
+void ps__share(ps_engine *engine);
+int ps__wait(ps_engine *engine);
 
 /* conn.c: the life of one connection */
 void ps__admit(ps_engine *engine, int fd, uint8_t master, const struct sockaddr *peer);

@@ -77,6 +77,7 @@ typedef struct ps_limits {
 typedef struct ps_options {
     ps_limits limits;
     uint64_t linger_ns;          /* how long at most to poll without sleeping before a wait */
+    uint64_t hold_ns;            /* the GIL is let go after so long: a little more than CPython's switch interval */
     const uint8_t *welcome;      /* the fields of CIR_ACCEPTED after the client id; copied */
     uint32_t welcome_size;
     uint32_t framing;            /* enum ps_framing */

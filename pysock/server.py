@@ -46,7 +46,9 @@ class Server(Registration):
     :param backend: ``"auto"``, ``"native"`` or ``"pure"``.
     :param name: of this server, for logs and for the name of its thread.
     :param limits: what a client may cost; by default ``Limits()``.
-    :param linger: seconds to poll without sleeping before each wait; 0 switches it off, 1 is the most.
+    :param linger: seconds to poll without sleeping before a wait, where trying it shows that it pays; ten times as long
+        while another Python thread computes, for a sleep costs a switch interval then. 0 switches it off, 1 is the
+        most.
     :raises ValueError: a parameter is wrong; the message says which, and what would be right.
     :raises ImportError: the native engine was asked for and isn't installed.
     """

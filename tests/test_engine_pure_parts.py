@@ -168,16 +168,55 @@ def test_deadlines():
     assert "a" not in deadlines
 
 
-def test_the_linger_adapts():
-    linger = Linger(lambda timeout: [], 20e-6)
-    assert linger.window == 0
-    for _ in range(5):
-        linger.adapt(30e-6)
-    assert linger.window == 20e-6
-    linger.adapt(300e-6)
-    assert linger.window == 20e-6
-    linger.adapt(1.0)
-    assert linger.window == 0
+class Idle:
+    """A poll that finds nothing; each sleep lasts as long as it is told."""
+
+    def __init__(self, sleep):
+        self.sleep, self.polls, self.sleeps = sleep, 0, 0
+
+    def __call__(self, timeout):
+        if timeout == 0:
+            self.polls += 1
+        else:
+            self.sleeps += 1
+            time.sleep(self.sleep)
+        return []
+
+    def waits_that_polled(self, linger, waits):
+        polled = 0
+        for _ in range(waits):
+            before = self.polls
+            linger.wait(None)
+            polled += self.polls > before
+        return polled
+
+
+def test_the_linger_gives_up_where_nothing_comes_soon():
+    poll = Idle(0.001)
+    linger = Linger(poll, 1e-6)
+    assert poll.waits_that_polled(linger, 130) == 7  # the waits 0, 2, 6, 14, 30, 62 and 126
+    assert poll.sleeps == 130
+
+
+def test_the_linger_tries_longer_where_something_may_come():
+    poll = Idle(0)
+    linger = Linger(poll, 0.001)
+    assert poll.waits_that_polled(linger, 4) == 4
+    assert poll.waits_that_polled(linger, 1) == 0
+    assert poll.waits_that_polled(linger, 4) == 4
+
+
+def test_a_hit_encourages_the_linger():
+    found = []
+    linger = Linger(lambda timeout: found, 1e-6)
+    for _ in range(100):
+        linger.wait(0.001)
+    found.append("ready")
+    polled = Idle(0)
+    linger._poll = lambda timeout: found if timeout == 0 else polled(timeout)
+    for _ in range(200):
+        linger.wait(None)
+    assert polled.sleeps < 63 + 31 + 15 + 7
 
 
 def test_the_linger_polls_before_it_sleeps():
@@ -187,9 +226,7 @@ def test_the_linger_polls_before_it_sleeps():
         calls.append(timeout)
         return ["ready"] if len(calls) == 3 else []
 
-    linger = Linger(poll, 1.0)
-    linger.window = 1.0
-    assert linger.wait(None) == ["ready"]
+    assert Linger(poll, 1.0).wait(None) == ["ready"]
     assert calls == [0, 0, 0]
     calls.clear()
     off = Linger(poll, 0)

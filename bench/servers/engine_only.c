@@ -100,6 +100,7 @@ static ps_options options(void)
                    .output_pause = 1 << 20, .output_drop = 64 << 20, .max_clients = (uint32_t)descriptors(),
                    .max_pending_cir = 1024, .max_cir_bytes = 4096, .max_payload = 16 << 20, .max_in_flight = 1024},
         .linger_ns = 20000,
+        .hold_ns = 6000000,
         .framing = PS_U32,
         .services = 1,
     };

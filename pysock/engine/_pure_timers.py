@@ -14,11 +14,12 @@ from typing import Final, Generic, TypeVar
 Who = TypeVar("Who")
 Events = TypeVar("Events")
 
-#: What going to sleep and being woken costs, roughly, in seconds: a wait that was only so much longer than the window
-#: would have been caught by a wider one.
-_WAKEUP: Final = 50e-6
-#: A wait so many times longer than that won't be caught by any window.
-_FAR: Final = 10
+#: Windows: after a sleep that lasted longer than so many, nothing would have come soon.
+_FAR: Final = 5
+#: Polls in vain in a row, where something might come soon.
+_TRIES: Final = 4
+#: Where nothing does, one wait in 2 ** so many polls.
+_MISSES_MAX: Final = 6
 
 
 class Deadlines(Generic[Who]):
@@ -63,44 +64,47 @@ class Deadlines(Generic[Who]):
 
 
 class Linger(Generic[Events]):
-    """Polling without sleeping before a wait, for at most ``most`` seconds.
+    """Polling without sleeping before a wait, for ``window`` seconds.
 
-    The window adapts as KVM's halt polling does (Linux, Documentation/virt/kvm/halt-polling.rst): a wait that ends just
-    after going to sleep widens it, one that lasts far longer narrows it to nothing. So a server with a request now and
-    then burns no CPU for it.
+    Whether that pays is tried, as KVM's halt polling does (Linux, Documentation/virt/kvm/halt-polling.rst): a few polls
+    in vain double the number of waits until the next one, so a server with a request now and then burns no CPU for it.
+    The same rule, with its reasons, is in ``csrc/linger.h``.
     """
 
-    __slots__ = ("_far", "_most", "_poll", "_soon", "window")
+    __slots__ = ("_misses", "_poll", "_skip", "_tries", "_window")
 
-    def __init__(self, poll: Callable[[float | None], Events], most: float) -> None:
+    def __init__(self, poll: Callable[[float | None], Events], window: float) -> None:
         self._poll = poll
-        self._most = most
-        self._soon = most + _WAKEUP
-        self._far = self._soon * _FAR
-        self.window = 0.0
+        self._window = window
+        self._misses = self._tries = self._skip = 0
 
     def wait(self, timeout: float | None) -> Events:
         """Poll, then sleep; what the poll found."""
-        poll, window = self._poll, self.window
-        if timeout == 0 or not self._most:
-            return poll(timeout)
-        if window:
+        if timeout == 0 or not self._window:
+            return self._poll(timeout)
+        if self._skip:
+            self._skip -= 1
+            return self._poll(timeout)
+        return self._linger(self._window if timeout is None else min(self._window, timeout), timeout)
+
+    def _linger(self, window: float, timeout: float | None) -> Events:
+        poll = self._poll
+        found = poll(0)
+        end = monotonic() + window
+        while not found and monotonic() < end:
             found = poll(0)
-            if found:
-                return found
-        start = monotonic()
-        end = start + (window if timeout is None else min(window, timeout))
-        while window and monotonic() < end:
-            found = poll(0)
-            if found:
-                return found
-        found = poll(timeout if timeout is None else max(0.0, timeout - window))
-        self.adapt(monotonic() - start)
+        if found:
+            self._tries = 0
+            self._misses //= 2
+            return found
+        found = poll(None if timeout is None else max(0.0, timeout - window))
+        self._missed(monotonic() - end)
         return found
 
-    def adapt(self, waited: float) -> None:
-        """Learn from a wait that ended in a sleep."""
-        if waited <= self._soon:
-            self.window = min(self._most, self.window * 2 or self._most / 4)
-        elif waited > self._far:
-            self.window = 0.0
+    def _missed(self, slept: float) -> None:
+        self._tries += 1
+        if slept < _FAR * self._window and self._tries < _TRIES:
+            return
+        self._tries = 0
+        self._misses = min(self._misses + 1, _MISSES_MAX)
+        self._skip = (1 << self._misses) - 1

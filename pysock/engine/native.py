@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
@@ -57,6 +58,7 @@ class NativeEngine:
         welcome = ffi.from_buffer("uint8_t[]", options.welcome)
         _fill_limits(c.limits, options.limits)
         c.linger_ns = _nanoseconds(options.linger)
+        c.hold_ns = _nanoseconds(1.2 * sys.getswitchinterval())
         c.welcome, c.welcome_size = welcome, len(options.welcome)
         c.framing, c.services = int(options.framing), len(options.services)
         c.watch_disconnects = options.watch_disconnects

@@ -1,0 +1,129 @@
+/* wait.c: where the time of the loop goes that is not work: polling, sleeping, and sharing the GIL.
+ *
+ * To the engine the GIL is what hooks.enter takes and hooks.leave lets go. It is kept from turn to turn while the loop
+ * polls, for taking it back costs a whole switch interval of CPython (5 ms) where another thread computes. That thread
+ * asks for it when it has waited as long, and gets it: from the handlers' bytecode, or, where they have none, from the
+ * loop, which lets go when it has been inside a little longer than that. Not sooner: a thread that sees the GIL let go
+ * and taken again begins to wait anew, and might never ask. */
+#include "internal.h"
+
+enum {
+    PS_CONTENDED_NS = 1000 * 1000,             /* nobody keeps the loop outside so long but a thread that computes */
+    PS_CONTENDED_LAST_NS = 100 * 1000 * 1000,  /* and it will go on for a while */
+    PS_CONTENDED_LINGER = 10, /* times as long the loop polls then: a sleep costs far more than usual */
+};
+
+/* -- inside and outside -------------------------------------------------------------------------------------------- */
+
+/* Returns 0, or what ended the loop: then no handler is called any more. */
+int ps__enter(ps_engine *engine)
+{
+    if (engine->inside)
+        return engine->fatal;
+    uint64_t before = ps__now_ns();
+    engine->hooks.enter(engine->hooks.context);
+    engine->inside = true;
+    engine->now_ns = engine->inside_since_ns = ps__now_ns();
+    if (engine->now_ns - before > PS_CONTENDED_NS)
+        engine->contended_until_ns = engine->now_ns + PS_CONTENDED_LAST_NS;
+    return engine->fatal;
+}
+
+void ps__leave(ps_engine *engine)
+{
+    if (!engine->inside)
+        return;
+    engine->inside = false;
+    engine->hooks.leave(engine->hooks.context);
+}
+
+/* At the end of a turn. */
+void ps__share(ps_engine *engine)
+{
+    if (engine->now_ns - engine->inside_since_ns > engine->options.hold_ns)
+        ps__leave(engine);
+}
+
+/* -- waiting for events -------------------------------------------------------------------------------------------- */
+
+static uint64_t until(uint64_t moment_ns, uint64_t now_ns)
+{
+    return moment_ns == UINT64_MAX ? UINT64_MAX : moment_ns > now_ns ? moment_ns - now_ns : 0;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* How long the loop may sleep; -1: until something happens. */
+static int64_t sleep_ns(const ps_engine *engine)
+{
+    if (engine->dirty != PS_NOBODY || engine->fatal)
+        return 0;
+    uint64_t now = engine->now_ns, left = least(ps__timers_due_ns(engine), until(engine->batch_due_ns, now));
+    if (engine->accept_again_ns)
+        left = least(left, until(engine->accept_again_ns, now));
+    if (engine->state == PS_SERVER_DRAINING)
+        left = least(left, until(__atomic_load_n(&engine->stop_at_ns, __ATOMIC_RELAXED), now));
+    return left > INT64_MAX ? -1 : (int64_t)left;
+}
+
+static int look(ps_engine *engine, int64_t timeout_ns)
+{
+    return engine->poll->wait(engine->poll_handle, engine->events, timeout_ns);
+}
+
+/* A request that comes now finds the loop awake, and still inside if it was. For the time of the window from now, not from the beginning of the turn: a client that is being woken by the last
+ * reply needs it all. */
+static int poll_for(ps_engine *engine, uint64_t window_ns)
+{
+    int count = look(engine, 0);
+    if (count != 0)
+        return count;
+    uint64_t end = ps__now_ns() + window_ns;
+    do {
+        count = look(engine, 0);
+    } while (count == 0 && ps__now_ns() < end);
+    return count;
+}
+
+/* How long to poll before this sleep. */
+static uint64_t linger_window(ps_engine *engine, int64_t most_ns)
+{
+    uint64_t window = engine->options.linger_ns;
+    if (!window || !ps__linger_now(&engine->linger))
+        return 0;
+    if (engine->inside && engine->now_ns < engine->contended_until_ns)
+        window *= PS_CONTENDED_LINGER;
+    return most_ns < 0 ? window : least(window, (uint64_t)most_ns);
+}
+
+static int sleep_for(ps_engine *engine, int64_t most_ns, bool lingered)
+{
+    ps__leave(engine);
+    uint64_t before = lingered ? ps__now_ns() : 0;
+    int count = look(engine, most_ns);
+    if (lingered)
+        ps__linger_miss(&engine->linger, engine->options.linger_ns, ps__now_ns() - before);
+    return count;
+}
+
+/* The number of events, or -errno; -EINTR if a signal came. */
+int ps__wait(ps_engine *engine)
+{
+    int64_t timeout = sleep_ns(engine);
+    if (timeout == 0)
+        return look(engine, 0);
+    uint64_t window = linger_window(engine, timeout);
+    int count = 0;
+    if (window)
+        count = poll_for(engine, window);
+    else if (engine->inside)
+        count = look(engine, 0); /* before it leaves, for nothing perhaps */
+    if (count == 0)
+        return sleep_for(engine, timeout, window > 0);
+    if (window)
+        ps__linger_hit(&engine->linger);
+    return count;
+}

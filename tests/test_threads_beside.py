@@ -1,0 +1,56 @@
+"""The loop leaves Python threads that compute beside it a share of the processor, however busy it is.
+
+What is compared is processor time of threads, not time on the wall, so a busy machine changes nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from conftest import native_is_missing
+from programs import Module
+from support import wait_for
+
+if native_is_missing():
+    pytest.skip("the load generator is part of the native engine", allow_module_level=True)
+
+
+class Burner(threading.Thread):
+    """Computes until it is told to end, and tells how much processor time it had."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.ends = False
+
+    def run(self) -> None:
+        while not self.ends:
+            pass
+
+    def seconds(self) -> float:
+        assert self.ident is not None
+        return time.clock_gettime(time.pthread_getcpuclockid(self.ident))
+
+
+def echo(client, request):
+    return request
+
+
+@pytest.mark.parametrize("handler", [echo, {}.get], ids=["bytecode", "no bytecode"])
+def test_a_thread_that_computes(make_server, backend, unix_address, handler):
+    server = make_server(unix_address, framing="u32")
+    server.service(handler)
+    burner = Burner()
+    requests = 3_000_000 if backend == "native" else 20_000
+    load = ("--framing", "u32", "--connections", "8", "--in-flight", "128", "--duration", "60", "--quiet")
+    with server, Module("pysock", "bench", unix_address, *load) as bench:
+        burner.start()
+        wait_for(lambda: server.stats()["requests"])
+        burned, used = -burner.seconds(), -time.process_time()
+        wait_for(lambda: server.stats()["requests"] >= requests)
+        burned, used = burned + burner.seconds(), used + time.process_time()
+        burner.ends = True
+        burner.join(10)
+        bench.process.kill()
+    assert burned > 0.2 * used
