@@ -10,11 +10,11 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = sorted(path.name for path in HERE.glob("*.c"))
-HEADERS = sorted(path.name for path in HERE.glob("*.h"))
+SOURCES = ["unit.c", "histogram.c", *sorted(path.name for path in HERE.glob("load*.c"))]
+INCLUDED = sorted(path.name for path in HERE.glob("*.[ch]") if path.name not in SOURCES)
 
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow"]
-FLAGS = ["-std=gnu11", "-O2", "-fvisibility=hidden", *WARNINGS]
+FLAGS = ["-std=gnu11", "-O3", "-fvisibility=hidden", *WARNINGS]
 if os.environ.get("PYSOCK_WERROR") == "1":
     FLAGS.append("-Werror")
 
@@ -25,7 +25,7 @@ ffibuilder.set_source(
     '#include "pysock.h"',
     # Relative to the project: absolute paths would end up in the sdist's list of files.
     sources=[f"csrc/{name}" for name in SOURCES],
-    depends=[f"csrc/{name}" for name in [*HEADERS, "build_engine.py"]],
+    depends=[f"csrc/{name}" for name in [*INCLUDED, "build_engine.py"]],
     include_dirs=["csrc"],
     extra_compile_args=FLAGS,
     # python.c calls handlers by vectorcall and builds bytes in place, which the limited API has not.

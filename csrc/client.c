@@ -61,7 +61,7 @@ static bool has_output(const ps_client *client)
 }
 
 /* One frame into the buffer; the payload too, unless it is large. False: there is no room now. */
-static bool gather(ps_client *client, const ps_frame *frame)
+static bool gather_frame(ps_client *client, const ps_frame *frame)
 {
     bool large = frame->size > LARGE;
     size_t needed = PS_HEADER_SIZE + (large ? 0 : frame->size);
@@ -83,7 +83,7 @@ static void gather_requests(ps_client *client, sending *s, uint32_t answered)
         const ps_payload *payload = &s->payloads[s->next];
         ps_frame frame = {.payload = payload->data, .size = (uint32_t)payload->size, .kind = PS_SRM,
                           .code = s->service, .request_id = s->first_id + s->next};
-        if (!gather(client, &frame))
+        if (!gather_frame(client, &frame))
             return;
         s->next++;
     }
@@ -140,12 +140,12 @@ static int finish_part(ps_client *client, ps_sink *sink)
 }
 
 /* Hand on the whole frames of the buffer, until the sink has what it wants; keep the rest. */
-static int cut(ps_client *client, ps_sink *sink)
+static int cut_frames(ps_client *client, ps_sink *sink)
 {
     size_t at = 0;
     int done = 0;
     while (done == 0 && client->in_have - at >= PS_HEADER_SIZE) {
-        ps_frame frame;
+        ps_frame frame = {.payload = NULL};
         const uint8_t *data = client->in + at;
         size_t left = client->in_have - at - PS_HEADER_SIZE;
         ps__read_header(data, &frame);
@@ -202,7 +202,7 @@ static int receive_some(ps_client *client, ps_sink *sink, bool *idle)
         if (done)
             return done;
     }
-    return client->part.object ? 0 : cut(client, sink);
+    return client->part.object ? 0 : cut_frames(client, sink);
 }
 
 /* -- waiting ------------------------------------------------------------------------------------------------------- */
@@ -286,7 +286,7 @@ static int run(ps_client *client, sending *s, uint64_t deadline_ns, ps_sink *sin
 {
     patience p = {.deadline_ns = deadline_ns};
     sink->enter(sink->context);
-    int done = client->part.object ? 0 : cut(client, sink); /* frames may be here from before */
+    int done = client->part.object ? 0 : cut_frames(client, sink); /* frames may be here from before */
     while (done == 0)
         done = go_on(client, s, &p, sink);
     return finish(client, sink, done);
@@ -303,7 +303,7 @@ int ps__client_send(ps_client *client, const ps_frame *frame, uint64_t deadline_
 {
     patience p = {.deadline_ns = deadline_ns};
     int error = client->broken ? -EPIPE : 0;
-    if (error == 0 && !gather(client, frame))
+    if (error == 0 && !gather_frame(client, frame))
         error = -EPIPE;
     while (error == 0 && has_output(client)) {
         ssize_t count = send_some(client);

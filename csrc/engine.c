@@ -10,6 +10,11 @@
 
 enum { WELCOME_ROOM = 11, WAKE_KEY = 0xFFFF }; /* the field with the client id is put in front of the welcome */
 
+/* Where in the one block of both the output lies behind the input. Requests are read and replies are written at the same
+ * pace. Were the two addresses equal in the low 12 bits, the processor would take each read to depend on the write before
+ * (Intel, Optimization Reference Manual, "4-KByte Aliasing"): 8 x 256 costs a fifth more. */
+enum { PS_OUT_AT = (PS_HEADER_SIZE + PS_READ_MAX + 4095) / 4096 * 4096 + 2048 };
+
 /* -- birth and death ----------------------------------------------------------------------------------------------- */
 
 static void init(ps_engine *engine, const ps_options *options, const ps_hooks *hooks)
@@ -30,11 +35,11 @@ static void init(ps_engine *engine, const ps_options *options, const ps_hooks *h
 
 static int allocate(ps_engine *engine)
 {
-    engine->in = ps_sys.allocate(PS_HEADER_SIZE + PS_READ_MAX);
-    engine->out = ps_sys.allocate(PS_OUT_ROOM + PS_HEADER_SIZE); /* the slack: see gather() in output.c */
+    engine->in = ps_sys.allocate(PS_OUT_AT + PS_OUT_ROOM + PS_HEADER_SIZE); /* the slack: see gather() in output.c */
     engine->welcome = ps_sys.allocate(WELCOME_ROOM + engine->options.welcome_size);
-    if (!engine->in || !engine->out || !engine->welcome)
+    if (!engine->in || !engine->welcome)
         return -ENOMEM;
+    engine->out = engine->in + PS_OUT_AT;
     if (engine->options.welcome_size)
         memcpy(engine->welcome + WELCOME_ROOM, engine->options.welcome, engine->options.welcome_size);
     return ps__table_open(&engine->table, engine->options.limits.max_clients + PS_DEAD_ROOM);
@@ -78,7 +83,6 @@ void ps__engine_close(ps_engine *engine)
     ps__table_close(&engine->table);
     pthread_mutex_unlock(&engine->lock);
     ps__free(engine->in);
-    ps__free(engine->out);
     ps__free(engine->welcome);
     engine->in = engine->out = engine->welcome = NULL;
     engine->state = PS_SERVER_CLOSED;

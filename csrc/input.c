@@ -150,6 +150,13 @@ static size_t stash(ps_conn *conn, const uint8_t *data, size_t size)
     return size;
 }
 
+/* Nearly every frame: there is nothing to judge. For native framing PS_NO_REPLY is the one flag with a meaning. */
+static bool is_ordinary(const ps_engine *engine, const ps_conn *conn, const ps_frame *frame)
+{
+    return frame->kind == PS_SRM && !(frame->flags & ~PS_NO_REPLY) && conn->state == PS_CONN_ESTABLISHED &&
+           frame->size <= engine->options.limits.max_payload;
+}
+
 static size_t cut_framed(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
 {
     bool native = engine->options.framing == PS_NATIVE;
@@ -161,7 +168,8 @@ static size_t cut_framed(ps_engine *engine, ps_conn *conn, const uint8_t *data, 
         ps__read_header(data, &frame);
     else
         frame = (ps_frame){.size = ps__get32(data), .kind = PS_SRM};
-    switch (ps__judge(engine, conn, &frame)) {
+    enum ps_verdict verdict = is_ordinary(engine, conn, &frame) ? PS_TAKE : ps__judge(engine, conn, &frame);
+    switch (verdict) {
     case PS_BROKEN:
         return size;
     case PS_SKIP:

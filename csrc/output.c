@@ -91,8 +91,15 @@ static ps_chunk *copy_chunk(const void *data, size_t size)
     return chunk;
 }
 
+static void count_output(ps_engine *engine, ps_conn *conn, size_t size)
+{
+    PS_ADD(conn->bytes_out, size);
+    PS_ADD(engine->stats.bytes_out, size);
+}
+
 static void queue_copy(ps_engine *engine, ps_conn *conn, const void *data, size_t size)
 {
+    count_output(engine, conn, size);
     ps_chunk *last = conn->out_tail;
     if (last && !last->object && last->room - last->size >= size) {
         memcpy(last->own + last->size, data, size);
@@ -127,6 +134,7 @@ static void queue_object(ps_engine *engine, ps_conn *conn, const uint8_t *data, 
         return;
     }
     append_chunk(conn, chunk);
+    count_output(engine, conn, size);
     queue_grew(engine, conn, size);
 }
 
@@ -211,6 +219,7 @@ static void send_gathered(ps_engine *engine, ps_conn *conn)
     close_piece(engine);
     if (!engine->piece_count)
         return;
+    count_output(engine, conn, engine->out_used + engine->out_lent);
     ssize_t sent = send_vector(engine, conn, engine->pieces, engine->piece_count);
     if (sent >= 0)
         keep_rest(engine, conn, (size_t)sent);
@@ -224,7 +233,7 @@ static bool gathers(const ps_engine *engine, const ps_conn *conn)
 
 static void put(ps_engine *engine, ps_conn *conn, const void *data, size_t size)
 {
-    if (gathers(engine, conn) && size > PS_OUT_ROOM - engine->out_used)
+    if (gathers(engine, conn) && engine->out_used + size > PS_OUT_ROOM)
         send_gathered(engine, conn);
     if (conn->state == PS_CONN_CLOSED)
         return;
@@ -287,44 +296,47 @@ static size_t write_head(uint32_t framing, uint8_t *head, size_t size, uint8_t k
     return 4;
 }
 
-/* Nearly every message: small, and the buffer has room. */
-static bool gather(ps_engine *engine, const ps_conn *conn, const uint8_t *head, size_t head_size, const void *data,
-                   size_t size, bool line)
+/* Message without its bytes. */
+typedef struct message_head {
+    uint8_t kind;
+    uint16_t code;
+    uint32_t request_id;
+} message_head;
+
+/* Nearly every message: small, and the buffer has room. The head is made where it goes: bytes stored one by one and
+ * copied at once as a word stall the processor. */
+static bool gather(ps_engine *engine, const ps_conn *conn, const message_head *head, const void *data, size_t size)
 {
-    if (!gathers(engine, conn) || head_size + size + line > PS_OUT_ROOM - engine->out_used)
+    uint32_t framing = engine->options.framing;
+    if (!gathers(engine, conn) || engine->out_used + size > PS_OUT_ROOM) /* the buffer has slack for head and newline */
         return false;
     uint8_t *to = engine->out + engine->out_used;
-    memcpy(to, head, PS_HEADER_SIZE); /* of a fixed size, for speed: what is too much is overwritten */
-    to += head_size;
+    to += write_head(framing, to, size, head->kind, head->code, head->request_id);
     if (size)
         memcpy(to, data, size);
-    if (line)
-        to[size] = '\n';
-    engine->out_used += head_size + size + line;
+    to += size;
+    if (framing == PS_LINE)
+        *to++ = '\n';
+    engine->out_used = (size_t)(to - engine->out);
     return true;
 }
 
 void ps__send(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const void *data,
               size_t size, void *object)
 {
-    if (conn->state == PS_CONN_CLOSED)
+    const message_head message = {kind, code, request_id};
+    bool by_reference = object && size >= PS_BY_REFERENCE;
+    if (conn->state == PS_CONN_CLOSED || (!by_reference && gather(engine, conn, &message, data, size)))
         return;
     uint8_t head[PS_HEADER_SIZE];
-    uint32_t framing = engine->options.framing;
-    size_t head_size = write_head(framing, head, size, kind, code, request_id);
-    bool line = framing == PS_LINE, by_reference = object && size >= PS_BY_REFERENCE;
-    size_t whole = head_size + size + line;
-    PS_ADD(conn->bytes_out, whole);
-    PS_ADD(engine->stats.bytes_out, whole);
-    if (!by_reference && gather(engine, conn, head, head_size, data, size, line))
-        return;
+    size_t head_size = write_head(engine->options.framing, head, size, kind, code, request_id);
     if (head_size)
         put(engine, conn, head, head_size);
     if (by_reference)
         put_object(engine, conn, data, size, object);
     else if (size)
         put(engine, conn, data, size);
-    if (line)
+    if (engine->options.framing == PS_LINE)
         put(engine, conn, "\n", 1);
 }
 

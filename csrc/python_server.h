@@ -23,6 +23,7 @@ struct ps_python {
     PyObject *raised; /* during a run: the list for what ends it */
     PyThreadState *thread;
     PyObject *spare; /* the memory of the last large request, if nobody kept it: the next one's */
+    PyObject *small; /* likewise of the last small one: the next one's, if that is as long */
     bool said_no_service;
     uint32_t service_count;
     service services[];
@@ -323,6 +324,32 @@ static void *request_new(void *context, size_t size, uint8_t **data)
     return py->spare ? reuse(py, size, data) : object_new(NULL, size, data);
 }
 
+/* Most handlers let go of a request when they return, and most requests are as long as the one before: so no memory is
+ * taken and given back for each. The hash that the old bytes may have is forgotten. */
+static PyObject *small_request(ps_python *py, const ps_frame *frame)
+{
+    PyObject *bytes = py->small;
+    py->small = NULL;
+    if (!bytes || (size_t)PyBytes_GET_SIZE(bytes) != frame->size) {
+        Py_XDECREF(bytes);
+        return PyBytes_FromStringAndSize((const char *)frame->payload, (Py_ssize_t)frame->size);
+    }
+    memcpy(PyBytes_AS_STRING(bytes), frame->payload, frame->size);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* for readers: it may be gone one day, like the cast below */
+    ((PyBytesObject *)bytes)->ob_shash = -1;
+#pragma GCC diagnostic pop
+    return bytes;
+}
+
+static void request_release(ps_python *py, PyObject *request)
+{
+    if (Py_REFCNT(request) == 1 && PyBytes_GET_SIZE(request) <= PS_LARGE && !py->small)
+        py->small = request;
+    else
+        held_release(py, request);
+}
+
 static int finish_call(ps_python *py, PyObject *result)
 {
     if (!result)
@@ -356,7 +383,7 @@ static int on_request(void *context, ps_conn *conn, const ps_frame *frame, void 
     PyObject *request = object;
     int error;
     if (!request)
-        request = PyBytes_FromStringAndSize((const char *)frame->payload, (Py_ssize_t)frame->size);
+        request = small_request(py, frame);
     if (!request)
         return failed(py, conn, frame);
     if (!s->handler)
@@ -367,7 +394,7 @@ static int on_request(void *context, ps_conn *conn, const ps_frame *frame, void 
         error = keep(py, s, conn, frame, request);
     else
         error = call_handler(py, s, conn, frame, request);
-    held_release(py, request);
+    request_release(py, request);
     return error;
 }
 
@@ -460,6 +487,7 @@ static void drop_references(ps_python *py)
     for (int i = 0; i < CALLBACKS; i++)
         Py_CLEAR(py->callbacks[i]);
     Py_CLEAR(py->spare);
+    Py_CLEAR(py->small);
     for (uint32_t i = 0; i < py->service_count; i++) {
         Py_CLEAR(py->services[i].handler);
         ps__free(py->services[i].kept);
@@ -495,7 +523,7 @@ static const ps_hooks python_hooks = {
     .object_release = held_release,
 };
 
-static ps_python *allocate(uint32_t services)
+static ps_python *new_python(uint32_t services)
 {
     size_t size = sizeof(ps_python) + services * sizeof(service);
     ps_python *py = ps_sys.allocate(size);
@@ -508,7 +536,7 @@ static ps_python *allocate(uint32_t services)
 
 ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_t callbacks, int *error)
 {
-    ps_python *py = allocate(options->services);
+    ps_python *py = new_python(options->services);
     *error = -ENOMEM;
     if (!py)
         return NULL;

@@ -15,7 +15,7 @@ static const uint16_t flag_of[PS_TIMER_LINKS] = {
     [PS_LINK_IDLE] = PS_TIMED_IDLE,
 };
 
-static enum ps_timer_list list_of(const ps_conn *conn, enum ps_timer_link link)
+static enum ps_timer_list list_on(const ps_conn *conn, enum ps_timer_link link)
 {
     if (link == PS_LINK_INPUT)
         return conn->flags & PS_TIMED_CIR ? PS_TIMER_CIR : PS_TIMER_FRAME;
@@ -39,7 +39,7 @@ void ps__timer_stop(ps_engine *engine, ps_conn *conn, enum ps_timer_link link)
 {
     if (!(conn->flags & flag_of[link]))
         return;
-    enum ps_timer_list list = list_of(conn, link);
+    enum ps_timer_list list = list_on(conn, link);
     ps_timer *timer = &conn->timers[link];
     if (timer->previous == PS_NOBODY)
         engine->timers[list].first = timer->next;

@@ -12,7 +12,7 @@ import wire
 from support import wait_for
 from wire import failed, field, goaway, ping, ponged, pushed, replied, srm, talk
 
-from pysock import Limits, RemoteError
+from pysock import Limits, RemoteError, connect
 from pysock import protocol as p
 
 
@@ -526,3 +526,19 @@ def test_many_small_replies_to_one_who_reads_late(server):
         for number in range(count):
             assert wire.next_frame(peer) == replied(b"%06d" % number * 10, number)
         sender.join(10)
+
+
+def test_requests_are_objects_of_their_own(server):
+    """One that its handler keeps stays as it is; one that isn't kept leaves nothing behind, not even its hash."""
+    answers, kept = {b"first": b"1", b"other": b"2"}, []
+
+    @server.service
+    def look_up(client, request):
+        if request == b"stays":
+            kept.append(request)
+        return answers.get(request, b"?")
+
+    with server, connect(server.addresses[0]) as client:
+        asked = [b"first", b"other", b"stays", b"other", b"first", b"stays", b"longer one", b"first", b"", b"x", b"x"]
+        assert client.request_many(asked) == [answers.get(request, b"?") for request in asked]
+    assert kept == [b"stays", b"stays"]
