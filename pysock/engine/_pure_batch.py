@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pysock.engine import Service
 from pysock.engine._pure_reply import Failure
@@ -13,13 +14,9 @@ if TYPE_CHECKING:
     from pysock.engine._pure_core import Core
 
 
-class Waiting(NamedTuple):
-    """A request that waits for its batch."""
-
-    connection: Connection
-    request_id: int
-    wants_reply: bool
-    payload: bytes
+#: A request that waits for its batch: connection, request id, wants a reply, payload. A plain tuple: it is cheap.
+Waiting: TypeAlias = "tuple[Connection, int, bool, bytes]"
+_CLOSED = ConnectionState.CLOSED
 
 
 class Batch:
@@ -35,12 +32,11 @@ class Batch:
         self._due = 0.0
         self._waiting: list[Waiting] = []
 
-    def add(self, connection: Connection, request_id: int, wants_reply: bool, payload: bytes) -> None:
-        """Take a request."""
+    def add(self, waiting: Iterable[Waiting]) -> None:
+        """Take requests; who adds them counts them as waiting."""
         if not self._waiting:
             self._due = self._core.now + self._max_wait
-        connection.waiting += 1
-        self._waiting.append(Waiting(connection, request_id, wants_reply, payload))
+        self._waiting += waiting
 
     def due(self) -> float | None:
         """When it must run; ``None`` if nobody waits."""
@@ -64,21 +60,20 @@ class Batch:
         self._waiting = rest + self._waiting
 
     def _answer(self, waiting: list[Waiting]) -> None:
-        waiting = [entry for entry in waiting if entry.connection.protocol.state is not ConnectionState.CLOSED]
+        waiting = [entry for entry in waiting if entry[0].protocol.state is not _CLOSED]
         if not waiting:
             return
-        for entry, reply in zip(waiting, self._call(waiting), strict=True):
+        number = self._number
+        for (connection, request_id, wants_reply, _), reply in zip(waiting, self._call(waiting), strict=True):
             # A request that can't be answered alone has an exception in place of its reply.
-            failed = isinstance(reply, Exception)
-            entry.connection.answer(
-                self._number, entry.request_id, entry.wants_reply, Failure(reply) if failed else reply
-            )
+            failed = type(reply) is not bytes and isinstance(reply, Exception)
+            connection.answer(number, request_id, wants_reply, Failure(reply) if failed else reply)
         del reply  # see Failure
 
     def _call(self, waiting: list[Waiting]) -> list[Any]:
-        clients = [entry.connection.client_object() for entry in waiting]
+        clients = [entry[0].client_object() for entry in waiting]
         try:
-            return _checked(self._handler(clients, [entry.payload for entry in waiting]), len(waiting))
+            return _checked(self._handler(clients, [entry[3] for entry in waiting]), len(waiting))
         except Exception as error:
             return [Failure(error)] * len(waiting)
 

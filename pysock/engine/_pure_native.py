@@ -249,7 +249,8 @@ class NativeConnection(Connection):
         self.requests += 1
         batch = self.core.batches.get(request.service)
         if batch is not None:
-            batch.add(self, request.request_id, request.wants_reply, request.payload)
+            self.waiting += 1
+            batch.add([(self, request.request_id, request.wants_reply, request.payload)])
             return
         self._reply(request.service, request.request_id, request.wants_reply, self._call(request))
 

@@ -180,9 +180,10 @@ class PlainConnection(Connection):
             self._no_service()
             return
         room = self.core.limits.max_in_flight - self.waiting
-        for request in requests[:room]:
-            self.requests += 1
-            batch.add(self, 0, True, request)
+        taken = requests[:room]
+        self.requests += len(taken)
+        self.waiting += len(taken)
+        batch.add([(self, 0, True, request) for request in taken])
         self._keep(requests, room)
 
     def _append(self, reply: Any) -> int:
@@ -203,10 +204,16 @@ class PlainConnection(Connection):
         """The reply to a request that waited for its batch."""
         self.waiting -= 1
         self.core.dirty[self] = None
-        if not self._broken and self.protocol.state is not ConnectionState.CLOSED:
+        if self._broken or self.protocol.state is ConnectionState.CLOSED:
+            return
+        if type(reply) is bytes and len(reply) <= self._small:
+            reply = self._head(len(reply)) + reply if self._head else reply + self._tail
+            self.out.append(reply)
+            size = len(reply)
+        else:
             size = self._append(reply)
-            self.queued += size
-            self.bytes_out += size
+        self.queued += size
+        self.bytes_out += size
 
     # --- failing ---
 
