@@ -11,7 +11,8 @@
 #include <poll.h>
 #include <string.h>
 
-enum { ROOM = 64 * 1024, LARGE = 16 * 1024 };
+/* So much is sent at once of many small requests: the server begins with them while the next are gathered. */
+enum { ROOM = 64 * 1024, LARGE = 16 * 1024, SEND = 16 * 1024 };
 
 /* What is being sent: the requests of one exchange. */
 typedef struct sending {
@@ -79,7 +80,7 @@ static bool gather_frame(ps_client *client, const ps_frame *frame)
 
 static void gather_requests(ps_client *client, sending *s, uint32_t answered)
 {
-    while (s->next < s->count && s->next - answered < s->window) {
+    while (s->next < s->count && s->next - answered < s->window && client->out_end < SEND) {
         const ps_payload *payload = &s->payloads[s->next];
         ps_frame frame = {.payload = payload->data, .size = (uint32_t)payload->size, .kind = PS_SRM,
                           .code = s->service, .request_id = s->first_id + s->next};

@@ -154,9 +154,10 @@ int ps_link_send(ps_link *link, uint8_t kind, uint8_t flags, uint16_t code, uint
                  int64_t timeout_ns, uintptr_t raised);
 int ps_link_receive(ps_link *link, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
 /* payloads: a list of bytes-like objects; results: a list of the same length, each item replaced by the reply (bytes)
- * or by a tuple (code, message) for an ERROR. */
-int ps_link_request(ps_link *link, uint16_t service, uintptr_t payloads, uintptr_t results, uint32_t window,
-                    int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
+ * or by a tuple (code, message) for an ERROR. Returns how many of these there are; -EINVAL: a payload isn't contiguous
+ * bytes, or has more than `most` of them; nothing was sent. */
+int ps_link_request(ps_link *link, uint16_t service, uintptr_t payloads, uint32_t most, uintptr_t results,
+                    uint32_t window, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
 
 /* -- the load generator: one thread that drives many connections to an echo server and measures it ----------------- */
 

@@ -5,7 +5,7 @@ struct ps_link {
     ps_sink sink;
     /* of the call that runs: */
     PyObject *inbox, *raised, *results;
-    uint32_t first_id, count;
+    uint32_t first_id, count, errors;
     bool inside, any; /* any: the call waits for one frame, whatever it is */
     PyGILState_STATE gil;
 };
@@ -58,8 +58,7 @@ static PyObject *result_object(const ps_frame *frame, void *object)
     PyObject *payload = payload_object(frame, object);
     if (!payload || frame->kind == PS_REPLY)
         return payload;
-    PyObject *pair = Py_BuildValue("(iN)", frame->code, payload);
-    return pair;
+    return Py_BuildValue("(iN)", frame->code, payload);
 }
 
 static int link_take(void *context, const ps_frame *frame, void *object)
@@ -76,6 +75,7 @@ static int link_take(void *context, const ps_frame *frame, void *object)
     PyObject *result = result_object(frame, object);
     if (!result)
         return hand_over(link->raised);
+    link->errors += frame->kind == PS_ERROR;
     PyList_SetItem(link->results, (Py_ssize_t)index, result);
     return ++link->sink.answered == link->count;
 }
@@ -123,7 +123,7 @@ static void begin_call(ps_link *link, uintptr_t inbox, uintptr_t raised)
     link->inbox = (PyObject *)inbox;
     link->raised = (PyObject *)raised;
     link->results = NULL;
-    link->count = link->sink.answered = 0;
+    link->count = link->errors = link->sink.answered = 0;
     link->any = false;
 }
 
@@ -154,46 +154,62 @@ int ps_link_receive(ps_link *link, int64_t timeout_ns, uintptr_t inbox, uintptr_
     return ps__client_receive(link->client, deadline(timeout_ns), &link->sink);
 }
 
-/* The requests of one exchange, and the buffers they lie in. */
+/* The requests of one exchange. The caller's list keeps them; what isn't bytes has its buffer locked as well. */
 typedef struct requests {
     ps_payload *payloads;
-    Py_buffer *views;
-    Py_ssize_t count;
+    Py_buffer *views; /* allocated for the first that isn't bytes */
+    Py_ssize_t count, view_count;
 } requests;
 
-static int open_requests(requests *r, PyObject *payloads)
+static int open_view(requests *r, PyObject *payload, Py_ssize_t most)
+{
+    if (!r->views)
+        r->views = ps_sys.allocate((size_t)most * sizeof *r->views);
+    if (!r->views)
+        return -1;
+    Py_buffer *view = &r->views[r->view_count];
+    if (PyObject_GetBuffer(payload, view, PyBUF_SIMPLE) < 0)
+        return -1;
+    r->view_count++;
+    r->payloads[r->count] = (ps_payload){view->buf, (size_t)view->len};
+    return 0;
+}
+
+/* -EINVAL: one of them can't be sent, or is larger than most. */
+static int open_requests(requests *r, PyObject *payloads, size_t most)
 {
     Py_ssize_t count = PyList_GET_SIZE(payloads);
-    r->count = 0;
-    r->payloads = ps_sys.allocate((size_t)count * sizeof *r->payloads);
-    r->views = ps_sys.allocate((size_t)count * sizeof *r->views);
-    if (!r->payloads || !r->views)
-        return PyErr_NoMemory(), -1;
+    *r = (requests){.payloads = ps_sys.allocate((size_t)count * sizeof *r->payloads)};
+    if (!r->payloads)
+        return -ENOMEM;
     for (; r->count < count; r->count++) {
-        Py_buffer *view = &r->views[r->count];
-        if (PyObject_GetBuffer(PyList_GET_ITEM(payloads, r->count), view, PyBUF_SIMPLE) < 0)
-            return -1;
-        r->payloads[r->count] = (ps_payload){view->buf, (size_t)view->len};
+        PyObject *payload = PyList_GET_ITEM(payloads, r->count);
+        if (PyBytes_CheckExact(payload))
+            r->payloads[r->count] = (ps_payload){(uint8_t *)PyBytes_AS_STRING(payload), (size_t)PyBytes_GET_SIZE(payload)};
+        else if (open_view(r, payload, count - r->count) < 0)
+            return PyErr_Clear(), -EINVAL;
+        if (r->payloads[r->count].size > most)
+            return -EINVAL;
     }
     return 0;
 }
 
 static void close_requests(requests *r)
 {
-    for (Py_ssize_t i = 0; i < r->count; i++)
+    for (Py_ssize_t i = 0; i < r->view_count; i++)
         PyBuffer_Release(&r->views[i]);
     ps__free(r->views);
     ps__free(r->payloads);
 }
 
-int ps_link_request(ps_link *link, uint16_t service_number, uintptr_t payloads, uintptr_t results, uint32_t window,
-                    int64_t timeout_ns, uintptr_t inbox, uintptr_t raised)
+int ps_link_request(ps_link *link, uint16_t service_number, uintptr_t payloads, uint32_t most, uintptr_t results,
+                    uint32_t window, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised)
 {
     requests r;
     uint64_t deadline_ns = deadline(timeout_ns);
     begin_call(link, inbox, raised);
     link_enter(link);
-    int error = open_requests(&r, (PyObject *)payloads) < 0 ? hand_over(link->raised) : 0;
+    int error = open_requests(&r, (PyObject *)payloads, most);
     if (error == 0 && r.count) {
         uint32_t count = (uint32_t)r.count;
         link->results = (PyObject *)results;
@@ -208,5 +224,5 @@ int ps_link_request(ps_link *link, uint16_t service_number, uintptr_t payloads, 
     link_enter(link);
     close_requests(&r);
     link_leave(link);
-    return error;
+    return error < 0 ? error : (int)link->errors;
 }

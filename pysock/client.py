@@ -20,7 +20,7 @@ from pysock.engine import Buffer, choose
 from pysock.errors import ConnectionLost, ProtocolError, RemoteError, RequestTimeout
 from pysock.limits import LARGEST_PAYLOAD
 from pysock.mailbox import Mailbox
-from pysock.payload import checked
+from pysock.payload import SERVERS_LIMIT, checked
 from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, ErrorCode, Frame, Kind
 
 #: While it waits for pushes, a thread lets others use the connection so often, in seconds.
@@ -149,13 +149,11 @@ class Client:
         :raises RequestTimeout: not all replies came in time. The client stays usable.
         :raises FrameTooLarge: a payload is over the server's :attr:`max_payload`; nothing was sent.
         """
-        number, ready = self._number(service), [self._checked(payload) for payload in payloads]
+        number, all_payloads = self._number(service), list(payloads)
         with self._turn(timeout) as seconds:
-            replies = self._link.request_many(number, ready, seconds, self._window)
-        if not return_exceptions:
-            for reply in replies:
-                if isinstance(reply, RemoteError):
-                    raise reply
+            replies, errors = self._link.request_many(number, all_payloads, self._max_payload, seconds, self._window)
+        if errors and not return_exceptions:
+            raise next(reply for reply in replies if isinstance(reply, RemoteError))
         return replies
 
     def notify(self, payload: Buffer, service: str | None = None, timeout: float | None = None) -> None:
@@ -333,7 +331,7 @@ class Client:
         return number
 
     def _checked(self, payload: Buffer) -> Buffer:
-        return checked(payload, self._max_payload, "the server's limit")
+        return checked(payload, self._max_payload, SERVERS_LIMIT)
 
 
 def connect(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pysock.engine import Buffer
 from pysock.errors import FrameTooLarge
+
+#: Whose limit it is that a client's payloads keep to.
+SERVERS_LIMIT: Final = "the server's limit"
 
 
 def checked(payload: Any, limit: int, whose: str) -> Buffer:
@@ -22,6 +25,11 @@ def checked(payload: Any, limit: int, whose: str) -> Buffer:
     if len(payload) > limit:
         raise FrameTooLarge(f"a payload of {len(payload)} bytes is over {whose} of {limit} bytes: send it in parts")
     return payload  # type: ignore[no-any-return]  # bytes, or what _flat returned
+
+
+def checked_all(payloads: list[Any], limit: int) -> list[Buffer]:
+    """Return all payloads, :func:`checked` against the server's limit."""
+    return [checked(payload, limit, SERVERS_LIMIT) for payload in payloads]
 
 
 def _flat(payload: Any) -> Buffer:

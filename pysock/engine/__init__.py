@@ -259,8 +259,14 @@ class Link(Protocol):
         :raises RemoteError: the server answered with an ERROR.
         """
 
-    def request_many(self, service: int, payloads: Sequence[Buffer], timeout: float | None, window: int) -> list[Any]:
-        """Pipelined SRMs, at most ``window`` in flight: a reply (``bytes``) or a ``RemoteError`` for each, in order."""
+    def request_many(
+        self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int
+    ) -> tuple[list[Any], int]:
+        """Pipelined SRMs, at most ``window`` in flight: a reply (``bytes``) or a ``RemoteError`` for each, in order.
+
+        Returned with them is how many are errors. The payloads are anything a user may have given: before one is sent,
+        all are checked as by :func:`pysock.payload.checked_all`.
+        """
 
     def next_request_id(self) -> int:
         """A number no other request of this link has had lately."""

@@ -22,6 +22,7 @@ from pysock.engine._pure_output import GATHER_MAX, NO_SIGNAL, SO_NOSIGPIPE
 from pysock.engine._pure_timers import Linger
 from pysock.errors import ConnectionLost, ProtocolError, RemoteError, RequestTimeout
 from pysock.framing import NativeCutter
+from pysock.payload import checked_all
 from pysock.protocol import HEADER, Frame, Header, Kind
 
 #: Frames nobody asked for that are kept; then the oldest are thrown away, for the sake of those who never look.
@@ -96,10 +97,12 @@ class PureLink:
                     raise _remote_error(frame)
             self._set_aside(frame)
 
-    def request_many(self, service: int, payloads: Sequence[Buffer], timeout: float | None, window: int) -> list[Any]:
+    def request_many(
+        self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int
+    ) -> tuple[list[Any], int]:
         """Pipelined SRMs: a reply or a ``RemoteError`` for each, in order."""
         self._check_open()
-        pipeline = _Pipeline(service, payloads, max(1, window), self._reserve(len(payloads)))
+        pipeline = _Pipeline(service, checked_all(payloads, limit), max(1, window), self._reserve(len(payloads)))
         end = _end(timeout)
         try:
             while pipeline.missing:
@@ -108,7 +111,7 @@ class PureLink:
             if pipeline.cut:
                 self.close()
             raise
-        return pipeline.results
+        return pipeline.results, pipeline.errors
 
     def next_request_id(self) -> int:
         """A number no other request of this link has had lately."""
@@ -308,6 +311,7 @@ class _Pipeline:
         self._first_id = first_id
         self._begun = 0  # requests that were put into `unsent` up to now
         self.missing = len(payloads)  # replies
+        self.errors = 0
         self.results: list[Any] = [None] * len(payloads)
         self.unsent: Buffer = b""
         self.cut = False  # a frame may be half sent
@@ -361,6 +365,7 @@ class _Pipeline:
         if frame.kind not in {_REPLY, _ERROR} or not 0 <= index < self._begun or self.results[index] is not None:
             return False
         self.results[index] = frame.payload if frame.kind == _REPLY else _remote_error(frame)
+        self.errors += frame.kind == _ERROR
         self.missing -= 1
         return True
 

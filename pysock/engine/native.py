@@ -13,13 +13,13 @@ import socket
 import struct
 import sys
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, Final
 
 from pysock._engine import ffi, lib
 from pysock.engine import Backend, Buffer, ClientInfo, EngineOptions, EngineStats, SocketAddress
 from pysock.errors import ConnectionLost, FrameTooLarge, ProtocolError, RemoteError, RequestTimeout
 from pysock.limits import Limits
+from pysock.payload import checked_all
 from pysock.protocol import Frame
 
 _NANOSECONDS: Final = 1_000_000_000
@@ -231,6 +231,8 @@ _LINK_ERRORS: Final = {
     errno.EPIPE: (ConnectionLost, "the connection is closed"),
     errno.EMSGSIZE: (ProtocolError, "the server sent a frame over the limit of this client"),
 }
+#: What a request with a payload that can't be sent results in.
+_WRONG_PAYLOAD: Final = -errno.EINVAL
 
 
 class NativeLink:
@@ -277,29 +279,39 @@ class NativeLink:
         self._finish(lib.ps_link_receive(self._open(), wait, id(got), id(raised)), raised)
         return Frame._make(got[0])
 
-    def _exchange(self, service: int, payloads: list[Buffer], timeout: float | None, window: int) -> list[Any]:
+    def _exchange(
+        self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int
+    ) -> tuple[list[Any], int]:
+        """The results, and how many of them are errors, as pairs of code and message; or why nothing was sent."""
         raised: list[BaseException] = []
         results: list[Any] = [None] * len(payloads)
         others: deque[Any] = deque(maxlen=_INBOX_MAX)
         wait = -1 if timeout is None else _nanoseconds(timeout)
         result = lib.ps_link_request(
-            self._open(), service, id(payloads), id(results), window, wait, id(others), id(raised)
+            self._open(), service, id(payloads), limit, id(results), window, wait, id(others), id(raised)
         )
         if others:
             self.inbox.extend(map(Frame._make, others))
-        if result:
+        if result < 0 and result != _WRONG_PAYLOAD:
             self._finish(result, raised)
-        return results
+        return results, result
 
     def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
-        result = self._exchange(service, [payload], timeout, 1)[0]
-        if type(result) is bytes:
-            return result
-        raise _remote_error(result)
+        (result,), errors = self._exchange(service, [payload], len(payload), timeout, 1)
+        if errors:
+            raise _remote_error(result)
+        return result  # type: ignore[no-any-return]  # bytes
 
-    def request_many(self, service: int, payloads: Sequence[Buffer], timeout: float | None, window: int) -> list[Any]:
-        results = self._exchange(service, list(payloads), timeout, window)
-        return [result if type(result) is bytes else _remote_error(result) for result in results]
+    def request_many(
+        self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int
+    ) -> tuple[list[Any], int]:
+        # C looks at each payload anyway: nothing here takes time for each, unless something is wrong.
+        results, errors = self._exchange(service, payloads, limit, timeout, window)
+        if errors == _WRONG_PAYLOAD:
+            results, errors = self._exchange(service, checked_all(payloads, limit), limit, timeout, window)
+        if errors:
+            results = [result if type(result) is bytes else _remote_error(result) for result in results]
+        return results, errors
 
     def next_request_id(self) -> int:
         return int(lib.ps_link_next_id(self._open()))
