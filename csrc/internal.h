@@ -17,7 +17,9 @@ enum {
     PS_LARGE = 64 * 1024,      /* a frame above this is received straight into the object the handler gets */
     PS_LARGE_TURN = 1 << 20,   /* bytes of one large frame read a turn: it may take more, the copy is the kernel's only */
     PS_GUESS_MAX = 1 << 20,    /* the largest frame whose successor is guessed to be alike */
-    PS_OUT_ROOM = 256 * 1024,  /* replies of one client and turn gathered for one send */
+    PS_OUT_ROOM = 24 * 1024,   /* replies of one client gathered for one send: a client with more in flight takes the
+                                  first while the next are made */
+    PS_LENT_MAX = 256 * 1024,  /* the same for those sent from objects */
     PS_BY_REFERENCE = 4 * 1024, /* a reply from this size is sent from the handler's object: an iovec more is cheaper
                                    than the copy */
     PS_PIECES_MAX = 64,        /* iovecs of one send: copied and lent replies in turn */

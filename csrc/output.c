@@ -266,7 +266,7 @@ static void put_object(ps_engine *engine, ps_conn *conn, const uint8_t *data, si
         return;
     }
     lend(engine, data, size, object);
-    if (engine->out_lent > PS_OUT_ROOM)
+    if (engine->out_lent > PS_LENT_MAX)
         send_gathered(engine, conn);
 }
 
