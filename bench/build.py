@@ -29,7 +29,7 @@ def built(source: str) -> Path:
     target = BUILD / Path(source).stem
     parts = [SERVERS / source]
     if "internal.h" in parts[0].read_text():
-        parts += sorted(path for path in ENGINE.glob("*.c") if path.name != "python.c")
+        parts += sorted(path for path in ENGINE.glob("*.c") if path.name not in {"python.c", "unit.c"})
     newest = max(path.stat().st_mtime for path in [*parts, *SERVERS.glob("*.h"), *ENGINE.glob("*.h")])
     if not target.exists() or target.stat().st_mtime < newest:
         _compile(parts, target)
