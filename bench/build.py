@@ -16,7 +16,7 @@ ENGINE: Final = ROOT / "csrc"
 BUILD: Final = ROOT / "build" / "bench"
 
 #: As the extension is compiled.
-FLAGS: Final = ("-std=gnu11", "-O2", "-fvisibility=hidden", "-pthread", "-Icsrc")
+FLAGS: Final = ("-std=gnu11", "-O3", "-fvisibility=hidden", "-pthread", "-Icsrc")
 
 
 class BuildFailed(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from collections import Counter
@@ -12,13 +13,13 @@ from importlib.util import find_spec
 
 import pytest
 from conftest import native_is_missing
-from programs import run
+from programs import run, tool
 from rich.console import Console
 from support import ROOT
 
 sys.path.insert(0, str(ROOT))  # bench isn't part of the package: it runs in a checkout
 
-from bench import figures, report, summary, tables
+from bench import build, figures, report, summary, tables
 from bench.peers import PEERS, WITH_PYTHON_CLIENTS, Peer
 from bench.results import Results, Row
 from bench.scenarios import SCENARIOS, Load, chosen
@@ -37,6 +38,14 @@ def bench(*words):
 
 
 # Peers and scenarios
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", sorted(path.name for path in build.SERVERS.glob("*.c")))
+def test_the_servers_in_c_compile(source, tmp_path, monkeypatch):
+    tool("cc")
+    monkeypatch.setattr(build, "BUILD", tmp_path)
+    assert os.access(build.built.__wrapped__(source), os.X_OK)
 
 
 def test_scenarios():
