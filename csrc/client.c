@@ -208,14 +208,18 @@ static int receive_some(ps_client *client, ps_sink *sink, bool *idle)
 
 /* -- waiting ------------------------------------------------------------------------------------------------------- */
 
+/* A little longer than CPython's switch interval, as in wait.c: other threads may go on, the server perhaps among them. */
+enum { INSIDE_NS = 6 * 1000 * 1000 };
+
 typedef struct patience {
-    uint64_t deadline_ns, linger_until_ns; /* 0: nothing has been waited for yet */
+    uint64_t deadline_ns, began_ns, linger_until_ns; /* the last two are 0 where nothing has been waited for yet */
     bool lingers;
 } patience;
 
 static void begin_to_wait(ps_client *client, patience *p, uint64_t now)
 {
     p->lingers = client->linger_ns && ps__linger_now(&client->linger);
+    p->began_ns = now;
     p->linger_until_ns = p->lingers ? now + client->linger_ns : now;
 }
 
@@ -232,10 +236,13 @@ static int wait_a_little(ps_client *client, patience *p, ps_sink *sink)
     uint64_t now = ps__now_ns();
     if (!p->linger_until_ns)
         begin_to_wait(client, p, now);
-    if (now < p->linger_until_ns)
-        return 0;
     if (now >= p->deadline_ns)
         return -ETIMEDOUT;
+    if (now < p->linger_until_ns) {
+        if (now - p->began_ns > INSIDE_NS)
+            sink->leave(sink->context);
+        return 0;
+    }
     struct pollfd fd = {.fd = client->fd, .events = (short)(POLLIN | (has_output(client) ? POLLOUT : 0))};
     sink->leave(sink->context);
     int ready = ps_sys.ppoll(&fd, 1, p->deadline_ns == UINT64_MAX ? -1 : (int64_t)(p->deadline_ns - now));

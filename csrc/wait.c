@@ -109,6 +109,20 @@ static int sleep_for(ps_engine *engine, int64_t most_ns, bool lingered)
     return count;
 }
 
+/* Inside as long as the loop may be, then outside. */
+static int poll_before_sleep(ps_engine *engine, uint64_t window_ns)
+{
+    if (engine->inside) {
+        uint64_t here = least(window_ns, until(engine->inside_since_ns + engine->options.hold_ns, engine->now_ns));
+        int count = poll_for(engine, here);
+        window_ns -= here;
+        if (count != 0 || !window_ns)
+            return count;
+        ps__leave(engine);
+    }
+    return poll_for(engine, window_ns);
+}
+
 /* The number of events, or -errno; -EINTR if a signal came. */
 int ps__wait(ps_engine *engine)
 {
@@ -118,7 +132,7 @@ int ps__wait(ps_engine *engine)
     uint64_t window = linger_window(engine, timeout);
     int count = 0;
     if (window)
-        count = poll_for(engine, window);
+        count = poll_before_sleep(engine, window);
     else if (engine->inside)
         count = look(engine, 0); /* before it leaves, for nothing perhaps */
     if (count == 0)

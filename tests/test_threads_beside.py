@@ -13,6 +13,8 @@ from conftest import native_is_missing
 from programs import Module
 from support import wait_for
 
+from pysock import connect
+
 if native_is_missing():
     pytest.skip("the load generator is part of the native engine", allow_module_level=True)
 
@@ -53,4 +55,21 @@ def test_a_thread_that_computes(make_server, backend, unix_address, handler):
         burner.ends = True
         burner.join(10)
         bench.process.kill()
+    assert burned > 0.2 * used
+
+
+@pytest.mark.parametrize(("server_linger", "client_linger"), [(0.5, 0.0), (0.0, 0.5)], ids=["server", "client"])
+def test_a_long_linger(make_server, backend, unix_address, server_linger, client_linger):
+    """Who polls for most of a second doesn't hold the GIL so long; here the other end can't go on without it."""
+    server = make_server(unix_address, linger=server_linger)
+    server.service(echo)
+    burner = Burner()
+    with server, connect(unix_address, backend=backend, linger=client_linger) as client:
+        burner.start()
+        burned, used = -burner.seconds(), -time.process_time()
+        for _ in range(10):
+            client.request(b"x")
+        burned, used = burned + burner.seconds(), used + time.process_time()
+        burner.ends = True
+        burner.join(10)
     assert burned > 0.2 * used
