@@ -44,7 +44,7 @@ def test_a_thread_that_computes(make_server, backend, unix_address, handler):
     server = make_server(unix_address, framing="u32")
     server.service(handler)
     burner = Burner()
-    requests = 3_000_000 if backend == "native" else 20_000
+    requests = 600_000 if backend == "native" else 20_000
     load = ("--framing", "u32", "--connections", "8", "--in-flight", "128", "--duration", "60", "--quiet")
     with server, Module("pysock", "bench", unix_address, *load) as bench:
         burner.start()
