@@ -1,11 +1,11 @@
 /* linger.h: when polling without sleeping pays, for the engine's loop and the client alike.
  *
  * A request that comes while its server polls costs less than one that must wake it (measured at 4 clients with one
- * request each: 2.6 us of processor against 8), and its client waits less. A poll in vain costs its window. Which of the two it will be is tried, as KVM's halt polling does (Linux,
- * Documentation/virt/kvm/halt-polling.rst), and each try in vain doubles the number of waits until the next. The length
- * of the sleep that followed tells little: two ends that both sleep wait for each other's waking, far longer than the
- * window, and find each other within it if one of them polls a few times. Only a sleep that was much longer yet says
- * that there was nothing to find. */
+ * request each: 2.6 us of processor against 8), and its client waits less. A poll in vain costs its window. Which of the
+ * two it will be is tried, as KVM's halt polling does (Linux, Documentation/virt/kvm/halt-polling.rst), and each try in
+ * vain doubles the number of waits until the next. The length of the sleep that followed tells little: two ends that both
+ * sleep wait for each other's waking, far longer than the window, and find each other within it if one of them polls a
+ * few times. Only a sleep that was much longer yet says that there was nothing to find. */
 #ifndef PYSOCK_LINGER_H
 #define PYSOCK_LINGER_H
 
