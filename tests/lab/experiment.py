@@ -13,7 +13,7 @@ class Failed(AssertionError):
 
 
 class Missing(Exception):
-    """Something the experiment needs isn't on this machine; the text says what. With PYSOCK_REQUIRE_TOOLS=1 a failure."""
+    """What the experiment needs isn't here; the text says what it is. With PYSOCK_REQUIRE_TOOLS=1 that is a failure."""
 
 
 @dataclass(frozen=True)
