@@ -17,7 +17,6 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hmac import compare_digest
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from pysock.limits import Limits
@@ -52,6 +51,9 @@ class Access(NamedTuple):
     gids: frozenset[int] = frozenset()
 
 
+NOBODY: Final = Access()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callbacks:
     """What the engine calls in the facade, always in the loop's thread.
@@ -78,17 +80,17 @@ class Callbacks:
     draining: Callable[[], None]
     #: ``log(level, message)``: something an operator should know.
     log: Callable[[int, str], None]
-    #: ``noted(cause, times)``: a limit was reached, or a fault met (see ``pysock.causes``), so many times since the last
-    #: call for this cause. At most one call a second for each cause.
+    #: ``noted(cause, times)``: a limit was reached, or a fault met (see ``pysock.causes``), so many times since
+    #: the last call for this cause. At most one call a second for each cause.
     noted: Callable[[int, int], None]
     #: ``allow(pid, uid, gid)``: may this peer of a checked Unix socket connect? Asked instead of
     #: ``EngineOptions.access`` where it isn't ``None``.
     allow: Callable[[int, int, int], bool] | None = None
-    #: ``challenge(nonce, name)`` -> the fields of the CHALLENGE that answers a CIR with this nonce and name, and the MAC
-    #: that its PROOF must have. ``None``: there is no auth key, and a CIR's nonce is not looked at.
+    #: ``challenge(nonce, name)`` -> the fields of the CHALLENGE that answers a CIR with this nonce and name, and the
+    #: MAC that its PROOF must have. ``None``: there is no auth key, and a CIR's nonce is not looked at.
     challenge: Callable[[bytes, bytes], tuple[bytes, bytes]] | None = None
-    #: ``prove(expected, got)``: are the two MACs equal? In constant time.
-    prove: Callable[[bytes, bytes], bool] = compare_digest
+    #: ``prove(expected, got)``: are the two MACs equal? In constant time. Set with ``challenge``.
+    prove: Callable[[bytes, bytes], bool] | None = None
     #: ``dropped(client_id)`` may be called in place of ``disconnect`` where nobody could tell the difference: without
     #: ``watch_disconnects``, for an object made by ``client`` that nobody but the engine and the facade refers to.
     #: It is only there to make short connections cheap, so an engine that can't know needn't call it.
@@ -109,7 +111,7 @@ class EngineOptions:
     welcome: bytes
     watch_disconnects: bool
     #: Who may connect to the master sockets that are checked.
-    access: Access = Access()
+    access: Access = NOBODY
 
 
 class ClientInfo(NamedTuple):
