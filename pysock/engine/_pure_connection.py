@@ -10,7 +10,6 @@ Two rules keep it safe whatever a handler does in the middle of an event:
 from __future__ import annotations
 
 import socket
-import struct
 import sys
 import time
 from abc import abstractmethod
@@ -22,6 +21,7 @@ from pysock.engine import ClientInfo
 from pysock.engine._pure_core import LARGE_READ_MAX, READ_MAX
 from pysock.engine._pure_output import SO_NOSIGPIPE, Output
 from pysock.engine._pure_poll import READ, WRITE
+from pysock.peers import peer_of
 from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
 
 if TYPE_CHECKING:
@@ -387,21 +387,8 @@ class Connection(Output):
 
     def _peer(self) -> tuple[int, int, int]:
         if self.credentials is None:
-            self.credentials = (-1, -1, -1) if self.address else peer_credentials(self.sock)
+            self.credentials = (-1, -1, -1) if self.address else peer_of(self.sock)
         return self.credentials
-
-
-def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
-    """Process, user and group at the other end of a Unix socket; -1 for what the system doesn't tell."""
-    try:
-        if hasattr(socket, "SO_PEERCRED"):
-            pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-            return pid, uid, gid
-        # macOS, unix(4): SOL_LOCAL 0, LOCAL_PEERCRED 1 gives struct xucred, LOCAL_PEERPID 2 an int.
-        _version, uid, _count, gid = struct.unpack_from("IIhxxI", sock.getsockopt(0, 1, 76))
-        return int.from_bytes(sock.getsockopt(0, 2, 4), sys.byteorder), uid, gid
-    except OSError:
-        return -1, -1, -1
 
 
 def _ignore(_bits: int) -> None:
