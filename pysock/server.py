@@ -372,7 +372,9 @@ def _framing(name: str) -> Framing:
 
 def _key(key: bytes, framing: Framing) -> bytes:
     if framing is not Framing.NATIVE:
-        raise ValueError(f"authkey= needs the framing 'native': {framing.name.lower()!r} has no frames to prove it with")
+        raise ValueError(
+            f"authkey= needs the framing 'native': {framing.name.lower()!r} has no frames to prove it with"
+        )
     from pysock.auth import checked_key  # noqa: PLC0415  # the hashes take a while to import
 
     return checked_key(key)
