@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 from collections import deque
+from threading import get_ident
 from typing import Any, Final
 
 from pysock._engine import ffi, lib
@@ -97,6 +98,10 @@ class NativeEngine:
         self._python: Any = ffi.gc(python, lib.ps_python_free)
         self._engine: Any = lib.ps_python_engine(python)
         self._wakeup_fd: int = lib.ps_engine_wakeup_fd(self._engine)
+        inside: list[Any] = []
+        _checked(lib.ps_python_inside(python, id(inside)))
+        self._push_inside, self._broadcast_inside, self._disconnect_inside = inside
+        self._loop: int | None = None  # the thread that runs it
 
     def add_master(self, fd: int, checked: bool = False) -> None:
         os.set_blocking(fd, False)  # the loop accepts until there is nothing left
@@ -108,7 +113,11 @@ class NativeEngine:
 
     def run(self) -> None:
         raised: list[BaseException] = []
-        result = lib.ps_python_run(self._python, id(raised))
+        self._loop = get_ident()
+        try:
+            result = lib.ps_python_run(self._python, id(raised))
+        finally:
+            self._loop = None
         if raised:
             raise raised[0]
         _checked(result)
@@ -159,6 +168,8 @@ class NativeEngine:
         return lib.ps_engine_find(self._engine, name.encode()) or None
 
     def push(self, client_id: int, payload: Buffer) -> bool:
+        if get_ident() == self._loop:
+            return self._push_inside(client_id, payload)  # type: ignore[no-any-return]
         data = _bytes(payload)
         result = lib.ps_engine_push(self._engine, client_id, data, len(data))
         if result == -errno.EMSGSIZE:
@@ -166,10 +177,14 @@ class NativeEngine:
         return bool(_checked(result))
 
     def broadcast(self, payload: Buffer) -> int:
+        if get_ident() == self._loop:
+            return self._broadcast_inside(payload)  # type: ignore[no-any-return]
         data = _bytes(payload)
         return _checked(lib.ps_engine_broadcast(self._engine, data, len(data)))
 
     def disconnect(self, client_id: int) -> bool:
+        if get_ident() == self._loop:
+            return self._disconnect_inside(client_id)  # type: ignore[no-any-return]
         return bool(_checked(lib.ps_engine_disconnect(self._engine, client_id)))
 
     def stats(self) -> EngineStats:
