@@ -41,7 +41,7 @@ _XUCRED: Final = struct.Struct("IIhxx16I")
 def user_ids(users: Ids) -> frozenset[int]:
     """Return the numbers of users.
 
-    :raises ValueError: there is no such user, or a number is out of range.
+    :raises ValueError: there is no such user, a number is out of range, or none is given at all.
     :raises TypeError: one is neither a number nor a name.
     """
     return _ids("user", users, _user_named)
@@ -92,10 +92,7 @@ def expected_server(address: Address, server_uid: Ids | None) -> frozenset[int] 
         return frozenset((os.geteuid(), 0)) if address.transport == "abstract" else None
     if address.transport not in {"unix", "abstract"}:
         raise ValueError(f"server_uid goes with a Unix socket, not with {address}: use authkey there")
-    expected = user_ids(server_uid)
-    if not expected:
-        raise ValueError("server_uid names nobody; give a number or a name")
-    return expected
+    return user_ids(server_uid)
 
 
 def check_server(sock: socket.socket, address: Address, expected: frozenset[int]) -> None:
@@ -120,7 +117,10 @@ def _ids(what: str, given: Any, named: Callable[[str], int]) -> frozenset[int]:
     several = [given] if isinstance(given, (int, str)) else given
     if isinstance(several, (bytes, bytearray)) or not isinstance(several, Iterable):
         raise TypeError(f"a {what} is a number or a name, not {given!r}")
-    return frozenset(_id(what, one, named) for one in several)
+    found = frozenset(_id(what, one, named) for one in several)
+    if not found:
+        raise ValueError(f"no {what} is given at all; give a number or a name")
+    return found
 
 
 def _id(what: str, one: Any, named: Callable[[str], int]) -> int:

@@ -10,6 +10,7 @@ import time
 import pytest
 from bare import eventually, reply, srm, started
 
+from pysock.causes import Cause
 from pysock.engine import _pure_core, _pure_output
 from pysock.engine._pure_commands import Commands
 from pysock.engine._pure_poll import READ, WRITE, EpollPoller, SelectorPoller
@@ -17,7 +18,7 @@ from pysock.engine._pure_sockets import PureSockets
 from pysock.engine._pure_table import ClientTable
 from pysock.engine._pure_timers import Deadlines, Linger
 from pysock.engine.pure import BACKEND, PureEngine
-from pysock.protocol import Kind, encode
+from pysock.protocol import TEXT_SERVER_FULL, Kind, Refusal, encode, encode_text
 
 
 @pytest.fixture
@@ -48,8 +49,8 @@ class Refusing:
     ("errors", "failures"),
     [
         ([errno.ECONNABORTED, errno.EPROTO, errno.EPERM], 0),
-        ([errno.EMFILE], 1),
-        ([errno.ENOBUFS, errno.ENFILE], 2),
+        ([errno.ENOMEM], 1),
+        ([errno.ENOBUFS, errno.ENOBUFS], 2),
         ([errno.EINVAL], 1),
     ],
 )
@@ -62,8 +63,26 @@ def test_accept_fails(start, errors, failures):
     began = time.monotonic()
     running.peer().let_in()
     assert running.engine.stats().accept_failures == failures
-    assert len(running.logged) == min(failures, 1)
-    assert time.monotonic() - began >= 0.09 * failures
+    assert running.noted == [(Cause.ACCEPT, 1)] * min(failures, 1)
+    assert time.monotonic() - began >= 0.045 * failures
+    masters[0].sock = masters[0].sock._sock
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_who_waits_is_told_that_there_is_no_descriptor(start, number):
+    running = start()
+    first = running.peer()
+    first.let_in()
+    masters = running.engine._masters._masters
+    masters[0].sock = Refusing(masters[0].sock, [number])
+    reserve = running.engine._masters._reserve
+    assert running.peer().to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, TEXT_SERVER_FULL)
+    eventually(lambda: running.engine.stats().accept_failures == 1)  # it looks for more who wait until then
+    running.peer().let_in()
+    assert reserve >= 0
+    assert running.engine._masters._reserve >= 0
+    stats = running.engine.stats()
+    assert (stats.accepted, stats.refused, stats.refused_full, stats.accept_failures) == (3, 1, 1, 1)
     masters[0].sock = masters[0].sock._sock
 
 
@@ -73,7 +92,7 @@ def test_a_descriptor_of_ours_that_is_freed_ends_the_pause(start, monkeypatch):
     first = running.peer()
     first.let_in()
     masters = running.engine._masters._masters
-    masters[0].sock = Refusing(masters[0].sock, [errno.EMFILE])
+    masters[0].sock = Refusing(masters[0].sock, [errno.ENOBUFS])
     second = running.peer()
     eventually(lambda: running.engine.stats().accept_failures == 1)
     first.sock.close()
