@@ -19,6 +19,7 @@ from pysock.deadlines import deadline_of, time_left
 from pysock.engine import Link, SocketAddress
 from pysock.errors import ConnectionLost, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull
 from pysock.peers import check_server
+from pysock.places import reachable
 from pysock.protocol import Frame, Kind, Malformed, Refusal, Welcome, decode, decode_welcome, encode_cir
 
 if TYPE_CHECKING:
@@ -80,16 +81,16 @@ def _proof(key: bytes) -> ClientProof:
 
 def _connect(address: Address, deadline: float | None, timeout: float | None) -> socket.socket:
     """Try each address that the host has; raise what the last one said."""
-    targets = address.resolve(listening=False)
-    try:
-        for target in targets[:-1]:
-            with suppress(OSError):
-                return _connect_one(target, deadline)
-        return _connect_one(targets[-1], deadline)
-    except TimeoutError:
-        raise RequestTimeout(f"{address}: no connection{_within(timeout)}") from None
-    except OSError as error:
-        raise explained(error, address) from error
+    with reachable(address) as targets:
+        try:
+            for target in targets[:-1]:
+                with suppress(OSError):
+                    return _connect_one(target, deadline)
+            return _connect_one(targets[-1], deadline)
+        except TimeoutError:
+            raise RequestTimeout(f"{address}: no connection{_within(timeout)}") from None
+        except OSError as error:
+            raise explained(error, address) from error
 
 
 def _connect_one(target: SocketAddress, deadline: float | None) -> socket.socket:

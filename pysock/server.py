@@ -45,7 +45,8 @@ class Server(Registration):
     :param addresses: where to listen, as texts or :class:`Address`; at least one.
     :param framing: how bytes are cut into messages: ``"native"``, ``"u32"``, ``"line"`` or ``"raw"``.
     :param backend: ``"auto"``, ``"native"`` or ``"pure"``.
-    :param name: of this server, for logs and for the name of its thread.
+    :param name: of this server, for logs, for the name of its thread, and for the socket file where an address is
+        ``unix:`` without a path and a name of its own.
     :param limits: what a client may cost; by default ``Limits()``.
     :param linger: seconds to poll without sleeping before a wait, where trying it shows that it pays; ten times as long
         while another Python thread computes, for a sleep costs a switch interval then. 0 switches it off, 1 is the
@@ -239,7 +240,7 @@ class Server(Registration):
 
     def _listen(self) -> None:
         # All are made before the first is touched, so that a wrong user or group leaves nothing behind.
-        self._masters = [MasterSocket(address, self._backend) for address in self._wanted]
+        self._masters = [MasterSocket(address.named(self.name), self._backend) for address in self._wanted]
         inherited = [master for master in self._masters if master.address.transport == "fd"]
         made = [master for master in self._masters if master.address.transport != "fd"]
         for master in inherited:
