@@ -14,7 +14,7 @@ from pathlib import Path
 import hiredis
 import pytest
 from programs import Module, run, serving, tool
-from support import PATIENCE, environment, plug
+from support import PATIENCE, environment, left_in, plug
 
 import pysock
 from pysock import Server
@@ -314,7 +314,7 @@ def test_by_hand(backend: str, address: str, socket_dir: Path) -> None:
         assert line.startswith("waiting for one client at ")
         assert talk(line.split()[-1]) == MESSAGE.upper()
         assert program.end() == (0, "", "")
-    assert list(socket_dir.iterdir()) == []
+    assert left_in(socket_dir) == []
 
 
 CALL = re.compile(r"^(?:\[pid +\d+\] |\d+ +)?(\w+)\((.*)\) += +(-?\d+)(.*)$")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 import pytest
-from support import PATIENCE, ROOT, environment, plug, wait_for
+from support import PATIENCE, ROOT, environment, left_in, plug, wait_for
 
 import pysock
 from pysock import Address, Limits, cli, errors, protocol, states
@@ -107,7 +107,7 @@ def test_each_program_prints_what_is_shown(text, printed, backend, socket_dir):
     (socket_dir / "program.py").write_text(text)
     assert printed
     assert outcome(in_directory(socket_dir, backend, "program.py")) == (printed, "", 0)
-    assert [path.name for path in socket_dir.iterdir()] == ["program.py"]  # no socket file is left behind
+    assert left_in(socket_dir) == ["program.py"]  # no socket file is left behind
 
 
 def can_connect(path: Path) -> bool:
