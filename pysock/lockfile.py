@@ -91,7 +91,7 @@ def _open(place: Place) -> int:
         with suppress(FileNotFoundError):
             return os.open(name, _FLAGS, dir_fd=place.fd)
     except OSError as error:
-        if error.errno == errno.EACCES and _mended(place):
+        if _mended(place):
             return -1
         raise _explained(error, place) from error
     try:

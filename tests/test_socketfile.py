@@ -502,12 +502,53 @@ print("".join(sorted(said.decode())), os.path.exists(address.removeprefix("unix:
 """
 
 
-@pytest.mark.parametrize("stale", [False, True], ids=["nothing there", "a stale file"])
-def test_of_many_processes_that_start_at_one_path_one_wins(backend, path, stale):
-    if stale:
-        leave_stale(path)
+def test_of_many_processes_that_start_at_one_path_one_wins(backend, path):
+    leave_stale(path)
     done = run_python(STARTERS, f"unix:{path}", backend, "30")
     assert (done.stdout, done.stderr) == (f"+{'-' * 29} False\n", "")
+
+
+ROUNDS = """
+import os, sys, time
+from pysock import AddressInUse, MasterSocket
+
+path, backend, starters, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+MasterSocket(f"unix:{path}", backend).close()  # loads what is loaded lazily
+reports, report = os.pipe()
+end, let_end = os.pipe()
+begin = time.monotonic() + 0.1
+for starter in range(starters):
+    if os.fork() == 0:
+        os.close(let_end)
+        won = []
+        for number in range(rounds):
+            while time.monotonic() < begin + number * 0.02:
+                pass
+            master = MasterSocket(f"unix:{path}{number}", backend)
+            try:
+                master.remove_stale()
+                master.create()
+                master.bind()
+                master.listen()
+                won.append(master)
+            except AddressInUse:
+                master.close()
+        os.write(report, "".join(f"{master.address}\\n" for master in won).encode())
+        os.close(report)
+        os.read(end, 1)  # keep them until all have reported
+        os._exit(0)
+os.close(report)
+with os.fdopen(reports) as reports:
+    print(reports.read(), end="", flush=True)
+"""
+
+
+def test_of_processes_that_start_in_the_same_instant_one_wins_each_time(backend, path):
+    """Processes that are woken one after the other rarely meet: here each waits for the same moment."""
+    for number in range(0, 30, 2):
+        leave_stale(path.with_name(f"s{number}"))
+    done = run_python(ROUNDS, str(path), backend, "5", "30")
+    assert (sorted(done.stdout.split()), done.stderr) == (sorted(f"unix:{path}{number}" for number in range(30)), "")
 
 
 def test_of_many_threads_that_start_at_one_path_one_wins(make_server, path):
