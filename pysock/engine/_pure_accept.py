@@ -148,6 +148,8 @@ class Masters:
                 if error.errno in _NEXT:
                     continue
                 if error.errno in _NO_DESCRIPTORS:
+                    if self._core.dead:
+                        return  # some are closed at the end of this turn
                     self._refuse_waiting(master)
                 if error.errno not in _DONE:
                     self._pause()
