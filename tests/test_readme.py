@@ -236,10 +236,11 @@ def test_errors():
 def test_addresses():
     rows = [[Address.parse(text) for text in code(texts)] for texts, _ in table("address", "what it is")]
     transports = [{address.transport for address in row} for row in rows]
-    assert transports == [{"unix"}, {"unix"}, {"abstract"}, {"tcp"}, {"fd"}]
+    assert transports == [{"unix"}, {"unix"}, {"unix"}, {"abstract"}, {"tcp"}, {"fd"}]
     assert rows[0][0] == rows[0][2]
-    assert rows[2][0] == rows[2][1]
+    assert [address.path for address in rows[2]] == ["", ""]
     assert rows[3][0] == rows[3][1]
+    assert rows[4][0] == rows[4][1]
     assert Address.parse(":9000").port == 9000
 
 
