@@ -100,7 +100,11 @@ def _open(place: Place) -> int:
         return -1
     except OSError as error:
         raise place.explained(error) from error
-    os.fchmod(fd, _MODE)  # the umask takes even from the owner, who must be able to open it next time
+    try:
+        os.fchmod(fd, _MODE)  # the umask takes even from the owner, who must be able to open it next time
+    except BaseException:
+        os.close(fd)
+        raise
     return fd
 
 

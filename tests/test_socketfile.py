@@ -13,7 +13,7 @@ from support import Program, run_python, running, wait_for
 
 from pysock import Address, AddressInUse, MasterSocket, connect
 from pysock.engine import choose
-from pysock.probe import Finding
+from pysock.probe import Finding, probe
 from pysock.socketfile import SocketFile
 
 made = SocketFile.made
@@ -135,6 +135,13 @@ def test_what_took_the_place_of_a_stale_file_is_left_alone(sockets, path, socket
     monkeypatch.setattr("pysock.socketfile.probe", replace_it)
     assert socket_file.remove_stale(sockets) is False
     assert path.exists()
+
+
+def test_a_file_that_is_gone_before_it_is_asked_is_nothing_to_remove(sockets, path, socket_file, monkeypatch):
+    leave_stale(path)
+    monkeypatch.setattr("pysock.places._DESCRIPTORS", "/nonexistent")  # else the file is held, whatever becomes of it
+    monkeypatch.setattr("pysock.socketfile.probe", lambda where: (path.unlink(), probe(where)))
+    assert socket_file.remove_stale(sockets) is False
 
 
 @pytest.mark.parametrize("make", [make_link, make_dangling_link])
