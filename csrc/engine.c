@@ -83,6 +83,7 @@ ps_engine *ps__engine_new(const ps_options *options, const ps_hooks *hooks, int 
     *error = allocate(engine);
     if (*error == 0)
         *error = open_poll(engine);
+    ps__open_reserve(engine);
     if (*error == 0)
         return engine;
     ps__engine_free(engine);
@@ -319,7 +320,6 @@ int ps__engine_run(ps_engine *engine)
     engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_ADOPT);
     engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_SERVE);
     engine->accepting = true;
-    ps__open_reserve(engine);
     engine->now_ns = ps__now_ns();
     set_running(engine, true);
     serve(engine);
