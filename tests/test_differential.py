@@ -24,6 +24,7 @@ from support import PATIENCE, wait_for
 from wire import Got, cir, field, frame, ping, srm
 
 from pysock import ConnectionRefused, Limits, RemoteError, Server
+from pysock.causes import COUNTERS
 
 CAP = 100_000
 LIMITS = Limits(max_payload=CAP, max_cir_bytes=300, max_in_flight=5, output_pause=30_000, output_drop=50_000_000)
@@ -320,7 +321,7 @@ def seen(data: bytes) -> tuple[list[Got], list[Got]]:
 
 COMPARED = (
     "clients", "pending", "accepted", "established", "refused", "disconnected", "requests", "errors", "pushes",
-    "violations", "timeouts", "over_limit", "bytes_out",
+    "timeouts", "over_limit", "bytes_out", *COUNTERS,
 )  # fmt: skip
 
 
