@@ -75,13 +75,12 @@ class Server(Registration):
         authkey: bytes | None = None,
         insecure: bool = False,
     ) -> None:
-        if not addresses:
-            raise ValueError('a server needs at least one address, for example Server("unix:/run/demo.sock")')
+        wanted = _checked_addresses(addresses)
         if not isinstance(linger, (int, float)) or not 0 <= linger <= LINGER_MAX:
             raise ValueError(f"linger must be a number of seconds from 0 to {LINGER_MAX:g}, not {linger!r}")
         self.name = name
         self.limits = Limits() if limits is None else limits
-        self._wanted = tuple(map(as_address, addresses))
+        self._wanted = wanted
         self._framing = _framing(framing)
         self._backend = choose(backend)
         self._linger = linger
@@ -116,6 +115,17 @@ class Server(Registration):
         """Where it listens, with the ports that the kernel chose; before the start, what was asked for."""
         masters = self._masters
         return tuple(master.address for master in masters) if masters else self._wanted
+
+    def listen_at(self, *addresses: str | Address) -> None:
+        """Listen at these addresses instead of those that it was made with; at least one.
+
+        :raises ValueError: an address is wrong.
+        :raises PysockError: it runs, or has run, already.
+        """
+        with self._lock:
+            if self._state is not ServerState.NEW:
+                raise PysockError("this server runs, or has run, already: it can't listen elsewhere any more")
+            self._wanted = _checked_addresses(addresses)
 
     @property
     def state(self) -> ServerState:
@@ -362,6 +372,13 @@ def _close(master: MasterSocket) -> None:
         master.close()
     except OSError as error:  # the descriptor is gone all the same, and the others must be closed too
         log.warning("closing %r: %s", master, error)
+
+
+def _checked_addresses(addresses: Iterable[str | Address]) -> tuple[Address, ...]:
+    wanted = tuple(map(as_address, addresses))
+    if not wanted:
+        raise ValueError('a server needs at least one address, for example Server("unix:/run/demo.sock")')
+    return wanted
 
 
 def _framing(name: str) -> Framing:
