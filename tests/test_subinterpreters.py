@@ -66,7 +66,8 @@ def test_auto_falls_back_and_says_so_once(unix_address, kind, loaded):
     out = in_subinterpreter(SERVE, kind, unix_address, before=before)
     assert out == (
         "pure ['pysock runs on its pure-Python engine, because the native one runs in the main interpreter only, and"
-        " this is a sub-interpreter; start the server from there, or set PYSOCK_BACKEND=pure if that is what you want']\n"
+        " this is a sub-interpreter; start the server from there, or set PYSOCK_BACKEND=pure if that is what you"
+        " want']\n"
         "CLOSED\n"
     )
 

@@ -52,13 +52,15 @@ def _alone(call: Call) -> Call:
 
     @wraps(call)
     def guarded(self: PureLink, *args: Any, **kwargs: Any) -> Any:
-        in_use = self._in_use
-        if not in_use.acquire(blocking=False):
+        # No lock: a signal's exception could come between taking it and the `try`. Here nothing can come in between,
+        # neither that nor another thread, for nothing is called.
+        if self._busy:
             raise PysockError(BUSY)
         try:
+            self._busy = True
             return call(self, *args, **kwargs)
         finally:
-            in_use.release()
+            self._busy = False
 
     return guarded  # type: ignore[return-value]
 
@@ -75,7 +77,7 @@ class PureLink:
         self._last_words = ""
         self._going_away = False
         self._closed = False
-        self._in_use = threading.Lock()
+        self._busy = False
         self._sock = socket.socket(fileno=fd)
         self._sock.setblocking(False)
         if sys.platform == "darwin":
