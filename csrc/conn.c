@@ -261,7 +261,7 @@ static ps_conn *take_slot(ps_engine *engine, const ps_conn *newcomer)
     return conn;
 }
 
-static void begin(ps_engine *engine, ps_conn *conn)
+static void begin_life(ps_engine *engine, ps_conn *conn)
 {
     PS_ADD(engine->stats.pending, 1u);
     if (conn->family != AF_UNIX)
@@ -288,7 +288,7 @@ void ps__admit(ps_engine *engine, int fd, uint8_t master, const struct sockaddr 
         cause = PS_CAUSE_FULL;
     ps_conn *conn = cause == PS_NO_CAUSE ? take_slot(engine, &newcomer) : NULL;
     if (conn)
-        begin(engine, conn);
+        begin_life(engine, conn);
     else
         ps__turn_away(engine, fd, cause == PS_NO_CAUSE ? PS_CAUSE_NO_MEMORY : cause);
 }

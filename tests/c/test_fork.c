@@ -155,7 +155,7 @@ static void a_loop_that_forks_ends_in_the_child(void)
     request = e.engine->hooks.request;
     e.engine->hooks.request = forking_request;
     echo_listen(&e, AF_UNIX);
-    CHECK_EQ(ps_engine_add_master(e.engine, e.master), 0);
+    CHECK_EQ(ps_engine_add_master(e.engine, e.master, 0), 0);
     CHECK_EQ(pthread_create(&e.thread, NULL, loop_main, &e), 0);
     int fd = echo_plug(&e), other = echo_plug(&e);
     let_in(fd);
