@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+from contextlib import ExitStack
 
 import pytest
 from support import PATIENCE, Program, RawPeer, plug, run_python
@@ -299,6 +300,41 @@ except pysock.PysockError as error:
             peer.rest()
             other.rest()
         assert it.end() == (0, "parent CLOSED 2\n", "")
+
+
+@pytest.mark.parametrize("hook", ["on_connect", "on_disconnect", "on_state"])
+def test_a_hook_that_forks(backend, unix_address, hook):
+    """As a handler: in the child the loop ends when the hook returns, and no other hook is called for what it had."""
+    code = """
+pid, calls = os.getpid(), []
+
+def fork(*about):
+    if sys.argv[3] == "on_state" and about[1].name != "DRAINING":
+        return
+    calls.append(os.getpid())
+    child = os.fork()
+    if child:
+        assert ended(child) == 0
+    return True
+
+getattr(server, sys.argv[3])(fork)
+server.on_state(lambda old, new: new.name == "SERVING" and print("serving", flush=True))
+try:
+    server.serve_forever()
+    print(len(calls), server.state.name)
+except pysock.PysockError:
+    os._exit(os.getpid() == pid or len(calls) > 3)
+"""
+    with program(code, unix_address, backend, hook) as it:
+        assert it.line() == "serving"
+        with ExitStack() as stack:
+            for _ in range(3):
+                peer = stack.enter_context(RawPeer.connect(unix_address))
+                peer.hello()
+                peer.srm(b"x")
+                assert peer.frame().payload == b"X"
+        it.signal(signal.SIGTERM)
+        assert it.end() == (0, f"{1 if hook == 'on_state' else 3} CLOSED\n", "")
 
 
 def test_a_background_handler_that_forks(backend, unix_address):
