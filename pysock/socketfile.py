@@ -182,7 +182,6 @@ class SocketFile:
         self._made = None
         self._release()
 
-
     def _set_mode(self, found: Pin) -> None:
         if stat.S_IMODE(found.status.st_mode) == self._mode:
             return

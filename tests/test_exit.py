@@ -6,7 +6,7 @@ import os
 import time
 
 import pytest
-from support import PATIENCE, Program, RawPeer, run_python
+from support import PATIENCE, Program, RawPeer, left_in, run_python
 
 #: The interpreter's exit takes no longer, in seconds; starting and a busy machine have the rest of the patience.
 SOON = 2.0
@@ -102,7 +102,7 @@ def test_the_socket_file_goes_and_the_clients_are_told(backend, unix_address, so
             code, _, err = program.end()
             assert (code, err) == (0, "")
             assert peer.rest()[4:5] == b"\x87"  # GOAWAY, then the end
-    assert os.listdir(socket_dir) == []
+    assert left_in(socket_dir) == []
 
 
 def test_a_background_server_that_nobody_refers_to(backend, unix_address):

@@ -11,7 +11,7 @@ import warnings
 import weakref
 
 import pytest
-from support import plug, running, wait_for
+from support import left_in, plug, running, wait_for
 
 from pysock import MasterSocket, Server, ServerState, connect
 
@@ -100,7 +100,7 @@ def test_an_unclosed_master_socket(backend, address, socket_dir):
     assert source.state is ServerState.CLOSED
     del source
     assert descriptors() == before
-    assert os.listdir(socket_dir) == []
+    assert left_in(socket_dir) == []
 
 
 def test_a_master_socket_that_was_closed_or_never_created_does_not_warn(backend, address):
@@ -150,7 +150,7 @@ def test_a_server_that_was_not_started_or_is_closed_leaves_nothing(make_server, 
         gc.collect()
         wait_for(lambda: [ref() for ref in found] == [None, None], "the servers to be freed")
     assert (descriptors(), threading.active_count()) == (before, threads)
-    assert os.listdir(socket_dir) == []
+    assert left_in(socket_dir) == []
 
 
 def test_a_background_server_that_nobody_refers_to_goes_on(backend, unix_address):
