@@ -24,6 +24,8 @@ MODULES: tuple[str, ...] = (
     "hostile",
     "handshakes",
     "killed",
+    "restarts",
+    "races",
 )
 
 

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 
 import wire
 from lab.experiment import Failed, Scale, check, per_engine
-from lab.load import between, dial, let_in, next_frame, pace, percentile
+from lab.load import between, dial, let_in, next_frame, pace, typical_p99
 from lab.processes import Child, raise_descriptors
 from lab.served import Served, serving
 
@@ -67,7 +67,7 @@ def ceiling(scale: Scale, engine: str, transport: str) -> str:
         stats = server.wait_empty()
         server.check_descriptors(before)
     calm, pressed = between(took, began, began + quiet), between(took, full_at, full_until)
-    p99, p99_full = percentile(calm, 0.99), percentile(pressed, 0.99)
+    p99, p99_full = typical_p99(calm), typical_p99(pressed)
     seen = (
         f"{told.get('let in', 0)} let in, {told.get('refused', 0)} told that it is full; CPU {share:.0%}; p99 of the old"
         f" {p99 * 1e3:.2f} ms, then {p99_full * 1e3:.2f} ms; open again after {reopened * 1e3:.0f} ms"

@@ -12,6 +12,7 @@ import itertools
 import random
 import select
 import socket
+import statistics
 import struct
 import time
 from multiprocessing.connection import Connection
@@ -61,9 +62,14 @@ def dial(address: str, timeout: float = PATIENCE, *, spread: bool = False) -> so
             raise
 
 
-def let_in(address: str, name: bytes = b"", timeout: float = PATIENCE) -> socket.socket:
-    """Connect and be let in."""
+def let_in(address: str, name: bytes = b"", timeout: float = PATIENCE, *, room: int = 0) -> socket.socket:
+    """Connect and be let in.
+
+    :param room: bytes that the kernel may keep for us, if not what it likes.
+    """
     sock = dial(address, timeout)
+    if room:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
     sock.sendall(wire.cir(name=name))
     got = next_frame(sock)
     if got is None or got.kind != wire.CIR_ACCEPTED:
@@ -336,11 +342,17 @@ def pace(channel: Connection, address: str, clients: int, interval: float, seed:
             pacers[index].ask(time.monotonic())
 
 
-def percentile(took: list[float], share: float) -> float:
-    """The value below which this share of them is."""
-    return sorted(took)[min(len(took) - 1, int(share * len(took)))] if took else 0.0
+def between(took: list[tuple[float, float]], begin: float, end: float) -> list[tuple[float, float]]:
+    """Those that were sent in this time."""
+    return [each for each in took if begin <= each[0] < end]
 
 
-def between(took: list[tuple[float, float]], begin: float, end: float) -> list[float]:
-    """How long those took that were sent in this time."""
-    return [seconds for at, seconds in took if begin <= at < end]
+def typical_p99(took: list[tuple[float, float]]) -> float:
+    """The 99th percentile of each second, and of these the median: what others do on this machine for a moment, and
+    the first milliseconds of a new load, are none of the server's doing.
+    """
+    seconds: dict[int, list[float]] = {}
+    for at, lasted in took:
+        seconds.setdefault(int(at), []).append(lasted)
+    p99s = [sorted(each)[int(0.99 * len(each))] for each in seconds.values()]
+    return statistics.median(p99s) if p99s else 0.0

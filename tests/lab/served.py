@@ -108,15 +108,20 @@ class Served:
         self.child = Child(_serve, address, files, mask, watch, options)
         self.pid = self.child.pid
         self.address = address
+        self._is_serving = False
         if wait:
             self.wait_serving()
 
     def wait_serving(self) -> None:
+        """Wait until it has started. Called again it does nothing."""
+        if self._is_serving:
+            return
         try:
             self.address = self.child.receive()
         except Failed as failure:
             self.child.kill()
             raise Failed(f"the server didn't start: {failure}") from None
+        self._is_serving = True
 
     def ask(self, what: str) -> Any:
         self.child.send(what)
