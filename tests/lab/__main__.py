@@ -26,6 +26,8 @@ MODULES: tuple[str, ...] = (
     "killed",
     "restarts",
     "races",
+    "access",
+    "injected",
 )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import heapq
 import random
 import select
-import socket
 import struct
+import sys
+import termios
 import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -105,32 +107,54 @@ def drip(channel: Connection, address: str, count: int, seed: object) -> tuple[i
             heapq.heappush(timers, (now + 1, number))
 
 
+class _Hoarder:
+    """Asks for much, and reads nothing."""
+
+    def __init__(self, address: str, name: bytes) -> None:
+        self.name = name
+        self.sock = let_in(address, name, room=32 * 1024)
+        self.sock.setblocking(False)
+        with suppress(BlockingIOError):
+            self.sock.send(wire.srm(b"%d" % REPLY, service=SIZE) * ASKED)
+        self.waiting = 0
+        self.since = time.monotonic()  # so long nothing has come from the server
+
+    def look(self) -> None:
+        """The kernel may take some more in our stead, over TCP after a retransmission: that is progress."""
+        waiting = int.from_bytes(fcntl.ioctl(self.sock, termios.FIONREAD, bytes(4)), sys.byteorder)
+        if waiting != self.waiting:
+            self.waiting, self.since = waiting, time.monotonic()
+
+
 def hoard(channel: Connection, address: str, count: int, seed: object) -> dict[bytes, float]:
-    """So many clients at once that ask for much and read nothing; each stays for longer than it may, and then comes
-    again. When each asked, by its name.
+    """So many clients at once that read nothing; each stays for longer than it may, and then another comes in its
+    place. From when on the server could send nothing to each, by its name.
     """
     chance = random.Random(f"{seed}")
-    asked: dict[bytes, float] = {}
-    socks: dict[int, socket.socket] = {}
-    now = time.monotonic()
+    since: dict[bytes, float] = {}
+    there: dict[int, _Hoarder] = {}
+    now = looked = time.monotonic()
     timers = [(now + chance.random() * 3, number) for number in range(count)]
     heapq.heapify(timers)
     stay = LIMITS["output_timeout"] + 1.5
-    while True:
-        if channel.poll(max(0.0, min(0.5, timers[0][0] - time.monotonic()))):
-            return asked
+    while not channel.poll(max(0.0, min(0.25, timers[0][0] - time.monotonic()))):
         now = time.monotonic()
+        if now > looked + 0.25:
+            looked = now
+            for hoarder in there.values():
+                hoarder.look()
         while timers[0][0] <= now:
             number = heapq.heappop(timers)[1]
-            if number in socks:
-                socks[number].close()
-            name = b"hoarder-%d-%d" % (number, len(asked))
-            socks[number] = sock = let_in(address, name, room=32 * 1024)
-            sock.setblocking(False)
-            with suppress(BlockingIOError):
-                sock.send(wire.srm(b"%d" % REPLY, service=SIZE) * ASKED)
-            asked[name] = time.monotonic()
-            heapq.heappush(timers, (asked[name] + stay, number))
+            old = there.get(number)
+            if old is not None and old.since + stay > now:
+                heapq.heappush(timers, (old.since + stay, number))
+                continue
+            if old is not None:
+                since[old.name] = old.since
+                old.sock.close()
+            there[number] = hoarder = _Hoarder(address, b"hoarder-%d-%d" % (number, len(since)))
+            heapq.heappush(timers, (hoarder.since + stay, number))
+    return since | {hoarder.name: hoarder.since for hoarder in there.values()}
 
 
 def hostile(scale: Scale, engine: str, transport: str) -> str:
@@ -152,11 +176,11 @@ def hostile(scale: Scale, engine: str, transport: str) -> str:
                 drippers.send("enough")
                 dropped, overdue = drippers.result()
                 hoarders.send("enough")
-                asked = hoarders.result()
+                since = hoarders.result()
             good.send("enough")
             took = good.result()
         server.wait_empty()
-    late, hoarded = _hoarders_late(asked, gone, ended)
+    late, hoarded = _hoarders_late(since, gone, ended)
     calm, pressed = between(took, began, began + quiet), between(took, began + quiet, ended)
     p99, p99_hostile = typical_p99(calm), typical_p99(pressed)
     grown = most - empty
@@ -185,11 +209,11 @@ def _watch(server: Served, seconds: float, children: list[Child]) -> int:
     return most
 
 
-def _hoarders_late(asked: dict[bytes, float], gone: list[tuple[str, str, float]], now: float) -> tuple[float, int]:
-    """By how much the slowest of them to go was late, and how many have gone; those that came lately don't count."""
+def _hoarders_late(since: dict[bytes, float], gone: list[tuple[str, str, float]], now: float) -> tuple[float, int]:
+    """By how much the slowest of them to go was late, and how many have gone; who came lately doesn't count yet."""
     went = {name.encode(): at for name, reason, at in gone if reason == "timed out"}
     limit = LIMITS["output_timeout"]
-    due = {name: at for name, at in asked.items() if at + limit + 1 < now}
+    due = {name: at for name, at in since.items() if at + limit + 1 < now}
     return max((went.get(name, now) - at - limit for name, at in due.items()), default=0.0), len(went)
 
 

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,12 @@ from lab.experiment import Failed
 from lab.processes import PATIENCE, Child, cpu, descriptors, memory, until
 
 from pysock import Limits, Server, ServerState
+from pysock.engine import choose
+
+# A fork shall find both engines loaded. Where the native one isn't built, an experiment on it says so.
+choose("pure")
+with suppress(ImportError):
+    choose("native")
 
 #: The CRC-32 of anything that ends with its own CRC-32, low byte first.
 RESIDUE = 0x2144DF1C

@@ -1,0 +1,141 @@
+"""System calls of a running server that fail, by strace: whom it costs something, and that the server goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+import wire
+from lab.experiment import Failed, Missing, Scale, check, per_engine
+from lab.load import ask, let_in
+from lab.processes import Child, until
+from lab.served import BATCH, SIZE, Served, folder, sealed, serving
+
+
+class Case(NamedTuple):
+    """These system calls fail with this errno: from the ``first`` on every ``step``-th, as strace counts them."""
+
+    calls: str
+    error: str
+    first: int
+    step: int
+    #: Nobody may notice. Otherwise it may cost the client concerned its connection.
+    unseen: bool
+
+
+CASES = (
+    Case("accept4", "EMFILE", 2, 3, False),
+    Case("accept4", "ENFILE", 2, 3, False),
+    Case("accept4", "ENOMEM", 2, 3, True),
+    Case("accept4", "ENOBUFS", 1, 4, True),
+    Case("accept4", "EINTR", 1, 2, True),
+    Case("accept4", "ECONNABORTED", 1, 2, True),
+    Case("accept4", "EPERM", 2, 2, True),
+    Case("?epoll_wait,?epoll_pwait", "EINTR", 1, 2, True),
+    Case("epoll_ctl", "ENOMEM", 2, 5, False),
+    Case("recvfrom", "EINTR", 1, 2, True),
+    Case("recvfrom", "EAGAIN", 1, 2, True),
+    Case("recvfrom", "ENOMEM", 5, 20, False),
+    Case("recvfrom", "ECONNRESET", 5, 20, False),
+    Case("sendto,sendmsg", "EAGAIN", 1, 2, True),
+    Case("sendto,sendmsg", "EINTR", 1, 2, True),
+    Case("sendto,sendmsg", "ENOBUFS", 3, 3, True),
+    Case("sendto,sendmsg", "ENOMEM", 3, 3, True),
+    Case("sendto,sendmsg", "EPIPE", 5, 20, False),
+    Case("sendto,sendmsg", "ECONNRESET", 5, 20, False),
+    # strace makes no call at all then, so that the descriptor stays open: only that the server never tries again, and
+    # goes on, can be seen here.
+    Case("close", "EINTR", 1, 2, True),
+    Case("close", "EIO", 1, 2, True),
+)
+
+
+def visits(channel: Connection, address: str, count: int) -> list[str]:
+    """So many clients one after the other, each with small, large and batched requests; what befell some of them."""
+    lost = []
+    for number in range(count):
+        try:
+            with let_in(address, b"visitor", timeout=15) as sock:
+                for each in range(6):
+                    payload = sealed(b"%d %d" % (number, each))
+                    service = BATCH if each % 2 else 0
+                    check(ask(sock, payload, each, service) == payload, "a client got another's reply")
+                check(ask(sock, b"400000", 7, SIZE) == bytes(400_000), "a large reply was altered")
+                sock.sendall(wire.BYE_FRAME)
+        except TimeoutError:
+            raise Failed(f"client {number} hangs") from None
+        except (Failed, OSError) as error:
+            if "another's" in str(error) or "altered" in str(error):
+                raise
+            lost.append(f"client {number}: {error}")
+    return lost
+
+
+@contextmanager
+def injecting(server: Served, case: Case, log: Path) -> Iterator[None]:
+    """For the time of the ``with`` statement the server's system calls fail like this."""
+    when = f"error={case.error}:when={case.first}+{case.step}"
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-p", str(server.pid), "-o", log, "-e", f"trace={case.calls}",
+         "-e", f"inject={case.calls}:{when}"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        until(lambda: _traced(server.pid) or tracer.poll() is not None, "strace to attach")
+        if tracer.poll() is not None:
+            raise Missing(f"strace can't attach here: {tracer.stderr.read().decode().strip()}")  # type: ignore[union-attr]
+        yield
+    finally:
+        if tracer.poll() is None:
+            tracer.send_signal(signal.SIGTERM)  # it lets go
+        tracer.communicate(timeout=20)
+
+
+def _traced(pid: int) -> bool:
+    """Whether somebody traces each of its threads."""
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with suppress(FileNotFoundError), open(f"/proc/{pid}/task/{thread}/status", encoding="ascii") as lines:
+            if any(line.split() == ["TracerPid:", "0"] for line in lines):
+                return False
+    return True
+
+
+def injected(scale: Scale, engine: str, transport: str) -> str:
+    """Each case in turn, on one server: clients come and go meanwhile, and all is in order afterwards."""
+    if shutil.which("strace") is None:
+        raise Missing("strace isn't installed")
+    count, failures, lost = scale.of(8, 200), 0, 0
+    with folder() as directory:
+        for case in CASES:
+            with serving(engine, transport) as server:
+                begin = server.descriptors()
+                with injecting(server, case, directory / "log"):
+                    with Child(visits, server.address, count) as visitors:
+                        cost = visitors.result(scale.of(60, 600))
+                    server.check_alive()
+                made = (directory / "log").read_text(errors="replace").count("(INJECTED)")
+                about = f"{case.calls} failing with {case.error}, {made} times"
+                check(made, f"{about}: the server never calls it")
+                check(not cost or not case.unseen, f"{about}: {cost}")
+                check(len(cost) <= made and len(cost) < count, f"{about}: {cost}")
+                with Child(visits, server.address, 5) as visitors:
+                    after = visitors.result()
+                    check(not after, f"after {about}: {after}")
+                stats = server.wait_empty()
+                check(not stats["altered"], f"{about}: {stats['altered']} requests were altered")
+                if case.calls != "close":
+                    server.check_descriptors(begin, about)
+                failures, lost = failures + made, lost + len(cost)
+                if scale.full:
+                    scale.say(f"{about}: {len(cost)} of {count} clients lost something")
+    return f"{failures:,} calls failed in {len(CASES)} ways: {lost} of {count * len(CASES):,} clients lost their connection"
+
+
+EXPERIMENTS = per_engine("strace", "system calls of a server that fail, by strace", injected)
