@@ -28,6 +28,8 @@ MODULES: tuple[str, ...] = (
     "races",
     "access",
     "injected",
+    "ends",
+    "soak",
 )
 
 

@@ -58,12 +58,14 @@ KINDS = (*BAD, *SHORT)
 
 
 def flood(channel: Connection, address: str, count: int, seed: object) -> dict[str, int]:
-    """So many bad CIRs; how many of each kind. Whoever is let in, or served, makes it fail."""
+    """So many bad CIRs, or until told to stop; how many of each kind. Whoever is let in, or served, makes it fail."""
     chance = random.Random(f"{seed}")
     done: Counter[str] = Counter()
     awaited: deque[tuple[str, socket.socket]] = deque()
     silent: deque[socket.socket] = deque()
-    for _ in range(count):
+    for number in range(count):
+        if number % 100 == 0 and channel.poll():
+            break
         kind = chance.choice(KINDS)
         done[kind] += 1
         sock = dial(address, spread=True)

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
@@ -15,7 +16,7 @@ import wire
 from lab.experiment import Scale, check, per_engine
 from lab.load import dial, pace
 from lab.processes import Child
-from lab.served import BATCH, SIZE, SLEEP, Served, sealed, serving
+from lab.served import BATCH, SIZE, SLEEP, sealed, serving
 
 #: Clients in one process: all of them die when it does.
 CLIENTS = 5
@@ -100,23 +101,18 @@ def kill_one(child: Child, end: str, chance: random.Random) -> float:
     return 4.0
 
 
-def massacre(server: Served, target: int, seed: object) -> tuple[Counter[str], int]:
-    """End client processes until ``target`` clients have gone with them; how many of each kind, and the memory that the
-    server had when a fifth of it was done.
-    """
+def massacre(address: str, go_on: Callable[[int], bool], seed: object) -> Counter[str]:
+    """End client processes while ``go_on(clients)`` says so; how many clients went with them in each way."""
     chance = random.Random(f"{seed}")
     ends: Counter[str] = Counter()
     alive: deque[tuple[Child, str, float]] = deque()
-    settled = 0
     number = 0
-    while number * CLIENTS < target or alive:
-        if number * CLIENTS < target and len(alive) < HERDS:
+    while (more := go_on(number * CLIENTS)) or alive:
+        if more and len(alive) < HERDS:
             end = chance.choices(list(ENDS), list(ENDS.values()))[0]
-            child = Child(herd, server.address, end, (seed, number))
+            child = Child(herd, address, end, (seed, number))
             number += 1
             alive.append((child, end, time.monotonic() + kill_one(child, end, chance)))
-            if not settled and number * CLIENTS > target / 5:
-                settled = server.memory()
         for _ in range(len(alive)):
             child, end, at = alive.popleft()
             if child.poll() is None and time.monotonic() < at:
@@ -128,9 +124,8 @@ def massacre(server: Served, target: int, seed: object) -> tuple[Counter[str], i
             child.kill()
             child.channel.close()
             ends[end] += CLIENTS
-        server.check_alive()
         time.sleep(0.001)
-    return ends, settled
+    return ends
 
 
 def killed(scale: Scale, engine: str, transport: str) -> str:
@@ -138,9 +133,18 @@ def killed(scale: Scale, engine: str, transport: str) -> str:
     target = scale.of(1000, 50_000)
     with serving(engine, transport, limits=LIMITS) as server:
         before = server.descriptors()
+        settled = 0  # bytes of memory, when a fifth of it is done
+
+        def go_on(clients: int) -> bool:
+            nonlocal settled
+            server.check_alive()
+            if not settled and clients > target / 5:
+                settled = server.memory()
+            return clients < target
+
         with Child(pace, server.address, 4, 0.02, (scale.seed, "spared")) as spared:
             spared.receive()
-            ends, settled = massacre(server, target, (scale.seed, "killed"))
+            ends = massacre(server.address, go_on, (scale.seed, "killed"))
             spared.send("enough")
             took = spared.result()
         stats = server.wait_empty()

@@ -164,9 +164,9 @@ class Served:
         return cpu(self.pid)
 
     def check_alive(self) -> None:
-        code = self.child.poll()
-        if code is not None:
-            raise Failed(f"the server's process ended, with {code}")
+        """See that its process goes on serving."""
+        if self.child.channel.poll():
+            raise Failed(f"the server ended: {self.child.receive()}")
 
     def stop(self) -> None:
         """An orderly end."""
@@ -183,7 +183,8 @@ class Served:
 
 def _serve(
     channel: Connection, address: str, files: int | None, mask: int | None, watch: bool, options: dict[str, Any]
-) -> None:
+) -> dict[str, int]:
+    """Serve until stopped, by a signal for example; the last counters."""
     logging.basicConfig(handlers=[logging.NullHandler()])
     if mask is not None:
         os.umask(mask)
@@ -194,7 +195,12 @@ def _serve(
     if files is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     threading.Thread(target=_answer, args=(channel, server, services), daemon=True).start()
-    server.serve_forever()
+    server.serve_forever(grace=5.0)
+    return _counters(server, services)
+
+
+def _counters(server: Server, services: Services) -> dict[str, int]:
+    return server.stats() | {"calls": services.calls, "altered": services.altered}
 
 
 def _answer(channel: Connection, server: Server, services: Services) -> None:
@@ -205,7 +211,7 @@ def _answer(channel: Connection, server: Server, services: Services) -> None:
     while True:
         question = channel.recv()
         if question == "stats":
-            channel.send(server.stats() | {"calls": services.calls, "altered": services.altered})
+            channel.send(_counters(server, services))
         elif question == "gone":
             channel.send(services.gone)
         elif question == "stop":
