@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from lab.experiment import Failed
@@ -88,12 +88,22 @@ class Services:
         return b"%d " % os.getpid() + request
 
 
+class _Process(NamedTuple):
+    """What is special about a server's process."""
+
+    files: int | None
+    mask: int | None
+    watch: bool
+    room: int | None
+
+
 class Served:
     """A server in a process of its own: ``with Served(engine, address) as server: ...``.
 
     :param files: RLIMIT_NOFILE of its process.
     :param mask: the process's umask.
     :param watch: note who goes, when, and why: ``ask("gone")``.
+    :param room: over TCP, bytes that the kernel may keep of what a client doesn't take, if not as many as it likes.
     :param limits: of the server, by name; other ``options`` are those of :class:`pysock.Server`.
     :raises Failed: it doesn't start; the text names the exception.
     """
@@ -106,12 +116,13 @@ class Served:
         files: int | None = None,
         mask: int | None = None,
         watch: bool = False,
+        room: int | None = None,
         limits: dict[str, Any] | None = None,
         wait: bool = True,
         **options: Any,
     ) -> None:
         options |= {"backend": engine, "limits": Limits(**(limits or {}))}
-        self.child = Child(_serve, address, files, mask, watch, options)
+        self.child = Child(_serve, address, _Process(files, mask, watch, room), options)
         self.pid = self.child.pid
         self.address = address
         self._is_serving = False
@@ -181,33 +192,43 @@ class Served:
         self.child.channel.close()
 
 
-def _serve(
-    channel: Connection, address: str, files: int | None, mask: int | None, watch: bool, options: dict[str, Any]
-) -> dict[str, int]:
+def _serve(channel: Connection, address: str, process: _Process, options: dict[str, Any]) -> dict[str, int]:
     """Serve until stopped, by a signal for example; the last counters."""
     logging.basicConfig(handlers=[logging.NullHandler()])
-    if mask is not None:
-        os.umask(mask)
-    server = Server(address, **options)
+    if process.mask is not None:
+        os.umask(process.mask)
+    server = Server(_listening(address, process.room) if process.room else address, **options)
     services = Services(server)
-    if watch:
+    if process.watch:
         server.on_disconnect(services.note)
-    if files is not None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-    threading.Thread(target=_answer, args=(channel, server, services), daemon=True).start()
+    if process.files is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (process.files, process.files))
+    told = address if process.room else None
+    threading.Thread(target=_answer, args=(channel, server, services, told), daemon=True).start()
     server.serve_forever(grace=5.0)
     return _counters(server, services)
+
+
+def _listening(address: str, room: int) -> str:
+    """A master socket whose data sockets inherit that room; the address of the descriptor."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    sock.bind((host, int(port)))
+    sock.listen(4096)
+    return f"fd://{sock.detach()}"
 
 
 def _counters(server: Server, services: Services) -> dict[str, int]:
     return server.stats() | {"calls": services.calls, "altered": services.altered}
 
 
-def _answer(channel: Connection, server: Server, services: Services) -> None:
+def _answer(channel: Connection, server: Server, services: Services, address: str | None) -> None:
     """The experiment's questions, in a thread beside the loop."""
     while server.state is not ServerState.SERVING:
         time.sleep(0.0005)
-    channel.send(str(server.addresses[0]))
+    channel.send(address or str(server.addresses[0]))
     while True:
         question = channel.recv()
         if question == "stats":
