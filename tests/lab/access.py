@@ -115,10 +115,10 @@ def squat(channel: Connection, engine: str, address: str) -> int:
 
 
 def _squatter(engine: str, directory: Path) -> None:
-    open_to_all = directory / "open"
-    open_to_all.mkdir()
-    open_to_all.chmod(0o777)
-    with Child(squat, engine, f"unix:{open_to_all}/s?mode=0666") as child:
+    theirs = directory / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, NOBODY, NOBODY)
+    with Child(squat, engine, f"unix:{theirs}/s?mode=0666") as child:
         address = child.receive()
         try:
             pysock.connect(address, server_uid=os.geteuid(), backend=engine).close()
