@@ -2,13 +2,13 @@
 /* accept.c: the master sockets' side of the turn: connections are taken from them, and nothing else ever happens on them.
  *
  * Where accept() fails for want of descriptors or memory the master sockets are left alone for a moment: they would stay
- * readable, and a level-triggered wait would spin. A descriptor that we free ourselves ends the pause at once. */
+ * readable, and a level-triggered wait would spin. A descriptor that we free ourselves ends the pause at once; one that is
+ * freed elsewhere in the process is found when the pause is over. */
 #include <errno.h>
-#include <stdio.h>
 
 #include "internal.h"
 
-enum outcome { ACCEPTED, DONE, AGAIN, EXHAUSTED };
+enum outcome { ACCEPTED, DONE, AGAIN, NO_DESCRIPTORS, EXHAUSTED };
 
 /* accept(2), "Error handling": Linux passes pending network errors of the new socket on as an error of accept(); they
  * concern that connection alone. */
@@ -19,6 +19,7 @@ static enum outcome classify(int error)
         return DONE;
     case EMFILE:
     case ENFILE:
+        return NO_DESCRIPTORS;
     case ENOBUFS:
     case ENOMEM:
         return EXHAUSTED;
@@ -45,24 +46,49 @@ static void watch_masters(ps_engine *engine, unsigned interest)
         engine->poll->change(engine->poll_handle, engine->masters[i].fd, i, interest);
 }
 
-static void pause_accepting(ps_engine *engine, int error)
+static void pause_accepting(ps_engine *engine)
 {
-    PS_ADD(engine->stats.accept_failures, 1u);
+    ps__note(engine, PS_CAUSE_ACCEPT);
     engine->accept_again_ns = engine->now_ns + PS_PAUSE_ACCEPT_MS * 1000000u;
     watch_masters(engine, 0);
-    if (engine->now_ns < engine->logged_accept_ns + 1000000000u && engine->logged_accept_ns)
-        return;
-    engine->logged_accept_ns = engine->now_ns;
-    char text[128];
-    snprintf(text, sizeof text, "accept() failed with errno %d; accepting pauses until a descriptor is free", -error);
-    ps__log(engine, 30, text);
 }
+
+/* -- the reserve: one descriptor that is given up so that those who wait can be told that there is none for them ------ */
+
+void ps__open_reserve(ps_engine *engine)
+{
+    if (engine->reserve < 0)
+        engine->reserve = ps_sys.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); /* any kind will do */
+}
+
+void ps__close_reserve(ps_engine *engine)
+{
+    if (engine->reserve >= 0)
+        ps_sys.close(engine->reserve);
+    engine->reserve = -1;
+}
+
+static void refuse_waiting(ps_engine *engine, int master)
+{
+    ps__close_reserve(engine);
+    for (int i = 0; i < PS_ACCEPTS_MAX; i++) {
+        int fd = ps_sys.accept4(master, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0) /* none waits any more; or somebody else has taken the descriptor */
+            break;
+        PS_ADD(engine->stats.accepted, 1u);
+        ps__turn_away(engine, fd, PS_CAUSE_FULL);
+    }
+    ps__open_reserve(engine);
+}
+
+/* -- the turn's part ------------------------------------------------------------------------------------------------ */
 
 void ps__start_accepting(ps_engine *engine)
 {
     if (!engine->accept_again_ns)
         return;
     engine->accept_again_ns = 0;
+    ps__open_reserve(engine);
     if (engine->accepting)
         watch_masters(engine, PS_POLL_IN);
 }
@@ -88,8 +114,10 @@ void ps__accept(ps_engine *engine, uint8_t master)
             continue;
         }
         enum outcome outcome = classify(fd);
-        if (outcome == EXHAUSTED)
-            pause_accepting(engine, fd);
+        if (outcome == NO_DESCRIPTORS)
+            refuse_waiting(engine, engine->masters[master].fd);
+        if (outcome == NO_DESCRIPTORS || outcome == EXHAUSTED)
+            pause_accepting(engine);
         if (outcome != AGAIN)
             return;
     }

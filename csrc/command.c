@@ -18,7 +18,7 @@
 
 int ps__push(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
 {
-    bool is_asked_for = conn->flags & PS_IS_HOLDING && conn->state == PS_CONN_ACCEPTED;
+    bool is_asked_for = conn->flags & PS_IS_HOLDING && conn->state <= PS_CONN_CHALLENGED;
     if (conn->state != PS_CONN_ESTABLISHED && !is_asked_for)
         return 0;
     if (size > conn->max_reply)

@@ -3,8 +3,6 @@
  * A connection never dies in the middle of its own event: ps__lost and ps__settle close the descriptor and put the slot
  * on the list of the dead, and ps__bury frees it at the end of the turn, after the disconnect hook. So a pointer to a
  * connection stays good through everything a handler may do; only its state must be looked at again. */
-#include <errno.h>
-#include <netinet/in.h>
 #include <string.h>
 
 #include "internal.h"
@@ -36,7 +34,7 @@ void ps__update_interest(ps_engine *engine, ps_conn *conn)
         error = engine->poll->change(engine->poll_handle, conn->fd, ps__id(conn), wanted);
     conn->interest = (uint8_t)wanted;
     if (error < 0)
-        ps__lost(engine, conn, PS_OVER_A_LIMIT); /* the kernel has no memory to watch it */
+        ps__no_memory(engine, conn); /* the kernel has none to watch it */
 }
 
 /* -- the end ------------------------------------------------------------------------------------------------------- */
@@ -49,12 +47,18 @@ static void count_gone(ps_engine *engine, const ps_conn *conn)
     } else {
         PS_TAKE_ONE(engine->stats.pending);
     }
-    if (conn->reason == PS_PROTOCOL_VIOLATION)
-        PS_ADD(engine->stats.violations, 1u);
-    else if (conn->reason == PS_TIMED_OUT)
+    if (conn->reason == PS_TIMED_OUT)
         PS_ADD(engine->stats.timeouts, 1u);
     else if (conn->reason == PS_OVER_A_LIMIT)
         PS_ADD(engine->stats.over_limit, 1u);
+}
+
+static void drop_proof(ps_conn *conn)
+{
+    if (conn->established)
+        return;
+    ps__free(conn->expected);
+    conn->expected = NULL;
 }
 
 static void close_data_socket(ps_engine *engine, ps_conn *conn)
@@ -69,6 +73,8 @@ static void close_data_socket(ps_engine *engine, ps_conn *conn)
         ps__timer_stop(engine, conn, (enum ps_timer_link)link);
     ps__drop_input(engine, conn);
     ps__drop_output(engine, conn);
+    drop_proof(conn);
+    ps__uncount_peer(engine, conn);
     count_gone(engine, conn);
     conn->next = engine->dead;
     engine->dead = conn->slot;
@@ -82,6 +88,12 @@ void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason)
     if (conn->reason == NO_REASON)
         conn->reason = (uint8_t)reason;
     close_data_socket(engine, conn);
+}
+
+void ps__no_memory(ps_engine *engine, ps_conn *conn)
+{
+    ps__note(engine, PS_CAUSE_NO_MEMORY);
+    ps__lost(engine, conn, PS_OVER_A_LIMIT);
 }
 
 void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps_reason reason)
@@ -173,81 +185,93 @@ void ps__bury(ps_engine *engine)
 
 /* -- the beginning ------------------------------------------------------------------------------------------------- */
 
-static void remember_peer(ps_conn *conn, const struct sockaddr *peer)
+/* No room for it, or no right to come in: say so where the framing can, and close. */
+void ps__turn_away(ps_engine *engine, int fd, int cause)
 {
-    if (conn->family == AF_INET) {
-        const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)peer;
-        memcpy(conn->peer, &v4->sin_addr, sizeof v4->sin_addr);
-        conn->peer_port = ntohs(v4->sin_port);
-    } else if (conn->family == AF_INET6) {
-        const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)peer;
-        memcpy(conn->peer, &v6->sin6_addr, sizeof v6->sin6_addr);
-        conn->peer_port = ntohs(v6->sin6_port);
-    }
-}
-
-/* No room for it: say so where the framing can, and close. */
-static void turn_away(ps_engine *engine, int fd)
-{
-    static const char reason[] = "the server is full";
-    uint8_t frame[PS_HEADER_SIZE + sizeof reason - 1];
+    static const char full[] = "the server is full";
+    static const struct {
+        uint16_t code;
+        const char *text;
+    } refusals[PS_CAUSES] = {
+        [PS_CAUSE_FULL] = {PS_REFUSED_FULL, full},
+        [PS_CAUSE_PEER] = {PS_REFUSED_FULL, "too many connections from this user or address"},
+        [PS_CAUSE_ACCESS] = {PS_REFUSED_NOT_ALLOWED, "not allowed"},
+        [PS_CAUSE_NO_MEMORY] = {PS_REFUSED_FULL, full},
+    };
+    uint8_t frame[PS_HEADER_SIZE + 64];
     PS_ADD(engine->stats.refused, 1u); /* before it is told: it may ask */
+    ps__note(engine, (enum ps_cause)cause);
     if (engine->options.framing == PS_NATIVE) {
-        ps__write_header(frame, sizeof reason - 1, PS_CIR_REFUSED, 0, PS_REFUSED_FULL, 0);
-        memcpy(frame + PS_HEADER_SIZE, reason, sizeof reason - 1);
-        ps_sys.sendto(fd, frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT);
+        uint32_t size = (uint32_t)strlen(refusals[cause].text);
+        ps__write_header(frame, size, PS_CIR_REFUSED, 0, refusals[cause].code, 0);
+        memcpy(frame + PS_HEADER_SIZE, refusals[cause].text, size);
+        ps_sys.sendto(fd, frame, PS_HEADER_SIZE + size, MSG_NOSIGNAL | MSG_DONTWAIT);
         ps_sys.recvfrom(fd, engine->in, PS_READ_MAX, MSG_DONTWAIT); /* as in empty_input */
     }
     ps_sys.close(fd);
 }
 
-/* A crowd of silent clients must not keep the door shut: the one that has waited longest goes. */
-static void make_way(ps_engine *engine)
+void ps__refuse(ps_engine *engine, ps_conn *conn, uint16_t code, const char *text, enum ps_reason reason)
 {
-    ps_conn *oldest = ps__timer_first(engine, PS_TIMER_CIR);
-    if (!oldest || engine->stats.pending < engine->options.limits.max_pending_cir)
-        return;
+    bool challenged = conn->state == PS_CONN_CHALLENGED;
     PS_ADD(engine->stats.refused, 1u);
-    ps__send_text(engine, oldest, PS_CIR_REFUSED, PS_REFUSED_TOO_LATE, 0, "too many others wait to be let in");
-    ps__end(engine, oldest, PS_EV_CIR_REFUSED, PS_OVER_A_LIMIT);
+    if (engine->options.framing == PS_NATIVE)
+        ps__send_text(engine, conn, PS_CIR_REFUSED, code, 0, text);
+    ps__end(engine, conn, challenged ? PS_EV_PROOF_REFUSED : PS_EV_CIR_REFUSED, reason);
+}
+
+static void drop_from_crowd(ps_engine *engine, ps_conn *oldest)
+{
+    ps__note(engine, PS_CAUSE_CROWD);
+    ps__refuse(engine, oldest, PS_REFUSED_TOO_LATE, "too many others wait to be let in", PS_OVER_A_LIMIT);
     ps__flush(engine, oldest);
     ps__lost(engine, oldest, PS_OVER_A_LIMIT); /* if the refusal could not be sent at once, it goes without */
 }
 
-static ps_conn *take_slot(ps_engine *engine, int fd, uint8_t master, const struct sockaddr *peer)
+/* Is there room for one more? A crowd of silent clients must not keep the door shut: the one that has waited longest
+ * goes, where too many wait, and where the server is full and it had time enough to say something. */
+static bool make_way(ps_engine *engine)
+{
+    const ps_limits *limits = &engine->options.limits;
+    ps_conn *oldest = ps__timer_first(engine, PS_TIMER_CIR);
+    if (oldest && engine->stats.pending >= limits->max_pending_cir)
+        drop_from_crowd(engine, oldest);
+    if (engine->stats.clients + engine->stats.pending < limits->max_clients)
+        return true;
+    oldest = ps__timer_first(engine, PS_TIMER_CIR);
+    if (!oldest || ps__timer_age_ms(engine, oldest, PS_TIMER_CIR) < PS_CROWD_MS)
+        return false;
+    drop_from_crowd(engine, oldest);
+    return true;
+}
+
+static ps_conn *take_slot(ps_engine *engine, const ps_conn *newcomer)
 {
     pthread_mutex_lock(&engine->lock);
     ps_conn *conn = ps__table_add(&engine->table);
     if (conn) {
-        conn->fd = fd;
-        conn->master = master;
-        conn->family = (uint8_t)engine->masters[master].family;
+        conn->fd = newcomer->fd;
+        conn->master = newcomer->master;
+        conn->family = newcomer->family;
+        conn->peer_port = newcomer->peer_port;
+        memcpy(conn->peer, newcomer->peer, sizeof conn->peer);
         conn->reason = NO_REASON;
         conn->interest = PS_POLL_IN;
         conn->max_reply = engine->options.limits.max_payload;
         conn->connected_at_ns = ps__wall_ns();
-        remember_peer(conn, peer);
     }
     pthread_mutex_unlock(&engine->lock);
     return conn;
 }
 
-void ps__admit(ps_engine *engine, int fd, uint8_t master, const struct sockaddr *peer)
+static void begin(ps_engine *engine, ps_conn *conn)
 {
-    PS_ADD(engine->stats.accepted, 1u);
-    if (engine->options.framing == PS_NATIVE)
-        make_way(engine);
-    bool is_full = engine->stats.clients + engine->stats.pending >= engine->options.limits.max_clients;
-    ps_conn *conn = is_full ? NULL : take_slot(engine, fd, master, peer);
-    if (!conn) {
-        turn_away(engine, fd);
-        return;
-    }
     PS_ADD(engine->stats.pending, 1u);
     if (conn->family != AF_UNIX)
-        ps__no_delay(fd);
-    if (engine->poll->add(engine->poll_handle, fd, ps__id(conn), PS_POLL_IN) < 0) {
-        ps__lost(engine, conn, PS_OVER_A_LIMIT);
+        ps__no_delay(conn->fd);
+    if (ps__count_peer(engine, conn) < 0 ||
+        engine->poll->add(engine->poll_handle, conn->fd, ps__id(conn), PS_POLL_IN) < 0) {
+        ps__no_memory(engine, conn);
         return;
     }
     if (engine->options.limits.idle_timeout_ns)
@@ -256,6 +280,20 @@ void ps__admit(ps_engine *engine, int fd, uint8_t master, const struct sockaddr 
         ps__timer_start(engine, conn, PS_TIMER_CIR);
     else
         ps__let_in(engine, conn);
+}
+
+void ps__admit(ps_engine *engine, int fd, uint8_t master, const struct sockaddr *peer)
+{
+    ps_conn newcomer = {.fd = fd, .master = master, .family = (uint8_t)engine->masters[master].family};
+    PS_ADD(engine->stats.accepted, 1u);
+    int cause = ps__may_connect(engine, &newcomer, peer);
+    if (cause == PS_NO_CAUSE && !make_way(engine))
+        cause = PS_CAUSE_FULL;
+    ps_conn *conn = cause == PS_NO_CAUSE ? take_slot(engine, &newcomer) : NULL;
+    if (conn)
+        begin(engine, conn);
+    else
+        ps__turn_away(engine, fd, cause == PS_NO_CAUSE ? PS_CAUSE_NO_MEMORY : cause);
 }
 
 /* Ask the connect hook. What it pushes to the client is put aside in *pushed, to follow the answer to the CIR. */
@@ -273,14 +311,6 @@ static int ask(ps_engine *engine, ps_conn *conn, ps_chunk **pushed, char *reason
     return refused;
 }
 
-static void refuse(ps_engine *engine, ps_conn *conn, const char *reason)
-{
-    PS_ADD(engine->stats.refused, 1u);
-    if (engine->options.framing == PS_NATIVE)
-        ps__send_text(engine, conn, PS_CIR_REFUSED, PS_REFUSED_NOT_ALLOWED, 0, reason);
-    ps__end(engine, conn, PS_EV_CIR_REFUSED, PS_CLOSED_BY_SERVER);
-}
-
 static void welcome(ps_engine *engine, ps_conn *conn)
 {
     uint8_t id[8], field[3 + sizeof id];
@@ -295,15 +325,17 @@ int ps__let_in(ps_engine *engine, ps_conn *conn)
 {
     ps_chunk *pushed = NULL;
     char reason[256] = "not allowed";
+    enum ps_conn_state state = conn->state;
+    drop_proof(conn);
     int refused = engine->options.ask_connects ? ask(engine, conn, &pushed, reason, sizeof reason) : 0;
     if (refused < 0)
         ps__fail(engine, refused);
-    if (refused || conn->state != PS_CONN_ACCEPTED) { /* the hook may have closed the client itself */
+    if (refused || conn->state != state) { /* the hook may have closed the client itself */
         ps__free_chunks(engine, pushed);
-        refuse(engine, conn, reason);
+        ps__refuse(engine, conn, PS_REFUSED_NOT_ALLOWED, reason, PS_CLOSED_BY_SERVER);
         return 0;
     }
-    ps__conn_event(conn, PS_EV_CIR_ACCEPTED);
+    ps__conn_event(conn, state == PS_CONN_CHALLENGED ? PS_EV_PROOF_ACCEPTED : PS_EV_CIR_ACCEPTED);
     ps__timer_stop(engine, conn, PS_LINK_INPUT);
     __atomic_store_n(&conn->established, 1, __ATOMIC_RELAXED);
     PS_TAKE_ONE(engine->stats.pending);

@@ -23,21 +23,38 @@ static void init(ps_engine *engine, const ps_options *options, const ps_hooks *h
     engine->options = *options;
     engine->hooks = *hooks;
     engine->poll = &ps__epoll;
-    engine->poll_handle = engine->wake[0] = engine->wake[1] = -1;
+    engine->poll_handle = engine->wake[0] = engine->wake[1] = engine->reserve = -1;
     engine->state = PS_SERVER_NEW;
     engine->dirty = engine->dead = PS_NOBODY;
     engine->batch_due_ns = UINT64_MAX;
     engine->now_ns = ps__now_ns();
+    engine->users.seed = engine->addresses.seed = (uint64_t)(uintptr_t)engine ^ engine->now_ns;
     for (int i = 0; i < PS_TIMER_LISTS; i++)
         engine->timers[i].first = engine->timers[i].last = PS_NOBODY;
     pthread_mutex_init(&engine->lock, NULL);
+}
+
+static int copy_ids(ps_engine *engine)
+{
+    ps_options *options = &engine->options;
+    size_t uids = options->uid_count * sizeof *options->uids, gids = options->gid_count * sizeof *options->gids;
+    engine->ids = ps_sys.allocate(uids + gids + 1);
+    if (!engine->ids)
+        return -ENOMEM;
+    if (uids)
+        memcpy(engine->ids, options->uids, uids);
+    if (gids)
+        memcpy(engine->ids + options->uid_count, options->gids, gids);
+    options->uids = engine->ids;
+    options->gids = engine->ids + options->uid_count;
+    return 0;
 }
 
 static int allocate(ps_engine *engine)
 {
     engine->in = ps_sys.allocate(PS_OUT_AT + PS_OUT_ROOM + PS_HEADER_SIZE); /* the slack: see gather() in output.c */
     engine->welcome = ps_sys.allocate(WELCOME_ROOM + engine->options.welcome_size);
-    if (!engine->in || !engine->welcome)
+    if (!engine->in || !engine->welcome || copy_ids(engine) < 0)
         return -ENOMEM;
     engine->out = engine->in + PS_OUT_AT;
     if (engine->options.welcome_size)
@@ -84,7 +101,12 @@ void ps__engine_close(ps_engine *engine)
     pthread_mutex_unlock(&engine->lock);
     ps__free(engine->in);
     ps__free(engine->welcome);
+    ps__free(engine->ids);
     engine->in = engine->out = engine->welcome = NULL;
+    engine->ids = NULL;
+    ps__peers_close(&engine->users);
+    ps__peers_close(&engine->addresses);
+    ps__close_reserve(engine);
     engine->state = PS_SERVER_CLOSED;
 }
 
@@ -98,7 +120,7 @@ void ps__engine_free(ps_engine *engine)
     ps__free(engine);
 }
 
-int ps_engine_add_master(ps_engine *engine, int fd)
+int ps_engine_add_master(ps_engine *engine, int fd, int checked)
 {
     if (engine->master_count == PS_MASTERS_MAX)
         return -ENOSPC;
@@ -108,7 +130,7 @@ int ps_engine_add_master(ps_engine *engine, int fd)
     int error = engine->poll->add(engine->poll_handle, fd, engine->master_count, PS_POLL_IN);
     if (error < 0)
         return error;
-    engine->masters[engine->master_count++] = (ps_master){.fd = fd, .family = family};
+    engine->masters[engine->master_count++] = (ps_master){.fd = fd, .family = family, .checked = checked};
     return 0;
 }
 
@@ -123,15 +145,6 @@ void ps__fail(ps_engine *engine, int error)
 static void check(ps_engine *engine)
 {
     ps__fail(engine, engine->hooks.check(engine->hooks.context));
-}
-
-int ps__log(ps_engine *engine, int level, const char *message)
-{
-    int error = ps__enter(engine);
-    if (error == 0)
-        error = engine->hooks.log(engine->hooks.context, level, message);
-    ps__fail(engine, error);
-    return error;
 }
 
 /* -- the turn ------------------------------------------------------------------------------------------------------ */
@@ -306,6 +319,7 @@ int ps__engine_run(ps_engine *engine)
     engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_ADOPT);
     engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_SERVE);
     engine->accepting = true;
+    ps__open_reserve(engine);
     engine->now_ns = ps__now_ns();
     set_running(engine, true);
     serve(engine);

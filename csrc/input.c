@@ -111,11 +111,6 @@ static void part_finish(ps_engine *engine, ps_conn *conn)
     ps__free(part);
 }
 
-static void no_memory(ps_engine *engine, ps_conn *conn)
-{
-    ps__lost(engine, conn, PS_OVER_A_LIMIT);
-}
-
 /* -- cutting ------------------------------------------------------------------------------------------------------- */
 
 /* Look at the bytes, say what they hold, and return how many of them were used: 0 = they are no whole frame yet and have
@@ -137,7 +132,7 @@ static size_t continue_part(ps_engine *engine, ps_conn *conn, const uint8_t *dat
     ps_part *part = conn->part;
     size_t missing = part->head.size - part->have, used = size < missing ? size : missing;
     if (!part_add(engine, part, data, used))
-        return no_memory(engine, conn), size;
+        return ps__no_memory(engine, conn), size;
     if (part->have == part->head.size)
         part_finish(engine, conn);
     return used;
@@ -181,7 +176,7 @@ static size_t cut_framed(ps_engine *engine, ps_conn *conn, const uint8_t *data, 
     }
     if (frame.size > size - head) {
         if (!part_begin(engine, conn, &frame, data + head, size - head))
-            no_memory(engine, conn);
+            ps__no_memory(engine, conn);
         return size;
     }
     frame.payload = data + head;
@@ -205,7 +200,7 @@ static size_t cut_line(ps_engine *engine, ps_conn *conn, const uint8_t *data, si
     }
     frame.size = most;
     if (conn->part ? !part_add(engine, conn->part, data, length) : !part_begin(engine, conn, &frame, data, length))
-        return no_memory(engine, conn), size;
+        return ps__no_memory(engine, conn), size;
     if (!newline)
         return size;
     part_finish(engine, conn);
@@ -242,7 +237,7 @@ static void hold(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t s
     size_t before = conn->held ? conn->held->size : 0;
     ps_held *held = ps_sys.resize(conn->held, sizeof *held + before + size);
     if (!held) {
-        no_memory(engine, conn);
+        ps__no_memory(engine, conn);
         return;
     }
     held->size = before + size;
@@ -305,7 +300,7 @@ static bool read_part(ps_engine *engine, ps_conn *conn)
 {
     ps_part *part = conn->part;
     if (part->have == part->room && !part_grow(engine, part, 1))
-        return no_memory(engine, conn), false;
+        return ps__no_memory(engine, conn), false;
     size_t here = part->room - part->have;
     struct iovec iov[2] = {{part->data + part->have, here}, {engine->in, PS_READ_MAX}};
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = 2};
@@ -376,12 +371,12 @@ static bool read_guessing(ps_engine *engine, ps_conn *conn)
 {
     ps_part *part = ps_sys.allocate(sizeof *part);
     if (!part)
-        return no_memory(engine, conn), false;
+        return ps__no_memory(engine, conn), false;
     *part = (ps_part){.head = {.size = engine->guess}};
     if (part_resize(engine, part, engine->guess))
         return read_into_guess(engine, conn, part);
     ps__free(part);
-    return no_memory(engine, conn), false;
+    return ps__no_memory(engine, conn), false;
 }
 
 /* Returns whether there may be more: a short read has emptied the socket, and needs no second call to see it. */

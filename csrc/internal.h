@@ -27,7 +27,8 @@ enum {
     PS_ACCEPTS_MAX = 16,       /* accepts of one master socket a turn */
     PS_EVENTS_MAX = 512,       /* events taken from the kernel at once */
     PS_IOV_MAX = 16,           /* chunks of waiting output sent by one call */
-    PS_PAUSE_ACCEPT_MS = 100,  /* after accept() ran out of descriptors or memory */
+    PS_PAUSE_ACCEPT_MS = 50,   /* after accept() ran out of descriptors or memory */
+    PS_CROWD_MS = 100,         /* a client that has said nothing for so long makes way where the server is full */
     PS_COMMANDS_BYTES = 64 << 20, /* what other threads may have queued for a loop that is busy */
     PS_DEAD_ROOM = 2048,       /* slots beside those of max_clients, for connections that are closed and not buried yet:
                                   a place that becomes free is given away in the same turn */
@@ -68,6 +69,28 @@ typedef struct ps_chunk {
     uint8_t own[];
 } ps_chunk;
 
+/* -- who connects -------------------------------------------------------------------------------------------------- */
+
+enum { PS_PEER_KEY = 16, PS_NO_CAUSE = -1 };
+
+typedef struct ps_peer {
+    uint8_t key[PS_PEER_KEY];
+    uint32_t count; /* of its connections; 0: a free row */
+} ps_peer;
+
+typedef struct ps_peers {
+    ps_peer *rows;
+    uint32_t room, used; /* room: a power of two, or 0 */
+    uint64_t seed;
+} ps_peers;
+
+/* What the hook makes of a CIR where an auth key is set. */
+typedef struct ps_challenge {
+    uint8_t fields[128];
+    size_t size;
+    uint8_t expected[PS_MAC_SIZE]; /* in the PROOF */
+} ps_challenge;
+
 /* -- connections --------------------------------------------------------------------------------------------------- */
 
 enum ps_timer_list { PS_TIMER_CIR, PS_TIMER_FRAME, PS_TIMER_OUTPUT, PS_TIMER_IDLE, PS_TIMER_LISTS };
@@ -96,6 +119,7 @@ enum ps_conn_flag {
     PS_IS_BROKEN = 1 << 10,    /* a request stays without an answer, so no later one gets any */
     PS_IS_SENDING = 1 << 11,   /* all that is left to do: the kernel sends what it took */
     PS_IS_SENT = 1 << 12,      /* it has */
+    PS_IS_COUNTED = 1 << 13,   /* in the table of its user, or address */
 };
 
 /* A slot of the client table: a connection and its data socket. An idle client costs this and nothing else. */
@@ -113,7 +137,7 @@ typedef struct ps_conn {
     uint8_t family;   /* of its socket, AF_... */
     uint8_t stash_size;
     uint16_t peer_port;
-    uint8_t peer[16];
+    uint8_t peer[16]; /* its IP address; of a Unix socket the user's number, where somebody wants to know */
     union {
         uint8_t stash[PS_HEADER_SIZE]; /* an incomplete header */
         uint32_t skip;                 /* with PS_IS_SKIPPING: bytes of an oversized payload still to be thrown away */
@@ -127,7 +151,10 @@ typedef struct ps_conn {
     ps_held *held;
     ps_chunk *out_head, *out_tail;
     uint64_t queued;
-    void *object; /* Python's DataSocket, once a handler has asked for it */
+    union {
+        void *object;      /* Python's DataSocket, once a handler has asked for it */
+        uint8_t *expected; /* before it is let in: the MAC that its PROOF must have */
+    };
     char *name;
     uint64_t connected_at_ns, requests, bytes_in, bytes_out;
 } ps_conn;
@@ -162,8 +189,13 @@ typedef struct ps_hooks {
     int (*disconnect)(void *context, ps_conn *conn);
     /* The loop has stopped accepting. */
     int (*draining)(void *context);
-    /* level as in Python's logging */
-    int (*log)(void *context, int level, const char *message);
+    /* A cause was met, so many times since this was last called for it. */
+    int (*noted)(void *context, int cause, uint64_t times);
+    /* May this peer connect? 1 yes, 0 no. Asked if the options say so. */
+    int (*allow)(void *context, int64_t pid, uint32_t uid, uint32_t gid);
+    /* Answer a CIR that has this nonce, and see whether two MACs are equal: 1 yes, 0 no. Called if there is a key. */
+    int (*challenge)(void *context, const uint8_t *nonce, const char *name, ps_challenge *made);
+    int (*prove)(void *context, const uint8_t *expected, const uint8_t *got);
     /* A request object with room for size bytes at *data; a larger one with the same bytes; NULL: no memory (the old
      * one is gone). */
     void *(*object_new)(void *context, size_t size, uint8_t **data);
@@ -211,7 +243,13 @@ typedef struct ps_command {
 typedef struct ps_master {
     int fd;
     int family;
+    bool checked;
 } ps_master;
+
+/* A cause, since it was last told of. */
+typedef struct ps_untold {
+    uint64_t told_ns, times;
+} ps_untold;
 
 struct ps_engine {
     ps_options options;
@@ -228,12 +266,16 @@ struct ps_engine {
     uint64_t inside_since_ns;
     uint64_t contended_until_ns; /* another thread wants to be inside as well */
     uint64_t now_ns;
-    uint64_t accept_again_ns, logged_accept_ns;
+    uint64_t accept_again_ns;
+    int reserve;        /* a descriptor to give up where there are no more, so that those who wait can be told; or -1 */
     uint64_t batch_due_ns;
     ps_linger linger;
     uint64_t frames;    /* whole frames so far */
     uint32_t guess;     /* the payload size of the last large frame: of the next one, perhaps */
     ps_table table;
+    ps_peers users, addresses;
+    ps_untold untold[PS_CAUSES];
+    uint32_t *ids;      /* what the options' uids and gids point to */
     struct {
         uint32_t first, last;
     } timers[PS_TIMER_LISTS];
@@ -295,7 +337,9 @@ void ps__engine_close(ps_engine *engine);
 void ps__engine_free(ps_engine *engine);
 int ps__engine_run(ps_engine *engine);
 void ps__fail(ps_engine *engine, int error);
-int ps__log(ps_engine *engine, int level, const char *message);
+
+/* causes.c */
+void ps__note(ps_engine *engine, enum ps_cause cause);
 
 /* wait.c */
 int ps__enter(ps_engine *engine);
@@ -307,13 +351,34 @@ int ps__wait(ps_engine *engine);
 void ps__admit(ps_engine *engine, int fd, uint8_t master, const struct sockaddr *peer);
 int ps__let_in(ps_engine *engine, ps_conn *conn);
 void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason);
+void ps__no_memory(ps_engine *engine, ps_conn *conn);
+void ps__turn_away(ps_engine *engine, int fd, int cause);
+void ps__refuse(ps_engine *engine, ps_conn *conn, uint16_t code, const char *text, enum ps_reason reason);
 void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps_reason reason);
 void ps__settle(ps_engine *engine, ps_conn *conn);
 void ps__update_interest(ps_engine *engine, ps_conn *conn);
 void ps__mark_dirty(ps_engine *engine, ps_conn *conn);
 void ps__bury(ps_engine *engine);
 
+/* access.c */
+/* PS_NO_CAUSE, or why it may not; what the kernel says of the peer goes into conn. */
+int ps__may_connect(ps_engine *engine, ps_conn *conn, const struct sockaddr *peer);
+int ps__count_peer(ps_engine *engine, ps_conn *conn);
+void ps__uncount_peer(ps_engine *engine, ps_conn *conn);
+
+/* peers.c; a key has PS_PEER_KEY bytes */
+uint32_t ps__peers_count(const ps_peers *peers, const uint8_t *key);
+int ps__peers_add(ps_peers *peers, const uint8_t *key);
+void ps__peers_take(ps_peers *peers, const uint8_t *key);
+void ps__peers_close(ps_peers *peers);
+
+/* cir.c */
+void ps__take_cir(ps_engine *engine, ps_conn *conn, const ps_frame *frame);
+void ps__take_proof(ps_engine *engine, ps_conn *conn, const ps_frame *frame);
+
 /* accept.c */
+void ps__open_reserve(ps_engine *engine);
+void ps__close_reserve(ps_engine *engine);
 void ps__accept(ps_engine *engine, uint8_t master);
 void ps__stop_accepting(ps_engine *engine);
 void ps__start_accepting(ps_engine *engine);
@@ -330,6 +395,7 @@ ps_conn *ps__table_row(const ps_table *table, uint64_t id);  /* also of one that
 void ps__timer_start(ps_engine *engine, ps_conn *conn, enum ps_timer_list list);
 void ps__timer_stop(ps_engine *engine, ps_conn *conn, enum ps_timer_link link);
 ps_conn *ps__timer_first(const ps_engine *engine, enum ps_timer_list list);
+uint32_t ps__timer_age_ms(const ps_engine *engine, const ps_conn *conn, enum ps_timer_list list); /* one that runs */
 void ps__timers_expire(ps_engine *engine);
 uint64_t ps__timers_due_ns(const ps_engine *engine); /* UINT64_MAX: none runs */
 
@@ -383,6 +449,7 @@ void ps__drop_input(ps_engine *engine, ps_conn *conn);
 
 /* protocol.c */
 enum ps_verdict { PS_TAKE, PS_SKIP, PS_BROKEN };
+void ps__violation(ps_engine *engine, ps_conn *conn, uint32_t request_id, uint16_t refusal, const char *text);
 enum ps_verdict ps__judge(ps_engine *engine, ps_conn *conn, const ps_frame *frame);
 void ps__take_frame(ps_engine *engine, ps_conn *conn, const ps_frame *frame, void *object);
 void ps__cannot_serve(ps_engine *engine, ps_conn *conn, const ps_frame *frame, uint16_t code, const char *text,

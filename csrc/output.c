@@ -72,6 +72,7 @@ static void queue_grew(ps_engine *engine, ps_conn *conn, size_t size)
     if (!(conn->flags & PS_TIMED_OUTPUT))
         ps__timer_start(engine, conn, PS_TIMER_OUTPUT);
     if (conn->queued > limits->output_drop) {
+        ps__note(engine, PS_CAUSE_OUTPUT_FULL);
         ps__lost(engine, conn, PS_OVER_A_LIMIT);
         return;
     }
@@ -107,7 +108,7 @@ static void queue_copy(ps_engine *engine, ps_conn *conn, const void *data, size_
     } else {
         ps_chunk *chunk = copy_chunk(data, size);
         if (!chunk) {
-            ps__lost(engine, conn, PS_OVER_A_LIMIT); /* no memory to keep what it does not take */
+            ps__no_memory(engine, conn); /* to keep what it does not take */
             return;
         }
         append_chunk(conn, chunk);
@@ -130,7 +131,7 @@ static void queue_object(ps_engine *engine, ps_conn *conn, const uint8_t *data, 
 {
     ps_chunk *chunk = object_chunk(engine, data, size, object);
     if (!chunk) {
-        ps__lost(engine, conn, PS_OVER_A_LIMIT);
+        ps__no_memory(engine, conn);
         return;
     }
     append_chunk(conn, chunk);
@@ -199,7 +200,7 @@ static void keep_rest(ps_engine *engine, ps_conn *conn, size_t sent)
         last = *end = chunk_of_piece(engine, i, done);
         if (!last) {
             ps__free_chunks(engine, first);
-            ps__lost(engine, conn, PS_OVER_A_LIMIT);
+            ps__no_memory(engine, conn);
             return;
         }
         end = &last->next;

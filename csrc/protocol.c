@@ -1,5 +1,6 @@
-/* protocol.c: what a connection initiation request (CIR) and a service request message (SRM) do to a connection: two
- * kinds of event, two functions. pysock/protocol.py is the counterpart; the tests hold the two together byte by byte. */
+/* protocol.c: which frames may come when, and what a service request message (SRM) does to a connection. The connection
+ * initiation request (CIR) is another kind of event: see cir.c. pysock/connection.py is the counterpart of both; the tests
+ * hold them together byte by byte. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,8 +9,9 @@
 /* -- violations ---------------------------------------------------------------------------------------------------- */
 
 /* Before the CIR is accepted a violation is answered by a refusal, after it by an error; then the connection ends. */
-static void violation(ps_engine *engine, ps_conn *conn, uint32_t request_id, uint16_t refusal, const char *text)
+void ps__violation(ps_engine *engine, ps_conn *conn, uint32_t request_id, uint16_t refusal, const char *text)
 {
+    ps__note(engine, PS_CAUSE_VIOLATION);
     if (conn->state == PS_CONN_ESTABLISHED) {
         PS_ADD(engine->stats.errors, 1u);
         ps__send_text(engine, conn, PS_ERROR, PS_MALFORMED, request_id, text);
@@ -22,6 +24,7 @@ static void violation(ps_engine *engine, ps_conn *conn, uint32_t request_id, uin
 
 void ps__over_limit(ps_engine *engine, ps_conn *conn)
 {
+    ps__note(engine, PS_CAUSE_TOO_LARGE);
     ps__end(engine, conn, PS_EV_DRAIN, PS_OVER_A_LIMIT); /* earlier replies still go out */
 }
 
@@ -30,7 +33,7 @@ void ps__over_limit(ps_engine *engine, ps_conn *conn)
 /* Why a frame of this kind may not come in this state; NULL if it may. */
 static const char *wrong_kind(const ps_conn *conn, uint8_t kind)
 {
-    bool established = conn->state == PS_CONN_ESTABLISHED;
+    bool established = conn->state == PS_CONN_ESTABLISHED, challenged = conn->state == PS_CONN_CHALLENGED;
     switch (kind) {
     case PS_PING:
     case PS_BYE:
@@ -38,9 +41,10 @@ static const char *wrong_kind(const ps_conn *conn, uint8_t kind)
     case PS_SRM:
         return established ? NULL : "a service request came before the CIR: send a CIR first";
     case PS_CIR:
-        return established ? "a second CIR on an established connection" : NULL;
+        return established ? "a second CIR on an established connection"
+               : challenged ? "a second CIR: a PROOF is awaited" : NULL;
     case PS_PROOF:
-        return "a PROOF that was not asked for";
+        return challenged ? NULL : "a PROOF that was not asked for";
     default:
         return kind > 0x80 && kind <= PS_CHALLENGE ? "a frame of a kind that only servers send"
                                                    : "not a frame of the pysock protocol: unknown kind";
@@ -56,6 +60,8 @@ static const char *wrong_length(const ps_engine *engine, const ps_frame *frame)
         return "a BYE carries no payload";
     if (frame->kind == PS_CIR && frame->size > engine->options.limits.max_cir_bytes)
         return "the CIR is too long";
+    if (frame->kind == PS_PROOF && frame->size > engine->options.limits.max_cir_bytes)
+        return "the PROOF is too long";
     return NULL;
 }
 
@@ -64,6 +70,7 @@ static enum ps_verdict judge_srm(ps_engine *engine, ps_conn *conn, const ps_fram
     if (frame->size <= engine->options.limits.max_payload)
         return PS_TAKE;
     PS_ADD(engine->stats.errors, 1u);
+    ps__note(engine, PS_CAUSE_TOO_LARGE);
     if (frame->flags & PS_NO_REPLY)
         return PS_SKIP;
     char text[96];
@@ -80,13 +87,13 @@ static enum ps_verdict judge_native(ps_engine *engine, ps_conn *conn, const ps_f
         wrong = "unknown flags: only bit 0 of an SRM has a meaning";
     if (!wrong && frame->kind == PS_CIR && frame->code != 1) {
         /* before the length: another version may well have longer CIRs */
-        violation(engine, conn, 0, PS_REFUSED_VERSION, "this server speaks version 1 of the pysock protocol");
+        ps__violation(engine, conn, 0, PS_REFUSED_VERSION, "this server speaks version 1 of the pysock protocol");
         return PS_BROKEN;
     }
     if (!wrong)
         wrong = wrong_length(engine, frame);
     if (wrong) {
-        violation(engine, conn, frame->request_id, PS_REFUSED_MALFORMED, wrong);
+        ps__violation(engine, conn, frame->request_id, PS_REFUSED_MALFORMED, wrong);
         return PS_BROKEN;
     }
     return frame->kind == PS_SRM ? judge_srm(engine, conn, frame) : PS_TAKE;
@@ -100,60 +107,6 @@ enum ps_verdict ps__judge(ps_engine *engine, ps_conn *conn, const ps_frame *fram
         return PS_TAKE;
     ps__over_limit(engine, conn);
     return PS_BROKEN;
-}
-
-/* -- the CIR: belongs to the master's side ------------------------------------------------------------------------- */
-
-static bool set_name(ps_engine *engine, ps_conn *conn, const ps_field *field)
-{
-    if (!field->size || field->size > PS_NAME_MAX || conn->name || !ps__is_utf8(field->value, field->size) ||
-        memchr(field->value, 0, field->size))
-        return false;
-    char *name = ps_sys.allocate(field->size + 1u);
-    if (!name)
-        return false;
-    memcpy(name, field->value, field->size);
-    name[field->size] = 0;
-    pthread_mutex_lock(&engine->lock); /* other threads look names up */
-    conn->name = name;
-    pthread_mutex_unlock(&engine->lock);
-    return true;
-}
-
-static bool read_cir_fields(ps_engine *engine, ps_conn *conn, const uint8_t *at, const uint8_t *end)
-{
-    ps_field field;
-    int more;
-    while ((more = ps__next_field(&at, end, &field)) > 0) {
-        if (field.tag == PS_TAG_NAME && !set_name(engine, conn, &field))
-            return false;
-        if (field.tag != PS_TAG_MAX_PAYLOAD)
-            continue;
-        if (field.size != 4)
-            return false;
-        uint32_t most = ps__get32(field.value);
-        if (most < conn->max_reply)
-            __atomic_store_n(&conn->max_reply, most, __ATOMIC_RELAXED); /* other threads look at it before a push */
-    }
-    return more == 0;
-}
-
-static void take_cir(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
-{
-    static const char magic[4] = {'P', 'S', 'K', '1'};
-    if (frame->size < sizeof magic) {
-        violation(engine, conn, 0, PS_REFUSED_MALFORMED, "the CIR is too short to hold the magic PSK1");
-        return;
-    }
-    if (memcmp(frame->payload, magic, sizeof magic) != 0) {
-        violation(engine, conn, 0, PS_REFUSED_VERSION, "wrong magic: a CIR begins with PSK1");
-        return;
-    }
-    if (!read_cir_fields(engine, conn, frame->payload + sizeof magic, frame->payload + frame->size)) {
-        violation(engine, conn, 0, PS_REFUSED_MALFORMED, "the CIR has a broken field");
-        return;
-    }
-    ps__let_in(engine, conn);
 }
 
 /* -- the SRM: belongs to the data socket --------------------------------------------------------------------------- */
@@ -212,11 +165,13 @@ static void take_srm(ps_engine *engine, ps_conn *conn, const ps_frame *frame, vo
     }
 }
 
-/* Large enough for an object of its own, though no SRM: a CIR, if the limits allow such ones. */
+/* An object: it was large enough for one of its own, though no SRM; a CIR is, if the limits allow such ones. */
 static void take_control(ps_engine *engine, ps_conn *conn, const ps_frame *frame, void *object)
 {
     if (frame->kind == PS_CIR) {
-        take_cir(engine, conn, frame);
+        ps__take_cir(engine, conn, frame);
+    } else if (frame->kind == PS_PROOF) {
+        ps__take_proof(engine, conn, frame);
     } else if (frame->kind == PS_PING) {
         ps__conn_event(conn, PS_EV_PING);
         ps__send(engine, conn, PS_PONG, 0, frame->request_id, frame->payload, frame->size, NULL);
@@ -242,11 +197,14 @@ void ps__take_frame(ps_engine *engine, ps_conn *conn, const ps_frame *frame, voi
 
 void ps__too_late(ps_engine *engine, ps_conn *conn, enum ps_timer_list list)
 {
+    static const enum ps_cause causes[PS_TIMER_LISTS] = {
+        [PS_TIMER_CIR] = PS_CAUSE_LATE, [PS_TIMER_FRAME] = PS_CAUSE_FRAME_LATE,
+        [PS_TIMER_OUTPUT] = PS_CAUSE_OUTPUT_STALLED, [PS_TIMER_IDLE] = PS_CAUSE_IDLE,
+    };
     bool native = engine->options.framing == PS_NATIVE;
+    ps__note(engine, causes[list]);
     if (list == PS_TIMER_CIR) {
-        PS_ADD(engine->stats.refused, 1u);
-        ps__send_text(engine, conn, PS_CIR_REFUSED, PS_REFUSED_TOO_LATE, 0, "the CIR did not come in time");
-        ps__end(engine, conn, PS_EV_CIR_REFUSED, PS_TIMED_OUT);
+        ps__refuse(engine, conn, PS_REFUSED_TOO_LATE, "the CIR did not come in time", PS_TIMED_OUT);
     } else if (list == PS_TIMER_FRAME) {
         if (native)
             ps__send_text(engine, conn, PS_ERROR, PS_DEADLINE_PASSED, 0, "the rest of the frame did not come in time");

@@ -55,11 +55,21 @@ enum ps_reason {
     PS_SERVER_STOPPING
 };
 
+/* Why somebody was refused or dropped, or had to wait: pysock/causes.py has the words. */
+enum ps_cause {
+    PS_CAUSE_FULL, PS_CAUSE_PEER, PS_CAUSE_CROWD, PS_CAUSE_LATE, PS_CAUSE_ACCESS, PS_CAUSE_PROOF, PS_CAUSE_VIOLATION,
+    PS_CAUSE_TOO_LARGE, PS_CAUSE_FRAME_LATE, PS_CAUSE_OUTPUT_FULL, PS_CAUSE_OUTPUT_STALLED, PS_CAUSE_IDLE,
+    PS_CAUSE_NO_MEMORY, PS_CAUSE_ACCEPT
+};
+
 #define PS_HEADER_SIZE 12
 #define PS_NAME_MAX 255
 #define PS_PING_MAX 64
 #define PS_MASTERS_MAX 64
 #define PS_ADDRESS_MAX 64
+#define PS_NONCE_SIZE 32
+#define PS_MAC_SIZE 32
+#define PS_CAUSES 14
 
 /* The state that follows, or -EINVAL if the event is illegal in this state. */
 int ps_server_next(int state, int event);
@@ -72,6 +82,7 @@ typedef struct ps_limits {
     uint64_t cir_timeout_ns, frame_timeout_ns, output_timeout_ns, idle_timeout_ns;
     uint64_t output_pause, output_drop;
     uint32_t max_clients, max_pending_cir, max_cir_bytes, max_payload, max_in_flight;
+    uint32_t max_clients_per_uid, max_clients_per_ip; /* 0: none but max_clients */
 } ps_limits;
 
 typedef struct ps_options {
@@ -84,6 +95,10 @@ typedef struct ps_options {
     uint32_t services;           /* entries of the service table */
     uint32_t watch_disconnects;  /* tell of every client that goes, not only of attached ones */
     uint32_t ask_connects;       /* ask the connect hook before a client is let in */
+    uint32_t has_key;            /* an auth key is set: a CIR is answered by a CHALLENGE */
+    uint32_t ask_allow;          /* ask the allow hook about the peers of checked masters, instead of: */
+    uint32_t uid_count, gid_count;
+    const uint32_t *uids, *gids; /* who may connect to checked masters; copied */
 } ps_options;
 
 /* One row of the client table, copied out. */
@@ -98,13 +113,15 @@ typedef struct ps_info {
 } ps_info;
 
 typedef struct ps_stats {
-    uint64_t clients, pending, accepted, established, refused, disconnected, requests, errors, pushes, violations,
-        timeouts, over_limit, accept_failures, bytes_in, bytes_out;
+    uint64_t clients, pending, accepted, established, refused, disconnected, requests, errors, pushes, timeouts,
+        over_limit, bytes_in, bytes_out;
+    uint64_t causes[14];         /* by enum ps_cause */
 } ps_stats;
 
 typedef struct ps_engine ps_engine;
 
-int ps_engine_add_master(ps_engine *engine, int fd);
+/* checked: its peers are held against the rule of access before a byte is read. */
+int ps_engine_add_master(ps_engine *engine, int fd, int checked);
 int ps_engine_wakeup_fd(const ps_engine *engine);
 
 /* From any thread, and from hooks. */
@@ -136,12 +153,16 @@ int ps_socket_unlink(const char *path);
 
 typedef struct ps_python ps_python;
 
-/* services: a tuple of Service; callbacks: a tuple (client, connect, disconnect, failed, draining, log, dropped, FrameTooLarge). */
+/* services: a tuple of Service; callbacks: a tuple (client, connect, disconnect, failed, draining, log,
+ * dropped, noted, allow, challenge, prove, FrameTooLarge). */
 ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_t callbacks, int *error);
 /* After a run, or instead of one. What other threads may call stays safe until the memory is freed. */
 void ps_python_close(ps_python *python);
 void ps_python_free(ps_python *python);
 ps_engine *ps_python_engine(ps_python *python);
+/* Appends three functions for handlers, that is, for the loop's own thread, to a list: push(client_id, payload) and
+ * disconnect(client_id) -> bool, broadcast(payload) -> int. They keep the GIL, which a call by cffi lets go. */
+int ps_python_inside(ps_python *python, uintptr_t list);
 /* Runs the loop. -ECANCELED: an exception ended it, which was appended to the list raised. */
 int ps_python_run(ps_python *python, uintptr_t raised);
 

@@ -15,7 +15,8 @@ typedef struct service {
     size_t kept_count, kept_room;
 } service;
 
-enum { ON_CLIENT, ON_CONNECT, ON_DISCONNECT, ON_FAILED, ON_DRAINING, ON_LOG, ON_DROPPED, FRAME_TOO_LARGE, CALLBACKS };
+enum { ON_CLIENT, ON_CONNECT, ON_DISCONNECT, ON_FAILED, ON_DRAINING, ON_LOG, ON_DROPPED, ON_NOTED,
+       ON_ALLOW, ON_CHALLENGE, ON_PROVE, FRAME_TOO_LARGE, CALLBACKS };
 
 struct ps_python {
     ps_engine *engine;
@@ -358,12 +359,6 @@ static int finish_call(ps_python *py, PyObject *result)
     return 0;
 }
 
-static int on_log(void *context, int level, const char *message)
-{
-    ps_python *py = context;
-    return finish_call(py, PyObject_CallFunction(py->callbacks[ON_LOG], "is", level, message));
-}
-
 /* Where no frame can say so, the log does, once. */
 static int no_handler(ps_python *py, ps_conn *conn, const ps_frame *frame)
 {
@@ -373,7 +368,8 @@ static int no_handler(ps_python *py, ps_conn *conn, const ps_frame *frame)
     if (!mute || py->said_no_service)
         return 0;
     py->said_no_service = true;
-    return on_log(py, 40, "a request came, and there is no service: the connection is closed");
+    return finish_call(py, PyObject_CallFunction(py->callbacks[ON_LOG], "is", 40,
+                                                 "a request came, and there is no service: the connection is closed"));
 }
 
 static int on_request(void *context, ps_conn *conn, const ps_frame *frame, void *object)
@@ -464,6 +460,128 @@ static int on_draining(void *context)
     return finish_call(py, PyObject_CallNoArgs(py->callbacks[ON_DRAINING]));
 }
 
+static int on_noted(void *context, int cause, uint64_t times)
+{
+    ps_python *py = context;
+    return finish_call(py, PyObject_CallFunction(py->callbacks[ON_NOTED], "iK", cause, (unsigned long long)times));
+}
+
+/* -- access and keys ----------------------------------------------------------------------------------------------- */
+
+static int truth(ps_python *py, PyObject *answer)
+{
+    int yes = answer ? PyObject_IsTrue(answer) : -1;
+    Py_XDECREF(answer);
+    return yes < 0 ? hand_over(py->raised) : yes;
+}
+
+static int on_allow(void *context, int64_t pid, uint32_t uid, uint32_t gid)
+{
+    ps_python *py = context;
+    return truth(py, PyObject_CallFunction(py->callbacks[ON_ALLOW], "LII", (long long)pid, uid, gid));
+}
+
+static int on_challenge(void *context, const uint8_t *nonce, const char *name, ps_challenge *made)
+{
+    ps_python *py = context;
+    const char *fields, *expected;
+    Py_ssize_t size, expected_size;
+    PyObject *answer = PyObject_CallFunction(py->callbacks[ON_CHALLENGE], "y#y", (const char *)nonce,
+                                             (Py_ssize_t)PS_NONCE_SIZE, name);
+    if (!answer)
+        return hand_over(py->raised);
+    bool good = PyArg_ParseTuple(answer, "y#y#", &fields, &size, &expected, &expected_size);
+    if (good && (size > (Py_ssize_t)sizeof made->fields || expected_size != PS_MAC_SIZE)) {
+        PyErr_SetString(PyExc_ValueError, "a challenge has at most 128 bytes, and 32 are expected in its proof");
+        good = false;
+    }
+    if (good) {
+        made->size = (size_t)size;
+        memcpy(made->fields, fields, made->size);
+        memcpy(made->expected, expected, PS_MAC_SIZE);
+    }
+    Py_DECREF(answer);
+    return good ? 0 : hand_over(py->raised);
+}
+
+static int on_prove(void *context, const uint8_t *expected, const uint8_t *got)
+{
+    ps_python *py = context;
+    return truth(py, PyObject_CallFunction(py->callbacks[ON_PROVE], "y#y#", (const char *)expected,
+                                           (Py_ssize_t)PS_MAC_SIZE, (const char *)got, (Py_ssize_t)PS_MAC_SIZE));
+}
+
+/* -- what handlers call -------------------------------------------------------------------------------------------- */
+
+/* A push, a broadcast or a disconnect in the loop's own thread may reach hooks, and hooks are called with the GIL held: so
+ * these are no functions of the ABI, around which cffi lets the GIL go. That also spares a handler the wait for it beside
+ * a thread that computes. */
+
+static ps_engine *engine_of(PyObject *self)
+{
+    return ((ps_python *)PyCapsule_GetPointer(self, NULL))->engine;
+}
+
+static PyObject *inside_push(PyObject *self, PyObject *args)
+{
+    unsigned long long id;
+    Py_buffer view;
+    if (!PyArg_ParseTuple(args, "Ky*", &id, &view))
+        return NULL;
+    size_t size = (size_t)view.len;
+    int result = ps_engine_push(engine_of(self), id, view.buf, size);
+    PyBuffer_Release(&view);
+    if (result != -EMSGSIZE)
+        return PyBool_FromLong(result > 0);
+    ps_python *py = PyCapsule_GetPointer(self, NULL);
+    return PyErr_Format(py->callbacks[FRAME_TOO_LARGE], "a payload of %zu bytes is more than this client takes", size);
+}
+
+static PyObject *inside_broadcast(PyObject *self, PyObject *args)
+{
+    Py_buffer view;
+    if (!PyArg_ParseTuple(args, "y*", &view))
+        return NULL;
+    int64_t reached = ps_engine_broadcast(engine_of(self), view.buf, (size_t)view.len);
+    PyBuffer_Release(&view);
+    return PyLong_FromLongLong(reached);
+}
+
+static PyObject *inside_disconnect(PyObject *self, PyObject *args)
+{
+    unsigned long long id;
+    if (!PyArg_ParseTuple(args, "K", &id))
+        return NULL;
+    return PyBool_FromLong(ps_engine_disconnect(engine_of(self), id) > 0);
+}
+
+static PyMethodDef inside_methods[] = {
+    {"push", inside_push, METH_VARARGS, NULL},
+    {"broadcast", inside_broadcast, METH_VARARGS, NULL},
+    {"disconnect", inside_disconnect, METH_VARARGS, NULL},
+};
+
+static int append_method(PyObject *list, PyMethodDef *method, PyObject *self)
+{
+    PyObject *function = PyCFunction_New(method, self);
+    int error = function ? PyList_Append(list, function) : -1;
+    Py_XDECREF(function);
+    return error;
+}
+
+int ps_python_inside(ps_python *py, uintptr_t list)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *self = PyCapsule_New(py, NULL, NULL);
+    int error = self ? 0 : -1;
+    for (size_t i = 0; error == 0 && i < sizeof inside_methods / sizeof *inside_methods; i++)
+        error = append_method((PyObject *)list, &inside_methods[i], self);
+    Py_XDECREF(self);
+    PyErr_Clear();
+    PyGILState_Release(gil);
+    return error ? -ENOMEM : 0;
+}
+
 /* -- the server's functions of the ABI ----------------------------------------------------------------------------- */
 
 /* From the named tuple Service: (name, handler, batch, max_batch, max_wait). */
@@ -516,7 +634,10 @@ static const ps_hooks python_hooks = {
     .batches = on_batches,
     .disconnect = on_disconnect,
     .draining = on_draining,
-    .log = on_log,
+    .noted = on_noted,
+    .allow = on_allow,
+    .challenge = on_challenge,
+    .prove = on_prove,
     .object_new = request_new,
     .object_resize = object_resize,
     .object_hold = object_hold,

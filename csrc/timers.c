@@ -86,6 +86,11 @@ static uint64_t left_ns(const ps_engine *engine, enum ps_timer_list list)
     return passed >= whole ? 0 : whole - passed;
 }
 
+uint32_t ps__timer_age_ms(const ps_engine *engine, const ps_conn *conn, enum ps_timer_list list)
+{
+    return milliseconds(engine->now_ns) - conn->timers[link_of[list]].start_ms;
+}
+
 void ps__timers_expire(ps_engine *engine)
 {
     for (int i = 0; i < PS_TIMER_LISTS; i++) {

@@ -3,6 +3,9 @@
  * with 256 requests in flight that is worth 6 % of the processor. */
 #define _GNU_SOURCE
 #include "accept.c"
+#include "access.c"
+#include "causes.c"
+#include "cir.c"
 #include "client.c"
 #include "command.c"
 #include "conn.c"
@@ -10,6 +13,7 @@
 #include "frame.c"
 #include "input.c"
 #include "output.c"
+#include "peers.c"
 #include "poll_epoll.c"
 #include "protocol.c"
 #include "python.c"

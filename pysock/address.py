@@ -6,6 +6,7 @@ This file owns the text forms of an address and what the socket module wants ins
 ``unix:/run/demo.sock``             a socket file; ``unix:name.sock`` is relative, ``unix:///run/demo.sock`` and
                                     ``ipc:///run/demo.sock`` are the same as the first
 ``unix:/run/x?mode=0660&group=www`` options of a socket file: ``mode``, ``user``, ``group``, ``backlog``
+``unix:``, ``unix:?name=demo``      a socket file in a directory of this user's own, see :attr:`Address.socket_file`
 ``unix:@name``                      a name in Linux's abstract namespace, without a file and without permissions;
                                     ``unix-abstract:name`` is the same
 ``tcp://127.0.0.1:9000``            also ``tcp:127.0.0.1:9000``, ``127.0.0.1:9000``, ``[::1]:9000``; with port 0 the
@@ -21,7 +22,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -30,16 +31,29 @@ from pysock.engine import SocketAddress
 #: ``sun_path`` has 108 bytes on Linux and 104 on the BSDs and macOS, one of them for the final NUL: man unix(7).
 PATH_BYTES_MAX: Final = 107 if sys.platform == "linux" else 103
 
+#: The name of a socket file may have so many bytes where its whole path is too long for ``sun_path``. Linux reaches it
+#: as ``/proc/self/fd/1234567/NAME`` then: see places.py.
+NAME_BYTES_MAX: Final = PATH_BYTES_MAX - len("/proc/self/fd/1234567/")
+
+#: Linux takes no longer paths, with the final NUL: PATH_MAX in limits.h.
+_LONGEST_PATH: Final = 4095
+
+#: The name of a socket file without a path, where nobody gives another.
+DEFAULT_NAME: Final = "server"
+
+#: Where the user's own directory is, for want of ``XDG_RUNTIME_DIR``. Not ``TMPDIR``: server and client must agree.
+_TEMPORARY: Final = "/tmp"  # noqa: S108  # the directory in it is checked before it is used, in places.py
+
 _FORMS: Final = "unix:/run/demo.sock, unix:@name, tcp://127.0.0.1:9000 or fd://3"
 
 #: Which fields an address may have set, and the options among them that can be written after a "?".
 _FIELDS: Final = {
-    "unix": ("path", "mode", "user", "group", "backlog"),
+    "unix": ("path", "name", "mode", "user", "group", "backlog"),
     "abstract": ("path", "backlog"),
     "tcp": ("host", "port", "backlog"),
     "fd": ("fd",),
 }
-_OPTIONS: Final = ("mode", "user", "group", "backlog")
+_OPTIONS: Final = ("name", "mode", "user", "group", "backlog")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +63,8 @@ class Address:
     ``str(address)`` is the canonical form; parsing that gives an equal address.
 
     :param transport: ``"unix"``, ``"abstract"``, ``"tcp"`` or ``"fd"``.
-    :param path: of the socket file, or the abstract name without its ``@``.
+    :param path: of the socket file, or the abstract name without its ``@``. A socket file may have none: then it is in
+        a directory of the user's own, see :attr:`socket_file`.
     :param host: a name or number; empty for every interface.
     :param port: 0 to 65535; with 0 the kernel chooses.
     :param fd: the number of an inherited descriptor.
@@ -57,6 +72,8 @@ class Address:
     :param user: who shall own the socket file, by name or number.
     :param group: the group of the socket file, by name or number.
     :param backlog: connections the kernel keeps until they are accepted; by default ``Limits.backlog``.
+    :param name: of a socket file without a path, the same for server and client; by default that of the ``Server``, or
+        ``"server"``.
     :raises ValueError: for anything that can't be an address, saying what is wrong.
     """
 
@@ -69,6 +86,7 @@ class Address:
     user: str | None = None
     group: str | None = None
     backlog: int | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
         allowed = _FIELDS.get(self.transport)
@@ -77,8 +95,10 @@ class Address:
         for item in fields(self)[1:]:
             if item.name not in allowed and getattr(self, item.name) != item.default:
                 raise ValueError(f"{item.name!r} doesn't go with the transport {self.transport!r}{_takes(allowed)}")
-        if self.transport in {"unix", "abstract"}:
-            _check_path(self.transport, self.path)
+        if self.transport == "unix":
+            _check_socket_file(self.path, self.name)
+        elif self.transport == "abstract":
+            _check_path("abstract name", self.path, "unix:@demo")
         elif self.transport == "tcp":
             _check_host(self.host)
             _check_range("the port", self.port, 0, 65535, "tcp://127.0.0.1:9000")
@@ -118,17 +138,37 @@ class Address:
             return f"unix:%40{path[1:]}"
         return f"unix://{path}" if path.startswith("//") else f"unix:{path}"
 
+    @property
+    def socket_file(self) -> str:
+        """The path of the socket file of a ``"unix"`` address.
+
+        Without a path of its own it is ``$XDG_RUNTIME_DIR/pysock/NAME.sock`` (XDG Base Directory Specification), or
+        ``/tmp/pysock-UID/NAME.sock`` where that variable isn't set. A server makes the directory when it starts.
+        """
+        assert self.transport == "unix"
+        return self.path or os.path.join(_own_directory(), f"{self.name or DEFAULT_NAME}.sock")
+
+    def named(self, name: str | None) -> Address:
+        """Return this address, with a name if it wants one and has none; any other address as it is.
+
+        :raises ValueError: that can't be the name of a file.
+        """
+        if self.transport != "unix" or self.path or self.name or not name:
+            return self
+        return replace(self, name=name)
+
     def resolve(self, *, listening: bool) -> list[SocketAddress]:
         """Return ``(family, address)`` pairs as the socket module takes them: what to bind, or to connect to in turn.
 
         To listen, IPv4 comes first where a name has both, and the empty host is ``0.0.0.0``; ``[::]`` listens on
-        both on most systems.
+        both on most systems. A path may be too long for the kernel: :func:`pysock.places.reachable` and
+        :class:`pysock.places.Place` know the way around.
 
         :raises OSError: the host's name can't be resolved.
         :raises ValueError: there is nothing to connect to: port 0, or a descriptor.
         """
         if self.transport == "unix":
-            return [(socket.AF_UNIX, self.path)]
+            return [(socket.AF_UNIX, self.socket_file)]
         if self.transport == "abstract":
             return [(socket.AF_UNIX, "\0" + self.path)]
         if not listening and (self.transport == "fd" or self.port == 0):
@@ -168,21 +208,55 @@ def _takes(names: tuple[str, ...]) -> str:
     return f"; this one takes {', '.join(names)}"
 
 
-def _check_path(transport: str, path: str) -> None:
-    what, example = ("path", "unix:/run/demo.sock") if transport == "unix" else ("abstract name", "unix:@demo")
+def _own_directory() -> str:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    # A relative path there is to be ignored: XDG Base Directory Specification.
+    return os.path.join(runtime, "pysock") if os.path.isabs(runtime) else f"{_TEMPORARY}/pysock-{os.geteuid()}"
+
+
+def _check_socket_file(path: str, name: str | None) -> None:
+    if path:
+        _check_path("path", path, "unix:/run/demo.sock")
+    if name is not None:
+        if path:
+            raise ValueError("'name' goes with a socket file that has no path; write for example unix:?name=demo")
+        # It becomes part of a path: no slash, no dot in front, nothing that is written in another way.
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", name):
+            raise ValueError(
+                f"{name!r} can't name a socket file: take up to 64 of A-Z a-z 0-9 . _ -, as in unix:?name=demo,"
+                " or write a path"
+            )
+
+
+def _check_path(what: str, path: str, example: str) -> None:
     if not path:
         raise ValueError(f"the {what} is empty; write for example {example}")
     if "\0" in path:
         raise ValueError(f"the {what} {path!r} has a NUL in it")
     try:
-        length = len(os.fsencode(path))
+        encoded = os.fsencode(path)
     except UnicodeError as error:
         raise ValueError(f"the {what} {path!r} can't be encoded: {error}") from None
-    if length > PATH_BYTES_MAX:
-        raise ValueError(
-            f"the {what} {path!r} has {length} bytes, but a Unix socket takes at most {PATH_BYTES_MAX}"
-            f" (sun_path, see man unix(7)); choose a shorter one, for example {example}"
+    problem = _too_long(encoded, has_directory=what == "path")
+    if problem:
+        raise ValueError(f"the {what} {path!r} has {len(encoded)} bytes{problem}, for example {example}")
+
+
+def _too_long(path: bytes, *, has_directory: bool) -> str:
+    """What is wrong with the length of a path, as the middle of a sentence."""
+    if len(path) <= PATH_BYTES_MAX:
+        return ""
+    if not has_directory or sys.platform != "linux":
+        return f", but a Unix socket takes at most {PATH_BYTES_MAX} (sun_path, see man unix(7)); choose a shorter one"
+    if len(path) > _LONGEST_PATH:
+        return f", but Linux takes at most {_LONGEST_PATH} (PATH_MAX); choose a shorter one"
+    name = len(os.path.basename(path))
+    if name > NAME_BYTES_MAX:
+        return (
+            f", {name} of them in the file's name; with more than {PATH_BYTES_MAX} (sun_path, see man unix(7)) that may"
+            f" have at most {NAME_BYTES_MAX}; choose a shorter one"
         )
+    return ""
 
 
 def _check_host(host: str) -> None:

@@ -14,13 +14,14 @@ from types import MappingProxyType
 from typing import Any, Final, NoReturn, TypeVar
 
 from pysock.address import Address, as_address
-from pysock.connecting import open_link
+from pysock.connecting import Trust, open_link
 from pysock.deadlines import checked_timeout, deadline_of, time_left
 from pysock.engine import Buffer, choose
 from pysock.errors import ConnectionLost, ProtocolError, RemoteError, RequestTimeout
 from pysock.limits import LARGEST_PAYLOAD
 from pysock.mailbox import Mailbox
 from pysock.payload import SERVERS_LIMIT, checked
+from pysock.peers import Ids, expected_server
 from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, ErrorCode, Frame, Kind
 
 #: While it waits for pushes, a thread lets others use the connection so often, in seconds.
@@ -49,6 +50,8 @@ class Client:
         backend: str = "auto",
         linger: float = 20e-6,
         max_payload: int = 16 * 1024 * 1024,
+        authkey: bytes | None = None,
+        server_uid: Ids | None = None,
     ) -> None:
         if not 0 < max_payload <= LARGEST_PAYLOAD:
             raise ValueError(f"max_payload must be from 1 to {LARGEST_PAYLOAD}, not {max_payload!r}")
@@ -57,8 +60,15 @@ class Client:
         self._address = as_address(address)
         self._timeout = None if timeout is None else checked_timeout(timeout)
         self._name = name or ""
+        trust = Trust(expected_server(self._address, server_uid), None if authkey is None else _checked_key(authkey))
         self._link, welcome = open_link(
-            self._address, self._name, choose(backend).link, self._timeout, linger=linger, max_payload=max_payload
+            self._address,
+            self._name,
+            choose(backend).link,
+            self._timeout,
+            linger=linger,
+            max_payload=max_payload,
+            trust=trust,
         )
         self._id = welcome.client_id
         self._numbers = {name: number for name, number in welcome.services.items() if name}
@@ -334,6 +344,12 @@ class Client:
         return checked(payload, self._max_payload, SERVERS_LIMIT)
 
 
+def _checked_key(key: bytes) -> bytes:
+    from pysock.auth import checked_key  # noqa: PLC0415  # the hashes take a while to import
+
+    return checked_key(key)
+
+
 def connect(
     address: str | Address,
     name: str | None = None,
@@ -342,6 +358,8 @@ def connect(
     backend: str = "auto",
     linger: float = 20e-6,
     max_payload: int = 16 * 1024 * 1024,
+    authkey: bytes | None = None,
+    server_uid: Ids | None = None,
 ) -> Client:
     """Connect to a server and be let in: ``connect()``, then the connection initiation request (CIR).
 
@@ -351,11 +369,28 @@ def connect(
     :param backend: ``"auto"``, ``"native"`` or ``"pure"``.
     :param linger: seconds to poll for a reply without sleeping before the first sleep; 0 switches it off.
     :param max_payload: the largest reply in bytes that this client takes.
+    :param authkey: a secret that the server must have, too. Each end proves to the other that it has it, by HMAC-SHA256
+        and without sending it; nothing is encrypted.
+    :param server_uid: who the server behind a Unix socket may run as: the number or name of a user, or several.
+        It is the user who called ``listen()``, looked at before a byte is sent. By default anybody; on an abstract
+        address, which has no permissions, this process's own user and root.
     :raises FileNotFoundError: there is no such socket file.
     :raises ConnectionRefusedError: nobody listens there.
-    :raises ConnectionRefused: the server didn't let the client in (:class:`ServerFull` if it had no room).
+    :raises ConnectionRefused: the server didn't let the client in (:class:`ServerFull` if it had no room); with code 3
+        because of the auth key: the two differ, or only one end has one.
+    :raises PermissionError: the server runs as somebody else than ``server_uid`` says, or the system doesn't let this
+        process connect.
     :raises RequestTimeout: it took too long.
     :raises ProtocolError: it isn't a pysock server.
     :raises ValueError: a parameter is wrong; the message says which.
     """
-    return Client(address, name, timeout=timeout, backend=backend, linger=linger, max_payload=max_payload)
+    return Client(
+        address,
+        name,
+        timeout=timeout,
+        backend=backend,
+        linger=linger,
+        max_payload=max_payload,
+        authkey=authkey,
+        server_uid=server_uid,
+    )

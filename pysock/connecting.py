@@ -1,6 +1,7 @@
-"""How a client's connection comes about: ``connect()``, then the connection initiation request (CIR).
+"""How a client's connection comes about: ``connect()``, a look at who listens, the connection initiation request (CIR).
 
-This file owns the socket until the link has it, and the words of everything that can go wrong on the way.
+This file owns the socket until the link has it, and the words of everything that can go wrong on the way. Where an auth
+key is given, the CIR carries a nonce, and the client is let in after a CHALLENGE and its PROOF (see ``auth.py``).
 """
 
 from __future__ import annotations
@@ -10,28 +11,50 @@ import os
 import socket
 import time
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pysock._version import __version__
 from pysock.address import Address
 from pysock.deadlines import deadline_of, time_left
 from pysock.engine import Link, SocketAddress
 from pysock.errors import ConnectionLost, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull
-from pysock.protocol import Frame, Kind, Malformed, Refusal, Welcome, decode_welcome, encode_cir
+from pysock.peers import check_server
+from pysock.places import reachable
+from pysock.protocol import Frame, Kind, Malformed, Refusal, Welcome, decode, decode_welcome, encode_cir
+
+if TYPE_CHECKING:
+    from pysock.auth import ClientProof
 
 #: Pauses between attempts while the server's backlog is full, in seconds.
 _FIRST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.05
 
 
+class Trust(NamedTuple):
+    """What this end and the server want to know of each other."""
+
+    servers: frozenset[int] | None = None  # the users that the server may run as; None: any
+    key: bytes | None = None
+
+
 def open_link(
-    address: Address, name: str, link_type: type[Link], timeout: float | None, *, linger: float, max_payload: int
+    address: Address,
+    name: str,
+    link_type: type[Link],
+    timeout: float | None,
+    *,
+    linger: float,
+    max_payload: int,
+    trust: Trust,
 ) -> tuple[Link, Welcome]:
     """Connect and be let in, within ``timeout`` seconds in all; raises what :func:`pysock.connect` says."""
     deadline = deadline_of(timeout)
-    cir = encode_cir(name, f"pysock/{__version__}", max_payload)
+    proof = None if trust.key is None else _proof(trust.key)
+    cir = encode_cir(name, f"pysock/{__version__}", max_payload, None if proof is None else proof.nonce)
     handle = _connect(address, deadline, timeout)
     try:
+        if trust.servers is not None:
+            check_server(handle, address, trust.servers)
         _send_cir(handle, cir, deadline)
         link = link_type(handle.fileno(), linger, max_payload)
     except BaseException:
@@ -39,24 +62,35 @@ def open_link(
         raise
     handle.detach()
     try:
-        return link, _welcome(_answer(link, address, deadline, timeout), address)
+        frame = _answer(link, address, deadline, timeout)
+        if proof is not None:
+            answer = proof.answer(_challenge(frame, address), name)
+            _send_proof(link, decode(answer), address, deadline, timeout)
+            frame = _answer(link, address, deadline, timeout)
+        return link, _welcome(frame, address, has_key=proof is not None)
     except BaseException:
         link.close()
         raise
 
 
+def _proof(key: bytes) -> ClientProof:
+    from pysock.auth import ClientProof  # noqa: PLC0415  # the hashes take a while to import
+
+    return ClientProof(key)
+
+
 def _connect(address: Address, deadline: float | None, timeout: float | None) -> socket.socket:
     """Try each address that the host has; raise what the last one said."""
-    targets = address.resolve(listening=False)
-    try:
-        for target in targets[:-1]:
-            with suppress(OSError):
-                return _connect_one(target, deadline)
-        return _connect_one(targets[-1], deadline)
-    except TimeoutError:
-        raise RequestTimeout(f"{address}: no connection{_within(timeout)}") from None
-    except OSError as error:
-        raise explained(error, address) from error
+    with reachable(address) as targets:
+        try:
+            for target in targets[:-1]:
+                with suppress(OSError):
+                    return _connect_one(target, deadline)
+            return _connect_one(targets[-1], deadline)
+        except TimeoutError:
+            raise RequestTimeout(f"{address}: no connection{_within(timeout)}") from None
+        except OSError as error:
+            raise explained(error, address) from error
 
 
 def _connect_one(target: SocketAddress, deadline: float | None) -> socket.socket:
@@ -136,21 +170,46 @@ def _answer(link: Link, address: Address, deadline: float | None, timeout: float
         ) from error
 
 
-def _welcome(frame: Frame, address: Address) -> Welcome:
-    if frame.kind == Kind.CIR_ACCEPTED:
-        try:
-            return decode_welcome(frame.payload)
-        except Malformed as error:
-            raise ProtocolError(f"{address}: the server's CIR_ACCEPTED is broken: {error}") from None
-    if frame.kind == Kind.CIR_REFUSED:
-        raise _refusal(frame)
+def _challenge(frame: Frame, address: Address) -> bytes:
+    """What the server challenges this client with."""
     if frame.kind == Kind.CHALLENGE:
-        raise ProtocolError(f"{address}: the server wants an auth key, which this version of pysock can't give")
-    raise ProtocolError(f"{address}: the server answered the CIR with a frame of kind {frame.kind:#04x}")
+        return frame.payload
+    if frame.kind == Kind.CIR_ACCEPTED:
+        raise ConnectionRefused(
+            f"{address}: the server has no auth key: set authkey= there, or leave it out here", Refusal.WRONG_PROOF
+        )
+    raise _unwelcome(frame, address, has_key=True)
 
 
-def _refusal(frame: Frame) -> ConnectionRefused:
+def _send_proof(link: Link, proof: Frame, address: Address, deadline: float | None, timeout: float | None) -> None:
+    try:
+        link.send(proof.kind, proof.code, proof.request_id, proof.payload, _left(deadline))
+    except TimeoutError:  # also RequestTimeout
+        raise RequestTimeout(f"{address}: the server didn't take the proof{_within(timeout)}") from None
+
+
+def _welcome(frame: Frame, address: Address, *, has_key: bool) -> Welcome:
+    if frame.kind != Kind.CIR_ACCEPTED:
+        raise _unwelcome(frame, address, has_key)
+    try:
+        return decode_welcome(frame.payload)
+    except Malformed as error:
+        raise ProtocolError(f"{address}: the server's CIR_ACCEPTED is broken: {error}") from None
+
+
+def _unwelcome(frame: Frame, address: Address, has_key: bool) -> ConnectionRefused | ProtocolError:
+    """What to raise for an answer that doesn't let this client in."""
+    if frame.kind == Kind.CIR_REFUSED:
+        return _refusal(frame, has_key)
+    if frame.kind == Kind.CHALLENGE:
+        return ProtocolError(f"{address}: the server sent a CHALLENGE that nothing had asked for")
+    return ProtocolError(f"{address}: the server answered the CIR with a frame of kind {frame.kind:#04x}")
+
+
+def _refusal(frame: Frame, has_key: bool) -> ConnectionRefused:
     reason = frame.payload.decode("utf-8", "replace")
+    if frame.code == Refusal.WRONG_PROOF and not has_key:
+        reason = f"{reason}: pass authkey= to connect()"
     options: dict[str, Any] = {"reason": reason} if reason else {}
     if frame.code == Refusal.SERVER_FULL:
         return ServerFull(**options)

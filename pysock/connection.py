@@ -14,10 +14,11 @@ Three rules about time:
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import NamedTuple, TypeAlias
 
 from pysock import protocol as p
+from pysock.causes import Cause
 from pysock.framing import NativeCutter, PlainCutter, plain_cutter
 from pysock.protocol import ErrorCode, Frame, Framing, Header, Kind, Refusal
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, next_connection_state
@@ -29,6 +30,9 @@ class Rules(NamedTuple):
     max_payload: int
     max_cir_bytes: int
     services: Container[int]  # the numbers of the services there are
+    # Where an auth key is set, as in Callbacks of the engine contract.
+    challenge: Callable[[bytes, bytes], tuple[bytes, bytes]] | None = None
+    prove: Callable[[bytes, bytes], bool] | None = None
 
 
 class Request(NamedTuple):
@@ -41,7 +45,7 @@ class Request(NamedTuple):
 
 
 class Initiation(NamedTuple):
-    """The CIR is good: now call ``accept``, or ``refuse``."""
+    """The CIR is good, and so is its proof where an auth key is set: now call ``accept``, or ``refuse``."""
 
     cir: p.Cir
 
@@ -64,12 +68,19 @@ class Ending(NamedTuple):
 
     frame: bytes
     reason: DisconnectReason
+    cause: Cause | None = None  # where it is somebody's fault
 
 
 Action: TypeAlias = Request | Initiation | Answer | NotServed | Ending
 
 _SERVER_BIT = 0x80
 _OPEN = (ConnectionState.ACCEPTED, ConnectionState.CHALLENGED, ConnectionState.ESTABLISHED)
+_WRONG_CIR = {
+    ConnectionState.CHALLENGED: p.TEXT_SECOND_CIR_WAITING,
+    ConnectionState.ESTABLISHED: p.TEXT_SECOND_CIR,
+}
+#: What has a limit of its own before a client is let in.
+_LONG = {int(Kind.CIR): p.TEXT_LONG_CIR, int(Kind.PROOF): p.TEXT_LONG_PROOF}
 
 
 def _error(flags: int, request_id: int, code: ErrorCode, text: str) -> bytes:
@@ -79,12 +90,14 @@ def _error(flags: int, request_id: int, code: ErrorCode, text: str) -> bytes:
 class NativeProtocol:
     """The server's side of one connection of the framing ``native``."""
 
-    __slots__ = ("_rules", "cutter", "name", "reply_limit", "shutting_down", "state")
+    __slots__ = ("_cir", "_expected", "_rules", "cutter", "name", "reply_limit", "shutting_down", "state")
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self.state = ConnectionState.ACCEPTED
         self.cutter: NativeCutter[NotServed | Ending] = NativeCutter(self._judge)
+        self._cir = p.Cir()
+        self._expected = b""  # the MAC of the PROOF that is awaited
         self.name = ""
         self.reply_limit = rules.max_payload  # the largest payload this client takes
         self.shutting_down = False  # SRMs get ERROR 5
@@ -109,12 +122,14 @@ class NativeProtocol:
 
     def accept(self, client_id: int, welcome: bytes) -> bytes:
         """Let the client in; what to send it."""
-        self.take(ConnectionEvent.CIR_ACCEPTED)
+        challenged = self.state is ConnectionState.CHALLENGED
+        self.take(ConnectionEvent.PROOF_ACCEPTED if challenged else ConnectionEvent.CIR_ACCEPTED)
         return p.encode_accepted(client_id, welcome)
 
     def refuse(self, code: int, text: str) -> bytes:
-        """Don't let the client in; what to send it before the end."""
-        self.take(ConnectionEvent.CIR_REFUSED)
+        """Don't let the client in, whatever it is that is awaited of it; what to send it before the end."""
+        challenged = self.state is ConnectionState.CHALLENGED
+        self.take(ConnectionEvent.PROOF_REFUSED if challenged else ConnectionEvent.CIR_REFUSED)
         return p.encode_text(Kind.CIR_REFUSED, code, text)
 
     # --- a header ---
@@ -135,15 +150,14 @@ class NativeProtocol:
 
     def _wrong_kind(self, kind: int) -> str | None:
         """Why a frame of this kind may not come in this state; ``None`` if it may."""
-        established = self.state is ConnectionState.ESTABLISHED
         if kind in {Kind.PING, Kind.BYE}:
             return None
         if kind == Kind.SRM:
-            return None if established else p.TEXT_SRM_BEFORE_CIR
+            return None if self.state is ConnectionState.ESTABLISHED else p.TEXT_SRM_BEFORE_CIR
         if kind == Kind.CIR:
-            return p.TEXT_SECOND_CIR if established else None
+            return _WRONG_CIR.get(self.state)
         if kind == Kind.PROOF:
-            return p.TEXT_UNASKED_PROOF
+            return None if self.state is ConnectionState.CHALLENGED else p.TEXT_UNASKED_PROOF
         return p.TEXT_SERVER_KIND if _SERVER_BIT < kind <= Kind.CHALLENGE else p.TEXT_UNKNOWN_KIND
 
     @staticmethod
@@ -158,8 +172,8 @@ class NativeProtocol:
             return p.TEXT_LONG_PING
         if kind == Kind.BYE and length:
             return p.TEXT_LONG_BYE
-        if kind == Kind.CIR and length > self._rules.max_cir_bytes:
-            return p.TEXT_LONG_CIR
+        if kind in _LONG and length > self._rules.max_cir_bytes:
+            return _LONG[kind]
         return None
 
     # --- a whole frame ---
@@ -173,10 +187,12 @@ class NativeProtocol:
         if frame.kind == Kind.BYE:
             self.take(ConnectionEvent.BYE)
             return Ending(b"", DisconnectReason.LEFT)
+        if frame.kind == Kind.PROOF:
+            return self._proof(frame)
         assert frame.kind == Kind.CIR
-        return self._cir(frame)
+        return self._initiation(frame)
 
-    def _cir(self, frame: Frame) -> Initiation | Ending:
+    def _initiation(self, frame: Frame) -> Initiation | Answer | Ending:
         """A connection initiation request."""
         try:
             cir = p.decode_cir(frame.payload)
@@ -185,7 +201,27 @@ class NativeProtocol:
         self.name = cir.name
         if cir.max_payload is not None:
             self.reply_limit = min(self.reply_limit, cir.max_payload)
-        return Initiation(cir)
+        self._cir = cir
+        return Initiation(cir) if self._rules.challenge is None else self._challenge(self._rules.challenge, cir)
+
+    def _challenge(self, challenge: Callable[[bytes, bytes], tuple[bytes, bytes]], cir: p.Cir) -> Answer | Ending:
+        if cir.nonce is None:
+            return self._unproven(p.TEXT_KEY_WANTED)
+        fields, self._expected = challenge(cir.nonce, cir.name.encode("utf-8"))
+        self.take(ConnectionEvent.CIR_CHALLENGED)
+        return Answer(p.encode(Kind.CHALLENGE, fields))
+
+    def _proof(self, frame: Frame) -> Initiation | Ending:
+        """The answer to a CHALLENGE."""
+        try:
+            mac = p.decode_proof(frame.payload)
+        except p.Malformed as error:
+            return self._violation(str(error))
+        assert self._rules.prove is not None
+        return Initiation(self._cir) if self._rules.prove(self._expected, mac) else self._unproven(p.TEXT_WRONG_PROOF)
+
+    def _unproven(self, text: str) -> Ending:
+        return Ending(self.refuse(Refusal.WRONG_PROOF, text), DisconnectReason.CLOSED_BY_SERVER, Cause.PROOF)
 
     def _srm(self, frame: Frame) -> Request | NotServed:
         """A service request message."""
@@ -207,7 +243,7 @@ class NativeProtocol:
         else:
             frame = p.encode_text(Kind.CIR_REFUSED, refusal, text)
         self.take(ConnectionEvent.VIOLATION)
-        return Ending(frame, DisconnectReason.PROTOCOL_VIOLATION)
+        return Ending(frame, DisconnectReason.PROTOCOL_VIOLATION, Cause.VIOLATION)
 
 
 class PlainProtocol:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import socket
-import struct
 import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -20,6 +19,7 @@ from pysock.engine import Buffer, ClientInfo, Sockets
 from pysock.errors import ConnectionLost
 from pysock.logs import server_log as log
 from pysock.payload import checked
+from pysock.peers import peer_of
 from pysock.states import ConnectionEvent, ConnectionState, next_connection_state
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 #: By hand there is no frame and so no limit of ours; this is what the kernel moves in one call at most.
 _HAND_BYTES_MAX: Final = 0x7FFFF000
-
-_CREDENTIALS: Final = struct.Struct("3i")
 
 _NOBODY: Final = ClientInfo(
     client_id=0, fd=-1, state=ConnectionState.CLOSED, name="", master=0, address="", pid=-1, uid=-1, gid=-1,
@@ -263,10 +261,7 @@ def _who(fd: int) -> tuple[str, Peer]:
         if handle.family != socket.AF_UNIX:
             host, port = handle.getpeername()[:2]
             return join_host_port(host, port), Peer(-1, -1, -1)
-        if not hasattr(socket, "SO_PEERCRED"):  # it is Linux's
-            return "", Peer(-1, -1, -1)
-        raw = handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        return "", Peer(*_CREDENTIALS.unpack(raw))
+        return "", Peer(*peer_of(handle))
     except OSError:  # over TCP: reset already
         return "", Peer(-1, -1, -1)
     finally:

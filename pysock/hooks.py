@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pysock.access import Rule
+from pysock.causes import level_and_line
 from pysock.clients import ClientTable
 from pysock.data import DataSocket
 from pysock.engine import Callbacks
@@ -35,9 +37,15 @@ class Hooks:
         """Whether every client that goes matters, also one that no handler ever saw."""
         return bool(self.on_connect or self.on_disconnect)
 
-    def callbacks(self, draining: Callable[[], None]) -> Callbacks:
-        """What the engine is to call."""
+    def callbacks(self, draining: Callable[[], None], rule: Rule, key: bytes | None) -> Callbacks:
+        """What the engine is to call.
+
+        :param key: the auth key, if there is one.
+        """
         return Callbacks(
+            **_key_callbacks(key),
+            allow=rule.ask,
+            noted=_noted,
             client=self._clients.obtain,
             connect=self._connect if self.on_connect else None,
             disconnect=self._disconnect,
@@ -65,7 +73,7 @@ class Hooks:
             try:
                 answer = hook(client)
             except ConnectionRefused as refusal:
-                return fitting(str(refusal.reason).encode("utf-8", "replace"), LARGEST_REASON).decode()
+                return _told(refusal.reason)
             except Exception:
                 # Its details are nobody's business outside.
                 log.exception("the on_connect hook %r failed for %r", hook, client)
@@ -105,5 +113,26 @@ def _call(what: str, hook: Callable[..., Any], *arguments: Any) -> None:
         log.exception("the %s hook %r failed; it was called with %r", what, hook, arguments)
 
 
+def _key_callbacks(key: bytes | None) -> dict[str, Any]:
+    if key is None:
+        return {}
+    from hmac import compare_digest  # noqa: PLC0415  # the hashes take a while to import
+
+    from pysock.auth import challenger  # noqa: PLC0415
+
+    return {"challenge": challenger(key), "prove": compare_digest}
+
+
+def _told(reason: Any) -> str:
+    """What a refused client is told: no more than fits, and no NUL, where C would see its end."""
+    text = str(reason).replace("\0", "").encode("utf-8", "replace")
+    return fitting(text, LARGEST_REASON).decode()
+
+
 def _log(level: int, message: str) -> None:
     log.log(level, "%s", message)
+
+
+def _noted(cause: int, times: int) -> None:
+    level, line = level_and_line(cause, times)
+    log.log(level, "%s", line)

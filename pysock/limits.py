@@ -12,6 +12,9 @@ RESERVED_DESCRIPTORS: Final = 64
 #: A length on the wire is 32 bits. This bound leaves room for the header in every sum of sizes.
 LARGEST_PAYLOAD: Final = 2**31 - 1
 
+#: The limits that may be ``None``: there is none then.
+_NEVER: Final = frozenset(("idle_timeout", "max_clients_per_uid", "max_clients_per_ip"))
+
 
 def _default_max_clients() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -25,6 +28,9 @@ class Limits:
     """What a client may cost. At a limit the client concerned is refused or closed; nobody else notices.
 
     :param max_clients: connections at once. Default: 10,000, or what ``RLIMIT_NOFILE`` allows less 64.
+    :param max_clients_per_uid: connections at once of one user on Unix sockets; ``None``: only ``max_clients`` counts.
+    :param max_clients_per_ip: connections at once from one IPv4 address, or from one IPv6 network of 64 bits (which one
+        machine may have all of, RFC 6177), over TCP; ``None``: only ``max_clients`` counts.
     :param max_pending_cir: connections whose CIR has not been accepted yet. When full, the one that has waited
         longest is dropped, so that a crowd of silent clients can't keep the door shut.
     :param cir_timeout: seconds from accept to an accepted CIR.
@@ -41,6 +47,8 @@ class Limits:
     """
 
     max_clients: int = field(default_factory=_default_max_clients)
+    max_clients_per_uid: int | None = None
+    max_clients_per_ip: int | None = None
     max_pending_cir: int = 1024
     cir_timeout: float = 5.0
     max_cir_bytes: int = 4096
@@ -56,7 +64,7 @@ class Limits:
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if value is None and item.name == "idle_timeout":
+            if value is None and item.name in _NEVER:
                 continue
             number = (int, float) if item.name.endswith("_timeout") else int
             if not isinstance(value, number) or isinstance(value, bool):

@@ -23,6 +23,7 @@ from pysock.address import Address
 from pysock.connecting import explained
 from pysock.engine import SocketAddress
 from pysock.errors import PysockError
+from pysock.places import reachable
 from pysock.protocol import ErrorCode, Framing, encode_cir
 
 if TYPE_CHECKING:
@@ -262,12 +263,12 @@ class Load:
         :raises OSError: no connection.
         :raises KeyboardInterrupt: at Ctrl-C, after it was stopped.
         """
-        targets = self.options.address.resolve(listening=False)
-        for target in targets:
-            outcome = self._run_at(target, on_progress, interval)
-            # The next address of the host, if nobody listens at this one.
-            if outcome.failure != Failure.CONNECT or outcome.connections:
-                break
+        with reachable(self.options.address) as targets:
+            for target in targets:
+                outcome = self._run_at(target, on_progress, interval)
+                # The next address of the host, if nobody listens at this one.
+                if outcome.failure != Failure.CONNECT or outcome.connections:
+                    break
         if outcome.failure != Failure.WELL:
             raise _explain(outcome, self.options)
         assert self.result is not None

@@ -29,6 +29,7 @@ from pysock.engine import Backend, SocketAddress, choose
 from pysock.errors import AddressInUse
 from pysock.limits import Limits
 from pysock.logs import server_log as log
+from pysock.places import Place
 from pysock.socketfile import SocketFile
 from pysock.states import IllegalTransition, ServerEvent, ServerState, next_server_state
 
@@ -70,10 +71,12 @@ class MasterSocket:
     def remove_stale(self) -> bool:
         """Remove the socket file that a dead server left at the path; return whether there was one.
 
-        Does nothing for addresses without a file.
+        Does nothing for addresses without a file. The lock beside a file, ``PATH.lock``, is taken here or by
+        :meth:`bind`, whichever comes first, and held until :meth:`close`.
 
-        :raises AddressInUse: a live server listens there.
+        :raises AddressInUse: a live server listens there, or another one holds the lock.
         :raises FileExistsError: something that isn't a socket is there; it is never removed.
+        :raises OSError: the directory or the lock file can't be used, in words that name it.
         :raises pysock.states.IllegalTransition: this socket is bound already, so the file would be its own.
         """
         if self._state not in {ServerState.NEW, ServerState.CREATED}:
@@ -97,18 +100,22 @@ class MasterSocket:
     def bind(self) -> None:
         """``bind()``. A socket file gets its mode and owner here, while nobody can connect yet.
 
-        :raises AddressInUse: something is at the address already.
+        :raises AddressInUse: a socket is at the address already, or another server holds the lock.
+        :raises FileExistsError: something that isn't a socket is at the path.
         :raises OSError: what ``bind()`` says, in words that name the address: ``FileNotFoundError``,
             ``NotADirectoryError``, ``PermissionError`` ...
         """
         state = self._after(ServerEvent.BIND)
         assert self._target is not None
+        place, (family, where) = None, self._target
         if self._file is not None:
+            place = self._file.claim()
+            where = place.reach()
             self._file.restrict(self._fd)
         try:
-            self._sockets.bind(self._fd, self._target)
+            self._sockets.bind(self._fd, (family, where))
         except OSError as error:
-            raise _explained(error, self._address) from error
+            raise _explained(error, self._address, place) from error
         self._state = state
         try:
             self._note_bound()
@@ -163,16 +170,22 @@ class MasterSocket:
         return HandSocket(self._accepted, fd, self._sockets, self._address)
 
     def close(self) -> None:
-        """``close()``, then ``unlink()`` of the socket file if we made it. Called again it does nothing."""
+        """``close()``, then ``unlink()`` of the socket file if we made it. Called again it does nothing.
+
+        In a forked child only its copies of the descriptors are closed: file and lock stay the parent's.
+        """
         if self._state is ServerState.CLOSED:
             return
         self._state = self._after(ServerEvent.CLOSE)
         fd, self._fd = self._fd, -1
         if fd >= 0:
             log.debug("close(%d): the master socket at %s", fd, self._address)
-            self._sockets.close(fd)
-        if self._file is not None:
-            self._file.remove(self._sockets)
+        try:
+            if fd >= 0:
+                self._sockets.close(fd)
+        finally:
+            if self._file is not None:
+                self._file.remove(self._sockets)
 
     def advance(self, event: ServerEvent) -> None:
         """For the server: note that its loop serves this socket, or drains."""
@@ -193,15 +206,15 @@ class MasterSocket:
     def _note_bound(self) -> None:
         if self._file is not None:
             self._file.made()
-            self._address = _absolute(self._address)
+            self._address = _real(self._address, self._file.path)
         elif self._address.transport == "tcp":
             host, port = _bound_to(self._fd)[:2]
             self._address = replace(self._address, host=host, port=port)
 
 
-def _absolute(address: Address) -> Address:
+def _real(address: Address, path: str) -> Address:
     try:
-        return replace(address, path=os.path.abspath(address.path))
+        return replace(address, path=path, name=None)
     except ValueError:
         return address  # bound by a relative path because the absolute one is too long
 
@@ -230,15 +243,14 @@ def _check_inherited(address: Address) -> None:
         handle.detach()
 
 
-def _explained(error: OSError, address: Address) -> OSError:
+def _explained(error: OSError, address: Address, place: Place | None = None) -> OSError:
     """The same error with words that name the address and say what to do."""
     number = error.errno or 0
     if number == errno.EADDRINUSE:
         return AddressInUse(f"{address}: {_in_use(address)}")
-    if address.transport == "unix":
-        advice = _path_advice(number, os.path.dirname(os.path.abspath(address.path)))
-    else:
-        advice = _tcp_advice(number, address)
+    if place is not None:
+        return place.explained(error)
+    advice = _tcp_advice(number, address) if address.transport == "tcp" else ""
     # OSError chooses its subclass by the number: FileNotFoundError, PermissionError ...
     return OSError(number, f"{address}: {advice or os.strerror(number)}")
 
@@ -249,16 +261,6 @@ def _in_use(address: Address) -> str:
     if address.transport == "abstract":
         return "a live server listens there; stop it or choose another name"
     return "a file is at that path; if it is a dead server's socket, remove_stale() removes it"
-
-
-def _path_advice(number: int, directory: str) -> str:
-    return {
-        errno.ENOENT: f"the directory {directory} doesn't exist; create it or choose another path",
-        errno.ENOTDIR: f"{directory} isn't a directory; choose another path",
-        errno.EACCES: f"this process may not create files in {directory}; change its mode or choose another path",
-        errno.EROFS: f"{directory} is on a read-only file system; choose another path",
-        errno.ELOOP: f"{directory} has too many symbolic links in it; choose another path",
-    }.get(number, "")
 
 
 def _tcp_advice(number: int, address: Address) -> str:

@@ -31,26 +31,34 @@ SERVICE: Final = struct.Struct("!HB")  # in a SERVICE field: number, length of t
 LARGEST_PING: Final = 64
 LARGEST_NAME: Final = 255
 LARGEST_REASON: Final = 255  # of a refusal, where a hook gives it
+NONCE_SIZE: Final = 32
+MAC_SIZE: Final = 32  # HMAC-SHA256
 FLAG_NO_REPLY: Final = 0x01
 
 # What the engines tell a client in words. Both engines send exactly these bytes; %-formats take the numbers named.
 TEXT_SRM_BEFORE_CIR: Final = "a service request came before the CIR: send a CIR first"
 TEXT_SECOND_CIR: Final = "a second CIR on an established connection"
+TEXT_SECOND_CIR_WAITING: Final = "a second CIR: a PROOF is awaited"
 TEXT_UNASKED_PROOF: Final = "a PROOF that was not asked for"
 TEXT_SERVER_KIND: Final = "a frame of a kind that only servers send"
 TEXT_UNKNOWN_KIND: Final = "not a frame of the pysock protocol: unknown kind"
 TEXT_BAD_FLAGS: Final = "unknown flags: only bit 0 of an SRM has a meaning"
 TEXT_BAD_VERSION: Final = "this server speaks version 1 of the pysock protocol"
 TEXT_LONG_CIR: Final = "the CIR is too long"
+TEXT_LONG_PROOF: Final = "the PROOF is too long"
 TEXT_LONG_PING: Final = "a PING carries at most 64 bytes"
 TEXT_LONG_BYE: Final = "a BYE carries no payload"
 TEXT_SHORT_CIR: Final = "the CIR is too short to hold the magic PSK1"
 TEXT_BAD_MAGIC: Final = "wrong magic: a CIR begins with PSK1"
 TEXT_BROKEN_FIELD: Final = "the CIR has a broken field"
+TEXT_BROKEN_PROOF: Final = "the PROOF has a broken field"
+TEXT_KEY_WANTED: Final = "this server wants an auth key"
+TEXT_WRONG_PROOF: Final = "wrong proof: the auth keys differ"
 TEXT_CIR_TOO_LATE: Final = "the CIR did not come in time"
 TEXT_CIR_CROWD: Final = "too many others wait to be let in"
 TEXT_NOT_ALLOWED: Final = "not allowed"
 TEXT_SERVER_FULL: Final = "the server is full"
+TEXT_PEER_FULL: Final = "too many connections from this user or address"
 TEXT_SHUTTING_DOWN: Final = "the server is shutting down"
 TEXT_NO_SUCH_SERVICE: Final = "no such service"
 TEXT_REQUEST_TOO_LARGE: Final = "the request has %u bytes, this server takes at most %u"  # length, limit
@@ -244,9 +252,10 @@ class Cir(NamedTuple):
     name: str = ""
     max_payload: int | None = None  # the largest payload the client accepts; None if it doesn't say
     software: str = ""
+    nonce: bytes | None = None  # it has an auth key
 
 
-def encode_cir(name: str = "", software: str = "", max_payload: int | None = None) -> bytes:
+def encode_cir(name: str = "", software: str = "", max_payload: int | None = None, nonce: bytes | None = None) -> bytes:
     """Return the whole CIR frame.
 
     :raises ValueError: if the name is longer than 255 bytes, has a NUL, or is no text that UTF-8 can hold.
@@ -261,6 +270,8 @@ def encode_cir(name: str = "", software: str = "", max_payload: int | None = Non
         payload += encode_field(Tag.MAX_PAYLOAD, max_payload.to_bytes(4, "big"))
     if software:
         payload += encode_field(Tag.SOFTWARE, software.encode("utf-8"))
+    if nonce is not None:
+        payload += encode_field(Tag.NONCE, nonce)
     return encode(Kind.CIR, payload, code=PROTOCOL_VERSION)
 
 
@@ -280,7 +291,7 @@ def decode_cir(payload: bytes) -> Cir:
 
 
 def _cir_fields(fields: Iterable[tuple[int, bytes]]) -> Cir:
-    name, max_payload, software = "", None, ""
+    name, max_payload, software, nonce = "", None, "", None
     for tag, value in fields:
         if tag == Tag.NAME:
             if name:
@@ -292,7 +303,11 @@ def _cir_fields(fields: Iterable[tuple[int, bytes]]) -> Cir:
             max_payload = most if max_payload is None else min(most, max_payload)
         elif tag == Tag.SOFTWARE:
             software = value.decode("utf-8", "replace")  # only ever shown, so never a reason to refuse
-    return Cir(name, max_payload, software)
+        elif tag == Tag.NONCE:
+            if nonce is not None or len(value) != NONCE_SIZE:
+                raise Malformed("two nonces, or one of another size")
+            nonce = value
+    return Cir(name, max_payload, software, nonce)
 
 
 def _name(value: bytes) -> str:
@@ -300,6 +315,46 @@ def _name(value: bytes) -> str:
     if not 0 < len(value) <= LARGEST_NAME or b"\0" in value:
         raise Malformed("a name is too long, empty, or has a NUL")
     return _text(value)
+
+
+# --- the auth key ----------------------------------------------------------------------------------------------------
+
+
+def encode_challenge(nonce: bytes, mac: bytes) -> bytes:
+    """Return the payload of a CHALLENGE."""
+    return encode_field(Tag.NONCE, nonce) + encode_field(Tag.MAC, mac)
+
+
+def decode_challenge(payload: bytes) -> tuple[bytes, bytes]:
+    """Take apart a CHALLENGE's payload: nonce and MAC.
+
+    :raises Malformed: if one isn't there exactly once, or not of 32 bytes.
+    """
+    fields = decode_fields(payload)
+    return _the_one(fields, Tag.NONCE, NONCE_SIZE), _the_one(fields, Tag.MAC, MAC_SIZE)
+
+
+def encode_proof(mac: bytes) -> bytes:
+    """Return the whole PROOF frame."""
+    return encode(Kind.PROOF, encode_field(Tag.MAC, mac))
+
+
+def decode_proof(payload: bytes) -> bytes:
+    """Take apart a PROOF's payload: the MAC.
+
+    :raises Malformed: with the text that the client is told.
+    """
+    try:
+        return _the_one(decode_fields(payload), Tag.MAC, MAC_SIZE)
+    except Malformed:
+        raise Malformed(TEXT_BROKEN_PROOF) from None
+
+
+def _the_one(fields: Iterable[tuple[int, bytes]], wanted: Tag, size: int) -> bytes:
+    found = [value for tag, value in fields if tag == wanted]
+    if len(found) != 1 or len(found[0]) != size:
+        raise Malformed(f"there must be one field {wanted.name}, of {size} bytes")
+    return found[0]
 
 
 # --- the answer to a CIR ---------------------------------------------------------------------------------------------

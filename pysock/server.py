@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from pysock._version import __version__
+from pysock.access import Rule, refuse_exposed
 from pysock.address import Address, as_address
 from pysock.clients import ClientTable
 from pysock.data import DataSocket
@@ -44,11 +45,20 @@ class Server(Registration):
     :param addresses: where to listen, as texts or :class:`Address`; at least one.
     :param framing: how bytes are cut into messages: ``"native"``, ``"u32"``, ``"line"`` or ``"raw"``.
     :param backend: ``"auto"``, ``"native"`` or ``"pure"``.
-    :param name: of this server, for logs and for the name of its thread.
+    :param name: of this server, for logs, for the name of its thread, and for the socket file where an address is
+        ``unix:`` without a path and a name of its own.
     :param limits: what a client may cost; by default ``Limits()``.
     :param linger: seconds to poll without sleeping before a wait, where trying it shows that it pays; ten times as long
         while another Python thread computes, for a sleep costs a switch interval then. 0 switches it off, 1 is the
         most.
+    :param allow: who may connect to the Unix sockets: ``{"uid": ..., "gid": ...}`` with numbers or names, one or
+        several, of users and of groups (a peer's own or supplementary ones); a function ``allow(peer) -> bool``, called
+        with ``(pid, uid, gid)``; or ``"anyone"``, to leave it to the file's permissions. By default those are left to
+        decide where an address sets them (``mode``, ``user``, ``group``); elsewhere the user who runs the server, and
+        root. Others are refused before a byte of theirs is read.
+    :param authkey: a secret that clients must prove to know, as the server does to them (HMAC-SHA256, without sending
+        it). Nothing is encrypted. Only with the framing ``"native"``.
+    :param insecure: listen also where other machines can connect, without an ``authkey``.
     :raises ValueError: a parameter is wrong; the message says which, and what would be right.
     :raises ImportError: the native engine was asked for and isn't installed.
     """
@@ -61,6 +71,9 @@ class Server(Registration):
         name: str | None = None,
         limits: Limits | None = None,
         linger: float = 20e-6,
+        allow: Any = None,
+        authkey: bytes | None = None,
+        insecure: bool = False,
     ) -> None:
         if not addresses:
             raise ValueError('a server needs at least one address, for example Server("unix:/run/demo.sock")')
@@ -72,6 +85,9 @@ class Server(Registration):
         self._framing = _framing(framing)
         self._backend = choose(backend)
         self._linger = linger
+        self._rule = Rule(allow)
+        self._key = None if authkey is None else _key(authkey, self._framing)
+        self._insecure = insecure
         self._clients = ClientTable(self.limits.max_payload)
         super().__init__(self._framing, self._clients)
         self._masters: list[MasterSocket] = []
@@ -123,6 +139,7 @@ class Server(Registration):
     def start(self) -> None:
         """Listen, and serve in a background thread. Returns when clients can connect.
 
+        :raises ValueError: other machines can connect to an address, and there is no ``authkey``, nor ``insecure``.
         :raises OSError: an address can't be used; nothing made is left behind. Mostly one of its subclasses:
             :class:`AddressInUse`, ``FileNotFoundError``, ``PermissionError`` ...
         :raises PysockError: it runs, or has run, already.
@@ -223,7 +240,7 @@ class Server(Registration):
 
     def _listen(self) -> None:
         # All are made before the first is touched, so that a wrong user or group leaves nothing behind.
-        self._masters = [MasterSocket(address, self._backend) for address in self._wanted]
+        self._masters = [MasterSocket(address.named(self.name), self._backend) for address in self._wanted]
         inherited = [master for master in self._masters if master.address.transport == "fd"]
         made = [master for master in self._masters if master.address.transport != "fd"]
         for master in inherited:
@@ -236,6 +253,9 @@ class Server(Registration):
             master.bind()
         if made:
             self._advance(ServerEvent.BIND)
+        if self._key is None and not self._insecure:
+            for master in self._masters:
+                refuse_exposed(master.address, master.fd)
         for master in made:
             master.listen(master.address.backlog or self.limits.backlog)
         if made:
@@ -247,15 +267,16 @@ class Server(Registration):
             limits=self.limits,
             linger=self._linger,
             services=self._services.table(),
-            callbacks=self._hooks.callbacks(self._drain),
+            callbacks=self._hooks.callbacks(self._drain, self._rule, self._key),
             welcome=encode_welcome(
                 self.limits.max_payload, self.limits.max_in_flight, self._services.numbers(), f"pysock/{__version__}"
             ),
             watch_disconnects=self._hooks.watch_disconnects,
+            access=self._rule.access,
         )
         engine = self._backend.engine(options)
         for master in self._masters:
-            engine.add_master(master.fd)
+            engine.add_master(master.fd, self._rule.checks(master.address, master.fd))
             master.advance(ServerEvent.SERVE)
         return engine
 
@@ -324,7 +345,7 @@ def serve(
     """Serve one handler at an address, or at several, until SIGTERM or Ctrl-C.
 
     :param handler: the unnamed service, called as ``handler(client, request)``.
-    :param options: what :class:`Server` takes: ``framing``, ``backend``, ``name``, ``limits``, ``linger``.
+    :param options: what :class:`Server` takes: ``framing``, ``limits``, ``allow``, ``authkey`` ...
     """
     addresses = [address] if isinstance(address, (str, Address)) else list(address)
     server = Server(*addresses, **options)
@@ -348,6 +369,16 @@ def _framing(name: str) -> Framing:
     if name not in choices:
         raise ValueError(f"unknown framing {name!r}: choose one of {', '.join(choices)}")
     return choices[name]
+
+
+def _key(key: bytes, framing: Framing) -> bytes:
+    if framing is not Framing.NATIVE:
+        raise ValueError(
+            f"authkey= needs the framing 'native': {framing.name.lower()!r} has no frames to prove it with"
+        )
+    from pysock.auth import checked_key  # noqa: PLC0415  # the hashes take a while to import
+
+    return checked_key(key)
 
 
 def _seconds(grace: float) -> float:

@@ -1,37 +1,32 @@
 """The life of a Unix socket's file: who may use it, whether an old one is stale, and its removal.
 
-This file owns the decision to delete. Two rules:
+This file owns the decision to delete. Three rules:
 
-1. Before ``bind()`` only a *stale* socket file is removed: a socket that refuses a connection. A live server's file,
-   and anything that isn't a socket, is left alone.
-2. After that only the file that *we* made is removed: device and inode are compared, and the process, so that neither
+1. Nothing is removed or made without the lock beside it (lockfile.py), so that of several servers that start at one
+   path one wins.
+2. Before ``bind()`` only a *stale* socket file is removed: a socket that refuses a connection. A live server's file,
+   and anything that isn't a socket, is left alone, and so is what has taken its place in the meantime.
+3. After that only the file that *we* made is removed: device and inode are compared, and the process, so that neither
    a successor's file nor, from a forked child, the parent's one is lost.
-
-A race remains between two servers that start at the same moment; the lock file that closes it is not built yet.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import socket
 import stat
 from typing import Final
 
 from pysock.address import Address
 from pysock.engine import Sockets
 from pysock.errors import AddressInUse
+from pysock.lockfile import LockFile
 from pysock.logs import server_log as log
+from pysock.places import Pin, Place, kind, same_file
+from pysock.probe import Finding, probe
 
 #: Only the owner may connect, unless the address says otherwise.
 DEFAULT_MODE: Final = 0o600
-
-_KINDS: Final = (
-    (stat.S_ISREG, "a file"),
-    (stat.S_ISDIR, "a directory"),
-    (stat.S_ISLNK, "a symbolic link"),
-    (stat.S_ISFIFO, "a named pipe"),
-)
 
 
 class SocketFile:
@@ -40,65 +35,54 @@ class SocketFile:
     :raises ValueError: the address names a user or a group that this machine doesn't have.
     """
 
-    __slots__ = ("_address", "_group_id", "_made", "_mode", "_path", "_user_id")
+    __slots__ = ("_address", "_group_id", "_lock", "_made", "_mode", "_place", "_process", "_user_id", "path")
 
     def __init__(self, address: Address) -> None:
         assert address.transport == "unix"
         self._address = address
-        # The working directory may be another one when the file is to be removed.
-        self._path = os.path.abspath(address.path)
+        #: Absolute, for the working directory may be another one when the file is to be removed. Known once claimed.
+        self.path = ""
         self._mode = DEFAULT_MODE if address.mode is None else address.mode
         self._user_id = _user_id(address)
         self._group_id = _group_id(address)
-        self._made: tuple[int, int, int] | None = None
+        self._place: Place | None = None
+        self._lock: LockFile | None = None
+        self._made: os.stat_result | None = None
+        self._process = 0
+
+    def claim(self) -> Place:
+        """Open the directory and take the lock, unless that is done. The path is ours then, until :meth:`remove`.
+
+        :raises AddressInUse: another server holds the lock.
+        :raises FileExistsError: something that isn't a socket is at the path, or no lock file of ours where that goes.
+        :raises OSError: the directory can't be used, see :class:`pysock.places.Place`.
+        """
+        if self._place is None:
+            place = Place(self._address)
+            try:
+                with place.pin() as found:
+                    self._refuse_no_socket(found)  # before a lock file is made beside what isn't ours at all
+                self._lock = LockFile(place)
+            except BaseException:
+                place.close()
+                raise
+            self._place, self.path = place, place.path
+        return self._place
 
     def remove_stale(self, sockets: Sockets) -> bool:
         """Remove what a dead server left at the path; whether there was anything to remove.
 
-        :raises AddressInUse: a live server listens there.
-        :raises FileExistsError: something that isn't a socket is there.
+        :raises AddressInUse: a live server listens there, or is about to.
+        :raises OSError: as :meth:`claim`; or it isn't to be found out whether a server lives there.
         """
+        place = self.claim()
         try:
-            mode = os.lstat(self._path).st_mode
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            return False  # bind() will say more about the last two
-        if not stat.S_ISSOCK(mode):
-            raise FileExistsError(
-                errno.EEXIST,
-                f"{self._address}: {_kind(mode)} is at that path, not a socket; it was left alone:"
-                " remove it yourself or choose another path",
-            )
-        if not self._is_stale():
-            return False
-        log.debug("unlink(%r): a stale socket file", self._path)
-        try:
-            sockets.unlink(self._path)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def _is_stale(self) -> bool:
-        """Whether nobody listens at the file; ``False`` also if it is gone by now."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            # Without waiting: a live server with a full backlog would hold us up, and answers EAGAIN instead.
-            probe.setblocking(False)
-            try:
-                probe.connect(self._address.path)  # as written: the absolute form may be too long
-            except ConnectionRefusedError:
-                return True
-            except FileNotFoundError:
-                return False
-            except PermissionError:
-                raise PermissionError(
-                    errno.EACCES,
-                    f"{self._address}: there is a socket file that this process may not connect to, so whether a server"
-                    " listens there is unknown; it was left alone: remove it yourself or choose another path",
-                ) from None
-            except OSError as error:
-                # EAGAIN: its backlog is full. EPROTOTYPE: a datagram socket. Both are alive.
-                if error.errno not in {errno.EAGAIN, errno.EPROTOTYPE}:
-                    raise
-        raise AddressInUse(f"{self._address}: a live server listens there; stop it or choose another path")
+            with place.pin() as found:
+                self._refuse_no_socket(found)
+                return found is not None and self._is_stale(found) and self._unlink(sockets, found.status)
+        except BaseException:
+            self._release()
+            raise
 
     def restrict(self, fd: int) -> None:
         """Before ``bind()``: give the socket its mode, from which Linux makes the mode of the file.
@@ -113,40 +97,119 @@ class SocketFile:
 
         Until ``listen()`` the kernel refuses every connection, so nobody slips in before this is done.
         """
-        found = os.lstat(self._path)
-        self._made = (found.st_dev, found.st_ino, os.getpid())
-        os.chmod(self._path, self._mode)
-        if (self._user_id, self._group_id) != (-1, -1):
-            try:
-                os.chown(self._path, self._user_id, self._group_id, follow_symlinks=False)
-            except PermissionError:
-                raise PermissionError(
-                    errno.EPERM,
-                    f"{self._address}: this process may not give the socket file to that user or group; run it as"
-                    " root, or choose a group that it is a member of",
-                ) from None
+        place = self.claim()
+        with place.pin() as found:
+            if found is None or not stat.S_ISSOCK(found.status.st_mode):
+                raise OSError(
+                    errno.ESTALE,
+                    f"{self._address}: the socket file was taken away as soon as it was made; choose a directory that"
+                    " nobody else clears up",
+                )
+            self._made, self._process = found.status, os.getpid()
+            self._set_mode(found)
+            self._set_owner(found)
+            self._check(found)
+        place.close()  # the lock stays
 
     def remove(self, sockets: Sockets) -> bool:
-        """After the socket is closed: remove the file, if it is still the one we made; whether that was so."""
+        """After the socket is closed: remove the file, if it is still the one we made, then let go of the lock.
+
+        Whether it was removed is returned.
+        """
         made, self._made = self._made, None
-        if made is None:
-            return False
         try:
-            found = os.lstat(self._path)
-            if made != (found.st_dev, found.st_ino, os.getpid()):
-                return False
-            log.debug("unlink(%r)", self._path)
-            sockets.unlink(self._path)
+            return made is not None and self._process == os.getpid() and self._unlink(sockets, made)
+        except OSError as error:
+            log.warning("the socket file %r couldn't be removed: %s", self.path, error)
+            return False
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        place, self._place = self._place, None
+        lock, self._lock = self._lock, None
+        try:
+            if lock is not None:
+                lock.close()
+        finally:
+            if place is not None:
+                place.close()
+
+    def _refuse_no_socket(self, found: Pin | None) -> None:
+        if found is not None and not stat.S_ISSOCK(found.status.st_mode):
+            raise FileExistsError(
+                errno.EEXIST,
+                f"{self._address}: {kind(found.status.st_mode)} is at that path, not a socket; it was left alone:"
+                " remove it yourself or choose another path",
+            )
+
+    def _is_stale(self, found: Pin) -> bool:
+        try:
+            finding = probe(found.path)
+        except PermissionError:
+            raise PermissionError(
+                errno.EACCES,
+                f"{self._address}: there is a socket file that this process may not connect to, so whether a server"
+                " listens there is unknown; it was left alone: remove it yourself or choose another path",
+            ) from None
         except FileNotFoundError:
             return False
-        except OSError as error:
-            log.warning("the socket file %r couldn't be removed: %s", self._path, error)
-            return False
+        if finding is not Finding.STALE:
+            raise AddressInUse(
+                f"{self._address}: a live server listens there ({finding.value}); stop it or choose another path"
+            )
         return True
 
+    def _unlink(self, sockets: Sockets, status: os.stat_result) -> bool:
+        """Remove the file if it is this one."""
+        try:
+            if not same_file(os.lstat(self.path), status):
+                return False
+            log.debug("unlink(%r)", self.path)
+            sockets.unlink(self.path)
+        except FileNotFoundError:
+            return False
+        except PermissionError as error:
+            raise PermissionError(
+                error.errno,
+                f"{self._address}: this process may not remove the socket file {self.path} (of uid {status.st_uid});"
+                " remove it yourself or choose another path",
+            ) from None
+        return True
 
-def _kind(mode: int) -> str:
-    return next((name for test, name in _KINDS if test(mode)), "something")
+    def _set_mode(self, found: Pin) -> None:
+        if stat.S_IMODE(found.status.st_mode) == self._mode:
+            return
+        try:
+            os.chmod(found.path, self._mode, follow_symlinks=found.is_link)
+        except NotImplementedError:
+            raise OSError(
+                errno.ENOTSUP,
+                f"{self._address}: without /proc the socket file's mode can't be set against the umask; mount it, or"
+                " start with another umask",
+            ) from None
+
+    def _set_owner(self, found: Pin) -> None:
+        if (self._user_id, self._group_id) == (-1, -1):
+            return
+        try:
+            os.chown(found.path, self._user_id, self._group_id, follow_symlinks=found.is_link)
+        except PermissionError:
+            raise PermissionError(
+                errno.EPERM,
+                f"{self._address}: this process may not give the socket file to that user or group; run it as"
+                " root, or choose a group that it is a member of",
+            ) from None
+
+    def _check(self, found: Pin) -> None:
+        now = os.stat(found.path, follow_symlinks=found.is_link)
+        wanted = [(now.st_uid, self._user_id), (now.st_gid, self._group_id), (stat.S_IMODE(now.st_mode), self._mode)]
+        if any(want not in {-1, have} for have, want in wanted):
+            raise PermissionError(
+                errno.EPERM,
+                f"{self._address}: the file system gave the socket file another mode or owner than was asked for;"
+                " choose a path on another one, such as /run",
+            )
 
 
 def _user_id(address: Address) -> int:

@@ -8,6 +8,7 @@ import threading
 import time
 
 from pysock import protocol as p
+from pysock.causes import Cause
 from pysock.engine import Callbacks, EngineOptions, Service
 from pysock.engine.pure import PureEngine
 from pysock.errors import FrameTooLarge
@@ -86,6 +87,7 @@ class Running:
         self.path = path
         self.gone = []
         self.logged = []
+        self.noted = []
         self.failures = []
         self.raised = None
         self.drained = 0
@@ -97,6 +99,7 @@ class Running:
             "failed": self._failed,
             "draining": self._draining,
             "log": lambda level, text: self.logged.append((level, text)),
+            "noted": lambda cause, times: self.noted.append((Cause(cause), times)),
         }
         callbacks |= options.pop("callbacks", {})
         services = options.pop("services", [Service("", options.pop("handler", echo))])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pysock import Address, Server, ServerState
+from pysock.places import reachable
 from pysock.protocol import HEADER, Frame, Kind, encode, encode_accepted, encode_cir, encode_welcome
 
 #: Long enough for a busy machine; a test that reaches it fails.
@@ -43,18 +44,24 @@ def running(server: Server) -> Iterator[Server]:
         assert server.state is ServerState.CLOSED
 
 
+def left_in(directory: Path) -> list[str]:
+    """The files there, but for the lock files, which servers never remove."""
+    return sorted(path.name for path in directory.iterdir() if path.suffix != ".lock")
+
+
 def plug(address: Address | str) -> socket.socket:
     """A plain connected socket."""
     address = Address.parse(address) if isinstance(address, str) else address
-    family, where = address.resolve(listening=False)[0]
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.settimeout(PATIENCE)
-    try:
-        sock.connect(where)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+    with reachable(address) as targets:
+        family, where = targets[0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.settimeout(PATIENCE)
+        try:
+            sock.connect(where)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
 
 class RawPeer:

@@ -11,6 +11,7 @@ from conftest import native_is_missing
 from support import ROOT
 
 from pysock import protocol as p
+from pysock.causes import COUNTERS, Cause
 from pysock.engine import EngineStats
 from pysock.states import (
     CONNECTION_TRANSITIONS,
@@ -64,6 +65,7 @@ OTHER_NAMES = {
         ("SERVER_", ServerEvent, "ps_server_event"),
         ("CONN_", ConnectionState, "ps_conn_state"),
         ("EV_", ConnectionEvent, "ps_conn_event"),
+        ("CAUSE_", Cause, "ps_cause"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
@@ -88,6 +90,8 @@ def test_the_sizes():
     assert lib.PS_HEADER_SIZE == p.HEADER.size == 12
     assert lib.PS_NAME_MAX == p.LARGEST_NAME == 255
     assert lib.PS_PING_MAX == p.LARGEST_PING == 64
+    assert lib.PS_NONCE_SIZE == p.NONCE_SIZE == 32
+    assert lib.PS_MAC_SIZE == p.MAC_SIZE == 32
     assert lib.PS_NO_REPLY == p.FLAG_NO_REPLY == 1
 
 
@@ -129,8 +133,10 @@ def _bytes_at(struct, path, size):
 def test_the_counters():
     """In the order in which Python names them, all of 8 bytes."""
     fields = ffi.typeof("ps_stats").fields
-    assert tuple(name for name, _ in fields) == EngineStats._fields
+    assert (*(name for name, _ in fields if name != "causes"), *COUNTERS) == EngineStats._fields
     assert [field.offset for _, field in fields] == [8 * number for number in range(len(fields))]
+    assert fields[-1][0] == "causes"
+    assert ffi.sizeof(fields[-1][1].type) == 8 * len(Cause) == 8 * lib.PS_CAUSES
 
 
 def test_the_texts():

@@ -3,13 +3,14 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pysock import Address
-from pysock.address import PATH_BYTES_MAX, as_address
+from pysock.address import NAME_BYTES_MAX, PATH_BYTES_MAX, as_address
 
 GOOD = {
     "unix:/run/demo.sock": Address("unix", path="/run/demo.sock"),
@@ -27,6 +28,10 @@ GOOD = {
     ),
     "unix:/x?mode=600&user=1000": Address("unix", path="/x", mode=0o600, user="1000"),
     "unix:/x?mode=0o777": Address("unix", path="/x", mode=0o777),
+    "unix:": Address("unix"),
+    "ipc://": Address("unix"),
+    "unix:?name=demo": Address("unix", name="demo"),
+    "unix:?mode=0660&name=a.b-c_1": Address("unix", name="a.b-c_1", mode=0o660),
     "unix:@name": Address("abstract", path="name"),
     "unix-abstract:name": Address("abstract", path="name"),
     "ipc://@name": Address("abstract", path="name"),
@@ -57,7 +62,7 @@ def test_the_canonical_form_parses_to_an_equal_address(text):
 
 def test_the_canonical_forms():
     canonical = ["unix:/run/x", "unix:@name", "tcp://127.0.0.1:9000", "tcp://[::1]:8000", "tcp://:8000", "fd://3"]
-    canonical.append("unix:/x?mode=0660&user=bob&group=www&backlog=7")
+    canonical += ["unix:/x?mode=0660&user=bob&group=www&backlog=7", "unix:", "unix:?name=demo&mode=0660"]
     assert [str(Address.parse(text)) for text in canonical] == canonical
 
 
@@ -67,9 +72,6 @@ BAD = {
     "/run/demo.sock": "there is no port; write unix:/run/demo.sock",
     "http://localhost:80": "unknown scheme 'http'; write unix:",
     "abstract://x": "unknown scheme 'abstract'",
-    "unix:": "the path is empty; write for example unix:/run/demo.sock",
-    "unix://": "the path is empty",
-    "ipc://?mode=0600": "the path is empty",
     "unix:@": "the abstract name is empty; write for example unix:@demo",
     "unix-abstract:": "the abstract name is empty",
     "unix:/a\0b": "has a NUL in it",
@@ -95,13 +97,20 @@ BAD = {
     "fd://99999999999": "the descriptor must be a number",
     "fd://3?backlog=5": "unknown option 'backlog' for the transport 'fd'; it takes none",
     "unix:/x?": "unknown option ''",
-    "unix:/x?mod=0660": "unknown option 'mod' for the transport 'unix'; it takes mode, user, group, backlog",
+    "unix:/x?mod=0660": "unknown option 'mod' for the transport 'unix'; it takes name, mode, user, group, backlog",
     "unix:/x?mode=0660&mode=0600": "the option 'mode' is given twice",
     "unix:/x?mode": "the option 'mode' has no value; write mode=VALUE",
     "unix:/x?mode=": "the option 'mode' has no value",
     "unix:/x?mode=rw": "mode must be an octal number from 000 to 0777, not 'rw'; write for example mode=0660",
     "unix:/x?mode=0688": "mode must be an octal number",
     "unix:/x?mode=4755": "mode must be a number from 0 to 511",
+    "unix:/x?name=demo": "'name' goes with a socket file that has no path; write for example unix:?name=demo",
+    "unix:?name=../x": "'../x' can't name a socket file: take up to 64 of A-Z a-z 0-9 . _ -",
+    "unix:?name=.hidden": "'.hidden' can't name a socket file",
+    "unix:?name=-x": "'-x' can't name a socket file",
+    "unix:?name=ä": "'ä' can't name a socket file",
+    "unix:?name=" + "x" * 65: "can't name a socket file: take up to 64",
+    "unix:@x?name=y": "unknown option 'name' for the transport 'abstract'",
     "unix:/x?user=a b": "user must be a name or a number",
     "unix:/x?backlog=0": "backlog must be a number from 1",
     "unix:/x?backlog=many": "backlog must be a number",
@@ -117,16 +126,70 @@ def test_a_bad_address_is_told_what_is_wrong(text):
     assert repr(text) in str(caught.value)
 
 
-def test_a_path_may_have_107_bytes_and_no_more():
+def test_a_path_may_have_107_bytes_whatever_its_parts():
     path = "/" + "x" * (PATH_BYTES_MAX - 1)
     assert Address.parse("unix:" + path).path == path
-    with pytest.raises(ValueError, match=rf"{path}y' has {PATH_BYTES_MAX + 1} bytes, .* at most {PATH_BYTES_MAX}"):
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reaches longer paths")
+def test_a_longer_path_may_have_85_bytes_after_its_last_slash():
+    path = "/" + "x" * PATH_BYTES_MAX + "/" + "y" * NAME_BYTES_MAX
+    assert NAME_BYTES_MAX == 85
+    assert Address.parse("unix:" + path).path == path
+    with pytest.raises(ValueError, match=r"yz' has 195 bytes, 86 of them in the file's name; .* at most 85"):
+        Address.parse(f"unix:{path}z")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reaches longer paths")
+def test_the_longest_path_that_linux_takes():
+    path = "/" + "x/" * 2046 + "yy"
+    assert Address.parse("unix:" + path).path == path
+    with pytest.raises(ValueError, match=r"has 4096 bytes, but Linux takes at most 4095 \(PATH_MAX\)"):
         Address.parse(f"unix:{path}y")
+
+
+def test_a_long_path_elsewhere(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(ValueError, match=rf"has {PATH_BYTES_MAX + 2} bytes, but a Unix socket takes at most"):
+        Address.parse("unix:/" + "x" * PATH_BYTES_MAX + "/")
+
+
+def test_an_abstract_name_may_have_107_bytes_and_no_more():
+    name = "x" * PATH_BYTES_MAX
+    assert Address.parse(f"unix:@{name}").path == name
+    with pytest.raises(ValueError, match=rf"has {PATH_BYTES_MAX + 1} bytes, but a Unix socket takes at most"):
+        Address.parse(f"unix:@{name}y")
 
 
 def test_the_length_of_a_path_counts_in_bytes():
     with pytest.raises(ValueError, match=r"has 121 bytes"):
         Address.parse("unix:/" + "ä" * 60)
+
+
+def test_the_name_of_a_socket_file_without_a_path_goes_where_none_is():
+    assert Address.parse("unix:").named("demo") == Address("unix", name="demo")
+    assert Address.parse("unix:?name=other").named("demo").name == "other"
+    for text in ("unix:/x", "unix:@x", "tcp://127.0.0.1:1", "unix:"):
+        address = Address.parse(text)
+        assert address.named(None) is address
+        assert address.named("") is address
+    assert Address.parse("unix:/x").named("demo") == Address.parse("unix:/x")
+    with pytest.raises(ValueError, match="'my server' can't name a socket file"):
+        Address.parse("unix:").named("my server")
+
+
+def test_where_a_socket_file_without_a_path_goes(monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    assert Address.parse("unix:").socket_file == "/run/user/7/pysock/server.sock"
+    assert Address.parse("unix:?name=demo").socket_file == "/run/user/7/pysock/demo.sock"
+    assert Address.parse("unix:x").socket_file == "x"
+    for value in ("", "run/user/7"):  # a relative one is to be ignored, says the XDG specification
+        monkeypatch.setenv("XDG_RUNTIME_DIR", value)
+        assert Address.parse("unix:?name=demo").socket_file == f"/tmp/pysock-{os.geteuid()}/demo.sock"
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert Address.parse("unix:").resolve(listening=False) == [
+        (socket.AF_UNIX, f"/tmp/pysock-{os.geteuid()}/server.sock")
+    ]
 
 
 def test_only_a_text_or_an_address_is_an_address():
@@ -146,6 +209,8 @@ def test_only_a_text_or_an_address_is_an_address():
         ({"transport": "tcp", "host": "h", "port": "1"}, "the port must be a number from 0 to 65535, not '1'"),
         ({"transport": "fd"}, "the descriptor must be a number from 0"),
         ({"transport": "unix", "path": "/x", "mode": 0o1777}, "mode must be a number from 0 to 511"),
+        ({"transport": "unix", "name": 3}, "3 can't name a socket file"),
+        ({"transport": "tcp", "host": "h", "name": "x"}, "'name' doesn't go with the transport 'tcp'"),
         ({"transport": "unix", "path": "/x", "group": ""}, "group must be a name or a number"),
     ],
 )

@@ -26,7 +26,7 @@ def test_the_cir_says_who_it_is(backend, fake):
     connect(fake(play), name="sensor-7", backend=backend, max_payload=5000).close()
     (frame,) = seen
     assert (frame.kind, frame.code, frame.request_id, frame.flags) == (Kind.CIR, 1, 0, 0)
-    assert decode_cir(frame.payload) == ("sensor-7", 5000, f"pysock/{pysock.__version__}")
+    assert decode_cir(frame.payload) == ("sensor-7", 5000, f"pysock/{pysock.__version__}", None)
 
 
 def test_no_such_socket_file(backend, socket_dir):
@@ -148,12 +148,19 @@ def test_a_broken_welcome(backend, fake):
         connect(fake(lambda peer: (peer.frame(), peer.send(encode(Kind.CIR_ACCEPTED)))), backend=backend)
 
 
-def test_a_server_that_wants_a_key(backend, fake):
-    with pytest.raises(ProtocolError, match="the server wants an auth key"):
+def test_a_challenge_that_nothing_had_asked_for(backend, fake):
+    with pytest.raises(ProtocolError, match="a CHALLENGE that nothing had asked for"):
         connect(fake(lambda peer: (peer.frame(), peer.send(encode(Kind.CHALLENGE)))), backend=backend)
 
 
-@pytest.mark.parametrize("refusal", Refusal)
+def test_a_server_that_wants_a_key(backend, fake):
+    answer = encode_text(Kind.CIR_REFUSED, Refusal.WRONG_PROOF, "because")
+    with pytest.raises(ConnectionRefused, match=r"^because: pass authkey= to connect\(\)$") as caught:
+        connect(fake(lambda peer: (peer.frame(), peer.send(answer))), backend=backend)
+    assert caught.value.code == 3
+
+
+@pytest.mark.parametrize("refusal", [refusal for refusal in Refusal if refusal is not Refusal.WRONG_PROOF])
 def test_refusals(backend, fake, refusal):
     answer = encode_text(Kind.CIR_REFUSED, refusal, "because ü")
     with pytest.raises(ConnectionRefused, match=r"^because ü$") as caught:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pysock import protocol as p
+from pysock.causes import Cause
 from pysock.connection import Answer, Ending, Initiation, NativeProtocol, NotServed, PlainProtocol, Request, Rules
 from pysock.protocol import ErrorCode, Framing, Kind, Refusal, encode, encode_cir, encode_text
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, IllegalTransition
@@ -59,11 +60,17 @@ def established(waiting):
 
 
 def refused(text, code=Refusal.MALFORMED):
-    return Ending(encode_text(Kind.CIR_REFUSED, code, text), VIOLATION)
+    return Ending(encode_text(Kind.CIR_REFUSED, code, text), VIOLATION, Cause.VIOLATION)
 
 
 def malformed(text, request_id=9):
-    return Ending(encode_text(Kind.ERROR, ErrorCode.MALFORMED, text, request_id), VIOLATION)
+    return Ending(encode_text(Kind.ERROR, ErrorCode.MALFORMED, text, request_id), VIOLATION, Cause.VIOLATION)
+
+
+def unproven(text):
+    return Ending(
+        encode_text(Kind.CIR_REFUSED, Refusal.WRONG_PROOF, text), DisconnectReason.CLOSED_BY_SERVER, Cause.PROOF
+    )
 
 
 # --- before the CIR ---
@@ -126,6 +133,9 @@ def test_leaving_before_the_cir(waiting):
         (encode(Kind.CIR, b"PSK9", code=1), refused(p.TEXT_BAD_MAGIC, Refusal.BAD_MAGIC_OR_VERSION)),
         (encode(Kind.CIR, b"PSK", code=1), refused(p.TEXT_SHORT_CIR)),
         (encode(Kind.CIR, b"PSK1\2\0\1\xff", code=1), refused(p.TEXT_BROKEN_FIELD)),
+        (encode_cir(nonce=bytes(31)), refused(p.TEXT_BROKEN_FIELD)),
+        (encode_cir(nonce=bytes(33)), refused(p.TEXT_BROKEN_FIELD)),
+        (encode(Kind.CIR, b"PSK1" + 2 * p.encode_field(3, bytes(32)), code=1), refused(p.TEXT_BROKEN_FIELD)),
     ],
 )
 def test_what_may_not_come_before_the_cir(waiting, data, ending):
@@ -134,6 +144,125 @@ def test_what_may_not_come_before_the_cir(waiting, data, ending):
     assert sent == ending.frame
     assert waiting.state is ConnectionState.DRAINING
     assert run(waiting, encode_cir()) == ([], b"")
+
+
+def test_a_nonce_is_nothing_where_there_is_no_key(waiting):
+    waiting.feed(encode_cir("me", nonce=bytes(32)))
+    assert waiting.next() == Initiation(p.Cir("me", nonce=bytes(32)))
+    assert waiting.state is ConnectionState.ACCEPTED
+
+
+# --- with an auth key ---
+
+NONCE, CHALLENGE, EXPECTED = bytes(range(32)), b"\3\0\0the fields", b"E" * 32
+
+
+class Key:
+    """In place of the arithmetic: what the protocol asks of it."""
+
+    def __init__(self):
+        self.asked = []
+
+    def challenge(self, nonce, name):
+        self.asked.append((nonce, name))
+        return CHALLENGE, EXPECTED
+
+    def prove(self, expected, got):
+        self.asked.append((expected, got))
+        return expected == got
+
+
+@pytest.fixture
+def key():
+    return Key()
+
+
+@pytest.fixture
+def locked(key):
+    """A connection whose CIR is awaited by a server with a key."""
+    return NativeProtocol(RULES._replace(challenge=key.challenge, prove=key.prove))
+
+
+@pytest.fixture
+def challenged(locked):
+    run(locked, encode_cir("mé", nonce=NONCE))
+    assert locked.state is ConnectionState.CHALLENGED
+    return locked
+
+
+def proof(mac=EXPECTED, *more):
+    return encode(Kind.PROOF, p.encode_field(4, mac) + b"".join(more))
+
+
+def test_a_challenge_and_its_proof(locked, key):
+    cir = encode_cir("mé", "test/1", 500, NONCE)
+    assert run(locked, cir) == ([Answer(encode(Kind.CHALLENGE, CHALLENGE))], encode(Kind.CHALLENGE, CHALLENGE))
+    assert locked.state is ConnectionState.CHALLENGED
+    assert key.asked == [(NONCE, "mé".encode())]
+    locked.feed(proof() + srm(b"abc"))
+    assert locked.next() == Initiation(p.Cir("mé", 500, "test/1", NONCE))
+    assert locked.state is ConnectionState.CHALLENGED
+    assert key.asked[1:] == [(EXPECTED, EXPECTED)]
+    assert p.decode(locked.accept(7, b"")).kind == Kind.CIR_ACCEPTED
+    assert locked.state is ConnectionState.ESTABLISHED
+    assert locked.next() == Request(0, 9, True, b"abc")
+
+
+def test_refusing_who_proved_it(challenged):
+    challenged.feed(proof())
+    assert isinstance(challenged.next(), Initiation)
+    assert challenged.refuse(Refusal.NOT_ALLOWED, "no") == encode_text(Kind.CIR_REFUSED, 2, "no")
+    assert challenged.state is ConnectionState.DRAINING
+
+
+def test_no_nonce_where_a_key_is_set(locked, key):
+    actions, _ = run(locked, encode_cir("me"), proof())
+    assert actions == [unproven(p.TEXT_KEY_WANTED)]
+    assert locked.state is ConnectionState.DRAINING
+    assert key.asked == []
+
+
+def test_what_is_unknown_in_a_proof_is_skipped(challenged):
+    assert isinstance(run(challenged, proof(EXPECTED, p.encode_field(99, b"?")))[0][0], Initiation)
+
+
+@pytest.mark.parametrize(
+    ("data", "ending"),
+    [
+        (proof(b"F" * 32), unproven(p.TEXT_WRONG_PROOF)),
+        (proof(b"E" * 31), refused(p.TEXT_BROKEN_PROOF)),
+        (proof(b"E" * 33), refused(p.TEXT_BROKEN_PROOF)),
+        (proof(EXPECTED, p.encode_field(4, EXPECTED)), refused(p.TEXT_BROKEN_PROOF)),
+        (proof(EXPECTED, b"\4\0"), refused(p.TEXT_BROKEN_PROOF)),
+        (encode(Kind.PROOF), refused(p.TEXT_BROKEN_PROOF)),
+        (encode(Kind.PROOF, p.encode_field(3, EXPECTED)), refused(p.TEXT_BROKEN_PROOF)),
+        (header(Kind.PROOF, 101), refused(p.TEXT_LONG_PROOF)),
+        (header(Kind.PROOF, 35, flags=1), refused(p.TEXT_BAD_FLAGS)),
+        (encode_cir("me", nonce=NONCE), refused(p.TEXT_SECOND_CIR_WAITING)),
+        (header(Kind.CIR, 9999, code=2), refused(p.TEXT_SECOND_CIR_WAITING)),
+        (header(Kind.SRM, 10), refused(p.TEXT_SRM_BEFORE_CIR)),
+        (header(Kind.CHALLENGE), refused(p.TEXT_SERVER_KIND)),
+        (header(0x55), refused(p.TEXT_UNKNOWN_KIND)),
+        (encode(Kind.BYE), Ending(b"", DisconnectReason.LEFT)),
+    ],
+)
+def test_what_ends_a_challenged_connection(challenged, data, ending):
+    actions, sent = run(challenged, *[data[i : i + 1] for i in range(len(data))], proof())
+    assert actions == [ending]
+    assert sent == ending.frame
+    assert challenged.state is ConnectionState.DRAINING
+
+
+def test_a_ping_is_answered_before_the_proof(challenged):
+    actions, _ = run(challenged, encode(Kind.PING, b"x", request_id=5))
+    assert actions == [Answer(encode(Kind.PONG, b"x", request_id=5))]
+    assert challenged.state is ConnectionState.CHALLENGED
+
+
+def test_a_proof_is_judged_in_any_cuts(challenged):
+    whole = proof()
+    actions, _ = run(challenged, *[whole[at : at + 5] for at in range(0, len(whole), 5)])
+    assert actions == [Initiation(p.Cir("mé", nonce=NONCE))]
 
 
 # --- established ---

@@ -19,6 +19,7 @@ from bare import Running, echo, eventually, reply, srm, started, u32
 
 from pysock import protocol as p
 from pysock.engine import Service
+from pysock.engine._pure_core import ROW_MAX
 from pysock.errors import FrameTooLarge
 from pysock.protocol import ErrorCode, Framing, Kind, Refusal, encode, encode_cir, encode_text
 from pysock.states import ConnectionState, DisconnectReason
@@ -438,6 +439,64 @@ def test_too_many_in_flight_wait_in_the_kernel(start, framing):
     else:
         peer.send(u32(*[b"%d" % i for i in range(50)]))
         peer.expect(u32(*[b"%d" % i for i in range(50)]))
+
+
+@pytest.mark.parametrize("way", ["native", "no reply", "u32", "line"])
+def test_who_asks_for_much_at_once_holds_nobody_up(start, way):
+    """A row of requests of one client, then the next client's turn."""
+    entered, go_on, served = threading.Event(), threading.Event(), []
+
+    def handler(client, request):
+        served.append(request)
+        if request == b"hold":
+            entered.set()
+            assert go_on.wait(10)
+        return b""
+
+    framing = Framing[way.upper()] if way in {"u32", "line"} else Framing.NATIVE
+    running = start(handler=handler, framing=framing)
+    encoders = {"native": srm, "u32": u32, "line": lambda request: request + b"\n"}
+    encode_one = encoders.get(way) or (lambda request: encode(Kind.SRM, request, request_id=1, flags=p.FLAG_NO_REPLY))
+    holder, greedy, modest = running.peer(), running.peer(), running.peer()
+    if framing is Framing.NATIVE:
+        for peer in (holder, greedy, modest):
+            peer.let_in()
+    eventually(lambda: running.engine.client_count() == 3)
+    holder.send(encode_one(b"hold"))
+    assert entered.wait(10)
+    greedy.send(*[encode_one(b"much") for _ in range(3000)])
+    modest.send(encode_one(b"modest"))
+    go_on.set()
+    eventually(lambda: len(served) == 3002)
+    assert 1 <= served.index(b"modest") <= 1 + ROW_MAX
+    assert running.engine.stats().requests == 3002
+
+
+def test_pings_are_no_way_round_it(start):
+    """What isn't a request counts as well."""
+    entered, go_on, rest = threading.Event(), threading.Event(), []
+
+    def handler(client, request):
+        if request == b"hold":
+            entered.set()
+            assert go_on.wait(10)
+        else:
+            rest.append(running.engine.stats().bytes_out)
+        return b""
+
+    running = start(handler=handler)
+    holder, greedy, modest = running.peer(), running.peer(), running.peer()
+    for peer in (holder, greedy, modest):
+        peer.let_in()
+    before = running.engine.stats().bytes_out
+    holder.send(srm(b"hold"))
+    assert entered.wait(10)
+    greedy.send(encode(Kind.PING) * 3000)
+    modest.send(srm(b"modest"))
+    go_on.set()
+    eventually(lambda: rest)
+    assert rest[0] - before <= 12 * (ROW_MAX + 1)
+    greedy.expect(encode(Kind.PONG) * 3000)
 
 
 def test_a_batch_is_answered_after_the_end_of_file(start):

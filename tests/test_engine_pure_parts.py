@@ -10,14 +10,17 @@ import time
 import pytest
 from bare import eventually, reply, srm, started
 
+from pysock.causes import Cause
 from pysock.engine import _pure_core, _pure_output
+from pysock.engine._pure_access import Places, network_of
+from pysock.engine._pure_causes import Causes
 from pysock.engine._pure_commands import Commands
 from pysock.engine._pure_poll import READ, WRITE, EpollPoller, SelectorPoller
 from pysock.engine._pure_sockets import PureSockets
 from pysock.engine._pure_table import ClientTable
 from pysock.engine._pure_timers import Deadlines, Linger
 from pysock.engine.pure import BACKEND, PureEngine
-from pysock.protocol import Kind, encode
+from pysock.protocol import TEXT_SERVER_FULL, Kind, Refusal, encode, encode_text
 
 
 @pytest.fixture
@@ -48,8 +51,8 @@ class Refusing:
     ("errors", "failures"),
     [
         ([errno.ECONNABORTED, errno.EPROTO, errno.EPERM], 0),
-        ([errno.EMFILE], 1),
-        ([errno.ENOBUFS, errno.ENFILE], 2),
+        ([errno.ENOMEM], 1),
+        ([errno.ENOBUFS, errno.ENOBUFS], 2),
         ([errno.EINVAL], 1),
     ],
 )
@@ -62,8 +65,26 @@ def test_accept_fails(start, errors, failures):
     began = time.monotonic()
     running.peer().let_in()
     assert running.engine.stats().accept_failures == failures
-    assert len(running.logged) == min(failures, 1)
-    assert time.monotonic() - began >= 0.09 * failures
+    assert running.noted == [(Cause.ACCEPT, 1)] * min(failures, 1)
+    assert time.monotonic() - began >= 0.045 * failures
+    masters[0].sock = masters[0].sock._sock
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_who_waits_is_told_that_there_is_no_descriptor(start, number):
+    running = start()
+    first = running.peer()
+    first.let_in()
+    masters = running.engine._masters._masters
+    masters[0].sock = Refusing(masters[0].sock, [number])
+    reserve = running.engine._masters._reserve
+    assert running.peer().to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, TEXT_SERVER_FULL)
+    eventually(lambda: running.engine.stats().accept_failures == 1)  # it looks for more who wait until then
+    running.peer().let_in()
+    assert reserve >= 0
+    assert running.engine._masters._reserve >= 0
+    stats = running.engine.stats()
+    assert (stats.accepted, stats.refused, stats.refused_full, stats.accept_failures) == (3, 1, 1, 1)
     masters[0].sock = masters[0].sock._sock
 
 
@@ -73,7 +94,7 @@ def test_a_descriptor_of_ours_that_is_freed_ends_the_pause(start, monkeypatch):
     first = running.peer()
     first.let_in()
     masters = running.engine._masters._masters
-    masters[0].sock = Refusing(masters[0].sock, [errno.EMFILE])
+    masters[0].sock = Refusing(masters[0].sock, [errno.ENOBUFS])
     second = running.peer()
     eventually(lambda: running.engine.stats().accept_failures == 1)
     first.sock.close()
@@ -291,6 +312,65 @@ def test_sockets_by_hand(socket_dir):
     sockets.close(master)
     sockets.unlink(f"{socket_dir}/s")
     assert not os.path.exists(f"{socket_dir}/s")
+
+
+@pytest.mark.parametrize(
+    ("host", "place"),
+    [
+        ("192.0.2.7", b"\xc0\0\2\7"),
+        ("::ffff:192.0.2.7", b"\xc0\0\2\7"),
+        ("2001:db8:1:2:3:4:5:6", b"\x20\1\x0d\xb8\0\1\0\2"),
+        ("2001:db8:1:2:ffff::", b"\x20\1\x0d\xb8\0\1\0\2"),
+        ("fe80::1%lo", b"\xfe\x80" + bytes(6)),
+        ("::1", bytes(8)),
+    ],
+)
+def test_what_counts_as_one_address(host, place):
+    assert network_of(host) == place
+
+
+def test_places():
+    places = Places()
+    for number in (1, 2):
+        places.take(b"here")
+        assert places.taken(b"here") == number
+    places.take(7)
+    places.leave(b"here")
+    assert (places.taken(b"here"), places.taken(7), places.taken(8)) == (1, 1, 0)
+    places.leave(b"here")
+    places.leave(7)
+    assert not places._taken  # who has none costs nothing
+
+
+def test_causes_are_told_once_a_second():
+    told = []
+    causes = Causes(lambda cause, times: told.append((cause, times)))
+    for now in (10.0, 10.1, 10.9, 11.0, 11.5):
+        causes.note(Cause.LATE, now)
+    causes.note(Cause.IDLE, 11.5)
+    causes.note(Cause.LATE, 20.0)
+    assert told == [(Cause.LATE, 1), (Cause.LATE, 3), (Cause.IDLE, 1), (Cause.LATE, 2)]
+    assert causes.counts[Cause.LATE] == 6
+    assert sum(causes.counts) == 7
+
+
+def test_a_connection_there_is_no_memory_for(start, monkeypatch):
+    """It is told that the server is full, and others are served on."""
+    running = start()
+    good = running.peer()
+    good.let_in()
+    masters, made = running.engine._masters, running.engine._masters._make
+
+    def fails(*arguments):
+        masters._make = made
+        raise MemoryError
+
+    masters._make = fails
+    assert running.peer().to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, TEXT_SERVER_FULL)
+    running.peer().let_in()
+    good.send(srm())
+    good.expect(reply())
+    assert (running.engine.stats().no_memory, running.engine.stats().refused) == (1, 1)
 
 
 def test_the_backend_is_complete():

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import re
 import socket
+import struct
 import time
 
 import pytest
 import wire
-from support import wait_for
+from support import PATIENCE, RawPeer, wait_for
 from wire import Good, Services, cir, failed, frame, goaway, parse, ping, ponged, refused, replied, say, srm
 
 from pysock import Limits
 from pysock import protocol as p
+from pysock.causes import COUNTERS, Cause
 
 LATE = refused(wire.CIR_LATE, p.TEXT_CIR_TOO_LATE)
 CROWD = refused(wire.CIR_LATE, p.TEXT_CIR_CROWD)
+FULL = refused(wire.FULL, p.TEXT_SERVER_FULL)
+PEER_FULL = refused(wire.FULL, p.TEXT_PEER_FULL)
 SLOW = failed(wire.TOO_LATE, p.TEXT_FRAME_TOO_SLOW, 0)
 
 
@@ -44,19 +50,136 @@ def until_closed(peer):
 def test_max_clients(serve):
     """One more is refused; who is in is served on; who leaves makes room."""
     server = serve(max_clients=3)
-    full = [refused(wire.FULL, p.TEXT_SERVER_FULL)]
-    with Good(server) as good, wire.let_in(server) as second, wire.dial(server) as third:
-        wire.counted(server, clients=2, pending=1)
+    with Good(server) as good, wire.let_in(server) as second, wire.let_in(server):
+        wire.counted(server, clients=3)
         for _ in range(5):
-            assert parse(say(server, cir(), end=False)) == full
+            assert parse(say(server, cir(), end=False)) == [FULL]
             good.check()
-        third.send(cir())
-        assert wire.next_frame(third).kind == wire.CIR_ACCEPTED
         second.close()
         wire.counted(server, clients=2)
         with wire.let_in(server):
-            assert parse(say(server, cir(), end=False)) == full
-        wire.counted(server, clients=2, refused=6, over_limit=0)
+            assert parse(say(server, cir(), end=False)) == [FULL]
+        wire.counted(server, clients=2, refused=6, refused_full=6, over_limit=0)
+
+
+def test_silent_ones_do_not_fill_a_small_server(serve):
+    """Who has said nothing for a tenth of a second makes way where the server is full, the longest waiting first; who
+    was let in never does, however silent."""
+    server = serve(max_clients=3, cir_timeout=60)
+    with Good(server) as good, wire.dial(server) as oldest, wire.dial(server) as other:
+        wire.counted(server, clients=1, pending=2)
+        time.sleep(0.11)
+        with wire.let_in(server):
+            assert wire.rest_of(oldest) == [CROWD]
+            wire.counted(server, clients=2, pending=1, refused=1, refused_crowd=1, over_limit=1)
+            with wire.let_in(server):
+                assert wire.rest_of(other) == [CROWD]
+                time.sleep(0.11)
+                assert parse(say(server, cir(), end=False)) == [FULL]
+                good.check()
+                wire.counted(server, clients=3, refused=3, refused_crowd=2, refused_full=1)
+
+
+def test_a_newcomer_is_not_taken_for_silent(serve):
+    """Where the server is full of those who came just now, the next is refused."""
+    server = serve(max_clients=2, cir_timeout=60)
+    for _ in range(20):
+        started = time.monotonic()
+        with Good(server), wire.dial(server) as newcomer:
+            wire.counted(server, clients=1, pending=1)
+            answers = parse(say(server, cir(), end=False))
+            if time.monotonic() - started > 0.1:
+                continue  # this machine is too busy to say
+            assert answers == [FULL]
+            newcomer.send(cir())
+            assert wire.next_frame(newcomer).kind == wire.CIR_ACCEPTED
+            break
+        wire.counted(server)
+
+
+def test_max_clients_per_uid(make_server, unix_address):
+    """One user's connections, also those whose CIR is awaited; who leaves makes room."""
+    server = make_server(unix_address, limits=Limits(max_clients_per_uid=2, max_clients=10))
+    server.asked = Services(server)
+    with server, Good(server) as good, wire.dial(server) as silent:
+        wire.counted(server, clients=1, pending=1)
+        for _ in range(3):
+            assert parse(say(server, cir(), end=False)) == [PEER_FULL]
+            good.check()
+        silent.close()
+        wire.counted(server, clients=1)
+        with wire.let_in(server):
+            assert parse(say(server, cir(), end=False)) == [PEER_FULL]
+        wire.counted(server, clients=1, refused=4, refused_peer=4, refused_full=0, over_limit=0)
+
+
+def dial_from(server, host):
+    """A connection from this address of this machine."""
+    target = server.addresses[0]
+    family, where = target.resolve(listening=False)[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.settimeout(PATIENCE)
+    sock.bind((host, 0))
+    sock.connect(("127.0.0.1", where[1]) if family == socket.AF_INET else where)
+    return RawPeer(sock)
+
+
+def test_max_clients_per_ip(make_server):
+    """One address's connections; another's are its own."""
+    server = make_server("tcp://127.0.0.1:0", limits=Limits(max_clients_per_ip=2, max_clients=10))
+    with server, dial_from(server, "127.0.0.1"), dial_from(server, "127.0.0.1") as second:
+        wire.counted(server, pending=2)
+        with dial_from(server, "127.0.0.1") as third:
+            assert wire.rest_of(third) == [PEER_FULL]
+        with dial_from(server, "127.0.0.2") as other:
+            other.send(cir())
+            assert wire.next_frame(other).kind == wire.CIR_ACCEPTED
+        second.close()
+        wire.counted(server, pending=1)
+        with dial_from(server, "127.0.0.1") as again:
+            again.send(cir())
+            assert wire.next_frame(again).kind == wire.CIR_ACCEPTED
+        wire.counted(server, pending=1, refused=1, refused_peer=1)
+
+
+def test_max_clients_per_ip_of_ipv6(make_server):
+    """All of ``::/64`` is one; IPv4 addresses that are mapped into IPv6 count one by one."""
+    server = make_server("tcp://[::]:0", limits=Limits(max_clients_per_ip=1, max_clients=10), insecure=True)
+    try:
+        server.start()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    port = server.addresses[0].port
+    with contextlib.ExitStack() as stack:
+
+        def dial(family, host):
+            sock = stack.enter_context(socket.socket(family))
+            sock.settimeout(PATIENCE)
+            sock.bind((host, 0))
+            sock.connect(("::1" if family == socket.AF_INET6 else "127.0.0.1", port))
+            peer = RawPeer(sock)
+            peer.send(cir())
+            return wire.next_frame(peer)
+
+        for host in ("127.0.0.1", "127.0.0.2"):
+            assert dial(socket.AF_INET, host).kind == wire.CIR_ACCEPTED
+            assert dial(socket.AF_INET, host) == PEER_FULL
+        assert dial(socket.AF_INET6, "::1").kind == wire.CIR_ACCEPTED
+        assert dial(socket.AF_INET6, "::1") == PEER_FULL
+        wire.counted(server, clients=3, refused_peer=3)
+
+
+@pytest.mark.parametrize("framing", ["u32", "line", "raw"])
+def test_a_full_server_of_the_other_framings(make_server, unix_address, framing):
+    """Closed without a word."""
+    server = make_server(unix_address, framing=framing, limits=Limits(max_clients=2, max_clients_per_uid=1))
+    server.service(lambda client, request: request)
+    with server, wire.dial(server) as first:
+        wire.counted(server, clients=1)
+        assert say(server, b"", end=False) == b""
+        wire.counted(server, clients=1, refused=1, refused_peer=1)
+        first.close()
+        wire.counted(server)
 
 
 def test_max_pending_cir(serve):
@@ -170,6 +293,21 @@ def test_the_frame_timeout_begins_anew_with_each_frame(serve):
             time.sleep(0.02)
         peer.send(one[6:])
         assert wire.next_frame(peer) == replied(b"X", 1)
+
+
+@pytest.mark.parametrize("part", [5, 12, 50])
+def test_frame_timeout_of_a_frame_that_was_begun_while_the_client_was_not_read(serve, part):
+    """It has its time from when the client is read again."""
+    server = serve(frame_timeout=0.2, output_pause=10_000)
+    with Good(server) as good, wire.let_in(server) as peer:
+        peer.send(srm(b"6000000", 1, service=Services.SIZE) + srm(b"x" * 100, 2)[:part])
+        wait_for(lambda: any(server._engine.info(client).queued for client in server.clients))
+        good.check()
+        time.sleep(0.25)
+        assert wire.next_frame(peer) == replied(b"s" * 6_000_000, 1)
+        answers, seconds = until_closed(peer)
+        assert parse(answers) == [SLOW]
+        assert 0.1 < seconds < 1.5
 
 
 @pytest.mark.parametrize("framing", ["u32", "line"])
@@ -399,3 +537,103 @@ def test_in_flight_of_a_client_that_leaves(make_server, address, end):
             peer.send(b"".join(srm(b"%d" % number, flags=wire.NO_REPLY) for number in range(50)) + end)
         wire.counted(server, disconnected=1)
     assert seen == [b"%d" % number for number in range(50)]
+
+
+# Counters and the log
+
+
+def violate(server):
+    assert parse(say(server, frame(0x55)))[0].kind == wire.CIR_REFUSED
+
+
+def be_one_too_many(server):
+    with Good(server):
+        assert parse(say(server, cir(), end=False))[0].kind == wire.CIR_REFUSED
+
+
+def be_crowded_out(server):
+    with wire.dial(server) as silent, wire.let_in(server):
+        assert wire.rest_of(silent) == [CROWD]
+
+
+def be_silent(server):
+    with wire.dial(server) as peer:
+        assert wire.rest_of(peer) == [LATE]
+
+
+def ask_for_too_much(server):
+    with wire.let_in(server) as peer:
+        peer.send(frame(wire.SRM, length=101, id=1))
+        assert wire.next_frame(peer).code == wire.TOO_LARGE
+
+
+def be_slow(server):
+    with wire.let_in(server) as peer:
+        peer.send(srm(b"a")[:5])
+        assert wire.rest_of(peer) == [SLOW]
+
+
+def take_nothing(server):
+    with wire.let_in(server) as peer:
+        peer.send(srm(b"9000000", service=Services.SIZE))
+        wait_for(lambda: not server.stats()["clients"])
+
+
+def be_idle(server):
+    with wire.let_in(server) as peer:
+        assert wire.rest_of(peer) == [goaway(p.TEXT_IDLE)]
+
+
+CAUSES = {
+    Cause.FULL: (be_one_too_many, {"max_clients": 1}, "the server is full"),
+    Cause.CROWD: (be_crowded_out, {"max_pending_cir": 1}, "too many others wait"),
+    Cause.LATE: (be_silent, {"cir_timeout": 0.02}, "the CIR came too late"),
+    Cause.VIOLATION: (violate, {}, "the protocol was violated"),
+    Cause.TOO_LARGE: (ask_for_too_much, {"max_payload": 100}, "a request was too large"),
+    Cause.FRAME_LATE: (be_slow, {"frame_timeout": 0.02}, "the rest of a frame came too late"),
+    Cause.OUTPUT_FULL: (take_nothing, {"output_pause": 1000, "output_drop": 2000}, "too many unread replies"),
+    Cause.OUTPUT_STALLED: (take_nothing, {"output_timeout": 0.02}, "weren't read for too long"),
+    Cause.IDLE: (be_idle, {"idle_timeout": 0.02}, "nothing came for too long"),
+}
+
+
+@pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.name)
+def test_every_cause_has_a_counter_and_a_line(serve, caplog, cause):
+    """Counted one by one, and no other with it; logged at most once a second, with how often it has been since."""
+    caplog.set_level(logging.INFO, "pysock.server")
+    act, limits, words = CAUSES[cause]
+    server = serve(**limits)
+    started, times = time.monotonic(), 4
+    for _ in range(times):
+        act(server)
+    took = time.monotonic() - started
+    wire.counted(server, **{name: times if name == COUNTERS[cause] else 0 for name in COUNTERS})
+    lines = [record.getMessage() for record in caplog.records if words in record.getMessage()]
+    assert 1 <= len(lines) <= 1 + took
+    assert sum(int((re.findall(r"; (\d+) times$", line) or ["1"])[0]) for line in lines) <= times
+
+
+def test_the_line_says_how_often(serve, caplog):
+    """The next one after a second counts those that had none."""
+    server = serve()
+    for _ in range(5):
+        violate(server)
+    wait_for(lambda: len(caplog.records) == 1)
+    began = time.monotonic()
+    while len(caplog.records) < 2:
+        assert time.monotonic() < began + 3
+        time.sleep(0.2)
+        violate(server)
+    last = caplog.records[-1].getMessage()
+    times = server.stats()["violations"]
+    assert last == f"dropped: the protocol was violated; {times - 1} times"
+
+
+def test_a_request_that_is_too_large_in_the_other_framings(make_server, address, caplog):
+    """Counted, too."""
+    server = make_server(address, framing="u32", limits=Limits(max_payload=10))
+    server.service(lambda client, request: request)
+    with server:
+        assert say(server, struct.pack("!I", 11)) == b""
+        wire.counted(server, too_large=1, over_limit=1)
+    assert any("a request was too large" in record.getMessage() for record in caplog.records)

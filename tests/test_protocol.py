@@ -72,11 +72,18 @@ def test_a_cir_byte_by_byte():
     assert p.encode_cir() == bytes.fromhex("00000004 01 00 0001 00000000") + b"PSK1"
     frame = p.decode(p.encode_cir("me", "pysock/0.1", 1000))
     assert frame.payload == b"PSK1\2\0\2me\5\0\4\0\0\3\xe8\x08\0\x0apysock/0.1"
-    assert p.decode_cir(frame.payload) == ("me", 1000, "pysock/0.1")
+    assert p.decode_cir(frame.payload) == ("me", 1000, "pysock/0.1", None)
 
 
 def test_a_cir_says_as_little_as_it_likes():
-    assert p.decode_cir(b"PSK1") == ("", None, "")
+    assert p.decode_cir(b"PSK1") == ("", None, "", None)
+
+
+def test_the_nonce_of_a_cir():
+    nonce = bytes(range(32))
+    frame = p.decode(p.encode_cir(nonce=nonce))
+    assert frame.payload == b"PSK1\3\0\x20" + nonce
+    assert p.decode_cir(frame.payload).nonce == nonce
 
 
 def test_tags_from_the_future_are_skipped():
@@ -105,6 +112,9 @@ def test_of_two_promises_the_smaller_counts():
         (b"PSK1\2\1\0" + b"x" * 256, Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
         (b"PSK1\2\0\1a\2\0\1b", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),  # two names
         (b"PSK1\5\0\3\0\0\1", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
+        (b"PSK1\3\0\x1f" + bytes(31), Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
+        (b"PSK1\3\0\x21" + bytes(33), Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
+        (b"PSK1" + 2 * (b"\3\0\x20" + bytes(32)), Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
     ],
 )
 def test_a_bad_cir(payload, code, text):
@@ -112,6 +122,43 @@ def test_a_bad_cir(payload, code, text):
         p.decode_cir(payload)
     assert caught.value.code == code
     assert str(caught.value) == text
+
+
+def test_a_challenge_byte_by_byte():
+    nonce, mac = b"n" * 32, b"m" * 32
+    payload = p.encode_challenge(nonce, mac)
+    assert payload == b"\3\0\x20" + nonce + b"\4\0\x20" + mac
+    assert p.decode_challenge(payload + p.encode_field(99, b"?")) == (nonce, mac)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\3\0\x20" + bytes(32),
+        b"\4\0\x20" + bytes(32),
+        b"\3\0\x1f" + bytes(31) + b"\4\0\x20" + bytes(32),
+        b"\3\0\x20" + bytes(32) + b"\4\0\x21" + bytes(33),
+        2 * (b"\3\0\x20" + bytes(32)) + b"\4\0\x20" + bytes(32),
+        b"\3\0\x20" + bytes(32) + b"\4\0\x20" + bytes(31),
+    ],
+)
+def test_a_broken_challenge(payload):
+    with pytest.raises(Malformed):
+        p.decode_challenge(payload)
+
+
+def test_a_proof_byte_by_byte():
+    frame = p.decode(p.encode_proof(b"m" * 32))
+    assert frame == (8, 0, 0, 0, b"\4\0\x20" + b"m" * 32)
+    assert p.decode_proof(frame.payload) == b"m" * 32
+
+
+@pytest.mark.parametrize("payload", [b"", b"\4", b"\4\0\x1f" + bytes(31), 2 * (b"\4\0\x20" + bytes(32))])
+def test_a_broken_proof(payload):
+    with pytest.raises(Malformed) as caught:
+        p.decode_proof(payload)
+    assert (caught.value.code, str(caught.value)) == (Refusal.MALFORMED, p.TEXT_BROKEN_PROOF)
 
 
 @given(st.binary(max_size=60))

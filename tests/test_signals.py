@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from support import Program, RawPeer, plug, run_python, wait_for
+from support import Program, RawPeer, left_in, plug, run_python, wait_for
 
 import pysock
 from pysock import connect
@@ -99,7 +99,7 @@ def test_a_second_signal_ends_at_once(backend, unix_address, socket_dir, number,
         assert program.end()[0] == code
         assert time.monotonic() - started < 2
         peer.rest()  # closed, with or without a GOAWAY
-    assert os.listdir(socket_dir) == []
+    assert left_in(socket_dir) == []
 
 
 RESTORES = """
@@ -144,7 +144,7 @@ def test_a_signal_while_it_starts(backend, unix_address, socket_dir):
         code, out, err = program.end()
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == "returned"
-    assert os.listdir(socket_dir) == []
+    assert left_in(socket_dir) == []
 
 
 @pytest.mark.parametrize("ending", ["", "sys.exit(3)", "raise ValueError('the end')"])
@@ -158,7 +158,7 @@ client = pysock.connect(sys.argv[1], backend=sys.argv[2])
 """
     done = run_python(code, unix_address, backend, timeout=10, PYTHONWARNINGS="default")
     assert done.returncode == {"": 0, "sys.exit(3)": 3}.get(ending, 1)
-    assert os.listdir(socket_dir) == []
+    assert left_in(socket_dir) == []
 
 
 def listens(address: str) -> bool:

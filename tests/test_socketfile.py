@@ -5,14 +5,18 @@ import os
 import signal
 import socket
 import stat
+import threading
 from pathlib import Path
 
 import pytest
-from support import Program, wait_for
+from support import Program, run_python, running, wait_for
 
-from pysock import Address, AddressInUse, MasterSocket
+from pysock import Address, AddressInUse, MasterSocket, connect
 from pysock.engine import choose
+from pysock.probe import Finding, probe
 from pysock.socketfile import SocketFile
+
+made = SocketFile.made
 
 
 @pytest.fixture
@@ -32,49 +36,52 @@ def leave_stale(path: Path) -> None:
         dead.listen()
 
 
-def socket_file(path: Path, options: str = "") -> SocketFile:
-    return SocketFile(Address.parse(f"unix:{path}{options}"))
+@pytest.fixture
+def socket_file(path, sockets):
+    """The file at the path, which lets go of its lock after the test."""
+    file = SocketFile(Address.parse(f"unix:{path}"))
+    yield file
+    file.remove(sockets)
 
 
 # Before bind(): what may be removed
 
 
-def test_nothing_there_is_nothing_to_remove(sockets, path):
-    assert socket_file(path).remove_stale(sockets) is False
-    assert socket_file(path / "below").remove_stale(sockets) is False
+def test_nothing_there_is_nothing_to_remove(sockets, socket_file):
+    assert socket_file.remove_stale(sockets) is False
 
 
-def test_a_stale_socket_file_is_removed(sockets, path):
+def test_a_stale_socket_file_is_removed(sockets, path, socket_file):
     leave_stale(path)
-    assert socket_file(path).remove_stale(sockets) is True
+    assert socket_file.remove_stale(sockets) is True
     assert not path.exists()
 
 
-def test_a_live_servers_file_is_never_removed(sockets, path):
+def test_a_live_servers_file_is_never_removed(sockets, path, socket_file):
     with socket.socket(socket.AF_UNIX) as live:
         live.bind(str(path))
         live.listen()
         before = path.stat().st_ino
-        with pytest.raises(AddressInUse, match=rf"unix:{path}: a live server listens there; stop it or choose"):
-            socket_file(path).remove_stale(sockets)
+        with pytest.raises(AddressInUse, match=rf"unix:{path}: a live server listens there \(.*\); stop it or choose"):
+            socket_file.remove_stale(sockets)
         assert path.stat().st_ino == before
 
 
-def test_a_live_server_that_is_too_busy_to_accept_is_alive(sockets, path):
+def test_a_live_server_that_is_too_busy_to_accept_is_alive(sockets, path, socket_file):
     with socket.socket(socket.AF_UNIX) as live, socket.socket(socket.AF_UNIX) as waiting:
         live.bind(str(path))
         live.listen(0)
         waiting.connect(str(path))  # the backlog is full now
         with pytest.raises(AddressInUse):
-            socket_file(path).remove_stale(sockets)
+            socket_file.remove_stale(sockets)
         assert path.exists()
 
 
-def test_a_datagram_socket_is_alive_too(sockets, path):
+def test_a_datagram_socket_is_alive_too(sockets, path, socket_file):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as live:
         live.bind(str(path))
         with pytest.raises(AddressInUse):
-            socket_file(path).remove_stale(sockets)
+            socket_file.remove_stale(sockets)
         assert path.exists()
 
 
@@ -101,17 +108,54 @@ def make_dangling_link(path):
         (os.mkfifo, "a named pipe"),
     ],
 )
-def test_what_is_not_a_socket_is_left_alone(sockets, path, make, what):
+def test_what_is_not_a_socket_is_left_alone(sockets, path, socket_file, make, what):
     make(path)
     before = path.lstat()
     with pytest.raises(
         FileExistsError, match=f"{what} is at that path, not a socket; it was left alone: remove it yourself"
     ):
-        socket_file(path).remove_stale(sockets)
+        socket_file.remove_stale(sockets)
     assert path.lstat() == before
+    assert not path.with_name("s.lock").exists()
 
 
-def test_a_socket_file_that_may_not_be_probed_is_left_alone(sockets, path, monkeypatch):
+def test_the_root_of_the_tree_is_a_directory(backend):
+    with MasterSocket("unix:/", backend) as master, pytest.raises(FileExistsError, match="a directory is at that path"):
+        master.remove_stale()
+
+
+def test_what_took_the_place_of_a_stale_file_is_left_alone(sockets, path, socket_file, monkeypatch):
+    leave_stale(path)
+
+    def replace_it(_):
+        path.unlink()
+        leave_stale(path)
+        return Finding.STALE
+
+    monkeypatch.setattr("pysock.socketfile.probe", replace_it)
+    assert socket_file.remove_stale(sockets) is False
+    assert path.exists()
+
+
+def test_a_file_that_is_gone_before_it_is_asked_is_nothing_to_remove(sockets, path, socket_file, monkeypatch):
+    leave_stale(path)
+    monkeypatch.setattr("pysock.places._DESCRIPTORS", "/nonexistent")  # else the file is held, whatever becomes of it
+    monkeypatch.setattr("pysock.socketfile.probe", lambda where: (path.unlink(), probe(where)))
+    assert socket_file.remove_stale(sockets) is False
+
+
+@pytest.mark.parametrize("make", [make_link, make_dangling_link])
+def test_a_server_leaves_a_symbolic_link_and_its_target_alone(make_server, path, make):
+    make(path)
+    server = make_server(f"unix:{path}")
+    with pytest.raises(FileExistsError, match="a symbolic link is at that path"):
+        server.start()
+    assert path.is_symlink()
+    assert path.with_name("target").exists() is (make is make_link)
+    assert not path.with_name("nowhere").exists()
+
+
+def test_a_socket_file_that_may_not_be_probed_is_left_alone(sockets, path, socket_file, monkeypatch):
     leave_stale(path)
 
     def refuse(*_):
@@ -122,7 +166,7 @@ def test_a_socket_file_that_may_not_be_probed_is_left_alone(sockets, path, monke
 
     monkeypatch.setattr(socket, "socket", Probe)
     with pytest.raises(PermissionError, match="may not connect to, so whether a server listens there is unknown"):
-        socket_file(path).remove_stale(sockets)
+        socket_file.remove_stale(sockets)
     assert path.exists()
 
 
@@ -163,14 +207,101 @@ def test_the_file_is_never_wider_open_than_it_should_be(backend, path, monkeypat
 
 def test_nobody_can_connect_before_the_mode_is_set(backend, path, monkeypatch):
     answers = []
+    chmod = os.chmod
 
-    def chmod(path, mode):
+    def late(*args, **options):
         with socket.socket(socket.AF_UNIX) as early:
             answers.append(early.connect_ex(str(path)))
+        chmod(*args, **options)
 
-    monkeypatch.setattr(os, "chmod", chmod)
-    with bound(f"unix:{path}", backend):
-        assert answers == [errno.ECONNREFUSED]
+    monkeypatch.setattr(os, "chmod", late)
+    before = os.umask(0o777)
+    try:
+        with bound(f"unix:{path}", backend):
+            assert answers == [errno.ECONNREFUSED]
+    finally:
+        os.umask(before)
+
+
+def test_the_mode_is_never_set_through_a_symbolic_link(backend, path, monkeypatch):
+    """The owner of the directory may have put one into the socket's place just now."""
+    target = path.with_name("target")
+    target.touch(0o600)
+    chmod = os.chmod
+
+    def late(*args, **options):
+        path.unlink()
+        path.symlink_to("target")
+        chmod(*args, **options)
+
+    monkeypatch.setattr(os, "chmod", late)
+    before = os.umask(0o077)
+    try:
+        bound(f"unix:{path}?mode=0666", backend).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert path.is_symlink()
+
+
+def test_a_file_that_was_replaced_as_soon_as_it_was_made_is_not_listened_at(backend, path, monkeypatch):
+    monkeypatch.setattr(SocketFile, "made", lambda file: (path.unlink(), path.touch(), made(file)))
+    with MasterSocket(f"unix:{path}", backend) as master:
+        master.create()
+        with pytest.raises(OSError, match="the socket file was taken away as soon as it was made"):
+            master.bind()
+    assert path.is_file()
+
+
+def test_a_file_system_that_does_not_keep_the_mode_is_told(backend, path, monkeypatch):
+    monkeypatch.setattr(os, "chmod", lambda *_, **__: None)
+    before = os.umask(0o777)
+    try:
+        with MasterSocket(f"unix:{path}", backend) as master:
+            master.create()
+            with pytest.raises(PermissionError, match="gave the socket file another mode or owner than was asked for"):
+                master.bind()
+    finally:
+        os.umask(before)
+    assert not path.exists()
+
+
+STRANGER = """
+import os, socket, sys
+os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+tries = got_in = 0
+print("ready", flush=True)
+os.set_blocking(0, False)
+while True:
+    try:
+        if sys.stdin.buffer.raw.read(1) == b"":
+            break
+    except BlockingIOError:
+        pass
+    with socket.socket(socket.AF_UNIX) as sock:
+        tries += 1
+        got_in += sock.connect_ex(sys.argv[1]) in (0, 11)
+print(tries, got_in, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED that strangers are kept out: only root can become one")
+def test_a_stranger_never_gets_in_while_servers_start_with_umask_0(make_server, path):
+    path.parent.chmod(0o755)
+    before = os.umask(0)
+    try:
+        with Program(STRANGER, str(path)) as stranger:
+            assert stranger.line() == "ready"
+            for _ in range(50):
+                server = make_server(f"unix:{path}")
+                server.start()
+                server.stop(0)
+            _, said, _ = stranger.end()
+    finally:
+        os.umask(before)
+    tries, got_in = map(int, said.split())
+    assert tries > 50
+    assert got_in == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
@@ -251,21 +382,21 @@ def test_a_relative_path_goes_where_an_absolute_one_is_too_long(backend, socket_
         assert master.remove_stale()
         master.create()
         master.bind()
-        assert str(master.address) == "unix:s"
+        assert str(master.address) == f"unix:{deep}/s"
         monkeypatch.chdir("/")
     assert not (deep / "s").exists()
 
 
-def test_a_file_that_cannot_be_removed_is_logged(backend, path, monkeypatch, caplog):
+def test_a_file_that_cannot_be_removed_is_logged(path, socket_file, caplog):
     class Refusing:
         def unlink(self, path):
             raise PermissionError(errno.EACCES, "no")
 
-    file = socket_file(path)
     leave_stale(path)
-    file.made()
-    assert file.remove(Refusing()) is False
+    socket_file.made()
+    assert socket_file.remove(Refusing()) is False
     assert f"the socket file '{path}' couldn't be removed" in caplog.text
+    assert f"may not remove the socket file {path} (of uid {os.geteuid()}); remove it yourself" in caplog.text
 
 
 FORK = """
@@ -307,6 +438,150 @@ def test_after_a_kill_the_next_server_starts(backend, path):
             wait_for(path.exists)
 
 
+def test_after_a_kill_the_next_server_serves(make_server, backend, path):
+    code = """
+import sys
+from pysock import Server
+server = Server(sys.argv[1], backend=sys.argv[2], linger=0)
+server.start()
+print("serving", flush=True)
+sys.stdin.read()
+"""
+    for _ in range(2):
+        with Program(code, f"unix:{path}", backend) as program:
+            assert program.line() == "serving"
+            program.signal(signal.SIGKILL)
+            program.end()
+        assert path.is_socket()
+    server = make_server(f"unix:{path}")
+    with running(server), connect(f"unix:{path}") as client:
+        assert client.ping() > 0
+    assert not path.exists()
+
+
+def test_a_server_that_was_taken_over_leaves_its_successors_file_alone(make_server, path):
+    old, new = make_server(f"unix:{path}"), make_server(f"unix:{path}")
+    old.start()
+    path.unlink()
+    path.with_name("s.lock").unlink()
+    with running(new):
+        old.stop(0)
+        with connect(f"unix:{path}") as client:
+            assert client.ping() > 0
+    assert not path.exists()
+
+
+STARTERS = """
+import os, sys
+from pysock import AddressInUse, Server, connect
+
+address, backend, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+go, let_go = os.pipe()
+end, let_end = os.pipe()
+reports, report = os.pipe()
+for _ in range(count):
+    if os.fork() == 0:
+        os.close(let_go)
+        os.close(let_end)
+        server = Server(address, backend=backend, linger=0)
+        os.read(go, 1)  # until the parent closes its end
+        try:
+            server.start()
+        except AddressInUse:
+            os.write(report, b"-")
+        except BaseException as error:
+            os.write(report, repr(error).encode())
+        else:
+            os.write(report, b"+")
+            os.read(end, 1)
+            server.stop(0)
+        os._exit(0)
+os.close(let_go)
+said = b""
+while len(said) < count:
+    said += os.read(reports, 4096)
+with connect(address) as client:
+    client.ping()
+os.close(let_end)
+for _ in range(count):
+    os.wait()
+print("".join(sorted(said.decode())), os.path.exists(address.removeprefix("unix:")))
+"""
+
+
+def test_of_many_processes_that_start_at_one_path_one_wins(backend, path):
+    leave_stale(path)
+    done = run_python(STARTERS, f"unix:{path}", backend, "30")
+    assert (done.stdout, done.stderr) == (f"+{'-' * 29} False\n", "")
+
+
+ROUNDS = """
+import os, sys, time
+from pysock import AddressInUse, MasterSocket
+
+path, backend, starters, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+MasterSocket(f"unix:{path}", backend).close()  # loads what is loaded lazily
+reports, report = os.pipe()
+end, let_end = os.pipe()
+begin = time.monotonic() + 0.1
+for starter in range(starters):
+    if os.fork() == 0:
+        os.close(let_end)
+        won = []
+        for number in range(rounds):
+            while time.monotonic() < begin + number * 0.02:
+                pass
+            master = MasterSocket(f"unix:{path}{number}", backend)
+            try:
+                master.remove_stale()
+                master.create()
+                master.bind()
+                master.listen()
+                won.append(master)
+            except AddressInUse:
+                master.close()
+        os.write(report, "".join(f"{master.address}\\n" for master in won).encode())
+        os.close(report)
+        os.read(end, 1)  # keep them until all have reported
+        os._exit(0)
+os.close(report)
+with os.fdopen(reports) as reports:
+    print(reports.read(), end="", flush=True)
+"""
+
+
+def test_of_processes_that_start_in_the_same_instant_one_wins_each_time(backend, path):
+    """Processes that are woken one after the other rarely meet: here each waits for the same moment."""
+    for number in range(0, 30, 2):
+        leave_stale(path.with_name(f"s{number}"))
+    done = run_python(ROUNDS, str(path), backend, "5", "30")
+    assert (sorted(done.stdout.split()), done.stderr) == (sorted(f"unix:{path}{number}" for number in range(30)), "")
+
+
+def test_of_many_threads_that_start_at_one_path_one_wins(make_server, path):
+    leave_stale(path)
+    servers = [make_server(f"unix:{path}", linger=0) for _ in range(30)]
+    barrier = threading.Barrier(len(servers))
+    won, lost = [], []
+
+    def start(server):
+        barrier.wait()
+        try:
+            server.start()
+            won.append(server)
+        except AddressInUse:
+            lost.append(server)
+
+    threads = [threading.Thread(target=start, args=(server,)) for server in servers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(lost)) == (1, 29)
+    with connect(f"unix:{path}") as client:
+        assert client.ping() > 0
+
+
 # What bind() says
 
 
@@ -323,7 +598,7 @@ def test_a_directory_that_is_a_file(backend, socket_dir):
 
 def test_a_file_in_the_way(backend, path):
     path.touch()
-    with pytest.raises(AddressInUse, match="a file is at that path"):
+    with pytest.raises(FileExistsError, match="a file is at that path, not a socket"):
         bound(f"unix:{path}", backend)
     assert path.exists()
 

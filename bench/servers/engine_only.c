@@ -84,10 +84,10 @@ static int gone(void *context, ps_conn *conn)
     return 0;
 }
 
-static int say(void *context, int level, const char *message)
+static int say(void *context, int cause, uint64_t times)
 {
     (void)context;
-    fprintf(stderr, "%d: %s\n", level, message);
+    fprintf(stderr, "engine_only: cause %d, %llu times\n", cause, (unsigned long long)times);
     return 0;
 }
 
@@ -110,7 +110,7 @@ int main(int argc, char **argv)
 {
     const ps_hooks hooks = {
         .enter = do_nothing, .leave = do_nothing, .check = check, .request = echo, .batches = no_batches,
-        .disconnect = gone, .draining = check, .log = say, .object_new = object_new, .object_resize = object_resize,
+        .disconnect = gone, .draining = check, .noted = say, .object_new = object_new, .object_resize = object_resize,
         .object_hold = object_hold, .object_release = object_release,
     };
     const ps_options wanted = options();
@@ -118,7 +118,7 @@ int main(int argc, char **argv)
     work_us = read_work(argc, argv);
     engine = ps__engine_new(&wanted, &hooks, &error);
     if (engine)
-        error = ps_engine_add_master(engine, listen_at(argv[1]));
+        error = ps_engine_add_master(engine, listen_at(argv[1]), 0);
     if (error == 0)
         error = ps__engine_run(engine);
     fprintf(stderr, "engine_only: %s\n", strerror(-error));

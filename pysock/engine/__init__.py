@@ -44,6 +44,16 @@ class Service(NamedTuple):
     max_wait: float = 0.0
 
 
+class Access(NamedTuple):
+    """Who may connect to a Unix socket: who runs as one of these users, or is in one of these groups."""
+
+    uids: frozenset[int] = frozenset()
+    gids: frozenset[int] = frozenset()
+
+
+NOBODY: Final = Access()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callbacks:
     """What the engine calls in the facade, always in the loop's thread.
@@ -68,8 +78,19 @@ class Callbacks:
     failed: Callable[[int, int, Exception], tuple[int, bytes]]
     #: ``draining()``: the loop has stopped accepting; close the master sockets.
     draining: Callable[[], None]
-    #: ``log(level, message)``: something an operator should know; rate-limited by the engine.
+    #: ``log(level, message)``: something an operator should know.
     log: Callable[[int, str], None]
+    #: ``noted(cause, times)``: a limit was reached, or a fault met (see ``pysock.causes``), so many times since
+    #: the last call for this cause. At most one call a second for each cause.
+    noted: Callable[[int, int], None]
+    #: ``allow(pid, uid, gid)``: may this peer of a checked Unix socket connect? Asked instead of
+    #: ``EngineOptions.access`` where it isn't ``None``.
+    allow: Callable[[int, int, int], bool] | None = None
+    #: ``challenge(nonce, name)`` -> the fields of the CHALLENGE that answers a CIR with this nonce and name, and the
+    #: MAC that its PROOF must have. ``None``: there is no auth key, and a CIR's nonce is not looked at.
+    challenge: Callable[[bytes, bytes], tuple[bytes, bytes]] | None = None
+    #: ``prove(expected, got)``: are the two MACs equal? In constant time. Set with ``challenge``.
+    prove: Callable[[bytes, bytes], bool] | None = None
     #: ``dropped(client_id)`` may be called in place of ``disconnect`` where nobody could tell the difference: without
     #: ``watch_disconnects``, for an object made by ``client`` that nobody but the engine and the facade refers to.
     #: It is only there to make short connections cheap, so an engine that can't know needn't call it.
@@ -89,6 +110,8 @@ class EngineOptions:
     #: The fields of CIR_ACCEPTED that follow the client id, encoded.
     welcome: bytes
     watch_disconnects: bool
+    #: Who may connect to the master sockets that are checked.
+    access: Access = NOBODY
 
 
 class ClientInfo(NamedTuple):
@@ -123,12 +146,25 @@ class EngineStats(NamedTuple):
     requests: int  # whole SRMs of clients, served or not
     errors: int  # requests that failed: answered by an ERROR, or by nothing
     pushes: int
-    violations: int  # connections closed for a protocol violation
     timeouts: int  # connections closed at a deadline
     over_limit: int  # connections closed over a limit
-    accept_failures: int  # accept() failed for want of descriptors or memory
     bytes_in: int
     bytes_out: int
+    # One for each cause, in the order of pysock.causes.
+    refused_full: int  # over max_clients, or no descriptor left
+    refused_peer: int  # over max_clients_per_uid or max_clients_per_ip
+    refused_crowd: int  # over max_pending_cir: the one that had waited longest
+    refused_late: int  # no CIR, or no proof, within cir_timeout
+    refused_access: int  # not allowed, by its credentials
+    refused_proof: int  # no nonce where a key is set, or a wrong proof
+    violations: int  # connections closed for a protocol violation
+    too_large: int  # requests over max_payload
+    frames_late: int
+    outputs_full: int
+    outputs_stalled: int
+    idle: int
+    no_memory: int
+    accept_failures: int  # accept() failed for want of descriptors or memory
 
 
 class Engine(Protocol):
@@ -136,9 +172,11 @@ class Engine(Protocol):
 
     def __init__(self, options: EngineOptions) -> None: ...
 
-    def add_master(self, fd: int) -> None:
+    def add_master(self, fd: int, checked: bool = False) -> None:
         """Accept from this listening socket, from ``run`` on. The descriptor stays the caller's, who closes it
         when ``Callbacks.draining`` says so.
+
+        :param checked: its peers, over a Unix socket, are held against the rule of access before a byte is read.
         """
 
     @property

@@ -1,33 +1,44 @@
 """The master sockets' side of the turn: connections are taken from them, and nothing else ever happens on them.
 
 Where accept() fails for want of descriptors or memory the master sockets are left alone for a moment: they would stay
-readable, and a level-triggered wait would spin. A descriptor that we free ourselves ends the pause at once.
+readable, and a level-triggered wait would spin. A descriptor that we free ourselves ends the pause at once. One is kept
+in reserve: it is given up so that those who wait can be told that there is none for them.
 """
 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from pysock.causes import Cause
+from pysock.engine._pure_access import Door
 from pysock.engine._pure_connection import Connection
 from pysock.engine._pure_core import READ_MAX
 from pysock.engine._pure_output import NO_SIGNAL
 from pysock.engine._pure_poll import READ
-from pysock.protocol import TEXT_CIR_CROWD, TEXT_SERVER_FULL, Kind, Refusal, encode_text
-from pysock.states import ConnectionEvent, DisconnectReason
+from pysock.protocol import (
+    TEXT_CIR_CROWD,
+    TEXT_NOT_ALLOWED,
+    TEXT_PEER_FULL,
+    TEXT_SERVER_FULL,
+    Kind,
+    Refusal,
+    encode_text,
+)
+from pysock.states import DisconnectReason
 
 if TYPE_CHECKING:
     from pysock.engine._pure_core import Core
 
 #: Accepts of one master socket a turn.
 _ACCEPTS_MAX: Final = 16
-_PAUSE: Final = 0.1
-_LOG_EVERY: Final = 1.0
+_PAUSE: Final = 0.05
+#: A client that has said nothing for so long makes way where the server is full, in seconds.
+_CROWD_WAIT: Final = 0.1
 
 #: accept(2), "Error handling": Linux passes pending network errors of the new socket on as an error of accept(). They
 #: concern that connection alone, as EPERM does, a firewall's word.
@@ -40,14 +51,27 @@ _NEXT: Final = frozenset(
     if hasattr(errno, name)
 )  # fmt: skip
 _DONE: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK))
+_NO_DESCRIPTORS: Final = frozenset((errno.EMFILE, errno.ENFILE))
+
+#: What somebody is told who isn't let through the door.
+_REFUSALS: Final = {
+    cause: encode_text(Kind.CIR_REFUSED, code, text)
+    for cause, code, text in (
+        (Cause.FULL, Refusal.SERVER_FULL, TEXT_SERVER_FULL),
+        (Cause.PEER, Refusal.SERVER_FULL, TEXT_PEER_FULL),
+        (Cause.ACCESS, Refusal.NOT_ALLOWED, TEXT_NOT_ALLOWED),
+        (Cause.NO_MEMORY, Refusal.SERVER_FULL, TEXT_SERVER_FULL),
+    )
+}
 
 
 class _Master:
     """One master socket. Its descriptor is the caller's, who closes it."""
 
-    def __init__(self, fd: int, index: int) -> None:
+    def __init__(self, fd: int, index: int, checked: bool) -> None:
         self.fd = fd
         self.index = index
+        self.checked = checked  # its peers are held against the rule of access
         # Python finds out about family and type by itself.
         self.sock = socket.socket(fileno=fd)
         self.sock.setblocking(False)
@@ -61,23 +85,25 @@ class Masters:
     def __init__(self, core: Core, make: Callable[[Core, socket.socket, int, str], Connection]) -> None:
         self._core = core
         self._make = make
-        self._fds: list[int] = []
+        self._door = Door(core)
+        self._fds: list[tuple[int, bool]] = []
         self._masters: list[_Master] = []
         self.resume_at: float | None = None  # the end of a pause
-        self._logged_at = -_LOG_EVERY
+        self._reserve = -1
         self._open = False
         core.descriptor_freed = self.resume
 
-    def add(self, fd: int) -> None:
+    def add(self, fd: int, checked: bool) -> None:
         """Accept from this one, too."""
         os.fstat(fd)
-        self._fds.append(fd)
+        self._fds.append((fd, checked))
+        self._open_reserve()
 
     def start(self) -> None:
         """Begin to accept."""
         self._open = True
-        for index, fd in enumerate(self._fds):
-            master = _Master(fd, index)
+        for index, (fd, checked) in enumerate(self._fds):
+            master = _Master(fd, index, checked)
             self._masters.append(master)
             self._core.on_event[fd] = lambda _bits, master=master: self._accept(master)  # type: ignore[misc]
         self._watch(READ)
@@ -91,6 +117,7 @@ class Masters:
             self._core.on_event.pop(master.fd, None)
             master.sock.detach()
         self._masters = []
+        self.close_reserve()
 
     def resume_if_due(self) -> None:
         """End a pause that has been long enough."""
@@ -101,6 +128,7 @@ class Masters:
         """End a pause."""
         if self.resume_at is not None:
             self.resume_at = None
+            self._open_reserve()
             self._watch(READ)
 
     def _watch(self, interest: int) -> None:
@@ -119,51 +147,105 @@ class Masters:
             except OSError as error:
                 if error.errno in _NEXT:
                     continue
+                if error.errno in _NO_DESCRIPTORS:
+                    if self._core.dead:
+                        return  # some are closed at the end of this turn
+                    self._refuse_waiting(master)
                 if error.errno not in _DONE:
-                    self._pause(error)
+                    self._pause()
                 return
             self._admit(master, sock, peer)
 
-    def _pause(self, error: OSError) -> None:
+    def _pause(self) -> None:
         core = self._core
-        core.counts.accept_failures += 1
+        core.note(Cause.ACCEPT)
         self.resume_at = core.now + _PAUSE
         self._watch(0)
-        if core.now >= self._logged_at + _LOG_EVERY:
-            self._logged_at = core.now
-            core.callbacks.log(
-                logging.WARNING, f"accept() failed ({error.strerror}); accepting pauses until a descriptor is free"
-            )
+
+    # --- the reserve ---
+
+    def _open_reserve(self) -> None:
+        if self._reserve < 0:
+            with suppress(OSError):
+                self._reserve = socket.socket(socket.AF_UNIX).detach()  # any kind of descriptor will do
+
+    def close_reserve(self) -> None:
+        """Give it up. Called again it does nothing."""
+        reserve, self._reserve = self._reserve, -1
+        if reserve >= 0:
+            os.close(reserve)
+
+    def _refuse_waiting(self, master: _Master) -> None:
+        self.close_reserve()
+        with suppress(OSError):  # nobody waits any more; or somebody else has taken the descriptor
+            for _ in range(_ACCEPTS_MAX):
+                sock, _peer = master.sock.accept()
+                self._core.counts.accepted += 1
+                self._turn_away(sock, Cause.FULL)
+        self._open_reserve()
+
+    # --- the door ---
 
     def _admit(self, master: _Master, sock: socket.socket, peer: Any) -> None:
-        core = self._core
-        core.counts.accepted += 1
-        sock.setblocking(False)
-        if core.native:
-            self._make_way()
-        if core.counts.clients + core.counts.pending >= core.limits.max_clients:
-            self._turn_away(sock)
+        self._core.counts.accepted += 1
+        try:
+            connection = self._let_through(master, sock, peer if master.tcp else None)
+        except MemoryError:
+            self._turn_away(sock, Cause.NO_MEMORY)
             return
+        except BaseException:  # out of the callback that was asked
+            sock.close()
+            raise
+        if connection is not None:
+            try:
+                connection.start()
+            except MemoryError:
+                connection.no_memory()
+
+    def _let_through(self, master: _Master, sock: socket.socket, peer: Any) -> Connection | None:
+        newcomer, cause = self._door.judge(sock, peer, checked=master.checked)
+        if cause is None and not self._make_way():
+            cause = Cause.FULL
+        if cause is not None:
+            self._turn_away(sock, cause)
+            return None
+        sock.setblocking(False)
         if master.tcp:
             no_delay(sock)
-        connection = self._make(core, sock, master.index, address_text(peer) if master.tcp else "")
-        connection.start()
+        connection = self._make(self._core, sock, master.index, address_text(peer) if master.tcp else "")
+        connection.credentials = newcomer.credentials
+        if newcomer.place is not None:
+            self._core.places.take(newcomer.place)
+            connection.place = newcomer.place
+        return connection
 
-    def _make_way(self) -> None:
-        """A crowd of silent clients must not keep the door shut: the one that has waited longest goes."""
-        core = self._core
-        oldest = core.cirs.first()
-        if oldest is not None and len(core.cirs) >= core.limits.max_pending_cir:
-            core.counts.refused += 1
-            refusal = encode_text(Kind.CIR_REFUSED, Refusal.CIR_TOO_LATE, TEXT_CIR_CROWD)
-            oldest.last_words(refusal, ConnectionEvent.CIR_REFUSED, DisconnectReason.OVER_A_LIMIT)
+    def _make_way(self) -> bool:
+        """Whether there is room for one more. A crowd of silent clients must not keep the door shut: the one that has
+        waited longest goes, where too many wait, and where the server is full and it had time enough to say something.
+        """
+        core, counts, limits = self._core, self._core.counts, self._core.limits
+        if counts.pending >= limits.max_pending_cir:
+            self._drop_oldest()
+        if counts.clients + counts.pending < limits.max_clients:
+            return True
+        return core.cirs.age(core.now) >= _CROWD_WAIT and self._drop_oldest()
 
-    def _turn_away(self, sock: socket.socket) -> None:
-        """No room for it: say so where the framing can, and close."""
+    def _drop_oldest(self) -> bool:
+        oldest = self._core.cirs.first()
+        if oldest is None:
+            return False
+        self._core.note(Cause.CROWD)
+        oldest.turn_out(Refusal.CIR_TOO_LATE, TEXT_CIR_CROWD, DisconnectReason.OVER_A_LIMIT)
+        return True
+
+    def _turn_away(self, sock: socket.socket, cause: Cause) -> None:
+        """No room for it, or no right to come in: say so where the framing can, and close."""
         self._core.counts.refused += 1
+        self._core.note(cause)
         with sock, suppress(OSError):
             if self._core.native:
-                sock.send(encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, TEXT_SERVER_FULL), NO_SIGNAL)
+                sock.setblocking(False)
+                sock.send(_REFUSALS[cause], NO_SIGNAL)
                 sock.recv(READ_MAX)  # closing with unread bytes would reset it (RFC 2525, 2.17)
 
 

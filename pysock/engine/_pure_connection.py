@@ -10,7 +10,6 @@ Two rules keep it safe whatever a handler does in the middle of an event:
 from __future__ import annotations
 
 import socket
-import struct
 import sys
 import time
 from abc import abstractmethod
@@ -19,9 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pysock.connection import NativeProtocol, PlainProtocol
 from pysock.engine import ClientInfo
+from pysock.engine._pure_access import Place
 from pysock.engine._pure_core import LARGE_READ_MAX, READ_MAX
 from pysock.engine._pure_output import SO_NOSIGPIPE, Output
 from pysock.engine._pure_poll import READ, WRITE
+from pysock.peers import peer_of
+from pysock.protocol import Kind, encode_text
 from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ NOBODY: Final = object()
 #: Requests in one read from a client whose frames are large.
 _FEW: Final = 8
 _CLOSED: Final = ConnectionState.CLOSED
+_ESTABLISHED: Final = ConnectionState.ESTABLISHED
 _DRAINING: Final = ConnectionState.DRAINING
 
 
@@ -52,6 +55,7 @@ class Connection(Output):
         "fd",
         "interest",
         "master",
+        "place",
         "protocol",
         "read_max",
         "reason",
@@ -79,6 +83,7 @@ class Connection(Output):
         self.established = False  # was let in, once
         self.reason: DisconnectReason | None = None  # of the end, once it is ending
         self.credentials: tuple[int, int, int] | None = None
+        self.place: Place | None = None  # that it takes, of those that its user or address may have
         self.interest = 0
         self.waiting = 0  # requests that wait for their batch
         self.buried = False  # its end is being told
@@ -142,6 +147,10 @@ class Connection(Output):
         """There is input to go on with."""
 
     @abstractmethod
+    def is_partial(self) -> bool:
+        """A frame has been begun and isn't complete, and all that has come of it has been looked at."""
+
+    @abstractmethod
     def drop_input(self) -> None:
         """Forget all input that no handler has got."""
 
@@ -160,7 +169,7 @@ class Connection(Output):
     def takes_pushes(self) -> bool:
         """It was let in, or is being let in just now, and isn't ending."""
         state = self.protocol.state
-        return state is ConnectionState.ESTABLISHED or (self.holding and state is ConnectionState.ACCEPTED)
+        return state is _ESTABLISHED or (self.holding and state < _ESTABLISHED)
 
     def push(self, frame: bytes) -> bool:
         """Queue bytes the client didn't ask for, encoded."""
@@ -206,13 +215,17 @@ class Connection(Output):
         self.end(ConnectionEvent.END_OF_FILE, DisconnectReason.CLOSED_BY_PEER)
         self.settle()
 
-    def time_frame(self, partial: bool, progress: bool) -> None:
-        """The deadline of a frame runs from its first byte to its last, however often a few bytes come between."""
-        if not partial or not self.may_read() or not self.established:
-            if self.timed:
-                self.timed = False
-                self.core.frames.stop(self)
-        elif progress or not self.timed:
+    def time_frame(self, progress: bool) -> None:
+        """The deadline of a frame runs from its first byte to its last, however often a few bytes come between.
+
+        It doesn't begin while the client isn't read, but one that has begun goes on.
+
+        :param progress: a frame has been completed.
+        """
+        if self.timed and (progress or not self.is_partial()):
+            self.timed = False
+            self.core.frames.stop(self)
+        if not self.timed and self.established and self.may_read() and self.is_partial():
             self.timed = True
             self.core.frames.start(self, self.core.now)
 
@@ -234,6 +247,8 @@ class Connection(Output):
             reads = False  # first things first
         interest = (READ if reads else 0) | (WRITE if self.out or self.sending else 0)
         if interest != self.interest:
+            if reads and not self.interest & READ:
+                self.time_frame(progress=False)  # of one that was begun before it wasn't read
             self._watch(interest)
 
     def end(self, event: ConnectionEvent, reason: DisconnectReason) -> None:
@@ -272,6 +287,13 @@ class Connection(Output):
         self.flush()
         self.settle()
         self.lost(reason)
+
+    def turn_out(self, code: int, text: str, reason: DisconnectReason) -> None:
+        """Refuse one that waits to be let in, in the framing ``native``, and close it."""
+        challenged = self.protocol.state is ConnectionState.CHALLENGED
+        event = ConnectionEvent.PROOF_REFUSED if challenged else ConnectionEvent.CIR_REFUSED
+        self.core.counts.refused += 1
+        self.last_words(encode_text(Kind.CIR_REFUSED, code, text), event, reason)
 
     def bury(self) -> None:
         """The end of the turn in which it was closed: tell, and free the row."""
@@ -332,6 +354,8 @@ class Connection(Output):
         for deadlines in (core.cirs, core.frames, core.outputs, core.idles):
             deadlines.stop(self)
         core.table.leave(self.client_id, self.protocol.name)
+        if self.place is not None:
+            core.places.leave(self.place)
         if self.established:
             core.counts.clients -= 1
         else:
@@ -341,7 +365,6 @@ class Connection(Output):
     def _count_gone(self) -> None:
         counts, reason = self.core.counts, self.reason
         counts.disconnected += self.established
-        counts.violations += reason is DisconnectReason.PROTOCOL_VIOLATION
         counts.timeouts += reason is DisconnectReason.TIMED_OUT
         counts.over_limit += reason is DisconnectReason.OVER_A_LIMIT
         with self.core.table.lock:
@@ -360,7 +383,7 @@ class Connection(Output):
             # The kernel has no memory to watch it (epoll_ctl(2): ENOMEM, ENOSPC).
             self.interest = old if not interest else 0
             if interest:
-                self.lost(DisconnectReason.OVER_A_LIMIT)
+                self.no_memory()
 
     # --- looking at it ---
 
@@ -387,21 +410,8 @@ class Connection(Output):
 
     def _peer(self) -> tuple[int, int, int]:
         if self.credentials is None:
-            self.credentials = (-1, -1, -1) if self.address else peer_credentials(self.sock)
+            self.credentials = (-1, -1, -1) if self.address else peer_of(self.sock)
         return self.credentials
-
-
-def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
-    """Process, user and group at the other end of a Unix socket; -1 for what the system doesn't tell."""
-    try:
-        if hasattr(socket, "SO_PEERCRED"):
-            pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-            return pid, uid, gid
-        # macOS, unix(4): SOL_LOCAL 0, LOCAL_PEERCRED 1 gives struct xucred, LOCAL_PEERPID 2 an int.
-        _version, uid, _count, gid = struct.unpack_from("IIhxxI", sock.getsockopt(0, 1, 76))
-        return int.from_bytes(sock.getsockopt(0, 2, 4), sys.byteorder), uid, gid
-    except OSError:
-        return -1, -1, -1
 
 
 def _ignore(_bits: int) -> None:

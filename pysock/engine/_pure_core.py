@@ -9,9 +9,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pysock.causes import Cause
 from pysock.connection import Rules
 from pysock.engine import EngineOptions
+from pysock.engine._pure_access import Places
 from pysock.engine._pure_batch import Batch
+from pysock.engine._pure_causes import Causes
 from pysock.engine._pure_poll import new_poller
 from pysock.engine._pure_table import ClientTable
 from pysock.engine._pure_timers import Deadlines
@@ -25,13 +28,15 @@ if TYPE_CHECKING:
 READ_MAX = 64 * 1024
 #: The same from a client that sends frames larger than that.
 LARGE_READ_MAX = 256 * 1024
+#: Requests of one client that are served in a row. In 64 KiB there may be thousands, and each takes a microsecond or
+#: more here: a neighbour with one request at a time would wait for all of them. The rest is for the next turn.
+ROW_MAX = 128
 
 
 class Counts:
     """The counters that no connection has. The loop's thread alone writes them."""
 
     __slots__ = (
-        "accept_failures",
         "accepted",
         "bytes_in",
         "bytes_out",
@@ -45,12 +50,11 @@ class Counts:
         "refused",
         "requests",
         "timeouts",
-        "violations",
     )
 
     def __init__(self) -> None:
         self.clients = self.pending = self.accepted = self.established = self.refused = self.disconnected = 0
-        self.errors = self.pushes = self.violations = self.timeouts = self.over_limit = self.accept_failures = 0
+        self.errors = self.pushes = self.timeouts = self.over_limit = 0
         # Of connections that are gone; those of the others are in the connections.
         self.requests = self.bytes_in = self.bytes_out = 0
 
@@ -70,6 +74,8 @@ class Core:
             limits.max_payload,
             limits.max_cir_bytes,
             frozenset(number for number, service in enumerate(services) if service.handler is not None),
+            options.callbacks.challenge,
+            options.callbacks.prove,
         )
         #: By service number, what is called at once; and those that answer in batches.
         self.handlers: dict[int, Callable[[Any, Any], Any]] = {}
@@ -81,6 +87,8 @@ class Core:
                 self.handlers[number] = service.handler
         self.table = ClientTable()
         self.counts = Counts()
+        self.causes = Causes(options.callbacks.noted)
+        self.places = Places()
         self.poller = new_poller()
         #: By descriptor: what is called with the bits of an event.
         self.on_event: dict[int, Callable[[int], None]] = {}
@@ -95,3 +103,7 @@ class Core:
         self.now = 0.0  # of this turn, on the monotonic clock
         self.descriptor_freed: Callable[[], None] = lambda: None
         self.logged_no_service = False
+
+    def note(self, cause: Cause) -> None:
+        """A limit was reached, or a fault met."""
+        self.causes.note(cause, self.now)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
+from pysock.causes import Cause
 from pysock.connection import Answer, Ending, Initiation, NativeProtocol, NotServed, Request
 from pysock.engine._pure_connection import NOBODY, Connection
-from pysock.engine._pure_core import READ_MAX
+from pysock.engine._pure_core import READ_MAX, ROW_MAX
 from pysock.engine._pure_output import COPY_MAX, GATHER_MAX
 from pysock.engine._pure_poll import READ
 from pysock.engine._pure_reply import Failure, checked_reply
@@ -75,16 +76,16 @@ class NativeConnection(Connection):
         protocol, cutter = self.protocol, self._cutter
         at, before, begun = 0, self.requests, cutter.header is not None
         if self.established and not begun and not cutter.data:
-            at = self._serve_whole(data, 0)
+            at = self._serve_whole(data, 0, ROW_MAX)
             if at == len(data) and not self.out and protocol.state is _ESTABLISHED and self.interest == READ:
                 if self.timed:
-                    self.time_frame(partial=False, progress=True)
+                    self.time_frame(progress=True)
                 if self.read_max > READ_MAX:
                     self.adapt_read(at, begun, self.requests - before, 0)
                 return
         if protocol.state < ConnectionState.DRAINING:
             protocol.feed(data, at)
-        self._go_on(progress=at > 0)
+        self._go_on(progress=at > 0, most=ROW_MAX - self.requests + before)
         if cutter.missing or self.read_max > READ_MAX:
             self.adapt_read(len(data), begun, self.requests - before, cutter.missing)
 
@@ -92,24 +93,33 @@ class NativeConnection(Connection):
         """Go on with input that was kept while the client was paused."""
         self._go_on(progress=False)
 
-    def _go_on(self, progress: bool) -> None:
+    def _go_on(self, progress: bool, most: int = ROW_MAX) -> None:
         protocol, cutter = self.protocol, self._cutter
-        while self.may_read():
+        while most > 0 and self.may_read():
+            waiting = self.waiting
             action = protocol.next()
             if action is None:
                 break
             progress = True
             self._carry_out(action)
+            # Those that wait for a batch have a limit of their own; the more of them come together, the better.
+            most -= self.waiting == waiting
             if cutter.data and cutter.header is None and protocol.state is _ESTABLISHED and self.may_read():
-                cutter.skip_to(self._serve_whole(cutter.data, cutter.at))
+                before = self.requests
+                cutter.skip_to(self._serve_whole(cutter.data, cutter.at, most))
+                most -= self.requests - before
         if self.out:
             self.flush()
-        self.time_frame(cutter.partial, progress)
+        self.time_frame(progress)
         self.settle()
 
     def has_input(self) -> bool:
         """There is input to go on with."""
         return self._cutter.kept
+
+    def is_partial(self) -> bool:
+        """A frame has been begun and isn't complete, and all that has come of it has been looked at."""
+        return self._cutter.partial and not self._cutter.kept
 
     def drop_input(self) -> None:
         """Forget all input that no handler has got."""
@@ -129,7 +139,7 @@ class NativeConnection(Connection):
         protocol = self.protocol
         if protocol.state is _ESTABLISHED:
             self.put(encode_text(Kind.GOAWAY, 0, TEXT_SHUTTING_DOWN))
-        elif protocol.state is ConnectionState.ACCEPTED:
+        elif protocol.state < _ESTABLISHED:
             self.put(protocol.refuse(Refusal.SHUTTING_DOWN, TEXT_SHUTTING_DOWN))
             self.core.counts.refused += 1
             self.ending(DisconnectReason.SERVER_STOPPING)
@@ -162,6 +172,8 @@ class NativeConnection(Connection):
         elif isinstance(action, NotServed):
             self.core.counts.errors += 1
             self.requests += action.whole
+            if not action.whole:
+                self.core.note(Cause.TOO_LARGE)
             if action.frame:
                 self.put(action.frame)
         elif isinstance(action, Initiation):
@@ -170,13 +182,13 @@ class NativeConnection(Connection):
             self._end(action)
 
     def _initiate(self) -> None:
-        """The CIR is good; ask whether the server wants this client."""
-        protocol = self.protocol
+        """The CIR is good, and so is its proof; ask whether the server wants this client."""
+        protocol, state = self.protocol, self.protocol.state
         # What the hook pushes follows CIR_ACCEPTED.
         waiting, self.out = self.out, []
         refused = self.ask()
         pushed, self.out = self.out, waiting
-        if refused is not None or protocol.state is not ConnectionState.ACCEPTED:
+        if refused is not None or protocol.state is not state:
             self._refuse(refused or TEXT_NOT_ALLOWED, sum(map(len, pushed)))
             return
         self._small = min(COPY_MAX, protocol.reply_limit)
@@ -188,7 +200,7 @@ class NativeConnection(Connection):
         """Also where the hook closed the client itself."""
         self.core.counts.refused += 1
         self.queued -= dropped
-        if self.protocol.state is ConnectionState.ACCEPTED:
+        if self.protocol.state < _ESTABLISHED:
             self.put(self.protocol.refuse(Refusal.NOT_ALLOWED, text))
             self.ending(DisconnectReason.CLOSED_BY_SERVER)
         elif self.protocol.state is ConnectionState.DRAINING:
@@ -196,7 +208,8 @@ class NativeConnection(Connection):
 
     def _end(self, action: Ending) -> None:
         counts = self.core.counts
-        if action.reason is DisconnectReason.PROTOCOL_VIOLATION:
+        if action.cause is not None:
+            self.core.note(action.cause)
             counts.errors += self.established
             counts.refused += not self.established
         if action.frame:
@@ -205,13 +218,13 @@ class NativeConnection(Connection):
 
     # --- serving ---
 
-    def _serve_whole(self, data: bytes, at: int) -> int:
-        """Serve the whole, ordinary SRMs that ``data`` has from ``at`` on; up to where."""
+    def _serve_whole(self, data: bytes, at: int, row: int) -> int:
+        """Serve the whole, ordinary SRMs that ``data`` has from ``at`` on, at most ``row`` of them; up to where."""
         core, protocol, out = self.core, self.protocol, self.out
         most, small, end = core.max_payload, self._small, len(data)
         client = self.client if self.client is not NOBODY else self.client_object()
-        gathered = 0
-        while end - at >= 12:
+        gathered, last = 0, self.requests + row
+        while end - at >= 12 and self.requests < last:
             length, kind, flags, service, request_id = _unpack_from(data, at)
             start, stop = at + 12, at + 12 + length
             if kind != _SRM or flags or stop > end or length > most:

@@ -13,6 +13,7 @@ import socket
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
+from pysock.causes import Cause
 from pysock.states import DisconnectReason
 
 if TYPE_CHECKING:
@@ -61,6 +62,15 @@ class Output(ABC):
     def settle(self) -> None:
         """Bring what is waited for in line with what has happened."""
 
+    def no_memory(self) -> None:
+        """There is none for its bytes: that costs this client its connection, and nobody else anything."""
+        self.core.note(Cause.NO_MEMORY)
+        self.lost(DisconnectReason.OVER_A_LIMIT)
+
+    def _too_much(self) -> None:
+        self.core.note(Cause.OUTPUT_FULL)
+        self.lost(DisconnectReason.OVER_A_LIMIT)
+
     def put(self, frame: bytes) -> None:
         """Queue something whole. It is sent at the end of the event or of the turn."""
         out = self.out
@@ -74,7 +84,7 @@ class Output(ABC):
         self.queued += len(frame)
         self.bytes_out += len(frame)
         if self.queued > self.core.limits.output_drop:
-            self.lost(DisconnectReason.OVER_A_LIMIT)
+            self._too_much()
         else:
             self.core.dirty[self] = None
 
@@ -168,7 +178,7 @@ class Output(ABC):
             core.outputs.stop(self)
             return
         if self.queued > limits.output_drop:
-            self.lost(DisconnectReason.OVER_A_LIMIT)
+            self._too_much()
             return
         if progress or not self.stalled:
             self.stalled = True

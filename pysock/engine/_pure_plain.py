@@ -10,9 +10,10 @@ import logging
 import socket
 from typing import TYPE_CHECKING, Any
 
+from pysock.causes import Cause
 from pysock.connection import PlainProtocol
 from pysock.engine._pure_connection import NOBODY, Connection
-from pysock.engine._pure_core import READ_MAX
+from pysock.engine._pure_core import READ_MAX, ROW_MAX
 from pysock.engine._pure_output import COPY_MAX, GATHER_MAX
 from pysock.engine._pure_poll import READ
 from pysock.engine._pure_reply import Failure, checked_reply
@@ -90,10 +91,11 @@ class PlainConnection(Connection):
             self._after_input(bool(requests))
 
     def _after_input(self, progress: bool) -> None:
-        if self._cutter.too_large and not self._kept:
+        if self._cutter.too_large and not self._kept and self.protocol.state is _ESTABLISHED:
+            self.core.note(Cause.TOO_LARGE)
             self.end(ConnectionEvent.DRAIN, DisconnectReason.OVER_A_LIMIT)
             self.settle()
-        self.time_frame(self._cutter.partial, progress)
+        self.time_frame(progress)
 
     def go_on(self) -> None:
         """Go on with input that was kept while the client was paused."""
@@ -112,6 +114,10 @@ class PlainConnection(Connection):
     def has_input(self) -> bool:
         """There is input to go on with."""
         return bool(self._kept)
+
+    def is_partial(self) -> bool:
+        """A message has been begun and isn't complete, and all that has come has been looked at."""
+        return self._cutter.partial and not self._kept
 
     def drop_input(self) -> None:
         """Forget all input that no handler has got."""
@@ -142,7 +148,7 @@ class PlainConnection(Connection):
         head, tail = self._head, self._tail
         client = self.client if self.client is not NOBODY else self.client_object()
         gathered, before = 0, self.requests
-        for request in requests:
+        for request in requests if len(requests) <= ROW_MAX else requests[:ROW_MAX]:
             self.requests += 1
             try:
                 reply = handler(client, request)

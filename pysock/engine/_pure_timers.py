@@ -51,6 +51,11 @@ class Deadlines(Generic[Who]):
         """Whose deadline comes first."""
         return next(iter(self.ends), None)
 
+    def age(self, now: float) -> float:
+        """How long the first has been running; 0 where none is."""
+        end = self.next_end()
+        return 0.0 if end is None else now - (end - self._seconds)
+
     def next_end(self) -> float | None:
         """When the first deadline comes."""
         return next(iter(self.ends.values()), None)

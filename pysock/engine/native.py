@@ -13,9 +13,11 @@ import socket
 import struct
 import sys
 from collections import deque
+from threading import get_ident
 from typing import Any, Final
 
 from pysock._engine import ffi, lib
+from pysock.causes import COUNTERS
 from pysock.engine import Backend, Buffer, ClientInfo, EngineOptions, EngineStats, SocketAddress
 from pysock.errors import ConnectionLost, FrameTooLarge, ProtocolError, RemoteError, RequestTimeout
 from pysock.limits import Limits
@@ -23,6 +25,9 @@ from pysock.payload import checked_all
 from pysock.protocol import Frame
 
 _NANOSECONDS: Final = 1_000_000_000
+
+#: Of the counters those that come one by one; the rest is an array, by cause.
+_PLAIN_COUNTERS: Final = EngineStats._fields[: -len(COUNTERS)]
 
 
 def _checked(result: int) -> int:
@@ -46,6 +51,8 @@ def _fill_limits(c: Any, limits: Limits) -> None:
         setattr(c, f"{name}_ns", _nanoseconds(getattr(limits, name)))
     for name in ("max_clients", "max_pending_cir", "max_cir_bytes", "max_payload", "max_in_flight"):
         setattr(c, name, getattr(limits, name))
+    c.max_clients_per_uid = limits.max_clients_per_uid or 0
+    c.max_clients_per_ip = limits.max_clients_per_ip or 0
     c.output_pause, c.output_drop = limits.output_pause, limits.output_drop
 
 
@@ -63,6 +70,11 @@ class NativeEngine:
         c.framing, c.services = int(options.framing), len(options.services)
         c.watch_disconnects = options.watch_disconnects
         c.ask_connects = callbacks.connect is not None
+        c.has_key = callbacks.challenge is not None
+        c.ask_allow = callbacks.allow is not None
+        uids = ffi.new("uint32_t[]", sorted(options.access.uids))
+        gids = ffi.new("uint32_t[]", sorted(options.access.gids))
+        c.uids, c.uid_count, c.gids, c.gid_count = uids, len(uids), gids, len(gids)
         services = tuple(options.services)
         hooks = (
             callbacks.client,
@@ -72,6 +84,10 @@ class NativeEngine:
             callbacks.draining,
             callbacks.log,
             callbacks.dropped,
+            callbacks.noted,
+            callbacks.allow,
+            callbacks.challenge,
+            callbacks.prove,
             FrameTooLarge,
         )
         error = ffi.new("int *")
@@ -82,10 +98,14 @@ class NativeEngine:
         self._python: Any = ffi.gc(python, lib.ps_python_free)
         self._engine: Any = lib.ps_python_engine(python)
         self._wakeup_fd: int = lib.ps_engine_wakeup_fd(self._engine)
+        inside: list[Any] = []
+        _checked(lib.ps_python_inside(python, id(inside)))
+        self._push_inside, self._broadcast_inside, self._disconnect_inside = inside
+        self._loop: int | None = None  # the thread that runs it
 
-    def add_master(self, fd: int) -> None:
+    def add_master(self, fd: int, checked: bool = False) -> None:
         os.set_blocking(fd, False)  # the loop accepts until there is nothing left
-        _checked(lib.ps_engine_add_master(self._engine, fd))
+        _checked(lib.ps_engine_add_master(self._engine, fd, checked))
 
     @property
     def wakeup_fd(self) -> int:
@@ -93,7 +113,11 @@ class NativeEngine:
 
     def run(self) -> None:
         raised: list[BaseException] = []
-        result = lib.ps_python_run(self._python, id(raised))
+        self._loop = get_ident()
+        try:
+            result = lib.ps_python_run(self._python, id(raised))
+        finally:
+            self._loop = None
         if raised:
             raise raised[0]
         _checked(result)
@@ -144,6 +168,8 @@ class NativeEngine:
         return lib.ps_engine_find(self._engine, name.encode()) or None
 
     def push(self, client_id: int, payload: Buffer) -> bool:
+        if get_ident() == self._loop:
+            return self._push_inside(client_id, payload)  # type: ignore[no-any-return]
         data = _bytes(payload)
         result = lib.ps_engine_push(self._engine, client_id, data, len(data))
         if result == -errno.EMSGSIZE:
@@ -151,16 +177,20 @@ class NativeEngine:
         return bool(_checked(result))
 
     def broadcast(self, payload: Buffer) -> int:
+        if get_ident() == self._loop:
+            return self._broadcast_inside(payload)  # type: ignore[no-any-return]
         data = _bytes(payload)
         return _checked(lib.ps_engine_broadcast(self._engine, data, len(data)))
 
     def disconnect(self, client_id: int) -> bool:
+        if get_ident() == self._loop:
+            return self._disconnect_inside(client_id)  # type: ignore[no-any-return]
         return bool(_checked(lib.ps_engine_disconnect(self._engine, client_id)))
 
     def stats(self) -> EngineStats:
         counters = ffi.new("ps_stats *")
         lib.ps_engine_stats(self._engine, counters)
-        return EngineStats._make(getattr(counters, name) for name in EngineStats._fields)
+        return EngineStats._make([*(getattr(counters, name) for name in _PLAIN_COUNTERS), *counters.causes])
 
 
 def pack_address(address: SocketAddress) -> bytes:

@@ -4,7 +4,8 @@ This file is the turn: wait, read, dispatch, send. What it drives has a file eac
 
 - ``_pure_core``: what the parts share; ``_pure_table``: the client table
 - ``_pure_poll``: waiting; ``_pure_timers``: deadlines and the linger; ``_pure_commands``: other threads
-- ``_pure_accept``: master sockets; ``_pure_connection``, ``_pure_native``, ``_pure_plain``: data sockets
+- ``_pure_accept``: master sockets; ``_pure_access``: who may come in; ``_pure_causes``: limits and faults, counted
+- ``_pure_connection``, ``_pure_native``, ``_pure_plain``: data sockets
 - ``_pure_batch``: batch services
 - ``_pure_link``: the client's end; ``_pure_sockets``: sockets used by hand
 """
@@ -17,6 +18,7 @@ from threading import get_ident
 from time import monotonic
 from typing import Any, Final
 
+from pysock.causes import COUNTERS, Cause
 from pysock.engine import Backend, Buffer, ClientInfo, EngineOptions, EngineStats
 from pysock.engine._pure_accept import Masters
 from pysock.engine._pure_commands import Commands
@@ -70,9 +72,9 @@ class PureEngine:
 
     # --- the loop ---
 
-    def add_master(self, fd: int) -> None:
+    def add_master(self, fd: int, checked: bool = False) -> None:
         """Accept from this listening socket, from ``run`` on."""
-        self._masters.add(fd)
+        self._masters.add(fd, checked)
 
     @property
     def wakeup_fd(self) -> int:
@@ -164,21 +166,23 @@ class PureEngine:
         while late := core.frames.pop_expired(now):
             self._frame_too_late(late)
         while slow := core.outputs.pop_expired(now):
+            core.note(Cause.OUTPUT_STALLED)
             slow.lost(DisconnectReason.TIMED_OUT)
         while late := core.idles.pop_expired(now):
             self._idle_too_long(late)
 
     def _cir_too_late(self, connection: Connection) -> None:
-        self._core.counts.refused += 1
-        refusal = encode_text(Kind.CIR_REFUSED, Refusal.CIR_TOO_LATE, TEXT_CIR_TOO_LATE)
-        connection.last_words(refusal, ConnectionEvent.CIR_REFUSED, DisconnectReason.TIMED_OUT)
+        self._core.note(Cause.LATE)
+        connection.turn_out(Refusal.CIR_TOO_LATE, TEXT_CIR_TOO_LATE, DisconnectReason.TIMED_OUT)
 
     def _frame_too_late(self, connection: Connection) -> None:
+        self._core.note(Cause.FRAME_LATE)
         native = self._core.native
         error = encode_text(Kind.ERROR, ErrorCode.DEADLINE_PASSED, TEXT_FRAME_TOO_SLOW) if native else b""
         connection.last_words(error, ConnectionEvent.DRAIN, DisconnectReason.TIMED_OUT)
 
     def _idle_too_long(self, connection: Connection) -> None:
+        self._core.note(Cause.IDLE)
         says = self._core.native and connection.established
         connection.last_words(
             encode_text(Kind.GOAWAY, 0, TEXT_IDLE) if says else b"", ConnectionEvent.DRAIN, DisconnectReason.TIMED_OUT
@@ -240,6 +244,7 @@ class PureEngine:
         if not self._closed:
             self._closed = True
             self._commands.close()
+            self._masters.close_reserve()
             self._core.poller.close()
 
     # --- the client table ---
@@ -338,12 +343,11 @@ class PureEngine:
                 requests=counts.requests + sum(row.requests for row in rows),
                 errors=counts.errors,
                 pushes=counts.pushes,
-                violations=counts.violations,
                 timeouts=counts.timeouts,
                 over_limit=counts.over_limit,
-                accept_failures=counts.accept_failures,
                 bytes_in=counts.bytes_in + sum(row.bytes_in for row in rows),
                 bytes_out=counts.bytes_out + sum(row.bytes_out for row in rows),
+                **dict(zip(COUNTERS, self._core.causes.counts, strict=True)),
             )
 
 
@@ -362,14 +366,14 @@ def _spare_others(connection: Output, action: Callable[[], None]) -> None:
     try:
         action()
     except MemoryError:
-        connection.lost(DisconnectReason.OVER_A_LIMIT)
+        connection.no_memory()
 
 
 def _no_memory(handle: Callable[[int], None]) -> None:
     """It costs the client its connection whose bytes there is no room for, and nobody else anything."""
     whose = getattr(handle, "__self__", None)
     if isinstance(whose, Connection):
-        whose.lost(DisconnectReason.OVER_A_LIMIT)
+        whose.no_memory()
 
 
 BACKEND: Final = Backend(name="pure", features=frozenset(), engine=PureEngine, sockets=PureSockets(), link=PureLink)

@@ -26,7 +26,7 @@ typedef struct echo {
     socklen_t address_size;
     int result;
     bool inside;
-    atomic_int objects, let_in, gone, last_reason, drained, logged;
+    atomic_int objects, let_in, gone, last_reason, drained, noted;
 } echo;
 
 static inline int echo_plug(const echo *e)
@@ -152,11 +152,11 @@ static inline int echo_draining(void *context)
     return 0;
 }
 
-static inline int echo_log(void *context, int level, const char *message)
+static inline int echo_noted(void *context, int cause, uint64_t times)
 {
     echo *e = context;
-    CHECK(e->inside && level && message);
-    e->logged++;
+    CHECK(e->inside && cause >= 0 && cause < PS_CAUSES && times);
+    e->noted++;
     return 0;
 }
 
@@ -206,7 +206,7 @@ static inline void echo_new(echo *e, const ps_options *options)
     const ps_hooks hooks = {
         .context = e, .enter = echo_enter, .leave = echo_leave, .check = echo_check, .connect = echo_connect,
         .request = echo_request, .batches = echo_batches, .disconnect = echo_disconnect, .draining = echo_draining,
-        .log = echo_log, .object_new = echo_object_new, .object_resize = echo_object_resize,
+        .noted = echo_noted, .object_new = echo_object_new, .object_resize = echo_object_resize,
         .object_hold = echo_object_hold, .object_release = echo_object_release,
     };
     int error;
@@ -219,7 +219,7 @@ static inline void echo_begin(echo *e, const ps_options *options, int family)
 {
     echo_new(e, options);
     echo_listen(e, family);
-    CHECK_EQ(ps_engine_add_master(e->engine, e->master), 0);
+    CHECK_EQ(ps_engine_add_master(e->engine, e->master, 0), 0);
     CHECK_EQ(pthread_create(&e->thread, NULL, echo_main, e), 0);
 }
 

@@ -1,0 +1,154 @@
+/* cir.c: the master's side of the protocol: what a connection initiation request (CIR) does, and the PROOF that follows it
+ * where an auth key is set. How the key is used is up to the hooks; here it is only a matter of whose turn it is. */
+#include <string.h>
+
+#include "internal.h"
+
+/* What a CIR said, beside what the connection remembers itself. */
+typedef struct cir {
+    const uint8_t *nonce;
+} cir;
+
+static bool set_name(ps_engine *engine, ps_conn *conn, const ps_field *field)
+{
+    if (!field->size || field->size > PS_NAME_MAX || conn->name || !ps__is_utf8(field->value, field->size) ||
+        memchr(field->value, 0, field->size))
+        return false;
+    char *name = ps_sys.allocate(field->size + 1u);
+    if (!name)
+        return false;
+    memcpy(name, field->value, field->size);
+    name[field->size] = 0;
+    pthread_mutex_lock(&engine->lock); /* other threads look names up */
+    conn->name = name;
+    pthread_mutex_unlock(&engine->lock);
+    return true;
+}
+
+/* Of several promises the one that is easiest to keep counts. */
+static bool set_max_reply(ps_conn *conn, const ps_field *field)
+{
+    if (field->size != 4)
+        return false;
+    uint32_t most = ps__get32(field->value);
+    if (most < conn->max_reply)
+        __atomic_store_n(&conn->max_reply, most, __ATOMIC_RELAXED); /* other threads look at it before a push */
+    return true;
+}
+
+/* A field of exactly so many bytes, and the only one of its kind. */
+static bool set_once(const uint8_t **value, const ps_field *field, uint16_t size)
+{
+    bool good = !*value && field->size == size;
+    *value = field->value;
+    return good;
+}
+
+static bool read_cir_field(ps_engine *engine, ps_conn *conn, const ps_field *field, cir *said)
+{
+    switch (field->tag) {
+    case PS_TAG_NAME:
+        return set_name(engine, conn, field);
+    case PS_TAG_MAX_PAYLOAD:
+        return set_max_reply(conn, field);
+    case PS_TAG_NONCE:
+        return set_once(&said->nonce, field, PS_NONCE_SIZE);
+    default:
+        return true;
+    }
+}
+
+static bool read_cir_fields(ps_engine *engine, ps_conn *conn, const uint8_t *at, const uint8_t *end, cir *said)
+{
+    ps_field field;
+    int more;
+    while ((more = ps__next_field(&at, end, &field)) > 0) {
+        if (!read_cir_field(engine, conn, &field, said))
+            return false;
+    }
+    return more == 0;
+}
+
+/* -- the auth key -------------------------------------------------------------------------------------------------- */
+
+static void refuse_proof(ps_engine *engine, ps_conn *conn, const char *text)
+{
+    ps__note(engine, PS_CAUSE_PROOF);
+    ps__refuse(engine, conn, PS_REFUSED_PROOF, text, PS_CLOSED_BY_SERVER);
+}
+
+static void challenge(ps_engine *engine, ps_conn *conn, const uint8_t *nonce)
+{
+    ps_challenge made;
+    int error = ps__enter(engine);
+    if (error == 0)
+        error = engine->hooks.challenge(engine->hooks.context, nonce, conn->name ? conn->name : "", &made);
+    if (error < 0) {
+        ps__fail(engine, error);
+        return;
+    }
+    conn->expected = ps_sys.allocate(PS_MAC_SIZE);
+    if (!conn->expected) {
+        ps__no_memory(engine, conn);
+        return;
+    }
+    memcpy(conn->expected, made.expected, PS_MAC_SIZE);
+    ps__conn_event(conn, PS_EV_CIR_CHALLENGED);
+    ps__send(engine, conn, PS_CHALLENGE, 0, 0, made.fields, made.size, NULL);
+}
+
+static const uint8_t *mac_of(const ps_frame *frame)
+{
+    const uint8_t *at = frame->payload, *end = at + frame->size, *mac = NULL;
+    ps_field field;
+    int more;
+    while ((more = ps__next_field(&at, end, &field)) > 0) {
+        if (field.tag == PS_TAG_MAC && !set_once(&mac, &field, PS_MAC_SIZE))
+            return NULL;
+    }
+    return more == 0 ? mac : NULL;
+}
+
+void ps__take_proof(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
+{
+    const uint8_t *mac = mac_of(frame);
+    if (!mac) {
+        ps__violation(engine, conn, 0, PS_REFUSED_MALFORMED, "the PROOF has a broken field");
+        return;
+    }
+    int equal = ps__enter(engine);
+    if (equal == 0)
+        equal = engine->hooks.prove(engine->hooks.context, conn->expected, mac);
+    if (equal > 0)
+        ps__let_in(engine, conn);
+    else if (equal == 0)
+        refuse_proof(engine, conn, "wrong proof: the auth keys differ");
+    else
+        ps__fail(engine, equal);
+}
+
+/* -- the CIR ------------------------------------------------------------------------------------------------------- */
+
+void ps__take_cir(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
+{
+    static const char magic[4] = {'P', 'S', 'K', '1'};
+    cir said = {NULL};
+    if (frame->size < sizeof magic) {
+        ps__violation(engine, conn, 0, PS_REFUSED_MALFORMED, "the CIR is too short to hold the magic PSK1");
+        return;
+    }
+    if (memcmp(frame->payload, magic, sizeof magic) != 0) {
+        ps__violation(engine, conn, 0, PS_REFUSED_VERSION, "wrong magic: a CIR begins with PSK1");
+        return;
+    }
+    if (!read_cir_fields(engine, conn, frame->payload + sizeof magic, frame->payload + frame->size, &said)) {
+        ps__violation(engine, conn, 0, PS_REFUSED_MALFORMED, "the CIR has a broken field");
+        return;
+    }
+    if (!engine->options.has_key)
+        ps__let_in(engine, conn);
+    else if (said.nonce)
+        challenge(engine, conn, said.nonce);
+    else
+        refuse_proof(engine, conn, "this server wants an auth key");
+}

@@ -1,0 +1,106 @@
+"""Who may connect: by the credentials that the kernel reports of a Unix socket's peer, and over TCP by where from.
+
+This file owns the rule of a server's ``allow=``, and the refusal to listen where other machines could connect to a
+server that asks nobody who they are. The engines apply the rule, before they read a byte.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pysock.address import Address
+from pysock.data import Peer
+from pysock.engine import NOBODY, Access
+from pysock.logs import server_log as log
+from pysock.peers import group_ids, user_ids
+
+#: What ``allow=`` says to let in every peer that the kernel lets connect.
+ANYONE: Final = "anyone"
+
+_WHAT: Final = 'allow= takes {"uid": ..., "gid": ...}, a function of a peer, or "anyone"'
+
+
+class Rule:
+    """What ``allow=`` of a server says.
+
+    :raises TypeError: it is none of the things it can be.
+    :raises ValueError: it names an unknown user or group, or nobody at all.
+    """
+
+    def __init__(self, allow: Any) -> None:
+        self._default = allow is None
+        self._anyone = allow == ANYONE
+        #: Asked about each peer, if it isn't ``None``.
+        self.ask: Callable[[int, int, int], bool] | None = None
+        #: Who may come in where nobody is asked.
+        self.access = NOBODY
+        if self._default:
+            self.access = Access(uids=frozenset((os.geteuid(), 0)))
+        elif callable(allow):
+            self.ask = _asking(allow)
+        elif isinstance(allow, Mapping):
+            self.access = _listed(allow)
+        elif not self._anyone:
+            raise TypeError(f"{_WHAT}, not {allow!r}")
+
+    def checks(self, address: Address, fd: int) -> bool:
+        """Whether the peers of this master socket are held against the rule.
+
+        Without an ``allow=`` they are where nothing else says who may connect: at a socket file of the default mode,
+        and at an abstract name, which has no permissions at all (unix(7)).
+        """
+        if self._anyone or address.transport == "tcp":
+            return False
+        if address.transport != "fd":
+            return not self._default or address.transport == "abstract" or _has_default_mode(address)
+        with socket.socket(fileno=os.dup(fd)) as handle:
+            if handle.family != socket.AF_UNIX:
+                return False
+            return not self._default or handle.getsockname()[:1] in {b"\0", "\0"}
+
+
+def refuse_exposed(address: Address, fd: int) -> None:
+    """Raise unless only this machine can connect to a bound socket.
+
+    :raises ValueError: other machines can.
+    """
+    with socket.socket(fileno=os.dup(fd)) as handle:
+        if handle.family == socket.AF_UNIX:
+            return
+        host = handle.getsockname()[0]
+    from ipaddress import ip_address  # noqa: PLC0415  # takes a while to import, and only TCP servers need it
+
+    found = ip_address(host.partition("%")[0])
+    if not (getattr(found, "ipv4_mapped", None) or found).is_loopback:
+        raise ValueError(
+            f"{address}: other machines can connect there, and this server lets in whoever does: set authkey=, listen"
+            " at 127.0.0.1 or [::1], or say insecure=True if the network itself keeps others out"
+        )
+
+
+def _has_default_mode(address: Address) -> bool:
+    return address.mode is None and address.user is None and address.group is None
+
+
+def _listed(allow: Mapping[str, Any]) -> Access:
+    if not allow or not set(allow) <= {"uid", "gid"}:
+        raise ValueError(f"{_WHAT}, not {dict(allow)!r}")
+    return Access(
+        uids=user_ids(allow["uid"]) if "uid" in allow else frozenset(),
+        gids=group_ids(allow["gid"]) if "gid" in allow else frozenset(),
+    )
+
+
+def _asking(allow: Callable[[Peer], Any]) -> Callable[[int, int, int], bool]:
+    def ask(pid: int, uid: int, gid: int) -> bool:
+        peer = Peer(pid, uid, gid)
+        try:
+            return bool(allow(peer))
+        except Exception:
+            log.exception("allow= failed for %r, which was refused", peer)
+            return False
+
+    return ask

@@ -1,0 +1,77 @@
+"""What is counted and logged when a limit is reached or a fault is met: one cause, one counter, one line.
+
+The engines count each cause, and tell of it at most once a second; this file owns the words. The counters appear in
+``Server.stats()`` under the names of :data:`COUNTERS`.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+
+class Cause(IntEnum):
+    """Why somebody was refused or dropped, or had to wait; ``enum ps_cause`` in C."""
+
+    FULL = 0
+    PEER = 1
+    CROWD = 2
+    LATE = 3
+    ACCESS = 4
+    PROOF = 5
+    VIOLATION = 6
+    TOO_LARGE = 7
+    FRAME_LATE = 8
+    OUTPUT_FULL = 9
+    OUTPUT_STALLED = 10
+    IDLE = 11
+    NO_MEMORY = 12
+    ACCEPT = 13
+
+
+class _Words(NamedTuple):
+    counter: str
+    level: int
+    text: str
+
+
+_WORDS: Final = {
+    Cause.FULL: _Words("refused_full", logging.WARNING, "refused: the server is full (Limits.max_clients)"),
+    Cause.PEER: _Words(
+        "refused_peer",
+        logging.WARNING,
+        "refused: too many clients of one user or address (Limits.max_clients_per_uid, max_clients_per_ip)",
+    ),
+    Cause.CROWD: _Words(
+        "refused_crowd", logging.WARNING, "refused: too many others wait for their CIR (Limits.max_pending_cir)"
+    ),
+    Cause.LATE: _Words("refused_late", logging.WARNING, "refused: the CIR came too late (Limits.cir_timeout)"),
+    Cause.ACCESS: _Words("refused_access", logging.WARNING, "refused: the peer isn't allowed (allow=)"),
+    Cause.PROOF: _Words("refused_proof", logging.WARNING, "refused: no proof, or a wrong one, of the auth key"),
+    Cause.VIOLATION: _Words("violations", logging.WARNING, "dropped: the protocol was violated"),
+    Cause.TOO_LARGE: _Words("too_large", logging.WARNING, "a request was too large (Limits.max_payload)"),
+    Cause.FRAME_LATE: _Words(
+        "frames_late", logging.WARNING, "dropped: the rest of a frame came too late (Limits.frame_timeout)"
+    ),
+    Cause.OUTPUT_FULL: _Words("outputs_full", logging.WARNING, "dropped: too many unread replies (Limits.output_drop)"),
+    Cause.OUTPUT_STALLED: _Words(
+        "outputs_stalled", logging.WARNING, "dropped: its replies weren't read for too long (Limits.output_timeout)"
+    ),
+    Cause.IDLE: _Words("idle", logging.INFO, "dropped: nothing came for too long (Limits.idle_timeout)"),
+    Cause.NO_MEMORY: _Words("no_memory", logging.ERROR, "dropped: the system had no memory for it"),
+    Cause.ACCEPT: _Words(
+        "accept_failures",
+        logging.WARNING,
+        "accept() failed for want of descriptors or memory; accepting pauses until there is some",
+    ),
+}
+
+#: The names of the counters, in the order of the causes.
+COUNTERS: Final = tuple(_WORDS[cause].counter for cause in Cause)
+
+
+def level_and_line(cause: int, times: int) -> tuple[int, str]:
+    """Return the log record for a cause that was met so many times since it was last logged."""
+    _, level, text = _WORDS[Cause(cause)]
+    return level, f"{text}; {times} times" if times > 1 else text

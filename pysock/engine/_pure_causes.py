@@ -1,0 +1,33 @@
+"""What a limit or a fault cost somebody is counted, and told of once a second at most: a storm of them must not become
+a storm of log lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from pysock.causes import Cause
+
+_TELL_EVERY: Final = 1.0
+
+
+class Causes:
+    """The counters by cause, and which of them nobody has been told of."""
+
+    __slots__ = ("_noted", "_tell_at", "_untold", "counts")
+
+    def __init__(self, noted: Callable[[int, int], None]) -> None:
+        self._noted = noted
+        self.counts = [0] * len(Cause)
+        self._untold = [0] * len(Cause)
+        self._tell_at = [0.0] * len(Cause)  # the next time
+
+    def note(self, cause: Cause, now: float) -> None:
+        """Count one. It comes before the client is told: who hears of it may ask for the counters."""
+        self.counts[cause] += 1
+        self._untold[cause] += 1
+        if now >= self._tell_at[cause]:
+            self._tell_at[cause] = now + _TELL_EVERY
+            times, self._untold[cause] = self._untold[cause], 0
+            self._noted(cause, times)

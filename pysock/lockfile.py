@@ -1,0 +1,189 @@
+"""The lock beside a socket file: who has it may remove the socket file, and make it.
+
+This file owns ``PATH.lock``. Between the question whether a socket file is stale and its removal another server may
+have started there; with the lock held over both, and for as long as the server listens, that can't be. PostgreSQL has a
+lock file for each of its sockets, and for this reason (``Lock_AF_UNIX`` in pqcomm.c). The kernel lets go of ours when
+its holder dies, however it dies.
+
+The lock file itself is never removed. If it were, somebody could have opened it just before, lock it after it was
+removed, and share the path with a third server, which made a new one. It may be removed by hand while no server runs.
+
+It is locked by ``flock()`` (man flock(2)), never written to and never read: should the file be another program's, then
+nothing happens to it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import stat
+from contextlib import suppress
+from typing import Final
+
+from pysock.errors import AddressInUse
+from pysock.logs import server_log as log
+from pysock.places import Place, kind, same_file
+
+_MODE: Final = 0o600
+
+#: O_NONBLOCK, so that a named pipe in its place doesn't hold us up.
+_FLAGS: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+
+#: How often to begin again because somebody else made or removed the file in the same moment.
+_ATTEMPTS: Final = 100
+
+
+class LockFile:
+    """The lock of one socket file, held until :meth:`close`.
+
+    :raises AddressInUse: somebody else holds it.
+    :raises FileExistsError: something that isn't a file of this user's or root's has the lock file's name.
+    :raises OSError: the lock file can't be made or locked.
+    """
+
+    __slots__ = ("_fd", "_process")
+
+    def __init__(self, place: Place) -> None:
+        self._process = os.getpid()
+        self._fd = _taken(place)
+
+    def close(self) -> None:
+        """Let go of the lock. Called again it does nothing.
+
+        In a forked child it only closes the child's copy of the descriptor, and the parent keeps the lock.
+        """
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        try:
+            if self._process == os.getpid():
+                fcntl.flock(fd, fcntl.LOCK_UN)  # close() alone would leave it with the children that have a copy
+        finally:
+            os.close(fd)
+
+
+def _taken(place: Place) -> int:
+    for _ in range(_ATTEMPTS):
+        fd = _open(place)
+        if fd < 0:
+            continue
+        try:
+            _check(fd, place)
+            _lock(fd, place)
+            if _is_there(fd, place):
+                log.debug("flock(%d, %r)", fd, _path(place))
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+    raise AddressInUse(
+        f"{place.address}: the lock file {_path(place)} can't be had: others make and remove it all the time"
+    )
+
+
+def _open(place: Place) -> int:
+    """A descriptor of the lock file, made if need be; -1 if something was in the way that won't be next time."""
+    name = _name(place)
+    try:
+        with suppress(FileNotFoundError):
+            return os.open(name, _FLAGS, dir_fd=place.fd)
+    except OSError as error:
+        if _mended(place):
+            return -1
+        raise _explained(error, place) from error
+    try:
+        fd = os.open(name, _FLAGS | os.O_CREAT | os.O_EXCL, _MODE, dir_fd=place.fd)
+    except FileExistsError:
+        return -1
+    except OSError as error:
+        raise place.explained(error) from error
+    try:
+        os.fchmod(fd, _MODE)  # the umask takes even from the owner, who must be able to open it next time
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _mended(place: Place) -> bool:
+    """Whether the file was ours without a right for us, because its maker hasn't set its mode yet or died before."""
+    with place.pin(_name(place)) as found:
+        if found is None or not found.is_link or not stat.S_ISREG(found.status.st_mode):
+            return False
+        if found.status.st_uid != os.geteuid() or found.status.st_mode & stat.S_IRUSR:
+            return False
+        os.chmod(found.path, _MODE)
+        return True
+
+
+def _check(fd: int, place: Place) -> None:
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise _in_the_way(kind(found.st_mode), place)
+    if found.st_uid not in {0, os.geteuid()}:
+        raise _in_the_way(f"a file of uid {found.st_uid}", place)
+
+
+def _lock(fd: int, place: Place) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = f"another server{_holder(fd)} holds the lock {_path(place)}"
+        raise AddressInUse(f"{place.address}: {holder}; stop it or choose another path") from None
+    except OSError as error:
+        # Going on without it would be a server whose socket the next one can take away.
+        raise OSError(
+            error.errno,
+            f"{place.address}: the lock file {_path(place)} can't be locked ({os.strerror(error.errno or 0)}); choose a"
+            " path on a file system with flock(), such as /run",
+        ) from error
+
+
+def _is_there(fd: int, place: Place) -> bool:
+    """Whether the file that was locked still has the name, for else the lock is worth nothing."""
+    found = place.status(_name(place))
+    return found is not None and same_file(found, os.fstat(fd))
+
+
+def _holder(fd: int) -> str:
+    """The process that took the lock, as far as Linux tells (man proc_locks(5))."""
+    found = os.fstat(fd)
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    with suppress(OSError), open("/proc/locks", encoding="ascii") as locks:
+        match = re.search(rf"FLOCK +ADVISORY +WRITE +(\d+) +{place} ", locks.read())
+        if match:
+            return f" (process {match[1]})"
+    return ""
+
+
+def _explained(error: OSError, place: Place) -> OSError:
+    found = place.status(_name(place))
+    if found is not None and not stat.S_ISREG(found.st_mode):  # ELOOP, EISDIR, ENXIO ...
+        return _in_the_way(kind(found.st_mode), place)
+    if found is not None and error.errno in {errno.EACCES, errno.EPERM}:
+        return PermissionError(
+            error.errno,
+            f"{place.address}: this process may not open the lock file {_path(place)} (of uid {found.st_uid}, mode"
+            f" {stat.S_IMODE(found.st_mode):04o}); {_ADVICE}",
+        )
+    return place.explained(error)
+
+
+def _in_the_way(what: str, place: Place) -> OSError:
+    return FileExistsError(
+        errno.EEXIST, f"{place.address}: {what} is in place of the lock file {_path(place)}; {_ADVICE}"
+    )
+
+
+_ADVICE: Final = "it was left alone: remove it yourself if no server runs there, or choose another path"
+
+
+def _name(place: Place) -> str:
+    return f"{place.name}.lock"
+
+
+def _path(place: Place) -> str:
+    return f"{place.path}.lock"

@@ -1,0 +1,395 @@
+"""Who may connect, and whom a client talks to: what the kernel says of the other end, before a byte is read or sent.
+
+Other users are processes that give up root, so most of these tests need it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+
+import pytest
+import wire
+from support import Program, wait_for
+from wire import Good, Services, cir, parse, refused, replied, say, srm
+
+from pysock import Limits, Server, connect
+from pysock import protocol as p
+
+ME = os.geteuid()
+FOREIGN, FOREIGN_GROUP, CLUB = 54321, 54322, 54323
+NOT_ALLOWED = refused(wire.REFUSED_NOT_ALLOWED, p.TEXT_NOT_ALLOWED)
+
+needs_root = pytest.mark.skipif(ME != 0, reason="only root can become somebody else")
+
+BECOME = f"""
+import contextlib, os, socket, sys
+def become(*groups):
+    os.setgroups(groups)
+    os.setresgid(*3 * [{FOREIGN_GROUP}])
+    os.setresuid(*3 * [{FOREIGN}])
+"""
+#: Connects for each line on its standard input, sends what that says in hex, and says all that it is answered, in hex.
+CLIENT = f"""{BECOME}
+become(*map(int, sys.argv[2:]))
+for line in sys.stdin:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(sys.argv[1])
+        with contextlib.suppress(OSError):  # the server may have refused and closed by now
+            sock.sendall(bytes.fromhex(line))
+            sock.shutdown(socket.SHUT_WR)
+        answer = b""
+        try:
+            while piece := sock.recv(65536):
+                answer += piece
+        except ConnectionResetError:
+            pass
+        print(answer.hex())
+"""
+#: Listens, and says what the one that connects sends.
+SERVER = f"""{BECOME}
+become()
+with socket.socket(socket.AF_UNIX) as master:
+    master.bind(sys.argv[1].replace("@", chr(0)))
+    master.listen()
+    print("listening")
+    with master.accept()[0] as sock:
+        print(sock.recv(65536).hex())
+"""
+
+
+class Foreigner:
+    """A process of another user that connects."""
+
+    def __init__(self, server, *groups):
+        self.program = Program(CLIENT, str(server.addresses[0].path), *map(str, groups))
+
+    def say(self, data):
+        self.program.process.stdin.write(data.hex() + "\n")
+        self.program.process.stdin.flush()
+        return bytes.fromhex(self.program.line())
+
+    def __enter__(self):
+        self.program.__enter__()
+        return self
+
+    def __exit__(self, *exc_info):
+        self.program.__exit__(*exc_info)
+
+
+@pytest.fixture
+def serve(make_server, socket_dir):
+    """``serve(**options)``: a server that anybody can connect to, as far as the permissions of its file say."""
+    socket_dir.chmod(0o755)
+
+    def start(*, framing="native", limits=None, options="?mode=0666", **more):
+        server = make_server(f"unix:{socket_dir}/s{options}", framing=framing, limits=limits or Limits(), **more)
+        if framing == "native":
+            server.asked = Services(server)
+        else:
+            server.service(lambda client, request: request.upper())
+        server.start()
+        return server
+
+    return start
+
+
+def accepted(answer):
+    """Whether it was let in, and served."""
+    first, *rest = parse(answer)
+    if rest:
+        assert (first.kind, rest) == (wire.CIR_ACCEPTED, [replied(b"A")])
+    else:
+        assert first == NOT_ALLOWED
+    return bool(rest)
+
+
+HELLO = cir(name=b"me") + srm(b"a")
+
+
+# Of the same user
+
+
+@pytest.mark.parametrize(
+    "allow",
+    [
+        None,
+        "anyone",
+        {"uid": ME},
+        {"uid": str(ME)},
+        {"uid": [FOREIGN, ME]},
+        {"gid": os.getegid()},
+        {"uid": FOREIGN, "gid": [CLUB, os.getegid()]},
+        lambda peer: True,
+        lambda peer: 1,
+        lambda peer: peer == (os.getpid(), ME, os.getegid()),
+        lambda peer: (peer.pid, peer.uid, peer.gid) == (os.getpid(), ME, os.getegid()),
+    ],
+)
+@pytest.mark.parametrize("options", ["", "?mode=0666"])
+def test_allowed(serve, allow, options):
+    server = serve(allow=allow, options=options)
+    assert accepted(say(server, HELLO))
+    wire.counted(server, refused=0, refused_access=0, established=1)
+
+
+def raising(peer):
+    raise ZeroDivisionError("nobody's business outside")
+
+
+@pytest.mark.parametrize(
+    "allow",
+    [
+        {"uid": FOREIGN},
+        {"gid": CLUB},
+        {"uid": FOREIGN, "gid": CLUB},
+        lambda peer: False,
+        lambda peer: None,
+        raising,
+    ],
+    ids=["uid", "gid", "both", "says no", "says nothing", "raises"],
+)
+def test_not_allowed(serve, allow):
+    """CIR_REFUSED, whatever it says; no handler, no hook."""
+    server = serve(allow=allow)
+    for data in (HELLO, b"", b"GET / HTTP/1.1\r\n\r\n", bytes(100_000)):
+        assert not accepted(say(server, data, end=False))
+    wire.counted(server, accepted=4, refused=4, refused_access=4, violations=0, established=0, bytes_in=0)
+    assert server.asked.calls == server.asked.gone == []
+
+
+@pytest.mark.parametrize("framing", ["u32", "line", "raw"])
+def test_not_allowed_in_the_other_framings(serve, framing):
+    """Closed without a word, and nothing is served."""
+    server = serve(framing=framing, allow={"uid": FOREIGN})
+    assert say(server, b"\0\0\0\1a\n", end=False) == b""
+    wire.counted(server, refused=1, refused_access=1, requests=0, bytes_in=0, established=0)
+
+
+def test_checked_before_the_first_byte(serve):
+    """The function is asked when the kernel has connected them, though nothing has been sent."""
+    asked = []
+    server = serve(allow=asked.append)
+    with wire.dial(server) as peer:
+        assert wire.rest_of(peer) == [NOT_ALLOWED]
+    assert asked == [(os.getpid(), ME, os.getegid())]
+
+
+def test_what_it_raises_is_logged(serve, caplog):
+    """Once in full, and the server lives on."""
+    server = serve(allow=raising)
+    assert not accepted(say(server, HELLO))
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.exc_info[0] is ZeroDivisionError
+    assert f"uid={ME}" in record.getMessage()
+    assert not accepted(say(server, HELLO))
+
+
+def test_a_refusal_is_logged(serve, caplog):
+    caplog.set_level(logging.WARNING, "pysock.server")
+    server = serve(allow={"uid": FOREIGN})
+    for _ in range(5):
+        assert not accepted(say(server, HELLO))
+    (record,) = caplog.records
+    assert "refused: the peer isn't allowed (allow=)" in record.getMessage()
+    wire.counted(server, refused_access=5)
+
+
+def test_who_is_refused_displaces_nobody(serve):
+    """Neither from the crowd that waits, nor from a full server."""
+    answers = iter([True, True, False, False, False, True])
+    limits = Limits(max_clients=2, max_pending_cir=1, cir_timeout=60)
+    server = serve(limits=limits, allow=lambda peer: next(answers))
+    with Good(server) as good, wire.dial(server) as silent:
+        wire.counted(server, clients=1, pending=1)
+        time.sleep(0.12)
+        for _ in range(3):
+            assert not accepted(say(server, HELLO, end=False))
+        wire.counted(server, clients=1, pending=1, refused=3, refused_access=3, refused_crowd=0, refused_full=0)
+        good.check()
+        silent.send(HELLO)
+        assert wire.next_frame(silent).kind == wire.CIR_ACCEPTED
+
+
+def test_tcp_has_no_users(make_server):
+    """The rule is for Unix sockets."""
+    server = make_server("tcp://127.0.0.1:0", allow={"uid": FOREIGN})
+    server.service(lambda client, request: request.upper())
+    with server:
+        assert accepted(say(server, HELLO))
+
+
+def test_an_inherited_socket(make_server, socket_dir):
+    """It is checked where a rule is given, as it is a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as master:
+        master.bind(f"{socket_dir}/s")
+        master.listen()
+        server = make_server(f"fd://{os.dup(master.fileno())}", allow={"uid": FOREIGN})
+        with server, socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(10)
+            sock.connect(f"{socket_dir}/s")
+            assert parse(sock.recv(1000)) == [NOT_ALLOWED]
+
+
+@pytest.mark.parametrize(
+    ("allow", "error"),
+    [
+        ({}, ValueError),
+        ({"uid": []}, ValueError),
+        ({"uid": "no-such-user"}, ValueError),
+        ({"pid": 1}, ValueError),
+        ({"uid": 1.5}, TypeError),
+        ("root", TypeError),
+        (0, TypeError),
+    ],
+)
+def test_what_is_no_rule(allow, error):
+    with pytest.raises(error):
+        Server("unix:/x", allow=allow, backend="pure")
+
+
+# Of another user
+
+
+@needs_root
+def test_a_foreign_user(serve):
+    """Kept out by a rule that doesn't name it, before its bytes are read; let in by one that does."""
+    server = serve(allow={"uid": ME})
+    with Good(server) as good, Foreigner(server) as foreigner:
+        for _ in range(3):
+            assert parse(foreigner.say(HELLO)) == [NOT_ALLOWED]
+            good.check()
+        wire.counted(server, clients=1, refused=3, refused_access=3)
+    assert server.asked.called_for("me") == []
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("allow", "groups", "let_in"),
+    [
+        ({"uid": FOREIGN}, (), True),
+        ({"uid": [1, FOREIGN]}, (), True),
+        ({"gid": FOREIGN_GROUP}, (), True),
+        ({"gid": CLUB}, (), False),
+        ({"gid": CLUB}, (7, CLUB, 8), True),
+        ({"uid": ME, "gid": CLUB}, (CLUB,), True),
+        ({"uid": ME, "gid": CLUB}, (7, 8), False),
+        ({"uid": FOREIGN_GROUP}, (), False),
+        ({"gid": FOREIGN}, (), False),
+        ({"gid": CLUB}, (*range(60000, 60200), CLUB), True),
+        ("anyone", (), True),
+        (None, (), True),
+        (lambda peer: peer.uid == FOREIGN and peer.gid == FOREIGN_GROUP, (), True),
+        (lambda peer: peer.uid != FOREIGN, (), False),
+    ],
+)
+def test_users_and_groups(serve, allow, groups, let_in):
+    """Without a rule it is the mode of the file that decides."""
+    server = serve(allow=allow)
+    with Foreigner(server, *groups) as foreigner:
+        assert accepted(foreigner.say(HELLO)) == let_in
+    wire.counted(server, refused_access=0 if let_in else 1)
+
+
+@needs_root
+def test_the_default_is_the_own_user(serve, socket_dir):
+    """Even where somebody has opened the file's permissions by hand."""
+    server = serve(options="")
+    (socket_dir / "s").chmod(0o666)
+    with Foreigner(server) as foreigner:
+        assert not accepted(foreigner.say(HELLO))
+    assert accepted(say(server, HELLO))
+
+
+@needs_root
+def test_an_abstract_name_is_checked(make_server):
+    """It has no permissions at all."""
+    server = make_server(f"unix:@pysock-{os.getpid()}")
+    server.service(lambda client, request: request.upper())
+    with server:
+        with Program(CLIENT.replace("sys.argv[1]", repr(f"\0pysock-{os.getpid()}")), "") as program:
+            program.process.stdin.write(HELLO.hex() + "\n")
+            program.process.stdin.flush()
+            assert parse(bytes.fromhex(program.line())) == [NOT_ALLOWED]
+        assert accepted(say(server, HELLO))
+
+
+@needs_root
+def test_every_user_has_so_many_places(serve):
+    """Who has all of theirs takes none of another's."""
+    server = serve(limits=Limits(max_clients_per_uid=2), allow="anyone")
+    full = [refused(wire.FULL, p.TEXT_PEER_FULL)]
+    with Good(server) as good, wire.let_in(server), Foreigner(server) as foreigner:
+        assert parse(say(server, HELLO, end=False)) == full
+        assert accepted(foreigner.say(HELLO))
+        good.check()
+        wire.counted(server, clients=2, refused=1, refused_peer=1, refused_full=0, over_limit=0)
+
+
+# The server's user
+
+
+@pytest.mark.parametrize("user", [ME, str(ME), [FOREIGN, ME]])
+def test_the_right_server(backend, serve, user):
+    server = serve()
+    with connect(server.addresses[0], server_uid=user, backend=backend) as client:
+        assert client.request(b"a") == b"A"
+
+
+def test_the_wrong_server(backend, serve):
+    """Nothing is sent to it."""
+    server = serve()
+    with pytest.raises(PermissionError, match=f"runs as user {ME}, not as {FOREIGN}; nothing was sent"):
+        connect(server.addresses[0], server_uid=FOREIGN, backend=backend)
+    wire.counted(server, accepted=1, bytes_in=0, refused=0)
+
+
+@needs_root
+@pytest.mark.parametrize("place", ["path", "abstract name"])
+def test_an_impostor(backend, socket_dir, place):
+    """Somebody else has taken the address while the server was down. At an abstract name that is the default."""
+    socket_dir.chmod(0o777)
+    path = f"{socket_dir}/s" if place == "path" else f"@pysock-impostor-{os.getpid()}"
+    options = {"server_uid": ME} if place == "path" else {}
+    with Program(SERVER, path) as program:
+        assert program.line() == "listening"
+        with pytest.raises(PermissionError, match=f"runs as user {FOREIGN}, not as {ME}"):
+            connect(f"unix:{path}", backend=backend, **options)
+        assert program.end()[1] == "\n"  # it was sent nothing
+
+
+@needs_root
+def test_a_server_of_another_user_that_is_expected(backend):
+    path = f"@pysock-expected-{os.getpid()}"
+    with Program(SERVER, path) as program:
+        assert program.line() == "listening"
+        with pytest.raises(ConnectionError):
+            connect(f"unix:{path}", server_uid=[FOREIGN], backend=backend)
+        assert bytes.fromhex(program.line()).startswith(b"\0\0\0")  # the CIR
+
+
+@pytest.mark.parametrize(
+    ("address", "user", "error"),
+    [
+        ("tcp://127.0.0.1:9", 0, ValueError),
+        ("unix:/x", "no-such-user", ValueError),
+        ("unix:/x", [], ValueError),
+        ("unix:/x", 1.5, TypeError),
+    ],
+)
+def test_what_is_no_user(address, user, error):
+    with pytest.raises(error, match=r"server_uid|user"):
+        connect(address, server_uid=user, backend="pure")
+
+
+def test_a_wrong_server_leaves_no_descriptor_behind(backend, serve):
+    server = serve()
+    connect(server.addresses[0], backend=backend).close()
+    wire.counted(server)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(PermissionError):
+        connect(server.addresses[0], server_uid=FOREIGN, backend=backend)
+    wait_for(lambda: len(os.listdir("/proc/self/fd")) == before)
