@@ -54,7 +54,9 @@ def main() -> int:
     outcomes = run_all(chosen, full=not given.quick, seed=given.seed, jobs=given.jobs)
     _table(outcomes)
     bad = [outcome for outcome in outcomes if outcome.is_bad]
-    print(f"\n{len(outcomes) - len(bad)} of {len(outcomes)} in order, {time.monotonic() - began:.0f} s, seed {given.seed}")
+    print(
+        f"\n{len(outcomes) - len(bad)} of {len(outcomes)} in order, {time.monotonic() - began:.0f} s, seed {given.seed}"
+    )
     for outcome in bad:
         form = "--quick " if given.quick else ""
         print(f"again: python -m tests.lab {form}--seed {given.seed} --only {outcome.name}")
@@ -83,7 +85,9 @@ def _table(outcomes: list[Outcome]) -> None:
     print(f"{'-' * wide}  {'-' * 8}  {'-' * 7}  {'-' * min(room, 60)}")
     for name, outcome, seconds, seen in outcomes:
         first = seen.splitlines()[0] if seen else ""
-        print(f"{name:{wide}}  {outcome:8}  {seconds:7.1f}  {first if len(first) <= room else first[: room - 3] + '...'}")
+        print(
+            f"{name:{wide}}  {outcome:8}  {seconds:7.1f}  {first if len(first) <= room else first[: room - 3] + '...'}"
+        )
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import wire
-from lab.experiment import Failed, Missing, Scale, check, per_engine
-from lab.load import ask, dial, exactly, let_in, next_frame
-from lab.processes import Child, raise_descriptors
-from lab.served import Served, folder, sealed, serving
 
 import pysock
+from lab.experiment import Failed, Missing, Scale, check, per_engine
+from lab.load import ask, at_rest, dial, exactly, let_in, next_frame
+from lab.processes import Child, raise_descriptors
+from lab.served import Served, folder, sealed, serving
 from pysock import Server
 
 NOBODY = 65534
@@ -90,7 +90,7 @@ def foreign(scale: Scale, engine: str, _: str) -> str:
         ]
         for expected, address, options in places:
             with Served(engine, address, **options) as server:
-                before = server.descriptors()
+                before = at_rest(server)
                 with Child(intrude, server.address, count) as intruder:
                     for _ in range(20):
                         _served(server)
@@ -107,8 +107,9 @@ def foreign(scale: Scale, engine: str, _: str) -> str:
 def squat(channel: Connection, engine: str, address: str) -> int:
     """A foreign user's server; the bytes that it was told."""
     become_somebody_else()
-    with Server(address, backend=engine) as server:
-        server.service(lambda client, request: request)
+    server = Server(address, backend=engine)
+    server.service(lambda client, request: request)
+    with server:
         channel.send(str(server.addresses[0]))
         channel.recv()
     return server.stats()["bytes_in"]
@@ -216,7 +217,7 @@ def keys(scale: Scale, engine: str, transport: str) -> str:
     done: Counter[str] = Counter()
     good = 0
     with serving(engine, transport, authkey=KEY) as server:
-        before = server.descriptors()
+        before = at_rest(server)
         owner = _Handshake(server.address, b"owner", bytes(32))
         recorded = owner.mac()
         got = owner.prove(recorded)
@@ -252,7 +253,9 @@ def keys(scale: Scale, engine: str, transport: str) -> str:
 
 def _in_the_way(directory: Path, live: str) -> dict[str, Path]:
     """Things that are where the socket should be."""
-    places = {name: directory / name.replace(" ", "-") for name in ("live link", "dangling link", "file", "folder", "fifo")}
+    places = {
+        name: directory / name.replace(" ", "-") for name in ("live link", "dangling link", "file", "folder", "fifo")
+    }
     places["live link"].symlink_to(live)
     places["dangling link"].symlink_to(directory / "nothing")
     places["file"].write_text("precious")
@@ -295,7 +298,7 @@ def start_often(channel: Connection, engine: str, address: str, count: int) -> N
 
 
 def knock(channel: Connection, path: str) -> tuple[int, int]:
-    """Connect in a loop as somebody else, until told to stop: how often it was possible, how often it wasn't allowed."""
+    """Connect in a loop as somebody else, until told to stop: how often it could, how often it wasn't allowed to."""
     become_somebody_else()
     channel.send("ready")
     entered = denied = 0
@@ -336,8 +339,8 @@ def descriptors_passed(scale: Scale, engine: str, _: str) -> str:
     files = [os.dup(0) for _ in range(_MOST)]
     most = 0
     with serving(engine, "unix") as server:
+        before = at_rest(server) + 1
         with let_in(server.address) as sock:
-            before = server.descriptors()
             for number in range(count):
                 payload = sealed(b"%d" % number)
                 data = wire.srm(payload, number)

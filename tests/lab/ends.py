@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import wire
+
+import pysock
 from lab.experiment import Failed, Scale, check, per_engine
 from lab.load import let_in, next_frame
 from lab.processes import PATIENCE, Child, until
 from lab.served import SLEEP, Served, place, sealed
-
-import pysock
 
 #: Seconds in which a server must have ended, and in which one that is told twice must.
 END, AT_ONCE = 2.0, 0.5
 
 
 def press(channel: Connection, address: str) -> tuple[int, bool]:
-    """Ask as much as is taken until the connection ends; how many replies came, each right and in its order, and whether
-    the server said goodbye.
+    """Ask as much as is taken until the connection ends; how many replies came, each right and in its order, and
+    whether the server said goodbye.
     """
     sock = let_in(address)
     channel.send("pressing")
@@ -208,20 +208,22 @@ def exits(scale: Scale, engine: str, transport: str) -> str:
             ) as program:  # fmt: skip
                 try:
                     line = program.stdout.readline()  # type: ignore[union-attr]
-                    check(line == b"serving\n", f"it didn't start: {program.stderr.read()!r}" if not line else f"{line!r}")  # type: ignore[union-attr]
+                    check(
+                        line == b"serving\n", f"it didn't start: {program.stderr.read()!r}" if not line else f"{line!r}"
+                    )  # type: ignore[union-attr]
                     with Child(badger, address, engine) as client:
                         client.receive()
                         time.sleep(chance.random() * 0.05)
                         began = time.monotonic()
                         program.stdin.write(b"go\n")  # type: ignore[union-attr]
                         program.stdin.flush()  # type: ignore[union-attr]
-                        until(lambda: program.poll() is not None, f"the end of the program, by {way}")  # noqa: B023
+                        until(lambda: program.poll() is not None, f"the end of the program, by {way}")
                         slowest = max(slowest, time.monotonic() - began)
                         replies += client.result()
                     check(program.returncode == CODES[way], f"{way}: exit code {program.returncode}")
                 finally:
                     program.kill()
-    seen = f"{count} exits in {len(CODES)} ways, after {slowest * 1e3:.0f} ms at most; {replies:,} replies before, all right"
+    seen = f"{count} exits in {len(CODES)} ways, after {slowest * 1e3:.0f} ms at most; {replies:,} replies before"
     check(slowest <= END, seen)
     return seen
 

@@ -11,8 +11,9 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 import wire
+
 from lab.experiment import Failed, Scale, check, per_engine
-from lab.load import ask, dial, let_in, next_frame
+from lab.load import ask, at_rest, dial, let_in, next_frame
 from lab.processes import Child, raise_descriptors
 from lab.served import sealed, serving
 
@@ -117,7 +118,7 @@ def handshakes(scale: Scale, engine: str, transport: str) -> str:
     raise_descriptors(1024)
     limits = {"cir_timeout": 1.0, "max_pending_cir": 100}
     with serving(engine, transport, limits=limits) as server:
-        before, began = server.descriptors(), time.monotonic()
+        before, began = at_rest(server), time.monotonic()
         visitor = Child(visit, server.address, (scale.seed, "visit"))
         floods = [Child(flood, server.address, total // 2, (scale.seed, "flood", each)) for each in range(2)]
         with visitor, floods[0], floods[1]:

@@ -9,8 +9,9 @@ import time
 from multiprocessing.connection import Connection
 
 import wire
+
 from lab.experiment import Failed, Scale, check, per_engine
-from lab.load import dial, exactly, next_frame
+from lab.load import at_rest, dial, exactly, next_frame
 from lab.processes import Child, raise_descriptors
 from lab.served import sealed, serving
 
@@ -37,10 +38,14 @@ def hold(channel: Connection, address: str, count: int, rounds: int, seed: objec
         chance.shuffle(order)
         expected = {}
         for index in order:
-            payloads = [sealed(b"%d %d " % (index, turn) + chance.randbytes(chance.randint(0, 40))) for _ in range(_BURST)]
-            ids = range(turn * _BURST, (turn + 1) * _BURST)
-            socks[index].sendall(b"".join(map(wire.srm, payloads, ids)))
-            expected[index] = b"".join(wire.frame(wire.REPLY, payload, id=id) for payload, id in zip(payloads, ids))
+            payloads = [
+                sealed(b"%d %d " % (index, turn) + chance.randbytes(chance.randint(0, 40))) for _ in range(_BURST)
+            ]
+            first = turn * _BURST
+            socks[index].sendall(b"".join(wire.srm(payload, first + each) for each, payload in enumerate(payloads)))
+            expected[index] = b"".join(
+                wire.frame(wire.REPLY, payload, id=first + each) for each, payload in enumerate(payloads)
+            )
         chance.shuffle(order)
         for index in order:
             got = exactly(socks[index], len(expected[index]))
@@ -66,7 +71,7 @@ def held(scale: Scale, engine: str, transport: str) -> str:
     rounds = scale.of(5, 100)
     raise_descriptors(count + 500)
     with serving(engine, transport, limits={"max_clients": count}) as server:
-        before = server.descriptors()
+        before = at_rest(server)
         with Child(hold, server.address, count, rounds, (scale.seed, "held")) as clients:
             check(clients.receive(120) == "held", "not all were let in")
             stats = server.stats()

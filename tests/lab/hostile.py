@@ -1,4 +1,4 @@
-"""Clients that keep the rules and mean harm: one byte a second, and replies that are never read. Good ones don't notice."""
+"""Clients that keep the rules and mean harm, with a byte a second, or by never reading. Good ones don't notice."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 import wire
+
 from lab.experiment import Failed, Scale, check, per_engine
 from lab.load import between, dial, let_in, pace, typical_p99
 from lab.processes import Child, raise_descriptors
@@ -188,8 +189,8 @@ def hostile(scale: Scale, engine: str, transport: str) -> str:
     grown = most - empty
     seen = (
         f"p99 of the good {p99 * 1e3:.2f} ms, under siege {p99_hostile * 1e3:.2f} ms; {grown / 2**20:.0f} MiB of"
-        f" {HOARDERS * COST / 2**20:.0f}; dropped {dropped} slow (latest {overdue:+.2f} s) and {hoarded} that don't read"
-        f" (latest {late:+.2f} s)"
+        f" {HOARDERS * COST / 2**20:.0f}; dropped {dropped} slow (latest {overdue:+.2f} s) and {hoarded} that don't"
+        f" read (latest {late:+.2f} s)"
     )
     check(dropped > DRIPPERS and hoarded > HOARDERS, f"too few were dropped: {seen}")
     check(overdue <= 1, f"a slow client stayed too long: {seen}")

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import wire
+
 from lab.experiment import Failed, Missing, Scale, check, per_engine
-from lab.load import ask, let_in
+from lab.load import ask, at_rest, let_in
 from lab.processes import Child, until
 from lab.served import BATCH, SIZE, Served, folder, sealed, serving
 
@@ -68,7 +69,7 @@ def visits(channel: Connection, address: str, count: int) -> list[str]:
                     check(ask(sock, payload, each, service) == payload, "a client got another's reply")
                 check(ask(sock, b"400000", 7, SIZE) == bytes(400_000), "a large reply was altered")
                 sock.sendall(wire.BYE_FRAME)
-        except TimeoutError:
+        except TimeoutError:  # noqa: PERF203
             raise Failed(f"client {number} hangs") from None
         except (Failed, OSError) as error:
             if "another's" in str(error) or "altered" in str(error):
@@ -116,7 +117,7 @@ def injected(scale: Scale, engine: str, transport: str) -> str:
         for number, case in enumerate(CASES):
             log = directory / str(number)
             with serving(engine, transport) as server:
-                before = server.descriptors()
+                before = at_rest(server)
                 with injecting(server, case, scale.of(200, 10_000) if case.unseen else count, log):
                     cost = _tried(server, case, count)
                     made = log.read_text(errors="replace").count("(INJECTED)")
@@ -133,7 +134,8 @@ def injected(scale: Scale, engine: str, transport: str) -> str:
             failures, lost = failures + made, lost + len(cost)
             if scale.full:
                 scale.say(f"{about}: {len(cost)} of {count} clients lost something")
-    return f"{failures:,} calls failed in {len(CASES)} ways: {lost} of {count * len(CASES):,} clients lost their connection"
+    clients = count * len(CASES)
+    return f"{failures:,} calls failed in {len(CASES)} ways: {lost} of {clients:,} clients lost their connection"
 
 
 def _closed_again(log: Path) -> list[str]:

@@ -13,8 +13,9 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 import wire
+
 from lab.experiment import Scale, check, per_engine
-from lab.load import dial, pace
+from lab.load import at_rest, dial, pace
 from lab.processes import Child
 from lab.served import BATCH, SIZE, SLEEP, sealed, serving
 
@@ -129,10 +130,10 @@ def massacre(address: str, go_on: Callable[[int], bool], seed: object) -> Counte
 
 
 def killed(scale: Scale, engine: str, transport: str) -> str:
-    """Processes killed, stopped and resumed, resetting, half-closing, falling silent; others are served all the while."""
+    """Processes killed, stopped and resumed, resetting, half-closing, falling silent; others are served meanwhile."""
     target = scale.of(1000, 50_000)
     with serving(engine, transport, limits=LIMITS) as server:
-        before = server.descriptors()
+        before = at_rest(server)
         settled = 0  # bytes of memory, when a fifth of it is done
 
         def go_on(clients: int) -> bool:

@@ -1,7 +1,7 @@
 """Clients that behave: raw sockets which check every byte they get, many in one process.
 
-``talk`` sends as much as the server takes and counts what was lost, doubled, swapped or altered; ``pace`` sends a request
-now and then and tells how long each took. Both are functions for a ``Child``.
+``talk`` sends as much as the server takes and counts what was lost, doubled, swapped or altered; ``pace`` sends a
+request now and then and tells how long each took. Both are functions for a ``Child``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from multiprocessing.connection import Connection
 from zlib import crc32
 
 import wire
-from lab.experiment import Failed
-from lab.processes import PATIENCE
-from lab.served import BATCH, ECHO, RESIDUE, sealed
 
+from lab.experiment import Failed, check
+from lab.processes import PATIENCE
+from lab.served import BATCH, ECHO, RESIDUE, Served, sealed
 from pysock import Address
 
 HEADER = struct.Struct("!IBBHI")
@@ -76,6 +76,19 @@ def let_in(address: str, name: bytes = b"", timeout: float = PATIENCE, *, room: 
         sock.close()
         raise Failed(f"a good client wasn't let in: {got}")
     return sock
+
+
+def at_rest(server: Served) -> int:
+    """How many descriptors a server has that has no client. It must have served one before, or some may not be there
+    yet.
+    """
+    with dial(server.address) as sock:
+        sock.sendall(wire.ping())
+        check(next_frame(sock) == wire.ponged(), "a PING wasn't answered")
+        count = server.descriptors() - 1
+    server.wait_empty()
+    server.check_descriptors(count)
+    return count
 
 
 def next_frame(sock: socket.socket) -> wire.Got | None:
@@ -244,18 +257,8 @@ class _Load:
         for talker in self.talkers:
             talker.go_on()
         while self.left != 0 or any(talker.waiting for talker in self.talkers):
-            events = self.epoll.poll(0.001 if self.timers else 0.1)
             now = time.monotonic()
-            for fd, event in events:
-                talker = self.by_fd[fd]
-                if event & ~select.EPOLLOUT:
-                    talker.receive()
-                talker.go_on()
-            while self.timers and self.timers[0][0] <= now:
-                talker = heapq.heappop(self.timers)[2]
-                talker.paused = False
-                talker.go_on()
-            if events:
+            if self._turn():
                 heard = now
             elif now > heard + PATIENCE:
                 break
@@ -267,6 +270,21 @@ class _Load:
             self.by_fd[fd].receive()
         self.counts["lost"] = sum(len(talker.waiting) for talker in self.talkers)
         return self.counts
+
+    def _turn(self) -> bool:
+        """What can be done now; whether anything was to be done on a socket."""
+        events = self.epoll.poll(0.001 if self.timers else 0.1)
+        for fd, event in events:
+            talker = self.by_fd[fd]
+            if event & ~select.EPOLLOUT:
+                talker.receive()
+            talker.go_on()
+        now = time.monotonic()
+        while self.timers and self.timers[0][0] <= now:
+            talker = heapq.heappop(self.timers)[2]
+            talker.paused = False
+            talker.go_on()
+        return bool(events)
 
 
 def _shape(chance: random.Random) -> tuple[int, int]:
@@ -327,9 +345,8 @@ def pace(channel: Connection, address: str, clients: int, interval: float, seed:
             if fd == channel.fileno():
                 if unanswered:
                     time.sleep(0.2)
-                for index in unanswered:
-                    took.append((pacers[index].asked_at, time.monotonic() - pacers[index].asked_at))
-                return took
+                now = time.monotonic()
+                return took + [(pacers[index].asked_at, now - pacers[index].asked_at) for index in unanswered]
             asked_at = by_fd[fd].answered()
             now = time.monotonic()
             took.append((asked_at, now - asked_at))

@@ -12,7 +12,6 @@ from lab.experiment import Failed, Scale, check, per_engine
 from lab.load import ask, let_in
 from lab.processes import Child
 from lab.served import WHO, Services, folder
-
 from pysock import AddressInUse, Server
 
 

@@ -6,11 +6,10 @@ import time
 from collections import Counter
 from multiprocessing.connection import Connection
 
+import pysock
 from lab.experiment import Failed, Scale, check, per_engine
 from lab.processes import Child
 from lab.served import Served, place
-
-import pysock
 from pysock import RequestTimeout
 
 CLIENTS = 4
@@ -104,7 +103,7 @@ def _serving_after(server: Served, address: str, engine: str, began: float) -> f
                 seconds = time.monotonic() - began
             server.wait_serving()
             return seconds
-        except OSError:
+        except OSError:  # noqa: PERF203
             if server.child.channel.poll():
                 server.wait_serving()  # it may have failed to start
             check(time.monotonic() < began + 10, "the server doesn't come back")

@@ -39,7 +39,7 @@ class _Running(NamedTuple):
 
 
 def run_all(chosen: Sequence[Experiment], *, full: bool, seed: int, jobs: int) -> list[Outcome]:
-    """Those that may run side by side first, ``jobs`` at once; then the others, one by one. In the order of ``chosen``."""
+    """Those that may run side by side first, ``jobs`` at once; then the others. How each ended, in their order."""
     together = [item for item in chosen if not item.alone] if jobs > 1 else []
     waiting = together + [item for item in chosen if item not in together]
     running: list[_Running] = []

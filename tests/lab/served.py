@@ -19,7 +19,6 @@ from zlib import crc32
 
 from lab.experiment import Failed
 from lab.processes import PATIENCE, Child, cpu, descriptors, memory, until
-
 from pysock import Limits, Server, ServerState
 from pysock.engine import choose
 
@@ -34,7 +33,7 @@ RESIDUE = 0x2144DF1C
 #: The numbers of the services.
 ECHO, BATCH, SIZE, SLEEP, WHO = range(5)
 
-#: Below the range that the kernel takes clients' ports from: a client must never get a server's port while that is down.
+#: Below the range that clients' ports are from: a client must never get a server's port while that is down.
 _PORTS = range(20_000, 32_000)
 
 
@@ -278,4 +277,3 @@ def serving(engine: str, transport: str, **options: Any) -> Iterator[Served]:
     """A server of this kind, for the time of the ``with`` statement."""
     with place(transport) as address, Served(engine, address, **options) as server:
         yield server
-

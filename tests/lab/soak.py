@@ -13,7 +13,7 @@ from lab.experiment import Failed, Scale, check, per_engine
 from lab.handshakes import WAIT, flood, visit
 from lab.hostile import LIMITS, drip, hoard
 from lab.killed import massacre
-from lab.load import pace, talk
+from lab.load import at_rest, pace, talk
 from lab.processes import Child, raise_descriptors
 from lab.served import Served, folder, serving
 
@@ -44,6 +44,7 @@ class _Journal:
         self.file.write("\t".join(_Line._fields) + "\n")
 
     def write(self) -> None:
+        """Note how it is, unless that was done a moment ago."""
         now = time.monotonic() - self.began
         if self.lines and now < self.lines[-1].at + EVERY:
             return
@@ -51,8 +52,7 @@ class _Journal:
         stats = self.server.stats()
         counts = [stats[name] for name in _Line._fields[1:6]]
         self.lines.append(_Line(now, *counts, self.server.descriptors(), self.server.memory()))
-        self.file.write("\t".join(f"{value:.1f}" if isinstance(value, float) else f"{value}" for value in self.lines[-1]))
-        self.file.write("\n")
+        self.file.write("\t".join(f"{value:.10g}" for value in self.lines[-1]) + "\n")
 
     def slope(self) -> float:
         """Bytes of memory that came to it in the second half: what the last quarter had more than the one before."""
@@ -81,7 +81,7 @@ def soak(scale: Scale, engine: str, transport: str) -> str:
     raise_descriptors(2048)
     with folder() as directory, ExitStack() as stack:
         server = stack.enter_context(serving(engine, transport, limits=LIMITS | {"idle_timeout": 5.0}))
-        before = server.descriptors()
+        before = at_rest(server)
         journal = _Journal(server, directory / "journal")
         company = dict(_company(stack, scale, server.address))
         check(company["pacers"].receive() == "ready", "the pacers aren't ready")
@@ -106,8 +106,9 @@ def soak(scale: Scale, engine: str, transport: str) -> str:
             raise Failed(f"{failure}\njournal:\n{(directory / 'journal').read_text()}") from None
     counts, took, waited = results["talkers"], results["pacers"], results["visitors"]
     seen = (
-        f"{counts['pairs']:,} pairs, {sum(ends.values()):,} clients killed, {sum(results['bad CIRs'].values()):,} bad CIRs,"
-        f" {len(waited):,} visitors; memory {journal.slope() / 2**20:+.1f} MiB in the last quarter"
+        f"{counts['pairs']:,} pairs, {sum(ends.values()):,} clients killed,"
+        f" {sum(results['bad CIRs'].values()):,} bad CIRs, {len(waited):,} visitors;"
+        f" memory {journal.slope() / 2**20:+.1f} MiB in the last quarter"
     )
     check(not any(count for name, count in counts.items() if name != "pairs"), f"{counts}; {seen}")
     check(not stats["altered"], f"{stats['altered']} requests were altered: {seen}")
