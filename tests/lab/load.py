@@ -132,11 +132,12 @@ class _Talker:
 
     def __init__(self, load: _Load, index: int, chance: random.Random) -> None:
         self.load, self.index, self.chance = load, index, chance
-        self.sock = let_in(load.address, b"talker-%d" % index)
+        # Some have so little room that the server can't send all at once.
+        self.sock = let_in(load.address, b"talker-%d" % index, room=chance.choice((0, 0, 8 * 1024)))
         self.sock.setblocking(False)
         self.number = chance.randrange(1 << 32)
         self.shape = chance.randrange(_SHAPES)
-        self.window = chance.choice((1, 2, 8, 32, 128, 256))
+        self.window = chance.choice((1, 2, 8, 32, 128, 256, 1000))
         self.waiting: dict[int, bytes] = {}
         self.out = bytearray()
         self.rest = b""
@@ -151,6 +152,8 @@ class _Talker:
             self._ask(self.load.take(self.chance.randint(1, self.window - len(self.waiting))))
         if self.out:
             self._send()
+        else:
+            self._await(select.EPOLLIN)
 
     def _ask(self, count: int) -> None:
         pool, shapes, waiting, index = self.load.pool, self.load.shapes, self.waiting, self.index
@@ -177,13 +180,12 @@ class _Talker:
             sent = 0
         del self.out[:sent]
         if chance < 0.1:
-            self._await(False)
+            self._await(0 if chance < 0.03 else select.EPOLLIN)  # some don't listen, either
             self.load.pause(self, self.chance.random() * 0.01)
         else:
-            self._await(bool(self.out))
+            self._await(select.EPOLLIN | select.EPOLLOUT if self.out else select.EPOLLIN)
 
-    def _await(self, room: bool) -> None:
-        interest = select.EPOLLIN | select.EPOLLOUT if room else select.EPOLLIN
+    def _await(self, interest: int) -> None:
         if interest != self.interest:
             self.interest = interest
             self.load.epoll.modify(self.sock, interest)
