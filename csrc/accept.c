@@ -57,22 +57,23 @@ static void pause_accepting(ps_engine *engine)
 
 void ps__open_reserve(ps_engine *engine)
 {
+    pthread_mutex_lock(&engine->lock); /* see fork.c */
     if (engine->reserve < 0)
         engine->reserve = ps_sys.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); /* any kind will do */
+    pthread_mutex_unlock(&engine->lock);
 }
 
 void ps__close_reserve(ps_engine *engine)
 {
     if (engine->reserve >= 0)
-        ps_sys.close(engine->reserve);
-    engine->reserve = -1;
+        ps__close_fd(engine, &engine->reserve);
 }
 
 static void refuse_waiting(ps_engine *engine, int master)
 {
     ps__close_reserve(engine);
     for (int i = 0; i < PS_ACCEPTS_MAX; i++) {
-        int fd = ps_sys.accept4(master, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int fd = ps__accept_newcomer(engine, master, NULL, NULL);
         if (fd < 0) /* none waits any more; or somebody else has taken the descriptor */
             break;
         PS_ADD(engine->stats.accepted, 1u);
@@ -107,8 +108,8 @@ void ps__accept(ps_engine *engine, uint8_t master)
         struct sockaddr_storage peer;
         socklen_t size = sizeof peer;
         bool tcp = engine->masters[master].family != AF_UNIX;
-        int fd = ps_sys.accept4(engine->masters[master].fd, tcp ? (struct sockaddr *)&peer : NULL, tcp ? &size : NULL,
-                                SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int fd = ps__accept_newcomer(engine, engine->masters[master].fd, tcp ? (struct sockaddr *)&peer : NULL,
+                                     tcp ? &size : NULL);
         if (fd >= 0) {
             ps__admit(engine, fd, master, (struct sockaddr *)&peer);
             continue;

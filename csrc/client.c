@@ -44,12 +44,20 @@ static void drop_part(ps_client *client, ps_sink *sink)
     client->part.object = NULL;
 }
 
+void ps__client_close(ps_client *client, ps_sink *sink)
+{
+    drop_part(client, sink);
+    if (client->fd >= 0)
+        ps_sys.close(client->fd);
+    client->fd = -1;
+    client->broken = true;
+}
+
 void ps__client_free(ps_client *client, ps_sink *sink)
 {
     if (!client)
         return;
-    drop_part(client, sink);
-    ps_sys.close(client->fd);
+    ps__client_close(client, sink);
     ps__free(client->in);
     ps__free(client);
 }
@@ -211,6 +219,10 @@ static int receive_some(ps_client *client, ps_sink *sink, bool *idle)
 /* A little longer than CPython's switch interval, as in wait.c: other threads may go on, the server perhaps among them. */
 enum { INSIDE_NS = 6 * 1000 * 1000 };
 
+/* A signal that comes between the last look for one and the sleep doesn't end the sleep. So the thread in which signals
+ * are handled looks again now and then. */
+enum { NAP_NS = 50 * 1000 * 1000 };
+
 typedef struct patience {
     uint64_t deadline_ns, began_ns, linger_until_ns; /* the last two are 0 where nothing has been waited for yet */
     bool lingers;
@@ -230,6 +242,12 @@ static void waited_enough(ps_client *client, patience *p)
     *p = (patience){.deadline_ns = p->deadline_ns};
 }
 
+static int64_t nap_ns(int64_t left_ns)
+{
+    bool naps = (left_ns < 0 || left_ns > NAP_NS) && ps__is_first_thread();
+    return naps ? NAP_NS : left_ns;
+}
+
 /* Nothing moves: go round once more while the window lasts, then sleep until something can move. */
 static int wait_a_little(ps_client *client, patience *p, ps_sink *sink)
 {
@@ -245,11 +263,11 @@ static int wait_a_little(ps_client *client, patience *p, ps_sink *sink)
     }
     struct pollfd fd = {.fd = client->fd, .events = (short)(POLLIN | (has_output(client) ? POLLOUT : 0))};
     sink->leave(sink->context);
-    int ready = ps_sys.ppoll(&fd, 1, p->deadline_ns == UINT64_MAX ? -1 : (int64_t)(p->deadline_ns - now));
+    int ready = ps_sys.ppoll(&fd, 1, nap_ns(p->deadline_ns == UINT64_MAX ? -1 : (int64_t)(p->deadline_ns - now)));
     if (p->lingers)
         ps__linger_miss(&client->linger, client->linger_ns, ps__now_ns() - now);
     p->lingers = false;
-    if (ready != -EINTR)
+    if (ready != -EINTR && ready != 0)
         return ready < 0 ? ready : 0;
     sink->enter(sink->context);
     return sink->check(sink->context);

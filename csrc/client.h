@@ -9,7 +9,7 @@ typedef struct ps_sink {
     void *context;
     void (*enter)(void *context);
     void (*leave)(void *context);
-    /* A wait was interrupted by a signal. < 0 ends the call. */
+    /* A signal has come, or may have come. < 0 ends the call. */
     int (*check)(void *context);
     /* One frame; object holds the payload and is the sink's from now on, or is NULL and the payload must be copied.
      * 1: that was all that was awaited, 0: go on, < 0: end the call. */
@@ -38,7 +38,11 @@ typedef struct ps_client {
 } ps_client;
 
 ps_client *ps__client_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error);
+/* Close the connection; every later call fails. */
+void ps__client_close(ps_client *client, ps_sink *sink);
 void ps__client_free(ps_client *client, ps_sink *sink);
+/* In a forked child: close the copy of the descriptor. */
+void ps__client_abandon(ps_client *client);
 /* A deadline is a moment of ps__now_ns; UINT64_MAX: never. -ETIMEDOUT, -ECONNRESET (the other end is gone), -EMSGSIZE
  * (a frame over max_payload), -EPIPE (broken before). */
 int ps__client_send(ps_client *client, const ps_frame *frame, uint64_t deadline_ns, ps_sink *sink);

@@ -63,12 +63,8 @@ static void drop_proof(ps_conn *conn)
 
 static void close_data_socket(ps_engine *engine, ps_conn *conn)
 {
-    int fd = conn->fd;
-    engine->poll->remove(engine->poll_handle, fd);
-    pthread_mutex_lock(&engine->lock); /* ps_engine_info asks the kernel about fd under this lock */
-    conn->fd = -1;
-    pthread_mutex_unlock(&engine->lock);
-    ps_sys.close(fd); /* never again, whatever it returns: Linux has freed the number (close(2)) */
+    engine->poll->remove(engine->poll_handle, conn->fd);
+    ps__close_fd(engine, &conn->fd);
     for (int link = 0; link < PS_TIMER_LINKS; link++)
         ps__timer_stop(engine, conn, (enum ps_timer_link)link);
     ps__drop_input(engine, conn);
@@ -208,7 +204,7 @@ void ps__turn_away(ps_engine *engine, int fd, int cause)
         ps_sys.sendto(fd, frame, PS_HEADER_SIZE + size, MSG_NOSIGNAL | MSG_DONTWAIT);
         ps_sys.recvfrom(fd, engine->in, PS_READ_MAX, MSG_DONTWAIT); /* as in empty_input */
     }
-    ps_sys.close(fd);
+    ps__close_fd(engine, &engine->newcomer);
 }
 
 void ps__refuse(ps_engine *engine, ps_conn *conn, uint16_t code, const char *text, enum ps_reason reason)
@@ -251,6 +247,7 @@ static ps_conn *take_slot(ps_engine *engine, const ps_conn *newcomer)
     ps_conn *conn = ps__table_add(&engine->table);
     if (conn) {
         conn->fd = newcomer->fd;
+        engine->newcomer = -1;
         conn->master = newcomer->master;
         conn->family = newcomer->family;
         conn->peer_port = newcomer->peer_port;
@@ -264,7 +261,7 @@ static ps_conn *take_slot(ps_engine *engine, const ps_conn *newcomer)
     return conn;
 }
 
-static void begin(ps_engine *engine, ps_conn *conn)
+static void begin_life(ps_engine *engine, ps_conn *conn)
 {
     PS_ADD(engine->stats.pending, 1u);
     if (conn->family != AF_UNIX)
@@ -291,7 +288,7 @@ void ps__admit(ps_engine *engine, int fd, uint8_t master, const struct sockaddr 
         cause = PS_CAUSE_FULL;
     ps_conn *conn = cause == PS_NO_CAUSE ? take_slot(engine, &newcomer) : NULL;
     if (conn)
-        begin(engine, conn);
+        begin_life(engine, conn);
     else
         ps__turn_away(engine, fd, cause == PS_NO_CAUSE ? PS_CAUSE_NO_MEMORY : cause);
 }

@@ -23,7 +23,7 @@ static void init(ps_engine *engine, const ps_options *options, const ps_hooks *h
     engine->options = *options;
     engine->hooks = *hooks;
     engine->poll = &ps__epoll;
-    engine->poll_handle = engine->wake[0] = engine->wake[1] = engine->reserve = -1;
+    engine->poll_handle = engine->wake[0] = engine->wake[1] = engine->reserve = engine->newcomer = -1;
     engine->state = PS_SERVER_NEW;
     engine->dirty = engine->dead = PS_NOBODY;
     engine->batch_due_ns = UINT64_MAX;
@@ -83,6 +83,9 @@ ps_engine *ps__engine_new(const ps_options *options, const ps_hooks *hooks, int 
     *error = allocate(engine);
     if (*error == 0)
         *error = open_poll(engine);
+    ps__open_reserve(engine);
+    if (*error == 0)
+        *error = ps__watch_forks(engine);
     if (*error == 0)
         return engine;
     ps__engine_free(engine);
@@ -92,10 +95,10 @@ ps_engine *ps__engine_new(const ps_options *options, const ps_hooks *hooks, int 
 /* What is left can still be asked from other threads: it has no clients, and nothing reaches its loop. */
 void ps__engine_close(ps_engine *engine)
 {
+    pthread_mutex_lock(&engine->lock);
     if (engine->poll_handle >= 0)
         engine->poll->close(engine->poll_handle);
     engine->poll_handle = -1;
-    pthread_mutex_lock(&engine->lock);
     ps__close_wake(engine);
     ps__table_close(&engine->table);
     pthread_mutex_unlock(&engine->lock);
@@ -114,6 +117,7 @@ void ps__engine_free(ps_engine *engine)
 {
     if (!engine)
         return;
+    ps__unwatch_forks(engine);
     ps__engine_close(engine);
     ps__free_commands(engine);
     pthread_mutex_destroy(&engine->lock);
@@ -319,7 +323,6 @@ int ps__engine_run(ps_engine *engine)
     engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_ADOPT);
     engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_SERVE);
     engine->accepting = true;
-    ps__open_reserve(engine);
     engine->now_ns = ps__now_ns();
     set_running(engine, true);
     serve(engine);

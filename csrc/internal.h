@@ -252,6 +252,7 @@ typedef struct ps_untold {
 } ps_untold;
 
 struct ps_engine {
+    ps_engine *next; /* on the list of all, in fork.c */
     ps_options options;
     ps_hooks hooks;
     uint8_t *welcome;
@@ -289,11 +290,12 @@ struct ps_engine {
     ps_conn *out_conn; /* whose replies are being gathered in out */
     ps_stats stats;
     ps_master masters[PS_MASTERS_MAX];
+    int newcomer; /* an accepted descriptor that has no row in the table yet, else -1 */
     uint32_t master_count;
     ps_event events[PS_EVENTS_MAX];
     pthread_t thread;
     bool running;
-    /* Guards what other threads read of the table, and the commands. */
+    /* Guards what other threads read of the table, the commands, and every descriptor that comes or goes: see fork.c. */
     pthread_mutex_t lock;
     ps_command *commands, **commands_end;
     size_t commands_size;
@@ -482,6 +484,12 @@ void ps__run_commands(ps_engine *engine);
 void ps__free_commands(ps_engine *engine);
 int ps__open_wake(ps_engine *engine);
 void ps__close_wake(ps_engine *engine);
+
+/* fork.c */
+int ps__watch_forks(ps_engine *engine);
+void ps__unwatch_forks(ps_engine *engine);
+int ps__accept_newcomer(ps_engine *engine, int master, struct sockaddr *peer, socklen_t *size);
+void ps__close_fd(ps_engine *engine, int *fd);
 
 /* socket.c */
 int ps__family(int fd);

@@ -138,6 +138,10 @@ uint64_t ps_engine_find(ps_engine *engine, const char *name);
 int64_t ps_engine_ids(ps_engine *engine, uint64_t *ids, size_t room);
 void ps_engine_stats(ps_engine *engine, ps_stats *stats);
 
+/* In a forked child: close the copies of all descriptors, touch nothing that the parent has as well. A loop that runs in
+ * this very thread ends. The master sockets are the caller's. fork() does it by itself. */
+void ps_engine_abandon(ps_engine *engine);
+
 /* -- sockets used by hand: one system call each -------------------------------------------------------------------- */
 
 int ps_socket_open(int family);
@@ -153,6 +157,10 @@ int ps_socket_unlink(const char *path);
 
 typedef struct ps_python ps_python;
 
+/* 1: the functions below run Python code in the interpreter whose module builtins this is, and that is the main one. 0:
+ * PyGILState_Ensure knows threads, not interpreters, and leads into another. */
+int ps_python_is_main(uintptr_t builtins);
+
 /* services: a tuple of Service; callbacks: a tuple (client, connect, disconnect, failed, draining, log,
  * dropped, noted, allow, challenge, prove, FrameTooLarge). */
 ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_t callbacks, int *error);
@@ -163,13 +171,18 @@ ps_engine *ps_python_engine(ps_python *python);
 /* Appends three functions for handlers, that is, for the loop's own thread, to a list: push(client_id, payload) and
  * disconnect(client_id) -> bool, broadcast(payload) -> int. They keep the GIL, which a call by cffi lets go. */
 int ps_python_inside(ps_python *python, uintptr_t list);
-/* Runs the loop. -ECANCELED: an exception ended it, which was appended to the list raised. */
+/* Runs the loop. -ECANCELED: an exception ended it, which was appended to the list raised. -EBUSY: it runs already; -EINVAL:
+ * it has run. -ECHILD: a handler forked, and this is the child. */
 int ps_python_run(ps_python *python, uintptr_t raised);
 
 /* The client's end. inbox: a deque; raised: a list. Frames are appended as (kind, flags, code, request id, payload). */
 typedef struct ps_link ps_link;
 ps_link *ps_link_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error);
+/* One call at a time, whatever the thread: -EBUSY from a second one. Every call after ps_link_close fails. */
+int ps_link_close(ps_link *link);
 void ps_link_free(ps_link *link);
+/* In a forked child: close the copy of the descriptor. Every later call fails. */
+void ps_link_abandon(ps_link *link);
 uint32_t ps_link_next_id(ps_link *link);
 int ps_link_send(ps_link *link, uint8_t kind, uint8_t flags, uint16_t code, uint32_t request_id, uintptr_t payload,
                  int64_t timeout_ns, uintptr_t raised);

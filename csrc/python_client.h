@@ -7,6 +7,7 @@ struct ps_link {
     PyObject *inbox, *raised, *results;
     uint32_t first_id, count, errors;
     bool inside, any; /* any: the call waits for one frame, whatever it is */
+    bool busy;        /* a call runs: in another thread, or below a signal's handler in this one */
     PyGILState_STATE gil;
 };
 
@@ -96,14 +97,39 @@ ps_link *ps_link_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *erro
     return NULL;
 }
 
+/* False: another call runs. */
+static bool begin(ps_link *link)
+{
+    return !__atomic_exchange_n(&link->busy, true, __ATOMIC_ACQUIRE);
+}
+
+static int end(ps_link *link, int result)
+{
+    __atomic_store_n(&link->busy, false, __ATOMIC_RELEASE);
+    return result;
+}
+
+int ps_link_close(ps_link *link)
+{
+    if (!begin(link))
+        return -EBUSY;
+    link_enter(link);
+    ps__client_close(link->client, &link->sink);
+    link_leave(link);
+    return end(link, 0);
+}
+
 void ps_link_free(ps_link *link)
 {
-    if (!link)
-        return;
     link_enter(link);
     ps__client_free(link->client, &link->sink);
     link_leave(link);
     ps__free(link);
+}
+
+void ps_link_abandon(ps_link *link)
+{
+    ps__client_abandon(link->client);
 }
 
 uint32_t ps_link_next_id(ps_link *link)
@@ -118,25 +144,29 @@ static uint64_t deadline(int64_t timeout_ns)
     return timeout_ns < 0 ? UINT64_MAX : ps__now_ns() + (uint64_t)timeout_ns;
 }
 
-static void begin_call(ps_link *link, uintptr_t inbox, uintptr_t raised)
+static bool begin_call(ps_link *link, uintptr_t inbox, uintptr_t raised)
 {
+    if (!begin(link))
+        return false;
     link->inbox = (PyObject *)inbox;
     link->raised = (PyObject *)raised;
     link->results = NULL;
     link->count = link->errors = link->sink.answered = 0;
     link->any = false;
+    return true;
 }
 
 int ps_link_send(ps_link *link, uint8_t kind, uint8_t flags, uint16_t code, uint32_t request_id, uintptr_t payload,
                  int64_t timeout_ns, uintptr_t raised)
 {
     Py_buffer view;
-    begin_call(link, 0, raised);
+    if (!begin_call(link, 0, raised))
+        return -EBUSY;
     link_enter(link);
     if (PyObject_GetBuffer((PyObject *)payload, &view, PyBUF_SIMPLE) < 0) {
         int error = hand_over(link->raised);
         link_leave(link);
-        return error;
+        return end(link, error);
     }
     ps_frame frame = {.payload = view.buf, .size = (uint32_t)view.len, .kind = kind, .flags = flags, .code = code,
                       .request_id = request_id};
@@ -144,14 +174,15 @@ int ps_link_send(ps_link *link, uint8_t kind, uint8_t flags, uint16_t code, uint
     link_enter(link);
     PyBuffer_Release(&view);
     link_leave(link);
-    return error;
+    return end(link, error);
 }
 
 int ps_link_receive(ps_link *link, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised)
 {
-    begin_call(link, inbox, raised);
+    if (!begin_call(link, inbox, raised))
+        return -EBUSY;
     link->any = true;
-    return ps__client_receive(link->client, deadline(timeout_ns), &link->sink);
+    return end(link, ps__client_receive(link->client, deadline(timeout_ns), &link->sink));
 }
 
 /* The requests of one exchange. The caller's list keeps them; what isn't bytes has its buffer locked as well. */
@@ -207,7 +238,8 @@ int ps_link_request(ps_link *link, uint16_t service_number, uintptr_t payloads, 
 {
     requests r;
     uint64_t deadline_ns = deadline(timeout_ns);
-    begin_call(link, inbox, raised);
+    if (!begin_call(link, inbox, raised))
+        return -EBUSY;
     link_enter(link);
     int error = open_requests(&r, (PyObject *)payloads, most);
     if (error == 0 && r.count) {
@@ -224,5 +256,5 @@ int ps_link_request(ps_link *link, uint16_t service_number, uintptr_t payloads, 
     link_enter(link);
     close_requests(&r);
     link_leave(link);
-    return error < 0 ? error : (int)link->errors;
+    return end(link, error < 0 ? error : (int)link->errors);
 }

@@ -584,6 +584,16 @@ int ps_python_inside(ps_python *py, uintptr_t list)
 
 /* -- the server's functions of the ABI ----------------------------------------------------------------------------- */
 
+int ps_python_is_main(uintptr_t builtins)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *here = PyImport_AddModule("builtins"); /* borrowed */
+    int is_main = here == (PyObject *)builtins && PyInterpreterState_Get() == PyInterpreterState_Main();
+    PyErr_Clear();
+    PyGILState_Release(gil);
+    return is_main;
+}
+
 /* From the named tuple Service: (name, handler, batch, max_batch, max_wait). */
 static int read_service(service *s, PyObject *entry)
 {
@@ -700,11 +710,14 @@ ps_engine *ps_python_engine(ps_python *py)
 int ps_python_run(ps_python *py, uintptr_t raised)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
-    py->raised = (PyObject *)raised;
-    py->thread = PyEval_SaveThread(); /* the hooks take it back with on_enter */
-    int error = ps__engine_run(py->engine);
-    PyEval_RestoreThread(py->thread);
-    py->raised = NULL;
+    int error = -EBUSY;
+    if (!py->raised) {
+        py->raised = (PyObject *)raised;
+        py->thread = PyEval_SaveThread(); /* the hooks take it back with on_enter */
+        error = ps__engine_run(py->engine);
+        PyEval_RestoreThread(py->thread);
+        py->raised = NULL;
+    }
     PyGILState_Release(gil);
     return error;
 }

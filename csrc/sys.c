@@ -221,3 +221,8 @@ uint64_t ps__cpu_ns(void)
 {
     return read_clock(CLOCK_THREAD_CPUTIME_ID);
 }
+
+bool ps__is_first_thread(void)
+{
+    return CALL(SYS_gettid, 0, 0, 0, 0, 0, 0) == CALL(SYS_getpid, 0, 0, 0, 0, 0, 0);
+}

@@ -2,6 +2,7 @@
 #ifndef PYSOCK_SYS_H
 #define PYSOCK_SYS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/epoll.h>
@@ -48,5 +49,7 @@ void ps__free(void *block);
 uint64_t ps__now_ns(void);  /* CLOCK_MONOTONIC */
 uint64_t ps__wall_ns(void); /* CLOCK_REALTIME: when a client connected, as people tell time */
 uint64_t ps__cpu_ns(void);  /* CLOCK_THREAD_CPUTIME_ID: what this thread has used */
+
+bool ps__is_first_thread(void); /* of its process: the one in which Python runs signal handlers */
 
 #endif

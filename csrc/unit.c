@@ -10,6 +10,7 @@
 #include "command.c"
 #include "conn.c"
 #include "engine.c"
+#include "fork.c"
 #include "frame.c"
 #include "input.c"
 #include "output.c"

@@ -29,7 +29,7 @@ from rich.console import Console
 import pysock
 from pysock import demo as demo_module
 from pysock.cli_bench import bench
-from pysock.cli_options import FRAMINGS, check_address, example
+from pysock.cli_options import FRAMINGS, authkey_option, check_address, example, read_authkey
 from pysock.engine import CHOICES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -100,6 +100,10 @@ def demo(path: Path | None) -> None:
     help="Where to listen; may be repeated.",
 )
 @click.option("--framing", type=click.Choice(FRAMINGS), show_envvar=True, help="How bytes are cut into messages.")
+@authkey_option
+@click.option(
+    "--insecure", is_flag=True, show_envvar=True, help="Listen also where other machines can connect, without a key."
+)
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_envvar=True, help="How much to tell.")
 @click.option(
     "--grace",
@@ -108,14 +112,14 @@ def demo(path: Path | None) -> None:
     show_envvar=True,
     help="Seconds for what was accepted to be answered when it stops.",
 )
-def serve(target: str, bind: tuple[str, ...], framing: str | None, log_level: str, grace: float) -> int:
+def serve(target: str, bind: tuple[str, ...], log_level: str, grace: float, **options: Any) -> int:
     """Serve NAME of MODULE: a pysock.Server, or a handler(client, request).
 
-    A Server brings its own addresses unless some are given here. MODULE is also looked for in the current directory.
-    The server drains and ends on Ctrl-C or SIGTERM; a second one ends it at once.
+    A Server brings its own addresses unless some are given here, and its own framing and key. MODULE is also looked for
+    in the current directory. The server drains and ends on Ctrl-C or SIGTERM; a second one ends it at once.
     """
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    server = make_server(load(target), bind, framing)
+    server = make_server(load(target), bind, **options)
     interrupted = watch(server)
     server.serve_forever(grace=grace)
     return 130 if interrupted else 0
@@ -166,20 +170,23 @@ def note_interrupt(
     drain(number, frame)
 
 
-def make_server(found: Any, bind: tuple[str, ...], framing: str | None) -> pysock.Server:
+def make_server(
+    found: Any, bind: tuple[str, ...], framing: str | None, authkey_file: Path | None, insecure: bool
+) -> pysock.Server:
     """Return the server to run: the one found, or a new one around the handler found."""
     if isinstance(found, pysock.Server):
-        if framing:
-            raise click.UsageError("--framing goes with a handler; a pysock.Server has its own")
+        given = {"--framing": framing, "--authkey-file": authkey_file, "--insecure": insecure}
+        for option, value in given.items():
+            if value:
+                raise click.UsageError(f"{option} goes with a handler; a pysock.Server has its own")
         if bind:
-            # Nothing has been made of its own addresses yet, and there is no public way to replace them.
-            found._wanted = tuple(map(pysock.Address.parse, bind))
+            found.listen_at(*bind)
         return found
     if not callable(found):
         raise click.UsageError(f"a {type(found).__name__} is neither a pysock.Server nor a handler(client, request)")
     if not bind:
         raise click.UsageError("a handler needs an address: --bind unix:PATH or --bind tcp://HOST:PORT")
-    server = pysock.Server(*bind, framing=framing or "native")
+    server = pysock.Server(*bind, framing=framing or "native", authkey=read_authkey(authkey_file), insecure=insecure)
     server.service(found)
     return server
 
@@ -199,14 +206,15 @@ def timeout_option(function: F) -> F:
 @click.argument("address", metavar="ADDR", callback=check_address)
 @click.argument("payload", default="-")
 @click.option("--service", show_envvar=True, help="The service's name.  [default: the unnamed service]")
+@authkey_option
 @timeout_option
-def call(address: str, payload: str, service: str | None, timeout: float) -> None:
+def call(address: str, payload: str, service: str | None, authkey_file: Path | None, timeout: float) -> None:
     """Send one request and write the reply's bytes to standard output, exactly as they are.
 
     PAYLOAD is the request; "-" or nothing reads it from standard input.
     """
     request = standard_input() if payload == "-" else os.fsencode(payload)
-    with pysock.connect(address, timeout=timeout) as client:
+    with pysock.connect(address, timeout=timeout, authkey=read_authkey(authkey_file)) as client:
         reply = client.request(request, service=service, timeout=timeout)
     click.echo(reply, nl=False)
 
@@ -224,11 +232,12 @@ def standard_input() -> bytes:
 @click.option(
     "--interval", type=click.FloatRange(0, 86_400), default=0.2, show_envvar=True, help="Seconds between them."
 )
+@authkey_option
 @timeout_option
-def ping(address: str, count: int, interval: float, timeout: float) -> None:
+def ping(address: str, count: int, interval: float, authkey_file: Path | None, timeout: float) -> None:
     """Measure how long the server takes to answer."""
     times: list[float] = []
-    with pysock.connect(address, timeout=timeout) as client:
+    with pysock.connect(address, timeout=timeout, authkey=read_authkey(authkey_file)) as client:
         for number in range(1, count + 1):
             if number > 1:
                 time.sleep(interval)

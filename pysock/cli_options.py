@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import click
 
 from pysock.address import Address
 from pysock.protocol import Framing
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 FRAMINGS: Final = [framing.name.lower() for framing in Framing]
 
@@ -25,3 +29,24 @@ def check_address(_ctx: click.Context, _param: click.Parameter, value: Any) -> A
 def example(text: str) -> str:
     r"""Return the end of a help text; ``\b`` keeps click from wrapping it."""
     return f"\b\nExample:\n  {text}"
+
+
+def authkey_option(function: F) -> F:
+    """Add ``--authkey-file``; what it names is for :func:`read_authkey`."""
+    return click.option(
+        "--authkey-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="PATH",
+        show_envvar=True,
+        help="The auth key that both ends have: the bytes of this file, but for one newline at its end.",
+    )(function)
+
+
+def read_authkey(path: Path | None) -> bytes | None:
+    """Return the auth key that the file holds; ``None`` where no file was named."""
+    if path is None:
+        return None
+    key = path.read_bytes().removesuffix(b"\n")
+    if not key:
+        raise click.UsageError(f"--authkey-file: {path} is empty")
+    return key

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
@@ -16,8 +17,9 @@ from typing import Any, Final, NoReturn, TypeVar
 from pysock.address import Address, as_address
 from pysock.connecting import Trust, open_link
 from pysock.deadlines import checked_timeout, deadline_of, time_left
-from pysock.engine import Buffer, choose
-from pysock.errors import ConnectionLost, ProtocolError, RemoteError, RequestTimeout
+from pysock.engine import Buffer, Link, choose
+from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
+from pysock.forking import own
 from pysock.limits import LARGEST_PAYLOAD
 from pysock.mailbox import Mailbox
 from pysock.payload import SERVERS_LIMIT, checked
@@ -39,7 +41,12 @@ class Client:
     All timeouts are in seconds. ``timeout=None`` means the one given to :func:`connect`, ``math.inf`` waits for ever.
     Each call may raise :class:`~pysock.errors.ConnectionLost` (a ``ConnectionResetError``) and
     :class:`ProtocolError`; the client is closed then. Made by :func:`connect`, whose parameters these are.
+
+    Close it: one that is thrown away open closes its connection with a ``ResourceWarning``. In a forked child it is
+    closed, and the parent's goes on.
     """
+
+    _elsewhere = False  # this is a forked child, and it is the parent's
 
     def __init__(
         self,
@@ -75,10 +82,13 @@ class Client:
         self._software = welcome.software
         self._max_payload = LARGEST_PAYLOAD if welcome.max_payload is None else welcome.max_payload
         self._window = max(1, welcome.max_in_flight or 1)
-        self._lock = threading.Lock()
+        # Re-entrant: a signal's handler that uses the client in the middle of a call shall hear so, not wait for ever.
+        self._lock = threading.RLock()
         self._waiting = 0  # threads that want the lock; only a hint, so it needs no lock itself
         self._closing = False
+        self._ended = "this client is closed: connect() again"
         self._mail = Mailbox()
+        own(self)
 
     # What is known
 
@@ -241,6 +251,8 @@ class Client:
         if left == 0:
             return False
         with self._lock:
+            if self._elsewhere:
+                raise ConnectionLost(self._ended)
             if self._closing:
                 return False
             try:
@@ -258,7 +270,12 @@ class Client:
     # The end
 
     def close(self) -> None:
-        """Say goodbye and close. Waits for another thread's call to end. Called again it does nothing."""
+        """Say goodbye and close. Waits for another thread's call to end. Called again it does nothing.
+
+        :raises PysockError: it is called by a signal's handler in the middle of a call of this client.
+        """
+        if self._elsewhere:
+            return
         self._closing = True
         self._waiting += 1
         try:
@@ -267,6 +284,9 @@ class Client:
                     with suppress(ConnectionError, RequestTimeout):
                         self._link.send(Kind.BYE, 0, 0, b"", _GOODBYE)
                     self._link.close()
+        except PysockError:
+            self._closing = False  # it is in the middle of a call of this same thread, and goes on with that
+            raise
         finally:
             self._waiting -= 1
 
@@ -275,6 +295,19 @@ class Client:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def abandon(self, why: str) -> None:
+        """For :mod:`pysock.forking`: this is a forked child, the connection is the parent's. The link closes itself."""
+        self._lock = threading.RLock()
+        if not self._closing:
+            self._ended = f"this client {why}"
+        self._closing = self._elsewhere = True
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        link: Link | None = getattr(self, "_link", None)  # it may never have been connected
+        if link is not None and not link.closed and not self._elsewhere:
+            warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            link.close()
 
     def __repr__(self) -> str:
         name = f" {self._name!r}" if self._name else ""
@@ -299,7 +332,7 @@ class Client:
             seconds = self._acquire(seconds)
         if self._closing or self._mail.goodbye is not None or self._link.closed:
             self._lock.release()
-            raise ConnectionLost(self._farewell() or "this client is closed: connect() again")
+            raise ConnectionLost(self._farewell() or self._ended)
         return seconds
 
     def _acquire(self, seconds: float | None) -> float | None:

@@ -18,6 +18,7 @@ from pysock.address import Address
 from pysock.deadlines import deadline_of, time_left
 from pysock.engine import Link, SocketAddress
 from pysock.errors import ConnectionLost, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull
+from pysock.forking import guard, own_socket
 from pysock.peers import check_server
 from pysock.places import reachable
 from pysock.protocol import Frame, Kind, Malformed, Refusal, Welcome, decode, decode_welcome, encode_cir
@@ -95,7 +96,9 @@ def _connect(address: Address, deadline: float | None, timeout: float | None) ->
 
 def _connect_one(target: SocketAddress, deadline: float | None) -> socket.socket:
     family, where = target
-    handle = socket.socket(family, socket.SOCK_STREAM)
+    with guard:
+        handle = socket.socket(family, socket.SOCK_STREAM)
+        own_socket(handle)
     try:
         if family != socket.AF_UNIX:
             handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

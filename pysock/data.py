@@ -11,12 +11,15 @@ from __future__ import annotations
 import io
 import socket
 import time
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pysock.address import Address, join_host_port
 from pysock.engine import Buffer, ClientInfo, Sockets
 from pysock.errors import ConnectionLost
+from pysock.forking import close_quietly, guard, own
 from pysock.logs import server_log as log
 from pysock.payload import checked
 from pysock.peers import peer_of
@@ -177,14 +180,19 @@ class ServedSocket(DataSocket):
 
 
 class HandSocket(DataSocket):
-    """A client accepted by hand: it blocks and has no framing. Usable in a ``with`` statement."""
+    """A client accepted by hand: it blocks and has no framing. Usable in a ``with`` statement.
 
-    __slots__ = ("_info", "_master", "_sockets")
+    One that is thrown away open closes itself, with a ``ResourceWarning``. In a forked child it is closed too: to leave
+    a client to a child, let it inherit ``os.dup(data.fd)``, made before the fork.
+    """
+
+    __slots__ = ("_ended", "_info", "_master", "_sockets")
 
     def __init__(self, client_id: int, fd: int, sockets: Sockets, master: Address) -> None:
         super().__init__(client_id)
         self._sockets = sockets
         self._master = master.bare()
+        self._ended = "this data socket is closed"
         address, peer = _who(fd)
         self._info = _NOBODY._replace(
             client_id=client_id, fd=fd, address=address, pid=peer.pid, uid=peer.uid, gid=peer.gid,
@@ -192,6 +200,7 @@ class HandSocket(DataSocket):
         )  # fmt: skip
         # Without framing there is no CIR frame: the kernel's connect() was the request, and accept() its acceptance.
         self._advance(ConnectionEvent.CIR_ACCEPTED)
+        own(self)
 
     def _row(self) -> ClientInfo:
         return self._info
@@ -238,13 +247,27 @@ class HandSocket(DataSocket):
             return
         self._advance(ConnectionEvent.DRAIN)
         self._advance(ConnectionEvent.FLUSHED)
-        self._info = self._info._replace(fd=-1)
         log.debug("close(%d): the data socket", fd)
-        self._sockets.close(fd)
+        with guard:
+            self._info = self._info._replace(fd=-1)
+            self._sockets.close(fd)
+
+    def abandon(self, why: str) -> None:
+        """For :mod:`pysock.forking`: this is a forked child, the connection is the parent's."""
+        if self.fd >= 0:
+            self._ended = f"this data socket {why}"
+            close_quietly(self.fd)
+            self._info = self._info._replace(fd=-1, state=ConnectionState.CLOSED)
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        info: ClientInfo | None = getattr(self, "_info", None)
+        if info is not None and info.fd >= 0:
+            warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            self.close()
 
     def _open_fd(self) -> int:
         if self.fd < 0:
-            raise ConnectionLost("this data socket is closed")
+            raise ConnectionLost(self._ended)
         return self.fd
 
     def __enter__(self) -> HandSocket:

@@ -20,13 +20,16 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from pysock.address import Address, as_address
 from pysock.data import HandSocket
 from pysock.engine import Backend, SocketAddress, choose
-from pysock.errors import AddressInUse
+from pysock.errors import AddressInUse, PysockError
+from pysock.forking import close_quietly, guard, own
 from pysock.limits import Limits
 from pysock.logs import server_log as log
 from pysock.places import Place
@@ -40,9 +43,14 @@ class MasterSocket:
     :param address: where to listen; a text is parsed by :meth:`pysock.Address.parse`.
     :param backend: ``"auto"``, ``"native"`` or ``"pure"``: whose system calls to use.
     :raises ValueError: the address or the backend is wrong, or the address names an unknown user or group.
+
+    Close it: one that is thrown away open closes itself, with a ``ResourceWarning``. In a forked child it is closed,
+    and the parent's goes on.
     """
 
-    __slots__ = ("_accepted", "_address", "_fd", "_file", "_sockets", "_state", "_target")
+    __slots__ = (
+        "__weakref__", "_accepted", "_address", "_elsewhere", "_fd", "_file", "_sockets", "_state", "_target",
+    )  # fmt: skip
 
     def __init__(self, address: str | Address, backend: str | Backend = "auto") -> None:
         self._address = as_address(address)
@@ -52,6 +60,9 @@ class MasterSocket:
         self._state = ServerState.NEW
         self._fd = -1
         self._accepted = 0
+        #: In a forked child, where it is the parent's: what to say to whoever uses it.
+        self._elsewhere: str | None = None
+        own(self)
 
     @property
     def address(self) -> Address:
@@ -79,6 +90,7 @@ class MasterSocket:
         :raises OSError: the directory or the lock file can't be used, in words that name it.
         :raises pysock.states.IllegalTransition: this socket is bound already, so the file would be its own.
         """
+        self._check_here()
         if self._state not in {ServerState.NEW, ServerState.CREATED}:
             raise IllegalTransition(f"a master socket that is {self._state.name} can't remove a stale file any more")
         return self._file is not None and self._file.remove_stale(self._sockets)
@@ -92,7 +104,8 @@ class MasterSocket:
         if self._address.transport == "fd":
             raise ValueError(f"{self._address} exists already: adopt() it instead")
         target = self._address.resolve(listening=True)[0]
-        self._fd = self._sockets.socket(target[0])
+        with guard:
+            self._fd = self._sockets.socket(target[0])
         self._target = target
         self._state = state
         log.debug("socket() -> %d, to listen at %s", self._fd, self._address)
@@ -162,6 +175,7 @@ class MasterSocket:
 
         :raises pysock.states.IllegalTransition: it doesn't listen, or a server's loop does the accepting.
         """
+        self._check_here()
         if self._state is not ServerState.LISTENING:
             raise IllegalTransition(f"a master socket that is {self._state.name} can't ACCEPT")
         fd = self._sockets.accept(self._fd)
@@ -177,12 +191,13 @@ class MasterSocket:
         if self._state is ServerState.CLOSED:
             return
         self._state = self._after(ServerEvent.CLOSE)
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            log.debug("close(%d): the master socket at %s", fd, self._address)
+        if self._fd >= 0:
+            log.debug("close(%d): the master socket at %s", self._fd, self._address)
         try:
-            if fd >= 0:
-                self._sockets.close(fd)
+            with guard:
+                fd, self._fd = self._fd, -1
+                if fd >= 0:
+                    self._sockets.close(fd)
         finally:
             if self._file is not None:
                 self._file.remove(self._sockets)
@@ -190,6 +205,23 @@ class MasterSocket:
     def advance(self, event: ServerEvent) -> None:
         """For the server: note that its loop serves this socket, or drains."""
         self._state = self._after(event)
+
+    def abandon(self, why: str) -> None:
+        """For :mod:`pysock.forking`: this is a forked child, the address and its file are the parent's."""
+        if self._file is not None:
+            self._file.abandon()
+        if self._state in {ServerState.NEW, ServerState.CLOSED}:
+            return
+        self._state = self._after(ServerEvent.CLOSE)
+        self._elsewhere = f"this master socket {why}"
+        fd, self._fd = self._fd, -1
+        close_quietly(fd)
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            warn(f"unclosed {self!r}", ResourceWarning, source=self)
+        if getattr(self, "_state", ServerState.CLOSED) is not ServerState.CLOSED:
+            self.close()  # also of one that has no more than the lock of its path
 
     def __enter__(self) -> MasterSocket:
         return self
@@ -201,7 +233,12 @@ class MasterSocket:
         return f"<MasterSocket {self._address} {self._state.name} fd={self._fd}>"
 
     def _after(self, event: ServerEvent) -> ServerState:
+        self._check_here()
         return next_server_state(self._state, event)
+
+    def _check_here(self) -> None:
+        if self._elsewhere is not None:
+            raise PysockError(self._elsewhere)
 
     def _note_bound(self) -> None:
         if self._file is not None:

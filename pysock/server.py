@@ -10,11 +10,13 @@ import atexit
 import math
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from pysock import forking
 from pysock._version import __version__
 from pysock.access import Rule, refuse_exposed
 from pysock.address import Address, as_address
@@ -33,6 +35,9 @@ from pysock.states import ServerEvent, ServerState, next_server_state
 #: How long after its grace :meth:`Server.stop` waits for a handler that doesn't return, in seconds.
 PATIENCE: Final = 2.0
 
+#: How long the interpreter's exit waits for handlers that don't return, in seconds, all servers together.
+_PATIENCE_AT_EXIT: Final = 1.0
+
 #: Polling longer than this would only burn the CPU, whatever it is meant for, in seconds.
 LINGER_MAX: Final = 1.0
 
@@ -41,6 +46,10 @@ _NO_STATS: Final = EngineStats(*[0] * len(EngineStats._fields))
 
 class Server(Registration):
     """A server: one loop, one client table, any number of addresses. It runs once.
+
+    A server that was started lives until it is stopped, whether or not the program keeps a reference to it; at the exit
+    of the interpreter those that still run in the background are stopped at once. In a forked child it is closed,
+    without a word to its clients and without harm to the parent's; whoever uses it there gets a :class:`PysockError`.
 
     :param addresses: where to listen, as texts or :class:`Address`; at least one.
     :param framing: how bytes are cut into messages: ``"native"``, ``"u32"``, ``"line"`` or ``"raw"``.
@@ -75,13 +84,12 @@ class Server(Registration):
         authkey: bytes | None = None,
         insecure: bool = False,
     ) -> None:
-        if not addresses:
-            raise ValueError('a server needs at least one address, for example Server("unix:/run/demo.sock")')
+        wanted = _checked_addresses(addresses)
         if not isinstance(linger, (int, float)) or not 0 <= linger <= LINGER_MAX:
             raise ValueError(f"linger must be a number of seconds from 0 to {LINGER_MAX:g}, not {linger!r}")
         self.name = name
         self.limits = Limits() if limits is None else limits
-        self._wanted = tuple(map(as_address, addresses))
+        self._wanted = wanted
         self._framing = _framing(framing)
         self._backend = choose(backend)
         self._linger = linger
@@ -97,12 +105,15 @@ class Server(Registration):
         self._cancelled = False
         #: The thread that must not wait for the end, because the end is its own work.
         self._owner: int | None = None
-        #: The process that runs it. A forked child has a copy of this object, and no part in the server.
+        #: The process that runs it.
         self._process: int | None = None
+        #: In a forked child, where the server is the parent's: what to say to whoever uses it.
+        self._elsewhere: str | None = None
         # Re-entrant, because a signal handler may call stop() while its own thread is inside start().
         self._lock = threading.RLock()
         # Held while the loop runs. A bare lock can be waited for in a signal handler, which an Event can't.
         self._running = threading.Lock()
+        forking.own(self)
 
     # What is going on
 
@@ -116,6 +127,17 @@ class Server(Registration):
         """Where it listens, with the ports that the kernel chose; before the start, what was asked for."""
         masters = self._masters
         return tuple(master.address for master in masters) if masters else self._wanted
+
+    def listen_at(self, *addresses: str | Address) -> None:
+        """Listen at these addresses instead of those that it was made with; at least one.
+
+        :raises ValueError: an address is wrong.
+        :raises PysockError: it runs, or has run, already.
+        """
+        with self._lock:
+            if self._state is not ServerState.NEW:
+                raise PysockError("this server runs, or has run, already: it can't listen elsewhere any more")
+            self._wanted = _checked_addresses(addresses)
 
     @property
     def state(self) -> ServerState:
@@ -179,6 +201,7 @@ class Server(Registration):
             finally:
                 wake_by(-1)  # before the engine closes it and its number gets another meaning
                 self._end()
+            self._check_here()
 
     def stop(self, grace: float = 10.0) -> None:
         """Drain and end: no new connections or requests, GOAWAY to the clients, what was accepted is answered, close.
@@ -190,7 +213,7 @@ class Server(Registration):
         """
         grace = _seconds(grace)
         if self._process not in (None, os.getpid()):
-            return
+            return  # a child that Python knows nothing of: C code called fork()
         with self._lock:
             engine = self._engine
             if self._state is ServerState.NEW:
@@ -220,6 +243,7 @@ class Server(Registration):
     def _open(self, launch: Callable[[], None] = lambda: None) -> Engine:
         """Everything up to SERVING; ``launch()`` is the last step that can fail. What was made is undone then."""
         with self._lock:
+            self._check_here()
             if self._state is not ServerState.NEW:
                 what = "has ended: make a new Server" if self._state is ServerState.CLOSED else "runs already"
                 raise PysockError(f"this server {what}")
@@ -285,6 +309,7 @@ class Server(Registration):
         self._owner = threading.get_ident()
         try:
             self._engine.run()
+            self._check_here()
         except BaseException:
             # Nobody would see it: this thread has no caller.
             log.critical("%r ended because of an exception", self, exc_info=True)
@@ -322,6 +347,23 @@ class Server(Registration):
         self._advance(ServerEvent.CLOSE)
         if self._running.locked():
             self._running.release()
+
+    def _check_here(self) -> None:
+        if self._elsewhere is not None:
+            raise PysockError(self._elsewhere)
+
+    def abandon(self, why: str) -> None:
+        """For :mod:`pysock.forking`: this is a forked child, the server is the parent's. No hook hears of it."""
+        self._lock, self._running = threading.RLock(), threading.Lock()
+        if self._state in {ServerState.NEW, ServerState.CLOSED}:
+            return
+        self._state = next_server_state(self._state, ServerEvent.CLOSE)
+        self._elsewhere = f"this server {why}"
+        _background.discard(self)
+        if self._engine is not None:
+            self._engine.abandon()
+        self._engine = cast(Engine, forking.Elsewhere(self._elsewhere))
+        self._clients.serve(self._engine, self.addresses)
 
     def _close_masters(self) -> None:
         for master in self._masters:
@@ -364,6 +406,13 @@ def _close(master: MasterSocket) -> None:
         log.warning("closing %r: %s", master, error)
 
 
+def _checked_addresses(addresses: Iterable[str | Address]) -> tuple[Address, ...]:
+    wanted = tuple(map(as_address, addresses))
+    if not wanted:
+        raise ValueError('a server needs at least one address, for example Server("unix:/run/demo.sock")')
+    return wanted
+
+
 def _framing(name: str) -> Framing:
     choices = {framing.name.lower(): framing for framing in Framing}
     if name not in choices:
@@ -394,5 +443,10 @@ _background: weakref.WeakSet[Server] = weakref.WeakSet()
 
 @atexit.register
 def _stop_background() -> None:
-    for server in list(_background):
-        server.stop(0)
+    # All are told before one is waited for: a handler that doesn't return costs its server's wait, once for all.
+    running = list(_background)
+    for server in running:
+        server._interrupt(0)
+    deadline = time.monotonic() + _PATIENCE_AT_EXIT
+    for server in running:
+        server._wait(max(0.0, deadline - time.monotonic()))

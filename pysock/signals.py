@@ -1,6 +1,7 @@
 """SIGTERM and SIGINT while a server runs in the main thread: the first drains, the second ends at once.
 
-This file owns the process's handlers for the time of the ``with`` statement, and puts back what was there before.
+This file owns the process's handlers for the time of the ``with`` statement, and puts back what was there before; also
+in a child that is forked meanwhile, which is no server and ends of a signal as any process does.
 """
 
 from __future__ import annotations
@@ -10,9 +11,62 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final
+from typing import Any, Final
+
+from pysock.forking import own
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Handlers:
+    """Ours in the place of those of before."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        self._came = False
+        self._taken: list[tuple[int, Any]] = []
+        self._fd = -1
+        self._installed = False
+
+    def install(self) -> None:
+        self._fd = signal.set_wakeup_fd(-1)  # the only way to ask for it
+        signal.set_wakeup_fd(self._fd)
+        taken = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._taken = [(number, signal.signal(number, self._handle)) for number in taken]
+        self._installed = True
+        own(self)
+
+    def put_back(self) -> None:
+        """Called again it does nothing."""
+        if not self._installed:
+            return
+        self._installed = False
+        for number, handler in self._taken:
+            # None: it wasn't installed from Python, so it can't be put back from here.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        signal.set_wakeup_fd(self._fd)
+
+    def abandon(self, why: str) -> None:
+        """For :mod:`pysock.forking`. The thread that has forked is the child's main thread."""
+        self.put_back()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        # No logging here: the main thread may be inside a write to the same stream.
+        if self._came:
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        self._came = True
+        self._stop()
+
+
+def _handles_signals() -> bool:
+    """Whether this is the main thread of the main interpreter: Python gives signals to no other."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    try:
+        signal.set_wakeup_fd(signal.set_wakeup_fd(-1))
+    except ValueError:  # a sub-interpreter's main thread
+        return False
+    return True
 
 
 @contextmanager
@@ -25,30 +79,16 @@ def stopping(stop: Callable[[], None]) -> Iterator[Callable[[int], None]]:
 
     The value is a function to call with the descriptor that a signal shall write a byte to, to end the loop's wait.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _handles_signals():
         yield lambda _: None
         return
-    came = False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        # No logging here: the main thread may be inside a write to the same stream.
-        nonlocal came
-        if came:
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-        came = True
-        stop()
 
     def wake_by(fd: int) -> None:
         signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
 
-    taken = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = signal.set_wakeup_fd(-1)  # the only way to ask for it
-    signal.set_wakeup_fd(before)
-    handlers = [(number, signal.signal(number, handle)) for number in taken]
+    handlers = _Handlers(stop)
+    handlers.install()
     try:
         yield wake_by
     finally:
-        for number, handler in handlers:
-            # None: it wasn't installed from Python, so it can't be put back from here.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        signal.set_wakeup_fd(before)
+        handlers.put_back()

@@ -177,6 +177,12 @@ class SocketFile:
             ) from None
         return True
 
+    def abandon(self) -> None:
+        """In a forked child: the file and the lock are the parent's."""
+        self._made = None
+        self._release()
+
+
     def _set_mode(self, found: Pin) -> None:
         if stat.S_IMODE(found.status.st_mode) == self._mode:
             return

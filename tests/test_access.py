@@ -15,7 +15,7 @@ import wire
 from support import Program, wait_for
 from wire import Good, Services, cir, parse, refused, replied, say, srm
 
-from pysock import Limits, Server, connect
+from pysock import Limits, Server, ServerState, connect
 from pysock import protocol as p
 
 ME = os.geteuid()
@@ -186,6 +186,19 @@ def test_what_it_raises_is_logged(serve, caplog):
     assert record.exc_info[0] is ZeroDivisionError
     assert f"uid={ME}" in record.getMessage()
     assert not accepted(say(server, HELLO))
+
+
+def test_an_exit_in_the_rule_ends_the_server(serve, caplog):
+    """As one in a handler does; the one that was being asked about is closed, too."""
+
+    def leave(peer):
+        raise SystemExit(3)
+
+    server = serve(allow=leave)
+    with wire.dial(server) as peer:
+        peer.rest()
+    wait_for(lambda: server.state is ServerState.CLOSED)
+    assert any(record.exc_info and record.exc_info[0] is SystemExit for record in caplog.records)
 
 
 def test_a_refusal_is_logged(serve, caplog):

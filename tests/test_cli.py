@@ -196,6 +196,7 @@ def project(socket_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         price = 5
         """)
     )
+    (socket_dir / "empty").write_text("\n")
     (socket_dir / "broken.py").write_text("import pysock\n1 / 0\n")
     (socket_dir / "raising.py").write_text("raise ValueError('no luck')\n")
     (socket_dir / "lacking.py").write_text("import no_such_module_anywhere\n")
@@ -239,6 +240,34 @@ def test_serve_a_handler(backend: str, project: Path) -> None:
         assert ask(f"unix:{project}/b", b"x") == b"xxx"
 
 
+def test_serve_with_a_key(command, backend: str, project: Path) -> None:
+    """Bytes of a file, but for one newline; who hasn't got them isn't let in."""
+    (project / "key").write_bytes(b"\xff secret\n\n")
+    (project / "other").write_bytes(b"\xff secret")
+    arguments = ["--bind", f"unix:{project}/a", "--authkey-file", "key"]
+    with Module("pysock", "--backend", backend, "serve", "shop:Desk.triple", *arguments) as program:
+        (where,) = serving(program)
+        with pysock.connect(where, authkey=b"\xff secret\n") as client:
+            assert client.request(b"x") == b"xxx"
+        assert command("call", where, "x", "--authkey-file", "key") == (0, b"xxx", b"")
+        assert command("ping", where, "--count", "1", "--authkey-file", "key")[0] == 0
+        code, out, err = command("call", where, "x", "--authkey-file", "other")
+        assert (code, out) == (1, b"")
+        assert "the server has another auth key" in one_line(err)
+        code, out, err = command("ping", where)
+        assert (code, out) == (1, b"")
+        assert "wants an auth key" in one_line(err)
+        program.signal(signal.SIGTERM)
+        assert program.end()[0] == 0
+
+
+def test_serve_insecurely(backend: str, project: Path) -> None:
+    arguments = ["--bind", "tcp://0.0.0.0:0", "--insecure"]
+    with Module("pysock", "--backend", backend, "serve", "shop:Desk.triple", *arguments) as program:
+        (where,) = serving(program)
+        assert ask(where.replace("0.0.0.0", "127.0.0.1"), b"x") == b"xxx"
+
+
 def test_serve_a_framing(backend: str, project: Path) -> None:
     arguments = ["--bind", f"unix:{project}/a", "--framing", "line"]
     with Module("pysock", "--backend", backend, "serve", "shop:Desk.triple", *arguments) as program:
@@ -270,6 +299,12 @@ def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
         (["shop:price", "--bind", "unix:s"], 2, "a int is neither"),
         (["shop:Desk.triple"], 2, "--bind"),
         (["shop:server", "--framing", "raw"], 2, "has its own"),
+        (["shop:server", "--insecure"], 2, "--insecure goes with a handler"),
+        (["shop:server", "--authkey-file", "shop.py"], 2, "--authkey-file goes with a handler"),
+        (["shop:Desk.triple", "--bind", "unix:s", "--authkey-file", "no"], 2, "'no' does not exist"),
+        (["shop:Desk.triple", "--bind", "unix:s", "--authkey-file", "empty"], 2, "empty is empty"),
+        (["shop:Desk.triple", "--bind", "tcp://0.0.0.0:0"], 2, "other machines can connect there"),
+        (["shop:Desk.triple", "--bind", "unix:s", "--framing", "line", "--authkey-file", "shop.py"], 2, "framing"),
         (["shop:server", "--framing", "zmq"], 2, "'zmq' is not one of 'native', 'u32', 'line', 'raw'"),
         (["shop:server", "--bind", "ftp://x"], 2, "unknown scheme 'ftp'"),
         (["shop:server", "--bind", "unix:" + "x" * 200], 2, "at most 85"),

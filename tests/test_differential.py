@@ -8,6 +8,7 @@ failure names its seed; ``PYSOCK_SEED`` runs that one alone, ``PYSOCK_SCRIPTS`` 
 from __future__ import annotations
 
 import contextlib
+import hmac
 import os
 import random
 import select
@@ -24,10 +25,12 @@ from support import PATIENCE, wait_for
 from wire import Got, cir, field, frame, ping, srm
 
 from pysock import ConnectionRefused, Limits, RemoteError, Server
+from pysock.causes import COUNTERS
 
 CAP = 100_000
 LIMITS = Limits(max_payload=CAP, max_cir_bytes=300, max_in_flight=5, output_pause=30_000, output_drop=50_000_000)
 UPPER, SIZE, FAIL, SAY, PUSH, CLOSE, GATHER = range(7)
+KEY, SERVERS_NONCE = b"the key of both", bytes(range(100, 132))
 
 pytestmark = pytest.mark.skipif(native_is_missing(), reason="it takes two engines")
 
@@ -80,7 +83,9 @@ def _odd(chance: random.Random) -> bytes:
 
 
 def _initiation(chance: random.Random, name: bytes) -> bytes:
-    fields = [field(chance.choice([0, 1, 3, 9, 200]), bytes(chance.randrange(20))) for _ in range(chance.randrange(3))]
+    fields = [field(chance.choice([0, 1, 4, 9, 200]), bytes(chance.randrange(20))) for _ in range(chance.randrange(3))]
+    if chance.random() < 0.1:
+        fields.append(field(wire.NONCE, bytes(chance.choice([32, 32, 31, 33, 0]))))
     if chance.random() < 0.2:
         fields.append(field(wire.MAX_PAYLOAD, struct.pack("!I", chance.choice([10, 1000, CAP, 2**32 - 1]))))
     chance.shuffle(fields)
@@ -113,6 +118,28 @@ def _conversation(chance: random.Random, name: bytes) -> bytes:
         at = chance.randrange(max(1, len(data)))
         data = data[:at] + chance.randbytes(1) + data[at + 1 :]
     return data
+
+
+def _locked_conversation(chance: random.Random, name: bytes) -> bytes:
+    """With a server that has a key, and always the same nonce."""
+    nonce = chance.randbytes(32)
+    name = chance.choice([name, name, b"refused", b"welcome"])
+    mac = hmac.digest(KEY, b"pysock1 client" + nonce + SERVERS_NONCE + name, "sha256")
+    good, wrong = field(wire.MAC, mac), field(wire.MAC, bytes(32))
+    proofs = [
+        [wrong],
+        [good, good],
+        [good[:-1]],
+        [],
+        [field(wire.MAC, mac[:-1])],
+        [field(9, b""), good, field(2, b"?")],
+    ]
+    proof = frame(wire.PROOF, b"".join([good] if chance.random() < 0.6 else chance.choice(proofs)))
+    first = cir(field(wire.NONCE, nonce), name=name) if chance.random() < 0.9 else _initiation(chance, name)
+    between = chance.choices([b"", ping(b"between"), _odd(chance), _request(chance)], [80, 10, 5, 5])[0]
+    rest = [_request(chance) for _ in range(chance.choice([0, 3, 10]))]
+    data = b"".join([first, between, proof, *rest])
+    return data[: chance.randrange(len(data) + 1)] if chance.random() < 0.1 else data
 
 
 def _pieces(chance: random.Random, data: bytes) -> list[bytes]:
@@ -286,11 +313,11 @@ def pair(address: str, socket_dir: Any) -> Any:
     """``pair(framing)``: for each engine a player, its server and its record."""
     stack = contextlib.ExitStack()
 
-    def make(framing: str) -> list[tuple[Player, Record]]:
+    def make(framing: str, **options: Any) -> list[tuple[Player, Record]]:
         made = []
         for backend in BACKENDS:
             where = address if address.startswith("tcp") else f"unix:{socket_dir}/{backend}"
-            server, record = Server(where, backend=backend, framing=framing, limits=LIMITS), Record()
+            server, record = Server(where, backend=backend, framing=framing, limits=LIMITS, **options), Record()
             (native_server if framing == "native" else plain_server)(server, record)
 
             def gone(client: Any, reason: Any, record: Record = record) -> None:
@@ -320,7 +347,7 @@ def seen(data: bytes) -> tuple[list[Got], list[Got]]:
 
 COMPARED = (
     "clients", "pending", "accepted", "established", "refused", "disconnected", "requests", "errors", "pushes",
-    "violations", "timeouts", "over_limit", "bytes_out",
+    "timeouts", "over_limit", "bytes_out", *COUNTERS,
 )  # fmt: skip
 
 
@@ -372,6 +399,23 @@ def test_native_framing(pair):
             told = f"seed {seed}, client {number}: native (left) and pure (right) answer differently"
             assert seen(native)[batch] == seen(pure)[batch], told
         compare_outcomes(players, f"seed {seed}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_with_a_key(pair, monkeypatch):
+    """Frames, good and bad, before and after the proof."""
+    monkeypatch.setattr("pysock.auth.secrets.token_bytes", lambda size: SERVERS_NONCE[:size])
+    players = pair("native", authkey=KEY)
+    for seed in seeds(150):
+        steps = script(f"key {seed}", _locked_conversation)
+        received = [player.play(steps) for player, _ in players]
+        for number, (batch, native, pure) in enumerate(zip(has_batch(steps), *received, strict=True)):
+            told = f"seed {seed}, client {number}: native (left) and pure (right) answer differently"
+            assert seen(native)[batch] == seen(pure)[batch], told
+        compare_outcomes(players, f"seed {seed}")
+    stats = players[0][0].server.stats()
+    assert all(stats[name] for name in ("established", "refused_proof", "violations", "refused"))
 
 
 def _messages(encode: Any) -> Any:

@@ -468,7 +468,7 @@ def test_who_asks_for_much_at_once_holds_nobody_up(start, way):
     modest.send(encode_one(b"modest"))
     go_on.set()
     eventually(lambda: len(served) == 3002)
-    assert 1 <= served.index(b"modest") <= 1 + ROW_MAX
+    assert 1 <= served.index(b"modest") <= 1 + ROW_MAX < 1000
     assert running.engine.stats().requests == 3002
 
 
@@ -495,7 +495,7 @@ def test_pings_are_no_way_round_it(start):
     modest.send(srm(b"modest"))
     go_on.set()
     eventually(lambda: rest)
-    assert rest[0] - before <= 12 * (ROW_MAX + 1)
+    assert rest[0] - before <= 12 * (1 + ROW_MAX) < 12_000
     greedy.expect(encode(Kind.PONG) * 3000)
 
 

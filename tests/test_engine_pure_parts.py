@@ -15,6 +15,7 @@ from pysock.engine import _pure_core, _pure_output
 from pysock.engine._pure_access import Places, network_of
 from pysock.engine._pure_causes import Causes
 from pysock.engine._pure_commands import Commands
+from pysock.engine._pure_native import NativeConnection
 from pysock.engine._pure_poll import READ, WRITE, EpollPoller, SelectorPoller
 from pysock.engine._pure_sockets import PureSockets
 from pysock.engine._pure_table import ClientTable
@@ -68,6 +69,26 @@ def test_accept_fails(start, errors, failures):
     assert running.noted == [(Cause.ACCEPT, 1)] * min(failures, 1)
     assert time.monotonic() - began >= 0.045 * failures
     masters[0].sock = masters[0].sock._sock
+
+
+def test_no_memory_at_the_start_of_a_connection(start, monkeypatch):
+    """It costs that one its connection, and nobody else anything."""
+    running = start()
+    good = running.peer()
+    good.let_in()
+    start_one = NativeConnection.start
+
+    def fails(connection):
+        monkeypatch.undo()
+        start_one(connection)
+        raise MemoryError
+
+    monkeypatch.setattr(NativeConnection, "start", fails)
+    assert running.peer().to_the_end() == b""
+    good.send(srm())
+    good.expect(reply())
+    eventually(lambda: running.engine.stats()[:2] == (1, 0))
+    assert (running.engine.stats().no_memory, running.engine.stats().over_limit) == (1, 1)
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])

@@ -81,6 +81,9 @@ def released():
         (bytes, "TypeError"),
         (Ellipsis, "TypeError"),
         (released(), "ValueError"),
+        ((byte for byte in b"x"), "TypeError"),
+        (lambda: b"x", "TypeError"),
+        (bytearray, "TypeError"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -190,7 +193,56 @@ def test_a_long_error_is_cut_to_what_the_client_takes(server, most):
         assert wire.next_frame(peer) == failed(7, cut)
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_recursing_without_end(server):
+    """A RecursionError like any exception, as often as it happens, and also where it happens in what is returned."""
+
+    def deeper(level):
+        return deeper(level + 1)
+
+    class Deep:
+        def __getattribute__(self, name):
+            return deeper(0)
+
+    @server.service
+    def recurse(client, request):
+        return Deep() if request == b"later" else deeper(0)
+
+    server.batch_service("batch")(lambda clients, requests: deeper(0))
+    with server:
+        data = srm(b"a", 1) + srm(b"later", 2) + srm(b"b", 3, service=UPPER) + srm(b"c", 4, service=2) + srm(b"d", 5)
+        answers = sorted(talk(server, data), key=lambda frame: frame.id)
+        errors = [answer for answer in answers if answer.kind == wire.ERROR]
+        assert [error.id for error in errors] == [1, 2, 4, 5]
+        assert {error.payload for error in errors} <= {b"RecursionError", b"TypeError"}
+        assert errors[0].payload == errors[2].payload == errors[3].payload == b"RecursionError"
+        assert replied(b"B", 3) in answers
+        assert talk(server, srm(b"b", service=UPPER)) == [replied(b"B")]
+
+
+class OddExit(BaseException):
+    """One that is neither an Exception nor anything Python knows."""
+
+
+def test_closing_a_client_of_its_own(server, make_server, unix_address):
+    """A handler may be a client of another server, and close that one, and that server."""
+    other = make_server(unix_address + "2")
+    other.service(lambda client, request: request * 2)
+
+    @server.service
+    def ask(client, request):
+        with connect(other.addresses[0], backend=other.backend) as inner:
+            found = inner.request(request)
+        if request == b"stop":
+            other.stop(1)
+        return found + other.state.name.encode()
+
+    with other, server:
+        assert talk(server, srm(b"a", 1)) == [replied(b"aaSERVING", 1)]
+        assert talk(server, srm(b"stop", 1)) == [replied(b"stopstopCLOSED", 1)]
+        wire.counted(server, errors=0)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit, OddExit])
 @pytest.mark.parametrize("batch", [False, True], ids=["plain", "batch"])
 def test_what_is_no_exception_ends_the_server(server, kind, batch):
     """It comes out of ``serve_forever``, what was answered before is sent, every connection is closed."""

@@ -593,7 +593,7 @@ CAUSES = {
     Cause.FRAME_LATE: (be_slow, {"frame_timeout": 0.02}, "the rest of a frame came too late"),
     Cause.OUTPUT_FULL: (take_nothing, {"output_pause": 1000, "output_drop": 2000}, "too many unread replies"),
     Cause.OUTPUT_STALLED: (take_nothing, {"output_timeout": 0.02}, "weren't read for too long"),
-    Cause.IDLE: (be_idle, {"idle_timeout": 0.02}, "nothing came for too long"),
+    Cause.IDLE: (be_idle, {"idle_timeout": 0.2}, "nothing came for too long"),
 }
 
 

@@ -4,7 +4,7 @@ import pytest
 from support import RawPeer
 
 import pysock
-from pysock import FrameTooLarge, Limits, RemoteError, Server, connect
+from pysock import FrameTooLarge, Limits, PysockError, RemoteError, Server, connect
 from pysock.protocol import ErrorCode, Kind, Refusal, encode
 
 # Services
@@ -249,3 +249,20 @@ def test_a_full_server(make_server, address):
             connect(server.addresses[0], backend=server.backend)
         assert caught.value.code == Refusal.SERVER_FULL
         assert first.request(b"x") == b"x"
+
+
+def test_listen_at(make_server, socket_dir):
+    """Other addresses than those it was made with, until it starts."""
+    server = make_server(f"unix:{socket_dir}/a")
+    with pytest.raises(ValueError, match="at least one address"):
+        server.listen_at()
+    with pytest.raises(ValueError, match="unknown scheme"):
+        server.listen_at("ftp://x")
+    server.listen_at(f"unix:{socket_dir}/b", f"unix:{socket_dir}/c")
+    with server:
+        assert [address.path for address in server.addresses] == [f"{socket_dir}/b", f"{socket_dir}/c"]
+        assert not (socket_dir / "a").exists()
+        with pytest.raises(PysockError, match="can't listen elsewhere any more"):
+            server.listen_at(f"unix:{socket_dir}/a")
+    with pytest.raises(PysockError, match="can't listen elsewhere any more"):
+        server.listen_at(f"unix:{socket_dir}/a")

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from contextlib import suppress
 
 import pytest
-from support import Program, RawPeer, left_in, plug, run_python, wait_for
+from support import PATIENCE, Program, RawPeer, left_in, plug, run_python, until_bye, wait_for, welcomed
 
 import pysock
-from pysock import connect
-from pysock.protocol import Kind
+from pysock import PysockError, connect
+from pysock.protocol import Kind, encode
 
 
 def handler(client, request):
@@ -187,3 +189,190 @@ print("returned")
 def test_serve_takes_one_address(backend):
     with pytest.raises(ValueError, match="bad address 'nonsense'"):
         pysock.serve("nonsense", handler, backend=backend)
+
+
+# Ctrl-C while clients keep it busy
+
+
+@pytest.fixture
+def load():
+    """``load(address)``: clients that ask as fast as they can, until the server is gone."""
+    threads = []
+
+    def ask(address):
+        with suppress(PysockError), connect(address) as client:
+            while True:
+                client.request_many([b"x" * 100] * 50)
+
+    def start(address):
+        threads.extend(threading.Thread(target=ask, args=(address,)) for _ in range(3))
+        for thread in threads:
+            thread.start()
+
+    yield start
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+BUSY = """
+import os, sys, threading, time, pysock
+address, backend = sys.argv[1:3]
+server = pysock.Server(address, backend=backend)
+server.requests = 0
+
+@server.service
+def handler(client, request):
+    server.requests += 1
+    if server.requests == 1000:
+        os.write(1, b"BUSY %s\\n" % str(server.addresses[0]).encode())
+    return request
+
+def say(old, new):
+    new.name == "SERVING" and print("SERVING", server.addresses[0], flush=True)
+
+server.on_state(say)
+"""
+
+
+def test_ctrl_c_under_load(backend, address, load):
+    """In ``serve_forever``: it drains and returns, however much more is asked."""
+    with Program(BUSY + "server.serve_forever()\nprint('returned')", address, backend) as program:
+        load(serving(program))
+        wait_for_line(program, "BUSY")
+        started = time.monotonic()
+        program.signal(signal.SIGINT)
+        assert program.end() == (0, "returned\n", "")
+        assert time.monotonic() - started < 2
+
+
+WAITS = {
+    "sleep": "time.sleep(60)",
+    "event": "threading.Event().wait()",
+    "join": "next(thread for thread in threading.enumerate() if 'pysock' in thread.name).join()",
+    "compute": "[None for _ in iter(int, 1)]",
+}
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+@pytest.mark.parametrize("wait", WAITS)
+def test_ctrl_c_beside_a_background_server(backend, unix_address, load, wait, busy):
+    """In a main thread that waits, or computes, it is a KeyboardInterrupt as ever."""
+    code = f"""{BUSY}
+with server:
+    try:
+        print("ready", flush=True)
+        {WAITS[wait]}
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+    with Program(code, unix_address, backend) as program:
+        where = serving(program)
+        wait_for_line(program, "ready")
+        if busy:
+            load(where)
+            wait_for_line(program, "BUSY")
+        started = time.monotonic()
+        program.signal(signal.SIGINT)
+        wait_for_line(program, "interrupted")
+        assert time.monotonic() - started < 2
+        assert program.end()[0] == 0
+
+
+def silent(peer):
+    """A server that never answers."""
+    until_bye(peer)
+
+
+CALLS = {
+    "request": "client.request(b'x')",
+    "request_many": "client.request_many([b'x'] * 3)",
+    "ping": "client.ping()",
+    "pushes": "next(client.pushes())",
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_ctrl_c_in_a_client_that_waits(backend, fake, call):
+    code = f"""
+import sys, pysock
+client = pysock.connect(sys.argv[1], backend=sys.argv[2], timeout=None)
+try:
+    print("ready", flush=True)
+    {CALLS[call]}
+except KeyboardInterrupt:
+    print("interrupted", client.closed)
+client.close()
+"""
+    with Program(code, fake(welcomed(silent)), backend) as program:
+        assert program.line() == "ready"
+        time.sleep(0.05)  # not for a condition: to be inside, mostly
+        started = time.monotonic()
+        program.signal(signal.SIGINT)
+        assert program.end() == (0, "interrupted False\n", "")
+        assert time.monotonic() - started < 2
+
+
+def test_a_signal_at_any_moment_of_a_call(make_server, backend, unix_address):
+    """Also just before the sleep: it is seen then without another one. A call may end, a client never hangs."""
+    server = make_server(unix_address)
+    server.batch_service(lambda clients, requests: requests, max_batch=10_000, max_wait=60)  # no answer for a minute
+    code = """
+import random, signal, sys, time, pysock
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+chance, late, closed = random.Random(4), 0, 0
+client = pysock.connect(sys.argv[1], backend=sys.argv[2])
+signal.signal(signal.SIGALRM, interrupt)
+for _ in range(250):
+    started = time.monotonic()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 2e-4))
+        client.request(b"x", timeout=5)
+    except KeyboardInterrupt:
+        late += time.monotonic() - started > 2
+    if client.closed:  # the interrupt came while the request was being sent
+        closed += 1
+        client = pysock.connect(sys.argv[1], backend=sys.argv[2])
+client.close()
+print(late, closed < 250)
+"""
+    with server:
+        done = run_python(code, unix_address, backend)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "0 True\n", "")
+        server.stop(0)
+
+
+def test_a_handler_of_a_signal_that_uses_the_client_in_the_middle_of_a_call(backend, fake):
+    """It is told so, instead of waiting for itself for ever; the call goes on."""
+
+    def play(peer):
+        frame = peer.frame()
+        assert peer.sock.recv(1) == b"!"
+        peer.send(encode(Kind.REPLY, b"late", request_id=frame.request_id))
+        until_bye(peer)
+
+    code = """
+import os, signal, sys, pysock
+client = pysock.connect(sys.argv[1], backend=sys.argv[2], timeout=None)
+
+def use(*_):
+    for call in (lambda: client.request(b"y"), client.ping, lambda: client.request_many([b"y"]), client.close):
+        try:
+            call()
+        except pysock.PysockError as error:
+            print(type(error).__name__, "in the middle of another call" in str(error))
+    os.write(client_fd, b"!")
+
+client_fd = next(int(fd) for fd in sorted(os.listdir("/proc/self/fd"), reverse=True)
+                 if os.path.exists(f"/proc/self/fd/{fd}") and "socket" in os.readlink(f"/proc/self/fd/{fd}"))
+signal.signal(signal.SIGALRM, use)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+print(client.request(b"x"))
+client.close()
+print(client.closed)
+"""
+    done = run_python(code, fake(welcomed(play)), backend)
+    assert done.stdout == "PysockError True\n" * 4 + "b'late'\nTrue\n", done.stderr

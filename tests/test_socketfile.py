@@ -6,6 +6,7 @@ import signal
 import socket
 import stat
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -174,9 +175,11 @@ def test_a_socket_file_that_may_not_be_probed_is_left_alone(sockets, path, socke
 
 
 def bound(address: str, backend: str) -> MasterSocket:
-    master = MasterSocket(address, backend)
-    master.create()
-    master.bind()
+    with ExitStack() as stack:
+        master = stack.enter_context(MasterSocket(address, backend))
+        master.create()
+        master.bind()
+        stack.pop_all()
     return master
 
 

@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
@@ -189,6 +190,7 @@ class Engine(Protocol):
         """Serve until ``stop``, then return with every connection closed. Called once.
 
         :raises BaseException: what a handler raised that isn't an ``Exception``; connections are closed first.
+        :raises PysockError: it runs already, or has run.
         """
 
     def stop(self, grace: float) -> None:
@@ -199,6 +201,12 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free everything. ``run`` must have returned, or never been called. Other methods then act as on an empty
         table. Called again it does nothing.
+        """
+
+    def abandon(self) -> None:
+        """In a forked child: close the copies of all descriptors but the master sockets', and act on nothing that the
+        parent has as well. It waits for no lock. Nobody is told anything; the table is empty then. If it is a handler
+        that has forked, ``run`` returns in the child as soon as the handler does.
         """
 
     def client_ids(self) -> list[int]:
@@ -265,8 +273,15 @@ class Sockets(Protocol):
         """Remove a socket file."""
 
 
+#: What a second call on a link says, while a first one runs.
+BUSY: Final = (
+    "this connection is in the middle of another call: of another thread, or of this one, if a signal's handler calls;"
+    " one call at a time"
+)
+
+
 class Link(Protocol):
-    """The client's end of one connection: blocking, for one thread at a time.
+    """The client's end of one connection: blocking, one call at a time; a second one raises ``PysockError``.
 
     ``timeout`` is in seconds, ``None`` waits for ever. Every call may raise ``ConnectionLost`` and
     ``ProtocolError``, and ``RequestTimeout`` where it takes a timeout; after the first two the link is closed.
@@ -312,6 +327,9 @@ class Link(Protocol):
     def close(self) -> None:
         """Close the socket. Called again it does nothing."""
 
+    def abandon(self, why: str) -> None:
+        """In a forked child: close the copy of the descriptor. The link is useless there."""
+
 
 class Backend(NamedTuple):
     """One engine, complete: what ``choose`` returns."""
@@ -330,8 +348,8 @@ CHOICES: Final = ("auto", "native", "pure")
 def choose(wanted: str | None = None) -> Backend:
     """Return the backend asked for; by default what ``PYSOCK_BACKEND`` says, which is ``auto`` when unset.
 
-    ``auto`` takes ``pure`` only where the extension isn't there. An extension that is there but broken raises its own
-    error: a fallback must not hide a broken build.
+    ``auto`` takes ``pure`` only where the extension isn't there, and in sub-interpreters, where it can't be used. An
+    extension that is there but broken raises its own error: a fallback must not hide a broken build.
 
     :raises ValueError: for a name that isn't one of :data:`CHOICES`.
     :raises ImportError: if ``native`` is asked for and isn't there, or is broken.
@@ -346,29 +364,64 @@ def choose(wanted: str | None = None) -> Backend:
         return _load("pure")
     try:
         return _load("native")
-    except ModuleNotFoundError as error:
-        if error.name != "pysock._engine":
+    except ImportError as error:
+        absence = _absence(error)
+        if absence is None:
             raise
         if wanted == "native":
-            raise ImportError(
-                "the native engine isn't installed: install pysock-engine again with PYSOCK_BUILD=require to see why"
-                " it wasn't built, or use PYSOCK_BACKEND=pure"
-            ) from error
-        _say_pure()
+            raise ImportError(f"{absence.error}, or use PYSOCK_BACKEND=pure") from error
+        _say_pure(absence.warning)
         return _load("pure")
+
+
+class OnlyInMain(ImportError):
+    """The native engine was imported in a sub-interpreter that shares the GIL, and refused."""
+
+
+class _Absence(NamedTuple):
+    """Why there is no native engine here, though nothing is broken."""
+
+    error: str
+    warning: str
+
+
+_NOT_BUILT: Final = _Absence(
+    "the native engine isn't installed: install pysock-engine again with PYSOCK_BUILD=require to see why it wasn't"
+    " built",
+    "the native one wasn't built; install pysock-engine with PYSOCK_BUILD=require to see why",
+)
+_NOT_MAIN: Final = _Absence(
+    "the native engine runs in the main interpreter only, and this is a sub-interpreter: start the server from there",
+    "the native one runs in the main interpreter only, and this is a sub-interpreter; start the server from there",
+)
+
+
+def _absence(error: ImportError) -> _Absence | None:
+    if isinstance(error, ModuleNotFoundError) and error.name == "pysock._engine":
+        return _NOT_BUILT
+    return _NOT_MAIN if isinstance(error, OnlyInMain) or _in_subinterpreter() else None
+
+
+def _in_subinterpreter() -> bool:
+    """Asked only where an import has failed: one with a GIL of its own lets no module in that isn't written for it."""
+    for name in ("_interpreters", "_xxsubinterpreters"):  # since Python 3.13, and before
+        with suppress(ImportError):
+            module = importlib.import_module(name)
+            return bool(module.get_current() != module.get_main())
+    return False
 
 
 _said_pure = False
 
 
-def _say_pure() -> None:
+def _say_pure(reason: str) -> None:
     """Where the native engine could run, its absence must not pass unseen: ``pip`` hides what a build has to say."""
     global _said_pure  # noqa: PLW0603  # once, however many places ask
     if sys.platform == "linux" and sys.implementation.name == "cpython" and not _said_pure:
         _said_pure = True
         warnings.warn(
-            "pysock runs on its pure-Python engine, because the native one wasn't built; install pysock-engine with"
-            " PYSOCK_BUILD=require to see why, or set PYSOCK_BACKEND=pure if that is what you want",
+            f"pysock runs on its pure-Python engine, because {reason},"
+            " or set PYSOCK_BACKEND=pure if that is what you want",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -20,6 +20,7 @@ from pysock.engine._pure_connection import Connection
 from pysock.engine._pure_core import READ_MAX
 from pysock.engine._pure_output import NO_SIGNAL
 from pysock.engine._pure_poll import READ
+from pysock.forking import guard
 from pysock.protocol import (
     TEXT_CIR_CROWD,
     TEXT_NOT_ALLOWED,
@@ -91,6 +92,7 @@ class Masters:
         self.resume_at: float | None = None  # the end of a pause
         self._reserve = -1
         self._open = False
+        self._newcomer: socket.socket | None = None  # accepted last: it may not have a row yet
         core.descriptor_freed = self.resume
 
     def add(self, fd: int, checked: bool) -> None:
@@ -119,6 +121,17 @@ class Masters:
         self._masters = []
         self.close_reserve()
 
+    def abandon(self) -> None:
+        """In a forked child: accept no more. The descriptors are the caller's."""
+        self._open = False
+        self.resume_at = None
+        for master in self._masters:
+            master.sock.detach()
+        self._masters = []
+        if self._newcomer is not None:
+            self._newcomer.close()
+        self.close_reserve()
+
     def resume_if_due(self) -> None:
         """End a pause that has been long enough."""
         if self.resume_at is not None and self.resume_at <= self._core.now:
@@ -143,7 +156,9 @@ class Masters:
             if not self._open or self.resume_at is not None:
                 return
             try:
-                sock, peer = master.sock.accept()
+                with guard:
+                    sock, peer = master.sock.accept()
+                    self._newcomer = sock
             except OSError as error:
                 if error.errno in _NEXT:
                     continue
@@ -166,20 +181,23 @@ class Masters:
 
     def _open_reserve(self) -> None:
         if self._reserve < 0:
-            with suppress(OSError):
+            with guard, suppress(OSError):
                 self._reserve = socket.socket(socket.AF_UNIX).detach()  # any kind of descriptor will do
 
     def close_reserve(self) -> None:
         """Give it up. Called again it does nothing."""
-        reserve, self._reserve = self._reserve, -1
-        if reserve >= 0:
-            os.close(reserve)
+        with guard:
+            reserve, self._reserve = self._reserve, -1
+            if reserve >= 0:
+                os.close(reserve)
 
     def _refuse_waiting(self, master: _Master) -> None:
         self.close_reserve()
         with suppress(OSError):  # nobody waits any more; or somebody else has taken the descriptor
             for _ in range(_ACCEPTS_MAX):
-                sock, _peer = master.sock.accept()
+                with guard:
+                    sock, _peer = master.sock.accept()
+                    self._newcomer = sock
                 self._core.counts.accepted += 1
                 self._turn_away(sock, Cause.FULL)
         self._open_reserve()
@@ -242,7 +260,7 @@ class Masters:
         """No room for it, or no right to come in: say so where the framing can, and close."""
         self._core.counts.refused += 1
         self._core.note(cause)
-        with sock, suppress(OSError):
+        with guard, sock, suppress(OSError):
             if self._core.native:
                 sock.setblocking(False)
                 sock.send(_REFUSALS[cause], NO_SIGNAL)

@@ -42,6 +42,10 @@ class Batch:
         """When it must run; ``None`` if nobody waits."""
         return self._due if self._waiting else None
 
+    def forget(self) -> None:
+        """In a forked child: nobody waits here."""
+        self._waiting = []
+
     def run(self, everything: bool = False) -> None:
         """Answer the requests that are due, or all of them."""
         if not self._waiting:

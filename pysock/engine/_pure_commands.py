@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from pysock.forking import close_quietly
+
 #: What other threads may have queued for a loop that is busy, in bytes.
 _BYTES_MAX: Final = 64 * 1024 * 1024
 #: What a command costs besides its payload, roughly.
@@ -67,6 +69,15 @@ class Commands:
             self._bytes = 0
         for command in commands:
             command()
+
+    def abandon(self) -> None:
+        """In a forked child: close the copy of the pipe. Who has the lock may not be here."""
+        self._lock = threading.RLock()
+        self.queue = []
+        fds = self.read_fd, self.wakeup_fd
+        self.read_fd = self.wakeup_fd = -1
+        for fd in fds:
+            close_quietly(fd)
 
     def close(self) -> None:
         """Close the pipe; from now on nothing is taken."""

@@ -22,6 +22,7 @@ from pysock.engine._pure_access import Place
 from pysock.engine._pure_core import LARGE_READ_MAX, READ_MAX
 from pysock.engine._pure_output import SO_NOSIGPIPE, Output
 from pysock.engine._pure_poll import READ, WRITE
+from pysock.forking import guard
 from pysock.peers import peer_of
 from pysock.protocol import Kind, encode_text
 from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
@@ -302,8 +303,8 @@ class Connection(Output):
         self.out.clear()
         self.queued = 0
         fd, self.fd = self.fd, -1
-        del core.on_event[fd]
-        with suppress(OSError):  # never again, whatever it says: Linux has freed the number (close(2))
+        core.on_event.pop(fd, None)
+        with guard, suppress(OSError):  # never again, whatever it says: Linux has freed the number (close(2))
             self.sock.close()
         core.descriptor_freed()
         try:
@@ -315,6 +316,17 @@ class Connection(Output):
         finally:
             self._count_gone()
             self.client = None
+
+    def abandon(self) -> None:
+        """In a forked child: close the copy of the descriptor, and tell nobody. A handler of its may be running."""
+        if self.protocol.state is not _CLOSED:
+            self.protocol.take(ConnectionEvent.LOST)
+        self.holding = True
+        self.choked = self.stalled = self.established = self.attached = False
+        self.interest = 0
+        self.drop_input()
+        with suppress(OSError):
+            self.sock.close()
 
     def _on_event_draining(self, _bits: int) -> None:
         self.sent = self.sending

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pysock.causes import Cause
@@ -107,3 +108,16 @@ class Core:
     def note(self, cause: Cause) -> None:
         """A limit was reached, or a fault met."""
         self.causes.note(cause, self.now)
+
+    def abandon(self) -> None:
+        """In a forked child: forget everybody and everything."""
+        with suppress(OSError):
+            self.poller.close()
+        for connection in self.table.abandon():
+            connection.abandon()
+        for batch in self.batches.values():
+            batch.forget()
+        for deadlines in (self.cirs, self.frames, self.outputs, self.idles):
+            deadlines.ends.clear()
+        for part in (self.on_event, self.dirty, self.ready, self.dead):
+            part.clear()

@@ -9,18 +9,21 @@ from __future__ import annotations
 import select
 import socket
 import sys
+import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import wraps
 from math import ceil
 from time import monotonic
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
-from pysock.engine import Buffer
+from pysock.engine import BUSY, Buffer
 from pysock.engine._pure_core import READ_MAX
 from pysock.engine._pure_output import GATHER_MAX, NO_SIGNAL, SO_NOSIGPIPE
 from pysock.engine._pure_timers import Linger
-from pysock.errors import ConnectionLost, ProtocolError, RemoteError, RequestTimeout
+from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
+from pysock.forking import close_quietly, guard, own
 from pysock.framing import NativeCutter
 from pysock.payload import checked_all
 from pysock.protocol import HEADER, Frame, Header, Kind
@@ -29,6 +32,8 @@ from pysock.protocol import HEADER, Frame, Header, Kind
 _INBOX_MAX: Final = 65536
 #: The longest sleep, in milliseconds: poll() takes an int.
 _SLEEP_MAX: Final = 3_600_000
+#: The same where signals are handled: one that comes just before the sleep doesn't end it.
+_NAP: Final = 50
 
 _IN: Final = select.POLLIN
 _OUT: Final = select.POLLOUT
@@ -37,6 +42,27 @@ _ERROR: Final = int(Kind.ERROR)
 _SRM: Final = int(Kind.SRM)
 _UNASKED: Final = frozenset((Kind.PUSH, Kind.GOAWAY))
 _LATE: Final = frozenset((Kind.REPLY, Kind.ERROR, Kind.PONG))
+
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+
+def _alone(call: Call) -> Call:
+    """One call at a time, whatever the thread."""
+
+    @wraps(call)
+    def guarded(self: PureLink, *args: Any, **kwargs: Any) -> Any:
+        # No lock: a signal's exception could come between taking it and the `try`. Here nothing can come in between,
+        # neither that nor another thread, for nothing is called.
+        if self._busy:
+            raise PysockError(BUSY)
+        try:
+            self._busy = True
+            return call(self, *args, **kwargs)
+        finally:
+            self._busy = False
+
+    return guarded  # type: ignore[return-value]
 
 
 class PureLink:
@@ -51,6 +77,7 @@ class PureLink:
         self._last_words = ""
         self._going_away = False
         self._closed = False
+        self._busy = False
         self._sock = socket.socket(fileno=fd)
         self._sock.setblocking(False)
         if sys.platform == "darwin":
@@ -59,6 +86,7 @@ class PureLink:
         self._waits_for = _IN
         self._poll.register(fd, _IN)
         self._linger = Linger(self._ready, linger)
+        own(self)
 
     # --- the contract ---
 
@@ -67,10 +95,16 @@ class PureLink:
         """It can't be used any more."""
         return self._closed
 
+    @_alone
     def send(  # as the contract has it
         self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
     ) -> None:
         """Send one frame whole."""
+        self._send_frame(kind, code, request_id, payload, timeout, flags)
+
+    def _send_frame(
+        self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
+    ) -> None:
         head = HEADER.pack(len(payload), kind, flags, code, request_id)
         end = _end(timeout)
         if len(payload) <= GATHER_MAX:
@@ -79,15 +113,17 @@ class PureLink:
             self._send(head, end)
             self._send(payload, end, begun=True)
 
+    @_alone
     def receive(self, timeout: float | None) -> Frame:
         """The next frame, whatever it is."""
         return self._next(_end(timeout))
 
+    @_alone
     def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
         """One SRM and its reply."""
         request_id = self.next_request_id()
         end = _end(timeout)
-        self.send(_SRM, service, request_id, payload, timeout)
+        self._send_frame(_SRM, service, request_id, payload, timeout)
         while True:
             frame = self._next(end)
             if frame.request_id == request_id:
@@ -97,6 +133,7 @@ class PureLink:
                     raise _remote_error(frame)
             self._set_aside(frame)
 
+    @_alone
     def request_many(
         self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int
     ) -> tuple[list[Any], int]:
@@ -109,7 +146,7 @@ class PureLink:
                 self._pump(pipeline, end)
         except BaseException:
             if pipeline.cut:
-                self.close()
+                self._shut()
             raise
         return pipeline.results, pipeline.errors
 
@@ -117,11 +154,21 @@ class PureLink:
         """A number no other request of this link has had lately."""
         return self._reserve(1)
 
+    @_alone
     def close(self) -> None:
         """Close the socket."""
+        self._shut()
+
+    def abandon(self, why: str) -> None:
+        """In a forked child: close the copy of the descriptor."""
+        self._closed = True
+        close_quietly(self._sock.detach())
+
+    def _shut(self) -> None:
         if not self._closed:
-            self._closed = True
-            self._sock.close()
+            with guard:
+                self._closed = True
+                self._sock.close()
 
     # --- ids ---
 
@@ -156,7 +203,7 @@ class PureLink:
         try:
             return self._cutter.next()
         except ProtocolError:
-            self.close()
+            self._shut()
             raise
 
     def _set_aside(self, frame: Frame) -> None:
@@ -165,7 +212,7 @@ class PureLink:
             self._going_away = self._going_away or frame.kind == Kind.GOAWAY
             self.inbox.append(frame)
         elif frame.kind not in _LATE:
-            self.close()
+            self._shut()
             raise ProtocolError(f"the server sent a frame of kind {frame.kind:#04x} in the middle of a connection")
         elif frame.kind == _ERROR and not frame.request_id:
             self._last_words = frame.payload.decode("utf-8", "replace")
@@ -200,10 +247,10 @@ class PureLink:
                     sent += self._send_some(view[sent:])
         except RequestTimeout:
             if sent or begun:
-                self.close()
+                self._shut()
             raise
         except BaseException:
-            self.close()
+            self._shut()
             raise
 
     def _send_some(self, data: Buffer) -> int:
@@ -235,7 +282,7 @@ class PureLink:
             elif len(self._arrived) < _INBOX_MAX:
                 self._arrived.append(frame)
             else:
-                self.close()
+                self._shut()
                 raise ProtocolError("the server sends answers that nobody asked for")
 
     def _wait_to_send(self, end: float | None) -> None:
@@ -245,7 +292,10 @@ class PureLink:
             self._put_away()
 
     def _ready(self, timeout: float | None) -> list[tuple[int, int]]:
-        return self._poll.poll(None if timeout is None else min(ceil(timeout * 1000), _SLEEP_MAX))
+        if timeout == 0:
+            return self._poll.poll(0)
+        longest = _NAP if threading.current_thread() is threading.main_thread() else _SLEEP_MAX
+        return self._poll.poll(longest if timeout is None else min(ceil(timeout * 1000), longest))
 
     def _wait(self, bits: int, end: float | None) -> int:
         """Wait until the socket is ready for this; what it is ready for."""
@@ -265,7 +315,7 @@ class PureLink:
             raise ConnectionLost("the connection is closed")
 
     def _lost(self, error: OSError | None) -> NoReturn:
-        self.close()
+        self._shut()
         said = f"; it said: {self._last_words}" if self._last_words else ""
         ran = "did not run" if self._going_away else "may have run"
         raise ConnectionLost(f"the server closed the connection; it {ran} what it hasn't answered{said}") from error

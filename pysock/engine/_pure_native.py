@@ -96,6 +96,13 @@ class NativeConnection(Connection):
     def _go_on(self, progress: bool, most: int = ROW_MAX) -> None:
         protocol, cutter = self.protocol, self._cutter
         while most > 0 and self.may_read():
+            if cutter.data and cutter.header is None and protocol.state is _ESTABLISHED:
+                before = self.requests
+                cutter.skip_to(self._serve_whole(cutter.data, cutter.at, most))
+                if self.requests > before:
+                    most -= self.requests - before
+                    progress = True
+                    continue
             waiting = self.waiting
             action = protocol.next()
             if action is None:
@@ -104,10 +111,6 @@ class NativeConnection(Connection):
             self._carry_out(action)
             # Those that wait for a batch have a limit of their own; the more of them come together, the better.
             most -= self.waiting == waiting
-            if cutter.data and cutter.header is None and protocol.state is _ESTABLISHED and self.may_read():
-                before = self.requests
-                cutter.skip_to(self._serve_whole(cutter.data, cutter.at, most))
-                most -= self.requests - before
         if self.out:
             self.flush()
         self.time_frame(progress)

@@ -60,8 +60,16 @@ class ClientTable:
     def remove(self, client_id: int) -> None:
         """Free the row."""
         with self.lock:
-            del self.rows[client_id]
+            self.rows.pop(client_id, None)  # in a child where a disconnect hook forked it is gone
             self._free.append(client_id & 0xFFFFFFFF)
+
+    def abandon(self) -> list[Connection]:
+        """In a forked child: empty it; who was in it. Who has the lock may not be here."""
+        self.lock = threading.RLock()
+        rows = list(self.rows.values())
+        for part in (self.rows, self.clients, self._names):
+            part.clear()
+        return rows
 
     def find(self, name: str) -> int | None:
         """Who came last under this name."""

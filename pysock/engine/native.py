@@ -7,6 +7,7 @@ numbers become exceptions, in one place (:func:`_checked`).
 
 from __future__ import annotations
 
+import builtins
 import errno
 import os
 import socket
@@ -16,10 +17,11 @@ from collections import deque
 from threading import get_ident
 from typing import Any, Final
 
+from pysock import forking
 from pysock._engine import ffi, lib
 from pysock.causes import COUNTERS
-from pysock.engine import Backend, Buffer, ClientInfo, EngineOptions, EngineStats, SocketAddress
-from pysock.errors import ConnectionLost, FrameTooLarge, ProtocolError, RemoteError, RequestTimeout
+from pysock.engine import BUSY, Backend, Buffer, ClientInfo, EngineOptions, EngineStats, OnlyInMain, SocketAddress
+from pysock.errors import ConnectionLost, FrameTooLarge, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.limits import Limits
 from pysock.payload import checked_all
 from pysock.protocol import Frame
@@ -28,6 +30,10 @@ _NANOSECONDS: Final = 1_000_000_000
 
 #: Of the counters those that come one by one; the rest is an array, by cause.
 _PLAIN_COUNTERS: Final = EngineStats._fields[: -len(COUNTERS)]
+
+if not lib.ps_python_is_main(id(builtins)):
+    # Beside a loop of the main interpreter its objects and threads would be taken for that one's.
+    raise OnlyInMain("this is a sub-interpreter, and pysock's native engine runs in the main interpreter only")
 
 
 def _checked(result: int) -> int:
@@ -54,6 +60,11 @@ def _fill_limits(c: Any, limits: Limits) -> None:
     c.max_clients_per_uid = limits.max_clients_per_uid or 0
     c.max_clients_per_ip = limits.max_clients_per_ip or 0
     c.output_pause, c.output_drop = limits.output_pause, limits.output_drop
+
+
+#: Why a loop didn't run; and what ends one in a child, where a handler has forked.
+_NOT_RUN: Final = {-errno.EBUSY: "this loop runs already", -errno.EINVAL: "this loop has run: make a new server"}
+_IN_A_CHILD: Final = -errno.ECHILD
 
 
 class NativeEngine:
@@ -120,13 +131,19 @@ class NativeEngine:
             self._loop = None
         if raised:
             raise raised[0]
-        _checked(result)
+        if result in _NOT_RUN:
+            raise PysockError(_NOT_RUN[result])
+        if result != _IN_A_CHILD:
+            _checked(result)
 
     def stop(self, grace: float) -> None:
         lib.ps_engine_stop(self._engine, min(int(grace * _NANOSECONDS), 2**63))
 
     def close(self) -> None:
         lib.ps_python_close(self._python)
+
+    def abandon(self) -> None:
+        lib.ps_engine_abandon(self._engine)
 
     def client_ids(self) -> list[int]:
         room = self.client_count() + 64  # a few may come in meanwhile
@@ -260,7 +277,10 @@ _LINK_ERRORS: Final = {
     errno.ECONNRESET: (ConnectionLost, "the server closed the connection before it answered"),
     errno.EPIPE: (ConnectionLost, "the connection is closed"),
     errno.EMSGSIZE: (ProtocolError, "the server sent a frame over the limit of this client"),
+    errno.EBUSY: (PysockError, BUSY),
 }
+#: After these it stays open.
+_HARMLESS: Final = frozenset((errno.ETIMEDOUT, errno.EBUSY))
 #: What a request with a payload that can't be sent results in.
 _WRONG_PAYLOAD: Final = -errno.EINVAL
 
@@ -271,9 +291,12 @@ class NativeLink:
     def __init__(self, fd: int, linger: float, max_payload: int) -> None:
         self.inbox: deque[Frame] = deque(maxlen=_INBOX_MAX)
         error = ffi.new("int *")
-        self._link: Any = lib.ps_link_new(fd, _nanoseconds(linger), max_payload, error)
-        if self._link == ffi.NULL:
+        link = lib.ps_link_new(fd, _nanoseconds(linger), max_payload, error)
+        if link == ffi.NULL:
             _checked(error[0])
+        # Freed with its last user: another thread may be inside a call.
+        self._link: Any = ffi.gc(link, lib.ps_link_free)
+        forking.own(self)
 
     @property
     def closed(self) -> bool:
@@ -285,7 +308,7 @@ class NativeLink:
         if raised:
             raise raised[0]
         kind, text = _LINK_ERRORS.get(-result, (ConnectionLost, os.strerror(-result)))
-        if -result != errno.ETIMEDOUT:
+        if -result not in _HARMLESS:
             self.close()
         raise kind(text)
 
@@ -347,9 +370,18 @@ class NativeLink:
         return int(lib.ps_link_next_id(self._open()))
 
     def close(self) -> None:
+        link = self._link
+        if link is None:
+            return
+        with forking.guard:
+            if lib.ps_link_close(link) < 0:
+                raise PysockError(BUSY)
+            self._link = None
+
+    def abandon(self, why: str) -> None:
         link, self._link = self._link, None
         if link is not None:
-            lib.ps_link_free(link)
+            lib.ps_link_abandon(link)
 
 
 def _remote_error(answer: tuple[int, bytes]) -> RemoteError:

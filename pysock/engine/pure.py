@@ -31,7 +31,7 @@ from pysock.engine._pure_plain import PlainConnection, U32Connection
 from pysock.engine._pure_poll import READ
 from pysock.engine._pure_sockets import PureSockets
 from pysock.engine._pure_timers import Deadlines, Linger
-from pysock.errors import FrameTooLarge
+from pysock.errors import FrameTooLarge, PysockError
 from pysock.framing import encode_plain
 from pysock.protocol import (
     TEXT_CIR_TOO_LATE,
@@ -68,7 +68,7 @@ class PureEngine:
         self._thread: int | None = None
         self._stop_at: float | None = None
         self._draining = False
-        self._closed = False
+        self._closed = self._has_run = False
 
     # --- the loop ---
 
@@ -84,7 +84,11 @@ class PureEngine:
     def run(self) -> None:
         """Serve until ``stop``."""
         core, commands = self._core, self._commands
-        self._thread = get_ident()
+        with core.table.lock:
+            if self._has_run:
+                what = "has run: make a new server" if self._thread is None else "runs already"
+                raise PysockError(f"this loop {what}")
+            self._has_run, self._thread = True, get_ident()
         core.now = monotonic()
         _keep_heap()
         try:
@@ -246,6 +250,13 @@ class PureEngine:
             self._commands.close()
             self._masters.close_reserve()
             self._core.poller.close()
+
+    def abandon(self) -> None:
+        """In a forked child."""
+        self._draining = self._closed = True
+        self._commands.abandon()
+        self._masters.abandon()
+        self._core.abandon()
 
     # --- the client table ---
 

@@ -17,18 +17,18 @@ from pysock.examples import _arguments
 
 def serve_one(address: str) -> None:
     """Walk through the life of a master socket and of one data socket."""
-    master = pysock.MasterSocket(address)
-    master.remove_stale()  # unlink(), if nobody listens at that socket file any more
-    master.create()  # socket()
-    master.bind()  # bind(): now the socket file exists
-    master.listen()  # listen(): now clients can connect
-    print("waiting for one client at", master.address, flush=True)
+    with pysock.MasterSocket(address) as master:  # so that it is closed whatever happens
+        master.remove_stale()  # unlink(), if nobody listens at that socket file any more
+        master.create()  # socket()
+        master.bind()  # bind(): now the socket file exists
+        master.listen()  # listen(): now clients can connect
+        print("waiting for one client at", master.address, flush=True)
 
-    data = master.accept()  # accept4(): waits for a client
-    request = data.recv()  # recvfrom() on the data socket, never on the master
-    data.send(request.upper())  # sendto()
-    data.close()  # close() of the data socket
-    master.close()  # close() of the master socket, then unlink() of the socket file
+        with master.accept() as data:  # accept4(): waits for a client
+            request = data.recv()  # recvfrom() on the data socket, never on the master
+            data.send(request.upper())  # sendto()
+            data.close()  # close() of the data socket
+        master.close()  # close() of the master socket, then unlink() of the socket file
 
 
 def main() -> None:

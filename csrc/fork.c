@@ -1,0 +1,151 @@
+/* fork.c: what fork() does to an engine and to a client's link.
+ *
+ * The child has copies of all descriptors, and epoll goes on reporting for them (epoll(7)): they are closed, nothing else.
+ * No shutdown(), no epoll_ctl(): both act on what parent and child share. The loop does not exist in the child, unless it
+ * is the loop itself that forked, in a handler: then it ends when the handler returns, without another word to anybody.
+ *
+ * So that the child can know every descriptor, fork() waits for the lock of every engine: while a loop holds it, a
+ * descriptor may be open and written down nowhere, or closed and written down still. It waits for a system call at most,
+ * for no loop needs anything else under its lock. This must be pthread_atfork(): Python's own hooks can lose the GIL
+ * between the lock and the fork, to a loop that then waits for the lock.
+ *
+ * The list of the engines is the only global there is: whoever forks knows none of them. */
+#define _GNU_SOURCE
+#include <errno.h>
+
+#include "client.h"
+#include "internal.h"
+
+static pthread_mutex_t engines_lock = PTHREAD_MUTEX_INITIALIZER;
+static ps_engine *engines;
+static bool is_watching;
+
+/* accept4(), and the descriptor written down as the newcomer, until it has a row or is turned away. */
+int ps__accept_newcomer(ps_engine *engine, int master, struct sockaddr *peer, socklen_t *size)
+{
+    pthread_mutex_lock(&engine->lock);
+    int fd = ps_sys.accept4(master, peer, size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    engine->newcomer = fd < 0 ? -1 : fd;
+    pthread_mutex_unlock(&engine->lock);
+    return fd;
+}
+
+/* close(), never again, whatever it returns: Linux has freed the number (close(2)). Others ask the kernel about *fd under
+ * the lock. */
+void ps__close_fd(ps_engine *engine, int *fd)
+{
+    pthread_mutex_lock(&engine->lock);
+    ps_sys.close(*fd);
+    *fd = -1;
+    pthread_mutex_unlock(&engine->lock);
+}
+
+/* -- in the child -------------------------------------------------------------------------------------------------- */
+
+static void leave(int *fd)
+{
+    if (*fd >= 0)
+        ps_sys.close(*fd);
+    *fd = -1;
+}
+
+/* Nobody is told that it is gone: the parent still has it. */
+static void leave_connection(ps_conn *conn)
+{
+    if (!conn->state)
+        return;
+    leave(&conn->fd);
+    if (conn->state != PS_CONN_CLOSED)
+        ps__conn_event(conn, PS_EV_LOST);
+    conn->established = conn->attached = 0;
+    conn->flags = 0;
+}
+
+static void forget_everybody(ps_engine *engine)
+{
+    for (uint32_t slot = 0; slot < engine->table.made; slot++)
+        leave_connection(ps__slot(&engine->table, slot));
+    for (int i = 0; i < PS_TIMER_LISTS; i++)
+        engine->timers[i].first = engine->timers[i].last = PS_NOBODY;
+    engine->dirty = engine->dead = PS_NOBODY;
+    engine->batch_due_ns = UINT64_MAX;
+    engine->accept_again_ns = 0;
+    engine->out_used = engine->out_closed = engine->out_lent = 0; /* what was gathered is the parent's to send */
+    engine->piece_count = 0;
+}
+
+void ps_engine_abandon(ps_engine *engine)
+{
+    leave(&engine->poll_handle);
+    leave(&engine->wake[0]);
+    leave(&engine->wake[1]);
+    leave(&engine->newcomer);
+    leave(&engine->reserve);
+    if (engine->table.chunks)
+        forget_everybody(engine);
+    engine->accepting = false;
+    engine->fatal = -ECHILD;
+}
+
+/* -- around a fork -------------------------------------------------------------------------------------------------- */
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&engines_lock);
+    for (ps_engine *engine = engines; engine; engine = engine->next)
+        pthread_mutex_lock(&engine->lock);
+}
+
+static void in_parent(void)
+{
+    for (ps_engine *engine = engines; engine; engine = engine->next)
+        pthread_mutex_unlock(&engine->lock);
+    pthread_mutex_unlock(&engines_lock);
+}
+
+/* Only what is safe in a signal's handler may be done here. The locks are made anew: they are held by the thread that
+ * forked, whom some systems know by another number now. */
+static void in_child(void)
+{
+    for (ps_engine *engine = engines; engine; engine = engine->next) {
+        ps_engine_abandon(engine);
+        pthread_mutex_init(&engine->lock, NULL);
+    }
+    pthread_mutex_init(&engines_lock, NULL);
+}
+
+/* From now on forks are prepared for. */
+int ps__watch_forks(ps_engine *engine)
+{
+    int error = 0;
+    pthread_mutex_lock(&engines_lock);
+    if (!is_watching)
+        error = pthread_atfork(before_fork, in_parent, in_child);
+    if (error == 0) {
+        is_watching = true;
+        engine->next = engines;
+        engines = engine;
+    }
+    pthread_mutex_unlock(&engines_lock);
+    return -error;
+}
+
+void ps__unwatch_forks(ps_engine *engine)
+{
+    pthread_mutex_lock(&engines_lock);
+    for (ps_engine **at = &engines; *at; at = &(*at)->next) {
+        if (*at == engine) {
+            *at = engine->next;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&engines_lock);
+}
+
+/* -- a client's link ------------------------------------------------------------------------------------------------ */
+
+void ps__client_abandon(ps_client *client)
+{
+    leave(&client->fd);
+    client->broken = true;
+}
