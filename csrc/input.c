@@ -336,7 +336,14 @@ static void take_pieces(ps_engine *engine, ps_conn *conn, const uint8_t *head, s
     conn->flags &= (uint16_t)~PS_TALKS_LARGE;
     take(engine, conn, head, head_size);
     take(engine, conn, part->data, inside);
-    take(engine, conn, engine->in, got - inside);
+    size_t stashed = conn->stash_size, behind = got - inside;
+    if (stashed && behind) { /* a header may lie across the border of two pieces */
+        memmove(engine->in + stashed, engine->in, behind);
+        memcpy(engine->in, conn->stash, stashed);
+        conn->stash_size = 0;
+        behind += stashed;
+    }
+    take(engine, conn, engine->in, behind);
     free_part(engine, part);
 }
 

@@ -34,6 +34,28 @@ def test_the_reply_has_the_requests_id(server, number):
     assert talk(server, srm(b"abc", number)) == [replied(b"ABC", number)]
 
 
+@pytest.mark.parametrize("cut_at", range(13))
+def test_after_a_large_request_another_size(make_server, address, cut_at):
+    """Who sent a large request may send anything next: here the header of a small one lies where another large one
+    would have ended, cut at each of its bytes.
+    """
+    server = make_server(address)
+    server.asked = Services(server)
+    large = 20_000  # so that the kernel hands what follows on in one piece
+    with server, wire.let_in(server) as peer:
+        for turn in range(3):
+            read = server.stats()["bytes_in"] + 100
+            data = srm(b"a" * large, 1)
+            peer.send(data[:100])
+            wait_for(lambda: server.stats()["bytes_in"] == read)  # noqa: B023
+            peer.send(data[100:])
+            assert wire.next_frame(peer) == replied(b"A" * large, 1)
+            first, second = b"b" * (large - cut_at), b"c" * (turn + 1)
+            peer.send(srm(first, 2) + srm(second, 3) + srm(b"d", 4))
+            answers = [wire.next_frame(peer) for _ in range(3)]
+            assert answers == [replied(first.upper(), 2), replied(second.upper(), 3), replied(b"D", 4)]
+
+
 def test_each_request_is_answered_exactly_once_and_in_order(server, cut):
     """Also where ids repeat, services mix and some requests fail."""
     data = b"".join(

@@ -5,18 +5,32 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shutil
 import sys
 import time
-import traceback
 from pathlib import Path
 
 # The tests' own helpers, as pytest finds them.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lab.experiment import Experiment, Failed, Missing, Scale
+from lab.experiment import Experiment
+from lab.runner import Outcome, run_all
 
 #: The modules that have experiments, in the order in which they are run.
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = (
+    "pairs",
+    "held",
+    "ceiling",
+    "hostile",
+    "handshakes",
+    "killed",
+    "restarts",
+    "races",
+    "access",
+    "injected",
+    "ends",
+    "soak",
+)
 
 
 def experiments() -> list[Experiment]:
@@ -30,15 +44,22 @@ def main() -> int:
     ]
     if given.list:
         for item in chosen:
-            print(f"{item.name:32} {item.title}")
+            print(f"{item.name:24} {item.title}")
         return 0
     if not chosen:
         print("lab: no experiment of that name; --list shows what there is", file=sys.stderr)
         return 2
-    print(f"seed {given.seed}, {'quick' if given.quick else 'full'} form", flush=True)
-    rows = [_run(item, Scale(not given.quick, given.seed, _say)) for item in chosen]
-    _table(rows)
-    bad = sum(row[1] in {"FAILED", "MISSING"} for row in rows)
+    print(f"{len(chosen)} experiments, {'quick' if given.quick else 'full'} form, --seed {given.seed}", flush=True)
+    began = time.monotonic()
+    outcomes = run_all(chosen, full=not given.quick, seed=given.seed, jobs=given.jobs)
+    _table(outcomes)
+    bad = [outcome for outcome in outcomes if outcome.is_bad]
+    print(
+        f"\n{len(outcomes) - len(bad)} of {len(outcomes)} in order, {time.monotonic() - began:.0f} s, seed {given.seed}"
+    )
+    for outcome in bad:
+        form = "--quick " if given.quick else ""
+        print(f"again: python -m tests.lab {form}--seed {given.seed} --only {outcome.name}")
     return 1 if bad else 0
 
 
@@ -49,36 +70,24 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="the form that runs in CI")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only those that begin so")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"), help="repeat a run")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="run so many side by side, except those that measure time"
+    )
     parser.add_argument("--list", action="store_true", help="show what there is")
     return parser.parse_args()
 
 
-def _run(item: Experiment, scale: Scale) -> tuple[str, str, float, str]:
-    print(f"\n--- {item.name}: {item.title}", flush=True)
-    began = time.monotonic()
-    try:
-        outcome, seen = "ok", item.run(scale)
-    except Missing as missing:
-        outcome, seen = "MISSING" if os.environ.get("PYSOCK_REQUIRE_TOOLS") == "1" else "left out", str(missing)
-    except Failed as failure:
-        outcome, seen = "FAILED", str(failure)
-    except Exception as error:
-        traceback.print_exc()
-        outcome, seen = "FAILED", f"{type(error).__name__}: {error}"
-    seconds = time.monotonic() - began
-    print(f"    {outcome} after {seconds:.1f} s: {seen}", flush=True)
-    return item.name, outcome, seconds, seen
-
-
-def _say(text: str) -> None:
-    print(f"    {text}", flush=True)
-
-
-def _table(rows: list[tuple[str, str, float, str]]) -> None:
-    wide = max(len(row[0]) for row in rows)
-    print()
-    for name, outcome, seconds, seen in rows:
-        print(f"{name:{wide}}  {outcome:8}  {seconds:7.1f} s  {seen.splitlines()[0] if seen else ''}")
+def _table(outcomes: list[Outcome]) -> None:
+    """One line for each, short enough for the terminal; a failure's whole text has been printed already."""
+    wide = max(len(outcome.name) for outcome in outcomes)
+    room = max(40, shutil.get_terminal_size((160, 24)).columns - wide - 24)
+    print(f"\n{'experiment':{wide}}  {'outcome':8}  {'seconds':>7}  seen")
+    print(f"{'-' * wide}  {'-' * 8}  {'-' * 7}  {'-' * min(room, 60)}")
+    for name, outcome, seconds, seen in outcomes:
+        first = seen.splitlines()[0] if seen else ""
+        print(
+            f"{name:{wide}}  {outcome:8}  {seconds:7.1f}  {first if len(first) <= room else first[: room - 3] + '...'}"
+        )
 
 
 if __name__ == "__main__":

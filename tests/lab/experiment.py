@@ -34,11 +34,18 @@ class Scale:
 
 
 class Experiment(NamedTuple):
-    """``run(scale)`` returns one line with the figures that were seen, and raises :class:`Failed` otherwise."""
+    """``run(scale)`` returns one line with the figures that were seen, and raises :class:`Failed` otherwise.
+
+    It runs in a process of its own, which may start others: whatever is left of them at the end is killed.
+    """
 
     name: str  # e.g. "faults/native/unix": what --only matches, from its beginning
     title: str
     run: Callable[[Scale], str]
+    #: Seconds after which it hangs and is ended, in the quick form and in the full one.
+    deadline: tuple[float, float] = (600.0, 6 * 3600.0)
+    #: It measures time, or needs the whole machine: nothing else may run beside it, whatever --jobs says.
+    alone: bool = False
 
 
 def check(condition: object, text: str) -> None:
@@ -54,6 +61,7 @@ def per_engine(
     *,
     engines: Sequence[str] = ("native", "pure"),
     transports: Sequence[str] = ("unix", "tcp"),
+    **options: Any,
 ) -> list[Experiment]:
     """The same experiment ``run(scale, engine, transport)`` on each engine and each transport."""
 
@@ -61,7 +69,7 @@ def per_engine(
         return lambda scale: run(scale, engine, transport)
 
     return [
-        Experiment(f"{name}/{engine}/{transport}", title, bound(engine, transport))
+        Experiment(f"{name}/{engine}/{transport}", title, bound(engine, transport), **options)
         for engine in engines
         for transport in transports
     ]
