@@ -40,10 +40,14 @@ static enum outcome classify(int error)
     }
 }
 
-static void watch_masters(ps_engine *engine, unsigned interest)
+static int watch_masters(ps_engine *engine, unsigned interest)
 {
-    for (uint32_t i = 0; i < engine->master_count; i++)
-        engine->poll->change(engine->poll_handle, engine->masters[i].fd, i, interest);
+    int failed = 0;
+    for (uint32_t i = 0; i < engine->master_count; i++) {
+        int error = engine->poll->change(engine->poll_handle, engine->masters[i].fd, i, interest);
+        failed = error < 0 ? error : failed;
+    }
+    return failed;
 }
 
 static void pause_accepting(ps_engine *engine)
@@ -90,8 +94,8 @@ void ps__start_accepting(ps_engine *engine)
         return;
     engine->accept_again_ns = 0;
     ps__open_reserve(engine);
-    if (engine->accepting)
-        watch_masters(engine, PS_POLL_IN);
+    if (engine->accepting && watch_masters(engine, PS_POLL_IN) < 0) /* nobody would come in any more: try again */
+        engine->accept_again_ns = engine->now_ns + PS_PAUSE_ACCEPT_MS * 1000000u;
 }
 
 void ps__stop_accepting(ps_engine *engine)
@@ -104,6 +108,7 @@ void ps__stop_accepting(ps_engine *engine)
 
 void ps__accept(ps_engine *engine, uint8_t master)
 {
+    int failed = 0;
     for (int i = 0; i < PS_ACCEPTS_MAX && engine->accepting && !engine->accept_again_ns; i++) {
         struct sockaddr_storage peer;
         socklen_t size = sizeof peer;
@@ -121,5 +126,7 @@ void ps__accept(ps_engine *engine, uint8_t master)
             pause_accepting(engine);
         if (outcome != AGAIN)
             return;
+        if (++failed == PS_ACCEPTS_MAX) /* not each connection's own trouble: a rule that forbids them all, say */
+            pause_accepting(engine);
     }
 }

@@ -75,7 +75,11 @@ class _Master:
         self.checked = checked  # its peers are held against the rule of access
         # Python finds out about family and type by itself.
         self.sock = socket.socket(fileno=fd)
-        self.sock.setblocking(False)
+        try:
+            self.sock.setblocking(False)
+        except OSError:
+            self.sock.detach()
+            raise
         self.tcp = self.sock.family != socket.AF_UNIX
         self.interest = 0
 
@@ -108,7 +112,9 @@ class Masters:
             master = _Master(fd, index, checked)
             self._masters.append(master)
             self._core.on_event[fd] = lambda _bits, master=master: self._accept(master)  # type: ignore[misc]
-        self._watch(READ)
+        for master in self._masters:
+            self._core.poller.change(master.fd, 0, READ)
+            master.interest = READ
 
     def stop(self) -> None:
         """Accept no more. Called again it does nothing."""
@@ -142,16 +148,24 @@ class Masters:
         if self.resume_at is not None:
             self.resume_at = None
             self._open_reserve()
-            self._watch(READ)
+            if not self._watch(READ):  # nobody would come in any more: try again
+                self.resume_at = self._core.now + _PAUSE
 
-    def _watch(self, interest: int) -> None:
+    def _watch(self, interest: int) -> bool:
+        """Whether it could be done: somebody may have closed one, or the kernel has no memory."""
+        done = True
         for master in self._masters:
             if master.interest != interest:
-                old, master.interest = master.interest, interest
-                with suppress(OSError):  # somebody has closed it
-                    self._core.poller.change(master.fd, old, interest)
+                try:
+                    self._core.poller.change(master.fd, master.interest, interest)
+                except OSError:
+                    done = False
+                else:
+                    master.interest = interest
+        return done
 
     def _accept(self, master: _Master) -> None:
+        failed = 0
         for _ in range(_ACCEPTS_MAX):
             if not self._open or self.resume_at is not None:
                 return
@@ -159,17 +173,25 @@ class Masters:
                 with guard:
                     sock, peer = master.sock.accept()
                     self._newcomer = sock
+            except MemoryError:
+                self._pause()
             except OSError as error:
-                if error.errno in _NEXT:
-                    continue
-                if error.errno in _NO_DESCRIPTORS:
-                    if self._core.dead:
-                        return  # some are closed at the end of this turn
-                    self._refuse_waiting(master)
-                if error.errno not in _DONE:
+                if error.errno in _DONE or not self._go_on(master, error.errno):
+                    return
+                failed += 1
+                # All of them: not each connection's own trouble, but a rule that forbids them, say.
+                if error.errno not in _NEXT or failed == _ACCEPTS_MAX:
                     self._pause()
-                return
-            self._admit(master, sock, peer)
+            else:
+                self._admit(master, sock, peer)
+
+    def _go_on(self, master: _Master, number: int | None) -> bool:
+        """Where descriptors ran out: whether that is the end of it, and not of some that go at the end of this turn."""
+        if number in _NO_DESCRIPTORS:
+            if self._core.dead:
+                return False
+            self._refuse_waiting(master)
+        return True
 
     def _pause(self) -> None:
         core = self._core
@@ -227,7 +249,12 @@ class Masters:
         if cause is not None:
             self._turn_away(sock, cause)
             return None
-        sock.setblocking(False)
+        try:
+            sock.setblocking(False)
+        except OSError:  # the loop must not wait for it
+            with suppress(OSError):
+                sock.close()
+            return None
         if master.tcp:
             no_delay(sock)
         connection = self._make(self._core, sock, master.index, address_text(peer) if master.tcp else "")
@@ -260,7 +287,7 @@ class Masters:
         """No room for it, or no right to come in: say so where the framing can, and close."""
         self._core.counts.refused += 1
         self._core.note(cause)
-        with guard, sock, suppress(OSError):
+        with suppress(OSError, MemoryError), guard, sock:
             if self._core.native:
                 sock.setblocking(False)
                 sock.send(_REFUSALS[cause], NO_SIGNAL)
