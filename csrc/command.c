@@ -71,8 +71,12 @@ static ps_command *take_commands(ps_engine *engine)
 void ps__run_commands(ps_engine *engine)
 {
     uint8_t bytes[256];
-    while (ps_sys.read(engine->wake[0], bytes, sizeof bytes) == (ssize_t)sizeof bytes)
-        continue;
+    ssize_t got;
+    do
+        got = ps_sys.read(engine->wake[0], bytes, sizeof bytes);
+    while (got == (ssize_t)sizeof bytes);
+    if (got < 0 && got != -EAGAIN && got != -EINTR)
+        ps__fail(engine, (int)got); /* it would stay readable, and the loop could not sleep any more */
     for (ps_command *command = take_commands(engine), *next; command; command = next) {
         next = command->next;
         carry_out(engine, command);
@@ -119,12 +123,19 @@ static bool in_loop(ps_engine *engine)
     return mine;
 }
 
-/* With the lock held. A full pipe is as good as one more byte. */
-static void wake(ps_engine *engine)
+/* With the lock held: 0, or why the loop does not hear of it. A full pipe is as good as one more byte. */
+static int wake(ps_engine *engine)
 {
-    if (!engine->woken && engine->wake[1] >= 0)
-        ps_sys.write(engine->wake[1], "", 1);
+    ssize_t written = 1;
+    while (!engine->woken && engine->wake[1] >= 0) {
+        written = ps_sys.write(engine->wake[1], "", 1);
+        if (written != -EINTR)
+            break;
+    }
+    if (written < 0 && written != -EAGAIN)
+        return (int)written;
     engine->woken = true;
+    return 0;
 }
 
 static int post(ps_engine *engine, enum ps_command_kind kind, uint64_t client_id, const uint8_t *data, size_t size)
@@ -137,16 +148,16 @@ static int post(ps_engine *engine, enum ps_command_kind kind, uint64_t client_id
         memcpy(command->data, data, size);
     pthread_mutex_lock(&engine->lock);
     bool fits = engine->commands_size + size <= PS_COMMANDS_BYTES || !engine->commands;
-    if (fits) {
+    int error = fits ? wake(engine) : -ENOBUFS; /* the loop takes no command before the lock is free */
+    if (error == 0) {
         *engine->commands_end = command;
         engine->commands_end = &command->next;
         engine->commands_size += size;
-        wake(engine);
     }
     pthread_mutex_unlock(&engine->lock);
-    if (!fits)
+    if (error < 0)
         ps__free(command);
-    return fits ? 1 : -ENOBUFS;
+    return error < 0 ? error : 1;
 }
 
 /* The state of a client as other threads may ask for it; 0 = there is none. */
@@ -211,9 +222,9 @@ int ps_engine_stop(ps_engine *engine, uint64_t grace_ns)
         __atomic_store_n(&engine->stop_at_ns, at, __ATOMIC_RELAXED); /* the loop reads it without the lock as well */
     engine->stop_wanted = true;
     engine->woken = false; /* in a signal handler the loop may be about to sleep: always write */
-    wake(engine);
+    int error = wake(engine);
     pthread_mutex_unlock(&engine->lock);
-    return 0;
+    return error;
 }
 
 /* -- looking ------------------------------------------------------------------------------------------------------- */

@@ -24,24 +24,36 @@ class Commands:
 
     def __init__(self) -> None:
         self.read_fd, self.wakeup_fd = os.pipe()  # closed on exec (PEP 446)
-        os.set_blocking(self.read_fd, False)
-        os.set_blocking(self.wakeup_fd, False)
+        try:
+            os.set_blocking(self.read_fd, False)
+            os.set_blocking(self.wakeup_fd, False)
+        except OSError:
+            os.close(self.read_fd)
+            os.close(self.wakeup_fd)
+            raise
         self.queue: list[Callable[[], object]] = []
         self._bytes = 0
         self._woken = False
         self._lock = threading.RLock()
 
     def post(self, command: Callable[[], object], size: int = 0) -> bool:
-        """Let the loop's thread do this. ``False`` if too much waits already."""
+        """Let the loop's thread do this. ``False`` if too much waits already.
+
+        :raises OSError: the loop can't be woken, and won't do it.
+        """
         size += _OVERHEAD
         with self._lock:
             if self.wakeup_fd < 0 or self._bytes + size > _BYTES_MAX:
                 return False
+            self.queue.append(command)  # before the loop wakes, which takes it only when this lock is free
+            try:
+                if not self._woken:
+                    self._write()
+            except OSError:
+                self.queue.pop()
+                raise
+            self._woken = True
             self._bytes += size
-            self.queue.append(command)
-            if not self._woken:
-                self._woken = True
-                self._write()
         return True
 
     def wake(self) -> None:
@@ -87,4 +99,5 @@ class Commands:
             self.queue.clear()
         for fd in fds:
             if fd >= 0:
-                os.close(fd)
+                with suppress(OSError):  # Linux has freed the number, whatever it says (close(2))
+                    os.close(fd)

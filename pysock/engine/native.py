@@ -137,7 +137,7 @@ class NativeEngine:
             _checked(result)
 
     def stop(self, grace: float) -> None:
-        lib.ps_engine_stop(self._engine, min(int(grace * _NANOSECONDS), 2**63))
+        _checked(lib.ps_engine_stop(self._engine, min(int(grace * _NANOSECONDS), 2**63)))
 
     def close(self) -> None:
         lib.ps_python_close(self._python)
