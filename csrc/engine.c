@@ -194,12 +194,38 @@ static void run_batches(ps_engine *engine, bool all)
         ps__fail(engine, engine->hooks.batches(engine->hooks.context, all, &engine->batch_due_ns));
 }
 
+static void for_each(ps_engine *engine, void (*act)(ps_engine *, ps_conn *))
+{
+    for (uint32_t slot = 0; slot < engine->table.made; slot++) {
+        ps_conn *conn = ps__slot(&engine->table, slot);
+        if (conn->state && conn->state != PS_CONN_CLOSED)
+            act(engine, conn);
+    }
+}
+
+static void send_again(ps_engine *engine, ps_conn *conn)
+{
+    if (!(conn->flags & PS_IS_STARVED))
+        return;
+    conn->flags &= (uint16_t)~PS_IS_STARVED;
+    ps__flush(engine, conn);
+}
+
+static void feed_the_starved(ps_engine *engine)
+{
+    if (!engine->send_again_ns || engine->send_again_ns > engine->now_ns)
+        return;
+    engine->send_again_ns = 0;
+    for_each(engine, send_again);
+}
+
 static void end_turn(ps_engine *engine)
 {
     run_batches(engine, false);
     ps__timers_expire(engine);
     if (engine->accept_again_ns && engine->accept_again_ns <= engine->now_ns)
         ps__start_accepting(engine);
+    feed_the_starved(engine);
     ps__flush_dirty(engine);
     ps__bury(engine);
     if (!engine->inside)
@@ -225,15 +251,6 @@ static void turn(ps_engine *engine)
 }
 
 /* -- the end ------------------------------------------------------------------------------------------------------- */
-
-static void for_each(ps_engine *engine, void (*act)(ps_engine *, ps_conn *))
-{
-    for (uint32_t slot = 0; slot < engine->table.made; slot++) {
-        ps_conn *conn = ps__slot(&engine->table, slot);
-        if (conn->state && conn->state != PS_CONN_CLOSED)
-            act(engine, conn);
-    }
-}
 
 /* What was read is served; what lies in the kernel came too late and is told so: a client learns that it was not run. */
 static void wind_up(ps_engine *engine, ps_conn *conn)

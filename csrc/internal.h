@@ -29,6 +29,7 @@ enum {
     PS_IOV_MAX = 16,           /* chunks of waiting output sent by one call */
     PS_PAUSE_ACCEPT_MS = 50,   /* after accept() ran out of descriptors or memory */
     PS_CROWD_MS = 100,         /* a client that has said nothing for so long makes way where the server is full */
+    PS_PAUSE_SEND_MS = 20,     /* after the kernel had no memory for what was to be sent */
     PS_COMMANDS_BYTES = 64 << 20, /* what other threads may have queued for a loop that is busy */
     PS_DEAD_ROOM = 2048,       /* slots beside those of max_clients, for connections that are closed and not buried yet:
                                   a place that becomes free is given away in the same turn */
@@ -120,6 +121,7 @@ enum ps_conn_flag {
     PS_IS_SENDING = 1 << 11,   /* all that is left to do: the kernel sends what it took */
     PS_IS_SENT = 1 << 12,      /* it has */
     PS_IS_COUNTED = 1 << 13,   /* in the table of its user, or address */
+    PS_IS_STARVED = 1 << 14,   /* its output waits until send_again_ns, though its socket is writable */
 };
 
 /* A slot of the client table: a connection and its data socket. An idle client costs this and nothing else. */
@@ -268,6 +270,7 @@ struct ps_engine {
     uint64_t contended_until_ns; /* another thread wants to be inside as well */
     uint64_t now_ns;
     uint64_t accept_again_ns;
+    uint64_t send_again_ns; /* 0: nobody is starved */
     int reserve;        /* a descriptor to give up where there are no more, so that those who wait can be told; or -1 */
     uint64_t batch_due_ns;
     ps_linger linger;

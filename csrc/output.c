@@ -139,6 +139,15 @@ static void queue_object(ps_engine *engine, ps_conn *conn, const uint8_t *data, 
     queue_grew(engine, conn, size);
 }
 
+/* The kernel is short of memory. Its socket stays writable, so it must not be waited for; the queue's deadline bounds
+ * how long we try. */
+static void starve(ps_engine *engine, ps_conn *conn)
+{
+    conn->flags |= PS_IS_STARVED;
+    if (!engine->send_again_ns)
+        engine->send_again_ns = engine->now_ns + PS_PAUSE_SEND_MS * 1000000u;
+}
+
 /* Bytes taken by the kernel (0 when it is full), or -1: the connection is lost. */
 static ssize_t send_vector(ps_engine *engine, ps_conn *conn, struct iovec *iov, size_t count)
 {
@@ -150,8 +159,10 @@ static ssize_t send_vector(ps_engine *engine, ps_conn *conn, struct iovec *iov, 
         sent = ps_sys.sendmsg(conn->fd, &message, MSG_NOSIGNAL);
     if (sent >= 0)
         return sent;
-    if (sent == -EAGAIN || sent == -EINTR || sent == -ENOBUFS || sent == -ENOMEM)
-        return 0; /* the last two: the kernel is short of memory; the queue's deadline bounds how long we try */
+    if (sent == -ENOBUFS || sent == -ENOMEM)
+        starve(engine, conn);
+    if (sent == -EAGAIN || sent == -EINTR || conn->flags & PS_IS_STARVED)
+        return 0;
     ps__lost(engine, conn, PS_CLOSED_BY_PEER);
     return -1;
 }
@@ -395,6 +406,8 @@ static size_t fill_vector(const ps_conn *conn, struct iovec *iov, size_t *total)
 /* Send the queue until it is empty or the kernel full. */
 static void send_queue(ps_engine *engine, ps_conn *conn)
 {
+    if (conn->flags & PS_IS_STARVED)
+        return;
     while (conn->out_head) {
         struct iovec iov[PS_IOV_MAX];
         size_t total, count = fill_vector(conn, iov, &total);

@@ -246,7 +246,7 @@ class Connection(Output):
         if reads and self.has_input():
             self.core.ready[self] = None
             reads = False  # first things first
-        interest = (READ if reads else 0) | (WRITE if self.out or self.sending else 0)
+        interest = (READ if reads else 0) | (WRITE if (self.out and not self.starved) or self.sending else 0)
         if interest != self.interest:
             if reads and not self.interest & READ:
                 self.time_frame(progress=False)  # of one that was begun before it wasn't read
@@ -351,7 +351,7 @@ class Connection(Output):
     def _empty_input(self) -> None:
         """Closing a socket with unread bytes resets it, and the reset may overtake our last words (RFC 2525, 2.17)."""
         if self.reason not in {DisconnectReason.LEFT, DisconnectReason.CLOSED_BY_PEER}:
-            with suppress(OSError):
+            with suppress(OSError, MemoryError):
                 self.recv(READ_MAX)
 
     def _close(self) -> None:

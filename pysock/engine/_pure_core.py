@@ -32,6 +32,8 @@ LARGE_READ_MAX = 256 * 1024
 #: Requests of one client that are served in a row. In 64 KiB there may be thousands, and each takes a microsecond or
 #: more here: a neighbour with one request at a time would wait for all of them. The rest is for the next turn.
 ROW_MAX = 128
+#: After the kernel had no memory for what was to be sent, in seconds.
+_PAUSE_SEND = 0.02
 
 
 class Counts:
@@ -101,6 +103,9 @@ class Core:
         self.dirty: dict[Output, None] = {}
         self.ready: dict[Connection, None] = {}
         self.dead: deque[Connection] = deque()
+        #: Whose output is to be tried again at a certain time: their sockets are writable, so waiting would spin.
+        self.starved: list[Output] = []
+        self.send_again_at: float | None = None
         self.now = 0.0  # of this turn, on the monotonic clock
         self.descriptor_freed: Callable[[], None] = lambda: None
         self.logged_no_service = False
@@ -121,3 +126,11 @@ class Core:
             deadlines.ends.clear()
         for part in (self.on_event, self.dirty, self.ready, self.dead):
             part.clear()
+        self.starved.clear()
+        self.send_again_at = None
+
+    def starve(self, output: Output) -> None:
+        """The kernel is short of memory: try again a little later."""
+        self.starved.append(output)
+        if self.send_again_at is None:
+            self.send_again_at = self.now + _PAUSE_SEND

@@ -41,7 +41,7 @@ _SHORT_OF_MEMORY: Final = frozenset((errno.ENOBUFS, errno.ENOMEM))
 class Output(ABC):
     """The part of a connection that sends."""
 
-    __slots__ = ("bytes_out", "choked", "core", "holding", "out", "queued", "send", "sock", "stalled")
+    __slots__ = ("bytes_out", "choked", "core", "holding", "out", "queued", "send", "sock", "stalled", "starved")
 
     def __init__(self, core: Core, sock: socket.socket) -> None:
         self.core = core
@@ -53,6 +53,7 @@ class Output(ABC):
         self.choked = False  # it doesn't take its replies, so it isn't read
         self.stalled = False  # the deadline of the output runs
         self.holding = False  # nothing is sent: the connect hook runs, or it is closed
+        self.starved = False  # the kernel has no memory for it, though it is writable: see Core.starve
 
     @abstractmethod
     def lost(self, reason: DisconnectReason) -> None:
@@ -117,7 +118,7 @@ class Output(ABC):
     def flush(self) -> None:
         """Send what waits, as far as the kernel takes it."""
         out, size = self.out, self.queued
-        if not out or self.holding:
+        if not out or self.holding or self.starved:
             return
         if size > GATHER_MAX:
             self._flush_much()
@@ -153,7 +154,11 @@ class Output(ABC):
 
     def _not_sent(self, error: OSError) -> int:
         """The kernel took nothing: 0 if it may take it later, -1 if it never will."""
-        if error.errno in _NOT_NOW or error.errno in _SHORT_OF_MEMORY:
+        if error.errno in _SHORT_OF_MEMORY:
+            self.starved = True
+            self.core.starve(self)
+            return 0
+        if error.errno in _NOT_NOW:
             return 0
         self.lost(DisconnectReason.CLOSED_BY_PEER)
         return -1

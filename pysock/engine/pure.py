@@ -59,7 +59,11 @@ class PureEngine:
 
     def __init__(self, options: EngineOptions) -> None:
         self._core = core = Core(options)
-        self._commands = Commands()
+        try:
+            self._commands = Commands()
+        except OSError:
+            core.poller.close()
+            raise
         self._masters = Masters(core, _CONNECTIONS.get(core.framing, PlainConnection))
         self._linger = Linger(core.poller.wait, options.linger)
         self._batches = list(core.batches.values())
@@ -115,6 +119,8 @@ class PureEngine:
             batch.run()
         if self._masters.resume_at is not None:
             self._masters.resume_if_due()
+        if core.send_again_at is not None:
+            self._feed_the_starved()
         if self._stop_at is not None:
             self._drain()
         if core.dirty or core.dead:
@@ -140,9 +146,22 @@ class PureEngine:
             ends += [due for batch in self._batches if (due := batch.due()) is not None]
         if self._masters.resume_at is not None:
             ends.append(self._masters.resume_at)
+        if core.send_again_at is not None:
+            ends.append(core.send_again_at)
         if self._stop_at is not None:
             ends.append(self._stop_at if self._draining else 0.0)
         return min(max(0.0, min(ends) - monotonic()), _SLEEP_MAX) if ends else None
+
+    def _feed_the_starved(self) -> None:
+        core = self._core
+        assert core.send_again_at is not None
+        if core.send_again_at > core.now:
+            return
+        starved, core.starved, core.send_again_at = core.starved, [], None
+        for output in starved:
+            output.starved = False
+            _spare_others(output, output.flush)
+            output.settle()
 
     def _go_on(self) -> None:
         ready, self._core.ready = self._core.ready, {}
@@ -212,7 +231,7 @@ class PureEngine:
             self._answer_everything()
             for connection in list(core.table.rows.values()):
                 if connection.protocol.state < ConnectionState.DRAINING:
-                    connection.last_read()
+                    _spare_others(connection, connection.last_read)
                     connection.end(ConnectionEvent.DRAIN, DisconnectReason.SERVER_STOPPING)
             self._clean_up()
         if core.now >= self._stop_at or monotonic() >= self._stop_at:
@@ -249,7 +268,8 @@ class PureEngine:
             self._closed = True
             self._commands.close()
             self._masters.close_reserve()
-            self._core.poller.close()
+            with suppress(OSError):
+                self._core.poller.close()
 
     def abandon(self) -> None:
         """In a forked child."""
@@ -311,7 +331,16 @@ class PureEngine:
             raise FrameTooLarge(f"{len(payload)} bytes are too many: at most {self._core.rules.max_payload}")
         frame, size = self._encode_push(payload), len(payload)
         clients = list(self._core.table.clients.values())
-        return sum(size <= client.protocol.reply_limit and self._push(client, frame) for client in clients)
+        clients = [client for client in clients if size <= client.protocol.reply_limit and client.takes_pushes()]
+        if get_ident() == self._thread:
+            return sum(client.push(frame) for client in clients)
+
+        def push_to_all() -> None:
+            for client in clients:
+                client.push(frame)
+
+        # One command: all get it or, where the loop can't be told, nobody.
+        return len(clients) if clients and self._commands.post(push_to_all, len(frame)) else 0
 
     def _encode_push(self, payload: bytes) -> bytes:
         return encode(Kind.PUSH, payload) if self._core.native else encode_plain(self._core.framing, payload)
