@@ -110,6 +110,14 @@ static void sent(ps_client *client, size_t count)
     client->large.size -= count - gathered;
 }
 
+/* What the kernel says: 0 if it may work later. ETIMEDOUT is not about our deadline: the other end is gone (tcp(7)). */
+static ssize_t judged(ssize_t result)
+{
+    if (result == -EAGAIN || result == -EINTR)
+        return 0;
+    return result == -ETIMEDOUT ? -ECONNRESET : result;
+}
+
 /* Send what the kernel takes now. Bytes sent, or -errno. */
 static ssize_t send_some(ps_client *client)
 {
@@ -123,7 +131,7 @@ static ssize_t send_some(ps_client *client)
                         : ps_sys.sendto(client->fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (count > 0)
         sent(client, (size_t)count);
-    return count == -EAGAIN || count == -EINTR ? 0 : count;
+    return judged(count);
 }
 
 /* -- receiving ----------------------------------------------------------------------------------------------------- */
@@ -188,7 +196,7 @@ static ssize_t receive_bytes(ps_client *client)
     if (got == 0)
         return -ECONNRESET;
     if (got < 0)
-        return got == -EAGAIN || got == -EINTR ? 0 : got;
+        return judged(got);
     size_t inside = 0;
     if (part->object) {
         inside = (size_t)got < iov[0].iov_len ? (size_t)got : iov[0].iov_len;

@@ -6,6 +6,7 @@ reading: a server whose replies aren't taken stops reading, and then both would 
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import sys
@@ -34,6 +35,10 @@ _INBOX_MAX: Final = 65536
 _SLEEP_MAX: Final = 3_600_000
 #: The same where signals are handled: one that comes just before the sleep doesn't end it.
 _NAP: Final = 50
+
+#: What send() says when it may work later; and when the server is gone, which may have said something before.
+_NOT_NOW: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
+_HUNG_UP: Final = frozenset((errno.EPIPE, errno.ECONNRESET))
 
 _IN: Final = select.POLLIN
 _OUT: Final = select.POLLOUT
@@ -76,10 +81,15 @@ class PureLink:
         self._last_id = 0
         self._last_words = ""
         self._going_away = False
+        self._hung_up: OSError | None = None  # what send() said when the server took no more
         self._closed = False
         self._busy = False
         self._sock = socket.socket(fileno=fd)
-        self._sock.setblocking(False)
+        try:
+            self._sock.setblocking(False)
+        except OSError:
+            self._sock.detach()  # it stays the caller's, who closes it
+            raise
         if sys.platform == "darwin":
             self._sock.setsockopt(socket.SOL_SOCKET, SO_NOSIGPIPE, 1)
         self._poll = select.poll()
@@ -256,10 +266,13 @@ class PureLink:
     def _send_some(self, data: Buffer) -> int:
         try:
             return self._sock.send(data, NO_SIGNAL)
-        except (BlockingIOError, InterruptedError):
-            return 0
         except OSError as error:
+            if error.errno in _NOT_NOW:
+                return 0
+            if error.errno not in _HUNG_UP:
+                self._lost(error)
             self._hear_last_words(error)
+            self._hung_up = error
             return len(data)
 
     def _hear_last_words(self, error: OSError) -> None:
@@ -302,6 +315,8 @@ class PureLink:
         if bits != self._waits_for:
             self._poll.modify(self._sock, bits)
             self._waits_for = bits
+        if self._hung_up is not None and not self._poll.poll(0):
+            self._lost(self._hung_up)  # all that it had said was heard
         while True:
             left = None if end is None else max(0.0, end - monotonic())
             ready = self._linger.wait(left)
