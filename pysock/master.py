@@ -198,7 +198,7 @@ class MasterSocket:
                 fd, self._fd = self._fd, -1
                 if fd >= 0:
                     self._sockets.close(fd)
-        finally:
+        finally:  # Linux has freed the number, whatever close() says (close(2))
             if self._file is not None:
                 self._file.remove(self._sockets)
 

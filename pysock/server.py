@@ -299,9 +299,13 @@ class Server(Registration):
             access=self._rule.access,
         )
         engine = self._backend.engine(options)
-        for master in self._masters:
-            engine.add_master(master.fd, self._rule.checks(master.address, master.fd))
-            master.advance(ServerEvent.SERVE)
+        try:
+            for master in self._masters:
+                engine.add_master(master.fd, self._rule.checks(master.address, master.fd))
+                master.advance(ServerEvent.SERVE)
+        except BaseException:
+            engine.close()
+            raise
         return engine
 
     def _run_in_background(self) -> None:
