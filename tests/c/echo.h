@@ -201,14 +201,19 @@ static inline void echo_listen(echo *e, int family)
     CHECK_EQ(fcntl(e->master, F_SETFL, O_NONBLOCK), 0); /* the loop accepts until there is nothing left */
 }
 
-static inline void echo_new(echo *e, const ps_options *options)
+static inline ps_hooks echo_hooks(echo *e)
 {
-    const ps_hooks hooks = {
+    return (ps_hooks){
         .context = e, .enter = echo_enter, .leave = echo_leave, .check = echo_check, .connect = echo_connect,
         .request = echo_request, .batches = echo_batches, .disconnect = echo_disconnect, .draining = echo_draining,
         .noted = echo_noted, .object_new = echo_object_new, .object_resize = echo_object_resize,
         .object_hold = echo_object_hold, .object_release = echo_object_release,
     };
+}
+
+static inline void echo_new(echo *e, const ps_options *options)
+{
+    const ps_hooks hooks = echo_hooks(e);
     int error;
     memset(e, 0, sizeof *e);
     e->engine = ps__engine_new(options, &hooks, &error);
