@@ -30,6 +30,9 @@ MODULES: tuple[str, ...] = (
     "injected",
     "ends",
     "soak",
+    "faults_native",
+    "faults_pure",
+    "faults_start",
 )
 
 

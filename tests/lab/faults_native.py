@@ -1,0 +1,108 @@
+"""The fault table of the C engine: each system call fails with each of its errnos, each allocation fails, and what then
+happens to clients, to descriptors and to memory.
+
+``faults.c`` has the scripts and the checks; this file builds it and says what it is to do.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from support import ROOT
+
+from lab.errnos import ERRNOS
+from lab.experiment import Experiment, Missing, Scale, check
+from lab.faults import ALLOCATIONS, REACHED, Torture, inflict
+
+CSRC = ROOT / "csrc"
+BUILD = Path(tempfile.gettempdir()) / f"pysock-faults-{os.getuid()}"
+
+#: Files that need an interpreter: what they allocate isn't reached from here.
+ELSEWHERE = ("python.c", "python_client.h", "python_server.h")
+
+
+@cache
+def program() -> Path:
+    """Build it, against the engine with PYSOCK_FAULTS and under ASan, LSan and UBSan."""
+    for tool in ("make", "gcc", "addr2line"):
+        if shutil.which(tool) is None:
+            raise Missing(f"{tool} isn't installed")
+    archive, built, here = BUILD / "asan" / "engine.a", BUILD / "faults", Path(__file__).parent
+    _build("make", "-s", "-j2", "-C", str(CSRC), "CC=gcc", f"BUILD={BUILD}", str(archive))
+    flags = "-std=gnu11 -Wall -Wextra -Wconversion -Wshadow -Werror -g -O1 -fno-omit-frame-pointer -DPYSOCK_FAULTS"
+    sanitizers = "-pthread -fsanitize=address,undefined -fno-sanitize-recover=undefined -no-pie"
+    include = [f"-I{folder}" for folder in (CSRC, ROOT / "tests" / "c", here)]
+    _build("gcc", *flags.split(), *sanitizers.split(), *include, "-o", str(built), str(here / "faults.c"), str(archive))
+    return built
+
+
+def _build(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    check(done.returncode == 0, f"{' '.join(command)}\n{done.stderr[-4000:]}")
+
+
+def _places(addresses: list[str]) -> list[str]:
+    """File and line of the calls that return to these."""
+    if not addresses:
+        return []
+    command = ["addr2line", "-e", str(program()), *(hex(int(address, 16) - 1) for address in addresses)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [re.sub(r".*/([^/:]+:\d+).*", r"\1", line) for line in lines]
+
+
+def _torture(script: str, framing: str, transport: str) -> Torture:
+    steady = ("setarch", os.uname().machine, "-R") if shutil.which("setarch") else ()
+    return Torture((*steady, str(program()), script, framing, transport), _places)
+
+
+def _experiment(script: str, framings: tuple[str, ...], transport: str) -> Callable[[Scale], str]:
+    return lambda scale: inflict([_torture(script, framing, transport) for framing in framings], scale)
+
+
+def _places_in_the_source() -> set[str]:
+    """Where a wrapper is called."""
+    return {
+        f"{path.name}:{number}"
+        for path in CSRC.glob("*.[ch]")
+        if path.name not in ELSEWHERE and path.stem != "sys"
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(r"\bps_sys\.\w+\(", line)
+    }
+
+
+def _every_place(_scale: Scale) -> str:
+    wrappers = set(re.findall(r"\(\*(\w+)\)\(", (CSRC / "sys.h").read_text()))
+    unknown = wrappers - set(ERRNOS) - set(ALLOCATIONS)
+    check(not unknown, f"errnos.py knows nothing of {sorted(unknown)}")
+    there = _places_in_the_source()
+    missed = sorted(there - REACHED)
+    check(not missed, f"{len(missed)} of {len(there)} places were never struck: {' '.join(missed)}")
+    return f"all {len(there)} places were struck"
+
+
+_SCRIPTS = (
+    ("engine", "engine", ("native", "u32")),
+    ("client", "client's end", ("native",)),
+    ("load", "load generator", ("native", "u32")),
+    ("hand", "sockets used by hand", ("native",)),
+)
+
+EXPERIMENTS = [
+    *(
+        Experiment(
+            f"faults/native/{transport}/{script}",
+            f"each system call and allocation of the {words} fails",
+            _experiment(script, framings, transport),
+        )
+        for transport in ("unix", "tcp")
+        for script, words, framings in _SCRIPTS
+    ),
+    Experiment("faults/native/places", "every place that makes a system call was struck by one before", _every_place),
+]
