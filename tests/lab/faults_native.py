@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -22,7 +21,7 @@ from lab.experiment import Experiment, Missing, Scale, check
 from lab.faults import ALLOCATIONS, REACHED, Torture, inflict
 
 CSRC = ROOT / "csrc"
-BUILD = Path(tempfile.gettempdir()) / f"pysock-faults-{os.getuid()}"
+BUILD = ROOT / "build" / "faults"
 
 #: Files that need an interpreter: what they allocate isn't reached from here.
 ELSEWHERE = ("python.c", "python_client.h", "python_server.h")
