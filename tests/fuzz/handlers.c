@@ -1,0 +1,309 @@
+/* handlers.c: the engine's hooks as a program of a user would fill them. What a handler does, its request says with the
+ * first byte; what the connect hook does, the client's name. */
+#include "world.h"
+
+static link *link_of_conn(const ps_conn *conn)
+{
+    for (unsigned i = 0; i < sim.link_count; i++)
+        if (sim.links[i].id == ps__id(conn))
+            return &sim.links[i];
+    world_wrong(__FILE__, __LINE__, "a connection that nobody made");
+}
+
+/* -- objects ------------------------------------------------------------------------------------------------------- */
+
+static void on_enter(void *context)
+{
+    (void)context;
+    REQUIRE(!sim.inside);
+    sim.inside = true;
+}
+
+static void on_leave(void *context)
+{
+    (void)context;
+    REQUIRE(sim.inside);
+    sim.inside = false;
+}
+
+static int on_check(void *context)
+{
+    (void)context;
+    REQUIRE(sim.inside);
+    return 0;
+}
+
+static void *object_new(void *context, size_t size, uint8_t **data)
+{
+    (void)context;
+    REQUIRE(sim.inside);
+    object *made = ps_sys.allocate(sizeof *made + size);
+    if (!made)
+        return NULL;
+    made->users = 1;
+    sim.objects++;
+    *data = made->data;
+    return made;
+}
+
+static void object_release(void *context, void *released)
+{
+    (void)context;
+    object *it = released;
+    REQUIRE(sim.inside && it->users > 0);
+    if (--it->users)
+        return;
+    ps__free(it);
+    sim.objects--;
+}
+
+static void *object_resize(void *context, void *old, size_t size, uint8_t **data)
+{
+    REQUIRE(sim.inside && ((object *)old)->users == 1);
+    object *made = ps_sys.resize(old, sizeof *made + size);
+    if (!made) {
+        object_release(context, old);
+        return NULL;
+    }
+    *data = made->data;
+    return made;
+}
+
+static void object_hold(void *context, void *held)
+{
+    (void)context;
+    object *it = held;
+    REQUIRE(sim.inside && it->users > 0);
+    it->users++;
+}
+
+/* -- replies ------------------------------------------------------------------------------------------------------- */
+
+static void send_reply(ps_conn *conn, const ps_frame *frame, const void *data, size_t size, object *lies_in)
+{
+    if (size > conn->max_reply)
+        ps__cannot_serve(sim.engine, conn, frame, PS_HANDLER_FAILED, "", 0);
+    else if (!(frame->flags & PS_NO_REPLY))
+        ps__send(sim.engine, conn, PS_REPLY, 0, frame->request_id, data, size, lies_in);
+}
+
+/* As large as the second byte of the request says, and in an object of its own. */
+static void send_large(ps_conn *conn, const ps_frame *frame)
+{
+    size_t size = frame->size > 1 ? frame->payload[1] * (size_t)512 : PS_BY_REFERENCE;
+    uint8_t *data;
+    object *made = object_new(NULL, size, &data);
+    if (!made) {
+        ps__cannot_serve(sim.engine, conn, frame, PS_HANDLER_FAILED, "no memory", 9);
+        return;
+    }
+    memset(data, 'l', size);
+    send_reply(conn, frame, data, size, made);
+    object_release(NULL, made);
+}
+
+static void disconnect_other(const ps_frame *frame)
+{
+    unsigned which = frame->size > 1 ? frame->payload[1] : 0;
+    if (sim.link_count && sim.links[which % sim.link_count].id)
+        ps_engine_disconnect(sim.engine, sim.links[which % sim.link_count].id);
+}
+
+/* What the handler does before it answers; returns whether it has answered. */
+static bool act(ps_conn *conn, const ps_frame *frame)
+{
+    switch (frame->size ? frame->payload[0] : 0) {
+    case 'L':
+        send_large(conn, frame);
+        return true;
+    case 'F':
+        ps__cannot_serve(sim.engine, conn, frame, PS_HANDLER_FAILED, "failed", 6);
+        return true;
+    case 'N':
+        return sim.options.framing != PS_NATIVE;
+    case 'P':
+        ps_engine_push(sim.engine, ps__id(conn), frame->payload, frame->size);
+        break;
+    case 'B':
+        ps_engine_broadcast(sim.engine, frame->payload, frame->size);
+        break;
+    case 'D':
+        ps_engine_disconnect(sim.engine, ps__id(conn));
+        break;
+    case 'O':
+        disconnect_other(frame);
+        break;
+    case 'S': /* the world goes on while the handler runs */
+        if (!sim.over)
+            sim.step(sim.driver);
+        break;
+    case 'Q':
+        world_stop(1000000000u);
+        break;
+    default:
+        break;
+    }
+    return false;
+}
+
+static int keep(ps_conn *conn, const ps_frame *frame)
+{
+    uint8_t *data;
+    if (sim.kept_count == WORLD_KEPT)
+        return send_reply(conn, frame, "", 0, NULL), 0;
+    object *payload = object_new(NULL, frame->size, &data);
+    if (!payload)
+        return ps__cannot_serve(sim.engine, conn, frame, PS_HANDLER_FAILED, "no memory", 9), 0;
+    memcpy(data, frame->payload, frame->size);
+    kept *it = &sim.kept[sim.kept_count++];
+    *it = (kept){.id = ps__id(conn), .frame = *frame, .payload = payload};
+    it->frame.payload = data;
+    uint64_t due = sim.engine->now_ns + sim.batch_wait_ns;
+    if (due < sim.engine->batch_due_ns)
+        sim.engine->batch_due_ns = due;
+    ps__kept(sim.engine, conn);
+    return 0;
+}
+
+static int serve(ps_conn *conn, const ps_frame *frame, object *lies_in)
+{
+    uint8_t what = frame->size && !sim.only_echoes ? frame->payload[0] : 0;
+    if (what == 'K')
+        return keep(conn, frame);
+    if (what == 'X') {
+        sim.cancelled = true;
+        return -ECANCELED;
+    }
+    if (sim.only_echoes || !act(conn, frame))
+        send_reply(conn, frame, frame->payload, frame->size, lies_in);
+    return 0;
+}
+
+static void note(const ps_conn *conn, const ps_frame *frame)
+{
+    uint8_t head[PS_HEADER_SIZE];
+    buffer *given = &link_of_conn(conn)->given;
+    ps__write_header(head, frame->size, frame->kind, frame->flags, frame->code, frame->request_id);
+    buffer_add(given, head, sizeof head);
+    buffer_add(given, frame->payload, frame->size);
+}
+
+static int on_request(void *context, ps_conn *conn, const ps_frame *frame, void *lies_in)
+{
+    uint8_t *data;
+    REQUIRE(sim.inside && conn->state == PS_CONN_ESTABLISHED && !sim.cancelled);
+    REQUIRE(frame->size <= sim.options.limits.max_payload && frame->code < sim.options.services);
+    sim.requests++;
+    note(conn, frame);
+    if (!conn->object) /* somebody has looked at the client; if there is no memory, nobody has */
+        conn->object = object_new(context, 0, &data);
+    int error = serve(conn, frame, lies_in);
+    if (lies_in)
+        object_release(context, lies_in);
+    return error;
+}
+
+/* -- batches ------------------------------------------------------------------------------------------------------- */
+
+static void answer_kept(const kept *it)
+{
+    ps_engine *engine = sim.engine;
+    ps_conn *conn = ps__table_find(&engine->table, it->id);
+    if (conn) {
+        if (engine->out_conn != conn) {
+            if (engine->out_conn)
+                ps__output_end(engine, engine->out_conn);
+            ps__output_begin(engine, conn);
+        }
+        ps__not_kept(engine, conn);
+        if (!(conn->flags & PS_IS_BROKEN))
+            send_reply(conn, &it->frame, it->frame.payload, it->frame.size, it->payload);
+    }
+    object_release(NULL, it->payload);
+}
+
+static int on_batches(void *context, bool all, uint64_t *due_ns)
+{
+    (void)context;
+    REQUIRE(sim.inside);
+    if (sim.kept_count && !all && *due_ns > sim.engine->now_ns)
+        return 0;
+    *due_ns = UINT64_MAX;
+    unsigned count = sim.kept_count;
+    for (unsigned i = 0; i < count; i++)
+        answer_kept(&sim.kept[i]);
+    REQUIRE(sim.kept_count == count); /* a reply calls no handler */
+    sim.kept_count = 0;
+    if (sim.engine->out_conn)
+        ps__output_end(sim.engine, sim.engine->out_conn);
+    return 0;
+}
+
+/* -- coming and going ---------------------------------------------------------------------------------------------- */
+
+static int on_connect(void *context, ps_conn *conn, char *reason, size_t room)
+{
+    (void)context;
+    REQUIRE(sim.inside && conn->state == PS_CONN_ACCEPTED);
+    switch (conn->name ? conn->name[0] : 0) {
+    case '!':
+        snprintf(reason, room, "members only");
+        return 1;
+    case '+':
+        ps_engine_push(sim.engine, ps__id(conn), (const uint8_t *)"welcome", 7);
+        break;
+    case '-':
+        ps_engine_disconnect(sim.engine, ps__id(conn));
+        break;
+    case '*':
+        for (int i = 0; i < 300; i++) /* more than the limits of a small queue allow */
+            ps_engine_push(sim.engine, ps__id(conn), (const uint8_t *)"welcome", 7);
+        break;
+    default:
+        break;
+    }
+    sim.let_in++;
+    return 0;
+}
+
+static int on_disconnect(void *context, ps_conn *conn)
+{
+    (void)context;
+    link *it = link_of_conn(conn);
+    REQUIRE(sim.inside && conn->state == PS_CONN_CLOSED && !it->told);
+    it->told = true;
+    sim.gone++;
+    return 0;
+}
+
+static int on_draining(void *context)
+{
+    (void)context;
+    REQUIRE(sim.inside);
+    sim.drained++;
+    kernel_close_masters();
+    return 0;
+}
+
+static int on_log(void *context, int level, const char *message)
+{
+    (void)context;
+    REQUIRE(sim.inside && level && message);
+    return 0;
+}
+
+const ps_hooks world_hooks = {
+    .enter = on_enter,
+    .leave = on_leave,
+    .check = on_check,
+    .connect = on_connect,
+    .request = on_request,
+    .batches = on_batches,
+    .disconnect = on_disconnect,
+    .draining = on_draining,
+    .log = on_log,
+    .object_new = object_new,
+    .object_resize = object_resize,
+    .object_hold = object_hold,
+    .object_release = object_release,
+};

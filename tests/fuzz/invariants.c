@@ -1,0 +1,310 @@
+/* invariants.c: what holds of every run, whatever the clients do.
+ *
+ * Between turns the engine's own state must make sense: who waits for something is watched for it, or timed. At the end
+ * each client must have got whole messages, in an order that the protocol allows, and each request at most one answer. */
+#include "world.h"
+
+/* -- between turns ------------------------------------------------------------------------------------------------- */
+
+static unsigned wanted_interest(const ps_conn *conn)
+{
+    bool in = conn->state <= PS_CONN_ESTABLISHED && !(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_BATCH));
+    bool out = conn->out_head || conn->flags & PS_IS_SENDING;
+    return (in ? PS_POLL_IN : 0u) | (out ? PS_POLL_OUT : 0u);
+}
+
+static void check_watched(const link *it, const ps_conn *conn)
+{
+    unsigned wanted = wanted_interest(conn);
+    REQUIRE(conn->interest == wanted);
+    for (unsigned i = 0; i < sim.fd_count; i++) {
+        const descriptor *seen = &sim.fds[i];
+        if (seen->kind != FD_DATA || &sim.links[seen->link] != it)
+            continue;
+        REQUIRE(seen->watched == (wanted != 0));
+        uint32_t events = (wanted & PS_POLL_IN ? EPOLLIN : 0u) | (wanted & PS_POLL_OUT ? EPOLLOUT : 0u);
+        REQUIRE(!wanted || (seen->events == events && seen->key == it->id));
+    }
+}
+
+static void check_queue(const link *it, const ps_conn *conn)
+{
+    uint64_t queued = 0;
+    const ps_chunk *last = NULL;
+    for (const ps_chunk *chunk = conn->out_head; chunk; chunk = chunk->next) {
+        REQUIRE(chunk->size > chunk->sent);
+        queued += chunk->size - chunk->sent;
+        last = chunk;
+    }
+    REQUIRE(conn->queued == queued && conn->out_tail == last);
+    REQUIRE(queued <= sim.options.limits.output_drop);
+    REQUIRE(conn->bytes_out >= it->down.size + queued);
+    if (!sim.options.ask_connects && !it->broken && !sim.starved) /* what the hook pushed may have been dropped */
+        REQUIRE(conn->bytes_out == it->down.size + queued);
+}
+
+static bool is_incomplete(const ps_conn *conn)
+{
+    return conn->part || conn->stash_size || conn->flags & PS_IS_SKIPPING;
+}
+
+static void check_timed(const ps_conn *conn)
+{
+    const ps_limits *limits = &sim.options.limits;
+    bool input = conn->flags & PS_TIMED_INPUT, output = conn->flags & PS_TIMED_OUTPUT, idle = conn->flags & PS_TIMED_IDLE;
+    bool cir = conn->flags & PS_TIMED_CIR;
+    if (conn->state == PS_CONN_ACCEPTED || conn->state == PS_CONN_CHALLENGED)
+        REQUIRE(input == (limits->cir_timeout_ns != 0) && cir == input);
+    else if (conn->state == PS_CONN_ESTABLISHED)
+        REQUIRE(input == (limits->frame_timeout_ns && is_incomplete(conn)) && !cir);
+    else
+        REQUIRE(!input && !idle);
+    if (conn->state <= PS_CONN_ESTABLISHED)
+        REQUIRE(idle == (limits->idle_timeout_ns != 0));
+    bool sends = conn->out_head || conn->flags & PS_IS_SENDING;
+    REQUIRE(output == (sends && limits->output_timeout_ns));
+}
+
+/* Nobody is stuck: who is not read, or not closed yet, waits for something that will come. */
+static void check_has_a_reason(const ps_conn *conn)
+{
+    if (conn->state == PS_CONN_DRAINING)
+        REQUIRE(conn->out_head || conn->in_flight || conn->flags & PS_IS_SENDING);
+    if (conn->held)
+        REQUIRE(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_BATCH));
+    if (conn->flags & PS_PAUSED_OUTPUT && conn->state <= PS_CONN_ESTABLISHED)
+        REQUIRE(conn->queued > sim.options.limits.output_pause / 2);
+    if (conn->flags & PS_PAUSED_BATCH && conn->state <= PS_CONN_ESTABLISHED)
+        REQUIRE(conn->in_flight > sim.options.limits.max_in_flight / 2);
+}
+
+static void check_link(const link *it, const ps_conn *conn)
+{
+    REQUIRE(conn->fd == it->fd && !it->closed);
+    REQUIRE(conn->bytes_in <= it->taken);
+    check_queue(it, conn);
+    if (conn->flags & PS_IS_DIRTY)
+        return;
+    check_watched(it, conn);
+    check_timed(conn);
+    check_has_a_reason(conn);
+}
+
+static unsigned length_of(enum ps_timer_list list, enum ps_timer_link which)
+{
+    unsigned length = 0;
+    uint32_t before = PS_NOBODY;
+    for (uint32_t slot = sim.engine->timers[list].first; slot != PS_NOBODY; length++) {
+        const ps_conn *conn = ps__slot(&sim.engine->table, slot);
+        REQUIRE(conn->timers[which].previous == before && length < WORLD_LINKS);
+        before = slot;
+        slot = conn->timers[which].next;
+    }
+    REQUIRE(sim.engine->timers[list].last == before);
+    return length;
+}
+
+void invariants_between_turns(void)
+{
+    const ps_engine *engine = sim.engine;
+    unsigned clients = 0, pending = 0, rows = 0, timed[PS_TIMER_LINKS] = {0};
+    REQUIRE(!engine->out_conn && !engine->piece_count && !engine->out_used && !engine->out_lent);
+    for (unsigned i = 0; i < sim.accepted; i++) {
+        const link *it = &sim.links[i];
+        const ps_conn *conn = conn_of(it);
+        if (!conn || conn->state == PS_CONN_CLOSED) {
+            REQUIRE(it->closed && (!conn || conn->flags & PS_IS_DIRTY));
+            rows += conn != NULL;
+            continue;
+        }
+        check_link(it, conn);
+        rows++;
+        clients += conn->established;
+        pending += !conn->established;
+        timed[PS_LINK_INPUT] += (conn->flags & PS_TIMED_INPUT) != 0;
+        timed[PS_LINK_OUTPUT] += (conn->flags & PS_TIMED_OUTPUT) != 0;
+        timed[PS_LINK_IDLE] += (conn->flags & PS_TIMED_IDLE) != 0;
+    }
+    REQUIRE(engine->table.used == rows);
+    REQUIRE(engine->stats.clients == clients && engine->stats.pending == pending);
+    REQUIRE(clients + pending <= sim.options.limits.max_clients);
+    REQUIRE(length_of(PS_TIMER_CIR, PS_LINK_INPUT) + length_of(PS_TIMER_FRAME, PS_LINK_INPUT) == timed[PS_LINK_INPUT]);
+    REQUIRE(length_of(PS_TIMER_OUTPUT, PS_LINK_OUTPUT) == timed[PS_LINK_OUTPUT]);
+    REQUIRE(length_of(PS_TIMER_IDLE, PS_LINK_IDLE) == timed[PS_LINK_IDLE]);
+}
+
+/* All clients read all they get, and send nothing more: then nothing is left to do. */
+void invariants_when_quiet(void)
+{
+    REQUIRE(sim.accepted == sim.link_count && sim.engine->dirty == PS_NOBODY && !sim.kept_count);
+    for (unsigned i = 0; i < sim.accepted; i++) {
+        const link *it = &sim.links[i];
+        const ps_conn *conn = conn_of(it);
+        if (it->closed)
+            continue;
+        REQUIRE(conn && conn->state <= PS_CONN_ESTABLISHED);
+        REQUIRE(!it->half_closed && !it->gone && !it->was_reset);
+        REQUIRE(it->taken == it->up.size && it->seen == it->down.size);
+        REQUIRE(!conn->held && !conn->out_head && !conn->in_flight);
+    }
+}
+
+void invariants_at_close(link *it)
+{
+    const ps_conn *conn = conn_of(it);
+    if (!conn) { /* turned away at the door, as well as one send can say it */
+        it->cut = true;
+        return;
+    }
+    REQUIRE(conn->fd == -1 && conn->state == PS_CONN_CLOSED);
+    REQUIRE(conn->bytes_out >= it->down.size + conn->queued);
+    bool sure = !it->broken && !it->gone && !it->was_reset && !sim.starved && !sim.cancelled;
+    bool orderly = conn->reason == PS_LEFT || conn->reason == PS_CLOSED_BY_PEER || conn->reason == PS_CLOSED_BY_SERVER ||
+                   conn->reason == PS_PROTOCOL_VIOLATION;
+    it->complete = sure && orderly && !conn->queued && !conn->in_flight && !sim.stopping;
+    it->reason = conn->reason;
+    it->cut = conn->queued || it->broken || sim.starved;
+}
+
+/* -- at the end: requests ------------------------------------------------------------------------------------------- */
+
+static bool expect_given(const link *it, size_t *at, const ps_frame *frame)
+{
+    uint8_t head[PS_HEADER_SIZE];
+    if (*at == it->given.size)
+        return false;
+    ps__write_header(head, frame->size, frame->kind, frame->flags, frame->code, frame->request_id);
+    REQUIRE(it->given.size - *at >= sizeof head + frame->size);
+    REQUIRE(memcmp(it->given.data + *at, head, sizeof head) == 0);
+    REQUIRE(!frame->size || memcmp(it->given.data + *at + sizeof head, frame->payload, frame->size) == 0);
+    *at += sizeof head + frame->size;
+    return true;
+}
+
+/* The next message of what the client sent, as the plainest reader would cut it. */
+static bool next_sent(const link *it, size_t *at, ps_frame *frame)
+{
+    size_t left = it->up.size - *at;
+    if (!left)
+        return false;
+    const uint8_t *data = it->up.data + *at;
+    const uint8_t *end = sim.options.framing == PS_LINE ? memchr(data, '\n', left) : NULL;
+    size_t head = sim.options.framing == PS_NATIVE ? PS_HEADER_SIZE : sim.options.framing == PS_U32 ? 4 : 0;
+    if (left < head || (sim.options.framing == PS_LINE && !end))
+        return false;
+    *frame = (ps_frame){.kind = PS_SRM};
+    if (head == PS_HEADER_SIZE)
+        ps__read_header(data, frame);
+    else
+        frame->size = head ? ps__get32(data) : (uint32_t)(end - data);
+    frame->payload = data + head;
+    if (frame->size > left - head)
+        return false;
+    *at += head + frame->size + (end != NULL);
+    return true;
+}
+
+/* The handlers were given what the client sent: each request once, in its order, up to some point. */
+static void check_given(const link *it)
+{
+    size_t at = 0, from = 0;
+    ps_frame frame;
+    while (next_sent(it, &from, &frame)) {
+        bool served = frame.kind == PS_SRM && frame.size <= sim.options.limits.max_payload &&
+                      frame.code < sim.options.services;
+        if (served && !expect_given(it, &at, &frame))
+            return;
+    }
+    REQUIRE(at == it->given.size);
+}
+
+/* Of `raw` only the bytes count, not how they were cut. */
+static void check_given_raw(const link *it)
+{
+    size_t from = 0;
+    ps_frame frame;
+    for (size_t at = 0; at < it->given.size; at += PS_HEADER_SIZE + frame.size, from += frame.size) {
+        ps__read_header(it->given.data + at, &frame);
+        REQUIRE(frame.size && frame.size <= it->up.size - from);
+        REQUIRE(memcmp(it->given.data + at + PS_HEADER_SIZE, it->up.data + from, frame.size) == 0);
+    }
+}
+
+/* -- at the end: answers -------------------------------------------------------------------------------------------- */
+
+typedef struct tally {
+    unsigned sent[256], wanted[256], answered[256]; /* by a byte that the request id is hashed to */
+} tally;
+
+static uint8_t hashed(uint32_t request_id)
+{
+    return (uint8_t)(request_id ^ request_id >> 8 ^ request_id >> 16 ^ request_id >> 24);
+}
+
+static void count_requests(const link *it, tally *count)
+{
+    ps_frame frame;
+    for (size_t at = 0; it->up.size - at >= PS_HEADER_SIZE;) {
+        ps__read_header(it->up.data + at, &frame);
+        count->sent[hashed(frame.request_id)]++;
+        if (frame.size > it->up.size - at - PS_HEADER_SIZE)
+            break;
+        at += PS_HEADER_SIZE + frame.size;
+    }
+    for (size_t at = 0; at < it->given.size; at += PS_HEADER_SIZE + frame.size) {
+        ps__read_header(it->given.data + at, &frame);
+        count->wanted[hashed(frame.request_id)] += !(frame.flags & PS_NO_REPLY);
+    }
+}
+
+static void check_frame_from_server(const ps_frame *frame, bool accepted, bool refused)
+{
+    REQUIRE(!refused); /* a refusal is the last word */
+    REQUIRE(frame->kind >= PS_CIR_ACCEPTED && frame->kind <= PS_CHALLENGE && !frame->flags);
+    bool early = frame->kind == PS_CIR_ACCEPTED || frame->kind == PS_CIR_REFUSED || frame->kind == PS_CHALLENGE;
+    REQUIRE(frame->kind == PS_PONG || early != accepted);
+    if (frame->kind == PS_ERROR || frame->kind == PS_CIR_REFUSED || frame->kind == PS_GOAWAY)
+        REQUIRE(ps__is_utf8(frame->payload, frame->size));
+}
+
+static void count_answers(const link *it, tally *count)
+{
+    bool accepted = false, refused = false;
+    ps_frame frame;
+    size_t at = 0;
+    while (it->down.size - at >= PS_HEADER_SIZE) {
+        ps__read_header(it->down.data + at, &frame);
+        frame.payload = it->down.data + at + PS_HEADER_SIZE;
+        if (frame.size > it->down.size - at - PS_HEADER_SIZE)
+            break;
+        check_frame_from_server(&frame, accepted, refused);
+        accepted |= frame.kind == PS_CIR_ACCEPTED;
+        refused |= frame.kind == PS_CIR_REFUSED;
+        bool is_answer = frame.kind == PS_REPLY || (frame.kind == PS_ERROR && frame.code != PS_DEADLINE_PASSED);
+        count->answered[hashed(frame.request_id)] += is_answer;
+        at += PS_HEADER_SIZE + frame.size;
+    }
+    REQUIRE(at == it->down.size || it->cut);
+}
+
+static void check_answers(const link *it)
+{
+    tally count = {0};
+    count_requests(it, &count);
+    count_answers(it, &count);
+    for (int i = 0; i < 256; i++) {
+        REQUIRE(count.answered[i] <= count.sent[i]);
+        REQUIRE(!it->complete || count.answered[i] >= count.wanted[i]);
+    }
+}
+
+void invariants_at_the_end(const link *it)
+{
+    REQUIRE(it->fd < 0 || it->closed);
+    if (sim.options.framing == PS_RAW)
+        check_given_raw(it);
+    else
+        check_given(it);
+    if (sim.options.framing == PS_NATIVE)
+        check_answers(it);
+}
