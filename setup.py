@@ -60,7 +60,9 @@ class WholeSource(sdist):
 
     def make_distribution(self) -> None:
         found = [path for folder in ("csrc", "tests", "bench") for path in sorted(Path(folder).rglob("*"))]
-        sources = [path for path in found if path.suffix in (".py", ".c", ".h") or path.name == "Makefile"]
+        kinds, corpus = (".py", ".c", ".h", ".dict"), Path("tests/fuzz/corpus")
+        sources = [path for path in found if path.suffix in kinds or path.name == "Makefile"]
+        sources += [path for path in found if corpus in path.parents and path.is_file()]
         self.filelist.extend(map(str, sources))
         self.filelist.append("CHANGELOG.md")
         self.filelist.remove_duplicates()

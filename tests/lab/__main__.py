@@ -33,6 +33,10 @@ MODULES: tuple[str, ...] = (
     "faults_native",
     "faults_pure",
     "faults_start",
+    "fuzzing",
+    "machine",
+    "memcheck",
+    "coverage",
 )
 
 

@@ -1,0 +1,629 @@
+"""A state machine that does the same to a native and to a pure server, one step after the other, and compares.
+
+Every client is a pair of twins, one at each server. After each step both servers are asked to come to rest; then what
+the twins have received, how their connections ended, what the handlers were given and the counters must be equal. The
+servers live on from run to run: what is compared of the counters is how much they have grown.
+
+Rest is reached by protocol: a step's bytes lie in the kernel before a PING on another connection is sent, so the turn
+that answers it, or the one before, has read them too; and after a few of them everything that followed is done as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import socket
+import struct
+import tempfile
+import time
+from collections import Counter
+from typing import Any, ClassVar
+
+import wire
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from support import PATIENCE, plug
+from wire import cir, field, frame, ping, srm
+
+from pysock import ConnectionRefused, Limits, RemoteError, Server
+
+BACKENDS = ("native", "pure")
+CAP = 40_000
+LIMITS = Limits(
+    max_payload=CAP, max_cir_bytes=300, max_in_flight=4, max_clients=7, output_pause=100_000, output_drop=50_000_000,
+    cir_timeout=600.0, frame_timeout=600.0, output_timeout=600.0,
+)  # fmt: skip
+UPPER, SIZE, FAIL, SAY, PUSH, CLOSE, GATHER, OTHER = range(8)
+#: Turns that a step may need to be done with, of each server.
+TURNS = 4
+COMPARED = (
+    "clients", "pending", "accepted", "established", "refused", "disconnected", "requests", "errors", "pushes",
+    "violations", "timeouts", "over_limit", "bytes_out",
+)  # fmt: skip
+
+#: What all runs have done, at the native side: for the table of the laboratory.
+seen: Counter[str] = Counter()
+
+_LOGGER = logging.getLogger("pysock")
+
+
+class Difference(AssertionError):
+    """The engines don't do the same."""
+
+
+class Side:
+    """One of the two servers, and a client of it that asks it to come to rest."""
+
+    def __init__(self, backend: str, address: str) -> None:
+        self.calls: list[tuple[str, str, bytes]] = []
+        self.gone: list[tuple[str, str]] = []
+        self.server = Server(address, backend=backend, limits=LIMITS, name=backend)
+        self._serve()
+        self.server.start()
+        self.control = self.dial()
+        self.control.settimeout(PATIENCE)
+        self._asked = 0
+        self.before: dict[str, int] = {}
+
+    def dial(self) -> socket.socket:
+        sock = plug(self.server.addresses[0])
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def ask(self) -> None:
+        self._asked += 1
+        self.control.sendall(ping(b"rest?", self._asked))
+
+    def hear(self) -> None:
+        pong, got = frame(wire.PONG, b"rest?", id=self._asked), b""
+        while len(got) < len(pong):
+            got += self.control.recv(len(pong) - len(got))
+        assert got == pong
+
+    def counters(self) -> dict[str, int]:
+        stats = self.server.stats()
+        return {name: stats[name] for name in COMPARED}
+
+    def grown(self) -> dict[str, int]:
+        now = self.counters()
+        return {name: now[name] - self.before[name] for name in COMPARED}
+
+    def push(self, name: str, payload: bytes) -> str:
+        """The name of the exception that it raised."""
+        try:
+            self.server.clients.by_name(name).send(payload)
+        except (KeyError, ValueError, OSError) as error:
+            return type(error).__name__
+        return ""
+
+    def close(self) -> None:
+        self.control.close()
+        self.server.stop(1.0)
+
+    def _note(self, service: str, client: Any, request: bytes) -> None:
+        self.calls.append((service, client.name, request))
+
+    def _serve(self) -> None:  # noqa: C901
+        server, note = self.server, self._note
+
+        @server.service
+        def upper(client: Any, request: bytes) -> bytes:
+            note("upper", client, request)
+            return request.upper()
+
+        @server.service("size")
+        def size(client: Any, request: bytes) -> bytes:
+            note("size", client, request)
+            return b"s" * int(request)
+
+        @server.service("fail")
+        def fail(client: Any, request: bytes) -> bytes:
+            note("fail", client, request)
+            raise ZeroDivisionError
+
+        @server.service("say")
+        def say(client: Any, request: bytes) -> bytes:
+            note("say", client, request)
+            raise RemoteError(request.decode(errors="replace"), 6)
+
+        @server.service("push")
+        def push(client: Any, request: bytes) -> bytearray:
+            note("push", client, request)
+            client.send(request)
+            return bytearray(request)
+
+        @server.service("close")
+        def close(client: Any, request: bytes) -> bytes:
+            note("close", client, request)
+            client.close()
+            return request
+
+        @server.batch_service("gather")
+        def gather(clients: list[Any], requests: list[bytes]) -> list[Any]:
+            for client, request in zip(clients, requests, strict=True):
+                note("gather", client, request)
+            return [request[::-1] if len(request) != 1 else ZeroDivisionError() for request in requests]
+
+        @server.service("other")
+        def other(client: Any, request: bytes) -> None:
+            """Close the client of this name."""
+            note("other", client, request)
+            with contextlib.suppress(KeyError):
+                server.clients.by_name(request.decode()).close()
+
+        @server.on_connect
+        def admit(client: Any) -> None:
+            if client.name.endswith("refused"):
+                raise ConnectionRefused("members only")
+            if client.name.endswith("welcome"):
+                client.send(b"welcome")
+            if client.name.endswith("closed"):
+                client.close()
+
+        @server.on_disconnect
+        def gone(client: Any, reason: Any) -> None:
+            self.gone.append((client.name, str(reason)))
+
+
+class Sides:
+    """Both servers of one transport. Made when they are first wanted, and anew after they were stopped."""
+
+    def __init__(self, transport: str) -> None:
+        self._transport = transport
+        self._folder = tempfile.mkdtemp(prefix="psk", dir="/tmp")
+        self._sides: tuple[Side, ...] = ()
+
+    def get(self) -> tuple[Side, ...]:
+        if not self._sides:
+            _LOGGER.setLevel(logging.CRITICAL)  # handlers fail on purpose, by the thousand
+            self._sides = tuple(Side(backend, self._address(backend)) for backend in BACKENDS)
+        return self._sides
+
+    def _address(self, backend: str) -> str:
+        return "tcp://127.0.0.1:0" if self._transport == "tcp" else f"unix:{self._folder}/{backend}"
+
+    def stop(self) -> None:
+        sides, self._sides = self._sides, ()
+        for side in sides:
+            side.close()
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class End:
+    """One of two twins: a plain socket, and what it has received."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        sock.setblocking(False)
+        self.received = bytearray()
+        self.end = ""  # how the connection ended
+
+    def send(self, data: bytes) -> None:
+        """What the kernel takes; it takes all that a step sends, unless the other end has closed."""
+        try:
+            sent = self.sock.send(data)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        assert sent == len(data)
+
+    def kinds(self) -> set[int]:
+        """Of the first frames that it got."""
+        found, at = set(), 0
+        while len(self.received) - at >= 12 and len(found) < 3:
+            size, kind = struct.unpack_from("!IB", self.received, at)
+            found.add(kind)
+            at += 12 + size
+        return found
+
+    def pull(self) -> int:
+        """Read what has come; how much that was, and 1 for an end."""
+        before = len(self.received) + bool(self.end)
+        while not self.end:
+            try:
+                data = self.sock.recv(1 << 20)
+            except BlockingIOError:
+                break
+            except ConnectionResetError:
+                self.end = "reset"
+                break
+            self.received += data
+            self.end = "" if data else "closed"
+        return len(self.received) + bool(self.end) - before
+
+
+class Twins:
+    """One client at both servers."""
+
+    def __init__(self, name: str, ends: list[End]) -> None:
+        self.name = name
+        self.ends = ends
+        self.rest = b""  # of a frame that was begun
+        self.asked = False  # a CIR was sent, or begun
+        self.slow = False  # doesn't read
+        self.gathers = False  # has asked the batch service
+        self.finished = False  # sends nothing more
+
+    @property
+    def open(self) -> bool:
+        return not any(end.end for end in self.ends)
+
+    @property
+    def let_in(self) -> bool:
+        return self.asked and all(wire.CIR_ACCEPTED in end.kinds() for end in self.ends)
+
+    def send(self, data: bytes) -> None:
+        for end in self.ends:
+            end.send(data)
+
+    def close(self) -> None:
+        for end in self.ends:
+            end.sock.close()
+            end.end = end.end or "left"
+
+
+_sizes = st.sampled_from([0, 1, 12, 300, 5000, CAP - 1, CAP, CAP + 1])
+_payloads = st.one_of(st.binary(max_size=8), _sizes.map(lambda size: b"q" * size))
+_numbers = st.sampled_from([0, 1, 7, 2**32 - 1])
+_services = st.sampled_from([UPPER, UPPER, FAIL, PUSH, 8, 65535])
+_texts = st.sampled_from(["", "sorry", "n\u00e4h" * 99])
+_requests = st.one_of(
+    st.builds(srm, _payloads, _numbers, service=_services, flags=st.sampled_from([0, 0, 0, 1])),
+    st.builds(lambda size, number: srm(b"%d" % size, number, service=SIZE), _sizes, _numbers),
+    st.builds(lambda text, number: srm(text.encode(), number, service=SAY), _texts, _numbers),
+    st.builds(lambda payload: ping(payload, 5), st.binary(max_size=64)),
+)
+_odd = st.sampled_from(
+    [
+        wire.BYE_FRAME, cir(), ping(bytes(65)), frame(wire.PING, b"p", flags=1), frame(wire.BYE, b"x"),
+        frame(wire.PROOF, bytes(35), id=3), frame(wire.REPLY, b"x"), frame(0x7F, b"x", id=9), frame(0xFF),
+        srm(b"x", flags=2), srm(b"x", service=CLOSE), frame(wire.SRM, bytes(50), length=CAP + 60, id=4),
+        frame(wire.SRM, b"", length=2**32 - 1, id=4), b"GET / HTTP/1.1\r\n\r\n",
+    ]
+)  # fmt: skip
+_initiations = st.sampled_from(
+    [*["good"] * 4, "refused", "welcome", "closed", "little", "magic", "version", "field", "long", "late"]
+)
+
+
+_welcome_initiations = st.sampled_from(
+    ["good", "good", "good", "good", "good", "welcome", "little", "refused", "closed"]
+)
+_which = st.integers(0, 7)
+_cuts = st.sampled_from([0, 0, 0, 1, 11, 40, 300])
+
+
+def _pick(twins: list[Twins], which: int) -> Twins:
+    return twins[which % len(twins)]
+
+
+def _initiation(kind: str, name: bytes) -> bytes:
+    made = {
+        "little": lambda: cir(field(wire.MAX_PAYLOAD, struct.pack("!I", 10)), name=name),
+        "magic": lambda: cir(name=name, magic=b"PSKX"),
+        "version": lambda: cir(name=name, version=2),
+        "field": lambda: cir(b"\2\0\7me", name=name),
+        "long": lambda: cir(field(9, bytes(300)), name=name),
+        "late": lambda: srm(b"before the CIR") + cir(name=name),
+    }
+    named = name + kind.encode() if kind in {"refused", "welcome", "closed"} else name
+    return made.get(kind, lambda: cir(field(99, b"?"), name=named))()
+
+
+class Machine(RuleBasedStateMachine):
+    """The steps, in one of the two transports."""
+
+    transport: ClassVar[str]
+    sides_of: ClassVar[dict[str, Sides]] = {}
+    steps_before_stop: ClassVar[int] = 40
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sides = self.sides_of.setdefault(self.transport, Sides(self.transport))
+        self.twins: list[Twins] = []
+        self.steps = 0
+        self.stopped = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._rest()
+        for side in self.sides.get():
+            side.calls.clear()
+            side.gone.clear()
+            side.before = side.counters()
+
+    # --- whom a step may concern ---
+
+    def _fresh(self) -> list[Twins]:
+        """Connected, and no CIR was begun."""
+        return [twins for twins in self.twins if twins.open and not twins.asked]
+
+    def _clients(self) -> list[Twins]:
+        """Let in, and free to send."""
+        return [twins for twins in self.twins if twins.open and twins.let_in and not twins.finished]
+
+    def _begun(self) -> list[Twins]:
+        """In the middle of a frame."""
+        return [twins for twins in self.twins if twins.open and twins.rest and not twins.finished]
+
+    def _readers(self) -> list[Twins]:
+        """Those whose connection may end now: of one that doesn't read, nobody knows how much it will get."""
+        return [twins for twins in self.twins if twins.open and not twins.slow]
+
+    def _slow(self) -> list[Twins]:
+        return [twins for twins in self.twins if twins.slow]
+
+    def _may_connect(self) -> bool:
+        """Few at first, so that much is done with each; later one more than the servers take."""
+        most = 4 if self.steps < 30 else LIMITS.max_clients
+        return sum(twins.open for twins in self.twins) < most and len(self._fresh()) < 2
+
+    # --- steps ---
+
+    def _connect(self) -> Twins:
+        made = Twins(f"c{len(self.twins)}", [End(side.dial()) for side in self.sides.get()])
+        self.twins.append(made)
+        if sum(twins.open for twins in self.twins) >= LIMITS.max_clients:
+            self._rest()  # it may be turned away: what it sends next comes too late at both, or in time at both
+        return made
+
+    @precondition(_may_connect)
+    @rule()
+    def connect(self) -> None:
+        self._connect()
+
+    @precondition(_may_connect)
+    @rule(kind=_welcome_initiations)
+    def enter(self, kind: str) -> None:
+        """Connect and send a CIR at once."""
+        self._initiate(self._connect(), kind, 0)
+
+    @precondition(_fresh)
+    @rule(which=_which, kind=_initiations, cut=_cuts)
+    def initiate(self, which: int, kind: str, cut: int) -> None:
+        """A CIR: good, bad, or the beginning of one."""
+        self._initiate(_pick(self._fresh(), which), kind, cut)
+
+    @precondition(_clients)
+    @rule(which=_which, requests=st.lists(_requests, min_size=1, max_size=6), cut=_cuts)
+    def ask(self, which: int, requests: list[bytes], cut: int) -> None:
+        """Requests, the last of which may be begun only."""
+        self._send_cut(_pick(self._clients(), which), b"".join(requests), cut)
+
+    @precondition(_clients)
+    @rule(which=_which, count=st.integers(1, 9), payload=st.binary(max_size=3))
+    def ask_for_batch(self, which: int, count: int, payload: bytes) -> None:
+        """More than may be in flight, now and then."""
+        twins = _pick(self._clients(), which)
+        twins.gathers = True
+        self._send_cut(twins, b"".join(srm(payload + b"%d" % i, i, service=GATHER) for i in range(count)), 0)
+
+    @precondition(_begun)
+    @rule(which=_which, most=st.integers(1, 5000))
+    def go_on(self, which: int, most: int) -> None:
+        """Some more of what was begun."""
+        twins = _pick(self._begun(), which)
+        piece, twins.rest = twins.rest[:most], twins.rest[most:]
+        twins.send(piece)
+
+    @precondition(_clients)
+    @rule(which=_which, count=st.integers(1, 12))
+    def read_slowly(self, which: int, count: int) -> None:
+        """Ask for more than the kernel keeps for a client, which doesn't read from now on."""
+        twins = _pick(self._clients(), which)
+        twins.slow = True
+        self._send_cut(twins, b"".join(srm(b"%d" % CAP, i, service=SIZE) for i in range(count)), 0)
+
+    @precondition(_slow)
+    @rule()
+    def read_again(self) -> None:
+        for twins in self._slow():
+            twins.slow = False
+
+    @precondition(_readers)
+    @rule(which=_which, payload=_payloads)
+    def push(self, which: int, payload: bytes) -> None:
+        """From another thread than the servers' own."""
+        name = _pick(self._readers(), which).name
+        native, pure = (side.push(name, payload) for side in self.sides.get())
+        assert native == pure
+
+    @precondition(lambda self: not self._slow())
+    @rule(payload=st.binary(max_size=20))
+    def broadcast(self, payload: bytes) -> None:
+        for side in self.sides.get():
+            side.server.clients.broadcast(payload)
+
+    @precondition(lambda self: len(self._readers()) > 1)
+    @rule(which=_which, how=st.sampled_from(["odd", "half", "leave", "reset", "disconnect", "other"]), data=_odd)
+    def end(self, which: int, how: str, data: bytes) -> None:
+        """One of many ways for a connection to end."""
+        twins = _pick(self._readers(), which)
+        if how == "leave":
+            twins.close()
+        elif how == "reset":
+            self._reset(twins)
+        elif how == "disconnect":
+            for side in self.sides.get():
+                with contextlib.suppress(KeyError):
+                    side.server.clients.by_name(twins.name).close()
+        elif how == "other" and self._clients():
+            self._send_cut(_pick(self._clients(), which), srm(twins.name.encode(), 2, service=OTHER), 0)
+        elif how == "odd" and not twins.finished:
+            self._send_cut(twins, data, 0)
+        elif how == "half" and not twins.finished:
+            twins.finished = True
+            for end in twins.ends:
+                end.sock.shutdown(socket.SHUT_WR)
+
+    def _reset(self, twins: Twins) -> None:
+        """Over TCP by a RST; a Unix socket is reset when it is closed with bytes that nobody read."""
+        if not twins.finished and not twins.rest:
+            twins.send(ping(b"unread"))
+            self._rest()
+        for end in twins.ends:
+            end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        twins.close()
+
+    @precondition(lambda self: self.steps > self.steps_before_stop and not self.stopped)
+    @rule(grace=st.sampled_from([0.0, 2.0]))
+    def stop(self, grace: float) -> None:
+        self.stopped = True
+        for twins in self.twins:
+            twins.slow = False
+        self.compare()
+        sides = self.sides.get()
+        self._remember()
+        for side in sides:
+            side.server.stop(grace)
+        self._compare_until(lambda: all(end.end for twins in self.twins for end in twins.ends), sides)
+        self.sides.stop()
+        for twins in self.twins:
+            twins.close()
+        self.twins.clear()
+        self.steps = 0
+        self._begin()
+
+    # --- comparing ---
+
+    @invariant()
+    def compare(self) -> None:
+        self.steps += 1
+        self._rest()
+        while self._pull():  # over TCP the last bytes may come a little later
+            self._rest()
+        self._compare_until(lambda: True, self.sides.get())
+
+    def teardown(self) -> None:
+        try:
+            for twins in self.twins:
+                twins.slow = False
+            self.compare()
+            for twins in self.twins:
+                twins.close()
+            self.compare()
+            self._remember()
+            seen["runs"] += 1
+            assert all(side.counters()["clients"] == 0 for side in self.sides.get())
+        except BaseException:
+            for twins in self.twins:
+                twins.close()
+            self.sides.stop()  # a run that failed must not spoil the next
+            raise
+
+    def _remember(self) -> None:
+        native = self.sides.get()[0]
+        seen.update(steps=self.steps, requests=len(native.calls), connections=native.grown()["accepted"])
+
+    def _initiate(self, twins: Twins, kind: str, cut: int) -> None:
+        twins.asked = True
+        self._send_cut(twins, _initiation(kind, twins.name.encode()), cut)
+
+    def _send_cut(self, twins: Twins, data: bytes, cut: int) -> None:
+        """All but the last ``cut`` bytes, which follow later."""
+        data = twins.rest + data
+        keep = min(cut, len(data) - 1)
+        data, twins.rest = data[: len(data) - keep], data[len(data) - keep :]
+        twins.send(data)
+
+    def _rest(self) -> None:
+        sides = self.sides.get()
+        for _ in range(TURNS):
+            for side in sides:
+                side.ask()
+            for side in sides:
+                side.hear()
+
+    def _compare_until(self, done: Any, sides: tuple[Side, ...]) -> None:
+        """Over TCP a few bytes may be on their way yet."""
+        deadline = time.monotonic() + 1.0
+        while True:
+            differences = self._differences(sides)
+            if not differences and done():
+                return
+            if time.monotonic() > deadline:
+                raise Difference("\n".join(differences) or "the connections don't end")
+            time.sleep(0.001)
+            if sides == self.sides.get() and not self.stopped:
+                self._rest()
+
+    def _pull(self) -> int:
+        """Read what has come; how much that was."""
+        return sum(end.pull() for twins in self.twins if not twins.slow for end in twins.ends)
+
+    def _differences(self, sides: tuple[Side, ...]) -> list[str]:
+        found = []
+        self._pull()
+        for twins in self.twins:
+            if twins.slow:
+                continue
+            if twins.ends[0].end != twins.ends[1].end:
+                found.append(f"{twins.name}: native ended {twins.ends[0].end!r}, pure {twins.ends[1].end!r}")
+            if twins.ends[0].received != twins.ends[1].received:
+                found += _different(twins)
+        if not any(twins.slow for twins in self.twins):
+            native, pure = ((side.grown(), sorted(side.calls), sorted(side.gone)) for side in sides)
+            found += [f"native {mine}, pure {its}" for mine, its in zip(native, pure, strict=True) if mine != its]
+        return found
+
+
+def _frames(data: bytearray) -> list[tuple[int, int, int, bytes]]:
+    """Kind, code, request id and payload of each; client ids are masked, since who came first may differ. What is left
+    over is a frame of kind 0."""
+    found, at = [], 0
+    while len(data) - at >= 12:
+        size, kind, _, code, number = struct.unpack_from("!IBBHI", data, at)
+        if len(data) - at - 12 < size:
+            break
+        payload = bytes(data[at + 12 : at + 12 + size])
+        found.append((kind, code, number, payload[11:] if kind == wire.CIR_ACCEPTED else payload))
+        at += 12 + size
+    return [*found, (0, 0, 0, bytes(data[at:]))]
+
+
+def _different(twins: Twins) -> list[str]:
+    """What the twins got differently. When a batch is answered depends on what came together, so where one was asked
+    for, the order says nothing."""
+    native, pure = (_frames(end.received) for end in twins.ends)
+    if twins.gathers:
+        native, pure = sorted(native), sorted(pure)
+    if native == pure:
+        return []
+    at = next((at for at, (mine, its) in enumerate(zip(native, pure)) if mine != its), min(len(native), len(pure)))  # noqa: B905
+    return [f"{twins.name}: after {at} frames native has {_shown(native, at)}, pure {_shown(pure, at)}"]
+
+
+def _shown(frames: list[tuple[int, int, int, bytes]], at: int) -> str:
+    told = [(kind, code, number, payload[:60], len(payload)) for kind, code, number, payload in frames[at : at + 3]]
+    return f"{told} of {len(frames)}"
+
+
+class UnixMachine(Machine):
+    transport = "unix"
+
+
+class TcpMachine(Machine):
+    transport = "tcp"
+
+
+MACHINES: dict[str, type[Machine]] = {"unix": UnixMachine, "tcp": TcpMachine}
+
+
+def profile(runs: int, steps: int = 50) -> settings:
+    """So many runs; the machine itself says how long a step may take."""
+    return settings(
+        max_examples=runs, stateful_step_count=steps, deadline=None, database=None, print_blob=True,
+        suppress_health_check=list(HealthCheck), phases=[Phase.generate],
+    )  # fmt: skip
+
+
+def close_servers() -> None:
+    """End what the machines have left running."""
+    while Machine.sides_of:
+        Machine.sides_of.popitem()[1].close()
+    _LOGGER.setLevel(logging.NOTSET)
