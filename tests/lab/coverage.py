@@ -1,0 +1,186 @@
+"""Coverage of branches: of csrc by gcovr, of pysock by coverage.py, both from one run of the suite.
+
+The suite runs in a copy of the checkout whose extension is built to be counted, after the C tests built likewise. What
+was not reached is written to ``build/lab/coverage``: ``csrc.txt`` and ``pysock.txt``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from support import ROOT
+
+from lab.building import BUILD, fresh, make, need, run
+from lab.experiment import Experiment, Failed, Missing, Scale, check
+
+#: In percent: what must be reached in the quick form and in the full one.
+CSRC, PYSOCK = (85.0, 95.0), (95.0, 95.0)
+REPORTS = BUILD / "coverage"
+
+#: Every Python that the suite starts is measured: this is found by each at its start.
+SITE = "import coverage\ncoverage.process_startup()\n"
+SETTINGS = """
+[run]
+branch = true
+source = pysock
+parallel = true
+data_file = {data}
+[report]
+exclude_also =
+    if TYPE_CHECKING:
+    @abstractmethod
+    \\.\\.\\.$
+    sys.platform == "darwin"
+"""
+
+
+@functools.cache
+def _measured(full: bool) -> Path:
+    """The copy of the checkout in which everything has been run."""
+    need("cc"), need("make")
+    if importlib.util.find_spec("coverage") is None:
+        raise Missing("coverage isn't installed")
+    copy = _copied(fresh(BUILD / "measured"))
+    _build(copy)
+    make_tests(copy)
+    (copy / "site").mkdir()
+    (copy / "site" / "sitecustomize.py").write_text(SITE)
+    (copy / "coveragerc").write_text(SETTINGS.format(data=copy / "data" / "coverage"))
+    (copy / "data").mkdir()
+    _run_suite(copy, full)
+    return copy
+
+
+def _copied(to: Path) -> Path:
+    """What git has, or would have, of the checkout."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if listed.returncode:
+        raise Missing("this isn't a checkout of git")
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
+    return to
+
+
+def _build(copy: Path) -> None:
+    flags = "--coverage -fprofile-update=atomic -O0 -g"
+    done = run(
+        ["env", "-C", copy, sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        PYSOCK_BUILD="require", PYSOCK_WERROR="0", CFLAGS=flags, LDFLAGS="--coverage",
+    )  # fmt: skip
+    check(done.returncode == 0, f"the extension can't be built to be counted:\n{done.stdout[-3000:]}")
+
+
+def make_tests(copy: Path) -> None:
+    """The C tests, each run once."""
+    make(str(copy / "csrc"), "coverage", BUILD=copy / "build" / "check")
+
+
+def _run_suite(copy: Path, full: bool) -> None:
+    workers = ["-n", "2"] if importlib.util.find_spec("xdist") else []
+    fast = [] if full else ["-m", "not slow"]
+    done = run(
+        ["env", "-C", copy, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *fast],
+        timeout=3600, COVERAGE_PROCESS_START=str(copy / "coveragerc"),
+        PYTHONPATH=os.pathsep.join([str(copy / "site"), str(copy)]),
+    )  # fmt: skip
+    (fresh(REPORTS) / "suite.txt").write_text(done.stdout)
+    # A test that fails only here, since counting is slow, is the suite's affair: what counts is what was reached.
+    check(done.returncode in {0, 1}, f"the suite did not run:\n{done.stdout[-3000:]}")
+
+
+def _failures(copy_report: Path = REPORTS / "suite.txt") -> str:
+    last = copy_report.read_text().strip().splitlines()[-1]
+    return last.strip("= ")
+
+
+# csrc
+
+
+def _gcovr() -> list[str]:
+    if importlib.util.find_spec("gcovr") is not None:
+        return [sys.executable, "-m", "gcovr"]
+    return [need("gcovr")]
+
+
+def _c(scale: Scale) -> str:
+    gcovr = _gcovr()
+    copy = _measured(scale.full)
+    summary = REPORTS / "csrc.json"
+    done = run(
+        [
+            *gcovr, "--root", copy, "--filter", f"{copy}/csrc/", "--merge-mode-functions=separate",
+            "--exclude-unreachable-branches", "--gcov-ignore-parse-errors=all", "--branches", "--json-summary", summary,
+            "--txt", REPORTS / "csrc.txt", "--json", REPORTS / "csrc-lines.json", copy,
+        ],
+        timeout=900,
+    )  # fmt: skip
+    check(done.returncode == 0, done.stdout[-3000:])
+    figures = json.loads(summary.read_text())
+    _list_branches(json.loads((REPORTS / "csrc-lines.json").read_text()))
+    reached, bar = figures["branch_percent"], scale.of(*CSRC)
+    worst = sorted(
+        (row["branch_percent"] or 0.0, Path(row["filename"]).name) for row in figures["files"] if row["branch_total"]
+    )
+    scale.say(", ".join(f"{name} {percent:.0f} %" for percent, name in worst[:12]))
+    text = f"{reached:.1f} % of {figures['branch_total']:,} branches of csrc, the bar is {bar:.0f} % ({_failures()})"
+    check(reached >= bar, f"{text}; see {REPORTS / 'csrc.txt'}")
+    return text
+
+
+def _list_branches(data: dict) -> None:
+    """For whoever writes the missing tests: file, line, which of its branches were never taken."""
+    told = []
+    for file in data["files"]:
+        for line in file["lines"]:
+            branches = line.get("branches", ())
+            never = sum(not branch["count"] for branch in branches)
+            if never:
+                told.append(f"{file['file']}:{line['line_number']}: {never} of {len(branches)} never taken")
+    (REPORTS / "csrc-missing.txt").write_text("\n".join(told) + "\n")
+
+
+# pysock
+
+
+def _coverage(copy: Path, *arguments: object) -> str:
+    command: Sequence[object] = ["env", "-C", copy, sys.executable, "-m", "coverage", *arguments, "--rcfile=coveragerc"]
+    done = run(command)
+    if done.returncode:
+        raise Failed(f"coverage {arguments[0]}: {done.stdout[-3000:]}")
+    return done.stdout
+
+
+def _python(scale: Scale) -> str:
+    copy = _measured(scale.full)
+    _coverage(copy, "combine", "--keep", "-q", copy / "data")
+    (REPORTS / "pysock.txt").write_text(_coverage(copy, "report", "-m", "--skip-covered"))
+    _coverage(copy, "json", "-q", "-o", REPORTS / "pysock.json")
+    totals = json.loads((REPORTS / "pysock.json").read_text())["totals"]
+    reached, bar = totals["percent_covered"], scale.of(*PYSOCK)
+    text = (
+        f"{reached:.1f} % of {totals['num_statements']:,} statements and {totals['num_branches']:,} branches of pysock,"
+        f" the bar is {bar:.0f} %"
+    )
+    check(reached >= bar, f"{text}; see {REPORTS / 'pysock.txt'}")
+    return text
+
+
+EXPERIMENTS = [
+    Experiment("coverage/python", "branches of pysock that the suite takes", _python),
+    Experiment("coverage/c", "branches of csrc that its tests and the suite take", _c),
+]
