@@ -22,8 +22,10 @@ from typing import Any, ClassVar
 
 import wire
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis import seed as seeded
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.errors import HypothesisException
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from support import PATIENCE, plug
 from wire import cir, field, frame, ping, srm
 
@@ -614,12 +616,32 @@ class TcpMachine(Machine):
 MACHINES: dict[str, type[Machine]] = {"unix": UnixMachine, "tcp": TcpMachine}
 
 
-def profile(runs: int, steps: int = 50) -> settings:
-    """So many runs; the machine itself says how long a step may take."""
-    return settings(
-        max_examples=runs, stateful_step_count=steps, deadline=None, database=None, print_blob=True,
-        suppress_health_check=list(HealthCheck), phases=[Phase.generate],
-    )  # fmt: skip
+def play(transport: str, seed: int, runs: int, steps: int = 50) -> bool:
+    """So many runs; whether they went to their end.
+
+    Where the kernel was slow to deliver, a run can't be repeated as Hypothesis wants it: then the rest is given up.
+
+    :raises Difference: with what differed and the steps that led there.
+    """
+    profile = settings(
+        max_examples=runs,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
+    try:
+        run_state_machine_as_test(seeded(seed)(MACHINES[transport]), settings=profile, _min_steps=steps)
+    except (AssertionError, HypothesisException) as error:
+        found: BaseException | None = error
+        while found is not None and not isinstance(found, Difference):
+            found = found.__context__
+        if found is None and isinstance(error, HypothesisException):
+            return False
+        steps_there = "\n".join([*getattr(error, "__notes__", []), *getattr(found, "__notes__", [])])
+        raise Difference(f"{found or error}\n{steps_there}\n(Hypothesis seed {seed}, {runs} runs)") from None
+    return True
 
 
 def close_servers() -> None:

@@ -10,7 +10,7 @@ enum operation {
     OP_PUSH, OP_BROADCAST, OP_DISCONNECT, OP_STOP, OP_FAULT
 };
 
-enum { PLACES = 8, OPTIONS = 4 };
+enum { PLACES = 8 };
 
 typedef struct script {
     const uint8_t *at, *end;
@@ -250,7 +250,7 @@ static void set_up(script *from)
     sim.tcp = what & 4;
     sim.room = times & 32 ? 10 : times & 64 ? 5000 : 1 << 20;
     sim.batch_wait_ns = times & 128 ? 5000000 : 0;
-    sim.order = more & 7;
+    sim.order = more & 3;
     sim.fail_allocation = more & 8 ? 1u + (more >> 4) : 0;
     sim.now_ns += more & 128 ? (((uint64_t)1 << 32) - 100) * 1000000 : 0; /* the timers' clock wraps soon */
 }

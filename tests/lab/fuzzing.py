@@ -27,7 +27,7 @@ OPTIONS = {"cut": [f"-dict={FOLDER / 'frames.dict'}"], "protocol": []}
 def _build(target: str) -> Path:
     clang = need(*CLANGS)
     probe = run([clang, "-fsanitize=fuzzer,address", "-x", "c", "-", "-o", "/dev/null"])
-    if "libclang_rt.fuzzer" in probe.stdout:
+    if re.search("(?:cannot find|no such file).*libclang_rt", probe.stdout, re.IGNORECASE):
         raise Missing("clang is there, but not its libFuzzer (Debian: libclang-rt-*-dev)")
     make("tests/fuzz", f"{BUILD}/fuzz_{target}", BUILD=BUILD, CLANG=clang)
     return BUILD / f"fuzz_{target}"
