@@ -17,14 +17,10 @@ static void check_watched(const link *it, const ps_conn *conn)
 {
     unsigned wanted = wanted_interest(conn);
     REQUIRE(conn->interest == wanted);
-    for (unsigned i = 0; i < sim.fd_count; i++) {
-        const descriptor *seen = &sim.fds[i];
-        if (seen->kind != FD_DATA || &sim.links[seen->link] != it)
-            continue;
-        REQUIRE(seen->watched == (wanted != 0));
-        uint32_t events = (wanted & PS_POLL_IN ? EPOLLIN : 0u) | (wanted & PS_POLL_OUT ? EPOLLOUT : 0u);
-        REQUIRE(!wanted || (seen->events == events && seen->key == it->id));
-    }
+    const descriptor *seen = kernel_descriptor(it->fd);
+    uint32_t events = (wanted & PS_POLL_IN ? EPOLLIN : 0u) | (wanted & PS_POLL_OUT ? EPOLLOUT : 0u);
+    REQUIRE(seen->watched == (wanted != 0));
+    REQUIRE(!wanted || (seen->events == events && seen->key == it->id));
 }
 
 static void check_queue(const link *it, const ps_conn *conn)

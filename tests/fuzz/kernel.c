@@ -22,6 +22,11 @@ static descriptor *descriptor_of(int fd)
     return it;
 }
 
+const descriptor *kernel_descriptor(int fd)
+{
+    return descriptor_of(fd);
+}
+
 static link *link_of(int fd)
 {
     descriptor *it = descriptor_of(fd);

@@ -120,6 +120,7 @@ extern world sim;
 /* kernel.c */
 void kernel_begin(void);
 int kernel_master(void);
+const descriptor *kernel_descriptor(int fd);
 int kernel_connect(void);
 void kernel_send(link *from, const void *data, size_t size);
 void kernel_close_masters(void);

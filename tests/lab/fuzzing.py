@@ -20,7 +20,7 @@ from lab.experiment import Experiment, Failed, Missing, Scale, check
 FOLDER = ROOT / "tests" / "fuzz"
 SECONDS = 60, 1800
 #: Bytes of an input; and in what the targets differ.
-LONGEST = 600
+LONGEST = 400
 OPTIONS = {"cut": [f"-dict={FOLDER / 'frames.dict'}"], "protocol": []}
 
 
@@ -43,7 +43,7 @@ def _fuzz(scale: Scale, target: str) -> str:
             f"-max_len={LONGEST}", "-timeout=10", "-rss_limit_mb=2048", "-detect_leaks=0", "-print_final_stats=1",
         ],
         timeout=scale.of(*SECONDS) + 300,
-        ASAN_OPTIONS="quarantine_size_mb=16",
+        ASAN_OPTIONS="quarantine_size_mb=1",
     )  # fmt: skip
     if done.returncode:
         told = re.findall(r".*(?:does not hold|runtime error|ERROR: \w+).*", done.stdout)
