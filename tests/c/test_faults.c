@@ -73,7 +73,7 @@ static void nobody_may_come_in(void)
     int inside = join();
     failure = -EPERM;
     int outside = echo_plug(&server);
-    WAIT_FOR(echo_stats(&server).accept_failures > 0);
+    WAIT_FOR(echo_stats(&server).causes[PS_CAUSE_ACCEPT] > 0);
     check_rest();
     served(inside, 1);
     failure = 0;
@@ -106,7 +106,7 @@ static void a_pause_that_can_not_end(void)
     accepts_to_fail = 1;
     failure = -ENOMEM;
     int fd = echo_plug(&server);
-    WAIT_FOR(echo_stats(&server).accept_failures == 1);
+    WAIT_FOR(echo_stats(&server).causes[PS_CAUSE_ACCEPT] == 1);
     poll(NULL, 0, PS_PAUSE_ACCEPT_MS + 50);
     failure = 0;
     hello(fd, "");

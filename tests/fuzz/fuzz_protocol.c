@@ -34,10 +34,23 @@ static void send_frame(link *to, ps_frame frame, size_t cut)
     kernel_send(to, whole, cut && cut < size ? cut : size);
 }
 
+/* The proof of the toy key, or of another one. */
+static void send_proof(link *to, const uint8_t *nonce, uint8_t key)
+{
+    uint8_t mac[PS_MAC_SIZE], payload[3 + PS_MAC_SIZE];
+    for (size_t i = 0; i < sizeof mac; i++)
+        mac[i] = nonce[i] ^ key;
+    size_t size = ps__put_field(payload, PS_TAG_MAC, mac, sizeof mac);
+    send_frame(to, (ps_frame){.kind = PS_PROOF, .payload = payload, .size = (uint32_t)size}, 0);
+}
+
 static void send_cir(script *from, link *to)
 {
-    uint8_t payload[64] = "PSK1", what = next_byte(from);
+    uint8_t payload[128] = "PSK1", nonce[PS_NONCE_SIZE] = "nonce", what = next_byte(from);
     size_t size = 4;
+    bool tries_key = sim.options.has_key && (what & 7) != 7;
+    if (tries_key)
+        size += ps__put_field(payload + size, PS_TAG_NONCE, nonce, sizeof nonce);
     const char name[2] = {"a!+-*\377\0z"[what & 7], 'x'};
     if (what & 8)
         size += ps__put_field(payload + size, PS_TAG_NAME, name, what & 16 ? 2 : 1);
@@ -48,6 +61,8 @@ static void send_cir(script *from, link *to)
     if (what & 128)
         size += ps__put_field(payload + size, next_byte(from), name, 2);
     send_frame(to, (ps_frame){.kind = PS_CIR, .code = 1, .payload = payload, .size = (uint32_t)size}, 0);
+    if (tries_key && (what & 7) != 6)
+        send_proof(to, nonce, (what & 7) == 5 ? 0 : TOY_KEY);
 }
 
 /* A message of the framing that is mostly right. */
@@ -240,6 +255,7 @@ static void set_up(script *from)
         .limits = limits_of(sizes, times),
         .framing = what & 3,
         .ask_connects = what >> 3 & 1,
+        .has_key = more >> 2 & 1 && (what & 3) == PS_NATIVE,
         .watch_disconnects = what >> 4 & 1,
         .linger_ns = what & 32 ? 20000 : 0,
         .hold_ns = what & 64 ? 6000000 : 0,

@@ -285,11 +285,29 @@ static int on_draining(void *context)
     return 0;
 }
 
-static int on_log(void *context, int level, const char *message)
+static int on_noted(void *context, int cause, uint64_t times)
 {
     (void)context;
-    REQUIRE(sim.inside && level && message);
+    REQUIRE(sim.inside && cause >= 0 && cause < PS_CAUSES && times);
     return 0;
+}
+
+/* A key that any child could guess: the proof is the nonce with some bits turned. */
+static int on_challenge(void *context, const uint8_t *nonce, const char *name, ps_challenge *made)
+{
+    (void)context;
+    REQUIRE(sim.inside && name);
+    made->size = ps__put_field(made->fields, PS_TAG_NONCE, nonce, PS_NONCE_SIZE);
+    for (size_t i = 0; i < PS_MAC_SIZE; i++)
+        made->expected[i] = nonce[i] ^ TOY_KEY;
+    return 0;
+}
+
+static int on_prove(void *context, const uint8_t *expected, const uint8_t *got)
+{
+    (void)context;
+    REQUIRE(sim.inside);
+    return memcmp(expected, got, PS_MAC_SIZE) == 0;
 }
 
 const ps_hooks world_hooks = {
@@ -301,7 +319,9 @@ const ps_hooks world_hooks = {
     .batches = on_batches,
     .disconnect = on_disconnect,
     .draining = on_draining,
-    .log = on_log,
+    .noted = on_noted,
+    .challenge = on_challenge,
+    .prove = on_prove,
     .object_new = object_new,
     .object_resize = object_resize,
     .object_hold = object_hold,

@@ -65,6 +65,6 @@ __attribute__((visibility("default"))) void oracle_play(played *it)
     it->requests = stats.requests;
     it->errors = stats.errors;
     it->refused = stats.refused;
-    it->violations = stats.violations;
+    it->violations = stats.causes[PS_CAUSE_VIOLATION];
     it->established = stats.established;
 }

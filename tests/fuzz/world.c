@@ -56,7 +56,7 @@ static void check_nothing_is_left(void)
 
 static int run_engine(void)
 {
-    int result = ps_engine_add_master(sim.engine, kernel_master());
+    int result = ps_engine_add_master(sim.engine, kernel_master(), 0);
     REQUIRE(result == 0);
     result = ps__engine_run(sim.engine);
     REQUIRE(result == 0 || (result == -ECANCELED && sim.cancelled) || sim.starved);

@@ -116,7 +116,7 @@ static bool begin(const ps_options *options)
     ended = false;
     subject = true;
     server.engine = ps__engine_new(options, &hooks, &error);
-    if (server.engine && (error = ps_engine_add_master(server.engine, server.master)) < 0) {
+    if (server.engine && (error = ps_engine_add_master(server.engine, server.master, 0)) < 0) {
         ps__engine_free(server.engine);
         server.engine = NULL;
     }
@@ -176,7 +176,7 @@ static uint64_t told(void)
 {
     ps_stats stats = echo_stats(&server);
     uint64_t at_the_door = stats.accepted - stats.established - stats.pending; /* it never got in */
-    return stats.refused + stats.disconnected + stats.over_limit + stats.accept_failures + stats.errors + at_the_door;
+    return stats.refused + stats.disconnected + stats.over_limit + stats.causes[PS_CAUSE_ACCEPT] + stats.causes[PS_CAUSE_NO_MEMORY] + stats.errors + at_the_door;
 }
 
 /* A guest was last seen well, or not. */
