@@ -94,7 +94,7 @@ static atomic_int accepts_to_fail;
 
 static int full_accept(int fd, struct sockaddr *address, socklen_t *size, int flags)
 {
-    return accepts_to_fail-- > 0 ? -EMFILE : real.accept4(fd, address, size, flags);
+    return accepts_to_fail-- > 0 ? -ENOBUFS : real.accept4(fd, address, size, flags);
 }
 
 /* The end of a pause fails: it is tried again, or nobody would ever come in any more. */
