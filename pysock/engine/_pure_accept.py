@@ -176,22 +176,19 @@ class Masters:
             except MemoryError:
                 self._pause()
             except OSError as error:
-                if error.errno in _DONE or not self._go_on(master, error.errno):
+                if error.errno in _DONE:
                     return
                 failed += 1
-                # All of them: not each connection's own trouble, but a rule that forbids them, say.
-                if error.errno not in _NEXT or failed == _ACCEPTS_MAX:
-                    self._pause()
+                if error.errno in _NEXT and failed < _ACCEPTS_MAX:
+                    continue
+                if error.errno in _NO_DESCRIPTORS:
+                    if self._core.dead:
+                        return  # some are closed at the end of this turn
+                    self._refuse_waiting(master)
+                # Or all failed alike: not each connection's own trouble, but a rule that forbids them, say.
+                self._pause()
             else:
                 self._admit(master, sock, peer)
-
-    def _go_on(self, master: _Master, number: int | None) -> bool:
-        """Where descriptors ran out: whether that is the end of it, and not of some that go at the end of this turn."""
-        if number in _NO_DESCRIPTORS:
-            if self._core.dead:
-                return False
-            self._refuse_waiting(master)
-        return True
 
     def _pause(self) -> None:
         core = self._core
@@ -233,6 +230,10 @@ class Masters:
         except MemoryError:
             self._turn_away(sock, Cause.NO_MEMORY)
             return
+        except OSError:  # it can't be made non-blocking, and the loop must not wait for it
+            with suppress(OSError):
+                sock.close()
+            return
         except BaseException:  # out of the callback that was asked
             sock.close()
             raise
@@ -249,12 +250,7 @@ class Masters:
         if cause is not None:
             self._turn_away(sock, cause)
             return None
-        try:
-            sock.setblocking(False)
-        except OSError:  # the loop must not wait for it
-            with suppress(OSError):
-                sock.close()
-            return None
+        sock.setblocking(False)
         if master.tcp:
             no_delay(sock)
         connection = self._make(self._core, sock, master.index, address_text(peer) if master.tcp else "")
@@ -287,7 +283,7 @@ class Masters:
         """No room for it, or no right to come in: say so where the framing can, and close."""
         self._core.counts.refused += 1
         self._core.note(cause)
-        with suppress(OSError, MemoryError), guard, sock:
+        with guard, suppress(OSError, MemoryError), sock:
             if self._core.native:
                 sock.setblocking(False)
                 sock.send(_REFUSALS[cause], NO_SIGNAL)

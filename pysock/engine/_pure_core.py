@@ -114,6 +114,12 @@ class Core:
         """A limit was reached, or a fault met."""
         self.causes.note(cause, self.now)
 
+    def starve(self, output: Output) -> None:
+        """The kernel is short of memory: try again a little later."""
+        self.starved.append(output)
+        if self.send_again_at is None:
+            self.send_again_at = self.now + _PAUSE_SEND
+
     def abandon(self) -> None:
         """In a forked child: forget everybody and everything."""
         with suppress(OSError):
@@ -126,11 +132,4 @@ class Core:
             deadlines.ends.clear()
         for part in (self.on_event, self.dirty, self.ready, self.dead):
             part.clear()
-        self.starved.clear()
-        self.send_again_at = None
-
-    def starve(self, output: Output) -> None:
-        """The kernel is short of memory: try again a little later."""
-        self.starved.append(output)
-        if self.send_again_at is None:
-            self.send_again_at = self.now + _PAUSE_SEND
+        self.starved = []

@@ -267,7 +267,8 @@ class PureEngine:
         if not self._closed:
             self._closed = True
             self._commands.close()
-            self._masters.close_reserve()
+            with suppress(OSError):
+                self._masters.close_reserve()
             with suppress(OSError):
                 self._core.poller.close()
 

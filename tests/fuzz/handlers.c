@@ -244,7 +244,7 @@ static int on_batches(void *context, bool all, uint64_t *due_ns)
 static int on_connect(void *context, ps_conn *conn, char *reason, size_t room)
 {
     (void)context;
-    REQUIRE(sim.inside && conn->state == PS_CONN_ACCEPTED);
+    REQUIRE(sim.inside && conn->state == (sim.options.has_key ? PS_CONN_CHALLENGED : PS_CONN_ACCEPTED));
     switch (conn->name ? conn->name[0] : 0) {
     case '!':
         snprintf(reason, room, "members only");

@@ -152,7 +152,7 @@ void invariants_at_close(link *it)
         it->cut = true;
         return;
     }
-    REQUIRE(conn->fd == -1 && conn->state == PS_CONN_CLOSED);
+    REQUIRE(conn->state == PS_CONN_CLOSED);
     REQUIRE(conn->bytes_out >= it->down.size + conn->queued);
     bool sure = !it->broken && !it->gone && !it->was_reset && !sim.starved && !sim.cancelled;
     bool orderly = conn->reason == PS_LEFT || conn->reason == PS_CLOSED_BY_PEER || conn->reason == PS_CLOSED_BY_SERVER ||

@@ -70,7 +70,8 @@ def is_fatal() -> bool:
 
 def bearable_losses() -> int:
     """How many guests may be lost by it."""
-    eaten = SEAM.call == "accept4" and SEAM.error in EATING
+    full = {errno.EMFILE, errno.ENFILE}  # whoever waits is told so, and refused
+    eaten = SEAM.call == "accept4" and SEAM.error in EATING | full
     if SEAM.mode == "ever" and (SEAM.call == "accept4" or not is_harmless()):
         return GUESTS  # nobody may get in; for those who are in, see look_at
     if SEAM.mode == "once" and SEAM.call in {"sendto", "sendmsg"} and SEAM.error in SHORT_OF_MEMORY:
@@ -305,14 +306,14 @@ class Party:
     # The script
 
     def while_it_lasts(self) -> None:
-        scale = 8000 if SEAM.error else 3000
+        scale = 8000 if SEAM.error else 400
         first = self.come_in("a guest")
         self.small(first)
         self.a_crowd(5)
         self.the_gone_are_gone()
         second = self.come_in("second")
         self.in_two_pieces(second, 3000, 3)
-        self.in_two_pieces(second, 20000, 2000)
+        self.in_two_pieces(second, 20000 if SEAM.error else 1000, 700)
         for _ in range(2):
             self.converse(first, [PATTERN[: 5 * scale]])
         slow = self.come_in("slow")
