@@ -159,10 +159,10 @@ static ssize_t send_vector(ps_engine *engine, ps_conn *conn, struct iovec *iov, 
         sent = ps_sys.sendmsg(conn->fd, &message, MSG_NOSIGNAL);
     if (sent >= 0)
         return sent;
-    if (sent == -ENOBUFS || sent == -ENOMEM)
-        starve(engine, conn);
-    if (sent == -EAGAIN || sent == -EINTR || conn->flags & PS_IS_STARVED)
+    if (sent == -EAGAIN || sent == -EINTR)
         return 0;
+    if (sent == -ENOBUFS || sent == -ENOMEM)
+        return starve(engine, conn), 0;
     ps__lost(engine, conn, PS_CLOSED_BY_PEER);
     return -1;
 }
