@@ -98,14 +98,16 @@ class SocketFile:
         Until ``listen()`` the kernel refuses every connection, so nobody slips in before this is done.
         """
         place = self.claim()
+        made = place.status(place.name)  # takes no descriptor: whatever fails from here on, the file is known
+        if made is not None and stat.S_ISSOCK(made.st_mode):
+            self._made, self._process = made, os.getpid()
         with place.pin() as found:
-            if found is None or not stat.S_ISSOCK(found.status.st_mode):
+            if self._made is None or found is None or not same_file(found.status, self._made):
                 raise OSError(
                     errno.ESTALE,
                     f"{self._address}: the socket file was taken away as soon as it was made; choose a directory that"
                     " nobody else clears up",
                 )
-            self._made, self._process = found.status, os.getpid()
             self._set_mode(found)
             self._set_owner(found)
             self._check(found)

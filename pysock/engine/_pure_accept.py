@@ -205,7 +205,7 @@ class Masters:
 
     def close_reserve(self) -> None:
         """Give it up. Called again it does nothing."""
-        with guard:
+        with guard, suppress(OSError):  # the number is free, whatever close() says (close(2))
             reserve, self._reserve = self._reserve, -1
             if reserve >= 0:
                 os.close(reserve)

@@ -160,6 +160,23 @@ static inline int echo_noted(void *context, int cause, uint64_t times)
     return 0;
 }
 
+/* A key that is none: the proof is the client's own nonce. */
+static inline int echo_challenge(void *context, const uint8_t *nonce, const char *name, ps_challenge *made)
+{
+    echo *e = context;
+    CHECK(e->inside && name);
+    made->size = ps__put_field(made->fields, PS_TAG_NONCE, nonce, PS_NONCE_SIZE);
+    memcpy(made->expected, nonce, PS_MAC_SIZE);
+    return 0;
+}
+
+static inline int echo_prove(void *context, const uint8_t *expected, const uint8_t *got)
+{
+    echo *e = context;
+    CHECK(e->inside);
+    return memcmp(expected, got, PS_MAC_SIZE) == 0;
+}
+
 /* -- the server ---------------------------------------------------------------------------------------------------- */
 
 static inline ps_options echo_options(uint32_t framing)
@@ -206,7 +223,7 @@ static inline ps_hooks echo_hooks(echo *e)
     return (ps_hooks){
         .context = e, .enter = echo_enter, .leave = echo_leave, .check = echo_check, .connect = echo_connect,
         .request = echo_request, .batches = echo_batches, .disconnect = echo_disconnect, .draining = echo_draining,
-        .noted = echo_noted, .object_new = echo_object_new, .object_resize = echo_object_resize,
+        .noted = echo_noted, .challenge = echo_challenge, .prove = echo_prove, .object_new = echo_object_new, .object_resize = echo_object_resize,
         .object_hold = echo_object_hold, .object_release = echo_object_release,
     };
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from support import ROOT
@@ -38,9 +40,19 @@ def make(folder: str, target: str, **variables: object) -> None:
     """
     need("make")
     command = ["make", "-C", str(ROOT / folder), "--no-print-directory", target]
-    done = run([*command, *(f"{name}={value}" for name, value in variables.items())])
+    with alone():
+        done = run([*command, *(f"{name}={value}" for name, value in variables.items())])
     if done.returncode:
         raise Failed(f"make {target} failed:\n{done.stdout[-3000:]}")
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Build while no other experiment does: two of them may need the same parts."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def run(command: Sequence[object], timeout: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -8,6 +8,7 @@ The program of the C engine is ``faults.c``, that of the pure engine ``faulty_pu
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 from support import environment
 
+from lab.building import BUILD
 from lab.errnos import ERRNOS
 from lab.experiment import Failed, Scale, check
 
@@ -182,8 +184,8 @@ class Tally:
             faults = faults[done + 1 :]
 
 
-#: Places where a fault struck, in all experiments of this process.
-REACHED: set[str] = set()
+#: Where each experiment of this run of the laboratory writes down the places that its faults struck.
+REACHED = BUILD / "places" / str(os.getpid())
 
 
 def inflict(tortures: Iterable[Torture], scale: Scale) -> str:
@@ -195,7 +197,8 @@ def inflict(tortures: Iterable[Torture], scale: Scale) -> str:
             parts = [faults[i::WORKERS] for i in range(WORKERS)]
             list(pool.map(lambda part, torture=torture: tally.endure(torture, part), parts))
     reached = {place for place, struck in tally.places.items() if struck}
-    REACHED.update(reached)
+    REACHED.mkdir(parents=True, exist_ok=True)
+    (REACHED / str(os.getpid())).write_text("".join(f"{place}\n" for place in sorted(reached)))
     for failure in tally.failures:
         scale.say(failure)
     if tally.failures:

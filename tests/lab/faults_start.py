@@ -136,7 +136,7 @@ def _each_call(engine: str, call: str, error: int, stale: bool, place: Place, sc
             return n
         left = place.left_over()
         # Whose file it is can't be known without lstat(): it stays, and is stale for the next one.
-        may_stay = stale or call == "unlink" or (call == "lstat" and n > 1)
+        may_stay = stale or call in {"unlink", "lstat"}
         check(may_stay or not left, f"{what}: left over: {left}")
         _try(engine, place, f"after {what}")
         check(not place.left_over() or call == "unlink", f"after {what}: left over: {place.left_over()}")

@@ -72,11 +72,12 @@ def bearable_losses() -> int:
     """How many guests may be lost by it."""
     full = {errno.EMFILE, errno.ENFILE}  # whoever waits is told so, and refused
     eaten = SEAM.call == "accept4" and SEAM.error in EATING | full
-    if SEAM.mode == "ever" and (SEAM.call == "accept4" or not is_harmless()):
+    if SEAM.mode == "ever" and (SEAM.call in {"accept4", "getsockopt"} or not is_harmless()):
         return GUESTS  # nobody may get in; for those who are in, see look_at
     if SEAM.mode == "once" and SEAM.call in {"sendto", "sendmsg"} and SEAM.error in SHORT_OF_MEMORY:
         return 0
-    return 0 if is_harmless() and not eaten else 1
+    unknown = SEAM.call == "getsockopt"  # who it is, so it isn't let in
+    return 0 if is_harmless() and not eaten and not unknown else 1
 
 
 def patience(joining: bool) -> float:

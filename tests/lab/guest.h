@@ -186,15 +186,30 @@ static guest guest_connect(const struct sockaddr_storage *address, socklen_t siz
     return g;
 }
 
+/* Is there a key, which is that of echo.h? */
+static bool guests_prove;
+
+static size_t put_proof(uint8_t *to, const uint8_t *mac)
+{
+    size_t size = ps__put_field(to + PS_HEADER_SIZE, PS_TAG_MAC, mac, PS_MAC_SIZE);
+    ps__write_header(to, (uint32_t)size, PS_PROOF, 0, 0, 0);
+    return PS_HEADER_SIZE + size;
+}
+
 static void add_cir(const char *name)
 {
-    uint8_t payload[4 + 3 + PS_NAME_MAX] = "PSK1";
+    static const uint8_t nonce[PS_NONCE_SIZE] = "a new number, each time";
+    uint8_t payload[4 + 3 + PS_NAME_MAX + 3 + PS_NONCE_SIZE] = "PSK1";
     size_t size = 4;
+    if (guests_prove)
+        size += ps__put_field(payload + size, PS_TAG_NONCE, nonce, sizeof nonce);
     if (*name)
         size += ps__put_field(payload + size, PS_TAG_NAME, name, (uint16_t)strlen(name));
     ps__write_header(asked.data, (uint32_t)size, PS_CIR, 0, 1, 0);
     memcpy(asked.data + PS_HEADER_SIZE, payload, size);
     asked.size = PS_HEADER_SIZE + size;
+    if (guests_prove)
+        asked.size += put_proof(asked.data + asked.size, nonce);
     wanted.size = 0;
 }
 
@@ -204,13 +219,15 @@ static uint64_t receive_welcome(guest *g)
     ps_frame head;
     ps_field field;
     const uint8_t *at = got;
-    if (g->lost || !receive_exactly(g, PS_HEADER_SIZE))
-        return 0;
-    ps__read_header(got, &head);
-    CHECK(head.kind == PS_CIR_ACCEPTED || head.kind == PS_CIR_REFUSED);
-    CHECK(head.size < 4096);
-    if (!receive_exactly(g, head.size))
-        return 0;
+    do {
+        if (g->lost || !receive_exactly(g, PS_HEADER_SIZE))
+            return 0;
+        ps__read_header(got, &head);
+        CHECK(head.kind == PS_CIR_ACCEPTED || head.kind == PS_CIR_REFUSED || (guests_prove && head.kind == PS_CHALLENGE));
+        CHECK(head.size < 4096);
+        if (!receive_exactly(g, head.size))
+            return 0;
+    } while (head.kind == PS_CHALLENGE);
     g->lost = head.kind == PS_CIR_REFUSED;
     if (g->lost)
         return 0;
