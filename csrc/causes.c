@@ -1,21 +1,38 @@
 /* causes.c: what a limit or a fault cost somebody is counted, and told of once a second at most: a storm of them must not
- * become a storm of log lines. */
+ * become a storm of log lines. What came in between is told of when that second is over. */
 #include "internal.h"
 
 enum { TELL_EVERY_NS = 1000000000 };
+
+static void tell(ps_engine *engine, enum ps_cause cause)
+{
+    ps_untold *untold = &engine->untold[cause];
+    uint64_t times = untold->times;
+    untold->told_ns = engine->now_ns;
+    untold->times = 0;
+    int error = ps__enter(engine);
+    if (error == 0)
+        error = engine->hooks.noted(engine->hooks.context, (int)cause, times);
+    ps__fail(engine, error);
+}
+
+void ps__tell_rest(ps_engine *engine)
+{
+    engine->tell_again_ns = 0;
+    for (int cause = 0; cause < PS_CAUSES; cause++) {
+        if (engine->untold[cause].times)
+            tell(engine, (enum ps_cause)cause);
+    }
+}
 
 void ps__note(ps_engine *engine, enum ps_cause cause)
 {
     PS_ADD(engine->stats.causes[cause], 1u);
     ps_untold *untold = &engine->untold[cause];
     untold->times++;
-    if (untold->told_ns && engine->now_ns < untold->told_ns + TELL_EVERY_NS)
-        return;
-    untold->told_ns = engine->now_ns;
-    uint64_t times = untold->times;
-    untold->times = 0;
-    int error = ps__enter(engine);
-    if (error == 0)
-        error = engine->hooks.noted(engine->hooks.context, (int)cause, times);
-    ps__fail(engine, error);
+    bool too_soon = untold->told_ns && engine->now_ns < untold->told_ns + TELL_EVERY_NS;
+    if (!too_soon)
+        tell(engine, cause);
+    else if (!engine->tell_again_ns)
+        engine->tell_again_ns = engine->now_ns + TELL_EVERY_NS;
 }

@@ -226,6 +226,8 @@ static void end_turn(ps_engine *engine)
     if (engine->accept_again_ns && engine->accept_again_ns <= engine->now_ns)
         ps__start_accepting(engine);
     feed_the_starved(engine);
+    if (engine->tell_again_ns && engine->tell_again_ns <= engine->now_ns)
+        ps__tell_rest(engine);
     ps__flush_dirty(engine);
     ps__bury(engine);
     if (!engine->inside)
@@ -328,6 +330,7 @@ static void close_all(ps_engine *engine)
     for_each(engine, lose);
     ps__flush_dirty(engine); /* only empties the list: all are closed */
     ps__bury(engine);
+    ps__tell_rest(engine);
     ps__enter(engine);
     engine->hooks.batches(engine->hooks.context, true, &engine->batch_due_ns); /* its clients are gone: it drops them */
     ps__leave(engine);

@@ -12,6 +12,7 @@
  * The list of the engines is the only global there is: whoever forks knows none of them. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <string.h>
 
 #include "client.h"
 #include "internal.h"
@@ -69,7 +70,8 @@ static void forget_everybody(ps_engine *engine)
         engine->timers[i].first = engine->timers[i].last = PS_NOBODY;
     engine->dirty = engine->dead = PS_NOBODY;
     engine->batch_due_ns = UINT64_MAX;
-    engine->accept_again_ns = 0;
+    engine->accept_again_ns = engine->send_again_ns = engine->tell_again_ns = 0;
+    memset(engine->untold, 0, sizeof engine->untold);
     engine->out_used = engine->out_closed = engine->out_lent = 0; /* what was gathered is the parent's to send */
     engine->piece_count = 0;
 }

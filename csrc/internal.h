@@ -271,6 +271,7 @@ struct ps_engine {
     uint64_t now_ns;
     uint64_t accept_again_ns;
     uint64_t send_again_ns; /* 0: nobody is starved */
+    uint64_t tell_again_ns; /* of causes; 0: there is nothing untold */
     int reserve;        /* a descriptor to give up where there are no more, so that those who wait can be told; or -1 */
     uint64_t batch_due_ns;
     ps_linger linger;
@@ -345,6 +346,7 @@ void ps__fail(ps_engine *engine, int error);
 
 /* causes.c */
 void ps__note(ps_engine *engine, enum ps_cause cause);
+void ps__tell_rest(ps_engine *engine);
 
 /* wait.c */
 int ps__enter(ps_engine *engine);

@@ -66,6 +66,8 @@ static int64_t sleep_ns(const ps_engine *engine)
         left = least(left, until(engine->accept_again_ns, now));
     if (engine->send_again_ns)
         left = least(left, until(engine->send_again_ns, now));
+    if (engine->tell_again_ns)
+        left = least(left, until(engine->tell_again_ns, now));
     if (engine->state == PS_SERVER_DRAINING)
         left = least(left, until(__atomic_load_n(&engine->stop_at_ns, __ATOMIC_RELAXED), now));
     return left > INT64_MAX ? -1 : (int64_t)left;

@@ -1,5 +1,5 @@
 """What a limit or a fault cost somebody is counted, and told of once a second at most: a storm of them must not become
-a storm of log lines.
+a storm of log lines. What came in between is told of when that second is over.
 """
 
 from __future__ import annotations
@@ -15,19 +15,37 @@ _TELL_EVERY: Final = 1.0
 class Causes:
     """The counters by cause, and which of them nobody has been told of."""
 
-    __slots__ = ("_noted", "_tell_at", "_untold", "counts")
+    __slots__ = ("_noted", "_tell_at", "_untold", "counts", "rest_at")
 
     def __init__(self, noted: Callable[[int, int], None]) -> None:
         self._noted = noted
         self.counts = [0] * len(Cause)
         self._untold = [0] * len(Cause)
         self._tell_at = [0.0] * len(Cause)  # the next time
+        self.rest_at: float | None = None  # when to tell of the rest; None: there is none
 
     def note(self, cause: Cause, now: float) -> None:
         """Count one. It comes before the client is told: who hears of it may ask for the counters."""
         self.counts[cause] += 1
         self._untold[cause] += 1
         if now >= self._tell_at[cause]:
-            self._tell_at[cause] = now + _TELL_EVERY
-            times, self._untold[cause] = self._untold[cause], 0
-            self._noted(cause, times)
+            self._tell(cause, now)
+        elif self.rest_at is None:
+            self.rest_at = now + _TELL_EVERY
+
+    def tell_rest(self, now: float) -> None:
+        """Tell of those that came too soon after the last of their kind."""
+        self.rest_at = None
+        for cause in Cause:
+            if self._untold[cause]:
+                self._tell(cause, now)
+
+    def forget(self) -> None:
+        """Tell nobody of what was noted so far."""
+        self.rest_at = None
+        self._untold = [0] * len(Cause)
+
+    def _tell(self, cause: Cause, now: float) -> None:
+        self._tell_at[cause] = now + _TELL_EVERY
+        times, self._untold[cause] = self._untold[cause], 0
+        self._noted(cause, times)

@@ -132,4 +132,5 @@ class Core:
             deadlines.ends.clear()
         for part in (self.on_event, self.dirty, self.ready, self.dead):
             part.clear()
-        self.starved = []
+        self.starved, self.send_again_at = [], None
+        self.causes.forget()

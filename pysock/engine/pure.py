@@ -121,6 +121,8 @@ class PureEngine:
             self._masters.resume_if_due()
         if core.send_again_at is not None:
             self._feed_the_starved()
+        if core.causes.rest_at is not None and core.causes.rest_at <= core.now:
+            core.causes.tell_rest(core.now)
         if self._stop_at is not None:
             self._drain()
         if core.dirty or core.dead:
@@ -148,6 +150,8 @@ class PureEngine:
             ends.append(self._masters.resume_at)
         if core.send_again_at is not None:
             ends.append(core.send_again_at)
+        if core.causes.rest_at is not None:
+            ends.append(core.causes.rest_at)
         if self._stop_at is not None:
             ends.append(self._stop_at if self._draining else 0.0)
         return min(max(0.0, min(ends) - monotonic()), _SLEEP_MAX) if ends else None
@@ -260,6 +264,8 @@ class PureEngine:
         while core.dead:
             with suppress(BaseException):
                 core.dead.popleft().bury()
+        with suppress(BaseException):
+            core.causes.tell_rest(core.now)
         self._thread = None
 
     def close(self) -> None:

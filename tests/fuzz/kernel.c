@@ -350,7 +350,8 @@ static int gather_events(struct epoll_event *events, int room)
 /* Nothing is ready, and nothing more happens: the engine has done all it can. */
 static void nothing_more(int timeout_ms)
 {
-    bool waits = sim.engine->batch_due_ns != UINT64_MAX || sim.engine->accept_again_ns || sim.engine->send_again_ns;
+    bool waits = sim.engine->batch_due_ns != UINT64_MAX || sim.engine->accept_again_ns || sim.engine->send_again_ns ||
+                 sim.engine->tell_again_ns;
     if (!sim.over) {
         sim.over = true;
         memset(sim.faults, 0, sizeof sim.faults);
