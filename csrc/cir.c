@@ -16,7 +16,7 @@ static bool set_name(ps_engine *engine, ps_conn *conn, const ps_field *field)
         return false;
     char *name = ps_sys.allocate(field->size + 1u);
     if (!name)
-        return false;
+        return ps__no_memory(engine, conn), false;
     memcpy(name, field->value, field->size);
     name[field->size] = 0;
     pthread_mutex_lock(&engine->lock); /* other threads look names up */
@@ -142,7 +142,8 @@ void ps__take_cir(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
         return;
     }
     if (!read_cir_fields(engine, conn, frame->payload + sizeof magic, frame->payload + frame->size, &said)) {
-        ps__violation(engine, conn, 0, PS_REFUSED_MALFORMED, "the CIR has a broken field");
+        if (conn->state != PS_CONN_CLOSED) /* it has been where there is no memory for its name */
+            ps__violation(engine, conn, 0, PS_REFUSED_MALFORMED, "the CIR has a broken field");
         return;
     }
     if (!engine->options.has_key)
