@@ -87,7 +87,7 @@ static void challenge(ps_engine *engine, ps_conn *conn, const uint8_t *nonce)
         ps__fail(engine, error);
         return;
     }
-    conn->expected = ps_sys.allocate(PS_MAC_SIZE);
+    conn->expected = error ? NULL : ps_sys.allocate(PS_MAC_SIZE);
     if (!conn->expected) {
         ps__no_memory(engine, conn);
         return;

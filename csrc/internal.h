@@ -195,7 +195,8 @@ typedef struct ps_hooks {
     int (*noted)(void *context, int cause, uint64_t times);
     /* May this peer connect? 1 yes, 0 no. Asked if the options say so. */
     int (*allow)(void *context, int64_t pid, uint32_t uid, uint32_t gid);
-    /* Answer a CIR that has this nonce, and see whether two MACs are equal: 1 yes, 0 no. Called if there is a key. */
+    /* Answer a CIR that has this nonce: 0, or 1 where there is no memory; and see whether two MACs are equal: 1 yes, 0 no.
+     * Called if there is a key. */
     int (*challenge)(void *context, const uint8_t *nonce, const char *name, ps_challenge *made);
     int (*prove)(void *context, const uint8_t *expected, const uint8_t *got);
     /* A request object with room for size bytes at *data; a larger one with the same bytes; NULL: no memory (the old

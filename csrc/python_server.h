@@ -42,6 +42,16 @@ static size_t fitting(const char *text, size_t size, size_t most)
     return most;
 }
 
+/* A callback failed. It raises nothing that the facade could foresee, so there was no memory for it, or the like: that costs
+ * the client concerned something, not the server. What isn't an Exception, as KeyboardInterrupt, ends the loop. */
+static int callback_failed(ps_python *py, int callback)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return hand_over(py->raised);
+    PyErr_WriteUnraisable(py->callbacks[callback]);
+    return 0;
+}
+
 /* Ask the facade about a failure that is set as an exception, and send what it says. */
 static int failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
 {
@@ -51,16 +61,16 @@ static int failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
     PyObject *answer = PyObject_CallFunction(py->callbacks[ON_FAILED], "KIO", (unsigned long long)ps__id(conn),
                                              (unsigned)frame->code, exception);
     Py_DECREF(exception);
-    unsigned short code;
-    const char *text;
-    Py_ssize_t size;
-    if (!answer || !PyArg_ParseTuple(answer, "Hy#", &code, &text, &size)) {
-        Py_XDECREF(answer);
-        return hand_over(py->raised);
-    }
-    ps__cannot_serve(py->engine, conn, frame, code, text, fitting(text, (size_t)size, conn->max_reply));
-    Py_DECREF(answer);
-    return 0;
+    unsigned short code = PS_HANDLER_FAILED;
+    const char *text = "";
+    Py_ssize_t size = 0;
+    int error = 0;
+    if (!answer || !PyArg_ParseTuple(answer, "Hy#", &code, &text, &size))
+        error = callback_failed(py, ON_FAILED);
+    if (error == 0)
+        ps__cannot_serve(py->engine, conn, frame, code, text, fitting(text, (size_t)size, conn->max_reply));
+    Py_XDECREF(answer);
+    return error;
 }
 
 static int too_large(ps_python *py, ps_conn *conn, const ps_frame *frame, size_t size)
@@ -107,10 +117,16 @@ static int answer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject 
     return answer_other(py, conn, frame, result);
 }
 
+/* Without an object nothing can be served: then the client has been closed. */
 static int make_client(ps_python *py, ps_conn *conn)
 {
     conn->object = PyObject_CallFunction(py->callbacks[ON_CLIENT], "K", (unsigned long long)ps__id(conn));
-    return conn->object ? 0 : hand_over(py->raised);
+    if (conn->object)
+        return 0;
+    int error = callback_failed(py, ON_CLIENT);
+    if (error == 0)
+        ps__no_memory(py->engine, conn);
+    return error;
 }
 
 static int call_handler(ps_python *py, const service *s, ps_conn *conn, const ps_frame *frame, PyObject *request)
@@ -351,10 +367,10 @@ static void request_release(ps_python *py, PyObject *request)
         held_release(py, request);
 }
 
-static int finish_call(ps_python *py, PyObject *result)
+static int finish_call(ps_python *py, int callback, PyObject *result)
 {
     if (!result)
-        return hand_over(py->raised);
+        return callback_failed(py, callback);
     Py_DECREF(result);
     return 0;
 }
@@ -368,8 +384,8 @@ static int no_handler(ps_python *py, ps_conn *conn, const ps_frame *frame)
     if (!mute || py->said_no_service)
         return 0;
     py->said_no_service = true;
-    return finish_call(py, PyObject_CallFunction(py->callbacks[ON_LOG], "is", 40,
-                                                 "a request came, and there is no service: the connection is closed"));
+    return finish_call(py, ON_LOG, PyObject_CallFunction(py->callbacks[ON_LOG], "is", 40,
+                                                         "a request came, and there is no service: the connection is closed"));
 }
 
 static int on_request(void *context, ps_conn *conn, const ps_frame *frame, void *object)
@@ -384,8 +400,8 @@ static int on_request(void *context, ps_conn *conn, const ps_frame *frame, void 
         return failed(py, conn, frame);
     if (!s->handler)
         error = no_handler(py, conn, frame);
-    else if (!conn->object && make_client(py, conn) < 0)
-        error = -ECANCELED;
+    else if (!conn->object && ((error = make_client(py, conn)) < 0 || !conn->object))
+        ;
     else if (s->batch)
         error = keep(py, s, conn, frame, request);
     else
@@ -429,8 +445,10 @@ static int on_connect(void *context, ps_conn *conn, char *reason, size_t room)
 {
     ps_python *py = context;
     PyObject *answer = PyObject_CallFunction(py->callbacks[ON_CONNECT], "K", (unsigned long long)ps__id(conn));
-    if (!answer)
-        return hand_over(py->raised);
+    if (!answer) {
+        int error = callback_failed(py, ON_CONNECT);
+        return error < 0 ? error : 1;
+    }
     int refused = answer != Py_None;
     if (refused)
         copy_reason(answer, reason, room);
@@ -450,35 +468,35 @@ static int on_disconnect(void *context, ps_conn *conn)
     ps_python *py = context;
     unsigned long long id = ps__id(conn);
     if (is_forgotten(py, conn))
-        return finish_call(py, PyObject_CallFunction(py->callbacks[ON_DROPPED], "K", id));
-    return finish_call(py, PyObject_CallFunction(py->callbacks[ON_DISCONNECT], "Ki", id, (int)conn->reason));
+        return finish_call(py, ON_DROPPED, PyObject_CallFunction(py->callbacks[ON_DROPPED], "K", id));
+    return finish_call(py, ON_DISCONNECT, PyObject_CallFunction(py->callbacks[ON_DISCONNECT], "Ki", id, (int)conn->reason));
 }
 
 static int on_draining(void *context)
 {
     ps_python *py = context;
-    return finish_call(py, PyObject_CallNoArgs(py->callbacks[ON_DRAINING]));
+    return finish_call(py, ON_DRAINING, PyObject_CallNoArgs(py->callbacks[ON_DRAINING]));
 }
 
 static int on_noted(void *context, int cause, uint64_t times)
 {
     ps_python *py = context;
-    return finish_call(py, PyObject_CallFunction(py->callbacks[ON_NOTED], "iK", cause, (unsigned long long)times));
+    return finish_call(py, ON_NOTED, PyObject_CallFunction(py->callbacks[ON_NOTED], "iK", cause, (unsigned long long)times));
 }
 
 /* -- access and keys ----------------------------------------------------------------------------------------------- */
 
-static int truth(ps_python *py, PyObject *answer)
+static int truth(ps_python *py, int callback, PyObject *answer)
 {
     int yes = answer ? PyObject_IsTrue(answer) : -1;
     Py_XDECREF(answer);
-    return yes < 0 ? hand_over(py->raised) : yes;
+    return yes < 0 ? callback_failed(py, callback) : yes;
 }
 
 static int on_allow(void *context, int64_t pid, uint32_t uid, uint32_t gid)
 {
     ps_python *py = context;
-    return truth(py, PyObject_CallFunction(py->callbacks[ON_ALLOW], "LII", (long long)pid, uid, gid));
+    return truth(py, ON_ALLOW, PyObject_CallFunction(py->callbacks[ON_ALLOW], "LII", (long long)pid, uid, gid));
 }
 
 static int on_challenge(void *context, const uint8_t *nonce, const char *name, ps_challenge *made)
@@ -488,9 +506,7 @@ static int on_challenge(void *context, const uint8_t *nonce, const char *name, p
     Py_ssize_t size, expected_size;
     PyObject *answer = PyObject_CallFunction(py->callbacks[ON_CHALLENGE], "y#y", (const char *)nonce,
                                              (Py_ssize_t)PS_NONCE_SIZE, name);
-    if (!answer)
-        return hand_over(py->raised);
-    bool good = PyArg_ParseTuple(answer, "y#y#", &fields, &size, &expected, &expected_size);
+    bool good = answer && PyArg_ParseTuple(answer, "y#y#", &fields, &size, &expected, &expected_size);
     if (good && (size > (Py_ssize_t)sizeof made->fields || expected_size != PS_MAC_SIZE)) {
         PyErr_SetString(PyExc_ValueError, "a challenge has at most 128 bytes, and 32 are expected in its proof");
         good = false;
@@ -500,14 +516,17 @@ static int on_challenge(void *context, const uint8_t *nonce, const char *name, p
         memcpy(made->fields, fields, made->size);
         memcpy(made->expected, expected, PS_MAC_SIZE);
     }
-    Py_DECREF(answer);
-    return good ? 0 : hand_over(py->raised);
+    Py_XDECREF(answer);
+    if (good)
+        return 0;
+    int error = callback_failed(py, ON_CHALLENGE);
+    return error < 0 ? error : 1;
 }
 
 static int on_prove(void *context, const uint8_t *expected, const uint8_t *got)
 {
     ps_python *py = context;
-    return truth(py, PyObject_CallFunction(py->callbacks[ON_PROVE], "y#y#", (const char *)expected,
+    return truth(py, ON_PROVE, PyObject_CallFunction(py->callbacks[ON_PROVE], "y#y#", (const char *)expected,
                                            (Py_ssize_t)PS_MAC_SIZE, (const char *)got, (Py_ssize_t)PS_MAC_SIZE));
 }
 

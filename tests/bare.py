@@ -9,8 +9,7 @@ import time
 
 from pysock import protocol as p
 from pysock.causes import Cause
-from pysock.engine import Callbacks, EngineOptions, Service
-from pysock.engine.pure import PureEngine
+from pysock.engine import Callbacks, EngineOptions, Service, choose
 from pysock.errors import FrameTooLarge
 from pysock.limits import Limits
 from pysock.protocol import ErrorCode, Framing, Kind, encode, encode_cir
@@ -103,7 +102,7 @@ class Running:
         }
         callbacks |= options.pop("callbacks", {})
         services = options.pop("services", [Service("", options.pop("handler", echo))])
-        self.engine = PureEngine(
+        self.engine = choose(options.pop("backend", "pure")).engine(
             EngineOptions(
                 framing=options.pop("framing", Framing.NATIVE),
                 limits=Limits(**options.pop("limits", {})),

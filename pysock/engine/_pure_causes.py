@@ -5,6 +5,7 @@ a storm of log lines. What came in between is told of when that second is over.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from pysock.causes import Cause
@@ -48,4 +49,5 @@ class Causes:
     def _tell(self, cause: Cause, now: float) -> None:
         self._tell_at[cause] = now + _TELL_EVERY
         times, self._untold[cause] = self._untold[cause], 0
-        self._noted(cause, times)
+        with suppress(MemoryError):  # nobody pays for it
+            self._noted(cause, times)

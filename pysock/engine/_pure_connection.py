@@ -312,7 +312,8 @@ class Connection(Output):
                 told, self.attached = self.attached and self.established, False
             if told:
                 assert self.reason is not None
-                core.callbacks.disconnect(self.client_id, _NUMBER[self.reason])
+                with suppress(MemoryError):  # nobody else pays for it
+                    core.callbacks.disconnect(self.client_id, _NUMBER[self.reason])
         finally:
             self._count_gone()
             self.client = None
