@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from threading import get_ident
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final
 
 from pysock.causes import COUNTERS, Cause
@@ -48,6 +48,9 @@ from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 
 #: The longest wait, in seconds: epoll_wait() takes an int of milliseconds.
 _SLEEP_MAX: Final = 3600.0
+
+#: After a turn for which there was no memory, so that the loop doesn't spin until there is some, in seconds.
+_PAUSE_MEMORY: Final = 0.01
 
 _LARGE_BLOCK: Final = 1024 * 1024
 
@@ -99,10 +102,23 @@ class PureEngine:
             core.on_event[commands.read_fd] = commands.on_event
             core.poller.change(commands.read_fd, 0, READ)
             self._masters.start()
-            while not self._draining or core.table.rows:
-                self._turn()
+            while not self._draining or (core.table.rows and not self._is_over()):
+                self._turn_if_possible()
         finally:
             self._end()
+
+    def _is_over(self) -> bool:
+        """Whether a drain has had its time."""
+        return self._stop_at is not None and self._core.now >= self._stop_at
+
+    def _turn_if_possible(self) -> None:
+        """What was ready and couldn't be looked at for want of memory is told of again in the next turn."""
+        try:
+            self._turn()
+        except (MemoryError, SystemError):  # the latter where CPython itself forgets to say so, as in socket.accept()
+            with suppress(MemoryError):
+                self._core.note(Cause.NO_MEMORY)
+            sleep(_PAUSE_MEMORY)
 
     def _turn(self) -> None:
         core = self._core

@@ -1,0 +1,70 @@
+"""A program: a server whose interpreter has no memory, now and then: ``scarce.py BACKEND ADDRESS FROM TO STEP``.
+
+Each time a client comes, and the n-th allocation of the process from then on fails, in whichever thread it is made. At
+the end the server must serve, and end. What it printed is for the test: the length of what each client got, and the
+counters.
+"""
+
+from __future__ import annotations
+
+import _testcapi
+import json
+import os
+import socket
+import sys
+import time
+from contextlib import suppress
+
+import pysock
+from pysock.protocol import MAGIC, Kind, encode
+
+BYTES = (
+    encode(Kind.CIR, MAGIC, code=1)
+    + encode(Kind.SRM, b"x" * 100, request_id=1)
+    + encode(Kind.SRM, b"y" * 100, request_id=2, code=1)
+    + encode(Kind.SRM, b"z" * 20_000, request_id=3)
+    + encode(Kind.BYE)
+)
+
+
+def make_server(backend: str, address: str) -> pysock.Server:
+    server = pysock.Server(address, backend=backend, linger=0)
+    server.service(lambda client, request: request.upper())
+    server.batch_service("batch")(lambda clients, requests: list(requests))
+    return server
+
+
+def visit(path: str, nth: int) -> int:
+    """How many bytes the client got."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+        sock.settimeout(10)
+        fd, write, begin, end = sock.fileno(), os.write, _testcapi.set_nomemory, _testcapi.remove_mem_hooks
+        with suppress(MemoryError):  # it may hit this thread as well
+            begin(nth, nth + 1)
+            write(fd, BYTES)
+            time.sleep(0.003)
+        end()
+        got = 0
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+            while data := sock.recv(65536):
+                got += len(data)
+        return got
+
+
+def main() -> None:
+    backend, path, *numbers = sys.argv[1:]
+    server = make_server(backend, f"unix:{path}")
+    with server:
+        got = [visit(path, nth) for nth in range(*map(int, numbers))]
+        with pysock.connect(f"unix:{path}") as client:
+            assert client.request(b"still there") == b"STILL THERE"
+            assert client.request_many([b"a", b"b"], service="batch") == [b"a", b"b"]
+        stats = server.stats()
+    assert server.state is pysock.ServerState.CLOSED
+    json.dump({"got": got, "stats": stats}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
