@@ -60,7 +60,8 @@ class Callbacks:
     """What the engine calls in the facade, always in the loop's thread.
 
     An exception that isn't an ``Exception`` (``KeyboardInterrupt``, ``SystemExit``) ends the loop and comes out of
-    ``Engine.run``. None of the callbacks below raises anything else.
+    ``Engine.run``. None of the callbacks below raises anything else but ``MemoryError``, which costs at most the client
+    concerned its connection.
     """
 
     #: ``client(client_id)`` -> the DataSocket; asked once for each client, before the first handler call for it.
@@ -196,6 +197,9 @@ class Engine(Protocol):
     def stop(self, grace: float) -> None:
         """Begin to drain: stop accepting, send GOAWAY, answer and flush what was accepted, close; after ``grace``
         seconds end regardless. Called again it can only shorten the time. Doesn't wait; safe in a signal handler.
+
+        :raises OSError: the loop couldn't be woken, and may take a while to notice; so may ``push``, ``broadcast`` and
+            ``disconnect`` from other threads than the loop's.
         """
 
     def close(self) -> None:

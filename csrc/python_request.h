@@ -1,0 +1,291 @@
+/* python_request.h: how a request, or a batch of them, is answered by Python. Part of python.c. */
+
+typedef struct kept_request {
+    uint64_t client_id;
+    ps_frame frame; /* payload unused */
+    PyObject *client, *request;
+} kept_request;
+
+typedef struct service {
+    PyObject *handler; /* NULL: there is no such service */
+    bool batch;
+    uint32_t max_batch;
+    uint64_t max_wait_ns, due_ns;
+    kept_request *kept;
+    size_t kept_count, kept_room;
+} service;
+
+enum { ON_CLIENT, ON_CONNECT, ON_DISCONNECT, ON_FAILED, ON_DRAINING, ON_LOG, ON_DROPPED, ON_NOTED,
+       ON_ALLOW, ON_CHALLENGE, ON_PROVE, FRAME_TOO_LARGE, CALLBACKS };
+
+struct ps_python {
+    ps_engine *engine;
+    PyObject *callbacks[CALLBACKS];
+    PyObject *raised; /* during a run: the list for what ends it */
+    PyThreadState *thread;
+    PyObject *spare; /* the memory of the last large request, if nobody kept it: the next one's */
+    PyObject *small; /* likewise of the last small one: the next one's, if that is as long */
+    bool said_no_service;
+    uint32_t service_count;
+    service services[];
+};
+
+/* -- requests ------------------------------------------------------------------------------------------------------ */
+
+/* How much of a UTF-8 text of this size is sent where `most` bytes are taken: it is cut between two characters. */
+static size_t fitting(const char *text, size_t size, size_t most)
+{
+    if (size <= most)
+        return size;
+    while (most && ((unsigned char)text[most] & 0xC0) == 0x80)
+        most--;
+    return most;
+}
+
+/* A callback failed. It raises nothing that the facade could foresee, so there was no memory for it, or the like: that costs
+ * the client concerned something, not the server. What isn't an Exception, as KeyboardInterrupt, ends the loop. */
+static int callback_failed(ps_python *py, int callback)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return hand_over(py->raised);
+    PyErr_WriteUnraisable(py->callbacks[callback]);
+    return 0;
+}
+
+/* Ask the facade about a failure that is set as an exception, and send what it says. */
+static int failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return hand_over(py->raised);
+    PyObject *exception = take_exception();
+    PyObject *answer = PyObject_CallFunction(py->callbacks[ON_FAILED], "KIO", (unsigned long long)ps__id(conn),
+                                             (unsigned)frame->code, exception);
+    Py_DECREF(exception);
+    unsigned short code = PS_HANDLER_FAILED;
+    const char *text = "";
+    Py_ssize_t size = 0;
+    int error = 0;
+    if (!answer || !PyArg_ParseTuple(answer, "Hy#", &code, &text, &size))
+        error = callback_failed(py, ON_FAILED);
+    if (error == 0)
+        ps__cannot_serve(py->engine, conn, frame, code, text, fitting(text, (size_t)size, conn->max_reply));
+    Py_XDECREF(answer);
+    return error;
+}
+
+static int too_large(ps_python *py, ps_conn *conn, const ps_frame *frame, size_t size)
+{
+    PyErr_Format(py->callbacks[FRAME_TOO_LARGE], "the reply has %zu bytes, this client takes at most %u", size,
+                 (unsigned)conn->max_reply);
+    return failed(py, conn, frame);
+}
+
+static int send_reply(ps_python *py, ps_conn *conn, const ps_frame *frame, const void *data, size_t size, PyObject *object)
+{
+    if (size > conn->max_reply)
+        return too_large(py, conn, frame, size);
+    if (!(frame->flags & PS_NO_REPLY))
+        ps__send(py->engine, conn, PS_REPLY, 0, frame->request_id, data, size, object);
+    return 0;
+}
+
+static int not_bytes(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
+{
+    PyErr_Format(PyExc_TypeError, "the handler returned %.200s, not a bytes-like object", Py_TYPE(result)->tp_name);
+    return failed(py, conn, frame);
+}
+
+/* Anything but exact bytes: it may change or move while it waits to be sent, so it is copied. */
+static int answer_other(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
+{
+    if (result == Py_None)
+        return py->engine->options.framing == PS_NATIVE ? send_reply(py, conn, frame, NULL, 0, NULL) : 0;
+    if (!PyObject_CheckBuffer(result))
+        return not_bytes(py, conn, frame, result);
+    PyObject *bytes = PyBytes_FromObject(result);
+    if (!bytes)
+        return failed(py, conn, frame);
+    int error = send_reply(py, conn, frame, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes), bytes);
+    Py_DECREF(bytes);
+    return error;
+}
+
+static int answer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
+{
+    if (PyBytes_CheckExact(result))
+        return send_reply(py, conn, frame, PyBytes_AS_STRING(result), (size_t)PyBytes_GET_SIZE(result), result);
+    return answer_other(py, conn, frame, result);
+}
+
+/* Without an object nothing can be served: then the client has been closed. */
+static int make_client(ps_python *py, ps_conn *conn)
+{
+    conn->object = PyObject_CallFunction(py->callbacks[ON_CLIENT], "K", (unsigned long long)ps__id(conn));
+    if (conn->object)
+        return 0;
+    int error = callback_failed(py, ON_CLIENT);
+    if (error == 0)
+        ps__no_memory(py->engine, conn);
+    return error;
+}
+
+static int call_handler(ps_python *py, const service *s, ps_conn *conn, const ps_frame *frame, PyObject *request)
+{
+    PyObject *args[] = {NULL, conn->object, request};
+    PyObject *result = PyObject_Vectorcall(s->handler, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    if (!result)
+        return failed(py, conn, frame);
+    int error = answer(py, conn, frame, result);
+    Py_DECREF(result);
+    return error;
+}
+
+/* -- batches ------------------------------------------------------------------------------------------------------- */
+
+static bool make_room(service *s)
+{
+    if (s->kept_count < s->kept_room)
+        return true;
+    size_t room = s->kept_room ? 2 * s->kept_room : 64;
+    kept_request *kept = ps_sys.resize(s->kept, room * sizeof *kept);
+    if (!kept)
+        return false;
+    s->kept = kept;
+    s->kept_room = room;
+    return true;
+}
+
+static int keep(ps_python *py, service *s, ps_conn *conn, const ps_frame *frame, PyObject *request)
+{
+    if (!make_room(s)) {
+        PyErr_NoMemory();
+        return failed(py, conn, frame);
+    }
+    if (!s->kept_count)
+        s->due_ns = py->engine->now_ns + s->max_wait_ns;
+    s->kept[s->kept_count++] = (kept_request){ps__id(conn), *frame, Py_NewRef((PyObject *)conn->object), Py_NewRef(request)};
+    if (s->kept_count >= s->max_batch)
+        s->due_ns = 0;
+    if (s->due_ns < py->engine->batch_due_ns)
+        py->engine->batch_due_ns = s->due_ns;
+    ps__kept(py->engine, conn);
+    return 0;
+}
+
+static void drop_kept(const kept_request *kept)
+{
+    Py_DECREF(kept->client);
+    Py_DECREF(kept->request);
+}
+
+/* Leave out the requests of clients that have gone. */
+static size_t drop_orphans(ps_python *py, kept_request *kept, size_t count)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (ps__table_find(&py->engine->table, kept[i].client_id))
+            kept[left++] = kept[i];
+        else
+            drop_kept(&kept[i]);
+    }
+    return left;
+}
+
+static PyObject *list_of(const kept_request *kept, size_t count, bool clients)
+{
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    for (size_t i = 0; list && i < count; i++)
+        PyList_SET_ITEM(list, (Py_ssize_t)i, Py_NewRef(clients ? kept[i].client : kept[i].request));
+    return list;
+}
+
+/* A sequence, but not of bytes or characters: bytes in the place of a list are one reply where there should be many. */
+static bool is_list_like(PyObject *result)
+{
+    bool is_one = PyBytes_Check(result) || PyByteArray_Check(result) || PyMemoryView_Check(result) || PyUnicode_Check(result);
+    return !is_one && PySequence_Check(result);
+}
+
+/* What the handler returned, as a list or tuple with one reply for each request; NULL and an exception if it isn't. */
+static PyObject *call_batch(const service *s, const kept_request *kept, size_t count)
+{
+    PyObject *clients = list_of(kept, count, true), *requests = list_of(kept, count, false);
+    PyObject *args[] = {NULL, clients, requests}, *result = NULL, *replies = NULL;
+    if (clients && requests)
+        result = PyObject_Vectorcall(s->handler, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    Py_XDECREF(clients);
+    Py_XDECREF(requests);
+    if (!result)
+        return NULL;
+    if (!is_list_like(result))
+        PyErr_Format(PyExc_TypeError, "the batch handler returned %.200s, not a sequence with one reply per request",
+                     Py_TYPE(result)->tp_name);
+    else
+        replies = PySequence_Fast(result, "the batch handler's result can't be iterated");
+    Py_DECREF(result);
+    if (replies && PySequence_Fast_GET_SIZE(replies) != (Py_ssize_t)count) {
+        PyErr_Format(PyExc_ValueError, "the batch handler returned %zd replies for %zu requests",
+                     PySequence_Fast_GET_SIZE(replies), count);
+        Py_CLEAR(replies);
+    }
+    return replies;
+}
+
+/* Answer one request; exception: what failed the whole batch, or NULL. */
+static int answer_kept(ps_python *py, const kept_request *kept, PyObject *reply, PyObject *exception)
+{
+    ps_engine *engine = py->engine;
+    ps_conn *conn = ps__table_find(&engine->table, kept->client_id);
+    if (!conn)
+        return 0; /* the handler, or its own reply, ended it */
+    if (engine->out_conn != conn) {
+        if (engine->out_conn)
+            ps__output_end(engine, engine->out_conn);
+        ps__output_begin(engine, conn);
+    }
+    ps__not_kept(engine, conn);
+    if (conn->flags & PS_IS_BROKEN)
+        return 0;
+    if (reply && !PyType_IsSubtype(Py_TYPE(reply), (PyTypeObject *)PyExc_Exception))
+        return answer(py, conn, &kept->frame, reply);
+    if (reply) /* an exception in the place of a reply: this one request failed */
+        exception = reply;
+    PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    return failed(py, conn, &kept->frame);
+}
+
+static int run_slice(ps_python *py, const service *s, const kept_request *kept, size_t count)
+{
+    PyObject *replies = call_batch(s, kept, count), *exception = NULL;
+    int error = 0;
+    if (!replies && !PyErr_ExceptionMatches(PyExc_Exception))
+        return hand_over(py->raised);
+    if (!replies)
+        exception = take_exception();
+    for (size_t i = 0; i < count && error == 0; i++)
+        error = answer_kept(py, &kept[i], replies ? PySequence_Fast_GET_ITEM(replies, (Py_ssize_t)i) : NULL, exception);
+    if (py->engine->out_conn)
+        ps__output_end(py->engine, py->engine->out_conn);
+    Py_XDECREF(replies);
+    Py_XDECREF(exception);
+    return error;
+}
+
+static int run_batch(ps_python *py, service *s)
+{
+    kept_request *kept = s->kept;
+    size_t all = s->kept_count;
+    int error = 0;
+    s->kept = NULL; /* nothing is kept while handlers run, but be safe if that changes */
+    s->kept_count = s->kept_room = 0;
+    for (size_t at = 0; at < all; at += s->max_batch) {
+        size_t count = all - at < s->max_batch ? all - at : s->max_batch;
+        count = drop_orphans(py, kept + at, count); /* now: the slice before may have closed some */
+        if (count && error == 0)
+            error = run_slice(py, s, kept + at, count);
+        for (size_t i = 0; i < count; i++)
+            drop_kept(&kept[at + i]);
+    }
+    ps__free(kept);
+    return error;
+}
