@@ -1,8 +1,8 @@
-"""A program: a server whose interpreter has no memory, now and then: ``scarce.py BACKEND ADDRESS FROM TO STEP``.
+"""A program: a server and clients whose interpreter has no memory, now and then: ``scarce.py WHO BACKEND PATH FROM TO``.
 
-Each time a client comes, and the n-th allocation of the process from then on fails, in whichever thread it is made. At
-the end the server must serve, and end. What it printed is for the test: the length of what each client got, and the
-counters.
+Each time a client asks for something, and the n-th allocation of the process from then on fails, in whichever thread it
+is made. For WHO "server" it is a plain socket that asks, for "client" it is pysock's own client. At the end the server
+must serve, and end. What is printed is for the test: what each client got, and the counters.
 """
 
 from __future__ import annotations
@@ -53,11 +53,31 @@ def visit(path: str, nth: int) -> int:
         return got
 
 
+def ask(path: str, nth: int) -> int:
+    """How many replies the client got; the next one gets all, on this connection or on a new one."""
+    begin, end, got = _testcapi.set_nomemory, _testcapi.remove_mem_hooks, 0
+    client = pysock.connect(f"unix:{path}", backend=sys.argv[2], linger=0, timeout=5.0)
+    payloads, large = [b"a", bytearray(b"b")], bytes(20_000)
+    with suppress(MemoryError, pysock.PysockError):
+        begin(nth, nth + 1)
+        got += client.request(b"x") == b"X"
+        got += client.request(large) == large
+        got += client.request_many(payloads) == [b"A", b"B"]
+        client.notify(b"y")
+    end()
+    if client.closed:
+        client = pysock.connect(f"unix:{path}", backend=sys.argv[2], timeout=5.0)
+    assert client.request(b"z") == b"Z"
+    client.close()
+    return got
+
+
 def main() -> None:
-    backend, path, *numbers = sys.argv[1:]
+    who, backend, path, *numbers = sys.argv[1:]
     server = make_server(backend, f"unix:{path}")
     with server:
-        got = [visit(path, nth) for nth in range(*map(int, numbers))]
+        one = {"server": visit, "client": ask}[who]
+        got = [one(path, nth) for nth in range(*map(int, numbers))]
         with pysock.connect(f"unix:{path}") as client:
             assert client.request(b"still there") == b"STILL THERE"
             assert client.request_many([b"a", b"b"], service="batch") == [b"a", b"b"]

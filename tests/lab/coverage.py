@@ -13,12 +13,15 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from support import ROOT
 
 from lab.building import BUILD, fresh, make, need, run
-from lab.experiment import Experiment, Missing, Scale, check
+from lab.experiment import Experiment, Failed, Missing, Scale, check
+from lab.faults import inflict
+from lab.faults_native import link, tortures
 
 #: In percent: what must be reached in the quick form and in the full one.
 CSRC, PYSOCK = (85.0, 95.0), (95.0, 95.0)
@@ -89,9 +92,12 @@ def _build(copy: Path) -> None:
 
 
 def make_tests(copy: Path) -> None:
-    """The C tests, and the corpus of the fuzzers, each run once."""
+    """The C tests, the corpus of the fuzzers, and the quick form of the fault table, each run once."""
     make(str(copy / "csrc"), "coverage", BUILD=copy / "check")
     make(str(copy / "tests" / "fuzz"), "coverage", BUILD=copy / "replayed")
+    program = link(copy / "check" / "coverage" / "engine.a", copy / "check" / "faults", "--coverage")
+    with suppress(Failed):  # a fault that isn't survived is another experiment's affair
+        inflict(tortures(program), Scale(full=False, seed=0))
 
 
 def _run_suite(copy: Path, full: bool) -> None:

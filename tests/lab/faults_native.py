@@ -36,17 +36,20 @@ def program() -> Path:
     for tool in ("make", "gcc", "addr2line"):
         if shutil.which(tool) is None:
             raise Missing(f"{tool} isn't installed")
+    archive = BUILD / "asan" / "engine.a"
     with alone():
-        return _built()
+        _build("make", "-s", "-j2", "-C", str(CSRC), "CC=gcc", f"BUILD={BUILD}", str(archive))
+        return link(archive, BUILD / "faults")
 
 
-def _built() -> Path:
-    archive, built, here = BUILD / "asan" / "engine.a", BUILD / "faults", Path(__file__).parent
-    _build("make", "-s", "-j2", "-C", str(CSRC), "CC=gcc", f"BUILD={BUILD}", str(archive))
-    flags = "-std=gnu11 -Wall -Wextra -Wconversion -Wshadow -Werror -g -O1 -fno-omit-frame-pointer -DPYSOCK_FAULTS"
+def link(archive: Path, built: Path, *flags: str) -> Path:
+    """The program with the engine of this archive."""
+    here = Path(__file__).parent
+    common = "-std=gnu11 -Wall -Wextra -Wconversion -Wshadow -Werror -g -O1 -fno-omit-frame-pointer -DPYSOCK_FAULTS"
     sanitizers = "-pthread -fsanitize=address,undefined -fno-sanitize-recover=undefined -no-pie"
     include = [f"-I{folder}" for folder in (CSRC, ROOT / "tests" / "c", here)]
-    _build("gcc", *flags.split(), *sanitizers.split(), *include, "-o", str(built), str(here / "faults.c"), str(archive))
+    source = [str(here / "faults.c"), str(archive)]
+    _build("gcc", *common.split(), *sanitizers.split(), *include, *flags, "-o", str(built), *source)
     return built
 
 
@@ -65,12 +68,26 @@ def _places(addresses: list[str]) -> list[str]:
 
 
 def _torture(script: str, framing: str, transport: str) -> Torture:
+    return Torture(_command(program(), script, framing, transport), _places)
+
+
+def _command(built: Path, script: str, framing: str, transport: str) -> tuple[str, ...]:
     steady = ("setarch", os.uname().machine, "-R") if shutil.which("setarch") else ()
-    return Torture((*steady, str(program()), script, framing, transport), _places)
+    return (*steady, str(built), script, framing, transport)
 
 
 def _experiment(script: str, framings: tuple[str, ...], transport: str) -> Callable[[Scale], str]:
     return lambda scale: inflict([_torture(script, framing, transport) for framing in framings], scale)
+
+
+def tortures(built: Path) -> list[Torture]:
+    """All scripts of a program that was linked elsewhere, for whoever only wants them to run."""
+    return [
+        Torture(_command(built, script, framing, transport))
+        for transport in ("unix", "tcp")
+        for script, _, framings in _SCRIPTS
+        for framing in framings
+    ]
 
 
 def _places_in_the_source() -> set[str]:
