@@ -1,8 +1,8 @@
 """A program: a server and clients without memory, now and then: ``scarce.py WHO BACKEND PATH FROM TO``.
 
-Each time a client asks for something, and the n-th allocation of the interpreter from then on fails, in whichever thread
-it is made. For WHO "server" it is a plain socket that asks, for "client" it is pysock's own client. At the end the server
-must serve, and end. What is printed is for the test: what each client got, and the counters.
+Each time a client asks for something, and the n-th allocation of the interpreter from then on fails, in whichever
+thread it is made. For WHO "server" it is a plain socket that asks, for "client" it is pysock's own client. At the end
+the server must serve, and end. What is printed is for the test: what each client got, and the counters.
 """
 
 from __future__ import annotations

@@ -97,14 +97,15 @@ def test_a_closed_connection_ends_though_a_child_lives(backend, address, kind):
     """And the address is free when the server has stopped: the child keeps neither open."""
     code = """
 server.start()
-gate = os.pipe()
-wait = lambda: os.read(gate[0], 1)
+gate, runs = os.pipe(), os.pipe()
+wait = lambda: os.write(runs[1], b"x") and os.read(gate[0], 1)
 if sys.argv[3] == "os.fork":
     child = forked(wait)
 else:
     import multiprocessing
     child = multiprocessing.get_context("fork").Process(target=wait)
     child.start()
+os.read(runs[0], 1)  # until then it may not have had the time to close anything
 print(server.addresses[0], flush=True)
 sys.stdin.readline()
 server.stop(5)
@@ -113,7 +114,7 @@ sys.stdin.readline()
 os.write(gate[1], b"x")
 print(ended(child) if sys.argv[3] == "os.fork" else child.join() or child.exitcode)
 """
-    # A host of its own: at 127.0.0.1 the port that becomes free may be the next one of a test beside this one.
+    # A host of its own: at 127.0.0.1 the port that becomes free may be given to a test beside this one.
     address = address.replace("127.0.0.1", "127.0.9.9")
     with program(code, address, backend, kind) as it:
         where = Address.parse(it.line())
