@@ -78,8 +78,8 @@ static int look(ps_engine *engine, int64_t timeout_ns)
     return engine->poll->wait(engine->poll_handle, engine->events, timeout_ns);
 }
 
-/* A request that comes now finds the loop awake, and still inside if it was. For the time of the window from now, not from the beginning of the turn: a client that is being woken by the last
- * reply needs it all. */
+/* A request that comes now finds the loop awake, and still inside if it was. For the time of the window from now, not from
+ * the beginning of the turn: a client that is being woken by the last reply needs it all. */
 static int poll_for(ps_engine *engine, uint64_t window_ns)
 {
     int count = look(engine, 0);
