@@ -29,10 +29,11 @@ REPORTS = BUILD / "coverage"
 
 #: Every Python that the suite starts is measured: this is found by each at its start.
 SITE = "import coverage\ncoverage.process_startup()\n"
+#: The sources by their path: some of the suite's Pythons find the package that is installed.
 SETTINGS = """
 [run]
 branch = true
-source = pysock
+source = {source}
 parallel = true
 data_file = {data}
 [report]
@@ -55,7 +56,7 @@ def _measured(full: bool) -> Path:
     make_tests(copy)
     (copy / "site").mkdir()
     (copy / "site" / "sitecustomize.py").write_text(SITE)
-    (copy / "coveragerc").write_text(SETTINGS.format(data=copy / "data" / "coverage"))
+    (copy / "coveragerc").write_text(SETTINGS.format(source=copy / "pysock", data=copy / "data" / "coverage"))
     (copy / "data").mkdir()
     _run_suite(copy, full)
     return copy

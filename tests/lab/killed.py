@@ -23,6 +23,8 @@ from lab.served import BATCH, SIZE, SLEEP, sealed, serving
 CLIENTS = 5
 #: Processes at once.
 HERDS = 10
+#: Clients that nothing happens to.
+SPARED = 4
 
 LIMITS = {"cir_timeout": 1.0, "frame_timeout": 1.0, "output_timeout": 1.0, "idle_timeout": 2.0}
 
@@ -134,23 +136,26 @@ def killed(scale: Scale, engine: str, transport: str) -> str:
     target = scale.of(1000, 50_000)
     with serving(engine, transport, limits=LIMITS) as server:
         before = at_rest(server)
-        settled = 0  # bytes of memory, when a fifth of it is done
 
-        def go_on(clients: int) -> bool:
-            nonlocal settled
-            server.check_alive()
-            if not settled and clients > target / 5:
-                settled = server.memory()
-            return clients < target
+        def kill(clients: int, what: str) -> Counter[str]:
+            def go_on(number: int) -> bool:
+                server.check_alive()
+                return number < clients
 
-        with Child(pace, server.address, 4, 0.02, (scale.seed, "spared")) as spared:
+            return massacre(server.address, go_on, (scale.seed, what))
+
+        with Child(pace, server.address, SPARED, 0.02, (scale.seed, "spared")) as spared:
             spared.receive()
-            ends = massacre(server.address, go_on, (scale.seed, "killed"))
+            ends = kill(target // 5, "at first")
+            server.wait_empty(spared=SPARED)  # what the dying made it hold for a while is no matter
+            settled = server.memory()
+            ends += kill(target - target // 5, "then")
+            server.wait_empty(spared=SPARED)
+            grown = server.memory() - settled
             spared.send("enough")
             took = spared.result()
         stats = server.wait_empty()
         server.check_descriptors(before)
-        grown = server.memory() - settled
     seen = (
         f"{sum(ends.values()):,} clients killed ({', '.join(f'{count} {end}' for end, count in ends.items())});"
         f" {before} descriptors before and after; memory {grown / 2**20:+.1f} MiB; {len(took):,} replies to others"
