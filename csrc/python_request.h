@@ -206,7 +206,8 @@ static bool is_list_like(PyObject *result)
     return !is_one && PySequence_Check(result);
 }
 
-/* What the handler returned, as a list or tuple with one reply for each request; NULL and an exception if it isn't. */
+/* What the handler returned, as a tuple of our own with one reply for each request; NULL and an exception if it isn't. Not
+ * as the handler's own list: whatever Python code runs before the last of them is answered may change that. */
 static PyObject *call_batch(const service *s, const kept_request *kept, size_t count)
 {
     PyObject *clients = list_of(kept, count, true), *requests = list_of(kept, count, false);
@@ -221,11 +222,11 @@ static PyObject *call_batch(const service *s, const kept_request *kept, size_t c
         PyErr_Format(PyExc_TypeError, "the batch handler returned %.200s, not a sequence with one reply per request",
                      Py_TYPE(result)->tp_name);
     else
-        replies = PySequence_Fast(result, "the batch handler's result can't be iterated");
+        replies = PySequence_Tuple(result);
     Py_DECREF(result);
-    if (replies && PySequence_Fast_GET_SIZE(replies) != (Py_ssize_t)count) {
+    if (replies && PyTuple_GET_SIZE(replies) != (Py_ssize_t)count) {
         PyErr_Format(PyExc_ValueError, "the batch handler returned %zd replies for %zu requests",
-                     PySequence_Fast_GET_SIZE(replies), count);
+                     PyTuple_GET_SIZE(replies), count);
         Py_CLEAR(replies);
     }
     return replies;
@@ -263,7 +264,7 @@ static int run_slice(ps_python *py, const service *s, const kept_request *kept, 
     if (!replies)
         exception = take_exception();
     for (size_t i = 0; i < count && error == 0; i++)
-        error = answer_kept(py, &kept[i], replies ? PySequence_Fast_GET_ITEM(replies, (Py_ssize_t)i) : NULL, exception);
+        error = answer_kept(py, &kept[i], replies ? PyTuple_GET_ITEM(replies, (Py_ssize_t)i) : NULL, exception);
     if (py->engine->out_conn)
         ps__output_end(py->engine, py->engine->out_conn);
     Py_XDECREF(replies);

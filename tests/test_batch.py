@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -143,6 +144,18 @@ def test_others_are_served_while_a_batch_waits(server):
         assert wire.next_frame(peer) == replied(b"slow", 1)
 
 
+def test_batch_services_that_wait_differently(server):
+    """The one that is due first goes first, and the other is still answered in its time."""
+    server.batch_service(lambda clients, requests: requests, max_wait=0.3)
+    server.batch_service("soon", max_wait=0.1)(lambda clients, requests: requests)
+    with server, wire.let_in(server) as peer:
+        started = time.monotonic()
+        peer.send(srm(b"late", 1) + srm(b"soon", 2, service=1))
+        assert wire.next_frame(peer) == replied(b"soon", 2)
+        assert wire.next_frame(peer) == replied(b"late", 1)
+        assert 0.25 < time.monotonic() - started < 1.5
+
+
 def test_several_batch_services(server):
     """Each has its own batch."""
     server.batch_service(lambda clients, requests: [b"a%d" % len(requests)] * len(requests))
@@ -254,6 +267,25 @@ def test_one_of_a_batch_fails(server, cut):
             replied(b"", 7),
         ]
         wire.counted(server, errors=6, requests=8)
+
+
+def test_replies_that_are_changed_while_they_are_sent(server, request):
+    """The handler may keep its list, and Python code that runs before the last is answered, here of a log, change it."""
+    kept = []
+    log, clears = logging.getLogger("pysock"), logging.Handler()
+    clears.emit = lambda record: kept.clear()
+    log.addHandler(clears)
+    request.addfinalizer(lambda: log.removeHandler(clears))
+
+    @server.batch_service
+    def fails_first(clients, requests):
+        kept[:] = [ZeroDivisionError(), *requests[1:]]
+        return kept
+
+    with server:
+        answers = talk(server, b"".join(srm(b"%d" % number, number) for number in range(3)))
+        assert answers == [failed(wire.HANDLER_FAILED, "ZeroDivisionError", 0), replied(b"1", 1), replied(b"2", 2)]
+        assert not kept
 
 
 def test_no_reply_wanted_in_a_batch(server):
