@@ -203,11 +203,12 @@ static uint64_t told(void)
     return stats.refused + stats.disconnected + stats.over_limit + stats.causes[PS_CAUSE_ACCEPT] + stats.errors + at_the_door;
 }
 
-/* A guest was last seen well, or not. */
-static void look_at(guest *g)
+/* After an exchange: the guest is well, or was lost since. `before`: what was told when that exchange began, for the server
+ * may already have lost a guest that has just got all it waited for. */
+static void look_at(guest *g, uint64_t before)
 {
     if (!g->lost) {
-        g->told = told();
+        g->told = before;
         return;
     }
     bool nobody_knows = fault.call == CALL_accept4; /* the kernel has dropped it */
@@ -223,10 +224,11 @@ static void converse(guest *g, bool slow)
 {
     if (g->lost || g->fd < 0)
         return;
+    uint64_t before = told();
     guest_patience_ms = patience(false);
     transfer(g, slow);
     if (wanted.size || g->lost) /* else nobody knows how it is */
-        look_at(g);
+        look_at(g, before);
 }
 
 static void come_in(guest *g, const char *name)
@@ -247,7 +249,7 @@ static void come_in(guest *g, const char *name)
             transfer(g, false);
         g->in = !g->lost;
     }
-    look_at(g);
+    look_at(g, before);
 }
 
 /* -- the conversation ---------------------------------------------------------------------------------------------- */
