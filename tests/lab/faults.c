@@ -59,14 +59,16 @@ static bool is_fatal(void)
 
 static unsigned bearable_losses(void)
 {
-    bool full = fault.error == EMFILE || fault.error == ENFILE; /* whoever waits is told so, and refused */
-    bool eaten = fault.call == CALL_accept4 && (full || eats_a_connection(fault.error));
+    bool full = fault.call == CALL_accept4 && (fault.error == EMFILE || fault.error == ENFILE);
+    bool eaten = fault.call == CALL_accept4 && eats_a_connection(fault.error);
     bool sends = fault.call == CALL_sendto || fault.call == CALL_sendmsg;
     bool unknown = fault.call == CALL_getsockopt && family == AF_UNIX; /* who it is, so it isn't let in */
     if (fault.mode == EVER && (!is_harmless() || fault.call == CALL_accept4 || unknown))
         return GUESTS; /* nobody may get in; for those who are in, see look_at */
     if (fault.mode == ONCE && sends && short_of_memory(fault.error))
         return 0;
+    if (full)
+        return 2; /* who waits is told so, and refused; and so is who comes in the middle of that */
     return is_harmless() && !eaten && !unknown ? 0 : 1;
 }
 
