@@ -176,6 +176,15 @@ def until_bye(peer):
         pass
 
 
+def own_host() -> str:
+    """An address of the loopback interface for servers of this process alone.
+
+    At 127.0.0.1 the port of a server that has ended may be given to one of another test.
+    """
+    pid = os.getpid()
+    return f"127.{64 + (pid >> 16)}.{pid >> 8 & 255}.{pid & 255}" if sys.platform == "linux" else "127.0.0.1"
+
+
 def environment(**changes: str) -> dict[str, str]:
     """For a program of ours in another process."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -9,7 +9,7 @@ import threading
 from contextlib import ExitStack
 
 import pytest
-from support import PATIENCE, Program, RawPeer, plug, run_python
+from support import PATIENCE, Program, RawPeer, own_host, plug, run_python
 
 from pysock import Address, connect
 
@@ -114,8 +114,7 @@ sys.stdin.readline()
 os.write(gate[1], b"x")
 print(ended(child) if sys.argv[3] == "os.fork" else child.join() or child.exitcode)
 """
-    # A host of its own: at 127.0.0.1 the port that becomes free may be given to a test beside this one.
-    address = address.replace("127.0.0.1", "127.0.9.9")
+    address = address.replace("127.0.0.1", own_host())  # its port becomes free before the end
     with program(code, address, backend, kind) as it:
         where = Address.parse(it.line())
         with RawPeer.connect(where) as first, RawPeer.connect(where) as second:

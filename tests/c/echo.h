@@ -201,11 +201,22 @@ static inline void *echo_main(void *context)
     return NULL;
 }
 
+/* An address of the loopback interface for this process alone: at 127.0.0.1 the port of a server that has ended may be given
+ * to one of another process. */
+static inline uint32_t echo_host(void)
+{
+    uint32_t host = INADDR_LOOPBACK;
+#ifdef __linux__
+    host = 127u << 24 | 64u << 16 | (uint32_t)getpid(); /* 2 to the 22nd pids at most: proc(5), pid_max */
+#endif
+    return htonl(host);
+}
+
 /* A Unix socket gets an abstract name from the kernel, a TCP one a port. */
 static inline void echo_listen(echo *e, int family)
 {
     struct sockaddr_un local = {.sun_family = AF_UNIX};
-    struct sockaddr_in inet = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in inet = {.sin_family = AF_INET, .sin_addr.s_addr = echo_host()};
     bool tcp = family != AF_UNIX;
     e->family = family;
     e->master = ps_socket_open(family);

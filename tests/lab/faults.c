@@ -323,11 +323,19 @@ static uint64_t look_around(void)
     return count > 0 ? ids[count - 1] : 0;
 }
 
+static unsigned present(void)
+{
+    unsigned count = 0;
+    for (int i = 0; i < GUESTS; i++)
+        count += guests[i].fd >= 0 && !guests[i].lost;
+    return count;
+}
+
 /* To the guest that came last. */
 static void push(guest *g, size_t size)
 {
     uint64_t newest = look_around();
-    if (g->lost)
+    if (g->lost || echo_stats(&server).clients != present()) /* else the newest may be another than this guest */
         return;
     subject = true;
     int pushed = ps_engine_push(server.engine, newest, pattern, size);
@@ -379,14 +387,6 @@ static void a_crowd(int count)
         poll(NULL, 0, 1);
     for (int i = 0; i < count; i++)
         guest_leave(&silent[i]);
-}
-
-static unsigned present(void)
-{
-    unsigned count = 0;
-    for (int i = 0; i < GUESTS; i++)
-        count += guests[i].fd >= 0 && !guests[i].lost;
-    return count;
 }
 
 static void the_gone_are_gone(void)

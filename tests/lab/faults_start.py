@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from support import plug
+from support import own_host, plug
 
 from lab.errnos import ERRNOS
 from lab.experiment import Scale, check, per_engine
@@ -68,7 +68,7 @@ class Place:
     def __init__(self, transport: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="psk", dir="/tmp"))
         self.path = self.folder / "s"
-        self.address = f"unix:{self.path}" if transport == "unix" else "tcp://127.0.0.1:0"
+        self.address = f"unix:{self.path}" if transport == "unix" else f"tcp://{own_host()}:0"
 
     def leave_stale_file(self) -> None:
         """As a server does that was killed."""

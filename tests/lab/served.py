@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
+from support import own_host
+
 from lab.experiment import Failed
 from lab.processes import PATIENCE, Child, cpu, descriptors, memory, until
 from pysock import Limits, Server, ServerState
@@ -257,7 +259,7 @@ def place(transport: str) -> Iterator[str]:
         with folder() as path:
             yield f"unix:{path}/s"
     else:
-        yield f"tcp://127.0.0.1:{_free_port()}"
+        yield f"tcp://{own_host()}:{_free_port()}"
 
 
 def _free_port() -> int:
@@ -265,7 +267,7 @@ def _free_port() -> int:
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                sock.bind(("127.0.0.1", port))
+                sock.bind((own_host(), port))
             except OSError:
                 continue
             return port
