@@ -147,12 +147,14 @@ static int post(ps_engine *engine, enum ps_command_kind kind, uint64_t client_id
     if (size)
         memcpy(command->data, data, size);
     pthread_mutex_lock(&engine->lock);
-    bool fits = engine->commands_size + size <= PS_COMMANDS_BYTES || !engine->commands;
+    size_t cost = size + PS_COMMAND_COST;
+    bool closes = kind == PS_DO_DISCONNECT; /* it must be possible always */
+    bool fits = closes || !engine->commands || engine->commands_size + cost <= PS_COMMANDS_BYTES;
     int error = fits ? wake(engine) : -ENOBUFS; /* the loop takes no command before the lock is free */
     if (error == 0) {
         *engine->commands_end = command;
         engine->commands_end = &command->next;
-        engine->commands_size += size;
+        engine->commands_size += cost;
     }
     pthread_mutex_unlock(&engine->lock);
     if (error < 0)

@@ -31,6 +31,7 @@ enum {
     PS_CROWD_MS = 100,         /* a client that has said nothing for so long makes way where the server is full */
     PS_PAUSE_SEND_MS = 20,     /* after the kernel had no memory for what was to be sent */
     PS_COMMANDS_BYTES = 64 << 20, /* what other threads may have queued for a loop that is busy */
+    PS_COMMAND_COST = 256,     /* of these bytes, what a command takes besides its payload, roughly */
     PS_DEAD_ROOM = 2048,       /* slots beside those of max_clients, for connections that are closed and not buried yet:
                                   a place that becomes free is given away in the same turn */
     PS_CHUNK_SLOTS = 256,      /* slots of the client table allocated together; they never move */

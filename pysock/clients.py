@@ -48,6 +48,7 @@ class ClientTable(Mapping[int, DataSocket]):
         """Send ``payload`` to every client, as :meth:`DataSocket.send` does; return to how many.
 
         :raises FrameTooLarge: the payload is over ``Limits.max_payload``.
+        :raises OSError: ``ENOBUFS``: as with :meth:`DataSocket.send`; then nobody gets it.
         :raises TypeError: the payload isn't bytes-like.
         """
         payload = checked(payload, self._limit, "Limits.max_payload")

@@ -76,6 +76,8 @@ class DataSocket(ABC):
         :param payload: any bytes-like object.
         :raises ConnectionLost: the client is gone.
         :raises FrameTooLarge: the payload is over ``Limits.max_payload``, or over what the client takes.
+        :raises OSError: ``ENOBUFS``: the server's loop is held up, by a handler for example, and 64 MiB of what other
+            threads sent wait for it. Nothing of this is sent; try again later.
         :raises TypeError: the payload isn't bytes-like.
         """
 

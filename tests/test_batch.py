@@ -270,7 +270,7 @@ def test_one_of_a_batch_fails(server, cut):
 
 
 def test_replies_that_are_changed_while_they_are_sent(server, request):
-    """The handler may keep its list; Python code that runs before the last is answered, here of a log, may change it."""
+    """The handler may keep its list; Python code that runs before the last is answered, here of a log, changes it."""
     kept = []
     log, clears = logging.getLogger("pysock"), logging.Handler()
     clears.emit = lambda record: kept.clear()

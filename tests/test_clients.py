@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Mapping
 
 import pytest
+import wire
 from support import RawPeer, plug, wait_for
 
 from pysock import ClientTable, Limits, connect
@@ -145,6 +147,39 @@ def test_close_from_the_server(server, join):
     with pytest.raises(ConnectionError):
         client.request(b"x")
     data.close()
+
+
+def test_what_waits_for_a_loop_that_is_held_up_is_bounded(make_server, address):
+    """By 64 MiB: what is too much raises and nobody gets it; what was taken is sent. To close a client works always."""
+    server = make_server(address, limits=Limits(output_drop=128 * 2**20, output_pause=128 * 2**20))
+    held, go_on = threading.Event(), threading.Event()
+
+    @server.service
+    def hold(client, request):
+        held.set()
+        assert go_on.wait(10)
+
+    piece, fitting = bytes(4 * 2**20), 15  # each takes a little more than its bytes
+    with server, wire.let_in(server, name=b"holds") as holds, wire.let_in(server, name=b"goes") as goes:
+        holds.send(wire.srm(b"", 1))
+        assert held.wait(10)
+        data = server.clients.by_name("holds")
+        for _ in range(fitting):
+            data.send(piece)
+        with pytest.raises(OSError, match="64 MiB that other threads send wait for it already") as raised:
+            data.send(piece)
+        assert raised.value.errno == errno.ENOBUFS
+        with pytest.raises(OSError, match="64 MiB"):
+            server.clients.broadcast(piece)
+        data.send(b"small")
+        server.clients.by_name("goes").close()
+        go_on.set()
+        assert wire.next_frame(holds) == wire.replied(b"", 1)
+        assert all(wire.next_frame(holds) == wire.pushed(piece) for _ in range(fitting))
+        assert wire.next_frame(holds) == wire.pushed(b"small")
+        assert wire.rest_of(goes) == []
+        data.send(piece)
+        assert wire.next_frame(holds) == wire.pushed(piece)
 
 
 def test_values_leave_out_who_goes_meanwhile(server, join):

@@ -279,7 +279,8 @@ def test_the_linger_polls_before_it_sleeps():
 def test_commands_are_bounded():
     commands, done = Commands(), []
     assert commands.post(lambda: done.append(1))
-    assert not commands.post(lambda: done.append(2), 2**30)
+    with pytest.raises(OSError, match="64 MiB"):
+        commands.post(lambda: done.append(2), 2**30)
     commands.run()
     assert done == [1]
     assert os.read(commands.read_fd, 10) == b"\0"

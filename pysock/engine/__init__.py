@@ -10,6 +10,7 @@ from a handler inside the loop. Numbers cross the seam, not objects: a client is
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -237,16 +238,29 @@ class Engine(Protocol):
         that doesn't read is bounded by ``Limits.output_drop``.
 
         :raises FrameTooLarge: the client said in its CIR that it takes less.
+        :raises OSError: ENOBUFS: see :func:`too_much_queued`.
         """
 
     def broadcast(self, payload: Buffer) -> int:
-        """``push`` to every client that was let in and takes so many bytes; how many, roughly."""
+        """``push`` to every client that was let in and takes so many bytes; how many, roughly.
+
+        :raises OSError: ENOBUFS: see :func:`too_much_queued`.
+        """
 
     def disconnect(self, client_id: int) -> bool:
         """Close this connection in order: nothing more is read, what was accepted is answered and flushed."""
 
     def stats(self) -> EngineStats:
         """The counters."""
+
+
+def too_much_queued() -> OSError:
+    """What a push raises when the loop is held up, and as much waits for it already as it keeps."""
+    return OSError(
+        errno.ENOBUFS,
+        "the server's loop is held up, by a handler perhaps, and 64 MiB that other threads send wait for it already:"
+        " try again later",
+    )
 
 
 class Sockets(Protocol):

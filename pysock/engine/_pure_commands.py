@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from pysock.engine import too_much_queued
 from pysock.forking import close_quietly
 
 #: What other threads may have queued for a loop that is busy, in bytes.
@@ -36,15 +37,18 @@ class Commands:
         self._woken = False
         self._lock = threading.RLock()
 
-    def post(self, command: Callable[[], object], size: int = 0) -> bool:
-        """Let the loop's thread do this. ``False`` if too much waits already.
+    def post(self, command: Callable[[], object], size: int | None = None) -> bool:
+        """Let the loop's thread do this. ``False`` if there is no loop any more.
 
-        :raises OSError: the loop can't be woken, and won't do it.
+        :param size: bytes of payload that wait with it; without it the command is taken whatever waits already.
+        :raises OSError: too much waits already (ENOBUFS), or the loop can't be woken. It won't do it.
         """
-        size += _OVERHEAD
+        cost = _OVERHEAD + (size or 0)
         with self._lock:
-            if self.wakeup_fd < 0 or self._bytes + size > _BYTES_MAX:
+            if self.wakeup_fd < 0:
                 return False
+            if size is not None and self.queue and self._bytes + cost > _BYTES_MAX:
+                raise too_much_queued()
             self.queue.append(command)  # before the loop wakes, which takes it only when this lock is free
             try:
                 if not self._woken:
@@ -53,7 +57,7 @@ class Commands:
                 self.queue.pop()
                 raise
             self._woken = True
-            self._bytes += size
+            self._bytes += cost
         return True
 
     def wake(self) -> None:

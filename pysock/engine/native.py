@@ -20,7 +20,17 @@ from typing import Any, Final
 from pysock import forking
 from pysock._engine import ffi, lib
 from pysock.causes import COUNTERS
-from pysock.engine import BUSY, Backend, Buffer, ClientInfo, EngineOptions, EngineStats, OnlyInMain, SocketAddress
+from pysock.engine import (
+    BUSY,
+    Backend,
+    Buffer,
+    ClientInfo,
+    EngineOptions,
+    EngineStats,
+    OnlyInMain,
+    SocketAddress,
+    too_much_queued,
+)
 from pysock.errors import ConnectionLost, FrameTooLarge, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.limits import Limits
 from pysock.payload import checked_all
@@ -191,13 +201,18 @@ class NativeEngine:
         result = lib.ps_engine_push(self._engine, client_id, data, len(data))
         if result == -errno.EMSGSIZE:
             raise FrameTooLarge(f"a payload of {len(data)} bytes is more than this client takes")
+        if result == -errno.ENOBUFS:
+            raise too_much_queued()
         return bool(_checked(result))
 
     def broadcast(self, payload: Buffer) -> int:
         if get_ident() == self._loop:
             return self._broadcast_inside(payload)  # type: ignore[no-any-return]
         data = _bytes(payload)
-        return _checked(lib.ps_engine_broadcast(self._engine, data, len(data)))
+        reached = lib.ps_engine_broadcast(self._engine, data, len(data))
+        if reached == -errno.ENOBUFS:
+            raise too_much_queued()
+        return _checked(reached)
 
     def disconnect(self, client_id: int) -> bool:
         if get_ident() == self._loop:
