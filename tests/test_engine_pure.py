@@ -608,11 +608,11 @@ def test_whole_frames_start_the_time_anew(start):
 
 
 def test_idling(start):
-    running = start(limits={"idle_timeout": 0.15})
+    running = start(limits={"idle_timeout": 0.5})
     peer = running.peer()
     peer.let_in()
-    for _ in range(5):
-        time.sleep(0.05)
+    for _ in range(4):
+        time.sleep(0.15)
         peer.send(srm())
         peer.expect(reply())
     assert peer.to_the_end() == encode_text(Kind.GOAWAY, 0, p.TEXT_IDLE)

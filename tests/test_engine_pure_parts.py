@@ -11,7 +11,7 @@ import pytest
 from bare import eventually, reply, srm, started
 
 from pysock.causes import Cause
-from pysock.engine import _pure_core, _pure_output
+from pysock.engine import _pure_core, _pure_output, _pure_timers
 from pysock.engine._pure_access import Places, network_of
 from pysock.engine._pure_causes import Causes
 from pysock.engine._pure_commands import Commands
@@ -211,17 +211,18 @@ def test_deadlines():
 
 
 class Idle:
-    """A poll that finds nothing; each sleep lasts as long as it is told."""
+    """A poll that finds nothing, with the clock that goes on by it: by ``sleep`` seconds when it sleeps, else by 1 us."""
 
     def __init__(self, sleep):
-        self.sleep, self.polls, self.sleeps = sleep, 0, 0
+        self.sleep, self.polls, self.sleeps, self.now = sleep, 0, 0, 0.0
 
     def __call__(self, timeout):
         if timeout == 0:
             self.polls += 1
+            self.now += 1e-6
         else:
             self.sleeps += 1
-            time.sleep(self.sleep)
+            self.now += self.sleep
         return []
 
     def waits_that_polled(self, linger, waits):
@@ -233,16 +234,28 @@ class Idle:
         return polled
 
 
-def test_the_linger_gives_up_where_nothing_comes_soon():
-    poll = Idle(0.001)
-    linger = Linger(poll, 1e-6)
+@pytest.fixture
+def idle(monkeypatch):
+    """``idle(sleep)``: an :class:`Idle` whose clock is the linger's."""
+
+    def idle(sleep):
+        poll = Idle(sleep)
+        monkeypatch.setattr(_pure_timers, "monotonic", lambda: poll.now)
+        return poll
+
+    return idle
+
+
+def test_the_linger_gives_up_where_nothing_comes_soon(idle):
+    poll = idle(0.1)
+    linger = Linger(poll, 1e-4)
     assert poll.waits_that_polled(linger, 130) == 7  # the waits 0, 2, 6, 14, 30, 62 and 126
     assert poll.sleeps == 130
 
 
-def test_the_linger_tries_longer_where_something_may_come():
-    poll = Idle(0)
-    linger = Linger(poll, 0.001)
+def test_the_linger_tries_longer_where_something_may_come(idle):
+    poll = idle(0)
+    linger = Linger(poll, 1e-4)
     assert poll.waits_that_polled(linger, 4) == 4
     assert poll.waits_that_polled(linger, 1) == 0
     assert poll.waits_that_polled(linger, 4) == 4

@@ -212,7 +212,7 @@ def test_who_makes_way_makes_room(serve):
 
 def test_cir_timeout(serve, cut):
     """From accept to an accepted CIR, whatever comes between: refusal 6."""
-    server = serve(cir_timeout=0.15)
+    server = serve(cir_timeout=0.4)
     with Good(server) as good, wire.dial(server) as silent, wire.dial(server) as slow:
         wire.send_cut(server, slow.sock, ping(b"p") + cir()[:-1], cut)
         answers, seconds = until_closed(slow)
@@ -326,10 +326,10 @@ def test_frame_timeout_of_the_other_framings(make_server, address, framing):
 
 def test_idle_timeout(serve):
     """Who says nothing for so long hears GOAWAY and is closed; whoever says something isn't."""
-    server = serve(idle_timeout=0.3)
+    server = serve(idle_timeout=0.5)
     started = time.monotonic()
     with wire.let_in(server, name=b"idle") as idle, Good(server) as busy:
-        while time.monotonic() < started + 0.6:
+        while time.monotonic() < started + 0.8:
             busy.check()
             time.sleep(0.02)
         assert wire.rest_of(idle) == [goaway(p.TEXT_IDLE)]
