@@ -211,7 +211,7 @@ def test_deadlines():
 
 
 class Idle:
-    """A poll that finds nothing, with the clock that goes on by it: by ``sleep`` seconds when it sleeps, else by 1 us."""
+    """A poll that finds nothing, and the clock that goes on by it: ``sleep`` seconds when it sleeps, else 1 us."""
 
     def __init__(self, sleep):
         self.sleep, self.polls, self.sleeps, self.now = sleep, 0, 0, 0.0
