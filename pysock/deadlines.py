@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import time
+from typing import Final
+
+#: Seconds that nobody waits out: 68 years. More than this the clocks of the system calls may not take.
+FOREVER: Final = 2**31
 
 
 def checked_timeout(timeout: float) -> float | None:
-    """Return the seconds, or ``None`` for ``math.inf``: the engines' word for waiting for ever.
+    """Return the seconds, or ``None`` for ``math.inf`` and the like: the engines' word for waiting for ever.
 
     :raises ValueError: it is less than 0, or not a number.
     """
-    if not timeout >= 0:  # so that NaN doesn't pass
+    if not isinstance(timeout, (int, float)) or not timeout >= 0:  # so that NaN doesn't pass
         raise ValueError(f"a timeout must be 0 or more seconds, not {timeout!r}")
-    return None if timeout == math.inf else timeout
+    return None if timeout >= FOREVER else timeout
 
 
 def deadline_of(seconds: float | None) -> float | None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
+from pysock.deadlines import FOREVER
 from pysock.engine import Service
 from pysock.protocol import LARGEST_NAME, Framing
 
@@ -40,6 +41,7 @@ class Services:
         """
         _check_handler(handler)
         _check_batch(max_batch, max_wait)
+        max_wait = min(max_wait, FOREVER)
         if name is None:
             if self._table[0].handler is not None:
                 raise ValueError(

@@ -237,7 +237,13 @@ def test_no_timeout(backend, fake):
         assert client.request(b"", timeout=math.inf) == b"slow"
 
 
-@pytest.mark.parametrize("timeout", [-1, math.nan])
+@pytest.mark.parametrize("timeout", [10**9, 1e12, 1e300, 2**70, math.inf])
+def test_a_timeout_may_be_as_long_as_one_likes(server, backend, timeout):
+    with connect(server.addresses[0], timeout=timeout, backend=backend) as client:
+        assert client.request(b"x") == b"X"
+
+
+@pytest.mark.parametrize("timeout", [-1, math.nan, "1"])
 def test_a_timeout_must_be_one(client, timeout):
     for call in (client.request, client.notify, client.ping):
         with pytest.raises(ValueError, match="a timeout must be 0 or more seconds"):
