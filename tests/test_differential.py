@@ -21,15 +21,15 @@ from typing import Any
 import pytest
 import wire
 from conftest import BACKENDS, native_is_missing
+from noted import CLOSE, FAIL, GATHER, PUSH, SAY, SIZE, UPPER, Call, serve_noting
 from support import PATIENCE, wait_for
 from wire import Got, cir, field, frame, ping, srm
 
-from pysock import ConnectionRefused, Limits, RemoteError, Server
+from pysock import Limits, Server
 from pysock.causes import COUNTERS
 
 CAP = 100_000
 LIMITS = Limits(max_payload=CAP, max_cir_bytes=300, max_in_flight=5, output_pause=30_000, output_drop=50_000_000)
-UPPER, SIZE, FAIL, SAY, PUSH, CLOSE, GATHER = range(7)
 KEY, SERVERS_NONCE = b"the key of both", bytes(range(100, 132))
 
 pytestmark = pytest.mark.skipif(native_is_missing(), reason="it takes two engines")
@@ -225,76 +225,24 @@ class Record:
     """What happened at a server during one script."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, str, bytes]] = []
+        self.calls: list[Call] = []
         self.gone: list[tuple[str, str]] = []
         self.gone_before = 0
 
     def take(self) -> tuple[Any, ...]:
         taken = sorted(self.calls), sorted(self.gone)
         self.gone_before += len(self.gone)
-        self.calls, self.gone = [], []
+        self.calls.clear()
+        self.gone.clear()
         return taken
 
 
-def native_server(server: Server, record: Record) -> None:  # noqa: C901
-    """The services of the framing ``native``, in the order of their numbers."""
-
-    def note(service: str, client: Any, request: bytes) -> None:
-        record.calls.append((service, client.name, request))
-
-    @server.service
-    def upper(client: Any, request: bytes) -> bytes:
-        note("upper", client, request)
-        return request.upper()
-
-    @server.service("size")
-    def size(client: Any, request: bytes) -> bytes:
-        note("size", client, request)
-        return b"s" * int(request)
-
-    @server.service("fail")
-    def fail(client: Any, request: bytes) -> bytes:
-        note("fail", client, request)
-        raise ZeroDivisionError
-
-    @server.service("say")
-    def say(client: Any, request: bytes) -> bytes:
-        note("say", client, request)
-        raise RemoteError(request.decode(errors="replace"), 6)
-
-    @server.service("push")
-    def push(client: Any, request: bytes) -> bytearray:
-        note("push", client, request)
-        client.send(request)
-        client.send(request * 2)
-        return bytearray(request)
-
-    @server.service("close")
-    def close(client: Any, request: bytes) -> bytes:
-        note("close", client, request)
-        client.close()
-        return request
-
-    @server.batch_service("gather")
-    def gather(clients: list[Any], requests: list[bytes]) -> list[Any]:
-        for client, request in zip(clients, requests, strict=True):
-            note("gather", client, request)
-        return [request[::-1] if len(request) != 1 else ZeroDivisionError() for request in requests]
-
-    @server.on_connect
-    def admit(client: Any) -> None:
-        if client.name == "refused":
-            raise ConnectionRefused("members only")
-        if client.name == "welcome":
-            client.send(b"welcome")
-
-
-def plain_server(server: Server, record: Record) -> None:
+def plain_server(server: Server, calls: list[Call]) -> None:
     """The one service of the other framings."""
 
     @server.service
     def upper(client: Any, request: bytes) -> bytes | None:
-        record.calls.append(("upper", client.name, request))
+        calls.append(("upper", client.name, request))
         if request.startswith(b"f"):
             raise ZeroDivisionError
         if request.startswith(b"n"):
@@ -318,7 +266,7 @@ def pair(address: str, socket_dir: Any) -> Any:
         for backend in BACKENDS:
             where = address if address.startswith("tcp") else f"unix:{socket_dir}/{backend}"
             server, record = Server(where, backend=backend, framing=framing, limits=LIMITS, **options), Record()
-            (native_server if framing == "native" else plain_server)(server, record)
+            (serve_noting if framing == "native" else plain_server)(server, record.calls)
 
             def gone(client: Any, reason: Any, record: Record = record) -> None:
                 record.gone.append((client.name, str(reason)))

@@ -26,10 +26,11 @@ from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from noted import CLOSE, FAIL, GATHER, OTHER, PUSH, SAY, SIZE, UPPER, Call, serve_noting
 from support import PATIENCE, plug
 from wire import cir, field, frame, ping, srm
 
-from pysock import ConnectionRefused, Limits, RemoteError, Server
+from pysock import Limits, Server
 from pysock.causes import COUNTERS
 
 BACKENDS = ("native", "pure")
@@ -40,7 +41,6 @@ LIMITS = Limits(
 )  # fmt: skip
 #: Connections at once. The servers take more: who is turned away where they are full depends on time.
 _MOST = 7
-UPPER, SIZE, FAIL, SAY, PUSH, CLOSE, GATHER, OTHER = range(8)
 #: Turns that a step may need to be done with, of each server.
 TURNS = 4
 COMPARED = (
@@ -62,10 +62,11 @@ class Side:
     """One of the two servers, and a client of it that asks it to come to rest."""
 
     def __init__(self, backend: str, address: str) -> None:
-        self.calls: list[tuple[str, str, bytes]] = []
+        self.calls: list[Call] = []
         self.gone: list[tuple[str, str]] = []
         self.server = Server(address, backend=backend, limits=LIMITS, name=backend)
-        self._serve()
+        serve_noting(self.server, self.calls)
+        self.server.on_disconnect(lambda client, reason: self.gone.append((client.name, str(reason))))
         self.server.start()
         self.control = self.dial()
         self.control.settimeout(PATIENCE)
@@ -107,70 +108,6 @@ class Side:
     def close(self) -> None:
         self.control.close()
         self.server.stop(1.0)
-
-    def _note(self, service: str, client: Any, request: bytes) -> None:
-        self.calls.append((service, client.name, request))
-
-    def _serve(self) -> None:  # noqa: C901
-        server, note = self.server, self._note
-
-        @server.service
-        def upper(client: Any, request: bytes) -> bytes:
-            note("upper", client, request)
-            return request.upper()
-
-        @server.service("size")
-        def size(client: Any, request: bytes) -> bytes:
-            note("size", client, request)
-            return b"s" * int(request)
-
-        @server.service("fail")
-        def fail(client: Any, request: bytes) -> bytes:
-            note("fail", client, request)
-            raise ZeroDivisionError
-
-        @server.service("say")
-        def say(client: Any, request: bytes) -> bytes:
-            note("say", client, request)
-            raise RemoteError(request.decode(errors="replace"), 6)
-
-        @server.service("push")
-        def push(client: Any, request: bytes) -> bytearray:
-            note("push", client, request)
-            client.send(request)
-            return bytearray(request)
-
-        @server.service("close")
-        def close(client: Any, request: bytes) -> bytes:
-            note("close", client, request)
-            client.close()
-            return request
-
-        @server.batch_service("gather")
-        def gather(clients: list[Any], requests: list[bytes]) -> list[Any]:
-            for client, request in zip(clients, requests, strict=True):
-                note("gather", client, request)
-            return [request[::-1] if len(request) != 1 else ZeroDivisionError() for request in requests]
-
-        @server.service("other")
-        def other(client: Any, request: bytes) -> None:
-            """Close the client of this name."""
-            note("other", client, request)
-            with contextlib.suppress(KeyError):
-                server.clients.by_name(request.decode()).close()
-
-        @server.on_connect
-        def admit(client: Any) -> None:
-            if client.name.endswith("refused"):
-                raise ConnectionRefused("members only")
-            if client.name.endswith("welcome"):
-                client.send(b"welcome")
-            if client.name.endswith("closed"):
-                client.close()
-
-        @server.on_disconnect
-        def gone(client: Any, reason: Any) -> None:
-            self.gone.append((client.name, str(reason)))
 
 
 class Sides:
