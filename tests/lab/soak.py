@@ -43,16 +43,17 @@ class _Journal:
         self.file = path.open("w", encoding="ascii", buffering=1)
         self.file.write("\t".join(_Line._fields) + "\n")
 
-    def write(self) -> None:
-        """Note how it is, unless that was done a moment ago."""
+    def write(self) -> bool:
+        """Note how it is; ``False``: not again, it was done a moment ago."""
         now = time.monotonic() - self.began
         if self.lines and now < self.lines[-1].at + EVERY:
-            return
+            return False
         self.server.check_alive()
         stats = self.server.stats()
         counts = [stats[name] for name in _Line._fields[1:6]]
         self.lines.append(_Line(now, *counts, self.server.descriptors(), self.server.memory()))
         self.file.write("\t".join(f"{value:.10g}" for value in self.lines[-1]) + "\n")
+        return True
 
     def slope(self) -> float:
         """Bytes of memory that came to it in the second half: what the last quarter had more than the one before."""
@@ -87,11 +88,11 @@ def soak(scale: Scale, engine: str, transport: str) -> str:
         check(company["pacers"].receive() == "ready", "the pacers aren't ready")
 
         def go_on(clients: int) -> bool:
-            journal.write()
+            is_new = journal.write()
             for name, child in company.items():
                 if child.channel.poll():
                     raise Failed(f"{name}: {child.result()}")
-            if scale.full and len(journal.lines) % 600 == 599:
+            if is_new and len(journal.lines) % 600 == 0:
                 scale.say(f"{journal.lines[-1]}, {clients} clients killed")
             return time.monotonic() < journal.began + seconds
 
