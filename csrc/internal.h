@@ -30,6 +30,7 @@ enum {
     PS_PAUSE_ACCEPT_MS = 50,   /* after accept() ran out of descriptors or memory */
     PS_CROWD_MS = 100,         /* a client that has said nothing for so long makes way where the server is full */
     PS_PAUSE_SEND_MS = 20,     /* after the kernel had no memory for what was to be sent */
+    PS_KEPT_BYTES = 64 << 20,  /* requests of one client that wait for a batch: then it is not read, as with max_in_flight */
     PS_COMMANDS_BYTES = 64 << 20, /* what other threads may have queued for a loop that is busy */
     PS_COMMAND_COST = 256,     /* of these bytes, what a command takes besides its payload, roughly */
     PS_DEAD_ROOM = 2048,       /* slots beside those of max_clients, for connections that are closed and not buried yet:
@@ -146,7 +147,7 @@ typedef struct ps_conn {
         uint32_t skip;                 /* with PS_IS_SKIPPING: bytes of an oversized payload still to be thrown away */
     };
     uint32_t max_reply; /* the largest payload this client takes */
-    uint32_t in_flight; /* requests taken and not answered yet */
+    uint32_t in_flight; /* requests that wait for their batch */
     uint32_t next_dirty;
     uint32_t next; /* on the free list, or the list of the dead */
     ps_timer timers[PS_TIMER_LINKS];
@@ -154,6 +155,7 @@ typedef struct ps_conn {
     ps_held *held;
     ps_chunk *out_head, *out_tail;
     uint64_t queued;
+    uint64_t kept; /* bytes of the requests that wait for their batch */
     union {
         void *object;      /* Python's DataSocket, once a handler has asked for it */
         uint8_t *expected; /* before it is let in: the MAC that its PROOF must have */
@@ -162,7 +164,7 @@ typedef struct ps_conn {
     uint64_t connected_at_ns, requests, bytes_in, bytes_out;
 } ps_conn;
 
-_Static_assert(sizeof(ps_conn) <= 192, "an idle client must stay cheap");
+_Static_assert(sizeof(ps_conn) <= 200, "an idle client must stay cheap");
 
 typedef struct ps_table {
     ps_conn **chunks;
@@ -464,8 +466,8 @@ void ps__take_frame(ps_engine *engine, ps_conn *conn, const ps_frame *frame, voi
 void ps__cannot_serve(ps_engine *engine, ps_conn *conn, const ps_frame *frame, uint16_t code, const char *text,
                       size_t size);
 /* A request that was kept for a batch is dealt with. */
-void ps__kept(ps_engine *engine, ps_conn *conn);
-void ps__not_kept(ps_engine *engine, ps_conn *conn);
+void ps__kept(ps_engine *engine, ps_conn *conn, uint32_t size);
+void ps__not_kept(ps_engine *engine, ps_conn *conn, uint32_t size);
 void ps__over_limit(ps_engine *engine, ps_conn *conn);
 void ps__too_late(ps_engine *engine, ps_conn *conn, enum ps_timer_list list);
 void ps__say_goodbye(ps_engine *engine, ps_conn *conn);

@@ -126,17 +126,19 @@ void ps__cannot_serve(ps_engine *engine, ps_conn *conn, const ps_frame *frame, u
 }
 
 /* A request is kept for a batch: too many of one client's, and it is not read until they are answered. */
-void ps__kept(ps_engine *engine, ps_conn *conn)
+void ps__kept(ps_engine *engine, ps_conn *conn, uint32_t size)
 {
     PS_ADD(conn->in_flight, 1u);
-    if (conn->in_flight >= engine->options.limits.max_in_flight)
+    conn->kept += size;
+    if (conn->in_flight >= engine->options.limits.max_in_flight || conn->kept >= PS_KEPT_BYTES)
         conn->flags |= PS_PAUSED_BATCH;
 }
 
-void ps__not_kept(ps_engine *engine, ps_conn *conn)
+void ps__not_kept(ps_engine *engine, ps_conn *conn, uint32_t size)
 {
     PS_TAKE_ONE(conn->in_flight);
-    if (conn->in_flight <= engine->options.limits.max_in_flight / 2)
+    conn->kept -= size;
+    if (conn->in_flight <= engine->options.limits.max_in_flight / 2 && conn->kept <= PS_KEPT_BYTES / 2)
         conn->flags &= (uint16_t)~PS_PAUSED_BATCH;
     if (conn->held || conn->state != PS_CONN_ESTABLISHED || !(conn->interest & PS_POLL_IN))
         ps__mark_dirty(engine, conn); /* to be read again, or closed */

@@ -168,7 +168,7 @@ static int keep(ps_python *py, service *s, ps_conn *conn, const ps_frame *frame,
         s->due_ns = 0;
     if (s->due_ns < py->engine->batch_due_ns)
         py->engine->batch_due_ns = s->due_ns;
-    ps__kept(py->engine, conn);
+    ps__kept(py->engine, conn, frame->size);
     return 0;
 }
 
@@ -244,7 +244,7 @@ static int answer_kept(ps_python *py, const kept_request *kept, PyObject *reply,
             ps__output_end(engine, engine->out_conn);
         ps__output_begin(engine, conn);
     }
-    ps__not_kept(engine, conn);
+    ps__not_kept(engine, conn, kept->frame.size);
     if (conn->flags & PS_IS_BROKEN)
         return 0;
     if (reply && !PyType_IsSubtype(Py_TYPE(reply), (PyTypeObject *)PyExc_Exception))

@@ -37,7 +37,8 @@ class Limits:
     :param max_cir_bytes: bytes of a CIR's payload.
     :param max_payload: bytes of one request or reply. A larger request gets ERROR 3 and is skipped.
     :param frame_timeout: seconds for a whole frame, from its first byte to its last (not an inactivity timer).
-    :param max_in_flight: requests of one client that wait for their reply; then that client isn't read.
+    :param max_in_flight: requests of one client that wait for their reply; then that client isn't read. Nor is it while
+        those that wait for a batch have 64 MiB or more together.
     :param output_pause: bytes of unsent replies at which a client isn't read any more.
     :param output_drop: bytes of unsent replies at which a client is dropped.
     :param output_timeout: seconds without progress of waiting output until a client is dropped.

@@ -367,6 +367,24 @@ def test_stop_answers_batches(server, max_wait):
         assert [answer for answer in answers if answer.kind != wire.REPLY] == [goaway(p.TEXT_SHUTTING_DOWN)]
 
 
+def test_what_one_client_makes_wait_is_bounded(server):
+    """By 64 MiB, and the frame that goes over it: then it isn't read until they are answered. Nothing is lost."""
+    batches, request, count = [], bytes(4 * 2**20), 40
+
+    @server.batch_service(max_wait=0.2)
+    def gather(clients, requests):
+        batches.append(len(requests))
+        return [b"%d" % len(request) for request in requests]
+
+    with server, wire.let_in(server) as peer:
+        sender = threading.Thread(target=lambda: [peer.send(srm(request, number)) for number in range(count)])
+        sender.start()
+        answers = [wire.next_frame(peer) for _ in range(count)]
+        sender.join()
+        assert answers == [replied(b"%d" % len(request), number) for number in range(count)]
+        assert max(batches) <= 64 // 4
+
+
 def test_stop_answers_what_waits_behind_a_batch(make_server, address):
     """Requests that were read and kept back, because too many were in flight, are answered at the stop as well."""
     server = make_server(address, limits=Limits(max_in_flight=2))

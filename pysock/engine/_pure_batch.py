@@ -20,7 +20,7 @@ _CLOSED = ConnectionState.CLOSED
 
 
 class Batch:
-    """The requests of one service. How many may wait is bounded by ``max_in_flight`` of each client."""
+    """The requests of one service. How many may wait of each client is bounded: ``Connection.may_read``."""
 
     def __init__(self, core: Core, number: int, service: Service) -> None:
         assert service.handler is not None
@@ -33,7 +33,7 @@ class Batch:
         self._waiting: list[Waiting] = []
 
     def add(self, waiting: Iterable[Waiting]) -> None:
-        """Take requests; who adds them counts them as waiting."""
+        """Take requests; who adds them calls ``Connection.wait``."""
         if not self._waiting:
             self._due = self._core.now + self._max_wait
         self._waiting += waiting
@@ -68,7 +68,8 @@ class Batch:
         if not waiting:
             return
         number = self._number
-        for (connection, request_id, wants_reply, _), reply in zip(waiting, self._call(waiting), strict=True):
+        for (connection, request_id, wants_reply, request), reply in zip(waiting, self._call(waiting), strict=True):
+            connection.wait(-1, -len(request))
             # A request that can't be answered alone has an exception in place of its reply.
             failed = type(reply) is not bytes and isinstance(reply, Exception)
             connection.answer(number, request_id, wants_reply, Failure(reply) if failed else reply)

@@ -35,6 +35,8 @@ _NUMBER: Final = {reason: number for number, reason in enumerate(DISCONNECT_REAS
 NOBODY: Final = object()
 #: Requests in one read from a client whose frames are large.
 _FEW: Final = 8
+#: Bytes of the requests that wait for their batch, at which a client isn't read.
+_WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 _CLOSED: Final = ConnectionState.CLOSED
 _ESTABLISHED: Final = ConnectionState.ESTABLISHED
 _DRAINING: Final = ConnectionState.DRAINING
@@ -66,6 +68,7 @@ class Connection(Output):
         "sent",
         "timed",
         "waiting",
+        "waiting_bytes",
     )
 
     protocol: NativeProtocol | PlainProtocol
@@ -86,7 +89,7 @@ class Connection(Output):
         self.credentials: tuple[int, int, int] | None = None
         self.place: Place | None = None  # that it takes, of those that its user or address may have
         self.interest = 0
-        self.waiting = 0  # requests that wait for their batch
+        self.waiting = self.waiting_bytes = 0  # requests that wait for their batch
         self.buried = False  # its end is being told
         self.timed = False  # the deadline of a frame runs
         self.sending = self.sent = False  # all that is left to do: the kernel sends what it took; and it has
@@ -191,9 +194,15 @@ class Connection(Output):
         self.settle()
         return bool(self.interest & READ) and bits != WRITE
 
+    def wait(self, requests: int, size: int) -> None:
+        """So many more requests wait for their batch, or so many less; and so many bytes."""
+        self.waiting += requests
+        self.waiting_bytes += size
+
     def may_read(self) -> bool:
         """Its input may be looked at now."""
-        return self.protocol.state < _DRAINING and not self.choked and self.waiting < self.core.limits.max_in_flight
+        is_full = self.waiting >= self.core.limits.max_in_flight or self.waiting_bytes >= _WAITING_BYTES_MAX
+        return self.protocol.state < _DRAINING and not self.choked and not is_full
 
     def adapt_read(self, size: int, begun: bool, requests: int, missing: int) -> None:
         """Read more at once where that is one large frame, and never where it would be many small ones.

@@ -265,7 +265,7 @@ class NativeConnection(Connection):
         self.requests += 1
         batch = self.core.batches.get(request.service)
         if batch is not None:
-            self.waiting += 1
+            self.wait(1, len(request.payload))
             batch.add([(self, request.request_id, request.wants_reply, request.payload)])
             return
         self._reply(request.service, request.request_id, request.wants_reply, self._call(request))
@@ -279,7 +279,6 @@ class NativeConnection(Connection):
 
     def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
         """The reply to a request that waited for its batch."""
-        self.waiting -= 1
         self.core.dirty[self] = None
         self._reply(service, request_id, wants_reply, reply)
 

@@ -188,7 +188,7 @@ class PlainConnection(Connection):
         room = self.core.limits.max_in_flight - self.waiting
         taken = requests[:room]
         self.requests += len(taken)
-        self.waiting += len(taken)
+        self.wait(len(taken), sum(map(len, taken)))
         batch.add([(self, 0, True, request) for request in taken])
         self._keep(requests, room)
 
@@ -208,7 +208,6 @@ class PlainConnection(Connection):
 
     def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
         """The reply to a request that waited for its batch."""
-        self.waiting -= 1
         self.core.dirty[self] = None
         if self._broken or self.protocol.state is ConnectionState.CLOSED:
             return

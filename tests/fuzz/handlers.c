@@ -161,7 +161,7 @@ static int keep(ps_conn *conn, const ps_frame *frame)
     uint64_t due = sim.engine->now_ns + sim.batch_wait_ns;
     if (due < sim.engine->batch_due_ns)
         sim.engine->batch_due_ns = due;
-    ps__kept(sim.engine, conn);
+    ps__kept(sim.engine, conn, frame->size);
     return 0;
 }
 
@@ -215,7 +215,7 @@ static void answer_kept(const kept *it)
                 ps__output_end(engine, engine->out_conn);
             ps__output_begin(engine, conn);
         }
-        ps__not_kept(engine, conn);
+        ps__not_kept(engine, conn, it->frame.size);
         if (!(conn->flags & PS_IS_BROKEN))
             send_reply(conn, &it->frame, it->frame.payload, it->frame.size, it->payload);
     }
