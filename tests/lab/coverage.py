@@ -53,7 +53,7 @@ def _measured(full: bool) -> Path:
         raise Missing("coverage isn't installed")
     copy = _copied(fresh(BUILD / "measured"))
     _build(copy)
-    make_tests(copy)
+    _run_tests_in_c(copy, full)
     (copy / "site").mkdir()
     (copy / "site" / "sitecustomize.py").write_text(SITE)
     (copy / "coveragerc").write_text(SETTINGS.format(source=copy / "pysock", data=copy / "data" / "coverage"))
@@ -92,10 +92,12 @@ def _build(copy: Path) -> None:
     check(done.returncode == 0, f"the extension can't be built to be counted:\n{done.stdout[-3000:]}")
 
 
-def make_tests(copy: Path) -> None:
-    """The C tests, the corpus of the fuzzers, and the quick form of the fault table, each run once."""
+def _run_tests_in_c(copy: Path, full: bool) -> None:
+    """The C tests and the corpus of the fuzzers; in the full form also the quick form of the fault table."""
     make(str(copy / "csrc"), "coverage", BUILD=copy / "check")
     make(str(copy / "tests" / "fuzz"), "coverage", BUILD=copy / "replayed")
+    if not full:
+        return
     program = link(copy / "check" / "coverage" / "engine.a", copy / "check" / "faults", "--coverage")
     with suppress(Failed):  # a fault that isn't survived is another experiment's affair
         inflict(tortures(program), Scale(full=False, seed=0))
