@@ -297,6 +297,10 @@ class Machine(RuleBasedStateMachine):
         """Those whose connection may end now: of one that doesn't read, nobody knows how much it will get."""
         return [twins for twins in self.twins if twins.open and not twins.slow]
 
+    def _heard(self) -> list[Twins]:
+        """Clients whose requests are read: whether one's are that reads nothing, is up to the kernel's buffers."""
+        return [twins for twins in self._clients() if not twins.slow]
+
     def _slow(self) -> list[Twins]:
         return [twins for twins in self.twins if twins.slow]
 
@@ -392,8 +396,8 @@ class Machine(RuleBasedStateMachine):
             for side in self.sides.get():
                 with contextlib.suppress(KeyError):
                     side.server.clients.by_name(twins.name).close()
-        elif how == "other" and self._clients():
-            self._send_cut(_pick(self._clients(), which), srm(twins.name.encode(), 2, service=OTHER), 0)
+        elif how == "other" and self._heard():
+            self._send_cut(_pick(self._heard(), which), srm(twins.name.encode(), 2, service=OTHER), 0)
         elif how == "odd" and not twins.finished:
             self._send_cut(twins, data, 0)
         elif how == "half" and not twins.finished:
