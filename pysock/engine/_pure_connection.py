@@ -201,8 +201,12 @@ class Connection(Output):
 
     def may_read(self) -> bool:
         """Its input may be looked at now."""
-        is_full = self.waiting >= self.core.limits.max_in_flight or self.waiting_bytes >= _WAITING_BYTES_MAX
-        return self.protocol.state < _DRAINING and not self.choked and not is_full
+        return (
+            self.protocol.state < _DRAINING
+            and not self.choked
+            and self.waiting < self.core.limits.max_in_flight
+            and self.waiting_bytes < _WAITING_BYTES_MAX
+        )
 
     def adapt_read(self, size: int, begun: bool, requests: int, missing: int) -> None:
         """Read more at once where that is one large frame, and never where it would be many small ones.

@@ -53,6 +53,13 @@ def _checked(result: int) -> int:
     return result
 
 
+def _posted(result: int) -> int:
+    """The same for what is left to the loop to do."""
+    if result == -errno.ENOBUFS:
+        raise too_much_queued()
+    return _checked(result)
+
+
 def _nanoseconds(seconds: float | None) -> int:
     return 0 if seconds is None else max(1, int(seconds * _NANOSECONDS)) if seconds else 0
 
@@ -201,18 +208,13 @@ class NativeEngine:
         result = lib.ps_engine_push(self._engine, client_id, data, len(data))
         if result == -errno.EMSGSIZE:
             raise FrameTooLarge(f"a payload of {len(data)} bytes is more than this client takes")
-        if result == -errno.ENOBUFS:
-            raise too_much_queued()
-        return bool(_checked(result))
+        return bool(_posted(result))
 
     def broadcast(self, payload: Buffer) -> int:
         if get_ident() == self._loop:
             return self._broadcast_inside(payload)  # type: ignore[no-any-return]
         data = _bytes(payload)
-        reached = lib.ps_engine_broadcast(self._engine, data, len(data))
-        if reached == -errno.ENOBUFS:
-            raise too_much_queued()
-        return _checked(reached)
+        return _posted(lib.ps_engine_broadcast(self._engine, data, len(data)))
 
     def disconnect(self, client_id: int) -> bool:
         if get_ident() == self._loop:
