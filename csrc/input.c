@@ -265,6 +265,12 @@ static bool is_incomplete(const ps_conn *conn)
     return conn->part || conn->stash_size || conn->flags & PS_IS_SKIPPING;
 }
 
+/* What comes next begins with the header of a frame, probably of a large one. */
+static bool may_guess(const ps_conn *conn)
+{
+    return conn->flags & PS_TALKS_LARGE && !is_incomplete(conn);
+}
+
 /* The deadline of a frame runs from its first byte to its last, however often a few bytes come between. */
 static void time_frame(ps_engine *engine, ps_conn *conn, uint64_t frames_before)
 {
@@ -407,7 +413,7 @@ void ps__readable(ps_engine *engine, ps_conn *conn)
     ps__output_begin(engine, conn);
     bool lines = engine->options.framing == PS_LINE; /* a line's end is not known: it is searched for in the buffer */
     bool more = true;
-    if (!conn->part && !conn->stash_size && conn->flags & PS_TALKS_LARGE)
+    if (may_guess(conn))
         more = read_guessing(engine, conn);
     else if (!conn->part || lines)
         more = read_plain(engine, conn);

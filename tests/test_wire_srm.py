@@ -56,6 +56,28 @@ def test_after_a_large_request_another_size(make_server, address, cut_at):
             assert answers == [replied(first.upper(), 2), replied(second.upper(), 3), replied(b"D", 4)]
 
 
+@pytest.mark.parametrize("left", range(14))
+def test_after_a_large_request_one_that_is_too_large(make_server, address, left):
+    """Its payload is thrown away as it comes; here its last bytes come together with what follows it."""
+    large = 20_000
+    server = make_server(address, limits=Limits(max_payload=large))
+    server.asked = Services(server)
+    with server, wire.let_in(server) as peer:
+
+        def send_read(data):
+            read = server.stats()["bytes_in"] + len(data)
+            peer.send(data)
+            wait_for(lambda: server.stats()["bytes_in"] == read)
+
+        good, bad = srm(b"a" * large, 1), srm(b"b" * (large + 1), 2)
+        send_read(good[:100])
+        send_read(good[100:] + bad[: len(bad) - left])
+        assert wire.next_frame(peer) == replied(b"A" * large, 1)
+        assert wire.next_frame(peer) == failed(wire.TOO_LARGE, p.TEXT_REQUEST_TOO_LARGE % (large + 1, large), 2)
+        peer.send(bad[len(bad) - left :] + srm(b"c", 3) + srm(b"d", 4))
+        assert [wire.next_frame(peer) for _ in range(2)] == [replied(b"C", 3), replied(b"D", 4)]
+
+
 def test_each_request_is_answered_exactly_once_and_in_order(server, cut):
     """Also where ids repeat, services mix and some requests fail."""
     data = b"".join(
