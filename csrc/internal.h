@@ -12,9 +12,13 @@
 
 /* -- bounds, each with its reason ---------------------------------------------------------------------------------- */
 
+#ifndef PYSOCK_LARGE
+#define PYSOCK_LARGE (16 * 1024) /* the fuzzers have other sizes */
+#endif
+
 enum {
     PS_READ_MAX = 64 * 1024,   /* bytes read from one client a turn: nobody waits long for a busy neighbour */
-    PS_LARGE = 16 * 1024,      /* a frame above this is received straight into the object the handler gets */
+    PS_LARGE = PYSOCK_LARGE,   /* a frame above this is received straight into the object the handler gets */
     PS_LARGE_TURN = 1 << 20,   /* bytes of one large frame read a turn: it may take more, the copy is the kernel's only */
     PS_GUESS_MAX = 1 << 20,    /* the largest frame whose successor is guessed to be alike */
     PS_OUT_ROOM = 24 * 1024,   /* replies of one client gathered for one send: a client with more in flight takes the
