@@ -333,11 +333,11 @@ class Machine(RuleBasedStateMachine):
         """A CIR: good, bad, or the beginning of one."""
         self._initiate(_pick(self._fresh(), which), kind, cut)
 
-    @precondition(_clients)
+    @precondition(_heard)
     @rule(which=_which, requests=st.lists(_requests, min_size=1, max_size=6), cut=_cuts)
     def ask(self, which: int, requests: list[bytes], cut: int) -> None:
         """Requests, the last of which may be begun only."""
-        self._send_cut(_pick(self._clients(), which), b"".join(requests), cut)
+        self._send_cut(_pick(self._heard(), which), b"".join(requests), cut)
 
     @precondition(_clients)
     @rule(which=_which, count=st.integers(1, 9), payload=st.binary(max_size=3))
