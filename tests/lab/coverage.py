@@ -108,7 +108,7 @@ def _run_suite(copy: Path, full: bool) -> None:
     fast = [] if full else ["-m", "not slow"]
     done = run(
         ["env", "-C", copy, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *fast],
-        timeout=3600, COVERAGE_PROCESS_START=str(copy / "coveragerc"),
+        timeout=3600, COVERAGE_PROCESS_START=str(copy / "coveragerc"), PYTEST_ADDOPTS="",
         PYTHONPATH=os.pathsep.join([str(copy / "site"), str(copy)]),
     )  # fmt: skip
     (fresh(REPORTS) / "suite.txt").write_text(done.stdout)

@@ -160,7 +160,8 @@ def killed(scale: Scale, engine: str, transport: str) -> str:
         f"{sum(ends.values()):,} clients killed ({', '.join(f'{count} {end}' for end, count in ends.items())});"
         f" {before} descriptors before and after; memory {grown / 2**20:+.1f} MiB; {len(took):,} replies to others"
     )
-    check(grown <= scale.of(16, 8) * 2**20, f"memory grows: {seen}")
+    # After a few only, how full the heap's pages are is still a matter of chance.
+    check(grown <= scale.of(32, 8) * 2**20, f"memory grows: {seen}")
     check(not stats["altered"], f"{stats['altered']} requests were altered: {seen}")
     check(max(seconds for _, seconds in took) < 1, f"another client waited {max(took)[1]:.1f} s: {seen}")
     return seen
