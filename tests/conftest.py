@@ -36,6 +36,15 @@ def native_is_missing() -> bool:
     return False
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Under LeakSanitizer leaks are looked for in this process and its workers, not in the programs that tests start:
+    it can't look while strace does, nor beside threads that a process takes with it when it ends.
+    """
+    has_workers = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
+    if "ASAN_OPTIONS" in os.environ and not has_workers:
+        os.environ["ASAN_OPTIONS"] += ":detect_leaks=0"
+
+
 def pytest_report_header() -> str:
     return f"pysock native engine: {'MISSING, ALL TESTS OF IT ARE SKIPPED' if native_is_missing() else 'there'}"
 

@@ -191,11 +191,6 @@ def environment(**changes: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error", **changes}
 
 
-def traced_environment(**changes: str) -> dict[str, str]:
-    """For a program under strace. LeakSanitizer has to trace it itself, and ends it where it can't."""
-    return environment(ASAN_OPTIONS=f"{os.environ.get('ASAN_OPTIONS', '')}:detect_leaks=0", **changes)
-
-
 def run_python(code: str, *arguments: str, timeout: float = 30.0, **changes: str) -> subprocess.CompletedProcess[str]:
     """Run a program to its end."""
     return subprocess.run(

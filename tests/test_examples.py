@@ -14,7 +14,7 @@ from pathlib import Path
 import hiredis
 import pytest
 from programs import Module, run, serving, tool
-from support import PATIENCE, left_in, plug, traced_environment
+from support import PATIENCE, environment, left_in, plug
 
 import pysock
 from pysock import Server
@@ -347,7 +347,7 @@ def traced(backend: str, address: str, tmp_path: Path) -> list[Call]:
     report = tmp_path / "strace.txt"
     options = ["-f", "-o", str(report), "-s", "256", "-e", f"trace={TRACED}", "-e", "signal=none"]
     command = [strace, *options, sys.executable, "-m", "pysock.examples.by_hand", "--bind", address]
-    with subprocess.Popen(command, env=traced_environment(PYSOCK_BACKEND=backend), stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, env=environment(PYSOCK_BACKEND=backend), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith(b"waiting"), "by_hand didn't run under strace"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from support import plug, run_python, traced_environment
+from support import environment, plug, run_python
 
 from pysock import Address, AddressInUse, MasterSocket, ServerState
 from pysock.states import SERVER_TRANSITIONS, IllegalTransition, ServerEvent
@@ -290,7 +290,7 @@ def trace(tmp_path, backend, path):
         f"unix:{path}",
         backend,
     ]
-    with subprocess.Popen(command, env=traced_environment(), stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         master_fd = process.stdout.readline().split()[1]
         with plug(f"unix:{path}") as client:
