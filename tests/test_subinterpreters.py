@@ -37,7 +37,7 @@ KINDS = ("isolated", "legacy")
 
 def in_subinterpreter(code: str, kind: str, *arguments: str, before: str = "") -> str:
     """What it says; whatever it raises is an error."""
-    done = run_python(f"{BEGINNING}\n{before}\nrun({code!r}, {kind!r})", *arguments, PYTHONWARNINGS="default")
+    done = run_python(f"{BEGINNING}\n{before}\nrun({code!r}, {kind!r})", *arguments, PYTHONWARNINGS="default", PYSOCK_BACKEND="auto")
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -135,5 +135,5 @@ try:
 except ImportError as error:
     print(repr(error))
 """
-    done = run_python(code)
+    done = run_python(code, PYSOCK_BACKEND="auto")
     assert done.stdout.strip() in {error, error.replace(", name='x'", "")}, done.stderr
