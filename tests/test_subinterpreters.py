@@ -37,7 +37,9 @@ KINDS = ("isolated", "legacy")
 
 def in_subinterpreter(code: str, kind: str, *arguments: str, before: str = "") -> str:
     """What it says; whatever it raises is an error."""
-    done = run_python(f"{BEGINNING}\n{before}\nrun({code!r}, {kind!r})", *arguments, PYTHONWARNINGS="default", PYSOCK_BACKEND="auto")
+    done = run_python(
+        f"{BEGINNING}\n{before}\nrun({code!r}, {kind!r})", *arguments, PYTHONWARNINGS="default", PYSOCK_BACKEND="auto"
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
