@@ -25,7 +25,7 @@ int ps__push(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
         return -EMSGSIZE;
     PS_ADD(engine->stats.pushes, 1u);
     ps__send(engine, conn, PS_PUSH, 0, 0, data, size, NULL);
-    return 1;
+    return conn->state != PS_CONN_CLOSED; /* by this one, over its limit */
 }
 
 static int64_t push_to_all(ps_engine *engine, const uint8_t *data, size_t size)

@@ -99,7 +99,8 @@ void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps
     if (conn->reason == NO_REASON)
         conn->reason = (uint8_t)reason;
     ps__drop_input(engine, conn);
-    ps__timer_stop(engine, conn, PS_LINK_INPUT);
+    if (conn->established) /* one that wasn't let in keeps the deadline for that, or it could stay by taking no refusal */
+        ps__timer_stop(engine, conn, PS_LINK_INPUT);
     ps__timer_stop(engine, conn, PS_LINK_IDLE);
     ps__mark_dirty(engine, conn);
 }
@@ -122,7 +123,7 @@ static bool is_sending(ps_engine *engine, ps_conn *conn)
         return false;
     conn->flags |= PS_IS_SENDING;
     if (!(conn->flags & PS_TIMED_OUTPUT))
-        ps__timer_start(engine, conn, PS_TIMER_OUTPUT);
+        ps__timer_start_now(engine, conn, PS_TIMER_OUTPUT);
     return true;
 }
 
@@ -216,12 +217,21 @@ void ps__refuse(ps_engine *engine, ps_conn *conn, uint16_t code, const char *tex
     ps__end(engine, conn, challenged ? PS_EV_PROOF_REFUSED : PS_EV_CIR_REFUSED, reason);
 }
 
+/* It has waited for too long to be let in. If the refusal can't be sent at once, it goes without; one that was refused
+ * before, and hasn't taken that, hears nothing new. */
+void ps__turn_out(ps_engine *engine, ps_conn *conn, enum ps_cause cause, const char *text, enum ps_reason reason)
+{
+    if (conn->state != PS_CONN_DRAINING) {
+        ps__note(engine, cause);
+        ps__refuse(engine, conn, PS_REFUSED_TOO_LATE, text, reason);
+        ps__flush(engine, conn);
+    }
+    ps__lost(engine, conn, reason);
+}
+
 static void drop_from_crowd(ps_engine *engine, ps_conn *oldest)
 {
-    ps__note(engine, PS_CAUSE_CROWD);
-    ps__refuse(engine, oldest, PS_REFUSED_TOO_LATE, "too many others wait to be let in", PS_OVER_A_LIMIT);
-    ps__flush(engine, oldest);
-    ps__lost(engine, oldest, PS_OVER_A_LIMIT); /* if the refusal could not be sent at once, it goes without */
+    ps__turn_out(engine, oldest, PS_CAUSE_CROWD, "too many others wait to be let in", PS_OVER_A_LIMIT);
 }
 
 /* Is there room for one more? A crowd of silent clients must not keep the door shut: the one that has waited longest
@@ -274,7 +284,7 @@ static void begin_life(ps_engine *engine, ps_conn *conn)
     if (engine->options.limits.idle_timeout_ns)
         ps__timer_start(engine, conn, PS_TIMER_IDLE);
     if (engine->options.framing == PS_NATIVE)
-        ps__timer_start(engine, conn, PS_TIMER_CIR);
+        ps__timer_start_now(engine, conn, PS_TIMER_CIR);
     else
         ps__let_in(engine, conn);
 }
@@ -304,7 +314,10 @@ static int ask(ps_engine *engine, ps_conn *conn, ps_chunk **pushed, char *reason
     refused = engine->hooks.connect(engine->hooks.context, conn, reason, room);
     conn->flags &= (uint16_t)~PS_IS_HOLDING;
     *pushed = ps__take_queue(conn);
-    ps__join_queue(engine, conn, waiting);
+    if (conn->state == PS_CONN_CLOSED)
+        ps__free_chunks(engine, waiting);
+    else
+        ps__join_queue(engine, conn, waiting);
     return refused;
 }
 

@@ -27,7 +27,7 @@ static void init(ps_engine *engine, const ps_options *options, const ps_hooks *h
     engine->state = PS_SERVER_NEW;
     engine->dirty = engine->dead = PS_NOBODY;
     engine->batch_due_ns = UINT64_MAX;
-    engine->now_ns = ps__now_ns();
+    engine->now_ns = engine->look_ns = ps__now_ns();
     engine->users.seed = engine->addresses.seed = (uint64_t)(uintptr_t)engine ^ engine->now_ns;
     for (int i = 0; i < PS_TIMER_LISTS; i++)
         engine->timers[i].first = engine->timers[i].last = PS_NOBODY;
@@ -219,6 +219,13 @@ static void feed_the_starved(ps_engine *engine)
     for_each(engine, send_again);
 }
 
+/* Handlers may have taken long: whatever is reckoned from now on begins now. */
+static void work_done(ps_engine *engine)
+{
+    engine->now_ns = ps__now_ns();
+    ps__timers_worked(engine);
+}
+
 static void end_turn(ps_engine *engine)
 {
     run_batches(engine, false);
@@ -233,6 +240,7 @@ static void end_turn(ps_engine *engine)
     if (!engine->inside)
         return;
     check(engine);
+    work_done(engine);
     ps__share(engine);
 }
 
@@ -240,7 +248,8 @@ static void turn(ps_engine *engine)
 {
     bool wake = false;
     int count = ps__wait(engine);
-    engine->now_ns = ps__now_ns();
+    engine->now_ns = engine->look_ns = ps__now_ns();
+    engine->full_looks = count == PS_EVENTS_MAX ? engine->full_looks + 1 : 0;
     if (count == -EINTR)
         wake = true;
     else if (count < 0)
@@ -289,6 +298,7 @@ static void drain(ps_engine *engine)
     run_batches(engine, true); /* what was held back for a paused client */
     ps__flush_dirty(engine);
     ps__bury(engine);
+    work_done(engine);
 }
 
 /* Has a stop been asked for, and is its time up? */
@@ -343,7 +353,7 @@ int ps__engine_run(ps_engine *engine)
     engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_ADOPT);
     engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_SERVE);
     engine->accepting = true;
-    engine->now_ns = ps__now_ns();
+    engine->now_ns = engine->look_ns = ps__now_ns();
     set_running(engine, true);
     serve(engine);
     close_all(engine);

@@ -10,10 +10,17 @@
 
 #include "internal.h"
 
+static void forget_guess(ps_engine *engine, const ps_part *part)
+{
+    if (part->guessed)
+        engine->guessed -= part->head.size;
+}
+
 static void free_part(ps_engine *engine, ps_part *part)
 {
     if (!part)
         return;
+    forget_guess(engine, part);
     if (part->object) {
         ps__enter(engine);
         engine->hooks.object_release(engine->hooks.context, part->object);
@@ -99,7 +106,8 @@ static void part_finish(ps_engine *engine, ps_conn *conn)
     ps_part *part = conn->part;
     ps_frame frame = part->head;
     conn->part = NULL;
-    if (part->object && part->have <= PS_GUESS_MAX) {
+    forget_guess(engine, part);
+    if (part->object && frame.kind == PS_SRM && part->have <= PS_GUESS_MAX) {
         conn->flags |= PS_TALKS_LARGE;
         engine->guess = part->have;
     }
@@ -265,10 +273,11 @@ static bool is_incomplete(const ps_conn *conn)
     return conn->part || conn->stash_size || conn->flags & PS_IS_SKIPPING;
 }
 
-/* What comes next begins with the header of a frame, probably of a large one. */
-static bool may_guess(const ps_conn *conn)
+/* What comes next begins with the header of a frame, probably of a large one. A guess takes room for bytes that have not
+ * come, so only so much of it. */
+static bool may_guess(const ps_engine *engine, const ps_conn *conn)
 {
-    return conn->flags & PS_TALKS_LARGE && !is_incomplete(conn);
+    return conn->flags & PS_TALKS_LARGE && !is_incomplete(conn) && engine->guessed < PS_GUESSED_BYTES;
 }
 
 /* The deadline of a frame runs from its first byte to its last, however often a few bytes come between. */
@@ -289,6 +298,8 @@ static void input_ended(ps_engine *engine, ps_conn *conn, ssize_t result)
 {
     if (result == 0)
         ps__end(engine, conn, PS_EV_END_OF_FILE, PS_CLOSED_BY_PEER);
+    else if (result == -ENOMEM || result == -ENOBUFS)
+        ps__no_memory(engine, conn);
     else if (result != -EAGAIN && result != -EINTR)
         ps__lost(engine, conn, PS_CLOSED_BY_PEER);
 }
@@ -329,6 +340,8 @@ static void take_guessed(ps_engine *engine, ps_conn *conn, const ps_frame *frame
     size_t inside = got < part->room ? got : part->room;
     part->head = *frame;
     part->have = (uint32_t)inside;
+    part->guessed = true;
+    engine->guessed += part->room;
     conn->part = part;
     if (part->have == part->room)
         part_finish(engine, conn);
@@ -413,7 +426,7 @@ void ps__readable(ps_engine *engine, ps_conn *conn)
     ps__output_begin(engine, conn);
     bool lines = engine->options.framing == PS_LINE; /* a line's end is not known: it is searched for in the buffer */
     bool more = true;
-    if (may_guess(conn))
+    if (may_guess(engine, conn))
         more = read_guessing(engine, conn);
     else if (!conn->part || lines)
         more = read_plain(engine, conn);

@@ -21,6 +21,7 @@ enum {
     PS_LARGE = PYSOCK_LARGE,   /* a frame above this is received straight into the object the handler gets */
     PS_LARGE_TURN = 1 << 20,   /* bytes of one large frame read a turn: it may take more, the copy is the kernel's only */
     PS_GUESS_MAX = 1 << 20,    /* the largest frame whose successor is guessed to be alike */
+    PS_GUESSED_BYTES = 16 << 20, /* room for frames that are guessed and not complete, of all clients together, roughly */
     PS_OUT_ROOM = 24 * 1024,   /* replies of one client gathered for one send: a client with more in flight takes the
                                   first while the next are made */
     PS_LENT_MAX = 256 * 1024,  /* the same for those sent from objects */
@@ -53,12 +54,14 @@ typedef struct ps_frame {
     uint8_t kind, flags;
 } ps_frame;
 
-/* A frame being received. It grows with what has arrived, never with what was announced. */
+/* A frame being received. It grows with what has arrived, not with what was announced; but for those that are guessed to be
+ * like the last one. */
 typedef struct ps_part {
     ps_frame head;
     uint8_t *data;
     void *object; /* the request object that data lies in, or NULL: data is ours */
     uint32_t have, room;
+    bool guessed; /* room was made for the whole frame before it came */
 } ps_part;
 
 /* Whole frames read from a client that is paused. */
@@ -277,6 +280,9 @@ struct ps_engine {
     uint64_t inside_since_ns;
     uint64_t contended_until_ns; /* another thread wants to be inside as well */
     uint64_t now_ns;
+    uint64_t look_ns;   /* when the loop has last looked at what the kernel has */
+    uint32_t full_looks; /* so often in a row the kernel had more to tell of than there is room for in events */
+    uint64_t held_ns[PS_TIMER_LISTS]; /* by how much the clocks of the deadlines are behind the real one */
     uint64_t accept_again_ns;
     uint64_t send_again_ns; /* 0: nobody is starved */
     uint64_t tell_again_ns; /* of causes; 0: there is nothing untold */
@@ -285,6 +291,7 @@ struct ps_engine {
     ps_linger linger;
     uint64_t frames;    /* whole frames so far */
     uint32_t guess;     /* the payload size of the last large frame: of the next one, perhaps */
+    uint64_t guessed;   /* see PS_GUESSED_BYTES */
     ps_table table;
     ps_peers users, addresses;
     ps_untold untold[PS_CAUSES];
@@ -369,6 +376,7 @@ void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason);
 void ps__no_memory(ps_engine *engine, ps_conn *conn);
 void ps__turn_away(ps_engine *engine, int fd, int cause);
 void ps__refuse(ps_engine *engine, ps_conn *conn, uint16_t code, const char *text, enum ps_reason reason);
+void ps__turn_out(ps_engine *engine, ps_conn *conn, enum ps_cause cause, const char *text, enum ps_reason reason);
 void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps_reason reason);
 void ps__settle(ps_engine *engine, ps_conn *conn);
 void ps__update_interest(ps_engine *engine, ps_conn *conn);
@@ -408,10 +416,12 @@ ps_conn *ps__table_row(const ps_table *table, uint64_t id);  /* also of one that
 
 /* timers.c */
 void ps__timer_start(ps_engine *engine, ps_conn *conn, enum ps_timer_list list);
+void ps__timer_start_now(ps_engine *engine, ps_conn *conn, enum ps_timer_list list); /* handlers may have run */
 void ps__timer_stop(ps_engine *engine, ps_conn *conn, enum ps_timer_link link);
 ps_conn *ps__timer_first(const ps_engine *engine, enum ps_timer_list list);
 uint32_t ps__timer_age_ms(const ps_engine *engine, const ps_conn *conn, enum ps_timer_list list); /* one that runs */
 void ps__timers_expire(ps_engine *engine);
+void ps__timers_worked(ps_engine *engine); /* the work of a turn is done, now_ns is its end */
 uint64_t ps__timers_due_ns(const ps_engine *engine); /* UINT64_MAX: none runs */
 
 /* state.c */

@@ -62,6 +62,12 @@ ps_chunk *ps__take_queue(ps_conn *conn)
     return chunks;
 }
 
+/* From so many unsent bytes on the client isn't read. One that wasn't let in yet is owed nothing. */
+static uint64_t pause_at(const ps_engine *engine, const ps_conn *conn)
+{
+    return conn->established ? engine->options.limits.output_pause : 0;
+}
+
 /* The queue has grown: watch its progress, and the limits. */
 static void queue_grew(ps_engine *engine, ps_conn *conn, size_t size)
 {
@@ -70,13 +76,13 @@ static void queue_grew(ps_engine *engine, ps_conn *conn, size_t size)
     if (conn->flags & PS_IS_HOLDING)
         return;
     if (!(conn->flags & PS_TIMED_OUTPUT))
-        ps__timer_start(engine, conn, PS_TIMER_OUTPUT);
+        ps__timer_start_now(engine, conn, PS_TIMER_OUTPUT);
     if (conn->queued > limits->output_drop) {
         ps__note(engine, PS_CAUSE_OUTPUT_FULL);
         ps__lost(engine, conn, PS_OVER_A_LIMIT);
         return;
     }
-    if (conn->queued > limits->output_pause)
+    if (conn->queued > pause_at(engine, conn))
         conn->flags |= PS_PAUSED_OUTPUT;
     ps__mark_dirty(engine, conn);
 }
@@ -416,7 +422,7 @@ static void send_queue(ps_engine *engine, ps_conn *conn)
             return;
         if (sent > 0) {
             advance(engine, conn, (size_t)sent);
-            ps__timer_start(engine, conn, PS_TIMER_OUTPUT); /* progress */
+            ps__timer_start_now(engine, conn, PS_TIMER_OUTPUT); /* progress */
         }
         if ((size_t)sent < total)
             return;
@@ -431,7 +437,7 @@ void ps__flush(ps_engine *engine, ps_conn *conn)
     send_queue(engine, conn);
     if (conn->state == PS_CONN_CLOSED)
         return;
-    if (conn->flags & PS_PAUSED_OUTPUT && conn->queued <= engine->options.limits.output_pause / 2)
+    if (conn->flags & PS_PAUSED_OUTPUT && conn->queued <= pause_at(engine, conn) / 2)
         conn->flags &= (uint16_t)~PS_PAUSED_OUTPUT;
     ps__resume(engine, conn);
     ps__settle(engine, conn);

@@ -11,8 +11,9 @@
 /* Before the CIR is accepted a violation is answered by a refusal, after it by an error; then the connection ends. */
 void ps__violation(ps_engine *engine, ps_conn *conn, uint32_t request_id, uint16_t refusal, const char *text)
 {
+    bool established = conn->state == PS_CONN_ESTABLISHED; /* a log handler may close it */
     ps__note(engine, PS_CAUSE_VIOLATION);
-    if (conn->state == PS_CONN_ESTABLISHED) {
+    if (established) {
         PS_ADD(engine->stats.errors, 1u);
         ps__send_text(engine, conn, PS_ERROR, PS_MALFORMED, request_id, text);
     } else {
@@ -118,8 +119,9 @@ void ps__cannot_serve(ps_engine *engine, ps_conn *conn, const ps_frame *frame, u
 {
     PS_ADD(engine->stats.errors, 1u);
     if (engine->options.framing != PS_NATIVE) {
-        conn->flags |= PS_IS_BROKEN;
-        ps__end(engine, conn, PS_EV_DRAIN, PS_CLOSED_BY_SERVER);
+        if (!engine->refusing) /* what is refused came after all that wait for their batch: those are answered still */
+            conn->flags |= PS_IS_BROKEN;
+        ps__end(engine, conn, PS_EV_DRAIN, engine->refusing ? PS_SERVER_STOPPING : PS_CLOSED_BY_SERVER);
     } else if (!(frame->flags & PS_NO_REPLY)) {
         ps__send(engine, conn, PS_ERROR, code, frame->request_id, text, size, NULL);
     }
@@ -200,14 +202,17 @@ void ps__take_frame(ps_engine *engine, ps_conn *conn, const ps_frame *frame, voi
 void ps__too_late(ps_engine *engine, ps_conn *conn, enum ps_timer_list list)
 {
     static const enum ps_cause causes[PS_TIMER_LISTS] = {
-        [PS_TIMER_CIR] = PS_CAUSE_LATE, [PS_TIMER_FRAME] = PS_CAUSE_FRAME_LATE,
-        [PS_TIMER_OUTPUT] = PS_CAUSE_OUTPUT_STALLED, [PS_TIMER_IDLE] = PS_CAUSE_IDLE,
+        [PS_TIMER_FRAME] = PS_CAUSE_FRAME_LATE,
+        [PS_TIMER_OUTPUT] = PS_CAUSE_OUTPUT_STALLED,
+        [PS_TIMER_IDLE] = PS_CAUSE_IDLE,
     };
     bool native = engine->options.framing == PS_NATIVE;
-    ps__note(engine, causes[list]);
     if (list == PS_TIMER_CIR) {
-        ps__refuse(engine, conn, PS_REFUSED_TOO_LATE, "the CIR did not come in time", PS_TIMED_OUT);
-    } else if (list == PS_TIMER_FRAME) {
+        ps__turn_out(engine, conn, PS_CAUSE_LATE, "the CIR did not come in time", PS_TIMED_OUT);
+        return;
+    }
+    ps__note(engine, causes[list]);
+    if (list == PS_TIMER_FRAME) {
         if (native)
             ps__send_text(engine, conn, PS_ERROR, PS_DEADLINE_PASSED, 0, "the rest of the frame did not come in time");
         ps__end(engine, conn, PS_EV_DRAIN, PS_TIMED_OUT);

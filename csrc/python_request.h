@@ -164,10 +164,9 @@ static int keep(ps_python *py, service *s, ps_conn *conn, const ps_frame *frame,
     if (!s->kept_count)
         s->due_ns = py->engine->now_ns + s->max_wait_ns;
     s->kept[s->kept_count++] = (kept_request){ps__id(conn), *frame, Py_NewRef((PyObject *)conn->object), Py_NewRef(request)};
-    if (s->kept_count >= s->max_batch)
-        s->due_ns = 0;
-    if (s->due_ns < py->engine->batch_due_ns)
-        py->engine->batch_due_ns = s->due_ns;
+    uint64_t due = s->kept_count >= s->max_batch ? 0 : s->due_ns;
+    if (due < py->engine->batch_due_ns)
+        py->engine->batch_due_ns = due;
     ps__kept(py->engine, conn, frame->size);
     return 0;
 }
@@ -272,21 +271,30 @@ static int run_slice(ps_python *py, const service *s, const kept_request *kept, 
     return error;
 }
 
-static int run_batch(ps_python *py, service *s)
+/* Full batches; and the rest too, if it has waited for long enough or `whole` asks for it. */
+static int run_batch(ps_python *py, service *s, bool whole)
 {
     kept_request *kept = s->kept;
-    size_t all = s->kept_count;
+    size_t all = s->kept_count, room = s->kept_room, last = whole ? all : all - all % s->max_batch;
     int error = 0;
-    s->kept = NULL; /* nothing is kept while handlers run, but be safe if that changes */
+    s->kept = NULL; /* nothing is kept while handlers run */
     s->kept_count = s->kept_room = 0;
-    for (size_t at = 0; at < all; at += s->max_batch) {
-        size_t count = all - at < s->max_batch ? all - at : s->max_batch;
+    for (size_t at = 0; at < last; at += s->max_batch) {
+        size_t count = last - at < s->max_batch ? last - at : s->max_batch;
         count = drop_orphans(py, kept + at, count); /* now: the slice before may have closed some */
         if (count && error == 0)
             error = run_slice(py, s, kept + at, count);
         for (size_t i = 0; i < count; i++)
             drop_kept(&kept[at + i]);
     }
-    ps__free(kept);
+    if (last == all) {
+        ps__free(kept);
+        return error;
+    }
+    memmove(kept, kept + last, (all - last) * sizeof *kept);
+    s->kept = kept;
+    s->kept_room = room;
+    s->kept_count = all - last;
+    s->due_ns = py->engine->now_ns + s->max_wait_ns; /* they came in this turn: what was older was at the front */
     return error;
 }

@@ -128,8 +128,9 @@ static int on_batches(void *context, bool all, uint64_t *due_ns)
     *due_ns = UINT64_MAX;
     for (uint32_t i = 0; i < py->service_count && error == 0; i++) {
         service *s = &py->services[i];
-        if (s->kept_count && (all || s->due_ns <= now))
-            error = run_batch(py, s);
+        bool whole = all || s->due_ns <= now;
+        if (s->kept_count && (whole || s->kept_count >= s->max_batch))
+            error = run_batch(py, s, whole);
         if (s->kept_count && s->due_ns < next)
             next = s->due_ns;
     }

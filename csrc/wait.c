@@ -59,7 +59,7 @@ static uint64_t least(uint64_t a, uint64_t b)
 /* How long the loop may sleep; -1: until something happens. */
 static int64_t sleep_ns(const ps_engine *engine)
 {
-    if (engine->dirty != PS_NOBODY || engine->fatal)
+    if (engine->dirty != PS_NOBODY || engine->dead != PS_NOBODY || engine->fatal)
         return 0;
     uint64_t now = engine->now_ns, left = least(ps__timers_due_ns(engine), until(engine->batch_due_ns, now));
     if (engine->accept_again_ns)

@@ -4,6 +4,7 @@ every other client is served as if nothing had happened."""
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import struct
 
@@ -156,3 +157,18 @@ def test_a_crowd_of_strangers(server):
         good.check()
         wire.counted(server, clients=1, refused=100, violations=100)
     assert {name for _, name, _ in server.asked.calls} == {"good"}
+
+
+def test_a_log_handler_that_closes_who_broke_the_protocol(make_server, address):
+    """It is told what was wrong, as anybody else who had been let in."""
+    server = make_server(address)
+    log, closes = logging.getLogger("pysock.server"), logging.Handler()
+    closes.emit = lambda record: [client.close() for client in server.clients.values()]
+    log.addHandler(closes)
+    try:
+        with server, wire.let_in(server) as peer:
+            peer.send(frame(0x20, b"x"))
+            assert wire.next_frame(peer).kind == wire.ERROR
+            wire.counted(server, errors=1, refused=0, violations=1)
+    finally:
+        log.removeHandler(closes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import struct
 import threading
 import time
 
@@ -132,6 +133,20 @@ def test_a_full_batch_does_not_wait(server):
         assert [wire.next_frame(one) for _ in range(2)] == [replied(b"0", 0), replied(b"2", 2)]
         assert [wire.next_frame(two) for _ in range(2)] == [replied(b"1", 1), replied(b"3", 3)]
         assert time.monotonic() - started < 2
+
+
+def test_what_is_left_over_waits_anew(server):
+    """Where more than ``max_batch`` are there, the rest waits for more to come, for ``max_wait``."""
+    sizes = []
+    server.batch_service(lambda clients, requests: sizes.append(len(requests)) or requests, max_batch=4, max_wait=0.3)
+    with server, wire.let_in(server) as peer:
+        peer.send(b"".join(srm(b"", number) for number in range(5)))
+        assert [wire.next_frame(peer) for _ in range(4)] == [replied(b"", number) for number in range(4)]
+        started = time.monotonic()
+        peer.send(b"".join(srm(b"", number) for number in range(5, 7)))
+        assert [wire.next_frame(peer) for _ in range(3)] == [replied(b"", number) for number in range(4, 7)]
+        assert 0.1 < time.monotonic() - started < 2
+        assert sizes == [4, 3]
 
 
 def test_others_are_served_while_a_batch_waits(server):
@@ -395,6 +410,23 @@ def test_stop_answers_what_waits_behind_a_batch(make_server, address):
         server.stop()
         answers = [answer for answer in wire.rest_of(peer) if answer.kind == wire.REPLY]
         assert answers == [replied(b"%d" % number, number) for number in range(9)]
+
+
+def test_stop_answers_what_is_older_than_what_it_refuses(make_server, unix_address):
+    """Without error frames: what was accepted is answered, then the connection ends because the server stops."""
+    server = make_server(unix_address, framing="u32", limits=Limits(max_in_flight=4))
+    served, gone = [], []
+    server.batch_service(lambda clients, requests: served.extend(requests) or requests, max_wait=60)
+    server.on_disconnect(lambda client, reason: gone.append(str(reason)))
+    messages = [struct.pack("!I", 2) + b"%02d" % number for number in range(12)]
+    with server, wire.dial(server) as peer:
+        peer.send(b"".join(messages[:10]))
+        wait_for(lambda: server.stats()["bytes_in"] == 60)
+        peer.send(b"".join(messages[10:]))  # it isn't read any more
+        server.stop()
+        assert peer.rest() == b"".join(messages[: len(served)])
+    assert len(served) == 10
+    assert gone == ["server stopping"]
 
 
 def test_a_keyboard_interrupt_in_a_batch(server, caplog):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import re
+import resource
 import socket
 import struct
+import sys
+import termios
 import time
 
 import pytest
@@ -14,9 +18,10 @@ import wire
 from support import PATIENCE, RawPeer, wait_for
 from wire import Good, Services, cir, failed, frame, goaway, parse, ping, ponged, refused, replied, say, srm
 
-from pysock import Limits
+from pysock import ConnectionState, Limits
 from pysock import protocol as p
 from pysock.causes import COUNTERS, Cause
+from pysock.protocol import HEADER
 
 LATE = refused(wire.CIR_LATE, p.TEXT_CIR_TOO_LATE)
 CROWD = refused(wire.CIR_LATE, p.TEXT_CIR_CROWD)
@@ -95,6 +100,80 @@ def test_a_newcomer_is_not_taken_for_silent(serve):
             assert wire.next_frame(newcomer).kind == wire.CIR_ACCEPTED
             break
         wire.counted(server)
+
+
+@pytest.fixture
+def fill(make_server, socket_dir):
+    """``fill(peer)``: PING until nothing of the next answer would fit into the kernel."""
+    server = make_server(f"unix:{socket_dir}/roomy")
+    with server, wire.dial(server) as probe:
+        most = 0
+        while ping_once(probe, most + 1):
+            most += 1
+
+    def fill(peer):
+        assert all(ping_once(peer, number) for number in range(1, most + 1))
+
+    return fill
+
+
+def ping_once(peer, number):
+    """Whether the kernel took the answer, the so-manieth that isn't read."""
+    peer.send(ping(b""))
+    return waiting(peer, number * HEADER.size) == number * HEADER.size
+
+
+def waiting(peer, wanted):
+    """Bytes that have come and weren't read; waits a moment for so many."""
+    end = time.monotonic() + 0.2
+    while True:
+        count = int.from_bytes(fcntl.ioctl(peer.sock, termios.FIONREAD, bytes(4)), sys.byteorder)
+        if count >= wanted or time.monotonic() > end:
+            return count
+
+
+def test_one_that_takes_no_refusal_keeps_nobody_out(make_server, unix_address, fill):
+    """It was refused, and doesn't read that: its place is free when its CIR's time is up, whatever it takes then."""
+    server = make_server(unix_address, limits=Limits(max_clients=1, cir_timeout=0.5))
+    server.asked = Services(server)
+    with server, wire.dial(server) as bad:
+        fill(bad)
+        bad.send(frame(0x55))
+        wire.counted(server, pending=1, violations=1)
+        started = time.monotonic()
+        wire.counted(server)
+        assert time.monotonic() - started < 2
+        with Good(server) as good:
+            good.check()
+        wire.counted(server, violations=1, refused=1, refused_late=0, timeouts=0)
+
+
+def test_one_that_takes_no_refusal_makes_way(make_server, unix_address, fill):
+    """Sooner, if somebody else wants to come in."""
+    server = make_server(unix_address, limits=Limits(max_clients=2, cir_timeout=60))
+    server.asked = Services(server)
+    with server, Good(server) as good, wire.dial(server) as bad:
+        fill(bad)
+        bad.send(frame(0x55))
+        wire.counted(server, clients=1, pending=1, violations=1)
+        time.sleep(0.11)
+        with wire.let_in(server):
+            good.check()
+            wire.counted(server, clients=2, violations=1, refused=1, refused_crowd=0)
+
+
+def test_what_nobody_reads_before_the_cir_is_bounded(make_server, unix_address):
+    """Answers to PINGs that aren't taken: the next PINGs aren't read, long before ``output_pause``."""
+    server = make_server(unix_address, limits=Limits(output_pause=64 << 20, output_drop=64 << 20, cir_timeout=60))
+    server.asked = Services(server)
+    with server, wire.dial(server) as bad, Good(server) as good:
+        bad.sock.settimeout(0.2)
+        sent, pings = 0, ping(b"p" * 64) * 800
+        with contextlib.suppress(TimeoutError):
+            while sent < 8 << 20:
+                sent += bad.sock.send(pings)
+        assert sent < 2 << 20  # what the kernel keeps in both directions, and one read
+        good.check()
 
 
 def test_max_clients_per_uid(make_server, unix_address):
@@ -457,6 +536,24 @@ def test_output_drop(make_server, address):
         good.check()
 
 
+def test_a_push_of_a_handler_that_is_too_much(make_server, address):
+    """Who pushes it learns from that very call that the client is gone."""
+    server = make_server(address, limits=Limits(output_pause=10_000, output_drop=200_000))
+    ended = []
+
+    @server.service
+    def flood(client, request):
+        client.send(bytes(150_000))  # more than the kernel keeps, and less than may wait
+        with pytest.raises(ConnectionError):
+            client.send(bytes(150_000))
+        ended.append(client.state)
+
+    with server, wire.let_in(server) as peer:
+        peer.send(srm())
+        wait_for(lambda: ended)
+    assert ended == [ConnectionState.CLOSED]
+
+
 def test_output_drop_by_a_reply(serve):
     """The same for one reply that is larger than all that may wait."""
     server = serve(output_pause=10_000, output_drop=20_000)
@@ -518,6 +615,45 @@ def test_a_large_cir_where_it_is_allowed(serve):
     answer, reply = parse(say(server, cir(*fields, name=b"me") + srm(b"a")))
     assert (answer.kind, reply) == (wire.CIR_ACCEPTED, replied(b"A"))
     assert server.asked.called_for("me") == [("upper", b"a")]
+
+
+def test_a_large_cir_is_no_model_for_what_follows(make_server, address):
+    """A request as large as the CIR, and too large: it is refused once."""
+    server = make_server(address, limits=Limits(max_cir_bytes=100_000, max_payload=1000))
+    server.service(lambda client, request: request)
+    hello = cir(wire.field(9, bytes(40_000)))
+    with server, wire.dial(server) as peer:
+        peer.send(hello[:20_000])
+        wait_for(lambda: server.stats()["bytes_in"] == 20_000)
+        peer.send(hello[20_000:])
+        assert wire.next_frame(peer).kind == wire.CIR_ACCEPTED
+        peer.send(srm(bytes(len(hello) - HEADER.size), 1) + srm(b"a", 2))
+        assert wire.next_frame(peer).id == 1
+        assert wire.next_frame(peer) == replied(b"a", 2)
+        assert server.stats()["too_large"] == 1
+
+
+def test_what_is_announced_takes_no_room(make_server, unix_address):
+    """Also where the last frame of each client was as large, and came."""
+    server = make_server(unix_address)
+    server.service(lambda client, request: b"")
+    size, clients = 1 << 20, 64
+    with server, contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(wire.let_in(server)) for _ in range(clients)]
+        for peer in peers:
+            peer.send(srm(bytes(size)))
+            assert wire.next_frame(peer) == replied(b"")
+        before, came = address_space(), server.stats()["bytes_in"]
+        for peer in peers:
+            peer.send(srm(bytes(size))[:13])
+        wait_for(lambda: server.stats()["bytes_in"] == came + 13 * clients)
+        assert address_space() - before < clients * size // 2
+
+
+def address_space():
+    """Bytes of data that this process has asked for, touched or not."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[5]) * resource.getpagesize()
 
 
 @pytest.mark.parametrize("end", [wire.BYE_FRAME, b""], ids=["with a BYE", "without"])

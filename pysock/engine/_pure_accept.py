@@ -275,8 +275,7 @@ class Masters:
         oldest = self._core.cirs.first()
         if oldest is None:
             return False
-        self._core.note(Cause.CROWD)
-        oldest.turn_out(Refusal.CIR_TOO_LATE, TEXT_CIR_CROWD, DisconnectReason.OVER_A_LIMIT)
+        oldest.turn_out(Cause.CROWD, TEXT_CIR_CROWD, DisconnectReason.OVER_A_LIMIT)
         return True
 
     def _turn_away(self, sock: socket.socket, cause: Cause) -> None:

@@ -16,15 +16,16 @@ from abc import abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from pysock.causes import Cause
 from pysock.connection import NativeProtocol, PlainProtocol
 from pysock.engine import ClientInfo
 from pysock.engine._pure_access import Place
 from pysock.engine._pure_core import LARGE_READ_MAX, READ_MAX
-from pysock.engine._pure_output import SO_NOSIGPIPE, Output
+from pysock.engine._pure_output import SHORT_OF_MEMORY, SO_NOSIGPIPE, Output
 from pysock.engine._pure_poll import READ, WRITE
 from pysock.forking import guard
 from pysock.peers import peer_of
-from pysock.protocol import Kind, encode_text
+from pysock.protocol import Kind, Refusal, encode_text
 from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class Connection(Output):
         """It is a client from now on."""
         counts = self.core.counts
         self.established = True
+        self.pause_at = self.core.limits.output_pause
         counts.pending -= 1
         counts.clients += 1
         counts.established += 1
@@ -221,7 +223,9 @@ class Connection(Output):
 
     def input_failed(self, error: OSError) -> None:
         """recv() failed."""
-        if not isinstance(error, (BlockingIOError, InterruptedError)):
+        if error.errno in SHORT_OF_MEMORY:
+            self.no_memory()
+        elif not isinstance(error, (BlockingIOError, InterruptedError)):
             self.lost(DisconnectReason.CLOSED_BY_PEER)
 
     def end_of_file(self) -> None:
@@ -279,7 +283,8 @@ class Connection(Output):
         self.drop_input()
         self.timed = False
         core.frames.stop(self)
-        core.cirs.stop(self)
+        if self.established:  # one that wasn't let in keeps the deadline for that, or could stay by taking no refusal
+            core.cirs.stop(self)
         core.idles.stop(self)
         core.on_event[self.fd] = self._on_event_draining
         core.dirty[self] = None
@@ -302,12 +307,18 @@ class Connection(Output):
         self.settle()
         self.lost(reason)
 
-    def turn_out(self, code: int, text: str, reason: DisconnectReason) -> None:
-        """Refuse one that waits to be let in, in the framing ``native``, and close it."""
+    def turn_out(self, cause: Cause, text: str, reason: DisconnectReason) -> None:
+        """It has waited for too long to be let in, in the framing ``native``: refuse it, and close it. One that was
+        refused before, and hasn't taken that, hears nothing new.
+        """
+        if self.protocol.state is _DRAINING:
+            self.lost(reason)
+            return
         challenged = self.protocol.state is ConnectionState.CHALLENGED
         event = ConnectionEvent.PROOF_REFUSED if challenged else ConnectionEvent.CIR_REFUSED
+        self.core.note(cause)
         self.core.counts.refused += 1
-        self.last_words(encode_text(Kind.CIR_REFUSED, code, text), event, reason)
+        self.last_words(encode_text(Kind.CIR_REFUSED, Refusal.CIR_TOO_LATE, text), event, reason)
 
     def bury(self) -> None:
         """The end of the turn in which it was closed: tell, and free the row."""
@@ -359,7 +370,7 @@ class Connection(Output):
                 # From now on it counts as writable when nothing waits to be sent.
                 self.sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1)
                 self.sending = True
-                self.core.outputs.start(self, self.core.now)
+                self.core.outputs.start_now(self, self.core.now)
         return self.sending
 
     def _empty_input(self) -> None:

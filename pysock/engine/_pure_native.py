@@ -56,7 +56,7 @@ class NativeConnection(Connection):
         """Wait for its CIR."""
         super().start()
         if self.protocol.state is ConnectionState.ACCEPTED:
-            self.core.cirs.start(self, self.core.now)
+            self.core.cirs.start_now(self, self.core.now)
 
     # --- input ---
 

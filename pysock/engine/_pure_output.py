@@ -35,13 +35,15 @@ _PIECES_MAX: Final = 64
 
 _NOT_NOW: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
 #: These pass; how long it is tried is bounded by the deadline of the output.
-_SHORT_OF_MEMORY: Final = frozenset((errno.ENOBUFS, errno.ENOMEM))
+SHORT_OF_MEMORY: Final = frozenset((errno.ENOBUFS, errno.ENOMEM))
 
 
 class Output(ABC):
     """The part of a connection that sends."""
 
-    __slots__ = ("bytes_out", "choked", "core", "holding", "out", "queued", "send", "sock", "stalled", "starved")
+    __slots__ = (
+        "bytes_out", "choked", "core", "holding", "out", "pause_at", "queued", "send", "sock", "stalled", "starved"
+    )  # fmt: skip
 
     def __init__(self, core: Core, sock: socket.socket) -> None:
         self.core = core
@@ -50,6 +52,7 @@ class Output(ABC):
         self.out: list[bytes | bytearray | memoryview] = []
         self.queued = 0  # bytes in it
         self.bytes_out = 0
+        self.pause_at = 0  # from so many bytes that wait it isn't read; before it is let in it is owed nothing
         self.choked = False  # it doesn't take its replies, so it isn't read
         self.stalled = False  # the deadline of the output runs
         self.holding = False  # nothing is sent: the connect hook runs, or it is closed
@@ -154,7 +157,7 @@ class Output(ABC):
 
     def _not_sent(self, error: OSError) -> int:
         """The kernel took nothing: 0 if it may take it later, -1 if it never will."""
-        if error.errno in _SHORT_OF_MEMORY:
+        if error.errno in SHORT_OF_MEMORY:
             self.starved = True
             self.core.starve(self)
             return 0
@@ -187,8 +190,8 @@ class Output(ABC):
             return
         if progress or not self.stalled:
             self.stalled = True
-            core.outputs.start(self, core.now)
-        if self.queued > limits.output_pause:
+            core.outputs.start_now(self, core.now)
+        if self.queued > self.pause_at:
             self.choked = True
-        elif self.queued <= limits.output_pause // 2:
+        elif self.queued <= self.pause_at // 2:
             self.choked = False

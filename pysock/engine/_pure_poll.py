@@ -15,6 +15,8 @@ from typing import Final, Protocol
 READ: Final = 0x001
 WRITE: Final = 0x004
 
+#: So much may be told of at once, no more (select.epoll.poll()): FD_SETSIZE - 1.
+TOLD_MAX: Final = 1023
 #: Below this, milliseconds are too coarse to wait for a batch.
 _FINE: Final = 0.002
 #: select() can't take descriptors from here on: FD_SETSIZE.

@@ -2,6 +2,11 @@
 
 All deadlines of a kind last equally long. So a queue in order of starting is a queue in order of ending: starting
 appends, stopping takes out, expiring looks at the head.
+
+Nobody is late because the loop was busy: what came in time may lie in the kernel, or had no room there. So a deadline
+expires only by the time of the loop's last look at the kernel, and after all that was found is dealt with; and each
+kind has a clock of its own, for which a turn's work counts for an eighth of the deadline at most. ``csrc/timers.c``
+does the same.
 """
 
 from __future__ import annotations
@@ -14,6 +19,8 @@ from typing import Final, Generic, TypeVar
 Who = TypeVar("Who")
 Events = TypeVar("Events")
 
+#: The loop has looked so often before anybody is late.
+_LOOKS: Final = 8
 #: Windows: after a sleep that lasted longer than so many, nothing would have come soon.
 _FAR: Final = 5
 #: Polls in vain in a row, where something might come soon.
@@ -23,12 +30,17 @@ _MISSES_MAX: Final = 6
 
 
 class Deadlines(Generic[Who]):
-    """All the deadlines of one kind; ``ends`` says when they come."""
+    """All the deadlines of one kind; ``ends`` says when they come, by the clock of the kind.
 
-    __slots__ = ("_seconds", "ends")
+    Where a method takes a time, that is the monotonic clock's: of the last look, if it isn't said otherwise.
+    """
+
+    __slots__ = ("_held", "_most", "_seconds", "ends")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._most = seconds / _LOOKS
+        self._held = 0.0  # by how much the clock of the kind is behind the monotonic one
         # Not a dict: finding the first of a dict walks over all that were taken out of its front before.
         self.ends: OrderedDict[Who, float] = OrderedDict()
 
@@ -38,10 +50,19 @@ class Deadlines(Generic[Who]):
     def __contains__(self, who: Who) -> bool:
         return who in self.ends
 
-    def start(self, who: Who, now: float) -> None:
-        """Start, or start anew."""
+    def start(self, who: Who, looked: float) -> None:
+        """Start, or start anew, with the last look."""
         self.ends.pop(who, None)
-        self.ends[who] = now + self._seconds
+        self.ends[who] = looked - self._held + self._seconds
+
+    def start_now(self, who: Who, looked: float) -> None:
+        """The same from this moment on, where handlers may have run since."""
+        self.start(who, looked + min(monotonic() - looked, self._most))
+
+    def worked(self, seconds: float) -> None:
+        """A turn's work has taken so long."""
+        if seconds > self._most:
+            self._held += seconds - self._most
 
     def stop(self, who: Who) -> None:
         """Stop it, if it runs."""
@@ -51,19 +72,21 @@ class Deadlines(Generic[Who]):
         """Whose deadline comes first."""
         return next(iter(self.ends), None)
 
-    def age(self, now: float) -> float:
+    def age(self, looked: float) -> float:
         """How long the first has been running; 0 where none is."""
         end = self.next_end()
-        return 0.0 if end is None else now - (end - self._seconds)
+        return 0.0 if end is None else max(0.0, looked - (end - self._seconds))
 
     def next_end(self) -> float | None:
-        """When the first deadline comes."""
-        return next(iter(self.ends.values()), None)
+        """When the first deadline comes, by the monotonic clock."""
+        for end in self.ends.values():
+            return end + self._held
+        return None
 
-    def pop_expired(self, now: float) -> Who | None:
+    def pop_expired(self, looked: float) -> Who | None:
         """Take out one whose deadline has passed."""
         end = self.next_end()
-        if end is None or end > now:
+        if end is None or end > looked:
             return None
         return self.ends.popitem(last=False)[0]
 

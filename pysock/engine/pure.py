@@ -28,7 +28,7 @@ from pysock.engine._pure_link import PureLink
 from pysock.engine._pure_native import NativeConnection
 from pysock.engine._pure_output import Output
 from pysock.engine._pure_plain import PlainConnection, U32Connection
-from pysock.engine._pure_poll import READ
+from pysock.engine._pure_poll import READ, TOLD_MAX
 from pysock.engine._pure_sockets import PureSockets
 from pysock.engine._pure_timers import Deadlines, Linger
 from pysock.errors import FrameTooLarge, PysockError
@@ -40,7 +40,6 @@ from pysock.protocol import (
     ErrorCode,
     Framing,
     Kind,
-    Refusal,
     encode,
     encode_text,
 )
@@ -49,6 +48,8 @@ from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 #: The longest wait, in seconds: epoll_wait() takes an int of milliseconds.
 _SLEEP_MAX: Final = 3600.0
 
+#: What takes less, in seconds, is no concern to any deadline.
+_LONG_WORK: Final = 0.001
 #: After a turn for which there was no memory, so that the loop doesn't spin until there is some, in seconds.
 _PAUSE_MEMORY: Final = 0.01
 
@@ -71,7 +72,9 @@ class PureEngine:
         self._linger = Linger(core.poller.wait, options.linger)
         self._batches = list(core.batches.values())
         deadlines: list[Deadlines[Any]] = [core.cirs, core.frames, core.outputs, core.idles]
+        self._deadlines = deadlines
         self._running = [kind.ends for kind in deadlines]
+        self._full_looks = 0  # so often in a row there was more to tell of than the poll tells at once
         self._thread: int | None = None
         self._stop_at: float | None = None
         self._draining = False
@@ -129,7 +132,7 @@ class PureEngine:
         self._dispatch(events)
         if self._commands.queue:
             self._commands.run()
-        if any(self._running):
+        if any(self._running) and self._has_seen_all(len(events)):
             self._expire()
         for batch in self._batches:
             batch.run()
@@ -143,6 +146,7 @@ class PureEngine:
             self._drain()
         if core.dirty or core.dead:
             self._clean_up()
+        self._work_done()
 
     def _dispatch(self, events: list[tuple[int, int]]) -> None:
         on_event = self._core.on_event
@@ -159,7 +163,7 @@ class PureEngine:
         core = self._core
         if core.ready or core.dirty or self._commands.queue:
             return 0
-        ends = [running[next(iter(running))] for running in self._running if running]
+        ends = [end for kind in self._deadlines if (end := kind.next_end()) is not None]
         if self._batches:
             ends += [due for batch in self._batches if (due := batch.due()) is not None]
         if self._masters.resume_at is not None:
@@ -201,6 +205,22 @@ class PureEngine:
 
     # --- deadlines ---
 
+    def _work_done(self) -> None:
+        """Handlers may have taken long: whatever is reckoned from now on begins now."""
+        now = monotonic()
+        worked, self._core.now = now - self._core.now, now
+        if worked > _LONG_WORK:
+            for kind in self._deadlines:
+                kind.worked(worked)
+
+    def _has_seen_all(self, told: int) -> bool:
+        """Whether the poll has told of everybody who is ready: it takes turns, so after some looks it has."""
+        self._full_looks = self._full_looks + 1 if told >= TOLD_MAX else 0
+        if 0 < self._full_looks <= len(self._core.table.rows) // TOLD_MAX:
+            return False
+        self._full_looks = 0
+        return True
+
     def _expire(self) -> None:
         core = self._core
         now = core.now
@@ -215,8 +235,7 @@ class PureEngine:
             self._idle_too_long(late)
 
     def _cir_too_late(self, connection: Connection) -> None:
-        self._core.note(Cause.LATE)
-        connection.turn_out(Refusal.CIR_TOO_LATE, TEXT_CIR_TOO_LATE, DisconnectReason.TIMED_OUT)
+        connection.turn_out(Cause.LATE, TEXT_CIR_TOO_LATE, DisconnectReason.TIMED_OUT)
 
     def _frame_too_late(self, connection: Connection) -> None:
         self._core.note(Cause.FRAME_LATE)

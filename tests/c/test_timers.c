@@ -27,9 +27,15 @@ void ps__too_late(ps_engine *e, ps_conn *conn, enum ps_timer_list list)
         ps__timer_start(e, conn, list);
 }
 
+static void look_at(uint64_t now_ns)
+{
+    engine.now_ns = engine.look_ns = now_ns;
+}
+
 static void begin(uint64_t now_ns)
 {
-    engine = (ps_engine){.now_ns = now_ns};
+    engine = (ps_engine){.look_ns = 0};
+    look_at(now_ns);
     engine.options.limits = (ps_limits){.cir_timeout_ns = 100 * MS, .frame_timeout_ns = 200 * MS,
                                         .output_timeout_ns = 50 * MS, .idle_timeout_ns = 1000 * MS};
     for (int i = 0; i < PS_TIMER_LISTS; i++)
@@ -49,7 +55,7 @@ static void end(void)
 static void expire_at(uint64_t now_ns)
 {
     late_count = 0;
-    engine.now_ns = now_ns;
+    look_at(now_ns);
     ps__timers_expire(&engine);
 }
 
@@ -68,7 +74,7 @@ static void they_expire_in_order(void)
 {
     begin(0);
     for (uint32_t i = 0; i < CLIENTS; i++) {
-        engine.now_ns = i * MS;
+        look_at(i * MS);
         ps__timer_start(&engine, conns[i], PS_TIMER_CIR);
     }
     CHECK(ps__timer_first(&engine, PS_TIMER_CIR) == conns[0]);
@@ -121,7 +127,7 @@ static void starting_again_goes_to_the_end(void)
     begin(0);
     ps__timer_start(&engine, conns[0], PS_TIMER_IDLE);
     ps__timer_start(&engine, conns[1], PS_TIMER_IDLE);
-    engine.now_ns = 500 * MS;
+    look_at(500 * MS);
     ps__timer_start(&engine, conns[0], PS_TIMER_IDLE);
     CHECK(ps__timer_first(&engine, PS_TIMER_IDLE) == conns[1]);
     expire_at(1000 * MS);
@@ -190,7 +196,7 @@ static void the_clock_wraps(void)
     uint64_t wrap = ((uint64_t)UINT32_MAX + 1) * MS;
     begin(wrap - 30 * MS);
     ps__timer_start(&engine, conns[0], PS_TIMER_OUTPUT);
-    engine.now_ns = wrap - 1;
+    look_at(wrap - 1);
     CHECK_EQ(ps__timers_due_ns(&engine), 21 * MS);
     ps__timer_start(&engine, conns[1], PS_TIMER_OUTPUT);
     expire_at(wrap + 20 * MS - 1);
@@ -199,6 +205,78 @@ static void the_clock_wraps(void)
     CHECK(late_count == 1 && late[0].slot == 0);
     expire_at(wrap + 49 * MS);
     CHECK(late_count == 1 && late[0].slot == 1);
+    end();
+}
+
+static void work_until(uint64_t now_ns)
+{
+    engine.now_ns = now_ns;
+    ps__timers_worked(&engine);
+}
+
+/* Time in which the loop does not look counts for an eighth of the deadline at most, in each turn. */
+static void long_work_makes_nobody_late(void)
+{
+    begin(0);
+    ps__timer_start(&engine, conns[0], PS_TIMER_FRAME);
+    for (uint64_t turn = 1; turn < 8; turn++) {
+        work_until(turn * 1000 * MS);
+        CHECK_EQ(ps__timers_due_ns(&engine), (200 - 25 * turn) * MS);
+        expire_at(turn * 1000 * MS);
+        CHECK_EQ(late_count, 0);
+    }
+    work_until(8000 * MS);
+    expire_at(8000 * MS);
+    CHECK_EQ(late_count, 1);
+    end();
+}
+
+/* Sleeping counts in full, and so does work that isn't long. */
+static void short_work_and_sleep_count(void)
+{
+    begin(0);
+    ps__timer_start(&engine, conns[0], PS_TIMER_FRAME);
+    work_until(20 * MS);
+    CHECK_EQ(ps__timers_due_ns(&engine), 180 * MS);
+    expire_at(200 * MS - 1);
+    CHECK_EQ(late_count, 0);
+    expire_at(200 * MS);
+    CHECK_EQ(late_count, 1);
+    end();
+}
+
+/* A deadline that is started in the middle of long work has all its time. */
+static void started_in_long_work(void)
+{
+    begin(0);
+    engine.now_ns = 5000 * MS;
+    ps__timer_start(&engine, conns[0], PS_TIMER_CIR);
+    ps__timers_expire(&engine);
+    CHECK_EQ(late_count, 0);
+    work_until(5001 * MS);
+    CHECK_EQ(ps__timers_due_ns(&engine), 100 * MS);
+    CHECK_EQ(ps__timer_age_ms(&engine, conns[0], PS_TIMER_CIR), 0);
+    expire_at(5100 * MS - 1); /* moments are cut to milliseconds */
+    CHECK_EQ(late_count, 0);
+    expire_at(5101 * MS);
+    CHECK_EQ(late_count, 1);
+    end();
+}
+
+/* It isn't enough to look: everybody who is ready must have been seen. */
+static void more_is_ready_than_was_told_of(void)
+{
+    begin(0);
+    ps__timer_start(&engine, conns[0], PS_TIMER_CIR);
+    engine.table.used = 2 * PS_EVENTS_MAX + 1;
+    for (engine.full_looks = 1; engine.full_looks <= 2; engine.full_looks++) {
+        expire_at(1000 * MS);
+        CHECK_EQ(late_count, 0);
+    }
+    expire_at(1000 * MS);
+    CHECK_EQ(late_count, 1);
+    CHECK_EQ(engine.full_looks, 0);
+    engine.table.used = CLIENTS;
     end();
 }
 
@@ -214,5 +292,9 @@ int main(void)
     RUN(a_duration_of_0_is_never);
     RUN(restarted_while_expiring);
     RUN(the_clock_wraps);
+    RUN(long_work_makes_nobody_late);
+    RUN(short_work_and_sleep_count);
+    RUN(started_in_long_work);
+    RUN(more_is_ready_than_was_told_of);
     return 0;
 }
