@@ -15,11 +15,11 @@ from pysock.causes import level_and_line
 from pysock.clients import ClientTable
 from pysock.data import DataSocket
 from pysock.engine import Callbacks
-from pysock.errors import ConnectionRefused, FrameTooLarge, RemoteError
+from pysock.errors import ConnectionRefused, FrameTooLarge, PysockError, RemoteError
 from pysock.logs import server_log as log
 from pysock.protocol import LARGEST_REASON, TEXT_NOT_ALLOWED, ErrorCode, fitting
 from pysock.services import Services
-from pysock.states import DISCONNECT_REASONS, DisconnectReason, ServerState
+from pysock.states import DISCONNECT_REASONS, ConnectionState, DisconnectReason, ServerState
 
 
 class Hooks:
@@ -65,6 +65,8 @@ class Hooks:
         reason = self._first_refusal(client)
         if reason is not None:
             log.info("refused %r: %s", client, reason)
+        # One that a hook closed is refused all the same, and for neither will there be a disconnect.
+        if reason is not None or _is_ending(client):
             self._clients.forget(client_id)
         return reason
 
@@ -104,6 +106,13 @@ class Hooks:
         if isinstance(exception, FrameTooLarge):
             return ErrorCode.PAYLOAD_TOO_LARGE, str(exception).encode("utf-8", "replace")
         return ErrorCode.HANDLER_FAILED, type(exception).__name__.encode()
+
+
+def _is_ending(client: DataSocket) -> bool:
+    try:
+        return client.state >= ConnectionState.DRAINING
+    except PysockError:  # the hook forked, and this is the child: the client is its parent's
+        return False
 
 
 def _call(what: str, hook: Callable[..., Any], *arguments: Any) -> None:

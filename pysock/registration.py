@@ -74,7 +74,7 @@ class Registration(ABC):
 
         Returning ``None`` or ``True`` lets it in, ``False`` refuses it, and so does raising
         ``ConnectionRefused("why")``, which tells the client why. What the hook sends to the client follows its
-        admission. With several hooks all of them must let it in.
+        admission. With several hooks all of them must let it in. One that closes the client refuses it.
         """
         return self._add_hook(self._hooks.on_connect, hook)
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 import pytest
+import wire
 from support import RawPeer, wait_for
 
 from pysock import ConnectionRefused, Limits, connect
@@ -82,6 +84,29 @@ def test_a_refused_clients_object_answers_still(server):
     assert (client.name, client.state.name, client.fd) == ("robot", "CLOSED", -1)
     with pytest.raises(ConnectionLost, match="isn't connected any more"):
         client.send(b"x")
+
+
+@pytest.mark.parametrize("framing", ["native", "line"])
+def test_a_client_that_its_on_connect_closes_is_forgotten(make_server, address, framing):
+    """It was never let in, so no on_disconnect comes; its object is only kept by who wants it."""
+    kept, others, told = [], [], []
+    server = make_server(address, framing=framing)
+    server.on_disconnect(lambda client, reason: told.append(client))
+
+    @server.on_connect
+    def close(client):
+        (others if kept else kept).append(weakref.ref(client) if kept else client)
+        client.close()
+
+    server.service(handler)
+    with server:
+        for _ in range(3):
+            wire.say(server, wire.cir(name=b"robot") if framing == "native" else b"hello\n")
+        wire.counted(server, refused=3, established=0)
+        assert [ref() for ref in others] == [None, None]
+    (client,) = kept
+    assert (client.name, client.state.name, client.fd) == ("robot" if framing == "native" else "", "CLOSED", -1)
+    assert told == []
 
 
 def test_all_on_connect_hooks_must_agree(server):
