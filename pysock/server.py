@@ -241,26 +241,38 @@ class Server(Registration):
     # The steps
 
     def _open(self, launch: Callable[[], None] = lambda: None) -> Engine:
-        """Everything up to SERVING; ``launch()`` is the last step that can fail. What was made is undone then."""
-        with self._lock:
-            self._check_here()
-            if self._state is not ServerState.NEW:
-                what = "has ended: make a new Server" if self._state is ServerState.CLOSED else "runs already"
-                raise PysockError(f"this server {what}")
-            self._owner, self._process = threading.get_ident(), os.getpid()
-            try:
-                self._listen()
-                self._engine = engine = self._make_engine()
-                self._clients.serve(engine, self.addresses)
-                self._advance(ServerEvent.SERVE)
-                self._running.acquire()
-                if self._cancelled:
-                    raise _Cancelled("the server was stopped while it was starting")
-                launch()
-            except BaseException:
+        """Everything up to SERVING, and ``launch()``; what was made is undone if one of them fails."""
+        mine = False
+        try:
+            with self._lock:
+                self._check_here()
+                if self._state is not ServerState.NEW:
+                    what = "has ended: make a new Server" if self._state is ServerState.CLOSED else "runs already"
+                    raise PysockError(f"this server {what}")
+                mine = True
+                engine = self._prepare()
+            # Without the lock: the loop may run before this ends, and a handler may want to stop it.
+            launch()
+        except BaseException:
+            if mine:
                 self._end()
-                raise
-            return engine
+            raise
+        return engine
+
+    def _prepare(self) -> Engine:
+        self._owner, self._process = threading.get_ident(), os.getpid()
+        try:
+            self._listen()
+            self._engine = engine = self._make_engine()
+            self._clients.serve(engine, self.addresses)
+            self._advance(ServerEvent.SERVE)
+            self._running.acquire()
+            if self._cancelled:
+                raise _Cancelled("the server was stopped while it was starting")
+        except BaseException:
+            self._end()
+            raise
+        return engine
 
     def _listen(self) -> None:
         # All are made before the first is touched, so that a wrong user or group leaves nothing behind.

@@ -68,6 +68,32 @@ def test_ctrl_c_while_the_loop_is_being_started_ends_the_loop(server, monkeypatc
     assert [loop.is_alive() for loop in loops] == [False]
 
 
+def test_a_handler_stops_while_the_loop_is_being_started(server, monkeypatch):
+    """It waits for no lock that start() holds, nor does start() wait for the handler with one when Ctrl-C comes."""
+    start, loops, stopped, returned = threading.Thread.start, [], threading.Event(), []
+
+    @server.service
+    def quit_(client, request):
+        server.stop()
+        stopped.set()
+
+    def interrupted(thread):
+        start(thread)
+        loops.append(thread)
+        with RawPeer.connect(server.addresses[0]) as peer:
+            peer.hello()
+            peer.srm(b"")
+            returned.append(stopped.wait(2))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        server.start()
+    assert returned == [True]
+    assert server.state is ServerState.CLOSED
+    assert [loop.is_alive() for loop in loops] == [False]
+
+
 def test_a_failing_on_state_is_logged(server, caplog):
     @server.on_state
     def broken(old, new):
