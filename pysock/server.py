@@ -48,8 +48,9 @@ class Server(Registration):
     """A server: one loop, one client table, any number of addresses. It runs once.
 
     A server that was started lives until it is stopped, whether or not the program keeps a reference to it; at the exit
-    of the interpreter those that still run in the background are stopped at once. In a forked child it is closed,
-    without a word to its clients and without harm to the parent's; whoever uses it there gets a :class:`PysockError`.
+    of the interpreter those that still run in the background are stopped at once, also those that :meth:`serve_forever`
+    runs in a daemon thread of the program's. In a forked child it is closed, without a word to its clients and without
+    harm to the parent's; whoever uses it there gets a :class:`PysockError`.
 
     :param addresses: where to listen, as texts or :class:`Address`; at least one.
     :param framing: how bytes are cut into messages: ``"native"``, ``"u32"``, ``"line"`` or ``"raw"``.
@@ -169,7 +170,6 @@ class Server(Registration):
         thread = threading.Thread(target=self._run_in_background, name=f"pysock-{self.name or 'server'}", daemon=True)
 
         def launch() -> None:
-            _background.add(self)
             try:
                 thread.start()
             except BaseException:  # Ctrl-C, say: the loop may run already, and must not lose its engine under its feet
@@ -265,8 +265,10 @@ class Server(Registration):
             self._listen()
             self._engine = engine = self._make_engine()
             self._clients.serve(engine, self.addresses)
-            self._advance(ServerEvent.SERVE)
+            # Before anybody can see it serve: whoever does may end the interpreter at once.
             self._running.acquire()
+            _serving.add(self)
+            self._advance(ServerEvent.SERVE)
             if self._cancelled:
                 raise _Cancelled("the server was stopped while it was starting")
         except BaseException:
@@ -356,7 +358,7 @@ class Server(Registration):
         if self._state is ServerState.CLOSED:
             return
         self._close_masters()
-        _background.discard(self)
+        _serving.discard(self)
         if self._engine is not None:
             self._last_stats = self._engine.stats()
             self._engine.close()
@@ -375,7 +377,7 @@ class Server(Registration):
             return
         self._state = next_server_state(self._state, ServerEvent.CLOSE)
         self._elsewhere = f"this server {why}"
-        _background.discard(self)
+        _serving.discard(self)
         if self._engine is not None:
             self._engine.abandon()
         self._engine = cast(Engine, forking.Elsewhere(self._elsewhere))
@@ -452,15 +454,15 @@ def _seconds(grace: float) -> float:
     return min(float(grace), threading.TIMEOUT_MAX / 2)
 
 
-#: Servers whose loop runs in a daemon thread. At the interpreter's exit they must end before Python's own structures
-#: do, else the thread would block for ever in the middle of its work.
-_background: weakref.WeakSet[Server] = weakref.WeakSet()
+#: Servers whose loop runs, or is about to. At the interpreter's exit those in daemon threads must end before Python's
+#: own structures do, else the thread would block for ever in the middle of its work.
+_serving: weakref.WeakSet[Server] = weakref.WeakSet()
 
 
 @atexit.register
 def _stop_background() -> None:
     # All are told before one is waited for: a handler that doesn't return costs its server's wait, once for all.
-    running = list(_background)
+    running = list(_serving)
     for server in running:
         server._interrupt(0)
     deadline = time.monotonic() + _PATIENCE_AT_EXIT

@@ -124,6 +124,29 @@ with pysock.connect(address, backend=backend) as client:
     assert not os.path.exists(unix_address.removeprefix("unix:"))
 
 
+def test_a_daemon_thread_that_serves(backend, unix_address, socket_dir):
+    """``serve_forever`` in a thread of the program's own ends as a server in the background does."""
+    code = """
+import sys, threading, pysock
+address, backend = sys.argv[1:]
+server = pysock.Server(address, backend=backend)
+serving = threading.Event()
+server.on_state(lambda old, new: new.name == "SERVING" and serving.set())
+threading.Thread(target=server.serve_forever, daemon=True).start()
+serving.wait(10)
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+    with Program(code, unix_address, backend) as program:
+        assert program.line() == "ready"
+        with RawPeer.connect(unix_address) as peer:
+            peer.hello()
+            code, _, err = program.end()
+            assert (code, err) == (0, "")
+            assert peer.rest()[4:5] == b"\x87"  # GOAWAY, then the end
+    assert left_in(socket_dir) == []
+
+
 def test_a_main_thread_that_serves(backend, unix_address):
     """sys.exit() in a handler comes out of ``serve_forever``; the background server beside it is stopped as well."""
     code = f"""{BEGINNING}
