@@ -6,6 +6,7 @@ server that asks nobody who they are. The engines apply the rule, before they re
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from typing import Any, Final
 from pysock.address import Address
 from pysock.data import Peer
 from pysock.engine import NOBODY, Access
+from pysock.logs import Seldom
 from pysock.logs import server_log as log
 from pysock.peers import group_ids, user_ids
 
@@ -95,12 +97,14 @@ def _listed(allow: Mapping[str, Any]) -> Access:
 
 
 def _asking(allow: Callable[[Peer], Any]) -> Callable[[int, int, int], bool]:
+    failed = Seldom(log, logging.ERROR, "allow= failed for %r, which was refused")
+
     def ask(pid: int, uid: int, gid: int) -> bool:
         peer = Peer(pid, uid, gid)
         try:
             return bool(allow(peer))
         except Exception:
-            log.exception("allow= failed for %r, which was refused", peer)
+            failed.tell(peer, traceback=True)
             return False
 
     return ask

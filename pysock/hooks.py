@@ -1,12 +1,14 @@
 """What happens in Python when the engine calls: hooks, data sockets for handlers, failures.
 
 This file owns the border between the engine's callbacks and the user's functions: everything a user's function may
-raise ends here, in one log record. Whatever a client chose itself, its name above all, is logged with ``%r``, so that
-no client can write lines of its own into a log.
+raise ends here, in one log record; where the client isn't let in, in one a second at most, for anybody can come and be
+refused. Whatever a client chose itself, its name above all, is logged with ``%r``, so that no client can write lines of
+its own into a log.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,7 @@ from pysock.clients import ClientTable
 from pysock.data import DataSocket
 from pysock.engine import Callbacks
 from pysock.errors import ConnectionRefused, FrameTooLarge, PysockError, RemoteError
+from pysock.logs import Seldom
 from pysock.logs import server_log as log
 from pysock.protocol import LARGEST_REASON, TEXT_NOT_ALLOWED, ErrorCode, fitting
 from pysock.services import Services
@@ -31,6 +34,8 @@ class Hooks:
         self.on_connect: list[Callable[[DataSocket], bool | None]] = []
         self.on_disconnect: list[Callable[[DataSocket, DisconnectReason], Any]] = []
         self.on_state: list[Callable[[ServerState, ServerState], Any]] = []
+        self._refused = Seldom(log, logging.INFO, "refused %r: %r")
+        self._broken = Seldom(log, logging.ERROR, "the on_connect hook %r failed for %r")
 
     @property
     def watch_disconnects(self) -> bool:
@@ -64,7 +69,7 @@ class Hooks:
         client = self._clients.obtain(client_id)
         reason = self._first_refusal(client)
         if reason is not None:
-            log.info("refused %r: %s", client, reason)
+            self._refused.tell(client, reason)
         # One that a hook closed is refused all the same, and for neither will there be a disconnect.
         if reason is not None or _is_ending(client):
             self._clients.forget(client_id)
@@ -78,7 +83,7 @@ class Hooks:
                 return _told(refusal.reason)
             except Exception:
                 # Its details are nobody's business outside.
-                log.exception("the on_connect hook %r failed for %r", hook, client)
+                self._broken.tell(hook, client, traceback=True)
                 return TEXT_NOT_ALLOWED
             if answer is not None and not answer:
                 return TEXT_NOT_ALLOWED

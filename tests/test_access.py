@@ -188,6 +188,19 @@ def test_what_it_raises_is_logged(serve, caplog):
     assert not accepted(say(server, HELLO))
 
 
+def test_what_it_raises_again_and_again_is_logged_once_a_second(serve, caplog, monkeypatch):
+    """Anybody who can connect could fill the log otherwise."""
+    now = [100.0]
+    monkeypatch.setattr("pysock.logs.monotonic", lambda: now[0])
+    server = serve(allow=raising)
+    for moment in (100.0, 100.2, 100.9, 101.0, 101.5):
+        now[0] = moment
+        assert not accepted(say(server, HELLO))
+    told = [record.getMessage() for record in caplog.records if record.exc_info]
+    assert [text.rpartition("which was refused")[2] for text in told] == ["", "; 3 times"]
+    wire.counted(server, refused_access=5)
+
+
 def test_an_exit_in_the_rule_ends_the_server(serve, caplog):
     """As one in a handler does; the one that was being asked about is closed, too."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 
@@ -68,6 +69,26 @@ def test_on_connect_refuses(server, caplog, hook, reason):
         assert server.stats()["refused"] == 1
     assert gone == []  # it was never let in
     assert ("KeyError: 'secret'" in caplog.text) is (hook is fail)
+
+
+@pytest.mark.parametrize("hook", [refuse, refuse_with_reason, fail])
+def test_refusals_are_logged_once_a_second(server, caplog, monkeypatch, hook):
+    """Anybody who can connect could fill the log otherwise; or write lines of its own into it, by its name."""
+    now = [100.0]
+    monkeypatch.setattr("pysock.logs.monotonic", lambda: now[0])
+    caplog.set_level(logging.INFO, "pysock.server")
+    server.on_connect(hook)
+    with server:
+        caplog.clear()
+        for moment in (100.0, 100.2, 100.9, 101.0, 101.5):
+            now[0] = moment
+            wire.say(server, wire.cir(name=b"robot\nforged"))
+        wire.counted(server, refused=5)
+        records = [record for record in caplog.records if "refused" in record.getMessage()]
+    assert [record.getMessage().endswith("; 3 times") for record in records] == [False, True]
+    assert [r"'robot\nforged'" in record.getMessage() for record in records] == [True, True]
+    assert not any("\n" in record.getMessage() for record in records)
+    assert len([record for record in caplog.records if record.exc_info]) == (2 if hook is fail else 0)
 
 
 def test_a_refused_clients_object_answers_still(server):
