@@ -52,7 +52,8 @@ class Rule:
         """Whether the peers of this master socket are held against the rule.
 
         Without an ``allow=`` they are where nothing else says who may connect: at a socket file of the default mode,
-        and at an abstract name, which has no permissions at all (unix(7)).
+        and at an abstract name, which has no permissions at all (unix(7)). At an inherited socket file it is its maker
+        who has said it, as systemd does by ``SocketMode=``.
         """
         if self._anyone or address.transport == "tcp":
             return False

@@ -64,8 +64,9 @@ class Server(Registration):
     :param allow: who may connect to the Unix sockets: ``{"uid": ..., "gid": ...}`` with numbers or names, one or
         several, of users and of groups (a peer's own or supplementary ones); a function ``allow(peer) -> bool``, called
         with ``(pid, uid, gid)``; or ``"anyone"``, to leave it to the file's permissions. By default those are left to
-        decide where an address sets them (``mode``, ``user``, ``group``); elsewhere the user who runs the server, and
-        root. Others are refused before a byte of theirs is read.
+        decide where an address sets them (``mode``, ``user``, ``group``), and at the file of an inherited socket
+        (``fd://N``), whose maker has set them; elsewhere the user who runs the server, and root. Others are refused
+        before a byte of theirs is read.
     :param authkey: a secret that clients must prove to know, as the server does to them (HMAC-SHA256, without sending
         it). Nothing is encrypted. Only with the framing ``"native"``.
     :param insecure: listen also where other machines can connect, without an ``authkey``.

@@ -37,7 +37,7 @@ become(*map(int, sys.argv[2:]))
 for line in sys.stdin:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(10)
-        sock.connect(sys.argv[1])
+        sock.connect(sys.argv[1].replace("@", chr(0)))
         with contextlib.suppress(OSError):  # the server may have refused and closed by now
             sock.sendall(bytes.fromhex(line))
             sock.shutdown(socket.SHUT_WR)
@@ -62,10 +62,10 @@ with socket.socket(socket.AF_UNIX) as master:
 
 
 class Foreigner:
-    """A process of another user that connects."""
+    """A process of another user that connects, to where the server listens or to ``path``."""
 
-    def __init__(self, server, *groups):
-        self.program = Program(CLIENT, str(server.addresses[0].path), *map(str, groups))
+    def __init__(self, server, *groups, path=None):
+        self.program = Program(CLIENT, str(path or server.addresses[0].path), *map(str, groups))
 
     def say(self, data):
         self.program.process.stdin.write(data.hex() + "\n")
@@ -248,16 +248,24 @@ def test_tcp_has_no_users(make_server):
         assert accepted(say(server, HELLO))
 
 
+def inherited(make_server, path, mode=0o600, **options):
+    """A server at a socket that was made, bound and given its permissions by somebody else."""
+    with socket.socket(socket.AF_UNIX) as master:
+        master.bind(path)
+        if not path.startswith("\0"):
+            os.chmod(path, mode)
+        master.listen()
+        server = make_server(f"fd://{os.dup(master.fileno())}", **options)
+        server.service(lambda client, request: request.upper())
+        return server
+
+
 def test_an_inherited_socket(make_server, socket_dir):
     """It is checked where a rule is given, as it is a Unix socket."""
-    with socket.socket(socket.AF_UNIX) as master:
-        master.bind(f"{socket_dir}/s")
-        master.listen()
-        server = make_server(f"fd://{os.dup(master.fileno())}", allow={"uid": FOREIGN})
-        with server, socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
-            sock.connect(f"{socket_dir}/s")
-            assert parse(sock.recv(1000)) == [NOT_ALLOWED]
+    with inherited(make_server, f"{socket_dir}/s", allow={"uid": FOREIGN}), socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(f"{socket_dir}/s")
+        assert parse(sock.recv(1000)) == [NOT_ALLOWED]
 
 
 @pytest.mark.parametrize(
@@ -336,11 +344,27 @@ def test_an_abstract_name_is_checked(make_server):
     server = make_server(f"unix:@pysock-{os.getpid()}")
     server.service(lambda client, request: request.upper())
     with server:
-        with Program(CLIENT.replace("sys.argv[1]", repr(f"\0pysock-{os.getpid()}")), "") as program:
-            program.process.stdin.write(HELLO.hex() + "\n")
-            program.process.stdin.flush()
-            assert parse(bytes.fromhex(program.line())) == [NOT_ALLOWED]
+        with Foreigner(server, path=f"@pysock-{os.getpid()}") as foreigner:
+            assert not accepted(foreigner.say(HELLO))
         assert accepted(say(server, HELLO))
+
+
+@needs_root
+def test_an_inherited_socket_is_open_to_whom_its_file_lets_in(make_server, socket_dir):
+    """Without a rule who may connect is for him to decide who made the socket, by the permissions of its file."""
+    socket_dir.chmod(0o755)
+    path = f"{socket_dir}/s"
+    with inherited(make_server, path, mode=0o666) as server, Foreigner(server, path=path) as foreigner:
+        assert accepted(foreigner.say(HELLO))
+        wire.counted(server, established=1, refused_access=0)
+
+
+@needs_root
+def test_an_inherited_abstract_name_is_checked(make_server):
+    name = f"@pysock-inherited-{os.getpid()}"
+    with inherited(make_server, name.replace("@", "\0")) as server, Foreigner(server, path=name) as foreigner:
+        assert not accepted(foreigner.say(HELLO))
+        wire.counted(server, established=0, refused_access=1)
 
 
 @needs_root
