@@ -54,15 +54,27 @@ class Rule:
         Without an ``allow=`` they are where nothing else says who may connect: at a socket file of the default mode,
         and at an abstract name, which has no permissions at all (unix(7)). At an inherited socket file it is its maker
         who has said it, as systemd does by ``SocketMode=``.
+
+        :raises ValueError: it is an abstract name, and the rule is ``"anyone"``.
         """
-        if self._anyone or address.transport == "tcp":
+        transport = _transport(address, fd)
+        self.refuse_open_name(address, transport)
+        if self._anyone or transport == "tcp":
             return False
-        if address.transport != "fd":
-            return not self._default or address.transport == "abstract" or _has_default_mode(address)
-        with socket.socket(fileno=os.dup(fd)) as handle:
-            if handle.family != socket.AF_UNIX:
-                return False
-            return not self._default or handle.getsockname()[:1] in {b"\0", "\0"}
+        if not self._default or transport == "abstract":
+            return True
+        return address.transport == "unix" and _has_default_mode(address)
+
+    def refuse_open_name(self, address: Address, transport: str) -> None:
+        """Raise where neither the rule nor the kernel would keep anybody out.
+
+        :raises ValueError: it is an abstract name, and the rule is ``"anyone"``.
+        """
+        if self._anyone and transport == "abstract":
+            raise ValueError(
+                f'{address}: an abstract name has no permissions, so allow="anyone" would let in every user of this'
+                ' machine: name users or groups, allow={"uid": ..., "gid": ...}, or give a function of a peer'
+            )
 
 
 def refuse_exposed(address: Address, fd: int) -> None:
@@ -82,6 +94,16 @@ def refuse_exposed(address: Address, fd: int) -> None:
             f"{address}: other machines can connect there, and this server lets in whoever does: set authkey=, listen"
             " at 127.0.0.1 or [::1], or say insecure=True if the network itself keeps others out"
         )
+
+
+def _transport(address: Address, fd: int) -> str:
+    """That of the address; of an inherited socket, what the socket itself is."""
+    if address.transport != "fd":
+        return address.transport
+    with socket.socket(fileno=os.dup(fd)) as handle:
+        if handle.family != socket.AF_UNIX:
+            return "tcp"
+        return "abstract" if handle.getsockname()[:1] in {b"\0", "\0"} else "unix"
 
 
 def _has_default_mode(address: Address) -> bool:

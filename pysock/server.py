@@ -63,10 +63,10 @@ class Server(Registration):
         most.
     :param allow: who may connect to the Unix sockets: ``{"uid": ..., "gid": ...}`` with numbers or names, one or
         several, of users and of groups (a peer's own or supplementary ones); a function ``allow(peer) -> bool``, called
-        with ``(pid, uid, gid)``; or ``"anyone"``, to leave it to the file's permissions. By default those are left to
-        decide where an address sets them (``mode``, ``user``, ``group``), and at the file of an inherited socket
-        (``fd://N``), whose maker has set them; elsewhere the user who runs the server, and root. Others are refused
-        before a byte of theirs is read.
+        with ``(pid, uid, gid)``; or ``"anyone"``, to leave it to the file's permissions (an abstract name has none, so
+        there it is an error). By default those are left to decide where an address sets them (``mode``, ``user``,
+        ``group``), and at the file of an inherited socket (``fd://N``), whose maker has set them; elsewhere the user
+        who runs the server, and root. Others are refused before a byte of theirs is read.
     :param authkey: a secret that clients must prove to know, as the server does to them (HMAC-SHA256, without sending
         it). Nothing is encrypted. Only with the framing ``"native"``.
     :param insecure: listen also where other machines can connect, without an ``authkey``.
@@ -86,7 +86,8 @@ class Server(Registration):
         authkey: bytes | None = None,
         insecure: bool = False,
     ) -> None:
-        wanted = _checked_addresses(addresses)
+        rule = Rule(allow)
+        wanted = _checked_addresses(addresses, rule)
         if not isinstance(linger, (int, float)) or not 0 <= linger <= LINGER_MAX:
             raise ValueError(f"linger must be a number of seconds from 0 to {LINGER_MAX:g}, not {linger!r}")
         self.name = name
@@ -95,7 +96,7 @@ class Server(Registration):
         self._framing = _framing(framing)
         self._backend = choose(backend)
         self._linger = linger
-        self._rule = Rule(allow)
+        self._rule = rule
         self._key = None if authkey is None else _key(authkey, self._framing)
         self._insecure = insecure
         self._clients = ClientTable(self.limits.max_payload)
@@ -139,7 +140,7 @@ class Server(Registration):
         with self._lock:
             if self._state is not ServerState.NEW:
                 raise PysockError("this server runs, or has run, already: it can't listen elsewhere any more")
-            self._wanted = _checked_addresses(addresses)
+            self._wanted = _checked_addresses(addresses, self._rule)
 
     @property
     def state(self) -> ServerState:
@@ -163,7 +164,8 @@ class Server(Registration):
     def start(self) -> None:
         """Listen, and serve in a background thread. Returns when clients can connect.
 
-        :raises ValueError: other machines can connect to an address, and there is no ``authkey``, nor ``insecure``.
+        :raises ValueError: other machines can connect to an address, and there is no ``authkey``, nor ``insecure``; or
+            an inherited socket has an abstract name, and the rule is ``allow="anyone"``.
         :raises OSError: an address can't be used; nothing made is left behind. Mostly one of its subclasses:
             :class:`AddressInUse`, ``FileNotFoundError``, ``PermissionError`` ...
         :raises PysockError: it runs, or has run, already.
@@ -425,10 +427,12 @@ def _close(master: MasterSocket) -> None:
         log.warning("closing %r: %s", master, error)
 
 
-def _checked_addresses(addresses: Iterable[str | Address]) -> tuple[Address, ...]:
+def _checked_addresses(addresses: Iterable[str | Address], rule: Rule) -> tuple[Address, ...]:
     wanted = tuple(map(as_address, addresses))
     if not wanted:
         raise ValueError('a server needs at least one address, for example Server("unix:/run/demo.sock")')
+    for address in wanted:
+        rule.refuse_open_name(address, address.transport)
     return wanted
 
 

@@ -285,6 +285,28 @@ def test_what_is_no_rule(allow, error):
         Server("unix:/x", allow=allow, backend="pure")
 
 
+ANYONE_AT_A_NAME = 'an abstract name has no permissions, so allow="anyone" would let in every user of this machine'
+
+
+def test_anyone_at_an_abstract_name(make_server, socket_dir):
+    """Nobody would be asked there at all; who means it says so with a function."""
+    with pytest.raises(ValueError, match=ANYONE_AT_A_NAME):
+        make_server(f"unix:{socket_dir}/s", "unix:@pysock-anyone", allow="anyone")
+    server = make_server(f"unix:{socket_dir}/s", allow="anyone")
+    with pytest.raises(ValueError, match=ANYONE_AT_A_NAME):
+        server.listen_at("unix:@pysock-anyone")
+    with server:
+        assert [address.path for address in server.addresses] == [f"{socket_dir}/s"]
+
+
+def test_anyone_at_an_inherited_abstract_name(make_server):
+    """What an inherited socket is shows when the server starts."""
+    server = inherited(make_server, f"\0pysock-anyone-{os.getpid()}", allow="anyone")
+    with pytest.raises(ValueError, match=ANYONE_AT_A_NAME):
+        server.start()
+    assert server.state is ServerState.CLOSED
+
+
 # Of another user
 
 
