@@ -66,7 +66,8 @@ class Server(Registration):
         with ``(pid, uid, gid)``; or ``"anyone"``, to leave it to the file's permissions (an abstract name has none, so
         there it is an error). By default those are left to decide where an address sets them (``mode``, ``user``,
         ``group``), and at the file of an inherited socket (``fd://N``), whose maker has set them; elsewhere the user
-        who runs the server, and root. Others are refused before a byte of theirs is read.
+        who runs the server, and root. Others, and peers whose user the system doesn't tell, are refused before a byte
+        of theirs is read.
     :param authkey: a secret that clients must prove to know, as the server does to them (HMAC-SHA256, without sending
         it). Nothing is encrypted. Only with the framing ``"native"``.
     :param insecure: listen also where other machines can connect, without an ``authkey``.

@@ -240,6 +240,19 @@ def test_who_is_refused_displaces_nobody(serve):
         assert wire.next_frame(silent).kind == wire.CIR_ACCEPTED
 
 
+@pytest.mark.parametrize("options", [{"allow": lambda peer: True}, {"limits": Limits(max_clients_per_uid=5)}])
+def test_who_the_system_does_not_tell(socket_dir, monkeypatch, options):
+    """Refused where it matters, and no function is asked: one that knows whom to keep out would let everybody in. The
+    native engine asks the kernel itself, and does the same where that fails.
+    """
+    monkeypatch.setattr("pysock.engine._pure_access.peer_of", lambda sock: (-1, -1, -1))
+    server = Server(f"unix:{socket_dir}/s?mode=0666", backend="pure", **options)
+    server.service(lambda client, request: request.upper())
+    with server:
+        assert not accepted(say(server, HELLO))
+        wire.counted(server, refused=1, refused_access=1)
+
+
 def test_tcp_has_no_users(make_server):
     """The rule is for Unix sockets."""
     server = make_server("tcp://127.0.0.1:0", allow={"uid": FOREIGN})

@@ -71,7 +71,7 @@ class Door:
         :param checked: the rule of access holds for this master socket, if it is a Unix socket.
         """
         newcomer = self._over_tcp(peer[0]) if peer else self._over_unix(sock, checked)
-        if not peer and checked and not self._may_connect(sock, newcomer):
+        if not peer and newcomer.credentials is not None and not self._may_connect(sock, newcomer.credentials, checked):
             return newcomer, Cause.ACCESS
         most = self._per_ip if peer else self._per_uid
         full = most is not None and newcomer.place is not None and self._places.taken(newcomer.place) >= most
@@ -86,11 +86,12 @@ class Door:
         credentials = peer_of(sock)
         return Newcomer(credentials, None if self._per_uid is None else credentials[1])
 
-    def _may_connect(self, sock: socket.socket, newcomer: Newcomer) -> bool:
-        assert newcomer.credentials is not None
+    def _may_connect(self, sock: socket.socket, credentials: tuple[int, int, int], checked: bool) -> bool:
+        _, uid, gid = credentials
+        if uid == -1 or not checked:  # whom the system doesn't tell nobody can judge, nor count
+            return uid != -1
         if self._ask is not None:
-            return bool(self._ask(*newcomer.credentials))
-        _, uid, gid = newcomer.credentials
+            return bool(self._ask(*credentials))
         if uid in self._uids or gid in self._gids:
             return True
         return bool(self._gids) and not self._gids.isdisjoint(groups_of(sock))
