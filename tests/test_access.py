@@ -364,6 +364,18 @@ def test_users_and_groups(serve, allow, groups, let_in):
 
 
 @needs_root
+@pytest.mark.parametrize(("groups", "on_pure"), [(256, True), (257, False)])
+def test_more_groups_than_python_can_be_told(serve, groups, on_pure):
+    """Then the pure engine knows the peer's own group alone, and rather lets nobody in than the wrong one."""
+    server = serve(allow={"gid": CLUB})
+    with Foreigner(server, CLUB, *range(60000, 60000 + groups - 1)) as foreigner:
+        assert accepted(foreigner.say(HELLO)) == (on_pure or server.backend == "native")
+    server = serve(options="2?mode=0666", allow={"gid": FOREIGN_GROUP})
+    with Foreigner(server, *range(60000, 60000 + groups)) as foreigner:
+        assert accepted(foreigner.say(HELLO))
+
+
+@needs_root
 def test_the_default_is_the_own_user(serve, socket_dir):
     """Even where somebody has opened the file's permissions by hand."""
     server = serve(options="")
