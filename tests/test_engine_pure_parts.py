@@ -8,8 +8,10 @@ import socket
 import time
 
 import pytest
+import wire
 from bare import eventually, reply, srm, started
 
+from pysock import Limits, Server, connect
 from pysock.causes import Cause
 from pysock.engine import _pure_core, _pure_output, _pure_timers
 from pysock.engine._pure_access import Places, network_of
@@ -89,6 +91,54 @@ def test_no_memory_at_the_start_of_a_connection(start, monkeypatch):
     good.expect(reply())
     eventually(lambda: running.engine.stats()[:2] == (1, 0))
     assert (running.engine.stats().no_memory, running.engine.stats().over_limit) == (1, 1)
+
+
+def test_one_that_is_gone_at_the_start_of_its_connection(start, monkeypatch):
+    """macOS refuses to set an option of a socket whose peer has reset it; that is that client's trouble alone."""
+    running = start()
+    good = running.peer()
+    good.let_in()
+    start_one = NativeConnection.start
+
+    def fails(connection):
+        monkeypatch.undo()
+        start_one(connection)
+        raise OSError(errno.EINVAL, "said the test")
+
+    monkeypatch.setattr(NativeConnection, "start", fails)
+    assert running.peer().to_the_end() == b""
+    good.send(srm())
+    good.expect(reply())
+    eventually(lambda: running.engine.stats()[:2] == (1, 0))
+    assert running.raised is None
+
+
+class Nameless(Refusing):
+    """A master socket whose accept() doesn't say who came, as macOS does of one that is gone already."""
+
+    def accept(self):
+        sock, peer = self._sock.accept()
+        return sock, self._errors.pop(0) if self._errors else peer
+
+
+@pytest.mark.parametrize("peer", [None, "", ()])
+@pytest.mark.parametrize("limits", [Limits(), Limits(max_clients_per_ip=2, max_clients_per_uid=2)])
+def test_one_that_is_gone_before_it_is_accepted(peer, limits):
+    """It is closed, no rule for Unix sockets is asked about it, and others are served on."""
+    asked = []
+    server = Server("tcp://127.0.0.1:0", backend="pure", limits=limits, allow=asked.append)
+    server.service(lambda client, request: request.upper())
+    with server:
+        eventually(lambda: server._engine._masters._masters)
+        masters = server._engine._masters._masters
+        masters[0].sock = Nameless(masters[0].sock, [peer])
+        with wire.dial(server) as gone:
+            assert gone.rest() == b""
+        with connect(server.addresses[0]) as client:
+            assert client.request(b"x") == b"X"
+        wire.counted(server, accepted=2, established=1, refused=0)
+        masters[0].sock = masters[0].sock._sock
+    assert asked == []
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])

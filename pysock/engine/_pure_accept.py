@@ -225,23 +225,22 @@ class Masters:
 
     def _admit(self, master: _Master, sock: socket.socket, peer: Any) -> None:
         self._core.counts.accepted += 1
+        if master.tcp and not peer:  # macOS: it is gone already
+            _drop(sock)
+            return
         try:
             connection = self._let_through(master, sock, peer if master.tcp else None)
         except MemoryError:
             self._turn_away(sock, Cause.NO_MEMORY)
             return
         except OSError:  # it can't be made non-blocking, and the loop must not wait for it
-            with suppress(OSError):
-                sock.close()
+            _drop(sock)
             return
         except BaseException:  # out of the callback that was asked
             sock.close()
             raise
         if connection is not None:
-            try:
-                connection.start()
-            except MemoryError:
-                connection.no_memory()
+            _begin(connection)
 
     def _let_through(self, master: _Master, sock: socket.socket, peer: Any) -> Connection | None:
         newcomer, cause = self._door.judge(sock, peer, checked=master.checked)
@@ -287,6 +286,21 @@ class Masters:
                 sock.setblocking(False)
                 sock.send(_REFUSALS[cause], NO_SIGNAL)
                 sock.recv(READ_MAX)  # closing with unread bytes would reset it (RFC 2525, 2.17)
+
+
+def _begin(connection: Connection) -> None:
+    try:
+        connection.start()
+    except MemoryError:
+        connection.no_memory()
+    except OSError:  # macOS: no option can be set where the peer is gone already
+        connection.lost(DisconnectReason.CLOSED_BY_PEER)
+
+
+def _drop(sock: socket.socket) -> None:
+    """Close one that has no row yet, without a word."""
+    with suppress(OSError):
+        sock.close()
 
 
 def no_delay(sock: socket.socket) -> None:

@@ -67,13 +67,14 @@ class Door:
     def judge(self, sock: socket.socket, peer: Any, *, checked: bool) -> tuple[Newcomer, Cause | None]:
         """Who it is; and why they may not come in, or ``None``.
 
-        :param peer: the address over TCP, nothing over a Unix socket.
+        :param peer: the address over TCP, ``None`` over a Unix socket.
         :param checked: the rule of access holds for this master socket, if it is a Unix socket.
         """
-        newcomer = self._over_tcp(peer[0]) if peer else self._over_unix(sock, checked)
-        if not peer and newcomer.credentials is not None and not self._may_connect(sock, newcomer.credentials, checked):
+        tcp = peer is not None
+        newcomer = self._over_tcp(peer[0]) if tcp else self._over_unix(sock, checked)
+        if not tcp and newcomer.credentials is not None and not self._may_connect(sock, newcomer.credentials, checked):
             return newcomer, Cause.ACCESS
-        most = self._per_ip if peer else self._per_uid
+        most = self._per_ip if tcp else self._per_uid
         full = most is not None and newcomer.place is not None and self._places.taken(newcomer.place) >= most
         return newcomer, Cause.PEER if full else None
 
@@ -88,8 +89,10 @@ class Door:
 
     def _may_connect(self, sock: socket.socket, credentials: tuple[int, int, int], checked: bool) -> bool:
         _, uid, gid = credentials
-        if uid == -1 or not checked:  # whom the system doesn't tell nobody can judge, nor count
-            return uid != -1
+        if uid == -1:  # whom the system doesn't tell nobody can judge, nor count
+            return False
+        if not checked:
+            return True
         if self._ask is not None:
             return bool(self._ask(*credentials))
         if uid in self._uids or gid in self._gids:
