@@ -44,10 +44,10 @@ class _Dripper:
 
     def __init__(self, address: str, number: int) -> None:
         if number % 2:
-            self.sock, self.limit = let_in(address), LIMITS["frame_timeout"]
+            self.sock, self.limit = let_in(address, spread=True), LIMITS["frame_timeout"]
             self.bytes = struct.pack("!IBBHI", 1000, wire.SRM, 0, 0, 1) + bytes(1000)
         else:
-            self.sock, self.limit = dial(address), LIMITS["cir_timeout"]
+            self.sock, self.limit = dial(address, spread=True), LIMITS["cir_timeout"]
             self.bytes = wire.cir(name=b"very slow")
         self.sock.setblocking(False)
         self.since = time.monotonic()
@@ -78,16 +78,19 @@ def drip(channel: Connection, address: str, count: int, seed: object) -> tuple[i
     heapq.heapify(timers)
     drippers: dict[int, _Dripper] = {}
     numbers: dict[int, int] = {}
-    dropped, overdue = 0, 0.0
+    dropped, overdue, looked = 0, 0.0, now
     while True:
-        for fd, _ in epoll.poll(max(0.0, timers[0][0] - time.monotonic()) if timers else 0.5):
+        away = time.monotonic() - looked  # what has happened meanwhile is seen only now
+        events = epoll.poll(max(0.0, timers[0][0] - time.monotonic()) if timers else 0.5)
+        looked = time.monotonic()
+        for fd, _ in events:
             if fd == channel.fileno():
                 return dropped, overdue
             number = numbers[fd]
             dripper = drippers[number]
             if dripper.is_gone():
                 dropped += 1
-                overdue = max(overdue, time.monotonic() - dripper.since - dripper.limit)
+                overdue = max(overdue, looked - away - dripper.since - dripper.limit)
                 epoll.unregister(fd)
                 dripper.sock.close()
                 drippers[number] = again = _Dripper(address, number)
@@ -113,7 +116,7 @@ class _Hoarder:
 
     def __init__(self, address: str, name: bytes) -> None:
         self.name = name
-        self.sock = let_in(address, name, room=32 * 1024)
+        self.sock = let_in(address, name, room=32 * 1024, spread=True)
         self.sock.setblocking(False)
         with suppress(BlockingIOError):
             self.sock.send(wire.srm(b"%d" % REPLY, service=SIZE) * ASKED)

@@ -62,12 +62,15 @@ def dial(address: str, timeout: float = PATIENCE, *, spread: bool = False) -> so
             raise
 
 
-def let_in(address: str, name: bytes = b"", timeout: float = PATIENCE, *, room: int = 0) -> socket.socket:
+def let_in(
+    address: str, name: bytes = b"", timeout: float = PATIENCE, *, room: int = 0, spread: bool = False
+) -> socket.socket:
     """Connect and be let in.
 
     :param room: bytes that the kernel may keep for us, if not what it likes.
+    :param spread: see :func:`dial`.
     """
-    sock = dial(address, timeout)
+    sock = dial(address, timeout, spread=spread)
     if room:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
     sock.sendall(wire.cir(name=name))
