@@ -53,6 +53,8 @@ static void check_timed(const ps_conn *conn)
         REQUIRE(input == (limits->cir_timeout_ns != 0) && cir == input);
     else if (conn->state == PS_CONN_ESTABLISHED)
         REQUIRE(input == (limits->frame_timeout_ns && is_incomplete(conn)) && !cir);
+    else if (conn->state == PS_CONN_DRAINING && !conn->established) /* refused: its time goes on */
+        REQUIRE(input == (limits->cir_timeout_ns && sim.options.framing == PS_NATIVE) && cir == input && !idle);
     else
         REQUIRE(!input && !idle);
     if (conn->state <= PS_CONN_ESTABLISHED)
@@ -69,7 +71,7 @@ static void check_has_a_reason(const ps_conn *conn)
     if (conn->held)
         REQUIRE(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_BATCH));
     if (conn->flags & PS_PAUSED_OUTPUT && conn->state <= PS_CONN_ESTABLISHED)
-        REQUIRE(conn->queued > sim.options.limits.output_pause / 2);
+        REQUIRE(conn->queued > (conn->established ? sim.options.limits.output_pause / 2 : 0));
     if (conn->flags & PS_PAUSED_BATCH && conn->state <= PS_CONN_ESTABLISHED)
         REQUIRE(conn->in_flight > sim.options.limits.max_in_flight / 2);
 }
