@@ -27,19 +27,22 @@ def _default_max_clients() -> int:
 class Limits:
     """What a client may cost. At a limit the client concerned is refused or closed; nobody else notices.
 
+    Where handlers hold the loop up, nobody is late for that: the loop has looked at what came, or could be sent, eight
+    times before a deadline is over, and so the deadline may take longer.
+
     :param max_clients: connections at once. Default: 10,000, or what ``RLIMIT_NOFILE`` allows less 64.
     :param max_clients_per_uid: connections at once of one user on Unix sockets; ``None``: only ``max_clients`` counts.
     :param max_clients_per_ip: connections at once from one IPv4 address, or from one IPv6 network of 64 bits (which one
         machine may have all of, RFC 6177), over TCP; ``None``: only ``max_clients`` counts.
     :param max_pending_cir: connections whose CIR has not been accepted yet. When full, the one that has waited
         longest is dropped, so that a crowd of silent clients can't keep the door shut.
-    :param cir_timeout: seconds from accept to an accepted CIR.
+    :param cir_timeout: seconds from accept to an accepted CIR, or to the end of one that was refused.
     :param max_cir_bytes: bytes of a CIR's payload.
     :param max_payload: bytes of one request or reply. A larger request gets ERROR 3 and is skipped.
     :param frame_timeout: seconds for a whole frame, from its first byte to its last (not an inactivity timer).
     :param max_in_flight: requests of one client that wait for their reply; then that client isn't read. Nor is it while
         those that wait for a batch have 64 MiB or more together.
-    :param output_pause: bytes of unsent replies at which a client isn't read any more.
+    :param output_pause: bytes of unsent replies at which a client isn't read any more; before it is let in: any.
     :param output_drop: bytes of unsent replies at which a client is dropped.
     :param output_timeout: seconds without progress of waiting output until a client is dropped.
     :param idle_timeout: seconds without a byte from a client until it is dropped; ``None`` is never.
