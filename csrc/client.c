@@ -290,8 +290,10 @@ static int finish(ps_client *client, ps_sink *sink, int result)
         client->broken = true;
     if (has_output(client))
         client->broken = true;
-    if (client->broken)
+    if (client->broken && client->part.object) {
+        sink->enter(sink->context); /* the call may have ended outside: after a sleep, or in a system call's error */
         drop_part(client, sink);
+    }
     sink->leave(sink->context);
     return result < 0 ? result : 0;
 }

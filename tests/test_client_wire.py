@@ -1,0 +1,69 @@
+"""The client against servers that stall, talk out of turn, or break off, down to the frame."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+import termios
+from pathlib import Path
+
+import pytest
+from support import Program, wait_for
+
+from pysock.protocol import HEADER, Kind, encode_accepted, encode_welcome
+
+ROOMY = encode_accepted(1, encode_welcome(16 << 20, 1000, [], "fake/1"))
+
+
+def roomy(play):
+    """The script of a server that takes large requests, after a CIR was taken and accepted."""
+
+    def whole(peer):
+        assert peer.frame().kind == Kind.CIR
+        peer.send(ROOMY)
+        play(peer)
+
+    return whole
+
+
+def wait_asleep(peer):
+    """Wait until the program at the other end has read everything, and sleeps."""
+    pid, _, _ = struct.unpack("3i", peer.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+
+    def asleep():
+        (unread,) = struct.unpack("i", fcntl.ioctl(peer.sock, termios.TIOCOUTQ, b"\0" * 4))
+        return unread == 0 and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+    wait_for(asleep)
+
+
+CALLS = {
+    "request": "client.request(b'x')",
+    "request_many": "client.request_many([b'x'] * 3)",
+    "pushes": "list(client.pushes())",
+    "notify": "client.notify(bytes(4 << 20))",
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_server_that_dies_in_the_middle_of_a_large_frame(backend, fake, call):
+    """What has come of it is freed with the GIL held: the debug build of the allocator sees to that."""
+
+    def play(peer):
+        kind, number = (Kind.PUSH, 0)
+        if call.startswith("request"):
+            kind, number = Kind.REPLY, peer.frame().request_id
+        peer.send(HEADER.pack(100_000, kind, 0, 0, number) + b"x" * 30_000)
+        wait_asleep(peer)
+
+    code = f"""
+import sys, pysock
+client = pysock.connect(sys.argv[1], backend=sys.argv[2], linger=0)
+try:
+    {CALLS[call]}
+except pysock.errors.ConnectionLost:
+    print("lost", client.closed)
+"""
+    with Program(code, fake(roomy(play)), backend, PYTHONMALLOC="debug") as program:
+        assert program.end() == (0, "lost True\n", "")
