@@ -118,6 +118,12 @@ static ssize_t judged(ssize_t result)
     return result == -ETIMEDOUT ? -ECONNRESET : result;
 }
 
+/* The other end takes nothing more; what it said before, or the reason, may still be read. */
+static bool hung_up(ssize_t result)
+{
+    return result == -EPIPE || result == -ECONNRESET;
+}
+
 /* Send what the kernel takes now. Bytes sent, or -errno. */
 static ssize_t send_some(ps_client *client)
 {
@@ -304,8 +310,8 @@ static int go_on(ps_client *client, sending *s, patience *p, ps_sink *sink)
     if (s)
         gather_requests(client, s, sink->answered);
     ssize_t count = send_some(client);
-    if (count < 0 && count != -EPIPE && count != -ECONNRESET)
-        return (int)count; /* of those two the replies, or the reason, may still be read */
+    if (count < 0 && !hung_up(count))
+        return (int)count;
     int done = receive_some(client, sink, &idle);
     if (done)
         return done;
@@ -318,11 +324,17 @@ static int go_on(ps_client *client, sending *s, patience *p, ps_sink *sink)
     return wait_a_little(client, p, sink);
 }
 
+/* Frames may be here from before, so many that there is no room for more. */
+static int look_at_input(ps_client *client, ps_sink *sink)
+{
+    sink->enter(sink->context);
+    return client->part.object ? 0 : cut_frames(client, sink);
+}
+
 static int run(ps_client *client, sending *s, uint64_t deadline_ns, ps_sink *sink)
 {
     patience p = {.deadline_ns = deadline_ns};
-    sink->enter(sink->context);
-    int done = client->part.object ? 0 : cut_frames(client, sink); /* frames may be here from before */
+    int done = look_at_input(client, sink);
     while (done == 0)
         done = go_on(client, s, &p, sink);
     return finish(client, sink, done);
@@ -335,20 +347,25 @@ int ps__client_exchange(ps_client *client, uint16_t service, const ps_payload *p
     return client->broken ? -EPIPE : run(client, &s, deadline_ns, sink);
 }
 
-int ps__client_send(ps_client *client, const ps_frame *frame, uint64_t deadline_ns, ps_sink *sink)
+/* Send the rest, and receive meanwhile. */
+static int send_rest(ps_client *client, uint64_t deadline_ns, ps_sink *sink)
 {
     patience p = {.deadline_ns = deadline_ns};
-    int error = client->broken ? -EPIPE : 0;
-    if (error == 0 && !gather_frame(client, frame))
-        error = -EPIPE;
-    while (error == 0 && has_output(client)) {
-        ssize_t count = send_some(client);
-        if (count < 0)
-            error = (int)count;
-        else if (count == 0)
-            error = wait_a_little(client, &p, sink);
-    }
-    return finish(client, sink, error == -EPIPE ? -ECONNRESET : error);
+    int done = look_at_input(client, sink);
+    while (done == 0 && has_output(client))
+        done = go_on(client, NULL, &p, sink);
+    return done;
+}
+
+int ps__client_send(ps_client *client, const ps_frame *frame, uint64_t deadline_ns, ps_sink *sink)
+{
+    if (client->broken || !gather_frame(client, frame))
+        return -EPIPE;
+    ssize_t count = send_some(client);
+    int done = count < 0 && !hung_up(count) ? (int)count : 0;
+    if (done == 0 && has_output(client))
+        done = send_rest(client, deadline_ns, sink);
+    return finish(client, sink, done);
 }
 
 int ps__client_receive(ps_client *client, uint64_t deadline_ns, ps_sink *sink)

@@ -185,7 +185,7 @@ void ps_link_free(ps_link *link);
 void ps_link_abandon(ps_link *link);
 uint32_t ps_link_next_id(ps_link *link);
 int ps_link_send(ps_link *link, uint8_t kind, uint8_t flags, uint16_t code, uint32_t request_id, uintptr_t payload,
-                 int64_t timeout_ns, uintptr_t raised);
+                 int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
 int ps_link_receive(ps_link *link, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
 /* payloads: a list of bytes-like objects; results: a list of the same length, each item replaced by the reply (bytes)
  * or by a tuple (code, message) for an ERROR. Returns how many of these there are; -EINVAL: a payload isn't contiguous

@@ -157,10 +157,10 @@ static bool begin_call(ps_link *link, uintptr_t inbox, uintptr_t raised)
 }
 
 int ps_link_send(ps_link *link, uint8_t kind, uint8_t flags, uint16_t code, uint32_t request_id, uintptr_t payload,
-                 int64_t timeout_ns, uintptr_t raised)
+                 int64_t timeout_ns, uintptr_t inbox, uintptr_t raised)
 {
     Py_buffer view;
-    if (!begin_call(link, 0, raised))
+    if (!begin_call(link, inbox, raised))
         return -EBUSY;
     link_enter(link);
     if (PyObject_GetBuffer((PyObject *)payload, &view, PyBUF_SIMPLE) < 0) {

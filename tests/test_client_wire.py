@@ -9,9 +9,10 @@ import termios
 from pathlib import Path
 
 import pytest
-from support import Program, wait_for
+from support import Program, until_bye, wait_for
 
-from pysock.protocol import HEADER, Kind, encode_accepted, encode_welcome
+from pysock import connect
+from pysock.protocol import FLAG_NO_REPLY, HEADER, Kind, encode, encode_accepted, encode_welcome
 
 ROOMY = encode_accepted(1, encode_welcome(16 << 20, 1000, [], "fake/1"))
 
@@ -67,3 +68,25 @@ except pysock.errors.ConnectionLost:
 """
     with Program(code, fake(roomy(play)), backend, PYTHONMALLOC="debug") as program:
         assert program.end() == (0, "lost True\n", "")
+
+
+def test_a_server_that_pushes_more_than_the_pipe_holds_before_it_reads(backend, fake):
+    """A client that sends goes on reading: else both would wait for each other."""
+    count, notes, got = 64, [b"x" * 1000, bytes(4 << 20), b"last"], []
+
+    def play(peer):
+        for number in range(count):
+            peer.send(encode(Kind.PUSH, b"%d" % number * 10_000))
+        while len(got) < len(notes):
+            got.append(peer.frame())
+        until_bye(peer)
+
+    with connect(fake(roomy(play)), backend=backend, timeout=5) as client:
+        for note in notes:
+            client.notify(note)
+        pushes = client.pushes(timeout=5)
+        for number in range(count):
+            assert next(pushes) == b"%d" % number * 10_000
+        assert client.dropped_pushes == 0
+    wait_for(lambda: len(got) == len(notes))
+    assert [(frame.payload, frame.flags) for frame in got] == [(note, FLAG_NO_REPLY) for note in notes]

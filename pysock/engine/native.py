@@ -329,6 +329,10 @@ class NativeLink:
             self.close()
         raise kind(text)
 
+    def _keep(self, others: deque[Any]) -> None:
+        if others:
+            self.inbox.extend(map(Frame._make, others))
+
     def _open(self) -> Any:
         if self._link is None:
             raise ConnectionLost("the connection is closed")
@@ -338,8 +342,12 @@ class NativeLink:
         self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
     ) -> None:
         raised: list[BaseException] = []
+        others: deque[Any] = deque(maxlen=_INBOX_MAX)
         wait = -1 if timeout is None else _nanoseconds(timeout)
-        result = lib.ps_link_send(self._open(), kind, flags, code, request_id, id(payload), wait, id(raised))
+        result = lib.ps_link_send(
+            self._open(), kind, flags, code, request_id, id(payload), wait, id(others), id(raised)
+        )
+        self._keep(others)
         self._finish(result, raised)
 
     def receive(self, timeout: float | None) -> Frame:
@@ -360,8 +368,7 @@ class NativeLink:
         result = lib.ps_link_request(
             self._open(), service, id(payloads), limit, id(results), window, wait, id(others), id(raised)
         )
-        if others:
-            self.inbox.extend(map(Frame._make, others))
+        self._keep(others)
         if result < 0 and result != _WRONG_PAYLOAD:
             self._finish(result, raised)
         return results, result
