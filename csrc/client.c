@@ -162,6 +162,14 @@ static int finish_part(ps_client *client, ps_sink *sink)
     return sink->take(sink->context, &frame, object);
 }
 
+/* Looked at before the payload is waited for. */
+static int judge(const ps_client *client, const ps_frame *frame)
+{
+    if (frame->kind < PS_CIR_ACCEPTED || frame->kind > PS_CHALLENGE || frame->flags)
+        return -EPROTO;
+    return frame->size > client->max_payload ? -EMSGSIZE : 0;
+}
+
 /* Hand on the whole frames of the buffer, until the sink has what it wants; keep the rest. */
 static int cut_frames(ps_client *client, ps_sink *sink)
 {
@@ -172,8 +180,9 @@ static int cut_frames(ps_client *client, ps_sink *sink)
         const uint8_t *data = client->in + at;
         size_t left = client->in_have - at - PS_HEADER_SIZE;
         ps__read_header(data, &frame);
-        if (frame.size > client->max_payload)
-            return -EMSGSIZE;
+        int error = judge(client, &frame);
+        if (error)
+            return error;
         if (frame.size > left && frame.size <= LARGE)
             break;
         if (frame.size > left) {

@@ -45,7 +45,7 @@ void ps__client_free(ps_client *client, ps_sink *sink);
 void ps__client_abandon(ps_client *client);
 /* What comes while a frame is being sent is handed to the sink, which wants nothing of it.
  * A deadline is a moment of ps__now_ns; UINT64_MAX: never. -ETIMEDOUT, -ECONNRESET (the other end is gone), -EMSGSIZE
- * (a frame over max_payload), -EPIPE (broken before). */
+ * (a frame over max_payload), -EPROTO (one that no server sends), -EPIPE (broken before). */
 int ps__client_send(ps_client *client, const ps_frame *frame, uint64_t deadline_ns, ps_sink *sink);
 int ps__client_receive(ps_client *client, uint64_t deadline_ns, ps_sink *sink);
 int ps__client_exchange(ps_client *client, uint16_t service, const ps_payload *payloads, uint32_t count,

@@ -62,11 +62,23 @@ static PyObject *result_object(const ps_frame *frame, void *object)
     return Py_BuildValue("(iN)", frame->code, payload);
 }
 
+/* What ends the initiation of a connection has no place in an exchange. Where a frame is only sent it may be the answer
+ * to a PROOF, which the caller looks for. */
+static bool is_misplaced(const ps_link *link, const ps_frame *frame)
+{
+    bool initiates = frame->kind == PS_CIR_ACCEPTED || frame->kind == PS_CIR_REFUSED || frame->kind == PS_CHALLENGE;
+    return initiates && link->results;
+}
+
 static int link_take(void *context, const ps_frame *frame, void *object)
 {
     ps_link *link = context;
     uint32_t index = frame->request_id - link->first_id;
     bool answers = frame->kind == PS_REPLY || (frame->kind == PS_ERROR && frame->request_id);
+    if (is_misplaced(link, frame)) {
+        Py_XDECREF((PyObject *)object);
+        return -EPROTO;
+    }
     if (link->any || !answers)
         return to_inbox(link, frame, object);
     if (index >= link->count || PyList_GET_ITEM(link->results, (Py_ssize_t)index) != Py_None) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import threading
 import time
 
 import pytest
@@ -11,7 +12,7 @@ import wire
 from support import WELCOME, until_bye
 from wire import Good, Services, cir, field, frame, goaway, parse, ping, ponged, pushed, refused, replied, say, srm
 
-from pysock import ConnectionRefused, Limits, ProtocolError, RequestTimeout, Server, connect
+from pysock import ConnectionRefused, Limits, ProtocolError, RequestTimeout, Server, connect, connecting
 from pysock import protocol as p
 from pysock.errors import ConnectionLost
 
@@ -443,6 +444,31 @@ def test_a_server_that_does_not_answer_the_proof(backend, fake):
     with pytest.raises(RequestTimeout, match=r"the server didn't answer within 0\.2 seconds"):
         connect(fake(play), timeout=0.2, authkey=KEY, backend=backend)
     assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_refusal_that_comes_before_the_proof_was_sent(backend, fake, monkeypatch, together):
+    """A server that stops refuses and closes while the client works its proof out, which then meets a broken pipe."""
+    working, refusing = threading.Event(), threading.Event()
+
+    def play(peer):
+        nonce = dict(wire.fields_of(peer.frame().payload[4:]))[wire.NONCE]
+        answer = field(wire.NONCE, bytes(32)) + field(wire.MAC, mac(b"pysock1 server", nonce, bytes(32)))
+        refusal = p.encode_text(p.Kind.CIR_REFUSED, p.Refusal.SHUTTING_DOWN, "stopping")
+        peer.send(frame(wire.CHALLENGE, answer) + (refusal if together else b""))
+        assert working.wait(10)
+        peer.send(b"" if together else refusal)
+        peer.close()
+        refusing.set()
+
+    def send_proof(*arguments, send=connecting._send_proof):
+        working.set()
+        assert refusing.wait(10)
+        send(*arguments)
+
+    monkeypatch.setattr(connecting, "_send_proof", send_proof)
+    with pytest.raises(ConnectionRefused, match=r"^stopping$"):
+        connect(fake(play), authkey=KEY, backend=backend)
 
 
 def test_what_a_server_with_a_key_says_instead(backend, fake):

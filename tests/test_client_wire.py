@@ -9,9 +9,9 @@ import termios
 from pathlib import Path
 
 import pytest
-from support import Program, until_bye, wait_for
+from support import WELCOME, Program, until_bye, wait_for
 
-from pysock import connect
+from pysock import ProtocolError, connect
 from pysock.protocol import FLAG_NO_REPLY, HEADER, Kind, encode, encode_accepted, encode_welcome
 
 ROOMY = encode_accepted(1, encode_welcome(16 << 20, 1000, [], "fake/1"))
@@ -90,3 +90,30 @@ def test_a_server_that_pushes_more_than_the_pipe_holds_before_it_reads(backend, 
         assert client.dropped_pushes == 0
     wait_for(lambda: len(got) == len(notes))
     assert [(frame.payload, frame.flags) for frame in got] == [(note, FLAG_NO_REPLY) for note in notes]
+
+
+ODD = {
+    "a reply with flags": lambda number: encode(Kind.REPLY, b"no", request_id=number, flags=1),
+    "a large reply with flags": lambda number: encode(Kind.REPLY, bytes(100_000), request_id=number, flags=4),
+    "a client's kind": lambda number: encode(Kind.SRM, b"", request_id=number),
+    "an unknown kind": lambda number: HEADER.pack(0, 0x89, 0, 0, number),
+    "a second welcome": lambda number: WELCOME,
+    "a late refusal": lambda number: encode(Kind.CIR_REFUSED, bytes(100_000)),
+    "a late challenge": lambda number: encode(Kind.CHALLENGE, b""),
+}
+
+
+@pytest.mark.parametrize("call", ["request", "request_many"])
+@pytest.mark.parametrize("odd", ODD)
+def test_what_no_server_sends_breaks_the_protocol(backend, fake, odd, call):
+    """Even if the reply comes right behind it."""
+
+    def play(peer):
+        number = peer.frame().request_id
+        peer.send(ODD[odd](number) + encode(Kind.REPLY, b"ok", request_id=number))
+        peer.rest()
+
+    with connect(fake(roomy(play)), backend=backend) as client:
+        with pytest.raises(ProtocolError, match="the server sent a frame"):
+            getattr(client, call)(b"x" if call == "request" else [b"x"])
+        assert client.closed

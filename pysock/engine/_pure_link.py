@@ -281,6 +281,7 @@ class PureLink:
         If that was an answer, what is being sent counts as sent: the answer is found when it is looked for.
         """
         with suppress(OSError):
+            self._put_away()
             while data := self._sock.recv(READ_MAX):
                 self._cutter.feed(data)
                 self._put_away()

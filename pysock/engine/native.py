@@ -34,7 +34,7 @@ from pysock.engine import (
 from pysock.errors import ConnectionLost, FrameTooLarge, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.limits import Limits
 from pysock.payload import checked_all
-from pysock.protocol import Frame
+from pysock.protocol import Frame, Kind
 
 _NANOSECONDS: Final = 1_000_000_000
 
@@ -294,10 +294,12 @@ _LINK_ERRORS: Final = {
     errno.ECONNRESET: (ConnectionLost, "the server closed the connection before it answered"),
     errno.EPIPE: (ConnectionLost, "the connection is closed"),
     errno.EMSGSIZE: (ProtocolError, "the server sent a frame over the limit of this client"),
+    errno.EPROTO: (ProtocolError, "the server sent a frame that no server sends, or not in the middle of a connection"),
     errno.EBUSY: (PysockError, BUSY),
 }
 #: After these it stays open.
 _HARMLESS: Final = frozenset((errno.ETIMEDOUT, errno.EBUSY))
+_VERDICTS: Final = frozenset((Kind.CIR_ACCEPTED, Kind.CIR_REFUSED, Kind.CHALLENGE))
 #: What a request with a payload that can't be sent results in.
 _WRONG_PAYLOAD: Final = -errno.EINVAL
 
@@ -307,6 +309,7 @@ class NativeLink:
 
     def __init__(self, fd: int, linger: float, max_payload: int) -> None:
         self.inbox: deque[Frame] = deque(maxlen=_INBOX_MAX)
+        self._verdicts: deque[Frame] = deque()  # on a CIR or a PROOF, that came while something was being sent
         error = ffi.new("int *")
         link = lib.ps_link_new(fd, _nanoseconds(linger), max_payload, error)
         if link == ffi.NULL:
@@ -329,10 +332,6 @@ class NativeLink:
             self.close()
         raise kind(text)
 
-    def _keep(self, others: deque[Any]) -> None:
-        if others:
-            self.inbox.extend(map(Frame._make, others))
-
     def _open(self) -> Any:
         if self._link is None:
             raise ConnectionLost("the connection is closed")
@@ -347,10 +346,16 @@ class NativeLink:
         result = lib.ps_link_send(
             self._open(), kind, flags, code, request_id, id(payload), wait, id(others), id(raised)
         )
-        self._keep(others)
+        for frame in map(Frame._make, others):
+            (self._verdicts if frame.kind in _VERDICTS else self.inbox).append(frame)
+        if result == -errno.ECONNRESET and self._verdicts:
+            self.close()  # what was being sent came too late; the verdict says why
+            return
         self._finish(result, raised)
 
     def receive(self, timeout: float | None) -> Frame:
+        if self._verdicts:
+            return self._verdicts.popleft()
         raised: list[BaseException] = []
         got: deque[tuple[int, int, int, int, bytes]] = deque()
         wait = -1 if timeout is None else _nanoseconds(timeout)
@@ -368,7 +373,8 @@ class NativeLink:
         result = lib.ps_link_request(
             self._open(), service, id(payloads), limit, id(results), window, wait, id(others), id(raised)
         )
-        self._keep(others)
+        if others:
+            self.inbox.extend(map(Frame._make, others))
         if result < 0 and result != _WRONG_PAYLOAD:
             self._finish(result, raised)
         return results, result
