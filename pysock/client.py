@@ -259,9 +259,9 @@ class Client:
                 self._link.inbox.append(self._link.receive(_SLICE if left is None else min(left, _SLICE)))
             except RequestTimeout:
                 return True
-            except ConnectionLost:
+            except ConnectionLost as error:
                 if self._mail.goodbye is None:
-                    raise
+                    self._lost(error)
                 return False
             finally:
                 self._mail.sort(self._link.inbox)
@@ -346,12 +346,14 @@ class Client:
         return time_left(deadline)
 
     def _lost(self, error: ConnectionLost) -> NoReturn:
-        """The connection ended within a call. If the server had said goodbye, say so."""
+        """The connection ended within a call. If the server had said goodbye, or what is wrong, say so."""
         self._mail.sort(self._link.inbox)
-        farewell = self._farewell()
-        if farewell is None:
+        reason = self._farewell()
+        if reason is None and self._mail.last_words:
+            reason = f"{error}; it said: {self._mail.last_words}"
+        if reason is None:
             raise error
-        raise ConnectionLost(farewell) from error
+        raise ConnectionLost(reason) from error
 
     def _finish(self) -> None:
         """Let others have the connection; then hand out what came meanwhile, as its taker may want it too."""

@@ -1,4 +1,4 @@
-"""What a server sends unasked: pushes, and its goodbye.
+"""What a server sends unasked: pushes, its goodbye, and its last words.
 
 This file owns what has come and not been taken yet, and the hook that takes it.
 """
@@ -24,6 +24,8 @@ class Mailbox:
         self.dropped = 0
         #: Why the server ends; ``None`` as long as it hasn't said goodbye.
         self.goodbye: str | None = None
+        #: What it said before it closed the connection without a goodbye: an ERROR that answers no request.
+        self.last_words = ""
         self._pushes: deque[bytes] = deque()
 
     def sort(self, inbox: deque[Frame]) -> None:
@@ -34,6 +36,8 @@ class Mailbox:
                 self._keep(frame.payload)
             elif frame.kind == Kind.GOAWAY:
                 self.goodbye = frame.payload.decode("utf-8", "replace")
+            elif frame.kind == Kind.ERROR and not frame.request_id:
+                self.last_words = frame.payload.decode("utf-8", "replace")
             # Anything else answers a request that nobody waits for any more.
 
     def _keep(self, payload: bytes) -> None:

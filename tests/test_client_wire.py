@@ -12,7 +12,8 @@ import pytest
 from support import WELCOME, Program, until_bye, wait_for
 
 from pysock import ProtocolError, connect
-from pysock.protocol import FLAG_NO_REPLY, HEADER, Kind, encode, encode_accepted, encode_welcome
+from pysock.errors import ConnectionLost
+from pysock.protocol import FLAG_NO_REPLY, HEADER, ErrorCode, Kind, encode, encode_accepted, encode_text, encode_welcome
 
 ROOMY = encode_accepted(1, encode_welcome(16 << 20, 1000, [], "fake/1"))
 
@@ -117,3 +118,39 @@ def test_what_no_server_sends_breaks_the_protocol(backend, fake, odd, call):
         with pytest.raises(ProtocolError, match="the server sent a frame"):
             getattr(client, call)(b"x" if call == "request" else [b"x"])
         assert client.closed
+
+
+LAST = encode_text(Kind.ERROR, ErrorCode.MALFORMED, "oops")
+
+
+@pytest.mark.parametrize("call", ["request", "request_many", "pushes"])
+def test_the_last_words_of_a_server_are_told(backend, fake, call):
+    """An ERROR that answers no request says why the server closes the connection."""
+
+    def play(peer):
+        if call != "pushes":
+            peer.frame()
+        peer.send(LAST)
+
+    with connect(fake(roomy(play)), backend=backend) as client:
+        calls = {"request": lambda: client.request(b"x"), "request_many": lambda: client.request_many([b"x"] * 3)}
+        with pytest.raises(ConnectionLost, match=r"^the server closed the connection; .*; it said: oops$"):
+            calls.get(call, lambda: list(client.pushes()))()
+        assert client.closed
+
+
+def test_last_words_that_came_behind_a_reply(backend, fake):
+    def play(peer):
+        frame = peer.frame()
+        peer.send(encode(Kind.REPLY, b"first", request_id=frame.request_id) + LAST)
+
+    with connect(fake(roomy(play)), backend=backend) as client:
+        assert client.request(b"x") == b"first"
+        with pytest.raises(ConnectionLost, match=r"; it said: oops$"):
+            client.request(b"y")
+
+
+def test_last_words_that_come_while_a_frame_is_being_sent(backend, fake):
+    address = fake(roomy(lambda peer: peer.send(LAST)))
+    with connect(address, backend=backend) as client, pytest.raises(ConnectionLost, match=r"; it said: oops$"):
+        client.notify(bytes(4 << 20))

@@ -306,7 +306,8 @@ class Link(Protocol):
     A timeout or an interruption that leaves a frame half sent closes it as well.
     """
 
-    #: PUSH and GOAWAY frames that came while something else was awaited, oldest first.
+    #: PUSH and GOAWAY frames, and ERRORs that answer no request, that came while something else was awaited, oldest
+    #: first.
     inbox: deque[Frame]
 
     def __init__(self, fd: int, linger: float, max_payload: int) -> None:

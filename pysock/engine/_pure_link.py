@@ -79,7 +79,6 @@ class PureLink:
         self._max_payload = max_payload
         self._cutter: NativeCutter[None] = NativeCutter(self._judge)
         self._last_id = 0
-        self._last_words = ""
         self._going_away = False
         self._hung_up: OSError | None = None  # what send() said when the server took no more
         self._closed = False
@@ -218,14 +217,12 @@ class PureLink:
 
     def _set_aside(self, frame: Frame) -> None:
         """Something else is awaited."""
-        if frame.kind in _UNASKED:
+        if _is_unasked(frame):
             self._going_away = self._going_away or frame.kind == Kind.GOAWAY
             self.inbox.append(frame)
         elif frame.kind not in _LATE:
             self._shut()
             raise ProtocolError(f"the server sent a frame of kind {frame.kind:#04x} in the middle of a connection")
-        elif frame.kind == _ERROR and not frame.request_id:
-            self._last_words = frame.payload.decode("utf-8", "replace")
 
     # --- bytes ---
 
@@ -269,7 +266,7 @@ class PureLink:
         except OSError as error:
             if error.errno in _NOT_NOW:
                 return 0
-            if error.errno not in _HUNG_UP:
+            if error.errno not in _HUNG_UP or self._hung_up is not None:
                 self._lost(error)
             self._hear_last_words(error)
             self._hung_up = error
@@ -291,7 +288,7 @@ class PureLink:
     def _put_away(self) -> None:
         """Keep the frames that have come while something is being sent."""
         while (frame := self._cut()) is not None:
-            if frame.kind in _UNASKED:
+            if _is_unasked(frame):
                 self._set_aside(frame)
             elif len(self._arrived) < _INBOX_MAX:
                 self._arrived.append(frame)
@@ -332,9 +329,8 @@ class PureLink:
 
     def _lost(self, error: OSError | None) -> NoReturn:
         self._shut()
-        said = f"; it said: {self._last_words}" if self._last_words else ""
         ran = "did not run" if self._going_away else "may have run"
-        raise ConnectionLost(f"the server closed the connection; it {ran} what it hasn't answered{said}") from error
+        raise ConnectionLost(f"the server closed the connection; it {ran} what it hasn't answered") from error
 
     # --- the pipeline ---
 
@@ -434,6 +430,10 @@ class _Pipeline:
         self.errors += frame.kind == _ERROR
         self.missing -= 1
         return True
+
+
+def _is_unasked(frame: Frame) -> bool:
+    return frame.kind in _UNASKED or (frame.kind == _ERROR and not frame.request_id)
 
 
 def _remote_error(frame: Frame) -> RemoteError:
