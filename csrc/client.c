@@ -69,6 +69,18 @@ static bool has_output(const ps_client *client)
     return client->out_at < client->out_end || client->large.size;
 }
 
+/* Of what was gathered, some has gone and some hasn't: nobody looks where in it a frame ends. */
+static bool is_half_sent(const ps_client *client)
+{
+    return client->out_at > 0 || (client->large.size && client->out_end == 0);
+}
+
+static void drop_output(ps_client *client)
+{
+    client->out_at = client->out_end = 0;
+    client->large = (ps_payload){NULL, 0};
+}
+
 /* One frame into the buffer; the payload too, unless it is large. False: there is no room now. */
 static bool gather_frame(ps_client *client, const ps_frame *frame)
 {
@@ -303,8 +315,9 @@ static int finish(ps_client *client, ps_sink *sink, int result)
 {
     if (result < 0 && result != -ETIMEDOUT && result != -ECANCELED)
         client->broken = true;
-    if (has_output(client))
+    if (is_half_sent(client))
         client->broken = true;
+    drop_output(client); /* what lies elsewhere is the caller's again */
     if (client->broken && client->part.object) {
         sink->enter(sink->context); /* the call may have ended outside: after a sleep, or in a system call's error */
         drop_part(client, sink);

@@ -181,6 +181,8 @@ ps_link *ps_link_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *erro
 /* One call at a time, whatever the thread: -EBUSY from a second one. Every call after ps_link_close fails. */
 int ps_link_close(ps_link *link);
 void ps_link_free(ps_link *link);
+/* Whether the last call left it so that every later one fails. */
+int ps_link_broken(const ps_link *link);
 /* In a forked child: close the copy of the descriptor. Every later call fails. */
 void ps_link_abandon(ps_link *link);
 uint32_t ps_link_next_id(ps_link *link);

@@ -139,6 +139,11 @@ void ps_link_free(ps_link *link)
     ps__free(link);
 }
 
+int ps_link_broken(const ps_link *link)
+{
+    return link->client->broken;
+}
+
 void ps_link_abandon(ps_link *link)
 {
     ps__client_abandon(link->client);

@@ -139,7 +139,8 @@ class Client:
 
         :param service: the name of the service; ``None`` is the unnamed one.
         :raises RemoteError: the server answered with an error; with code 2 if it has no such service.
-        :raises RequestTimeout: no reply in time. The client stays usable.
+        :raises RequestTimeout: no reply in time. The client stays usable, unless the request was left half sent: that
+            closes it.
         :raises FrameTooLarge: the payload is over the server's :attr:`max_payload`.
         """
         number, payload = self._number(service), self._checked(payload)
@@ -166,7 +167,8 @@ class Client:
         :param return_exceptions: put a :class:`RemoteError` in the list in place of the reply. Otherwise the first one
             is raised, when all answers are in.
         :raises RemoteError: as said.
-        :raises RequestTimeout: not all replies came in time. The client stays usable.
+        :raises RequestTimeout: not all replies came in time. The client stays usable, unless a request was left half
+            sent: that closes it.
         :raises FrameTooLarge: a payload is over the server's :attr:`max_payload`; nothing was sent.
         """
         number, all_payloads = self._number(service), list(payloads)

@@ -58,7 +58,10 @@ class RemoteError(PysockError, RuntimeError):
 
 
 class RequestTimeout(PysockError, TimeoutError):
-    """No answer in time. A late answer is thrown away; the connection stays usable."""
+    """No answer in time. A late answer is thrown away; the connection stays usable.
+
+    Where the server took so little that a request was left half sent, nothing can follow it: the client is closed then.
+    """
 
 
 class FrameTooLarge(PysockError, ValueError):

@@ -6,12 +6,13 @@ import fcntl
 import socket
 import struct
 import termios
+import threading
 from pathlib import Path
 
 import pytest
 from support import WELCOME, Program, until_bye, wait_for
 
-from pysock import ProtocolError, connect
+from pysock import ProtocolError, RequestTimeout, connect
 from pysock.errors import ConnectionLost
 from pysock.protocol import FLAG_NO_REPLY, HEADER, ErrorCode, Kind, encode, encode_accepted, encode_text, encode_welcome
 
@@ -154,3 +155,45 @@ def test_last_words_that_come_while_a_frame_is_being_sent(backend, fake):
     address = fake(roomy(lambda peer: peer.send(LAST)))
     with connect(address, backend=backend) as client, pytest.raises(ConnectionLost, match=r"; it said: oops$"):
         client.notify(bytes(4 << 20))
+
+
+@pytest.mark.parametrize("call", ["request", "request_many", "notify"])
+def test_a_timeout_that_leaves_a_frame_half_sent_closes_the_client(backend, fake, call):
+    timed_out = threading.Event()
+    with connect(fake(roomy(lambda peer: timed_out.wait(10))), backend=backend) as client:
+        payload = bytes(4 << 20)
+        with pytest.raises(RequestTimeout):
+            getattr(client, call)([b"x", payload] if call == "request_many" else payload, timeout=0.05)
+        assert client.closed
+        timed_out.set()
+        with pytest.raises(ConnectionLost, match=r"this client is closed: connect\(\) again"):
+            client.request(b"x")
+
+
+@pytest.mark.parametrize("call", ["request", "request_many", "notify"])
+def test_a_timeout_before_anything_was_sent_closes_nothing(backend, fake, call):
+    """The pipe was full already, of whole frames."""
+    timed_out = threading.Event()
+
+    def play(peer):
+        assert timed_out.wait(10)
+        while (frame := peer.frame()) is not None and frame.kind != Kind.BYE:
+            if frame.flags != FLAG_NO_REPLY:
+                peer.send(encode(Kind.REPLY, frame.payload, request_id=frame.request_id))
+
+    def fill():
+        while True:
+            client.notify(bytes(1000), timeout=0)
+
+    with connect(fake(roomy(play)), backend=backend) as client:
+        try:
+            with pytest.raises(RequestTimeout):
+                fill()
+            for payload in (b"small", bytes(4 << 20)):
+                with pytest.raises(RequestTimeout):
+                    getattr(client, call)([payload] * 3 if call == "request_many" else payload, timeout=0.02)
+            assert not client.closed
+        finally:
+            timed_out.set()
+        assert client.request(b"hello") == b"hello"
+        assert client.request_many([b"one", b"two"]) == [b"one", b"two"]

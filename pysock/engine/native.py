@@ -297,8 +297,8 @@ _LINK_ERRORS: Final = {
     errno.EPROTO: (ProtocolError, "the server sent a frame that no server sends, or not in the middle of a connection"),
     errno.EBUSY: (PysockError, BUSY),
 }
-#: After these it stays open.
-_HARMLESS: Final = frozenset((errno.ETIMEDOUT, errno.EBUSY))
+#: After these it stays open, if no frame was left half sent.
+_HARMLESS: Final = frozenset((errno.ETIMEDOUT, errno.ECANCELED))
 _VERDICTS: Final = frozenset((Kind.CIR_ACCEPTED, Kind.CIR_REFUSED, Kind.CHALLENGE))
 #: What a request with a payload that can't be sent results in.
 _WRONG_PAYLOAD: Final = -errno.EINVAL
@@ -325,11 +325,13 @@ class NativeLink:
     def _finish(self, result: int, raised: list[BaseException]) -> None:
         if result == 0:
             return
+        link = self._link
+        # None: this is a child, forked by a signal's handler in the middle of the call. Busy: it is another's call.
+        if link is not None and result != -errno.EBUSY and (-result not in _HARMLESS or lib.ps_link_broken(link)):
+            self.close()
         if raised:
             raise raised[0]
         kind, text = _LINK_ERRORS.get(-result, (ConnectionLost, os.strerror(-result)))
-        if -result not in _HARMLESS:
-            self.close()
         raise kind(text)
 
     def _open(self) -> Any:
