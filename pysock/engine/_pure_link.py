@@ -118,9 +118,15 @@ class PureLink:
         end = _end(timeout)
         if len(payload) <= GATHER_MAX:
             self._send(head + payload, end)
-        else:
+            return
+        try:
             self._send(head, end)
             self._send(payload, end, begun=True)
+        except RequestTimeout:
+            raise
+        except BaseException:
+            self._shut()  # it may have come between the two
+            raise
 
     @_alone
     def receive(self, timeout: float | None) -> Frame:
@@ -153,10 +159,9 @@ class PureLink:
         try:
             while pipeline.missing:
                 self._pump(pipeline, end)
-        except BaseException:
+        finally:
             if pipeline.cut:
                 self._shut()
-            raise
         return pipeline.results, pipeline.errors
 
     def next_request_id(self) -> int:
@@ -211,7 +216,7 @@ class PureLink:
         """The next frame of what has been read."""
         try:
             return self._cutter.next()
-        except ProtocolError:
+        except BaseException:  # nonsense; or a signal's exception, which may come between two steps
             self._shut()
             raise
 
@@ -230,16 +235,28 @@ class PureLink:
         """Take some bytes from the kernel, waiting for them."""
         while True:
             try:
-                data = self._sock.recv(READ_MAX)
-            except (BlockingIOError, InterruptedError):
-                self._wait(_IN, end)
-                continue
+                size = self._take()
             except OSError as error:
                 self._lost(error)
-            if not data:
-                self._lost(None)
+            if size is not None:
+                break
+            self._wait(_IN, end)
+        if not size:
+            self._lost(None)
+
+    def _take(self) -> int | None:
+        """Take what the kernel has: how many bytes, 0 at the end; ``None`` if there is nothing now."""
+        try:
+            data = self._sock.recv(READ_MAX)
             self._cutter.feed(data)
-            return
+            return len(data)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            raise
+        except BaseException:
+            self._shut()  # a signal's exception: what the kernel has given away may be lost, and nothing can follow it
+            raise
 
     def _send(self, data: Buffer, end: float | None, begun: bool = False) -> None:
         """Send all of it. Whatever interrupts it in the middle closes the link."""
@@ -279,8 +296,7 @@ class PureLink:
         """
         with suppress(OSError):
             self._put_away()
-            while data := self._sock.recv(READ_MAX):
-                self._cutter.feed(data)
+            while self._take():
                 self._put_away()
         if not self._arrived:
             self._lost(error)
@@ -311,6 +327,7 @@ class PureLink:
     def _wait(self, bits: int, end: float | None) -> int:
         """Wait until the socket is ready for this; what it is ready for."""
         if bits != self._waits_for:
+            self._waits_for = 0  # an exception that comes in between leaves it unknown
             self._poll.modify(self._sock, bits)
             self._waits_for = bits
         if self._hung_up is not None and not self._poll.poll(0):
@@ -338,6 +355,7 @@ class PureLink:
         """Send what the window allows, and take what has come."""
         pipeline.fill()
         if pipeline.unsent:
+            pipeline.cut = True  # until it is known how much has gone
             pipeline.sent(self._send_some(pipeline.unsent))
         if not self._collect(pipeline):
             ready = self._wait(_IN | _OUT if pipeline.unsent else _IN, end)
@@ -401,8 +419,9 @@ class _Pipeline:
 
     def sent(self, size: int) -> None:
         """So much of ``unsent`` is on its way."""
-        self.unsent = b"" if size == len(self.unsent) else memoryview(self.unsent)[size:]
-        self.cut = bool(self.unsent) and (self.cut or size > 0)
+        if size:
+            self.unsent = b"" if size == len(self.unsent) else memoryview(self.unsent)[size:]
+        self.cut = type(self.unsent) is memoryview
 
     def take_whole(self, data: bytes, at: int, most: int) -> int:
         """Take the whole replies that ``data`` has from ``at`` on; up to where."""
