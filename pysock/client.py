@@ -10,14 +10,14 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final, NoReturn, TypeVar
 
 from pysock.address import Address, as_address
 from pysock.connecting import Trust, open_link
 from pysock.deadlines import checked_timeout, deadline_of, time_left
-from pysock.engine import Buffer, Link, choose
+from pysock.engine import BUSY, Buffer, Link, choose
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.forking import own
 from pysock.limits import LARGEST_PAYLOAD
@@ -33,6 +33,7 @@ _SLICE: Final = 0.05
 _GOODBYE: Final = 1.0
 
 PushHook = TypeVar("PushHook", bound=Callable[[bytes], Any])
+Result = TypeVar("Result")
 
 
 class Client:
@@ -82,8 +83,8 @@ class Client:
         self._software = welcome.software
         self._max_payload = LARGEST_PAYLOAD if welcome.max_payload is None else welcome.max_payload
         self._window = max(1, welcome.max_in_flight or 1)
-        # Re-entrant: a signal's handler that uses the client in the middle of a call shall hear so, not wait for ever.
-        self._lock = threading.RLock()
+        # Re-entrant only because such a lock knows whose it is, which typeshed doesn't.
+        self._lock: Any = threading.RLock()
         self._waiting = 0  # threads that want the lock; only a hint, so it needs no lock itself
         self._closing = False
         self._ended = "this client is closed: connect() again"
@@ -144,14 +145,7 @@ class Client:
         :raises FrameTooLarge: the payload is over the server's :attr:`max_payload`.
         """
         number, payload = self._number(service), self._checked(payload)
-        # As _turn() does it, without the price of a generator: this is the call that has to be fast.
-        seconds = self._begin(timeout)
-        try:
-            return self._link.request(number, payload, seconds)
-        except ConnectionLost as error:
-            self._lost(error)
-        finally:
-            self._finish()
+        return self._in_turn(timeout, lambda seconds: self._link.request(number, payload, seconds))
 
     def request_many(
         self,
@@ -172,8 +166,10 @@ class Client:
         :raises FrameTooLarge: a payload is over the server's :attr:`max_payload`; nothing was sent.
         """
         number, all_payloads = self._number(service), list(payloads)
-        with self._turn(timeout) as seconds:
-            replies, errors = self._link.request_many(number, all_payloads, self._max_payload, seconds, self._window)
+        replies, errors = self._in_turn(
+            timeout,
+            lambda seconds: self._link.request_many(number, all_payloads, self._max_payload, seconds, self._window),
+        )
         if errors and not return_exceptions:
             raise next(reply for reply in replies if isinstance(reply, RemoteError))
         return replies
@@ -186,9 +182,11 @@ class Client:
         :raises FrameTooLarge: the payload is over the server's :attr:`max_payload`.
         """
         number, payload = self._number(service), self._checked(payload)
-        with self._turn(timeout) as seconds:
-            link = self._link
-            link.send(Kind.SRM, number, link.next_request_id(), payload, seconds, FLAG_NO_REPLY)
+        link = self._link
+        self._in_turn(
+            timeout,
+            lambda seconds: link.send(Kind.SRM, number, link.next_request_id(), payload, seconds, FLAG_NO_REPLY),
+        )
 
     def ping(self, payload: Buffer = b"", timeout: float | None = None) -> float:
         """Ask for a sign of life; return the seconds there and back.
@@ -197,16 +195,18 @@ class Client:
         :raises RequestTimeout: no answer in time. The client stays usable.
         """
         payload = checked(payload, LARGEST_PING, "a ping's limit")
-        with self._turn(timeout) as seconds:
-            started = time.perf_counter()
-            request_id = self._link.next_request_id()
-            self._link.send(Kind.PING, 0, request_id, payload, seconds)
-            frame = self._await_pong(request_id, deadline_of(seconds))
-            elapsed = time.perf_counter() - started
-            if frame.payload != payload:
-                self._link.close()
-                raise ProtocolError("the server answered a ping with other bytes than those it was sent")
-            return elapsed
+        return self._in_turn(timeout, lambda seconds: self._ping(payload, seconds))
+
+    def _ping(self, payload: Buffer, seconds: float | None) -> float:
+        started = time.perf_counter()
+        request_id = self._link.next_request_id()
+        self._link.send(Kind.PING, 0, request_id, payload, seconds)
+        frame = self._await_pong(request_id, deadline_of(seconds))
+        elapsed = time.perf_counter() - started
+        if frame.payload != payload:
+            self._link.close()
+            raise ProtocolError("the server answered a ping with other bytes than those it was sent")
+        return elapsed
 
     def _await_pong(self, request_id: int, deadline: float | None) -> Frame:
         while True:
@@ -252,21 +252,30 @@ class Client:
         left = time_left(deadline)
         if left == 0:
             return False
-        with self._lock:
-            if self._elsewhere:
-                raise ConnectionLost(self._ended)
-            if self._closing:
-                return False
-            try:
-                self._link.inbox.append(self._link.receive(_SLICE if left is None else min(left, _SLICE)))
-            except RequestTimeout:
-                return True
-            except ConnectionLost as error:
-                if self._mail.goodbye is None:
-                    self._lost(error)
-                return False
-            finally:
-                self._mail.sort(self._link.inbox)
+        lock, held = self._idle_lock(), False
+        try:  # as in _in_turn()
+            left = self._acquire(lock, left)
+            held = True
+            return self._hear(left)
+        except RequestTimeout:
+            return True  # another thread's call may have brought something
+        finally:
+            if held or lock._is_owned():
+                lock.release()
+
+    def _hear(self, left: float | None) -> bool:
+        if self._elsewhere:
+            raise ConnectionLost(self._ended)
+        if self._closing:
+            return False
+        try:
+            self._link.inbox.append(self._link.receive(_SLICE if left is None else min(left, _SLICE)))
+        except ConnectionLost as error:
+            if self._mail.goodbye is None:
+                self._lost(error)
+            return False
+        finally:
+            self._mail.sort(self._link.inbox)
         return True
 
     # The end
@@ -278,17 +287,15 @@ class Client:
         """
         if self._elsewhere:
             return
+        lock = self._idle_lock()
         self._closing = True
         self._waiting += 1
         try:
-            with self._lock:
+            with lock:
                 if not self._link.closed:
                     with suppress(ConnectionError, RequestTimeout):
                         self._link.send(Kind.BYE, 0, 0, b"", _GOODBYE)
                     self._link.close()
-        except PysockError:
-            self._closing = False  # it is in the middle of a call of this same thread, and goes on with that
-            raise
         finally:
             self._waiting -= 1
 
@@ -317,31 +324,53 @@ class Client:
 
     # Common to all calls
 
-    @contextmanager
-    def _turn(self, timeout: float | None) -> Iterator[float | None]:
-        """Have the connection for one call; the value is the time that is left for it."""
-        seconds = self._begin(timeout)
-        try:
-            yield seconds
-        except ConnectionLost as error:
-            self._lost(error)
-        finally:
-            self._finish()
+    def _in_turn(self, timeout: float | None, call: Callable[[float | None], Result]) -> Result:
+        """Have the connection for one call, which is given the time that is left for it.
 
-    def _begin(self, timeout: float | None) -> float | None:
+        Python raises a signal's exception as functions are entered and left. So where the lock was just taken, only the
+        lock knows it; and once ``held`` says so, nothing is called before it is given back. A generator or a context
+        manager of ours would be left at its own entry, and keep the lock for ever.
+        """
+        lock, held = self._lock, False
+        if lock._is_owned():
+            raise PysockError(BUSY)
+        try:
+            seconds = self._begin(lock, timeout)
+            held = True
+            try:
+                return call(seconds)
+            except ConnectionLost as error:
+                self._lost(error)
+            finally:
+                if self._link.inbox:
+                    self._mail.sort(self._link.inbox)
+        finally:
+            if held or lock._is_owned():
+                lock.release()
+            if held:
+                self._mail.deliver()  # now that others may have the connection: the hook may want it, too
+
+    def _idle_lock(self) -> Any:
+        """The lock; but not for a signal's handler in the middle of a call of this thread, which would spoil that."""
+        lock = self._lock
+        if lock._is_owned():
+            raise PysockError(BUSY)
+        return lock
+
+    def _begin(self, lock: Any, timeout: float | None) -> float | None:
+        """Take the lock, which the caller gives back; the time that is left then."""
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
-        if not self._lock.acquire(blocking=False):
-            seconds = self._acquire(seconds)
+        if not lock.acquire(False):
+            seconds = self._acquire(lock, seconds)
         if self._closing or self._mail.goodbye is not None or self._link.closed:
-            self._lock.release()
             raise ConnectionLost(self._farewell() or self._ended)
         return seconds
 
-    def _acquire(self, seconds: float | None) -> float | None:
+    def _acquire(self, lock: Any, seconds: float | None) -> float | None:
         deadline = deadline_of(seconds)
         self._waiting += 1
         try:
-            if not self._lock.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX)):
+            if not lock.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX)):
                 raise RequestTimeout("another thread's call on this client took all the time")
         finally:
             self._waiting -= 1
@@ -356,13 +385,6 @@ class Client:
         if reason is None:
             raise error
         raise ConnectionLost(reason) from error
-
-    def _finish(self) -> None:
-        """Let others have the connection; then hand out what came meanwhile, as its taker may want it too."""
-        if self._link.inbox:
-            self._mail.sort(self._link.inbox)
-        self._lock.release()
-        self._mail.deliver()
 
     def _farewell(self) -> str | None:
         goodbye = self._mail.goodbye

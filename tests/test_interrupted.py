@@ -9,10 +9,12 @@ from __future__ import annotations
 import gc
 import itertools
 import sys
+import threading
 
 import pytest
-from support import plug, running
+from support import PATIENCE, plug, running
 
+from pysock import connect
 from pysock.engine import choose
 from pysock.protocol import FLAG_NO_REPLY, Kind, encode_cir
 
@@ -37,6 +39,23 @@ def interrupt_at(moment, call):
     finally:
         sys.setprofile(None)
     return False
+
+
+def in_another_thread(call):
+    """What it returns, or raises; it must end."""
+    results = []
+
+    def run():
+        try:
+            results.append(call())
+        except Exception as error:
+            results.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert results != [], "it waits for ever"
+    return results[0]
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +86,19 @@ def linked(backend, address):
 
 LARGE = bytes(300_000)
 
+CALLS = {
+    "request": lambda client: client.request(b"x"),
+    "a large request": lambda client: client.request(LARGE),
+    "a request that is answered by a push, too": lambda client: client.request(b"x", service="push"),
+    "request_many": lambda client: client.request_many([b"x"] * 20),
+    "many large requests": lambda client: client.request_many([LARGE] * 3),
+    "notify": lambda client: client.notify(b"x"),
+    "a large notify": lambda client: client.notify(LARGE),
+    "ping": lambda client: client.ping(),
+    "pushes": lambda client: list(client.pushes(timeout=0.001)),
+}
+
+
 LINK_CALLS = {
     "request": lambda link: link.request(0, b"x", 2),
     "a large request": lambda link: link.request(0, LARGE, 2),
@@ -88,3 +120,50 @@ def test_a_link_that_is_interrupted(server, backend, name):
         if not was_interrupted:
             break
     link.close()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_that_is_interrupted(server, name):
+    """The next one, of any thread, gets its own answer, or hears clearly that the connection is closed."""
+    call, client, found = CALLS[name], None, []
+    for moment in itertools.count():
+        if client is None:
+            client = connect(server.addresses[0], backend=server.backend)
+        was_interrupted = interrupt_at(moment, lambda client=client: call(client))
+        answer = in_another_thread(lambda client=client, text=b"%d" % moment: client.request(text, timeout=2))
+        found.append(answer if answer != b"%d" % moment else "right")
+        if isinstance(answer, Exception):
+            assert client.closed
+            client.close()
+            client = None
+        if not was_interrupted:
+            break
+    assert {str(answer) for answer in found} <= {"right", "this client is closed: connect() again"}
+    assert "right" in found
+    assert moment > 5
+    client.close()
+
+
+def test_a_close_that_is_interrupted(server):
+    """Another thread's close does the rest."""
+    for moment in itertools.count():
+        client = connect(server.addresses[0], backend=server.backend)
+        was_interrupted = interrupt_at(moment, client.close)
+        assert in_another_thread(client.close) is None
+        assert client.closed
+        if not was_interrupted:
+            break
+
+
+def test_a_mailbox_without_room_keeps_no_lock(server, monkeypatch):
+    """Whatever goes wrong as a call ends: the connection is free for others."""
+
+    def sort(*_):
+        raise MemoryError
+
+    with connect(server.addresses[0], backend=server.backend) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(client._mail, "sort", sort)
+            with pytest.raises(MemoryError):
+                client.request(b"x", service="push")
+        assert in_another_thread(lambda: client.request(b"y")) == b"y"

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from support import wait_for, welcomed
+from support import until_bye, wait_for, welcomed
 
 from pysock import Limits, RemoteError, connect
 from pysock.errors import ConnectionLost
@@ -130,3 +130,28 @@ def test_the_mailbox_is_bounded():
     assert not inbox
     assert mail.dropped == 3
     assert mail.take() == b"3"
+
+
+def test_pushes_waits_no_longer_than_it_says_for_another_threads_call(backend, fake):
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def play(peer):
+        frame = peer.frame()
+        arrived.set()
+        assert go_on.wait(10)
+        peer.send(encode(Kind.PUSH, b"news") + encode(Kind.REPLY, request_id=frame.request_id))
+        until_bye(peer)
+
+    with connect(fake(welcomed(play)), backend=backend) as client:
+        slow = threading.Thread(target=client.request, args=(b"",))
+        slow.start()
+        try:
+            assert arrived.wait(10)
+            started = time.monotonic()
+            assert list(client.pushes(timeout=0.1)) == []
+            assert time.monotonic() - started < 5
+            assert slow.is_alive()
+        finally:
+            go_on.set()
+            slow.join()
+        assert list(client.pushes(timeout=0)) == [b"news"]

@@ -181,8 +181,8 @@ class PureLink:
     def _shut(self) -> None:
         if not self._closed:
             with guard:
-                self._closed = True
                 self._sock.close()
+                self._closed = True  # not before: if a signal's exception comes first, closing again must do it
 
     # --- ids ---
 
