@@ -22,6 +22,7 @@ from pysock.forking import guard, own_socket
 from pysock.peers import check_server
 from pysock.places import reachable
 from pysock.protocol import Frame, Kind, Malformed, Refusal, Welcome, decode, decode_welcome, encode_cir
+from pysock.sigpipe import NO_SIGNAL, no_sigpipe
 
 if TYPE_CHECKING:
     from pysock.auth import ClientProof
@@ -107,6 +108,7 @@ def _connect_one(target: SocketAddress, deadline: float | None) -> socket.socket
             handle.settimeout(_left(deadline))
             try:
                 handle.connect(where)
+                no_sigpipe(handle)
                 return handle
             except BlockingIOError:
                 # EAGAIN: the backlog of a Unix socket is full. Unlike EINPROGRESS it means that nothing has begun, and
@@ -149,7 +151,7 @@ def explained(error: OSError, address: Address) -> OSError:
 def _send_cir(handle: socket.socket, cir: bytes, deadline: float | None) -> None:
     try:
         handle.settimeout(_left(deadline))
-        handle.sendall(cir)
+        handle.sendall(cir, NO_SIGNAL)
     except TimeoutError:
         raise RequestTimeout("the server didn't take the connection initiation request in time") from None
     except (BrokenPipeError, ConnectionResetError):

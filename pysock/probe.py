@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Final
 
 from pysock.protocol import Kind, encode
+from pysock.sigpipe import NO_SIGNAL, no_sigpipe
 
 #: For the PONG to come, in seconds.
 PATIENCE: Final = 0.2
@@ -56,7 +57,8 @@ def _answers(handle: socket.socket) -> bool:
     expected = encode(Kind.PONG, payload)
     deadline = time.monotonic() + PATIENCE
     handle.settimeout(PATIENCE)
-    handle.sendall(encode(Kind.PING, payload))
+    no_sigpipe(handle)
+    handle.sendall(encode(Kind.PING, payload), NO_SIGNAL)
     answer = b""
     while len(answer) < len(expected) and (left := deadline - time.monotonic()) > 0:
         handle.settimeout(left)

@@ -5,9 +5,10 @@ import os
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
-from support import WELCOME, FakeServer, RawPeer, until_bye, welcomed
+from support import WELCOME, FakeServer, RawPeer, run_python, until_bye, welcomed
 
 import pysock
 from pysock import Address, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull, connect, connecting
@@ -184,6 +185,49 @@ def test_a_refusal_that_comes_before_the_cir_was_sent(backend, socket_dir, monke
     monkeypatch.setattr(connecting, "_send_cir", refused_first)
     with listener, pytest.raises(ServerFull):
         connect(f"unix:{socket_dir}/s", backend=backend)
+
+
+def test_a_refusal_that_comes_before_the_cir_kills_nobody(backend, socket_dir):
+    """Not even where SIGPIPE would."""
+    code = """
+import signal, socket, sys, pysock
+from pysock import connecting
+from pysock.protocol import Kind, Refusal, encode_text
+
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+
+def refused_first(*arguments, send_cir=connecting._send_cir):
+    with listener.accept()[0] as peer:
+        peer.send(encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, "the server is full"))
+    send_cir(*arguments)
+
+connecting._send_cir = refused_first
+try:
+    pysock.connect(f"unix:{sys.argv[1]}", backend=sys.argv[2])
+except pysock.ServerFull as error:
+    print(error)
+"""
+    done = run_python(code, f"{socket_dir}/s", backend)
+    assert (done.returncode, done.stdout) == (0, "the server is full\n"), done.stderr
+
+
+def test_a_refusal_is_heard_where_the_socket_takes_no_options_any_more(backend, fake, monkeypatch):
+    """macOS: EINVAL where the peer is gone already. Here the system doesn't know the option at all."""
+    monkeypatch.setattr("pysock.sigpipe.sys", SimpleNamespace(platform="darwin"))
+    answer = encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, "the server is full")
+    with pytest.raises(ServerFull, match=r"^the server is full$"):
+        connect(fake(lambda peer: (peer.frame(), peer.send(answer))), backend=backend)
+
+
+def test_a_server_serves_where_a_socket_takes_no_options_any_more(make_server, address, monkeypatch):
+    monkeypatch.setattr("pysock.sigpipe.sys", SimpleNamespace(platform="darwin"))
+    server = make_server(address)
+    server.service(lambda client, request: request.upper())
+    with server, connect(server.addresses[0], backend=server.backend) as client:
+        assert client.request(b"x") == b"X"
 
 
 def test_a_failed_connect_leaves_no_descriptor_behind(backend, socket_dir):

@@ -7,7 +7,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from support import running
+from support import run_python, running
 
 from pysock.probe import PATIENCE, Finding, probe
 from pysock.protocol import HEADER, Kind, encode
@@ -117,6 +117,28 @@ def test_it_hangs_up(listener, path):
     thread.start()
     assert probe(path) is Finding.SILENT
     thread.join(10)
+
+
+def test_a_server_that_is_gone_before_the_ping_kills_nobody(path):
+    """Not even where SIGPIPE would."""
+    code = """
+import signal, socket, sys
+from pysock import probe
+
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+
+def gone_first(handle, answers=probe._answers):
+    listener.accept()[0].close()
+    return answers(handle)
+
+probe._answers = gone_first
+print(probe.probe(sys.argv[1]).name)
+"""
+    done = run_python(code, path)
+    assert (done.returncode, done.stdout) == (0, "SILENT\n"), done.stderr
 
 
 def test_an_answer_that_comes_in_drops_does_not_hold_us_up(answering, path, monkeypatch):

@@ -18,7 +18,6 @@ from pysock.causes import Cause
 from pysock.engine._pure_access import Door
 from pysock.engine._pure_connection import Connection
 from pysock.engine._pure_core import READ_MAX
-from pysock.engine._pure_output import NO_SIGNAL
 from pysock.engine._pure_poll import READ
 from pysock.forking import guard
 from pysock.protocol import (
@@ -30,6 +29,7 @@ from pysock.protocol import (
     Refusal,
     encode_text,
 )
+from pysock.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.states import DisconnectReason
 
 if TYPE_CHECKING:
@@ -284,6 +284,7 @@ class Masters:
         with guard, suppress(OSError, MemoryError), sock:
             if self._core.native:
                 sock.setblocking(False)
+                no_sigpipe(sock)
                 sock.send(_REFUSALS[cause], NO_SIGNAL)
                 sock.recv(READ_MAX)  # closing with unread bytes would reset it (RFC 2525, 2.17)
 

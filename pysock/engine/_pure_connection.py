@@ -10,7 +10,6 @@ Two rules keep it safe whatever a handler does in the middle of an event:
 from __future__ import annotations
 
 import socket
-import sys
 import time
 from abc import abstractmethod
 from contextlib import suppress
@@ -21,11 +20,12 @@ from pysock.connection import NativeProtocol, PlainProtocol
 from pysock.engine import ClientInfo
 from pysock.engine._pure_access import Place
 from pysock.engine._pure_core import LARGE_READ_MAX, READ_MAX
-from pysock.engine._pure_output import SHORT_OF_MEMORY, SO_NOSIGPIPE, Output
+from pysock.engine._pure_output import SHORT_OF_MEMORY, Output
 from pysock.engine._pure_poll import READ, WRITE
 from pysock.forking import guard
 from pysock.peers import peer_of
 from pysock.protocol import Kind, Refusal, encode_text
+from pysock.sigpipe import no_sigpipe
 from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
 
 if TYPE_CHECKING:
@@ -103,8 +103,7 @@ class Connection(Output):
         core = self.core
         core.counts.pending += 1
         core.on_event[self.fd] = self.on_event if core.limits.idle_timeout is None else self._on_event_idle
-        if sys.platform == "darwin":
-            self.sock.setsockopt(socket.SOL_SOCKET, SO_NOSIGPIPE, 1)
+        no_sigpipe(self.sock)
         if core.limits.idle_timeout is not None:
             core.idles.start(self, core.now)
         self._watch(READ)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import select
 import socket
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,13 +20,14 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from pysock.engine import BUSY, Buffer
 from pysock.engine._pure_core import READ_MAX
-from pysock.engine._pure_output import GATHER_MAX, NO_SIGNAL, SO_NOSIGPIPE
+from pysock.engine._pure_output import GATHER_MAX
 from pysock.engine._pure_timers import Linger
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.forking import close_quietly, guard, own
 from pysock.framing import NativeCutter
 from pysock.payload import checked_all
 from pysock.protocol import HEADER, Frame, Header, Kind
+from pysock.sigpipe import NO_SIGNAL, no_sigpipe
 
 #: Frames nobody asked for that are kept; then the oldest are thrown away, for the sake of those who never look.
 _INBOX_MAX: Final = 65536
@@ -89,8 +89,7 @@ class PureLink:
         except OSError:
             self._sock.detach()  # it stays the caller's, who closes it
             raise
-        if sys.platform == "darwin":
-            self._sock.setsockopt(socket.SOL_SOCKET, SO_NOSIGPIPE, 1)
+        no_sigpipe(self._sock)
         self._poll = select.poll()
         self._waits_for = _IN
         self._poll.register(fd, _IN)

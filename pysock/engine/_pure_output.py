@@ -14,14 +14,11 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from pysock.causes import Cause
+from pysock.sigpipe import NO_SIGNAL
 from pysock.states import DisconnectReason
 
 if TYPE_CHECKING:
     from pysock.engine._pure_core import Core
-
-#: No SIGPIPE, whatever the program does with that signal (send(2)); macOS has the socket option SO_NOSIGPIPE instead.
-NO_SIGNAL: Final = getattr(socket, "MSG_NOSIGNAL", 0)
-SO_NOSIGPIPE: Final = 0x1022
 
 #: Output up to this is joined for one send; what is more is sent from where it is.
 GATHER_MAX: Final = 64 * 1024

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from pysock.engine import Buffer, SocketAddress
 from pysock.engine._pure_accept import no_delay
-from pysock.engine._pure_output import NO_SIGNAL
+from pysock.sigpipe import NO_SIGNAL, no_sigpipe
 
 
 @contextmanager
@@ -55,6 +55,7 @@ class PureSockets:
         with _borrowed(fd) as sock:
             client, peer = sock.accept()
         client.setblocking(True)
+        no_sigpipe(client)
         if isinstance(peer, tuple):
             no_delay(client)
         return client.detach()
