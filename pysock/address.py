@@ -217,6 +217,11 @@ def _own_directory() -> str:
 def _check_socket_file(path: str, name: str | None) -> None:
     if path:
         _check_path("path", path, "unix:/run/demo.sock")
+        if path.rpartition("/")[2] in {"", ".", ".."}:
+            raise ValueError(
+                f"the path {path!r} is that of a directory; write the name of a socket file, too, for example"
+                " unix:/run/demo.sock"
+            )
     if name is not None:
         if path:
             raise ValueError("'name' goes with a socket file that has no path; write for example unix:?name=demo")

@@ -65,9 +65,8 @@ class Place:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self.path = os.path.abspath(address.socket_file)
-        self.directory, name = os.path.split(self.path)
-        self.name = name or "."  # the root of the tree
+        self.path = _from_the_root(address.socket_file)
+        self.directory, self.name = os.path.split(self.path)
         if not address.path:
             _make_own(address, self.directory)
         try:
@@ -148,7 +147,7 @@ def reachable(address: Address) -> Iterator[list[SocketAddress]]:
     if address.transport != "unix" or (address.path and _fits(address.path)):
         yield address.resolve(listening=False)
         return
-    path = os.path.abspath(address.socket_file)
+    path = _from_the_root(address.socket_file)
     directory = os.path.dirname(path)
     try:
         fd = _open_directory(address, directory)
@@ -232,6 +231,13 @@ def _refuse_writable_by_anybody(address: Address, directory: str, status: os.sta
 
 
 # Paths
+
+
+def _from_the_root(path: str) -> str:
+    """The absolute path. A ``..`` in it stays: where that leads behind a symbolic link only the system knows."""
+    if not os.path.isabs(path):
+        path = os.path.join(os.getcwd(), path)
+    return "/" + "/".join(part for part in path.split("/") if part not in {"", "."})
 
 
 def _fits(path: str) -> bool:

@@ -52,6 +52,33 @@ def test_by_hand_it_is_refused_at_the_first_step_that_touches_it(backend, socket
     assert set(os.listdir("/proc/self/fd")) == fds
 
 
+# Paths through symbolic links
+
+
+@pytest.mark.parametrize("long", [False, pytest.param(True, marks=LINUX)])
+def test_a_path_that_leaves_a_link_upwards_means_the_same_to_both_ends(make_server, socket_dir, long):
+    """``link/..`` is the directory above the one that the link leads to, as everywhere."""
+    (socket_dir / "here").mkdir()
+    (socket_dir / "there" / "sub").mkdir(parents=True)
+    (socket_dir / "here" / "link").symlink_to(socket_dir / "there" / "sub")
+    detour = "../there/sub/../../here/" * 10 if long else "./"
+    address = f"unix:{socket_dir}/here/{detour}link/../s"
+    server = make_server(address)
+    server.service(echo)
+    with running(server):
+        assert (socket_dir / "there" / "s").is_socket()
+        for where in (address, server.addresses[0]):
+            with connect(where, backend=server.backend) as client:
+                assert client.request(b"hello") == b"hello"
+    assert not (socket_dir / "there" / "s").exists()
+    assert [path.name for path in (socket_dir / "here").iterdir()] == ["link"]
+
+
+def test_a_way_that_does_not_exist_is_no_way_for_a_server_either(make_server, socket_dir):
+    with pytest.raises(FileNotFoundError, match=f"the directory {socket_dir}/no/.. doesn't exist"):
+        make_server(f"unix:{socket_dir}/no/../s").start()
+
+
 # Long paths
 
 
