@@ -287,16 +287,19 @@ class Client:
         """
         if self._elsewhere:
             return
-        lock = self._idle_lock()
+        lock, held = self._idle_lock(), False
         self._closing = True
         self._waiting += 1
-        try:
-            with lock:
-                if not self._link.closed:
-                    with suppress(ConnectionError, RequestTimeout):
-                        self._link.send(Kind.BYE, 0, 0, b"", _GOODBYE)
-                    self._link.close()
+        try:  # as in _in_turn(); the `with` of some Pythons looks for signals between the lock and its first line
+            lock.acquire()
+            held = True
+            if not self._link.closed:
+                with suppress(ConnectionError, RequestTimeout):
+                    self._link.send(Kind.BYE, 0, 0, b"", _GOODBYE)
+                self._link.close()
         finally:
+            if held or lock._is_owned():
+                lock.release()
             self._waiting -= 1
 
     def __enter__(self) -> Client:

@@ -225,6 +225,46 @@ static void a_reply_in_pieces(void)
     part(client, &t); /* and with it the piece that came */
 }
 
+/* A kind that is a client's, and a flag where there is none: known from the header alone. */
+static void what_no_server_sends(void)
+{
+    static const uint8_t heads[][PS_HEADER_SIZE] = {{0, 0, 0, 1, PS_SRM, 0, 0, 0, 0, 0, 0, 1},
+                                                    {0, 0, 0, 1, PS_CHALLENGE + 1, 0, 0, 0, 0, 0, 0, 1},
+                                                    {0, 1, 0, 0, PS_REPLY, PS_NO_REPLY, 0, 0, 0, 0, 0, 1}};
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+        int other;
+        taker t = new_taker();
+        ps_client *client = half(&other);
+        ps_payload payload = {bytes, 10};
+        send_all(other, heads[i], PS_HEADER_SIZE);
+        CHECK_EQ(exchange(client, &t, &payload, 1, PATIENCE_S * SECOND), -EPROTO);
+        CHECK_EQ(exchange(client, &t, &payload, 1, PATIENCE_S * SECOND), -EPIPE);
+        CHECK_EQ(close(other), 0);
+        part(client, &t);
+    }
+}
+
+/* A pipe full of whole frames: what doesn't go at all costs nothing, and what comes meanwhile is taken. */
+static void a_full_pipe(void)
+{
+    static const uint8_t push[PS_HEADER_SIZE] = {0, 0, 0, 0, PS_PUSH};
+    int other;
+    taker t = new_taker();
+    t.sink.context = &t;
+    ps_client *client = half(&other);
+    ps_frame frame = {.kind = PS_SRM, .flags = PS_NO_REPLY, .request_id = 1, .payload = bytes, .size = 1000};
+    while (ps__client_send(client, &frame, ps__now_ns(), &t.sink) == 0)
+        continue;
+    send_all(other, push, sizeof push);
+    CHECK_EQ(ps__client_send(client, &frame, ps__now_ns() + SECOND / 50, &t.sink), -ETIMEDOUT);
+    CHECK_EQ(t.others, 1);
+    ps_payload payload = {bytes, sizeof bytes};
+    CHECK_EQ(exchange(client, &t, &payload, 1, SECOND / 50), -ETIMEDOUT);
+    CHECK(!client->broken);
+    CHECK_EQ(close(other), 0);
+    part(client, &t);
+}
+
 static void nobody_takes_it(void)
 {
     int other;
@@ -258,6 +298,8 @@ int main(void)
     RUN(pushes_come_between);
     RUN(a_reply_over_the_limit);
     RUN(a_reply_in_pieces);
+    RUN(what_no_server_sends);
+    RUN(a_full_pipe);
     RUN(nobody_takes_it);
     RUN(nobody_is_there);
     return 0;
