@@ -145,7 +145,7 @@ class Client:
         :raises FrameTooLarge: the payload is over the server's :attr:`max_payload`.
         """
         number, payload = self._number(service), self._checked(payload)
-        return self._in_turn(timeout, lambda seconds: self._link.request(number, payload, seconds))
+        return self._in_turn(timeout, self._link.request, number, payload)
 
     def request_many(
         self,
@@ -327,8 +327,8 @@ class Client:
 
     # Common to all calls
 
-    def _in_turn(self, timeout: float | None, call: Callable[[float | None], Result]) -> Result:
-        """Have the connection for one call, which is given the time that is left for it.
+    def _in_turn(self, timeout: float | None, call: Callable[..., Result], *arguments: Any) -> Result:
+        """Have the connection for one call, which is given the time that is left for it as the last argument.
 
         Python raises a signal's exception as functions are entered and left. So where the lock was just taken, only the
         lock knows it; and once ``held`` says so, nothing is called before it is given back. A generator or a context
@@ -341,7 +341,7 @@ class Client:
             seconds = self._begin(lock, timeout)
             held = True
             try:
-                return call(seconds)
+                return call(*arguments, seconds)
             except ConnectionLost as error:
                 self._lost(error)
             finally:

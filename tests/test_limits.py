@@ -106,30 +106,28 @@ def test_a_newcomer_is_not_taken_for_silent(serve):
 def fill(make_server, socket_dir):
     """``fill(peer)``: PING until nothing of the next answer would fit into the kernel."""
     server = make_server(f"unix:{socket_dir}/roomy")
-    with server, wire.dial(server) as probe:
-        most = 0
-        while ping_once(probe, most + 1):
+    server.service(lambda client, request: request)
+    most = -1
+    with server, wire.dial(server) as probe, wire.let_in(server) as other:
+        while came(probe, most + 1):
             most += 1
+            probe.send(ping(b""))
+            for _ in range(2):  # the second comes in a later turn than the PING
+                other.send(srm())
+                wire.next_frame(other)
 
     def fill(peer):
-        assert all(ping_once(peer, number) for number in range(1, most + 1))
+        for number in range(1, most + 1):
+            peer.send(ping(b""))
+            wait_for(lambda number=number: came(peer, number))
 
     return fill
 
 
-def ping_once(peer, number):
-    """Whether the kernel took the answer, the so-manieth that isn't read."""
-    peer.send(ping(b""))
-    return waiting(peer, number * HEADER.size) == number * HEADER.size
-
-
-def waiting(peer, wanted):
-    """Bytes that have come and weren't read; waits a moment for so many."""
-    end = time.monotonic() + 0.2
-    while True:
-        count = int.from_bytes(fcntl.ioctl(peer.sock, termios.FIONREAD, bytes(4)), sys.byteorder)
-        if count >= wanted or time.monotonic() > end:
-            return count
+def came(peer, answers):
+    """Whether so many answers to PINGs have come; they aren't read."""
+    size = int.from_bytes(fcntl.ioctl(peer.sock, termios.FIONREAD, bytes(4)), sys.byteorder)
+    return size == answers * HEADER.size
 
 
 def test_one_that_takes_no_refusal_keeps_nobody_out(make_server, unix_address, fill):
