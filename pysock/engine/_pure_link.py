@@ -180,8 +180,14 @@ class PureLink:
     def _shut(self) -> None:
         if not self._closed:
             with guard:
-                self._sock.close()
-                self._closed = True  # not before: if a signal's exception comes first, closing again must do it
+                # Not before it is: if a signal's exception comes first, closing again must do it. An OSError is no such
+                # case, Linux has freed the number whatever it says (close(2)).
+                try:
+                    self._sock.close()
+                except OSError:
+                    self._closed = True
+                    raise
+                self._closed = True
 
     # --- ids ---
 

@@ -49,7 +49,9 @@ def link(archive: Path, built: Path, *flags: str) -> Path:
     sanitizers = "-pthread -fsanitize=address,undefined -fno-sanitize-recover=undefined -no-pie"
     include = [f"-I{folder}" for folder in (CSRC, ROOT / "tests" / "c", here)]
     source = [str(here / "faults.c"), str(archive)]
-    _build("gcc", *common.split(), *sanitizers.split(), *include, *flags, "-o", str(built), *source)
+    fresh = built.with_suffix(".fresh")  # another experiment may be running the old one
+    _build("gcc", *common.split(), *sanitizers.split(), *include, *flags, "-o", str(fresh), *source)
+    fresh.replace(built)
     return built
 
 
