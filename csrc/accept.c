@@ -44,6 +44,8 @@ static int watch_masters(ps_engine *engine, unsigned interest)
 {
     int failed = 0;
     for (uint32_t i = 0; i < engine->master_count; i++) {
+        if (engine->masters[i].shut)
+            continue;
         int error = engine->poll->change(engine->poll_handle, engine->masters[i].fd, i, interest);
         failed = error < 0 ? error : failed;
     }
@@ -55,6 +57,14 @@ static void pause_accepting(ps_engine *engine)
     ps__note(engine, PS_CAUSE_ACCEPT);
     engine->accept_again_ns = engine->now_ns + PS_PAUSE_ACCEPT_MS * 1000000u;
     watch_masters(engine, 0);
+}
+
+/* Who made an inherited socket may shut it down: nobody comes through it any more, and it would count as ready for ever. */
+void ps__shut(ps_engine *engine, uint8_t master)
+{
+    ps__note(engine, PS_CAUSE_ACCEPT);
+    engine->masters[master].shut = true;
+    engine->poll->remove(engine->poll_handle, engine->masters[master].fd);
 }
 
 /* -- the reserve: one descriptor that is given up so that those who wait can be told that there is none for them ------ */

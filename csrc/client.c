@@ -14,6 +14,8 @@
 /* So much is sent at once of many small requests: the server begins with them while the next are gathered. */
 enum { ROOM = 64 * 1024, LARGE = 16 * 1024, SEND = 16 * 1024 };
 
+enum { CONTROL_MAX = 16 * 1024 * 1024 };
+
 /* What is being sent: the requests of one exchange. */
 typedef struct sending {
     const ps_payload *payloads;
@@ -174,12 +176,15 @@ static int finish_part(ps_client *client, ps_sink *sink)
     return sink->take(sink->context, &frame, object);
 }
 
-/* Looked at before the payload is waited for. */
+/* Looked at before the payload is waited for. max_payload is about replies and pushes: what the server says of itself, its
+ * services for example, has to come through a smaller one, too. */
 static int judge(const ps_client *client, const ps_frame *frame)
 {
+    bool carries = frame->kind == PS_REPLY || frame->kind == PS_PUSH;
+    uint32_t most = carries || client->max_payload > CONTROL_MAX ? client->max_payload : CONTROL_MAX;
     if (frame->kind < PS_CIR_ACCEPTED || frame->kind > PS_CHALLENGE || frame->flags)
         return -EPROTO;
-    return frame->size > client->max_payload ? -EMSGSIZE : 0;
+    return frame->size > most ? -EMSGSIZE : 0;
 }
 
 /* Hand on the whole frames of the buffer, until the sink has what it wants; keep the rest. */

@@ -77,8 +77,16 @@ static void close_data_socket(ps_engine *engine, ps_conn *conn)
     ps__start_accepting(engine);
 }
 
+/* It leaves instead of proving that it has the auth key: most likely it has another one. */
+static void note_no_proof(ps_engine *engine, const ps_conn *conn, enum ps_reason reason)
+{
+    if (conn->state == PS_CONN_CHALLENGED && reason == PS_CLOSED_BY_PEER)
+        ps__note(engine, PS_CAUSE_PROOF);
+}
+
 void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason)
 {
+    note_no_proof(engine, conn, reason);
     if (ps__conn_event(conn, PS_EV_LOST) < 0)
         return;
     if (conn->reason == NO_REASON)
@@ -94,6 +102,7 @@ void ps__no_memory(ps_engine *engine, ps_conn *conn)
 
 void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps_reason reason)
 {
+    note_no_proof(engine, conn, reason);
     if (ps__conn_event(conn, event) < 0)
         return;
     if (conn->reason == NO_REASON)

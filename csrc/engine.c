@@ -168,6 +168,14 @@ static void client_event(ps_engine *engine, const ps_event *event)
         ps__lost(engine, conn, PS_CLOSED_BY_PEER); /* both directions are shut: nobody takes the replies any more */
 }
 
+static void master_event(ps_engine *engine, const ps_event *event)
+{
+    uint8_t master = (uint8_t)event->key;
+    ps__accept(engine, master);
+    if (event->ready & PS_POLL_GONE && engine->accepting)
+        ps__shut(engine, master);
+}
+
 static bool handle_event(ps_engine *engine, const ps_event *event)
 {
     if (event->key >> 32)
@@ -175,7 +183,7 @@ static bool handle_event(ps_engine *engine, const ps_event *event)
     else if (event->key == WAKE_KEY)
         return true;
     else if (engine->accepting)
-        ps__accept(engine, (uint8_t)event->key);
+        master_event(engine, event);
     return false;
 }
 

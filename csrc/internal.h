@@ -257,6 +257,7 @@ typedef struct ps_master {
     int fd;
     int family;
     bool checked;
+    bool shut; /* somebody else has shut it down */
 } ps_master;
 
 /* A cause, since it was last told of. */
@@ -403,6 +404,7 @@ void ps__take_proof(ps_engine *engine, ps_conn *conn, const ps_frame *frame);
 void ps__open_reserve(ps_engine *engine);
 void ps__close_reserve(ps_engine *engine);
 void ps__accept(ps_engine *engine, uint8_t master);
+void ps__shut(ps_engine *engine, uint8_t master);
 void ps__stop_accepting(ps_engine *engine);
 void ps__start_accepting(ps_engine *engine);
 

@@ -63,7 +63,7 @@ _WORDS: Final = {
     Cause.ACCEPT: _Words(
         "accept_failures",
         logging.WARNING,
-        "accept() failed for want of descriptors or memory; accepting pauses until there is some",
+        "accept() failed: there are no descriptors or no memory, or somebody has shut the socket down; it pauses",
     ),
 }
 

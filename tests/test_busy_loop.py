@@ -129,6 +129,20 @@ def test_a_large_frame_that_needs_many_looks(slow):
     assert counts(made.server, "frames_late") == [0]
 
 
+def test_a_frame_behind_many_requests(slow):
+    """More requests in one read than are served in a row: they take longer than the deadline of what comes behind."""
+    made = slow(frame_timeout=SHORT)
+    count, frame = 200, srm(b"x" * 100)
+    with wire.let_in(made.server) as sock:
+        sock.send(srm(b"0.003", service=1) * count + frame[:50])
+        for _ in range(count):
+            assert wire.next_frame(sock).payload == b"awake"
+        time.sleep(0.02)  # a turn in which there is nothing new of it
+        sock.send(frame[50:])
+        assert wire.next_frame(sock).payload == b"x" * 100
+    assert counts(made.server, "frames_late") == [0]
+
+
 def test_many_are_ready_at_once(make_server, unix_address):
     """More than the loop hears of in one turn: those it hears of in the next have spoken in time."""
     clients = 1100

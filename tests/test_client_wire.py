@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import WELCOME, Program, until_bye, wait_for
 
-from pysock import ProtocolError, RequestTimeout, connect
+from pysock import ProtocolError, RemoteError, RequestTimeout, connect
 from pysock.errors import ConnectionLost
 from pysock.protocol import FLAG_NO_REPLY, HEADER, ErrorCode, Kind, encode, encode_accepted, encode_text, encode_welcome
 
@@ -119,6 +119,33 @@ def test_what_no_server_sends_breaks_the_protocol(backend, fake, odd, call):
         with pytest.raises(ProtocolError, match="the server sent a frame"):
             getattr(client, call)(b"x" if call == "request" else [b"x"])
         assert client.closed
+
+
+def test_what_no_server_sends_while_a_frame_is_being_sent(backend, fake):
+    """It isn't collected until somebody looks for it."""
+
+    def play(peer):
+        peer.send(WELCOME * 1000)
+        peer.rest()
+
+    with connect(fake(roomy(play)), backend=backend, timeout=5) as client:
+        with pytest.raises(ProtocolError, match="the server sent"):
+            client.request_many([client.notify(bytes(1 << 20)) or b"" for _ in range(100)])
+        assert client.closed
+
+
+def test_a_small_limit_of_a_client_is_about_replies_and_pushes(make_server, backend, unix_address):
+    """What the server says of itself comes through, however many services it has."""
+    server = make_server(unix_address)
+    server.service(lambda client, request: request)
+    for number in range(100):
+        server.service(f"service {number}")(lambda client, request: request)
+    with server, connect(server.addresses[0], max_payload=1, backend=backend) as client:
+        assert len(client.services) == 100
+        assert client.request(b"x") == b"x"
+        with pytest.raises(RemoteError):
+            client.request(b"xx")
+        assert client.request(b"y") == b"y"
 
 
 LAST = encode_text(Kind.ERROR, ErrorCode.MALFORMED, "oops")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import time
 
 import pytest
 import wire
-from support import Program, RawPeer, plug
+from support import Program, RawPeer, plug, wait_for
 from wire import cir, refused, replied, srm
 
 from pysock import connect
@@ -172,3 +174,24 @@ def test_where_the_reserve_does_not_help(backend, address):
                 assert after - before < 0.2
                 asker.request(b"100", service="limit")
                 assert wire.next_frame(waiting).kind == wire.CIR_ACCEPTED
+
+
+@pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET], ids=["unix", "tcp"])
+def test_an_inherited_socket_is_shut_down_by_its_maker(make_server, socket_dir, family):
+    """Nobody comes through it any more; the loop sleeps, and serves who is there, and who comes by another one."""
+    with socket.socket(family) as maker:
+        maker.bind(f"{socket_dir}/inherited" if family == socket.AF_UNIX else ("127.0.0.1", 0))
+        maker.listen()
+        server = make_server(f"unix:{socket_dir}/other", f"fd://{os.dup(maker.fileno())}")
+        server.service(lambda client, request: request)
+        with server, wire.let_in(server) as client:
+            maker.shutdown(socket.SHUT_RDWR)
+            wait_for(lambda: server.stats()["accept_failures"])
+            before = time.process_time()
+            time.sleep(0.3)
+            assert time.process_time() - before < 0.15
+            client.send(wire.srm())
+            assert wire.next_frame(client)
+            with wire.let_in(server) as other:
+                other.send(wire.srm())
+                assert wire.next_frame(other)

@@ -82,6 +82,7 @@ class _Master:
             raise
         self.tcp = self.sock.family != socket.AF_UNIX
         self.interest = 0
+        self.shut = False  # by somebody else
 
 
 class Masters:
@@ -111,7 +112,7 @@ class Masters:
         for index, (fd, checked) in enumerate(self._fds):
             master = _Master(fd, index, checked)
             self._masters.append(master)
-            self._core.on_event[fd] = lambda _bits, master=master: self._accept(master)  # type: ignore[misc]
+            self._core.on_event[fd] = lambda bits, master=master: self._on_event(master, bits)  # type: ignore[misc]
         for master in self._masters:
             self._core.poller.change(master.fd, 0, READ)
             master.interest = READ
@@ -155,7 +156,7 @@ class Masters:
         """Whether it could be done: somebody may have closed one, or the kernel has no memory."""
         done = True
         for master in self._masters:
-            if master.interest != interest:
+            if master.interest != interest and not master.shut:
                 try:
                     self._core.poller.change(master.fd, master.interest, interest)
                 except OSError:
@@ -163,6 +164,22 @@ class Masters:
                 else:
                     master.interest = interest
         return done
+
+    def _on_event(self, master: _Master, bits: int) -> None:
+        self._accept(master)
+        if bits & ~READ and self._open:
+            self._shut(master)
+
+    def _shut(self, master: _Master) -> None:
+        """Who made an inherited socket may shut it down: nobody comes through it any more, and it would count as ready
+        for ever.
+        """
+        self._core.note(Cause.ACCEPT)
+        master.shut = True
+        if master.interest:
+            with suppress(OSError):
+                self._core.poller.change(master.fd, master.interest, 0)
+            master.interest = 0
 
     def _accept(self, master: _Master) -> None:
         failed = 0

@@ -270,9 +270,15 @@ class Connection(Output):
 
     def end(self, event: ConnectionEvent, reason: DisconnectReason) -> None:
         """Read nothing more; close when what was accepted is answered and flushed."""
+        self._note_no_proof(reason)
         if self.protocol.state < _DRAINING:
             self.protocol.take(event)
             self.ending(reason)
+
+    def _note_no_proof(self, reason: DisconnectReason) -> None:
+        """It leaves instead of proving that it has the auth key: most likely it has another one."""
+        if self.protocol.state is ConnectionState.CHALLENGED and reason is DisconnectReason.CLOSED_BY_PEER:
+            self.core.note(Cause.PROOF)
 
     def ending(self, reason: DisconnectReason) -> None:
         """The connection has just become DRAINING."""
@@ -290,6 +296,7 @@ class Connection(Output):
 
     def lost(self, reason: DisconnectReason) -> None:
         """Close at once."""
+        self._note_no_proof(reason)
         if self.protocol.state is not _CLOSED:
             self.protocol.take(ConnectionEvent.LOST)
             if self.reason is None:

@@ -29,6 +29,9 @@ from pysock.payload import checked_all
 from pysock.protocol import HEADER, Frame, Header, Kind
 from pysock.sigpipe import NO_SIGNAL, no_sigpipe
 
+#: Bytes of what a server says of itself, its services for example.
+_CONTROL_MAX: Final = 16 * 1024 * 1024
+_CARRIERS: Final = frozenset((Kind.REPLY, Kind.PUSH))
 #: Frames nobody asked for that are kept; then the oldest are thrown away, for the sake of those who never look.
 _INBOX_MAX: Final = 65536
 #: The longest sleep, in milliseconds: poll() takes an int.
@@ -204,8 +207,10 @@ class PureLink:
     def _judge(self, header: Header) -> None:
         if not Kind.CIR_ACCEPTED <= header.kind <= Kind.CHALLENGE or header.flags:
             raise ProtocolError(f"the server sent a frame of kind {header.kind:#04x}, flags {header.flags:#04x}")
-        if header.length > self._max_payload:
-            raise ProtocolError(f"the server sent a frame of {header.length} bytes, over {self._max_payload}")
+        # It is about replies and pushes: what the server says of itself has to come through a smaller one, too.
+        most = self._max_payload if header.kind in _CARRIERS else max(self._max_payload, _CONTROL_MAX)
+        if header.length > most:
+            raise ProtocolError(f"the server sent a frame of {header.length} bytes, over {most}")
 
     def _next(self, end: float | None) -> Frame:
         if self._arrived:

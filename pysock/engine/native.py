@@ -350,6 +350,8 @@ class NativeLink:
         )
         for frame in map(Frame._make, others):
             (self._verdicts if frame.kind in _VERDICTS else self.inbox).append(frame)
+        if self._verdicts and kind != Kind.PROOF:
+            result = -errno.EPROTO
         if result == -errno.ECONNRESET and self._verdicts:
             self.close()  # what was being sent came too late; the verdict says why
             return

@@ -125,10 +125,10 @@ class PureEngine:
 
     def _turn(self) -> None:
         core = self._core
-        if core.ready:
-            self._go_on()
         events = self._linger.wait(self._timeout())
         core.now = monotonic()
+        if core.ready:
+            self._go_on()
         self._dispatch(events)
         if self._commands.queue:
             self._commands.run()
