@@ -167,7 +167,8 @@ def _answer(link: Link, address: Address, deadline: float | None, timeout: float
         raise RequestTimeout(f"{address}: the server didn't answer{_within(timeout)}") from None
     except ConnectionLost as error:
         raise ConnectionLost(
-            f"{address}: the connection ended before the server let this client in; is it a pysock server?"
+            f"{address}: the connection ended before the server let this client in; it is just stopping, or is it a"
+            " pysock server?"
         ) from error
     except ProtocolError as error:
         raise ProtocolError(

@@ -134,7 +134,7 @@ def test_a_server_that_does_not_answer(backend, fake):
 
 
 def test_a_server_that_hangs_up(backend, fake):
-    with pytest.raises(ConnectionLost, match="ended before the server let this client in; is it a pysock server"):
+    with pytest.raises(ConnectionLost, match="ended before the server let this client in; it is just stopping"):
         connect(fake(lambda peer: peer.frame()), backend=backend)
 
 
