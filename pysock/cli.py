@@ -128,7 +128,7 @@ def serve(target: str, bind: tuple[str, ...], log_level: str, grace: float, **op
 def load(target: str) -> Any:
     """Return the object ``MODULE:NAME``; NAME may have dots."""
     module, _, name = target.partition(":")
-    if not (module and name):
+    if not (all(module.split(".")) and name):
         raise click.UsageError(f"{target!r} is not of the form MODULE:NAME, as pysock.examples.upper:upper")
     sys.path.insert(0, os.getcwd())
     try:
@@ -137,12 +137,15 @@ def load(target: str) -> Any:
         if error.name and f"{module}.".startswith(f"{error.name}."):
             raise click.UsageError(f"there is no module {error.name!r}") from None
         raise click.ClickException(f"module {module!r} can't be imported: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module that ends the program at import would do so without a word
         raise click.ClickException(f"module {module!r} can't be imported: {type(error).__name__}: {error}") from error
     try:
         return operator.attrgetter(name)(found)
     except AttributeError:
         raise click.UsageError(f"module {module!r} has no {name!r}") from None
+    except Exception as error:  # of a property, say
+        text = f"{name!r} of module {module!r} can't be had: {type(error).__name__}: {error}"
+        raise click.ClickException(text) from error
 
 
 def watch(server: pysock.Server) -> list[int]:
@@ -186,8 +189,12 @@ def make_server(
         raise click.UsageError(f"a {type(found).__name__} is neither a pysock.Server nor a handler(client, request)")
     if not bind:
         raise click.UsageError("a handler needs an address: --bind unix:PATH or --bind tcp://HOST:PORT")
-    server = pysock.Server(*bind, framing=framing or "native", authkey=read_authkey(authkey_file), insecure=insecure)
-    server.service(found)
+    key = read_authkey(authkey_file)
+    try:
+        server = pysock.Server(*bind, framing=framing or "native", authkey=key, insecure=insecure)
+        server.service(found)
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(str(error)) from error
     return server
 
 

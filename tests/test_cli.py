@@ -194,11 +194,23 @@ def project(socket_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 return request * 3
 
         price = 5
+
+        async def later(client, request):
+            return request
+
+        class Meta(type):
+            @property
+            def moody(cls):
+                raise KeyError("not now")
+
+        class Mood(metaclass=Meta):
+            pass
         """)
     )
     (socket_dir / "empty").write_text("\n")
     (socket_dir / "broken.py").write_text("import pysock\n1 / 0\n")
     (socket_dir / "raising.py").write_text("raise ValueError('no luck')\n")
+    (socket_dir / "leaving.py").write_text("raise SystemExit(0)\n")
     (socket_dir / "lacking.py").write_text("import no_such_module_anywhere\n")
     monkeypatch.chdir(socket_dir)
     return socket_dir
@@ -297,6 +309,13 @@ def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
         (["no.such:x"], 2, "there is no module 'no'"),
         (["shop:nothing"], 2, "has no 'nothing'"),
         (["shop:price", "--bind", "unix:s"], 2, "a int is neither"),
+        (["shop:later", "--bind", "unix:s"], 2, "is an async function"),
+        (["shop:Mood.moody", "--bind", "unix:s"], 1, "'Mood.moody' of module 'shop' can't be had: KeyError: 'not now'"),
+        (["leaving:x"], 1, "module 'leaving' can't be imported: SystemExit: 0"),
+        (["shop:server", "--bind", ""], 2, "bad address ''"),
+        (["shop..x:y"], 2, "'shop..x:y' is not of the form MODULE:NAME"),
+        ([".shop:server"], 2, "'.shop:server' is not of the form MODULE:NAME"),
+        (["shop:Desk..triple"], 2, "has no 'Desk..triple'"),
         (["shop:Desk.triple"], 2, "--bind"),
         (["shop:server", "--framing", "raw"], 2, "has its own"),
         (["shop:server", "--insecure"], 2, "--insecure goes with a handler"),
