@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -30,6 +31,7 @@ import pysock
 from pysock import demo as demo_module
 from pysock.cli_bench import bench
 from pysock.cli_options import FRAMINGS, authkey_option, check_address, example, read_authkey
+from pysock.cli_words import as_commands_say, explain
 from pysock.engine import CHOICES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -119,9 +121,12 @@ def serve(target: str, bind: tuple[str, ...], log_level: str, grace: float, **op
     in the current directory. The server drains and ends on Ctrl-C or SIGTERM; a second one ends it at once.
     """
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    server = make_server(load(target), bind, **options)
+    found = load(target)
+    server = make_server(found, bind, **options)
     interrupted = watch(server)
-    server.serve_forever(grace=grace)
+    # A Server was made by Python code, which has parameters and no options.
+    with nullcontext() if server is found else as_commands_say():
+        server.serve_forever(grace=grace)
     return 130 if interrupted else 0
 
 
@@ -190,11 +195,12 @@ def make_server(
     if not bind:
         raise click.UsageError("a handler needs an address: --bind unix:PATH or --bind tcp://HOST:PORT")
     key = read_authkey(authkey_file)
-    try:
+    with as_commands_say():
         server = pysock.Server(*bind, framing=framing or "native", authkey=key, insecure=insecure)
-        server.service(found)
-    except (TypeError, ValueError) as error:
-        raise click.UsageError(str(error)) from error
+        try:
+            server.service(found)
+        except TypeError as error:  # it isn't a plain function
+            raise click.UsageError(str(error)) from error
     return server
 
 
@@ -221,7 +227,8 @@ def call(address: str, payload: str, service: str | None, authkey_file: Path | N
     PAYLOAD is the request; "-" or nothing reads it from standard input.
     """
     request = standard_input() if payload == "-" else os.fsencode(payload)
-    with pysock.connect(address, timeout=timeout, authkey=read_authkey(authkey_file)) as client:
+    key = read_authkey(authkey_file)
+    with as_commands_say(address), pysock.connect(address, timeout=timeout, authkey=key) as client:
         reply = client.request(request, service=service, timeout=timeout)
     click.echo(reply, nl=False)
 
@@ -244,11 +251,15 @@ def standard_input() -> bytes:
 def ping(address: str, count: int, interval: float, authkey_file: Path | None, timeout: float) -> None:
     """Measure how long the server takes to answer."""
     times: list[float] = []
-    with pysock.connect(address, timeout=timeout, authkey=read_authkey(authkey_file)) as client:
+    key = read_authkey(authkey_file)
+    with as_commands_say(address):
+        client = pysock.connect(address, timeout=timeout, authkey=key)
+    with client:
         for number in range(1, count + 1):
             if number > 1:
                 time.sleep(interval)
-            times.append(client.ping(timeout=timeout) * 1000)
+            with as_commands_say(address):  # not what goes wrong with standard output
+                times.append(client.ping(timeout=timeout) * 1000)
             click.echo(f"pong {number} from {address}: {times[-1]:.3f} ms")
     click.echo(
         f"{count} of {count} answered, ms: {min(times):.3f} min, {statistics.median(times):.3f} median,"
@@ -275,13 +286,6 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         return complain(str(error), 2)
     return code or 0
-
-
-def explain(error: Exception) -> str:
-    """Return what an exception says, without the number that an OSError puts in front."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__
 
 
 def complain(text: str, code: int) -> int:

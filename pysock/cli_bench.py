@@ -20,6 +20,7 @@ from rich.table import Table
 
 from pysock.address import Address
 from pysock.cli_options import FRAMINGS, check_address, example
+from pysock.cli_words import as_commands_say, naming
 from pysock.load import LARGEST, MOST_CONNECTIONS, MOST_IN_FLIGHT, Load, LoadOptions, LoadResult
 from pysock.load import Progress as LoadProgress
 
@@ -104,7 +105,7 @@ def bench(address: str, json: bool, quiet: bool, **options: Any) -> int:
     make_room(load.options.connections)
     interrupted = False
     try:
-        with screen.progress(load.options) as show:
+        with as_commands_say(address), screen.progress(load.options) as show:
             load.run(show, 0.25)
     except KeyboardInterrupt:
         interrupted = True
@@ -115,11 +116,14 @@ def bench(address: str, json: bool, quiet: bool, **options: Any) -> int:
     if interrupted:
         return 130
     if result is not None and result.errors:
-        total = result.errors + result.messages
-        raise click.ClickException(
-            f"{result.errors} of {total} requests were answered with an error; the first: {result.first_error}"
-        )
+        raise click.ClickException(naming(load.options.address, count_errors(result)))
     return 0
+
+
+def count_errors(result: LoadResult) -> str:
+    """Return how many there were, and what the first was."""
+    total = result.errors + result.messages
+    return f"{result.errors} of {total} requests were answered with an error; the first: {result.first_error}"
 
 
 def read_options(address: str, options: dict[str, Any]) -> LoadOptions:
@@ -128,10 +132,8 @@ def read_options(address: str, options: dict[str, Any]) -> LoadOptions:
         options["duration"] = 5.0
     options["linger"] /= 1e6
     options["service"] = options["service"] or ""
-    try:
+    with as_commands_say():
         return LoadOptions(address=Address.parse(address), **options)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
 
 
 def make_room(connections: int) -> None:

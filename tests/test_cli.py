@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
@@ -19,7 +20,7 @@ from programs import Module, pysock_command, run, serving
 from support import PATIENCE
 
 import pysock
-from pysock import Server, __main__, cli
+from pysock import Server, __main__, cli, cli_words
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_call_with_bytes_that_are_no_text(where: str, backend: str) -> None:
 
 
 def test_call_gets_an_error(command, where: str) -> None:
-    assert command("call", where, "--service", "fail", "x") == (1, b"", b"pysock: not today\n")
+    assert command("call", where, "--service", "fail", "x") == (1, b"", f"pysock: {where}: not today\n".encode())
 
 
 def test_call_to_no_such_service(command, where: str) -> None:
@@ -143,7 +144,36 @@ def test_call_refused(command, make_server: Callable[..., Server], address: str)
         raise pysock.ConnectionRefused("members only")
 
     with refusing:
-        assert command("call", str(refusing.addresses[0]), "x") == (1, b"", b"pysock: members only\n")
+        where = str(refusing.addresses[0])
+        for arguments in (["call", where, "x"], ["ping", where]):
+            assert command(*arguments) == (1, b"", f"pysock: {where}: members only\n".encode())
+
+
+def test_call_without_an_answer_in_time(command, make_server: Callable[..., Server], address: str) -> None:
+    slow, asked = make_server(address), threading.Event()
+    slow.service(lambda _client, _request: asked.wait(PATIENCE) and None)
+    with slow:
+        where = str(slow.addresses[0])
+        code, out, err = command("call", where, "x", "--timeout", "0.05")
+        asked.set()
+    assert (code, out) == (1, b"")
+    assert re.search(f"^pysock: {re.escape(where)}: .* in time\n$", one_line(err))
+
+
+def test_a_key_where_none_is_wanted(command, where: str, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"secret")
+    code, out, err = command("ping", where, "--authkey-file", str(tmp_path / "key"))
+    assert (code, out) == (1, b"")
+    assert one_line(err) == (
+        f"pysock: {where}: the server has no auth key: give it one there (--authkey-file, or authkey= of its Server),"
+        " or leave out --authkey-file here\n"
+    )
+
+
+def test_the_words_that_are_said_otherwise_are_those_of_the_library() -> None:
+    library = "".join(path.read_text() for path in Path(pysock.__file__).parent.glob("*.py") if "cli_" not in path.name)
+    joined = re.sub(r'"\s*\n\s*f?"', "", library)  # texts of several lines
+    assert [words for words in cli_words.OPTIONS if words not in joined] == []
 
 
 def test_a_variable_for_an_option(command, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,10 +295,10 @@ def test_serve_with_a_key(command, backend: str, project: Path) -> None:
         assert command("ping", where, "--count", "1", "--authkey-file", "key")[0] == 0
         code, out, err = command("call", where, "x", "--authkey-file", "other")
         assert (code, out) == (1, b"")
-        assert "the server has another auth key" in one_line(err)
+        assert one_line(err) == f"pysock: {where}: the server has another auth key\n"
         code, out, err = command("ping", where)
         assert (code, out) == (1, b"")
-        assert "wants an auth key" in one_line(err)
+        assert one_line(err) == f"pysock: {where}: this server wants an auth key: give --authkey-file\n"
         program.signal(signal.SIGTERM)
         assert program.end()[0] == 0
 
@@ -322,8 +352,17 @@ def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
         (["shop:server", "--authkey-file", "shop.py"], 2, "--authkey-file goes with a handler"),
         (["shop:Desk.triple", "--bind", "unix:s", "--authkey-file", "no"], 2, "'no' does not exist"),
         (["shop:Desk.triple", "--bind", "unix:s", "--authkey-file", "empty"], 2, "empty is empty"),
-        (["shop:Desk.triple", "--bind", "tcp://0.0.0.0:0"], 2, "other machines can connect there"),
-        (["shop:Desk.triple", "--bind", "unix:s", "--framing", "line", "--authkey-file", "shop.py"], 2, "framing"),
+        (
+            ["shop:Desk.triple", "--bind", "tcp://0.0.0.0:0"],
+            2,
+            "whoever does: give --authkey-file, listen at 127.0.0.1 or [::1], or say --insecure if the network",
+        ),
+        (["shop:server", "--bind", "tcp://0.0.0.0:0"], 2, "set authkey=, "),  # which it has in its module
+        (
+            ["shop:Desk.triple", "--bind", "unix:s", "--framing", "line", "--authkey-file", "shop.py"],
+            2,
+            "--authkey-file needs the framing 'native'",
+        ),
         (["shop:server", "--framing", "zmq"], 2, "'zmq' is not one of 'native', 'u32', 'line', 'raw'"),
         (["shop:server", "--bind", "ftp://x"], 2, "unknown scheme 'ftp'"),
         (["shop:server", "--bind", "unix:" + "x" * 200], 2, "at most 85"),

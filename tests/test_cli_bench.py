@@ -181,7 +181,9 @@ def test_errors(bench, where: str) -> None:
     assert code == 1
     assert "0 messages in" in out
     assert ", 30 errors" in out
-    assert without_warnings(err) == "pysock: 30 of 30 requests were answered with an error; the first: not today\n"
+    assert without_warnings(err) == (
+        f"pysock: {where}: 30 of 30 requests were answered with an error; the first: not today\n"
+    )
 
 
 def test_no_such_service(bench, where: str) -> None:
@@ -217,7 +219,7 @@ def test_a_server_that_does_it_wrong(bench, socket_dir: Path, play, framing: str
         ([], "Missing argument 'ADDR'"),
         (["nowhere"], "bad address 'nowhere'"),
         (["fd://3"], "can't connect to fd://3"),
-        (["unix:x", "-t", "1", "-n", "1"], "either a duration or a count"),
+        (["unix:x", "-t", "1", "-n", "1"], "either --duration or --count"),
         (["unix:x", "-c", "0"], "'--connections' / '-c'"),
         (["unix:x", "-d", "many"], "'many' is not a valid integer"),
         (["unix:x", "-s", "-1"], "'--size' / '-s'"),
@@ -231,7 +233,7 @@ def test_a_server_that_does_it_wrong(bench, socket_dir: Path, play, framing: str
         (["unix:x", "--framing", "http"], "'http' is not one of"),
         (["unix:x", "--framing", "raw", "-s", "0"], "size must be at least 1"),
         (["unix:x", "--framing", "u32", "--service", "a"], "'u32' has none"),
-        (["unix:x", "--churn", "-d", "2"], "in_flight must be 1"),
+        (["unix:x", "--churn", "-d", "2"], "--in-flight must be 1"),
         (["unix:x", "--churn", "--rate", "2"], "takes no rate"),
         (["unix:x", "extra"], "unexpected extra argument"),
     ],
