@@ -31,7 +31,7 @@ import pysock
 from pysock import demo as demo_module
 from pysock.cli_bench import bench
 from pysock.cli_options import FRAMINGS, authkey_option, check_address, example, read_authkey
-from pysock.cli_words import as_commands_say, explain
+from pysock.cli_words import answered, as_commands_say, explain
 from pysock.engine import CHOICES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -229,7 +229,10 @@ def call(address: str, payload: str, service: str | None, authkey_file: Path | N
     request = standard_input() if payload == "-" else os.fsencode(payload)
     key = read_authkey(authkey_file)
     with as_commands_say(address), pysock.connect(address, timeout=timeout, authkey=key) as client:
-        reply = client.request(request, service=service, timeout=timeout)
+        try:
+            reply = client.request(request, service=service, timeout=timeout)
+        except pysock.RemoteError as error:
+            raise pysock.RemoteError(answered(error.message, service, client.services), error.code) from error
     click.echo(reply, nl=False)
 
 

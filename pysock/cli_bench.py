@@ -20,7 +20,7 @@ from rich.table import Table
 
 from pysock.address import Address
 from pysock.cli_options import FRAMINGS, check_address, example
-from pysock.cli_words import as_commands_say, naming
+from pysock.cli_words import answered, as_commands_say, naming
 from pysock.load import LARGEST, MOST_CONNECTIONS, MOST_IN_FLIGHT, Load, LoadOptions, LoadResult
 from pysock.load import Progress as LoadProgress
 
@@ -123,7 +123,8 @@ def bench(address: str, json: bool, quiet: bool, **options: Any) -> int:
 def count_errors(result: LoadResult) -> str:
     """Return how many there were, and what the first was."""
     total = result.errors + result.messages
-    return f"{result.errors} of {total} requests were answered with an error; the first: {result.first_error}"
+    first = answered(result.first_error, result.options.service, None)
+    return f"{result.errors} of {total} requests were answered with an error; the first: {first}"
 
 
 def read_options(address: str, options: dict[str, Any]) -> LoadOptions:

@@ -6,7 +6,8 @@ line may not. This file owns how they are said otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import builtins
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -14,6 +15,7 @@ import click
 
 from pysock.address import Address
 from pysock.errors import PysockError
+from pysock.protocol import TEXT_NO_SUCH_SERVICE
 
 #: Words of the library -> what the command line says instead.
 OPTIONS: Final = {
@@ -40,6 +42,24 @@ def as_commands_say(address: str = "") -> Iterator[None]:
         raise click.ClickException(naming(Address.parse(address), text) if address else text) from error
     except ValueError as error:
         raise click.UsageError(in_options(str(error))) from error
+
+
+def answered(text: str, service: str | None, names: Collection[str] | None) -> str:
+    """Return what an ERROR of the server means; ``names`` are those of its services, where they are known."""
+    if text == TEXT_NO_SUCH_SERVICE and not service:
+        known = "" if names is None else f"; it has {', '.join(map(repr, names)) or 'no named ones either'}"
+        advice = "" if names is not None and not names else ": choose one with --service"
+        return f"the server has no unnamed service{known}{advice}"
+    if _is_exception(text):
+        return f"the server's handler failed with {text}; the traceback is in the server's log"
+    return text
+
+
+def _is_exception(text: str) -> bool:
+    """Whether it looks like the name of one: that is all that a server tells of what its handler didn't catch."""
+    known = getattr(builtins, text, None)
+    is_builtin = isinstance(known, type) and issubclass(known, BaseException)
+    return is_builtin or (text.isidentifier() and text.endswith(("Error", "Exception")))
 
 
 def in_options(text: str) -> str:

@@ -39,6 +39,10 @@ def server(make_server: Callable[..., Server], address: str) -> Iterator[Server]
     def fail(_client: pysock.DataSocket, _request: bytes) -> bytes:
         raise pysock.RemoteError("not\ntoday")
 
+    @result.service("parse")
+    def parse(_client: pysock.DataSocket, request: bytes) -> bytes:
+        return b"%d" % int(request)
+
     with result:
         yield result
 
@@ -120,6 +124,29 @@ def test_call_to_no_such_service(command, where: str) -> None:
     assert (code, out) == (1, b"")
     assert "'nothing'" in one_line(err)
     assert "'reverse'" in one_line(err)
+
+
+@pytest.mark.parametrize(("names", "there"), [(["add", "sub"], "'add', 'sub'"), ([], "no named ones either")])
+def test_call_without_a_service_where_all_have_names(
+    command, make_server: Callable[..., Server], address: str, names: list[str], there: str
+) -> None:
+    named = make_server(address)
+    for name in names:
+        named.service(name)(lambda _client, request: request)
+    with named:
+        where = str(named.addresses[0])
+        code, out, err = command("call", where, "x")
+    assert (code, out) == (1, b"")
+    advice = ": choose one with --service" if names else ""
+    assert one_line(err) == f"pysock: {where}: the server has no unnamed service; it has {there}{advice}\n"
+
+
+def test_call_where_the_handler_fails(command, where: str) -> None:
+    code, out, err = command("call", where, "--service", "parse", "x")
+    assert (code, out) == (1, b"")
+    assert one_line(err) == (
+        f"pysock: {where}: the server's handler failed with ValueError; the traceback is in the server's log\n"
+    )
 
 
 def test_call_to_nobody(command, socket_dir: Path) -> None:

@@ -40,6 +40,10 @@ def where(make_server: Callable[..., Server], address: str) -> Iterator[str]:
     def fail(_client: pysock.DataSocket, _request: bytes) -> bytes:
         raise pysock.RemoteError("not\ntoday")
 
+    @server.service("parse")
+    def parse(_client: pysock.DataSocket, request: bytes) -> bytes:
+        return b"%d" % int(request)
+
     with server:
         yield str(server.addresses[0])
 
@@ -186,8 +190,24 @@ def test_errors(bench, where: str) -> None:
     )
 
 
+def test_a_handler_that_fails(bench, where: str) -> None:
+    code, _, err = bench(where, "--service", "parse", "-n", "1")
+    assert code == 1
+    words = "the first: the server's handler failed with ValueError; the traceback is in the server's log\n"
+    assert without_warnings(err).endswith(words)
+
+
+def test_no_unnamed_service(bench, make_server: Callable[..., Server], address: str) -> None:
+    named = make_server(address)
+    named.service("echo")(lambda _client, request: request)
+    with named:
+        code, _, err = bench(str(named.addresses[0]), "-n", "1")
+    assert code == 1
+    assert without_warnings(err).endswith("the first: the server has no unnamed service: choose one with --service\n")
+
+
 def test_no_such_service(bench, where: str) -> None:
-    assert "has no service 'nothing'; it has 'fail'" in failed(bench(where, "--service", "nothing"))
+    assert "has no service 'nothing'; it has 'fail', 'parse'" in failed(bench(where, "--service", "nothing"))
 
 
 def test_nobody(bench, socket_dir: Path) -> None:
