@@ -8,10 +8,8 @@ Each option can be set by a variable as well, for example ``PYSOCK_SERVE_BIND``;
 
 from __future__ import annotations
 
-import importlib
 import io
 import logging
-import operator
 import os
 import signal
 import statistics
@@ -31,6 +29,7 @@ import pysock
 from pysock import demo as demo_module
 from pysock.cli_bench import bench
 from pysock.cli_options import FRAMINGS, authkey_option, check_address, example, read_authkey
+from pysock.cli_target import load
 from pysock.cli_words import answered, as_commands_say, explain
 from pysock.engine import CHOICES
 
@@ -130,29 +129,6 @@ def serve(target: str, bind: tuple[str, ...], log_level: str, grace: float, **op
     return 130 if interrupted else 0
 
 
-def load(target: str) -> Any:
-    """Return the object ``MODULE:NAME``; NAME may have dots."""
-    module, _, name = target.partition(":")
-    if not (all(module.split(".")) and name):
-        raise click.UsageError(f"{target!r} is not of the form MODULE:NAME, as pysock.examples.upper:upper")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name and f"{module}.".startswith(f"{error.name}."):
-            raise click.UsageError(f"there is no module {error.name!r}") from None
-        raise click.ClickException(f"module {module!r} can't be imported: {error}") from error
-    except (Exception, SystemExit) as error:  # a module that ends the program at import would do so without a word
-        raise click.ClickException(f"module {module!r} can't be imported: {type(error).__name__}: {error}") from error
-    try:
-        return operator.attrgetter(name)(found)
-    except AttributeError:
-        raise click.UsageError(f"module {module!r} has no {name!r}") from None
-    except Exception as error:  # of a property, say
-        text = f"{name!r} of module {module!r} can't be had: {type(error).__name__}: {error}"
-        raise click.ClickException(text) from error
-
-
 def watch(server: pysock.Server) -> list[int]:
     """Print where the server listens when it does; the list that is returned gets a member when Ctrl-C ends it."""
     interrupted: list[int] = []
@@ -191,7 +167,8 @@ def make_server(
             found.listen_at(*bind)
         return found
     if not callable(found):
-        raise click.UsageError(f"a {type(found).__name__} is neither a pysock.Server nor a handler(client, request)")
+        kind = type(found).__name__
+        raise click.UsageError(f"an object of type {kind!r} is neither a pysock.Server nor a handler(client, request)")
     if not bind:
         raise click.UsageError("a handler needs an address: --bind unix:PATH or --bind tcp://HOST:PORT")
     key = read_authkey(authkey_file)

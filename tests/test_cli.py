@@ -267,6 +267,9 @@ def project(socket_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (socket_dir / "empty").write_text("\n")
     (socket_dir / "broken.py").write_text("import pysock\n1 / 0\n")
     (socket_dir / "raising.py").write_text("raise ValueError('no luck')\n")
+    (socket_dir / "calling.py").write_text("import json\njson.loads('')\n")
+    (socket_dir / "through.py").write_text("import raising\n")
+    (socket_dir / "garbled.py").write_text("x = 1\nx = = 2\n")
     (socket_dir / "leaving.py").write_text("raise SystemExit(0)\n")
     (socket_dir / "lacking.py").write_text("import no_such_module_anywhere\n")
     monkeypatch.chdir(socket_dir)
@@ -362,13 +365,27 @@ def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
         (["shop"], 2, "MODULE:NAME"),
         (["shop:"], 2, "MODULE:NAME"),
         (["shop:a b"], 2, "has no 'a b'"),
-        (["raising:x"], 1, "ValueError: no luck"),
+        (["raising:x"], 1, "module 'raising' can't be imported: ValueError: no luck (raising.py, line 1)"),
+        (
+            ["calling:x"],
+            1,
+            "can't be imported: JSONDecodeError: Expecting value: line 1 column 1 (char 0) (calling.py, line 2)",
+        ),
+        (["through:x"], 1, "module 'through' can't be imported: ValueError: no luck (raising.py, line 1)"),
+        (["garbled:x"], 1, "module 'garbled' can't be imported: SyntaxError: invalid syntax (garbled.py, line 2)"),
+        (["shop.py:server"], 2, "there is no module 'shop.py': write shop:server, without .py"),
+        (
+            ["./shop.py:server"],
+            2,
+            "'./shop.py' is the path of a file: write the module's name, as pysock.examples.upper",
+        ),
+        (["raising.py:x"], 1, "module 'raising.py' can't be imported: ValueError: no luck"),
         (["no.such:x"], 2, "there is no module 'no'"),
         (["shop:nothing"], 2, "has no 'nothing'"),
-        (["shop:price", "--bind", "unix:s"], 2, "a int is neither"),
+        (["shop:price", "--bind", "unix:s"], 2, "an object of type 'int' is neither"),
         (["shop:later", "--bind", "unix:s"], 2, "is an async function"),
         (["shop:Mood.moody", "--bind", "unix:s"], 1, "'Mood.moody' of module 'shop' can't be had: KeyError: 'not now'"),
-        (["leaving:x"], 1, "module 'leaving' can't be imported: SystemExit: 0"),
+        (["leaving:x"], 1, "module 'leaving' can't be imported: SystemExit: 0 (leaving.py, line 1)"),
         (["shop:server", "--bind", ""], 2, "bad address ''"),
         (["shop..x:y"], 2, "'shop..x:y' is not of the form MODULE:NAME"),
         ([".shop:server"], 2, "'.shop:server' is not of the form MODULE:NAME"),
@@ -393,7 +410,7 @@ def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
         (["shop:server", "--framing", "zmq"], 2, "'zmq' is not one of 'native', 'u32', 'line', 'raw'"),
         (["shop:server", "--bind", "ftp://x"], 2, "unknown scheme 'ftp'"),
         (["shop:server", "--bind", "unix:" + "x" * 200], 2, "at most 85"),
-        (["broken:x"], 1, "ZeroDivisionError: division by zero"),
+        (["broken:x"], 1, "ZeroDivisionError: division by zero (broken.py, line 2)"),
         (["lacking:x"], 1, "No module named 'no_such_module_anywhere'"),
         (["shop:server", "--bind", "unix:no/dir/s"], 1, "doesn't exist"),
         (["shop:server", "--bind", "unix:shop.py"], 1, "not a socket"),
@@ -404,6 +421,13 @@ def test_serve_bad_input(project: Path, arguments: list[str], code: int, words: 
     assert (done.returncode, done.stdout) == (code, b"")
     assert words in one_line(done.stderr.splitlines(keepends=True)[-1])
     assert b"Traceback" not in done.stderr
+
+
+def test_serve_shows_the_traceback_of_an_import_to_who_looks_for_faults(project: Path) -> None:
+    done = pysock_command("serve", "raising:x", "--log-level", "debug")
+    assert done.returncode == 1
+    assert b"Traceback" in done.stderr
+    assert "no luck (raising.py, line 1)" in one_line(done.stderr.splitlines(keepends=True)[-1])
 
 
 def test_serve_where_a_live_server_is(project: Path) -> None:
