@@ -237,7 +237,8 @@ def _check_path(what: str, path: str, example: str) -> None:
     if not path:
         raise ValueError(f"the {what} is empty; write for example {example}")
     if "\0" in path:
-        raise ValueError(f"the {what} {path!r} has a NUL in it")
+        never = "no path can have" if what == "path" else "pysock doesn't take"
+        raise ValueError(f"the {what} {path!r} has a NUL in it, which {never}; leave it out (it may be written as %00)")
     try:
         encoded = os.fsencode(path)
     except UnicodeError as error:
@@ -274,9 +275,15 @@ def _check_range(what: str, value: int, least: int, most: int, example: str) -> 
         raise ValueError(f"{what} must be a number from {least} to {most}, not {value!r}; write for example {example}")
 
 
+def _check_mode(mode: int) -> None:
+    if type(mode) is not int or not 0 <= mode <= 0o777:
+        shown = oct(mode) if type(mode) is int else repr(mode)
+        raise ValueError(f"mode must be a number from 0 to 0o777, not {shown}; write for example mode=0o660")
+
+
 def _check_options(address: Address) -> None:
     if address.mode is not None:
-        _check_range("mode", address.mode, 0, 0o777, "mode=0660")
+        _check_mode(address.mode)
     if address.backlog is not None:
         _check_range("backlog", address.backlog, 1, 2**31 - 1, "backlog=4096")
     for name in ("user", "group"):
@@ -343,10 +350,13 @@ _READERS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
 def _read_options(query: str, transport: str) -> dict[str, Any]:
     allowed = [name for name in _FIELDS[transport] if name in _OPTIONS]
     options: dict[str, Any] = {}
-    for part in query.split("&"):
+    known = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
+    for number, part in enumerate(query.split("&")):
+        if not part:
+            decoded = ", and %3F is a '?' in a path" if transport == "unix" else ""
+            raise ValueError(f"there is no option after the {'&' if number else '?'!r}; {known}{decoded}")
         name, equals, value = part.partition("=")
         if name not in allowed:
-            known = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
             raise ValueError(f"unknown option {name!r} for the transport {transport!r}; {known}")
         if not equals or not value:
             raise ValueError(f"the option {name!r} has no value; write {name}=VALUE")
@@ -358,7 +368,7 @@ def _read_options(query: str, transport: str) -> dict[str, Any]:
 
 def _read_option(name: str, value: str) -> Any:
     if name == "mode":
-        if not re.fullmatch(r"(0o)?[0-7]{3,4}", value):
+        if not re.fullmatch(r"(0o)?0?[0-7]{3}", value):
             raise ValueError(
                 f"mode must be an octal number from 000 to 0777, not {value!r}; write for example mode=0660"
             )
