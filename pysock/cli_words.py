@@ -70,8 +70,13 @@ def in_options(text: str) -> str:
 
 
 def naming(address: Address, text: str) -> str:
-    """Return the text with the address in it."""
-    return text if str(address) in text else f"{address}: {text}"
+    """Return the text with the address in it, and the path of one that has none of its own."""
+    whole = title = str(address)
+    if address.transport == "unix" and not address.path:
+        title = f"{whole} ({address.socket_file})"
+    if text.startswith(f"{whole}: "):
+        return title + text.removeprefix(whole)
+    return text if whole in text else f"{title}: {text}"
 
 
 def explain(error: Exception) -> str:

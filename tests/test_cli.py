@@ -155,6 +155,18 @@ def test_call_to_nobody(command, socket_dir: Path) -> None:
     assert one_line(err).startswith(f"pysock: unix:{socket_dir}/nobody: there is no such socket file")
 
 
+def test_an_address_without_a_path_is_told_with_its_path(
+    command, socket_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(socket_dir))
+    (socket_dir / "pysock").mkdir(0o700)
+    for text, name in (("unix:", "server"), ("unix:?name=demo", "demo")):
+        code, out, err = command("call", text, "x")
+        assert (code, out) == (1, b"")
+        words = f"pysock: {text} ({socket_dir}/pysock/{name}.sock): there is no such socket file"
+        assert one_line(err).startswith(words)
+
+
 def test_call_to_somebody_who_never_answers(command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
