@@ -66,6 +66,32 @@ def test_what_does_not_work_is_one_line(name: str, socket_dir: Path) -> None:
     assert re.fullmatch(rb"\w+\.py: unix:[^\n]+ doesn't exist[^\n]*\n", done.stderr)
 
 
+@pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server"])
+def test_where_other_machines_can_connect_no_option_is_named_that_is_not_there(name: str) -> None:
+    done = run(sys.executable, "-m", f"pysock.examples.{name}", "--bind", "tcp://0.0.0.0:0")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert re.fullmatch(rb"\w+\.py: tcp://[^\n]+ listen at 127\.0\.0\.1 or \[::1\][^\n=]*\n", done.stderr)
+
+
+def test_a_key_that_an_example_cannot_have(make_server: Callable[..., Server], address: str) -> None:
+    with make_server(address, authkey=b"secret") as server:
+        where = str(server.addresses[0])
+        done = run(sys.executable, "-m", "pysock.examples.routing_table", "--connect", where)
+    words = b"routing_table.py: this server wants an auth key, and this example has no option for one\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", words)
+
+
+@pytest.mark.parametrize("name", ["__main__", "redis_server"])
+def test_the_redis_server_without_its_extra(name: str) -> None:
+    code = "import runpy, sys; sys.modules['hiredis'] = None; runpy.run_module(sys.argv[1], None, sys.argv[2], True)"
+    done = run(sys.executable, "-c", code, "pysock.examples.redis_server", name)
+    words = b"redis_server.py: hiredis is missing: install pysock-engine[redis]\n"
+    if name == "__main__":
+        assert (done.returncode, done.stderr) == (2, words)
+    else:  # whoever imports it is told as ever
+        assert b"ModuleNotFoundError" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server", "by_hand"])
 def test_help_is_the_docstring(name: str) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--help")

@@ -9,8 +9,17 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator
+from typing import Final
 
 import pysock
+
+#: What the library tells programs to pass, which the examples have no options for -> what they say instead.
+_NO_OPTIONS: Final = {
+    "set authkey=, listen at 127.0.0.1 or [::1], or say insecure=True if the network itself keeps others out": (
+        "listen at 127.0.0.1 or [::1]"
+    ),
+    ": pass authkey= to connect()": ", and this example has no option for one",
+}
 
 
 def parser(module: str, text: str | None, bind: str) -> argparse.ArgumentParser:
@@ -48,6 +57,17 @@ def serve(server: pysock.Server) -> None:
 
 
 @contextlib.contextmanager
+def needs_extra(extra: str, module: str) -> Iterator[None]:
+    """Around imports: where the example is run as a program, one line says what to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if module != "__main__":
+            raise
+        sys.exit(_say(f"{error.name} is missing: install pysock-engine[{extra}]", 2))
+
+
+@contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn what the user can cause (a bad address, nobody there, Ctrl-C) into one line and an exit code."""
     try:
@@ -61,5 +81,8 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _say(error: object, code: int) -> int:
-    print(f"{sys.argv[0].rpartition('/')[2]}: {error}", file=sys.stderr)
+    text = str(error)
+    for advice, instead in _NO_OPTIONS.items():
+        text = text.replace(advice, instead)
+    print(f"{sys.argv[0].rpartition('/')[2]}: {text}", file=sys.stderr)
     return code

@@ -16,11 +16,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-import hiredis
-
 import pysock
 from pysock.examples import _arguments
-from pysock.examples._resp import CommandError, InlineReader, Reply, encode
+
+with _arguments.needs_extra("redis", __name__):
+    import hiredis
+
+    from pysock.examples._resp import CommandError, InlineReader, Reply, encode
 
 database: dict[bytes, bytes] = {}
 
