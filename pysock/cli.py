@@ -74,18 +74,16 @@ def cli(ctx: click.Context) -> None:
 @cli.command(epilog=example("pysock demo --input README.md"))
 @click.option(
     "--input",
-    "path",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    envvar="PYSOCK_DEMO_INPUT",
     show_envvar=True,
     help="The text file.  [default: a module of the standard library]",
 )
-def demo(path: Path | None) -> None:
+def demo(**options: Path | None) -> None:
     """See a server and four client processes count the words of a text file."""
     # As Ctrl-C does, so that nothing is left behind: neither client processes nor the socket file.
     before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
-        demo_module.run(path or demo_module.default_text(), Console())
+        demo_module.run(options["input"] or demo_module.default_text(), Console())
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -7,7 +7,7 @@ line may not. This file owns how they are said otherwise.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -33,15 +33,15 @@ OPTIONS: Final = {
 
 
 @contextmanager
-def as_commands_say(address: str = "") -> Iterator[None]:
+def as_commands_say(address: str = "", words: Mapping[str, str] = OPTIONS) -> Iterator[None]:
     """Turn what the library raises into click's errors; with ``address``, that of the server, they name it."""
     try:
         yield
     except (PysockError, OSError) as error:  # before ValueError: a few are both, and no wrong usage
-        text = in_options(explain(error))
+        text = in_options(explain(error), words)
         raise click.ClickException(naming(Address.parse(address), text) if address else text) from error
     except ValueError as error:
-        raise click.UsageError(in_options(str(error))) from error
+        raise click.UsageError(in_options(str(error), words)) from error
 
 
 def answered(text: str, service: str | None, names: Collection[str] | None) -> str:
@@ -62,9 +62,9 @@ def _is_exception(text: str) -> bool:
     return is_builtin or (text.isidentifier() and text.endswith(("Error", "Exception")))
 
 
-def in_options(text: str) -> str:
+def in_options(text: str, words: Mapping[str, str]) -> str:
     """Return the text with options in place of parameters."""
-    for parameter, option in OPTIONS.items():
+    for parameter, option in words.items():
         text = text.replace(parameter, option)
     return text
 

@@ -20,7 +20,7 @@ from programs import Module, pysock_command, run, serving
 from support import PATIENCE
 
 import pysock
-from pysock import Server, __main__, cli, cli_words
+from pysock import Server, __main__, cli, cli_bench
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_a_key_where_none_is_wanted(command, where: str, tmp_path: Path) -> None
 def test_the_words_that_are_said_otherwise_are_those_of_the_library() -> None:
     library = "".join(path.read_text() for path in Path(pysock.__file__).parent.glob("*.py") if "cli_" not in path.name)
     joined = re.sub(r'"\s*\n\s*f?"', "", library)  # texts of several lines
-    assert [words for words in cli_words.OPTIONS if words not in joined] == []
+    assert [words for words in cli_bench.WORDS if words not in joined] == []
 
 
 def test_a_variable_for_an_option(command, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -475,6 +475,13 @@ def test_wrong_usage(command, arguments: list[str], words: str) -> None:
     code, out, err = command(*arguments)
     assert (code, out) == (2, b"")
     assert words in one_line(err)
+
+
+@pytest.mark.parametrize(("arguments", "changes"), [(["--input", "/nope"], {}), ([], {"PYSOCK_DEMO_INPUT": "/nope"})])
+def test_a_text_for_the_demo_that_is_not_there(arguments: list[str], changes: dict[str, str]) -> None:
+    done = pysock_command("demo", *arguments, **changes)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert "'--input': File '/nope' does not exist" in one_line(done.stderr)
 
 
 def test_an_unknown_backend_in_the_environment() -> None:

@@ -210,6 +210,12 @@ def test_no_such_service(bench, where: str) -> None:
     assert "has no service 'nothing'; it has 'fail', 'parse'" in failed(bench(where, "--service", "nothing"))
 
 
+def test_a_server_with_a_key(bench, make_server: Callable[..., Server], address: str) -> None:
+    with make_server(address, authkey=b"secret") as server:
+        err = failed(bench(str(server.addresses[0]), "-n", "1"))
+    assert err.endswith(": this server wants an auth key, and pysock bench has no option for one\n")
+
+
 def test_nobody(bench, socket_dir: Path) -> None:
     assert "there is no such socket file" in failed(bench(f"unix:{socket_dir}/nobody"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
