@@ -481,7 +481,10 @@ def test_wrong_usage(command, arguments: list[str], words: str) -> None:
 def test_a_text_for_the_demo_that_is_not_there(arguments: list[str], changes: dict[str, str]) -> None:
     done = pysock_command("demo", *arguments, **changes)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert "'--input': File '/nope' does not exist" in one_line(done.stderr)
+    line = one_line(done.stderr)
+    assert "'--input'" in line
+    assert "'/nope' does not exist" in line
+    assert "PYSOCK_DEMO_INPUT" not in line
 
 
 def test_an_unknown_backend_in_the_environment() -> None:

@@ -293,6 +293,12 @@ def test_every_public_name_is_mentioned():
     assert [name for name in pysock.__all__ if not re.search(rf"\b{name}\b", README)] == ["__version__"]
 
 
+def test_the_parameters_of_batch_services_are_named():
+    section = README.partition("### Named services and batch services")[2].partition("\n##")[0]
+    parameters = inspect.signature(pysock.Server.batch_service).parameters.values()
+    assert [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and f"{one.name}=" not in section] == []
+
+
 def test_files_and_anchors_that_are_named_exist():
     prose = re.sub("^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
     paths = [word for word in code(prose) if re.fullmatch(r"(csrc|pysock)/[\w./]*|[A-Z]\w+\.md", word)]
