@@ -15,6 +15,7 @@ from typing import Any, Final
 from pysock.address import Address
 from pysock.data import Peer
 from pysock.engine import NOBODY, Access
+from pysock.functions import refuse_async, settled
 from pysock.logs import Seldom
 from pysock.logs import server_log as log
 from pysock.peers import group_ids, user_ids
@@ -28,7 +29,7 @@ _WHAT: Final = 'allow= takes {"uid": ..., "gid": ...}, a function of a peer, or 
 class Rule:
     """What ``allow=`` of a server says.
 
-    :raises TypeError: it is none of the things it can be.
+    :raises TypeError: it is none of the things it can be, or an async function.
     :raises ValueError: it names an unknown user or group, or nobody at all.
     """
 
@@ -42,6 +43,9 @@ class Rule:
         if self._default:
             self.access = Access(uids=frozenset((os.geteuid(), 0)))
         elif callable(allow):
+            refuse_async(
+                "the allow= function", allow, "it must be a plain one, which says whether the peer may come in"
+            )
             self.ask = _asking(allow)
         elif isinstance(allow, Mapping):
             self.access = _listed(allow)
@@ -125,7 +129,7 @@ def _asking(allow: Callable[[Peer], Any]) -> Callable[[int, int, int], bool]:
     def ask(pid: int, uid: int, gid: int) -> bool:
         peer = Peer(pid, uid, gid)
         try:
-            return bool(allow(peer))
+            return bool(settled(allow(peer)))
         except Exception:
             failed.tell(peer, traceback=True)
             return False

@@ -18,6 +18,7 @@ from pysock.clients import ClientTable
 from pysock.data import DataSocket
 from pysock.engine import Callbacks
 from pysock.errors import ConnectionRefused, FrameTooLarge, PysockError, RemoteError
+from pysock.functions import settled
 from pysock.logs import Seldom
 from pysock.logs import server_log as log
 from pysock.protocol import LARGEST_REASON, TEXT_NOT_ALLOWED, ErrorCode, fitting
@@ -78,7 +79,7 @@ class Hooks:
     def _first_refusal(self, client: DataSocket) -> str | None:
         for hook in self.on_connect:
             try:
-                answer = hook(client)
+                answer = settled(hook(client))
             except ConnectionRefused as refusal:
                 return _told(refusal.reason)
             except Exception:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, overload
 from pysock.clients import ClientTable
 from pysock.data import DataSocket
 from pysock.errors import PysockError
+from pysock.functions import refuse_async
 from pysock.hooks import Hooks
 from pysock.protocol import Framing
 from pysock.services import Services
@@ -109,6 +110,7 @@ class Registration(ABC):
         self._check_new("hooks")
         if not callable(hook):
             raise TypeError(f"a hook must be callable, not {type(hook).__name__}")
+        refuse_async("the hook", hook, "hooks are plain functions")
         hooks.append(hook)
         return hook
 

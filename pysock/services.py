@@ -5,13 +5,13 @@ This file owns the rules of registration. The engine gets the finished table; an
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any, Final
 
 from pysock.deadlines import FOREVER
 from pysock.engine import Service
+from pysock.functions import refuse_async
 from pysock.protocol import LARGEST_NAME, Framing
 
 #: The number of a service has 16 bits.
@@ -85,10 +85,7 @@ class Services:
 def _check_handler(handler: Callable[..., Any]) -> None:
     if not callable(handler):
         raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
-    if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
-        raise TypeError(
-            f"the handler {handler!r} is an async function; handlers are plain functions that return the reply"
-        )
+    refuse_async("the handler", handler, "handlers are plain functions that return the reply")
 
 
 def _check_batch(max_batch: int, max_wait: float) -> None:

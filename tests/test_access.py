@@ -140,6 +140,13 @@ def raising(peer):
     raise ZeroDivisionError("nobody's business outside")
 
 
+def answering_later(peer):
+    async def no():
+        return False
+
+    return no()
+
+
 @pytest.mark.parametrize(
     "allow",
     [
@@ -149,8 +156,9 @@ def raising(peer):
         lambda peer: False,
         lambda peer: None,
         raising,
+        answering_later,
     ],
-    ids=["uid", "gid", "both", "says no", "says nothing", "raises"],
+    ids=["uid", "gid", "both", "says no", "says nothing", "raises", "answers later"],
 )
 def test_not_allowed(serve, allow):
     """CIR_REFUSED, whatever it says; no handler, no hook."""
@@ -178,12 +186,13 @@ def test_checked_before_the_first_byte(serve):
     assert asked == [(os.getpid(), ME, os.getegid())]
 
 
-def test_what_it_raises_is_logged(serve, caplog):
-    """Once in full, and the server lives on."""
-    server = serve(allow=raising)
+@pytest.mark.parametrize(("allow", "error"), [(raising, ZeroDivisionError), (answering_later, TypeError)])
+def test_what_it_raises_is_logged(serve, caplog, allow, error):
+    """Once in full, and the server lives on; what is to be awaited is no answer."""
+    server = serve(allow=allow)
     assert not accepted(say(server, HELLO))
     (record,) = [record for record in caplog.records if record.exc_info]
-    assert record.exc_info[0] is ZeroDivisionError
+    assert record.exc_info[0] is error
     assert f"uid={ME}" in record.getMessage()
     assert not accepted(say(server, HELLO))
 

@@ -53,9 +53,21 @@ def fail(client):
     raise KeyError("secret")
 
 
+def refuse_later(client):
+    async def refuse():
+        return False
+
+    return refuse()
+
+
 @pytest.mark.parametrize(
     ("hook", "reason"),
-    [(refuse, "not allowed"), (refuse_with_reason, "no robots here"), (fail, "not allowed")],
+    [
+        (refuse, "not allowed"),
+        (refuse_with_reason, "no robots here"),
+        (fail, "not allowed"),
+        (refuse_later, "not allowed"),
+    ],
 )
 def test_on_connect_refuses(server, caplog, hook, reason):
     gone = []
@@ -69,9 +81,10 @@ def test_on_connect_refuses(server, caplog, hook, reason):
         assert server.stats()["refused"] == 1
     assert gone == []  # it was never let in
     assert ("KeyError: 'secret'" in caplog.text) is (hook is fail)
+    assert ("TypeError: it returned a coroutine" in caplog.text) is (hook is refuse_later)
 
 
-@pytest.mark.parametrize("hook", [refuse, refuse_with_reason, fail])
+@pytest.mark.parametrize("hook", [refuse, refuse_with_reason, fail, refuse_later])
 def test_refusals_are_logged_once_a_second(server, caplog, monkeypatch, hook):
     """Anybody who can connect could fill the log otherwise; or write lines of its own into it, by its name."""
     now = [100.0]
@@ -88,7 +101,7 @@ def test_refusals_are_logged_once_a_second(server, caplog, monkeypatch, hook):
     assert [record.getMessage().endswith("; 3 times") for record in records] == [False, True]
     assert [r"'robot\nforged'" in record.getMessage() for record in records] == [True, True]
     assert not any("\n" in record.getMessage() for record in records)
-    assert len([record for record in caplog.records if record.exc_info]) == (2 if hook is fail else 0)
+    assert len([record for record in caplog.records if record.exc_info]) == (2 if hook in {fail, refuse_later} else 0)
 
 
 def test_a_refused_clients_object_answers_still(server):

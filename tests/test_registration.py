@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from support import RawPeer, plug
 
@@ -50,12 +52,41 @@ def test_a_handler_must_be_callable(server, wrong):
         server.service("name")(wrong)
 
 
-def test_async_handlers_are_refused(server):
-    async def later(client, request):
-        return request
+async def later(*arguments):
+    return False
 
-    with pytest.raises(TypeError, match="is an async function; handlers are plain functions"):
-        server.service(later)
+
+async def later_and_more(*arguments):
+    yield False
+
+
+class Later:
+    async def __call__(self, *arguments):
+        return False
+
+
+ASYNC = [later, later_and_more, Later(), Later().__call__, partial(later, 1), partial(partial(Later(), 1), 2)]
+
+
+@pytest.mark.parametrize("function", ASYNC)
+def test_async_handlers_are_refused(server, function):
+    for register in (server.service, server.service("a"), server.batch_service("b")):
+        with pytest.raises(TypeError, match="is an async function; handlers are plain functions"):
+            register(function)
+
+
+@pytest.mark.parametrize("function", ASYNC)
+def test_async_hooks_are_refused(server, function):
+    """What they return is true: an on_connect hook would let everybody in."""
+    for register in (server.on_connect, server.on_disconnect, server.on_state):
+        with pytest.raises(TypeError, match=r"the hook .* is an async function; hooks are plain functions"):
+            register(function)
+
+
+@pytest.mark.parametrize("function", ASYNC)
+def test_an_async_rule_is_refused(make_server, unix_address, function):
+    with pytest.raises(TypeError, match=r"the allow= function .* is an async function; it must be a plain one"):
+        make_server(unix_address, allow=function)
 
 
 @pytest.mark.parametrize("options", [{"max_batch": 0}, {"max_batch": 1.5}, {"max_batch": True}])
