@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from pysock.address import Address
@@ -80,6 +80,19 @@ class Rule:
                 ' machine: name users or groups, allow={"uid": ..., "gid": ...}, or give a function of a peer'
             )
 
+    def refuse_tcp_alone(self, sockets: Iterable[tuple[Address, int]]) -> None:
+        """Raise where an ``allow=`` would be about nobody.
+
+        :param sockets: all that the server listens at; a descriptor is only looked at where the address is ``fd://``,
+            and a negative one is of a socket that isn't known yet.
+        :raises ValueError: none of them is a Unix socket.
+        """
+        if not self._default and all(_transport(address, fd) == "tcp" for address, fd in sockets):
+            raise ValueError(
+                "allow= is about Unix sockets, and this server has none: over TCP nobody's user is known; there let in"
+                " those who prove to have a key, with authkey="
+            )
+
 
 def refuse_exposed(address: Address, fd: int) -> None:
     """Raise unless only this machine can connect to a bound socket.
@@ -102,7 +115,7 @@ def refuse_exposed(address: Address, fd: int) -> None:
 
 def _transport(address: Address, fd: int) -> str:
     """That of the address; of an inherited socket, what the socket itself is."""
-    if address.transport != "fd":
+    if address.transport != "fd" or fd < 0:
         return address.transport
     with socket.socket(fileno=os.dup(fd)) as handle:
         if handle.family != socket.AF_UNIX:

@@ -166,7 +166,8 @@ class Server(Registration):
         """Listen, and serve in a background thread. Returns when clients can connect.
 
         :raises ValueError: other machines can connect to an address, and there is no ``authkey``, nor ``insecure``; or
-            an inherited socket has an abstract name, and the rule is ``allow="anyone"``.
+            an inherited socket has an abstract name, and the rule is ``allow="anyone"``; or all inherited ones are
+            TCP, and there is a rule.
         :raises OSError: an address can't be used; nothing made is left behind. Mostly one of its subclasses:
             :class:`AddressInUse`, ``FileNotFoundError``, ``PermissionError`` ...
         :raises PysockError: it runs, or has run, already.
@@ -287,6 +288,7 @@ class Server(Registration):
         made = [master for master in self._masters if master.address.transport != "fd"]
         for master in inherited:
             master.adopt()
+        self._rule.refuse_tcp_alone((master.address, master.fd) for master in self._masters)
         for master in made:
             master.remove_stale()
             master.create()
@@ -434,6 +436,7 @@ def _checked_addresses(addresses: Iterable[str | Address], rule: Rule) -> tuple[
         raise ValueError('a server needs at least one address, for example Server("unix:/run/demo.sock")')
     for address in wanted:
         rule.refuse_open_name(address, address.transport)
+    rule.refuse_tcp_alone((address, -1) for address in wanted)
     return wanted
 
 

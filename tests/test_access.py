@@ -262,12 +262,43 @@ def test_who_the_system_does_not_tell(socket_dir, monkeypatch, options):
         wire.counted(server, refused=1, refused_access=1)
 
 
-def test_tcp_has_no_users(make_server):
-    """The rule is for Unix sockets."""
-    server = make_server("tcp://127.0.0.1:0", allow={"uid": FOREIGN})
+def test_tcp_has_no_users(make_server, unix_address):
+    """The rule is for Unix sockets, and for those alone where a server has both."""
+    server = make_server("tcp://127.0.0.1:0", unix_address, allow={"uid": FOREIGN})
     server.service(lambda client, request: request.upper())
     with server:
         assert accepted(say(server, HELLO))
+
+
+ONLY_TCP = r"allow= is about Unix sockets, and this server has none: .* authkey="
+RULES = [{"uid": ME}, lambda peer: False, "anyone"]
+
+
+@pytest.mark.parametrize("allow", RULES, ids=["listed", "asked", "anyone"])
+def test_a_rule_on_tcp_alone(make_server, unix_address, allow):
+    """It would keep nobody out."""
+    with pytest.raises(ValueError, match=ONLY_TCP):
+        make_server("tcp://127.0.0.1:0", "tcp://[::1]:0", allow=allow)
+    server = make_server(unix_address, allow=allow)
+    with pytest.raises(ValueError, match=ONLY_TCP):
+        server.listen_at("tcp://127.0.0.1:0")
+
+
+@pytest.mark.parametrize("more", [[], ["tcp://127.0.0.1:0"]], ids=["alone", "and another"])
+def test_a_rule_on_tcp_that_was_inherited(make_server, more):
+    """What it is shows when the server starts."""
+    with socket.create_server(("127.0.0.1", 0)) as master:
+        server = make_server(f"fd://{os.dup(master.fileno())}", *more, allow={"uid": ME})
+    with pytest.raises(ValueError, match=ONLY_TCP):
+        server.start()
+    assert server.state is ServerState.CLOSED
+
+
+def test_a_rule_on_tcp_that_was_inherited_and_a_unix_socket(make_server, unix_address):
+    with socket.create_server(("127.0.0.1", 0)) as master:
+        server = make_server(f"fd://{os.dup(master.fileno())}", unix_address, allow={"uid": ME})
+    with server:
+        assert server.state is ServerState.SERVING
 
 
 def inherited(make_server, path, mode=0o600, **options):

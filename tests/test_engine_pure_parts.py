@@ -123,10 +123,10 @@ class Nameless(Refusing):
 
 @pytest.mark.parametrize("peer", [None, "", ()])
 @pytest.mark.parametrize("limits", [Limits(), Limits(max_clients_per_ip=2, max_clients_per_uid=2)])
-def test_one_that_is_gone_before_it_is_accepted(peer, limits):
+def test_one_that_is_gone_before_it_is_accepted(peer, limits, unix_address):
     """It is closed, no rule for Unix sockets is asked about it, and others are served on."""
     asked = []
-    server = Server("tcp://127.0.0.1:0", backend="pure", limits=limits, allow=asked.append)
+    server = Server("tcp://127.0.0.1:0", unix_address, backend="pure", limits=limits, allow=asked.append)
     server.service(lambda client, request: request.upper())
     with server:
         eventually(lambda: server._engine._masters._masters)
