@@ -93,6 +93,22 @@ class Rule:
                 " those who prove to have a key, with authkey="
             )
 
+    def warn_unreachable(self, addresses: Iterable[Address]) -> None:
+        """Log it where the rule names somebody whom the kernel doesn't let connect, so that it would never be asked."""
+        out_of_reach = [str(address) for address in addresses if self._is_out_of_reach(address)]
+        if out_of_reach:
+            log.warning(
+                "allow= lets in users or groups that the socket file's mode 0600 keeps out of %s: open the file, for"
+                " example with unix:/PATH?mode=0666, or with ?mode=0660&group=GROUP",
+                " and ".join(out_of_reach),
+            )
+
+    def _is_out_of_reach(self, address: Address) -> bool:
+        if address.transport != "unix" or address.mode is not None or self._default:
+            return False
+        owner = user_ids(address.user or os.geteuid())
+        return bool(self.access.uids - owner - {0, os.geteuid()} or self.access.gids - {os.getegid()})
+
 
 def refuse_exposed(address: Address, fd: int) -> None:
     """Raise unless only this machine can connect to a bound socket.

@@ -40,5 +40,5 @@ def _is_async(function: Any) -> bool:
         function = function.func
     return any(
         inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
-        for one in (function, getattr(function, "__call__", None))  # noqa: B004  # its code is wanted, not whether it has one
+        for one in (function, getattr(function, "__call__", None))  # noqa: B004  # its code is wanted
     )

@@ -64,7 +64,8 @@ class Server(Registration):
     :param allow: who may connect to the Unix sockets: ``{"uid": ..., "gid": ...}`` with numbers or names, one or
         several, of users and of groups (a peer's own or supplementary ones; of a peer in more than 256 the pure engine
         knows its own alone); a function ``allow(peer) -> bool``, called with ``(pid, uid, gid)``; or ``"anyone"``, to
-        leave it to the file's permissions (an abstract name has none, so there it is an error). By default those are
+        leave it to the file's permissions (an abstract name has none, so there it is an error). It opens no file: whom
+        it names the socket file's mode must let in, too (``?mode=0666``, or a group). By default the permissions are
         left to decide where an address sets them (``mode``, ``user``, ``group``), and at the file of an inherited
         socket (``fd://N``), whose maker has set them; elsewhere the user who runs the server, and root. Others, and
         peers whose user the system doesn't tell, are refused before a byte of theirs is read.
@@ -302,6 +303,7 @@ class Server(Registration):
                 refuse_exposed(master.address, master.fd)
         for master in made:
             master.listen(master.address.backlog or self.limits.backlog)
+        self._rule.warn_unreachable(master.address for master in made)
         if made:
             self._advance(ServerEvent.LISTEN)
 

@@ -360,6 +360,45 @@ def test_anyone_at_an_inherited_abstract_name(make_server):
     assert server.state is ServerState.CLOSED
 
 
+# Whom the rule names and the file doesn't let in
+
+
+@pytest.mark.parametrize(
+    ("allow", "options"),
+    [
+        ({"uid": FOREIGN}, ""),
+        ({"uid": [ME, FOREIGN]}, ""),
+        ({"gid": CLUB}, ""),
+        ({"gid": CLUB}, f"?group={os.getegid()}"),
+    ],
+)
+def test_a_rule_that_names_those_whom_the_file_keeps_out_is_logged(serve, caplog, allow, options):
+    """Once, with the address and what to write: they would get an OSError, and the server would know nothing of it."""
+    server = serve(allow=allow, options=options)
+    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert server.addresses[0].path in record.getMessage()
+    assert "allow= lets in users or groups that the socket file's mode 0600 keeps out" in record.getMessage()
+    assert "?mode=0666" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("allow", "options"),
+    [
+        (None, ""),
+        ("anyone", ""),
+        (lambda peer: peer.uid == FOREIGN, ""),
+        ({"uid": [ME, 0], "gid": os.getegid()}, ""),
+        ({"uid": ME}, f"?user={ME}"),
+        ({"uid": FOREIGN}, "?mode=0666"),
+        ({"gid": CLUB}, "?mode=0600"),
+        pytest.param({"uid": FOREIGN}, f"?user={FOREIGN}", marks=needs_root),
+    ],
+)
+def test_a_rule_that_the_file_may_well_fit_is_not_logged(serve, caplog, allow, options):
+    serve(allow=allow, options=options)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 # Of another user
 
 
