@@ -12,8 +12,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, cast
 
 from pysock import forking
@@ -171,13 +171,17 @@ class Server(Registration):
             TCP, and there is a rule.
         :raises OSError: an address can't be used; nothing made is left behind. Mostly one of its subclasses:
             :class:`AddressInUse`, ``FileNotFoundError``, ``PermissionError`` ...
-        :raises PysockError: it runs, or has run, already.
+        :raises PysockError: it runs, or has run, already; or this is a sub-interpreter without daemon threads.
         """
-        thread = threading.Thread(target=self._run_in_background, name=f"pysock-{self.name or 'server'}", daemon=True)
+        with _explained_where_there_are_no_daemons():
+            thread = threading.Thread(
+                target=self._run_in_background, name=f"pysock-{self.name or 'server'}", daemon=True
+            )
 
         def launch() -> None:
             try:
-                thread.start()
+                with _explained_where_there_are_no_daemons():
+                    thread.start()
             except BaseException:  # Ctrl-C, say: the loop may run already, and must not lose its engine under its feet
                 self._call_off(thread)
                 raise
@@ -419,6 +423,20 @@ def serve(
     server = Server(*addresses, **options)
     server.service(handler)
     server.serve_forever()
+
+
+@contextmanager
+def _explained_where_there_are_no_daemons() -> Iterator[None]:
+    """Around the making and the start of a thread: since Python 3.12 the one is refused, before it was the other."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "subinterpreter" not in str(error) and "(sub)interpreter" not in str(error):
+            raise  # the system has no more threads, say
+        raise PysockError(
+            "start() needs a daemon thread, and this sub-interpreter allows none: call serve_forever() of a new Server"
+            " here, or start it in the main interpreter"
+        ) from error
 
 
 class _Cancelled(PysockError):

@@ -92,6 +92,32 @@ for _ in range(2):
     assert in_subinterpreter(code, kind) == line * 2
 
 
+START = """
+import warnings
+warnings.simplefilter("ignore")
+import pysock
+server = pysock.Server(sys.argv[1])
+server.service(lambda client, request: request.upper())
+try:
+    with server:
+        print(server.state.name)
+except pysock.PysockError as error:
+    print(error)
+"""
+
+
+def test_one_that_has_no_threads_in_the_background_says_so(unix_address):
+    out = in_subinterpreter(START, "isolated", unix_address)
+    assert out == (
+        "start() needs a daemon thread, and this sub-interpreter allows none: call serve_forever() of a new Server"
+        " here, or start it in the main interpreter\n"
+    )
+
+
+def test_one_that_has_threads_serves_in_the_background(unix_address):
+    assert in_subinterpreter(START, "legacy", unix_address) == "SERVING\n"
+
+
 @pytest.mark.skipif(native_is_missing(), reason="the native engine isn't built")
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_main_interpreter_goes_on(backend, unix_address, kind):
