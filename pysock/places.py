@@ -74,9 +74,10 @@ class Place:
         except UnsafeDirectory:
             raise
         except OSError as error:
-            raise self.explained(error) from error
+            raise self._out_of_reach(error) from error
         try:
             _refuse_writable_by_anybody(address, self.directory, os.fstat(self.fd))
+            self._look()
         except BaseException:
             self.close()
             raise
@@ -135,6 +136,23 @@ class Place:
         }.get(number, os.strerror(number))
         # OSError chooses its subclass by the number: FileNotFoundError, PermissionError ...
         return OSError(number, f"{self.address}: {advice}")
+
+    def _look(self) -> None:
+        """A directory that only stands for a place is opened also by who may not go into it."""
+        try:
+            self.status(self.name)
+        except OSError as error:
+            raise self._out_of_reach(error) from error
+
+    def _out_of_reach(self, error: OSError) -> OSError:
+        """As :meth:`explained`, where nothing was to be made yet."""
+        if error.errno != errno.EACCES:
+            return self.explained(error)
+        return PermissionError(
+            errno.EACCES,
+            f"{self.address}: this process may not search {self.directory}, or a directory above it; let its user do so"
+            " (chmod +x), run it as another one, or choose another path",
+        )
 
 
 @contextmanager

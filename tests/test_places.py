@@ -52,6 +52,40 @@ def test_by_hand_it_is_refused_at_the_first_step_that_touches_it(backend, socket
     assert set(os.listdir("/proc/self/fd")) == fds
 
 
+# Who may not go into it
+
+STRANGER = """
+import os, sys
+from pysock import MasterSocket, Server
+path, backend = sys.argv[1:]
+server = Server(f"unix:{path}", backend=backend)
+master = MasterSocket(f"unix:{path}", backend)
+os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+fds = os.listdir("/proc/self/fd")
+for step in (server.start, master.remove_stale, master.create, master.bind):
+    try:
+        step()
+    except PermissionError as error:
+        print(error.strerror)
+master.close()
+print(os.listdir("/proc/self/fd") == fds)
+"""
+
+
+@AS_ROOT
+@pytest.mark.parametrize("below", ["", "/sub", "/sub/sub"])
+def test_a_directory_that_may_not_be_searched(backend, socket_dir, below):
+    """The error names the address and the directory, and says what to do."""
+    (socket_dir / "sub").mkdir()
+    path = f"{socket_dir}{below}/s"
+    done = run_python(STRANGER, path, backend)
+    line = (
+        f"unix:{path}: this process may not search {socket_dir}{below}, or a directory above it; let its user do so"
+        " (chmod +x), run it as another one, or choose another path\n"
+    )
+    assert (done.stdout, done.stderr) == (f"{line * 3}True\n", "")
+
+
 # Paths through symbolic links
 
 
