@@ -259,7 +259,10 @@ def encode_cir(name: str = "", software: str = "", max_payload: int | None = Non
     """Return the whole CIR frame.
 
     :raises ValueError: if the name is longer than 255 bytes, has a NUL, or is no text that UTF-8 can hold.
+    :raises TypeError: if the name is no text at all.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"a client's name is a str, not {type(name).__name__}")
     encoded = name.encode("utf-8")
     if len(encoded) > LARGEST_NAME or b"\0" in encoded:
         raise ValueError(f"a name is at most {LARGEST_NAME} bytes of UTF-8 without NUL, not {name!r}")

@@ -93,7 +93,7 @@ class Server(Registration):
         if not isinstance(linger, (int, float)) or not 0 <= linger <= LINGER_MAX:
             raise ValueError(f"linger must be a number of seconds from 0 to {LINGER_MAX:g}, not {linger!r}")
         self.name = name
-        self.limits = Limits() if limits is None else limits
+        self.limits = _limits(limits)
         self._wanted = wanted
         self._framing = _framing(framing)
         self._backend = choose(backend)
@@ -421,7 +421,7 @@ def serve(
     """
     addresses = [address] if isinstance(address, (str, Address)) else list(address)
     server = Server(*addresses, **options)
-    server.service(handler)
+    server.service()(handler)  # always as a handler: a text would be taken for a name otherwise
     server.serve_forever()
 
 
@@ -458,6 +458,14 @@ def _checked_addresses(addresses: Iterable[str | Address], rule: Rule) -> tuple[
         rule.refuse_open_name(address, address.transport)
     rule.refuse_tcp_alone((address, -1) for address in wanted)
     return wanted
+
+
+def _limits(limits: Limits | None) -> Limits:
+    if limits is None:
+        return Limits()
+    if not isinstance(limits, Limits):
+        raise TypeError(f"limits= takes a Limits, for example Limits(max_clients=100), not {limits!r}")
+    return limits
 
 
 def _framing(name: str) -> Framing:

@@ -176,6 +176,12 @@ def test_a_name_that_cannot_be_sent(name):
         p.encode_cir(name)
 
 
+@pytest.mark.parametrize("name", [5, b"me", ["me"]])
+def test_a_cirs_name_is_a_text(name):
+    with pytest.raises(TypeError, match=f"a client's name is a str, not {type(name).__name__}"):
+        p.encode_cir(name)
+
+
 # --- the answer to a CIR ---
 
 

@@ -173,6 +173,19 @@ def test_wrong_parameters(arguments, options, message):
         Server(*arguments, **{"backend": "pure", **options})
 
 
+@pytest.mark.parametrize("limits", [{"max_clients": 1}, 5, ()])
+def test_limits_of_a_wrong_type(limits):
+    with pytest.raises(TypeError, match=r"limits= takes a Limits, for example Limits\(max_clients=100\), not "):
+        Server("unix:/x", limits=limits, backend="pure")
+
+
+@pytest.mark.parametrize("wrong", [None, "x", 5])
+def test_serve_needs_a_handler(backend, unix_address, monkeypatch, wrong):
+    monkeypatch.setattr(Server, "serve_forever", lambda server: server.stop())
+    with pytest.raises(TypeError, match=f"a handler must be callable, not {type(wrong).__name__}"):
+        pysock.serve(unix_address, wrong, backend=backend)
+
+
 @pytest.mark.parametrize("grace", [-1, float("nan"), float("inf"), "5"])
 def test_grace(server, grace):
     with pytest.raises(ValueError, match="grace must be 0 or more seconds"):
