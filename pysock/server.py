@@ -6,6 +6,7 @@ everything made is undone. It never touches a client's bytes; the engine does.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import math
 import os
@@ -193,14 +194,15 @@ class Server(Registration):
         """Listen, and serve in this thread until :meth:`stop`.
 
         In the main thread SIGTERM and SIGINT (Ctrl-C) do the same as ``stop(grace)``, and this method then returns
-        normally. A second signal ends it at once, with ``SystemExit(143)`` or ``KeyboardInterrupt``.
+        normally. A second signal ends it at once, with ``SystemExit(143)`` or ``KeyboardInterrupt``; where a handler
+        doesn't return, that is logged 2 seconds after the grace.
 
         :raises OSError: as :meth:`start`.
         :raises PysockError: as :meth:`start`.
         """
         grace = _seconds(grace)
         # The handlers come first: whoever sees the server listen may send a signal at once.
-        with stopping(lambda: self._interrupt(grace)) as wake_by:
+        with stopping(lambda: self._signalled(grace)) as wake_by:
             try:
                 engine = self._open()
             except _Cancelled:
@@ -359,6 +361,15 @@ class Server(Registration):
             self._cancelled = True
         else:
             self._engine.stop(grace)
+
+    def _signalled(self, grace: float) -> None:
+        """At the first signal: :meth:`stop`, whose waiting is another thread's, for this one may be in a handler."""
+        self._interrupt(grace)
+        if self._engine is None:
+            return  # nothing runs yet, and so there is nothing to wait for
+        # Not a threading.Thread: that one's start takes locks, which the code that was interrupted may hold.
+        with suppress(RuntimeError, MemoryError):
+            _thread.start_new_thread(self._wait, (grace + PATIENCE,))
 
     def _drain(self) -> None:
         """In the loop's thread: no new connections."""

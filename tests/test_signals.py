@@ -104,6 +104,48 @@ def test_a_second_signal_ends_at_once(backend, unix_address, socket_dir, number,
     assert left_in(socket_dir) == []
 
 
+HELD_UP = """
+import logging, os, sys, time, pysock, pysock.server
+pysock.server.PATIENCE = 0.05
+address, backend = sys.argv[1:]
+server = pysock.Server(address, backend=backend)
+told = []
+
+class Listener(logging.Handler):
+    def emit(self, record):
+        told.append(record.getMessage())
+
+logging.getLogger("pysock").addHandler(Listener(logging.ERROR))
+
+@server.service
+def handler(client, request):
+    os.write(1, b"entered\\n")
+    deadline = time.monotonic() + 5
+    while request == b"hangs" and not told and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return request
+
+server.on_state(lambda old, new: print(new.name, *server.addresses, flush=True))
+server.serve_forever(grace=0.05)
+time.sleep(0.2)
+print([text.rpartition(">")[2] for text in told])
+"""
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"), [(b"hangs", [" didn't end in 0.1 seconds: a handler hasn't returned"]), (b"", [])]
+)
+def test_a_handler_that_holds_the_end_up_is_logged(backend, unix_address, request_, told):
+    """Once, as stop() does: else nobody would know why the first signal seems to do nothing."""
+    with Program(HELD_UP, unix_address, backend) as program, RawPeer.connect(serving(program)) as peer:
+        peer.hello()
+        peer.srm(request_)
+        wait_for_line(program, "entered")
+        program.signal(signal.SIGTERM)
+        code, out, err = program.end()
+    assert (code, err, out.splitlines()[-1]) == (0, "", str(told))
+
+
 RESTORES = """
 import os, signal, sys, threading, pysock
 server = pysock.Server(sys.argv[1], backend=sys.argv[2])
