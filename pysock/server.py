@@ -467,8 +467,19 @@ def _checked_addresses(addresses: Iterable[str | Address], rule: Rule) -> tuple[
         raise ValueError('a server needs at least one address, for example Server("unix:/run/demo.sock")')
     for address in wanted:
         rule.refuse_open_name(address, address.transport)
+    _refuse_twice(wanted)
     rule.refuse_tcp_alone((address, -1) for address in wanted)
     return wanted
+
+
+def _refuse_twice(wanted: Iterable[Address]) -> None:
+    """Its own lock would keep the server out of its second socket file, in words that tell of another server."""
+    seen = set()
+    for address in wanted:
+        place = (address.transport, address.path, address.name)
+        if address.transport in {"unix", "abstract"} and place in seen:
+            raise ValueError(f"this server has the address {address} twice: leave one out")
+        seen.add(place)
 
 
 def _limits(limits: Limits | None) -> Limits:

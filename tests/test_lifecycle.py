@@ -183,8 +183,27 @@ def test_a_start_that_fails_while_binding_is_undone(make_server, socket_dir):
     assert left_in(socket_dir) == []
 
 
-def test_the_same_path_twice(make_server, unix_address, socket_dir):
-    server = make_server(unix_address, unix_address)
+@pytest.mark.parametrize("again", ["unix:/x", "unix:/x?mode=0666", "ipc:///x"])
+def test_the_same_path_twice(make_server, again):
+    with pytest.raises(ValueError, match=r"this server has the address unix:/x\S* twice: leave one out"):
+        make_server("unix:/x", again)
+
+
+@pytest.mark.parametrize("address", ["unix:@pysock-twice", "unix:", "unix:?name=twice"])
+def test_the_same_name_twice(make_server, unix_address, address):
+    server = make_server(unix_address)
+    with pytest.raises(ValueError, match=r"this server has the address .* twice"):
+        server.listen_at("unix:/x", address, unix_address, address)
+
+
+def test_the_same_port_twice(make_server):
+    """Where the kernel chooses it they are two."""
+    with make_server("tcp://127.0.0.1:0", "tcp://127.0.0.1:0") as server:
+        assert len({address.port for address in server.addresses}) == 2
+
+
+def test_the_same_path_in_other_words(make_server, socket_dir):
+    server = make_server(f"unix:{socket_dir}/s", f"unix:{socket_dir}/./s")
     with pytest.raises(AddressInUse):
         server.start()
     assert left_in(socket_dir) == []
