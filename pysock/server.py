@@ -380,14 +380,16 @@ class Server(Registration):
         """Undo everything, in whatever state things are. Called again it does nothing."""
         if self._state is ServerState.CLOSED:
             return
-        self._close_masters()
-        _serving.discard(self)
-        if self._engine is not None:
-            self._last_stats = self._engine.stats()
-            self._engine.close()
-        self._advance(ServerEvent.CLOSE)
-        if self._running.locked():
-            self._running.release()
+        try:
+            self._close_masters()
+            _serving.discard(self)
+            if self._engine is not None:
+                self._last_stats = self._engine.stats()
+                self._engine.close()
+            self._advance(ServerEvent.CLOSE)
+        finally:  # a signal, or an exit in a hook: who waits in stop() mustn't wait in vain
+            if self._running.locked():
+                self._running.release()
 
     def _check_here(self) -> None:
         if self._elsewhere is not None:

@@ -104,6 +104,23 @@ def test_a_failing_on_state_is_logged(server, caplog):
     assert caplog.text.count("ValueError: oh") == 6
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_exit_in_the_last_on_state(server):
+    """Who stops the server doesn't wait in vain."""
+
+    @server.on_state
+    def leave(old, new):
+        if new is ServerState.CLOSED:
+            raise SystemExit
+
+    server.service(lambda client, request: request)
+    server.start()
+    started = time.monotonic()
+    server.stop(grace=5)
+    assert time.monotonic() - started < 2
+    assert server.state is ServerState.CLOSED
+
+
 def test_a_server_runs_once(server):
     with server:
         with pytest.raises(PysockError, match="this server runs already"):
