@@ -38,7 +38,5 @@ def settled(answer: Any) -> Any:
 def _is_async(function: Any) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
-    return any(
-        inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
-        for one in (function, getattr(function, "__call__", None))  # noqa: B004  # its code is wanted
-    )
+    call = getattr(type(function), "__call__", None)  # noqa: B004  # its code is wanted: not that of a class's objects
+    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in (function, call))

@@ -62,14 +62,14 @@ class Server(Registration):
     :param linger: seconds to poll without sleeping before a wait, where trying it shows that it pays; ten times as long
         while another Python thread computes, for a sleep costs a switch interval then. 0 switches it off, 1 is the
         most.
-    :param allow: who may connect to the Unix sockets: ``{"uid": ..., "gid": ...}`` with numbers or names, one or
-        several, of users and of groups (a peer's own or supplementary ones; of a peer in more than 256 the pure engine
-        knows its own alone); a function ``allow(peer) -> bool``, called with ``(pid, uid, gid)``; or ``"anyone"``, to
-        leave it to the file's permissions (an abstract name has none, so there it is an error). It opens no file: whom
-        it names the socket file's mode must let in, too (``?mode=0666``, or a group). By default the permissions are
-        left to decide where an address sets them (``mode``, ``user``, ``group``), and at the file of an inherited
-        socket (``fd://N``), whose maker has set them; elsewhere the user who runs the server, and root. Others, and
-        peers whose user the system doesn't tell, are refused before a byte of theirs is read.
+    :param allow: who may connect to the Unix sockets (an error where there are none): ``{"uid": ..., "gid": ...}`` with
+        numbers or names, one or several, of users and of groups (a peer's own or supplementary ones; of a peer in more
+        than 256 the pure engine knows its own alone); a function ``allow(peer) -> bool``, called with ``(pid, uid,
+        gid)``; or ``"anyone"``, to leave it to the file's permissions (an abstract name has none, so there it is an
+        error). It opens no file: whom it names the socket file's mode must let in, too (``?mode=0666``, or a group). By
+        default the permissions are left to decide where an address sets them (``mode``, ``user``, ``group``), and at
+        the file of an inherited socket (``fd://N``), whose maker has set them; elsewhere the user who runs the server,
+        and root. Others, and peers whose user the system doesn't tell, are refused before a byte of theirs is read.
     :param authkey: a secret that clients must prove to know, as the server does to them (HMAC-SHA256, without sending
         it). Nothing is encrypted. Only with the framing ``"native"``.
     :param insecure: listen also where other machines can connect, without an ``authkey``.

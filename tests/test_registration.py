@@ -75,6 +75,11 @@ def test_async_handlers_are_refused(server, function):
             register(function)
 
 
+def test_a_class_is_called_to_make_one(server):
+    """What calling its objects does is another thing."""
+    assert server.on_disconnect(Later) is Later
+
+
 @pytest.mark.parametrize("function", ASYNC)
 def test_async_hooks_are_refused(server, function):
     """What they return is true: an on_connect hook would let everybody in."""
