@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -193,18 +194,14 @@ def environment(**changes: str) -> dict[str, str]:
 
 def run_python(code: str, *arguments: str, timeout: float = 30.0, **changes: str) -> subprocess.CompletedProcess[str]:
     """Run a program to its end."""
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env=environment(**changes),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    with Program(code, *arguments, **changes) as program:
+        return subprocess.CompletedProcess(program.process.args, *program.end(timeout))
 
 
 class Program:
-    """A program of ours in another process; it says with a line on its standard output how far it is."""
+    """A program of ours in another process, with a session of its own; it says with a line on its standard output how
+    far it is. Nothing that it started outlives it.
+    """
 
     def __init__(self, code: str, *arguments: str, **changes: str) -> None:
         self.process = subprocess.Popen(
@@ -214,6 +211,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def line(self) -> str:
@@ -238,4 +236,6 @@ class Program:
     def __exit__(self, *exc_info: object) -> None:
         if self.process.poll() is None:
             self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # a child of its that hangs would keep the pipes open
         self.process.communicate()
