@@ -73,19 +73,24 @@ def test_accept_fails(start, errors, failures):
     masters[0].sock = masters[0].sock._sock
 
 
-def test_no_memory_at_the_start_of_a_connection(start, monkeypatch):
-    """It costs that one its connection, and nobody else anything."""
-    running = start()
-    good = running.peer()
-    good.let_in()
+def fail_to_start(monkeypatch, error):
+    """The next connection's start fails, when it is done."""
     start_one = NativeConnection.start
 
     def fails(connection):
         monkeypatch.undo()
         start_one(connection)
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr(NativeConnection, "start", fails)
+
+
+def test_no_memory_at_the_start_of_a_connection(start, monkeypatch):
+    """It costs that one its connection, and nobody else anything."""
+    running = start()
+    good = running.peer()
+    good.let_in()
+    fail_to_start(monkeypatch, MemoryError())
     assert running.peer().to_the_end() == b""
     good.send(srm())
     good.expect(reply())
@@ -98,14 +103,7 @@ def test_one_that_is_gone_at_the_start_of_its_connection(start, monkeypatch):
     running = start()
     good = running.peer()
     good.let_in()
-    start_one = NativeConnection.start
-
-    def fails(connection):
-        monkeypatch.undo()
-        start_one(connection)
-        raise OSError(errno.EINVAL, "said the test")
-
-    monkeypatch.setattr(NativeConnection, "start", fails)
+    fail_to_start(monkeypatch, OSError(errno.EINVAL, "said the test"))
     assert running.peer().to_the_end() == b""
     good.send(srm())
     good.expect(reply())

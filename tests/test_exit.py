@@ -93,16 +93,21 @@ def test_it_ends_soon(backend, unix_address, work, ending):
     assert ended - began < SOON, done.stdout
 
 
-def test_the_socket_file_goes_and_the_clients_are_told(backend, unix_address, socket_dir):
-    code = f"{BEGINNING}\nprint('ready', flush=True)\nsys.stdin.readline()\n"
-    with Program(code, unix_address, backend) as program:
+def leaves_in_order(code, address, backend, socket_dir):
+    """A program that ends when its input does: its clients are told, and no socket file stays."""
+    with Program(code, address, backend) as program:
         assert program.line() == "ready"
-        with RawPeer.connect(unix_address) as peer:
+        with RawPeer.connect(address) as peer:
             peer.hello()
-            code, _, err = program.end()
-            assert (code, err) == (0, "")
+            status, _, err = program.end()
+            assert (status, err) == (0, "")
             assert peer.rest()[4:5] == b"\x87"  # GOAWAY, then the end
     assert left_in(socket_dir) == []
+
+
+def test_the_socket_file_goes_and_the_clients_are_told(backend, unix_address, socket_dir):
+    code = f"{BEGINNING}\nprint('ready', flush=True)\nsys.stdin.readline()\n"
+    leaves_in_order(code, unix_address, backend, socket_dir)
 
 
 def test_a_background_server_that_nobody_refers_to(backend, unix_address):
@@ -137,14 +142,7 @@ serving.wait(10)
 print("ready", flush=True)
 sys.stdin.readline()
 """
-    with Program(code, unix_address, backend) as program:
-        assert program.line() == "ready"
-        with RawPeer.connect(unix_address) as peer:
-            peer.hello()
-            code, _, err = program.end()
-            assert (code, err) == (0, "")
-            assert peer.rest()[4:5] == b"\x87"  # GOAWAY, then the end
-    assert left_in(socket_dir) == []
+    leaves_in_order(code, unix_address, backend, socket_dir)
 
 
 def test_a_main_thread_that_serves(backend, unix_address):
