@@ -82,6 +82,13 @@ def bearable_losses() -> int:
     return 0 if is_harmless() and not eaten and not unknown else 1
 
 
+def stuck() -> int:
+    """How many of those who have left may still be there: the engine keeps what it can't send, or receive."""
+    if not SEAM.armed or SEAM.error not in SHORT_OF_MEMORY or SEAM.mode == "once" or is_harmless():
+        return 0
+    return 1 if SEAM.mode == "same" else sys.maxsize
+
+
 def patience(joining: bool) -> float:
     """How long a guest waits."""
     if SEAM.armed and SEAM.mode == "ever":
@@ -302,13 +309,11 @@ class Party:
                 del self.guests[name]
 
         shut = SEAM.armed and SEAM.call in {"accept4", "object"} and SEAM.mode == "ever"
-        # It keeps what it can't send.
-        stuck = SEAM.armed and SEAM.error in SHORT_OF_MEMORY and SEAM.mode != "once"
 
         def are_gone() -> bool:
             stats = self.server.stats()
             came = shut or stats["accepted"] + SEAM.eaten == self.plugged
-            return self.ended or (came and (stuck or stats["clients"] + stats["pending"] <= len(self.guests)))
+            return self.ended or (came and stats["clients"] + stats["pending"] <= len(self.guests) + stuck())
 
         wait_for(are_gone, "the end of those who have left", PATIENCE)
 
