@@ -21,7 +21,7 @@ from pysock.engine import BUSY, Buffer, Link, choose
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.forking import own
 from pysock.limits import LARGEST_PAYLOAD
-from pysock.mailbox import Mailbox
+from pysock.mailbox import PUSHES_MAX, Mailbox
 from pysock.payload import SERVERS_LIMIT, checked
 from pysock.peers import Ids, expected_server
 from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, ErrorCode, Frame, Kind
@@ -231,34 +231,37 @@ class Client:
     def pushes(self, timeout: float | None = None) -> Iterator[bytes]:
         """Yield what the server sends unasked, as it comes: for a client that listens.
 
-        :param timeout: seconds after which the generator ends; ``None`` is never, here.
+        :param timeout: seconds after which the generator ends; ``None`` is never, here. With 0 it yields what has come
+            already.
         :raises ConnectionLost: the connection ended without a goodbye. After the server's goodbye, and after
             :meth:`close`, the generator just ends.
         """
-        return self._pushes(deadline_of(None if timeout is None else checked_timeout(timeout)))
+        seconds = None if timeout is None else checked_timeout(timeout)
+        return self._pushes(seconds, deadline_of(seconds))
 
-    def _pushes(self, deadline: float | None) -> Iterator[bytes]:
+    def _pushes(self, seconds: float | None, deadline: float | None) -> Iterator[bytes]:
+        looks = PUSHES_MAX if seconds == 0 else 0
+        while looks and self._listen(0.0):  # into the mailbox, which has room for so many
+            looks -= 1
         while True:
             # The lock isn't held at a yield: who listens may also send requests in between.
             while (payload := self._mail.take()) is not None:
                 yield payload
-            if not self._listen(deadline):
+            left = time_left(deadline)
+            if left == 0 or not self._listen(left):
                 return
             if self._waiting:
                 time.sleep(0.001)  # so that a thread that wants the lock really gets it
 
-    def _listen(self, deadline: float | None) -> bool:
-        """Wait a while for something to come; ``False`` when the generator shall end."""
-        left = time_left(deadline)
-        if left == 0:
-            return False
+    def _listen(self, left: float | None) -> bool:
+        """Wait a while for something to come; ``False`` when nothing more will."""
         lock, held = self._idle_lock(), False
         try:  # as in _in_turn()
-            left = self._acquire(lock, left)
+            remaining = self._acquire(lock, left)
             held = True
-            return self._hear(left)
+            return self._hear(remaining)
         except RequestTimeout:
-            return True  # another thread's call may have brought something
+            return left != 0  # another thread's call may have brought something
         finally:
             if held or lock._is_owned():
                 lock.release()

@@ -72,6 +72,27 @@ def test_pushes_are_kept_without_a_hook(client):
     assert list(client.pushes(timeout=0.05)) == []
 
 
+def test_pushes_without_time_yields_what_has_come(server, client):
+    """Also what no call has received yet; and it doesn't wait for more."""
+    got = list(client.pushes(timeout=0))
+    assert got == []
+    for _ in range(3):
+        server.clients.broadcast(b"news")
+    wait_for(lambda: got.extend(client.pushes(timeout=0)) or len(got) == 3)
+    assert list(client.pushes(timeout=0)) == []
+
+
+def test_pushes_without_time_on_one_that_is_in_use(client):
+    client.request(b"one", service="push")
+    client.ping()
+    with client._lock:
+        got = []
+        other = threading.Thread(target=lambda: got.extend(client.pushes(timeout=0)))
+        other.start()
+        other.join(5)
+    assert got == [b"one"]
+
+
 def test_pushes_waits(server, client):
     threading.Timer(0.1, server.clients.broadcast, [b"news"]).start()
     assert next(client.pushes(timeout=5)) == b"news"
