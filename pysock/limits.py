@@ -12,6 +12,9 @@ RESERVED_DESCRIPTORS: Final = 64
 #: A length on the wire is 32 bits. This bound leaves room for the header in every sum of sizes.
 LARGEST_PAYLOAD: Final = 2**31 - 1
 
+#: Seconds: 30 days. The engines' deadlines are reckoned in milliseconds of 32 bits, which wrap around after 49.
+LONGEST_TIMEOUT: Final = 30 * 24 * 3600
+
 #: The limits that may be ``None``: there is none then.
 _NEVER: Final = frozenset(("idle_timeout", "max_clients_per_uid", "max_clients_per_ip"))
 
@@ -28,7 +31,7 @@ class Limits:
     """What a client may cost. At a limit the client concerned is refused or closed; nobody else notices.
 
     Where handlers hold the loop up, nobody is late for that: the loop has looked at what came, or could be sent, eight
-    times before a deadline is over, and so the deadline may take longer.
+    times before a deadline is over, and so the deadline may take longer. None is longer than 30 days.
 
     :param max_clients: connections at once. Default: 10,000, or what ``RLIMIT_NOFILE`` allows less 64.
     :param max_clients_per_uid: connections at once of one user on Unix sockets; ``None``: only ``max_clients`` counts.
@@ -70,10 +73,10 @@ class Limits:
             value = getattr(self, item.name)
             if value is None and item.name in _NEVER:
                 continue
-            number = (int, float) if item.name.endswith("_timeout") else int
+            number, most = ((int, float), LONGEST_TIMEOUT) if item.name.endswith("_timeout") else (int, LARGEST_PAYLOAD)
             if not isinstance(value, number) or isinstance(value, bool):
                 raise TypeError(f"Limits.{item.name} takes a number, not {value!r}")
-            if not 0 < value <= LARGEST_PAYLOAD:
-                raise ValueError(f"Limits.{item.name} must be more than 0 and at most {LARGEST_PAYLOAD}, not {value}")
+            if not 0 < value <= most:
+                raise ValueError(f"Limits.{item.name} must be more than 0 and at most {most}, not {value}")
         if self.output_drop < self.output_pause:
             raise ValueError("Limits.output_drop must not be less than output_pause")

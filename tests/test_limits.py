@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import math
 import re
 import resource
 import socket
@@ -47,6 +48,39 @@ def until_closed(peer):
     started = time.monotonic()
     answers = peer.rest()
     return answers, time.monotonic() - started
+
+
+# What they may be
+
+
+@pytest.mark.parametrize(
+    ("limit", "error", "words"),
+    [
+        ({"max_clients": 0}, ValueError, "Limits.max_clients must be more than 0 and at most 2147483647, not 0"),
+        ({"max_payload": 2**31}, ValueError, "Limits.max_payload must be more than 0 and at most 2147483647"),
+        ({"max_payload": 1e6}, TypeError, "Limits.max_payload takes a number, not 1000000.0"),
+        ({"backlog": True}, TypeError, "Limits.backlog takes a number, not True"),
+        ({"max_clients": None}, TypeError, "Limits.max_clients takes a number, not None"),
+        ({"frame_timeout": -1}, ValueError, "Limits.frame_timeout must be more than 0"),
+        ({"cir_timeout": math.nan}, ValueError, "Limits.cir_timeout must be more than 0"),
+        ({"idle_timeout": 31 * 24 * 3600}, ValueError, "Limits.idle_timeout must be more than 0 and at most 2592000"),
+        ({"output_drop": 1000}, ValueError, "Limits.output_drop must not be less than output_pause"),
+    ],
+    ids=str,
+)
+def test_a_limit_out_of_range(limit, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        Limits(**limit)
+
+
+def test_the_longest_deadlines(serve):
+    """Nobody is dropped by them."""
+    longest = 30 * 24 * 3600
+    timeouts = ("cir_timeout", "frame_timeout", "output_timeout", "idle_timeout")
+    server = serve(**dict.fromkeys(timeouts, longest))
+    with Good(server) as good:
+        good.check()
+        wire.counted(server, clients=1, timeouts=0)
 
 
 # How many
