@@ -148,6 +148,20 @@ def test_a_small_limit_of_a_client_is_about_replies_and_pushes(make_server, back
         assert client.request(b"y") == b"y"
 
 
+@pytest.mark.parametrize("call", ["request", "request_many"])
+def test_a_reply_that_is_too_large_says_what_to_do(backend, fake, call):
+    """From a server that doesn't keep to what the CIR says."""
+
+    def play(peer):
+        peer.send(encode(Kind.REPLY, bytes(2000), request_id=peer.frame().request_id))
+        peer.rest()
+
+    with connect(fake(roomy(play)), backend=backend, max_payload=1000) as client:
+        with pytest.raises(ProtocolError, match=r"give connect\(\) a larger max_payload"):
+            getattr(client, call)(b"x" if call == "request" else [b"x"])
+        assert client.closed
+
+
 LAST = encode_text(Kind.ERROR, ErrorCode.MALFORMED, "oops")
 
 

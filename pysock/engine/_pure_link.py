@@ -210,7 +210,8 @@ class PureLink:
         # It is about replies and pushes: what the server says of itself has to come through a smaller one, too.
         most = self._max_payload if header.kind in _CARRIERS else max(self._max_payload, _CONTROL_MAX)
         if header.length > most:
-            raise ProtocolError(f"the server sent a frame of {header.length} bytes, over {most}")
+            over = f"of {header.length} bytes, over this client's limit of {most}"
+            raise ProtocolError(f"the server sent a frame {over}: give connect() a larger max_payload")
 
     def _next(self, end: float | None) -> Frame:
         if self._arrived:

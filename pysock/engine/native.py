@@ -290,10 +290,10 @@ _INBOX_MAX: Final = 65536
 
 #: What a call on a link can fail with, beside an exception raised inside it.
 _LINK_ERRORS: Final = {
-    errno.ETIMEDOUT: (RequestTimeout, "no answer in time"),
+    errno.ETIMEDOUT: (RequestTimeout, "the server didn't answer in time"),
     errno.ECONNRESET: (ConnectionLost, "the server closed the connection; it may have run what it hasn't answered"),
     errno.EPIPE: (ConnectionLost, "the connection is closed"),
-    errno.EMSGSIZE: (ProtocolError, "the server sent a frame over the limit of this client"),
+    errno.EMSGSIZE: (ProtocolError, "the server sent a frame that is too large: give connect() a larger max_payload"),
     errno.EPROTO: (ProtocolError, "the server sent a frame that no server sends, or not in the middle of a connection"),
     errno.EBUSY: (PysockError, BUSY),
 }
