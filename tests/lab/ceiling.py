@@ -11,7 +11,7 @@ import wire
 
 from lab.experiment import Failed, Scale, check, per_engine
 from lab.load import at_rest, between, dial, let_in, next_frame, pace, typical_p99
-from lab.processes import Child, raise_descriptors
+from lab.processes import Child, give_way, raise_descriptors, set_apart
 from lab.served import Served, serving
 
 FILES, CONNECTS = 64, 1000
@@ -21,6 +21,7 @@ NOISE = 0.002
 
 def crowd(channel: Connection, address: str, count: int, seconds: float) -> dict[str, int]:
     """Connect so often within so many seconds, tell what the server said; hold who was let in until told to let go."""
+    give_way()
     socks = []
     for _ in range(count):
         socks.append(dial(address))
@@ -50,6 +51,7 @@ def ceiling(scale: Scale, engine: str, transport: str) -> str:
     raise_descriptors(CONNECTS + 200)
     quiet, rush = scale.of(1.5, 15.0), scale.of(2.0, 60.0)
     with serving(engine, transport, files=FILES, limits={"max_clients": 10_000}) as server:
+        set_apart(server.pid)
         before = at_rest(server)
         with Child(pace, server.address, 20, 0.05, (scale.seed, "ceiling")) as old:
             old.receive()

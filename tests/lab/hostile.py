@@ -17,7 +17,7 @@ import wire
 
 from lab.experiment import Failed, Scale, check, per_engine
 from lab.load import between, dial, let_in, pace, typical_p99
-from lab.processes import Child, raise_descriptors
+from lab.processes import Child, give_way, raise_descriptors, set_apart
 from lab.served import SIZE, Served, serving
 
 DRIPPERS, HOARDERS, GOOD = 500, 500, 100
@@ -70,6 +70,7 @@ class _Dripper:
 
 def drip(channel: Connection, address: str, count: int, seed: object) -> tuple[int, float]:
     """So many slow clients at once; each that is dropped comes again. How many were, and the most overdue of them."""
+    give_way()
     chance = random.Random(f"{seed}")
     epoll = select.epoll()
     epoll.register(channel, select.EPOLLIN)
@@ -134,6 +135,7 @@ def hoard(channel: Connection, address: str, count: int, seed: object) -> dict[b
     """So many clients at once that read nothing; each stays for longer than it may, and then another comes in its
     place. From when on the server could send nothing to each, by its name.
     """
+    give_way()
     chance = random.Random(f"{seed}")
     since: dict[bytes, float] = {}
     there: dict[int, _Hoarder] = {}
@@ -168,6 +170,7 @@ def hostile(scale: Scale, engine: str, transport: str) -> str:
     # Where the kernel is short of memory for TCP it takes more later, and that is progress; so let it take little.
     room = 64 * 1024 if transport == "tcp" else None
     with serving(engine, transport, limits=LIMITS, watch=True, room=room) as server:
+        set_apart(server.pid)
         with Child(pace, server.address, GOOD, 0.1, (scale.seed, "good")) as good:
             good.receive()
             began = time.monotonic()
