@@ -240,15 +240,15 @@ class Client:
         return self._pushes(seconds, deadline_of(seconds))
 
     def _pushes(self, seconds: float | None, deadline: float | None) -> Iterator[bytes]:
-        looks = PUSHES_MAX if seconds == 0 else 0
-        while looks and self._listen(0.0):  # into the mailbox, which has room for so many
-            looks -= 1
+        looks = PUSHES_MAX if seconds == 0 else 0  # without waiting; an end to it, however fast the server is
         while True:
             # The lock isn't held at a yield: who listens may also send requests in between.
             while (payload := self._mail.take()) is not None:
                 yield payload
             left = time_left(deadline)
-            if left == 0 or not self._listen(left):
+            if left == 0:
+                looks -= 1
+            if looks < 0 or not self._listen(left):
                 return
             if self._waiting:
                 time.sleep(0.001)  # so that a thread that wants the lock really gets it

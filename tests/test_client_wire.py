@@ -148,6 +148,22 @@ def test_a_small_limit_of_a_client_is_about_replies_and_pushes(make_server, back
         assert client.request(b"y") == b"y"
 
 
+def test_pushes_without_time_come_before_the_end(backend, fake):
+    """What has come is yielded, and only then is it told that the connection is lost."""
+    got = []
+
+    def collect():
+        while True:
+            for push in client.pushes(timeout=0):
+                got.append(push)  # noqa: PERF402  # extend() might keep nothing of what came before an exception
+
+    with connect(fake(roomy(lambda peer: peer.send(encode(Kind.PUSH, b"news") * 3))), backend=backend) as client:
+        with pytest.raises(ConnectionLost):
+            collect()
+        assert client.closed
+    assert b"".join(got) == b"news" * 3
+
+
 @pytest.mark.parametrize("call", ["request", "request_many"])
 def test_a_reply_that_is_too_large_says_what_to_do(backend, fake, call):
     """From a server that doesn't keep to what the CIR says."""
