@@ -24,7 +24,7 @@ from pysock import Address, Limits, cli, errors, protocol, states
 
 README = (ROOT / "README.md").read_text()
 
-LINES_MAX = 600
+LINES_MAX = 700
 
 # Parts of the page
 
