@@ -9,6 +9,7 @@
 #include <Python.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "client.h"

@@ -52,6 +52,13 @@ static int callback_failed(ps_python *py, int callback)
     return 0;
 }
 
+/* Of a type: some that are written in C have their module in front. */
+static const char *base_name(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+    return dot ? dot + 1 : name;
+}
+
 /* Ask the facade about a failure that is set as an exception, and send what it says. */
 static int failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
 {
@@ -60,10 +67,11 @@ static int failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
     PyObject *exception = take_exception();
     PyObject *answer = PyObject_CallFunction(py->callbacks[ON_FAILED], "KIO", (unsigned long long)ps__id(conn),
                                              (unsigned)frame->code, exception);
-    Py_DECREF(exception);
+    char name[128]; /* of its type: what is said if the facade can't be asked */
     unsigned short code = PS_HANDLER_FAILED;
-    const char *text = "";
-    Py_ssize_t size = 0;
+    const char *text = name;
+    Py_ssize_t size = snprintf(name, sizeof name, "%.*s", (int)sizeof name - 1, base_name(Py_TYPE(exception)->tp_name));
+    Py_DECREF(exception);
     int error = 0;
     if (!answer || !PyArg_ParseTuple(answer, "Hy#", &code, &text, &size))
         error = callback_failed(py, ON_FAILED);
@@ -91,7 +99,8 @@ static int send_reply(ps_python *py, ps_conn *conn, const ps_frame *frame, const
 
 static int not_bytes(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
 {
-    PyErr_Format(PyExc_TypeError, "the handler returned %.200s, not a bytes-like object", Py_TYPE(result)->tp_name);
+    PyErr_Format(PyExc_TypeError, "the handler returned %.200s, not a bytes-like object%s", Py_TYPE(result)->tp_name,
+                 PyUnicode_Check(result) ? ": encode it, for example with text.encode()" : "");
     return failed(py, conn, frame);
 }
 

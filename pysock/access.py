@@ -15,7 +15,7 @@ from typing import Any, Final
 from pysock.address import Address
 from pysock.data import Peer
 from pysock.engine import NOBODY, Access
-from pysock.functions import refuse_async, settled
+from pysock.functions import checked_function, settled
 from pysock.logs import Seldom
 from pysock.logs import server_log as log
 from pysock.peers import group_ids, user_ids
@@ -43,9 +43,8 @@ class Rule:
         if self._default:
             self.access = Access(uids=frozenset((os.geteuid(), 0)))
         elif callable(allow):
-            refuse_async(
-                "the allow= function", allow, "it must be a plain one, which says whether the peer may come in"
-            )
+            instead = "it must be a plain one, which says whether the peer may come in"
+            checked_function("allow= function", allow, "allow(peer)", instead)
             self.ask = _asking(allow)
         elif isinstance(allow, Mapping):
             self.access = _listed(allow)

@@ -20,6 +20,7 @@ from pysock.deadlines import checked_timeout, deadline_of, time_left
 from pysock.engine import BUSY, Buffer, Link, choose
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.forking import own
+from pysock.functions import checked_function
 from pysock.limits import LARGEST_PAYLOAD
 from pysock.mailbox import PUSHES_MAX, Mailbox
 from pysock.payload import SERVERS_LIMIT, checked
@@ -223,8 +224,7 @@ class Client:
         It is called after the call in which the push arrived, in that call's thread, and may use this client. What it
         raises is logged. Without a hook pushes are kept for :meth:`pushes`.
         """
-        if not callable(hook):
-            raise TypeError(f"a hook must be callable, not {type(hook).__name__}")
+        checked_function("hook", hook, "hook(payload)", "this client's hooks are plain functions")
         self._mail.hook = hook
         return hook
 

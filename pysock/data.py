@@ -249,10 +249,12 @@ class HandSocket(DataSocket):
             return
         self._advance(ConnectionEvent.DRAIN)
         self._advance(ConnectionEvent.FLUSHED)
-        log.debug("close(%d): the data socket", fd)
-        with guard:
-            self._info = self._info._replace(fd=-1)
-            self._sockets.close(fd)
+        try:
+            log.debug("close(%d): the data socket", fd)
+        finally:
+            with guard:
+                self._info = self._info._replace(fd=-1)
+                self._sockets.close(fd)
 
     def abandon(self, why: str) -> None:
         """For :mod:`pysock.forking`: this is a forked child, the connection is the parent's."""

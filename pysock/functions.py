@@ -1,26 +1,46 @@
 """The user's functions: handlers, hooks and rules are plain ones, which do their work when they are called.
 
-This file owns the refusal of those that don't: what an ``async def`` returns is true, whatever it would say if somebody
-awaited it, and so it would let everybody in.
+This file owns what is looked at when one is given: that it isn't an ``async def``, for what that returns is true,
+whatever it would say if somebody awaited it, and so it would let everybody in; and that it can be called with what it
+will be called with. And it owns what people are told of a function: its name, and where it stands.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Awaitable
-from typing import Any
+from functools import partial
+from types import FunctionType, MethodType
+from typing import Any, Final
+
+#: Flags of a code object whose call only makes something to be awaited (inspect.CO_COROUTINE, CO_ITERABLE_COROUTINE,
+#: CO_ASYNC_GENERATOR), or that takes any number of arguments (CO_VARARGS). The module inspect takes 10 ms to import.
+_CO_ASYNC: Final = 0x0080 | 0x0100 | 0x0200
+_CO_VARARGS: Final = 0x0004
 
 
-def refuse_async(what: str, function: Any, instead: str) -> None:
-    """Raise if calling it would only make something to be awaited.
+def checked_function(what: str, function: Any, call: str, instead: str) -> None:
+    """Raise if it can't be called as it will be, or calling it would only make something to be awaited.
 
-    :param what: what it is, for the message.
-    :param instead: what is wanted, for the message.
-    :raises TypeError: it is an async function or generator, an object with such a ``__call__``, or a partial of these.
+    :param what: what it is, for the message: ``"handler"``.
+    :param call: how it is called, for the message: ``"handler(client, request)"``; it counts the arguments, too.
+    :param instead: what is wanted in place of an async function, for the message.
+    :raises TypeError: it isn't callable, takes other arguments, or is an async function or generator, an object with
+        such a ``__call__``, or a partial of these.
     """
+    if not callable(function):
+        raise TypeError(f"a {what} must be callable, not {type(function).__name__}")
     if _is_async(function):
-        raise TypeError(f"{what} {function!r} is an async function; {instead}")
+        raise TypeError(f"the {what} {function!r} is an async function; {instead}")
+    if not _takes(function, call.count(",") + 1):
+        raise TypeError(f"the {what} {described(function)} can't be called as {call}: it must take so many arguments")
+
+
+def described(function: Any) -> str:
+    """Its name, its file and its line, as far as it has them."""
+    while isinstance(function, partial):
+        function = function.func
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    code = _code(function) or _code(getattr(type(function), "__call__", None))  # noqa: B004  # see _is_async
+    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code is not None else str(name)
 
 
 def settled(answer: Any) -> Any:
@@ -28,15 +48,53 @@ def settled(answer: Any) -> Any:
 
     :raises TypeError: it is none, but something to be awaited.
     """
-    if answer is None or isinstance(answer, bool) or not isinstance(answer, Awaitable):
+    if answer is None or isinstance(answer, bool) or not hasattr(type(answer), "__await__"):
         return answer
-    if inspect.iscoroutine(answer):
-        answer.close()  # else Python warns of it as well
+    if hasattr(answer, "cr_code"):
+        answer.close()  # a coroutine: else Python warns of it as well
     raise TypeError(f"it returned a {type(answer).__name__}, which nobody awaits, and no answer")
 
 
 def _is_async(function: Any) -> bool:
-    while isinstance(function, functools.partial):
+    while isinstance(function, partial):
         function = function.func
     call = getattr(type(function), "__call__", None)  # noqa: B004  # its code is wanted: not that of a class's objects
-    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in (function, call))
+    for one in (function, call):
+        code = _code(one)
+        # The mark is that of inspect.markcoroutinefunction (Python 3.12).
+        if (code is not None and code.co_flags & _CO_ASYNC) or hasattr(one, "_is_coroutine_mark"):
+            return True
+    return False
+
+
+def _code(function: Any) -> Any:
+    code = getattr(function, "__code__", None)
+    return code if hasattr(code, "co_flags") else None
+
+
+def _takes(function: Any, count: int) -> bool:
+    """Whether it can be called with so many arguments, as far as can be known."""
+    if isinstance(function, FunctionType):
+        return _code_takes(function, count)
+    if isinstance(function, MethodType) and isinstance(function.__func__, FunctionType):
+        return _code_takes(function.__func__, count + 1)
+    import inspect  # noqa: PLC0415  # a partial, a class, an object: the rules are many
+
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except Exception:  # what is written in C often doesn't say
+        return True
+    return True
+
+
+def _code_takes(function: FunctionType, count: int) -> bool:
+    if hasattr(function, "__wrapped__") or hasattr(function, "__signature__"):
+        return True  # a decorator's: what it passes on is its own affair
+    code, defaults = function.__code__, function.__defaults__ or ()
+    named = set(code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount])
+    if named - set(function.__kwdefaults__ or ()):
+        return False
+    least = code.co_argcount - len(defaults)
+    return least <= count and (count <= code.co_argcount or bool(code.co_flags & _CO_VARARGS))

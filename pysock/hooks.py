@@ -2,8 +2,9 @@
 
 This file owns the border between the engine's callbacks and the user's functions: everything a user's function may
 raise ends here, in one log record; where the client isn't let in, in one a second at most, for anybody can come and be
-refused. Whatever a client chose itself, its name above all, is logged with ``%r``, so that no client can write lines of
-its own into a log.
+refused. What gets past it all the same ends in the guard around each callback, see :mod:`pysock.engine.guards`.
+Whatever a client chose itself, its name above all, is logged with ``%r``, so that no client can write lines of its own
+into a log.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from pysock.causes import level_and_line
 from pysock.clients import ClientTable
 from pysock.data import DataSocket
 from pysock.engine import Callbacks
-from pysock.errors import ConnectionRefused, FrameTooLarge, PysockError, RemoteError
+from pysock.engine.guards import guarded
+from pysock.errors import ConnectionRefused, PysockError
+from pysock.failures import Failed, encoded, text_of
 from pysock.functions import settled
 from pysock.logs import Seldom
 from pysock.logs import server_log as log
-from pysock.protocol import LARGEST_REASON, TEXT_NOT_ALLOWED, ErrorCode, fitting
+from pysock.protocol import LARGEST_REASON, TEXT_NOT_ALLOWED, fitting
 from pysock.services import Services
 from pysock.states import DISCONNECT_REASONS, ConnectionState, DisconnectReason, ServerState
 
@@ -48,14 +51,15 @@ class Hooks:
 
         :param key: the auth key, if there is one.
         """
-        return Callbacks(
+        return guarded(
+            _callback_failed,
             **_key_callbacks(key),
             allow=rule.ask,
             noted=_noted,
             client=self._clients.obtain,
             connect=self._connect if self.on_connect else None,
             disconnect=self._disconnect,
-            failed=self._failed,
+            failed=Failed(self._clients, self._services),
             draining=draining,
             log=_log,
             dropped=self._clients.drop,
@@ -78,17 +82,20 @@ class Hooks:
 
     def _first_refusal(self, client: DataSocket) -> str | None:
         for hook in self.on_connect:
-            try:
-                answer = settled(hook(client))
-            except ConnectionRefused as refusal:
-                return _told(refusal.reason)
-            except Exception:
-                # Its details are nobody's business outside.
-                self._broken.tell(hook, client, traceback=True)
-                return TEXT_NOT_ALLOWED
-            if answer is not None and not answer:
-                return TEXT_NOT_ALLOWED
+            if (reason := self._asked(hook, client)) is not None:
+                return reason
         return None
+
+    def _asked(self, hook: Callable[[DataSocket], Any], client: DataSocket) -> str | None:
+        try:
+            answer = settled(hook(client))
+            return TEXT_NOT_ALLOWED if answer is not None and not answer else None
+        except ConnectionRefused as refusal:
+            return _told(refusal)
+        except Exception:
+            # Its details are nobody's business outside.
+            self._broken.tell(hook, client, traceback=True)
+            return TEXT_NOT_ALLOWED
 
     def _disconnect(self, client_id: int, reason: int) -> None:
         if self.on_disconnect:
@@ -98,20 +105,6 @@ class Hooks:
             return
         for hook in self.on_disconnect:
             _call("on_disconnect", hook, client, DISCONNECT_REASONS[reason])
-
-    def _failed(self, client_id: int, service: int, exception: Exception) -> tuple[int, bytes]:
-        # Not the DataSocket: the client may be gone, and must not come back into the table.
-        row = self._clients.engine_info(client_id)
-        about = (self._services.title(service), client_id, row.name if row else "")
-        if isinstance(exception, RemoteError):
-            text = str(exception.message)
-            log.debug("service %s answered client %#x %r with an error: %r", *about, text)
-            code = exception.code if 0 < exception.code <= 0xFFFF else ErrorCode.HANDLER_FAILED
-            return code, text.encode("utf-8", "replace")
-        log.error("service %s failed for client %#x %r", *about, exc_info=exception)
-        if isinstance(exception, FrameTooLarge):
-            return ErrorCode.PAYLOAD_TOO_LARGE, str(exception).encode("utf-8", "replace")
-        return ErrorCode.HANDLER_FAILED, type(exception).__name__.encode()
 
 
 def _is_ending(client: DataSocket) -> bool:
@@ -138,10 +131,14 @@ def _key_callbacks(key: bytes | None) -> dict[str, Any]:
     return {"challenge": challenger(key), "prove": compare_digest}
 
 
-def _told(reason: Any) -> str:
+def _told(refusal: ConnectionRefused) -> str:
     """What a refused client is told: no more than fits, and no NUL, where C would see its end."""
-    text = str(reason).replace("\0", "").encode("utf-8", "replace")
+    text = encoded(text_of(refusal, "reason", TEXT_NOT_ALLOWED).replace("\0", ""))
     return fitting(text, LARGEST_REASON).decode()
+
+
+def _callback_failed(name: str, error: Exception) -> None:
+    log.error("pysock's own callback %r failed", name, exc_info=error)
 
 
 def _log(level: int, message: str) -> None:

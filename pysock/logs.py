@@ -1,19 +1,90 @@
-"""The loggers. They are silent until the program configures logging, as a library's should be.
+"""The loggers. What they are told never raises: logging is the host program's, and what its filters, handlers or
+formatters do wrong must not cost a client its connection, nor a server its end.
 
 What an operator may want to know goes to ``pysock.server``, what a client's user may want to know to ``pysock.client``;
-the classical steps of the sockets are there at DEBUG.
+the classical steps of the sockets are there at DEBUG. Where the program configures no logging, Python's writes warnings
+and errors to standard error (``logging.lastResort``).
 """
 
 import logging
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
 
-logging.getLogger("pysock").addHandler(logging.NullHandler())
-
-server_log = logging.getLogger("pysock.server")
-client_log = logging.getLogger("pysock.client")
-
 _TELL_EVERY: Final = 1.0
+
+
+class Log:
+    """A logger whose methods raise no ``Exception``: what logging raises is told to ``sys.unraisablehook``.
+
+    What isn't an ``Exception``, as ``KeyboardInterrupt``, comes out: so a step that must not be left out doesn't follow
+    a log line without a ``finally``.
+    """
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def debug(self, text: str, *about: Any) -> None:
+        """One of the classical steps, or what a handler does on purpose."""
+        self._tell(logging.DEBUG, text, about)
+
+    def info(self, text: str, *about: Any) -> None:
+        """What is as it should be."""
+        self._tell(logging.INFO, text, about)
+
+    def warning(self, text: str, *about: Any) -> None:
+        """Something may be wrong outside."""
+        self._tell(logging.WARNING, text, about)
+
+    def error(self, text: str, *about: Any, exc_info: Any = None) -> None:
+        """Something of this program's failed."""
+        self._tell(logging.ERROR, text, about, exc_info)
+
+    def exception(self, text: str, *about: Any) -> None:
+        """The same, with the exception that is being handled."""
+        self._tell(logging.ERROR, text, about, True)
+
+    def critical(self, text: str, *about: Any, exc_info: Any = None) -> None:
+        """A server ended of it."""
+        self._tell(logging.CRITICAL, text, about, exc_info)
+
+    def log(self, level: int, text: str, *about: Any, exc_info: Any = None, stacklevel: int = 1) -> None:
+        """At any level."""
+        self._tell(level, text, about, exc_info, stacklevel)
+
+    def _tell(self, level: int, text: str, about: tuple[Any, ...], exc_info: Any = None, stacklevel: int = 1) -> None:
+        try:
+            self._logger.log(level, text, *about, exc_info=exc_info, stacklevel=stacklevel + 2)
+        except Exception as error:
+            tell_unraisable(error)
+
+
+class ExceptionThatCouldNotBeLogged:
+    """What an object raises as it is deleted is told to ``sys.unraisablehook``, and Python offers no plainer way: the
+    hook takes arguments of a type that only the interpreter can make. It shows this class's name.
+    """
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __del__(self) -> None:
+        raise self._error
+
+
+def tell_unraisable(error: Exception) -> None:
+    """Tell ``sys.unraisablehook`` of an exception that nobody can be told of otherwise. It never raises an
+    ``Exception``.
+    """
+    with suppress(Exception):  # no memory for it, or no room on the stack
+        ExceptionThatCouldNotBeLogged(error)
+
+
+server_log = Log("pysock.server")
+client_log = Log("pysock.client")
 
 
 class Seldom:
@@ -23,7 +94,7 @@ class Seldom:
     engines count is told in the same way, see :mod:`pysock.causes`; this is for what happens in Python, in one thread.
     """
 
-    def __init__(self, logger: logging.Logger, level: int, text: str) -> None:
+    def __init__(self, logger: Log, level: int, text: str) -> None:
         self._logger = logger
         self._level = level
         self._text = text

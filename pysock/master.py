@@ -22,6 +22,7 @@ import os
 import socket
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -191,16 +192,18 @@ class MasterSocket:
         if self._state is ServerState.CLOSED:
             return
         self._state = self._after(ServerEvent.CLOSE)
-        if self._fd >= 0:
-            log.debug("close(%d): the master socket at %s", self._fd, self._address)
-        try:
-            with guard:
-                fd, self._fd = self._fd, -1
-                if fd >= 0:
-                    self._sockets.close(fd)
-        finally:  # Linux has freed the number, whatever close() says (close(2))
+        fd = self._fd
+        with ExitStack() as steps:  # last things first; whatever one of them raises, the others are taken
             if self._file is not None:
-                self._file.remove(self._sockets)
+                steps.callback(self._file.remove, self._sockets)
+            if fd >= 0:
+                steps.callback(self._close_fd)
+                log.debug("close(%d): the master socket at %s", fd, self._address)
+
+    def _close_fd(self) -> None:
+        with guard:
+            fd, self._fd = self._fd, -1  # Linux frees the number, whatever close() says (close(2))
+            self._sockets.close(fd)
 
     def advance(self, event: ServerEvent) -> None:
         """For the server: note that its loop serves this socket, or drains."""

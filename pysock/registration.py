@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 from pysock.clients import ClientTable
 from pysock.data import DataSocket
 from pysock.errors import PysockError
-from pysock.functions import refuse_async
+from pysock.functions import checked_function
 from pysock.hooks import Hooks
 from pysock.protocol import Framing
 from pysock.services import Services
@@ -77,21 +77,21 @@ class Registration(ABC):
         ``ConnectionRefused("why")``, which tells the client why. What the hook sends to the client follows its
         admission. With several hooks all of them must let it in. One that closes the client refuses it.
         """
-        return self._add_hook(self._hooks.on_connect, hook)
+        return self._add_hook(self._hooks.on_connect, hook, "hook(client)")
 
     def on_disconnect(self, hook: DisconnectHook) -> DisconnectHook:
         """Register ``hook(client, reason)``, called when a client that was let in is gone.
 
         ``reason`` is a :class:`~pysock.states.DisconnectReason`, equal to its text: ``"left"``, ``"timed out"`` ...
         """
-        return self._add_hook(self._hooks.on_disconnect, hook)
+        return self._add_hook(self._hooks.on_disconnect, hook, "hook(client, reason)")
 
     def on_state(self, hook: StateHook) -> StateHook:
         """Register ``hook(old, new)``, called with two :class:`ServerState` after each change.
 
         It runs in whichever thread made the change.
         """
-        return self._add_hook(self._hooks.on_state, hook)
+        return self._add_hook(self._hooks.on_state, hook, "hook(old, new)")
 
     def _register(self, name: Any, options: dict[str, Any]) -> Any:
         self._check_new("services")
@@ -106,11 +106,9 @@ class Registration(ABC):
 
         return decorate
 
-    def _add_hook(self, hooks: list[Any], hook: F) -> F:
+    def _add_hook(self, hooks: list[Any], hook: F, call: str) -> F:
         self._check_new("hooks")
-        if not callable(hook):
-            raise TypeError(f"a hook must be callable, not {type(hook).__name__}")
-        refuse_async("the hook", hook, "hooks are plain functions")
+        checked_function("hook", hook, call, "hooks are plain functions")
         hooks.append(hook)
         return hook
 

@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, cast
 
 from pysock import forking
@@ -373,23 +373,34 @@ class Server(Registration):
 
     def _drain(self) -> None:
         """In the loop's thread: no new connections."""
-        self._advance(ServerEvent.DRAIN)
-        self._close_masters()
+        try:
+            self._advance(ServerEvent.DRAIN)
+        finally:
+            self._close_masters()
 
     def _end(self) -> None:
         """Undo everything, in whatever state things are. Called again it does nothing."""
         if self._state is ServerState.CLOSED:
             return
+        with ExitStack() as steps:  # last things first; whatever one of them raises, the others are taken
+            steps.callback(self._no_longer_running)
+            steps.callback(self._advance, ServerEvent.CLOSE)
+            steps.callback(self._close_engine)
+            steps.callback(_serving.discard, self)
+            steps.callback(self._close_masters)
+
+    def _close_engine(self) -> None:
+        if self._engine is None:
+            return
         try:
-            self._close_masters()
-            _serving.discard(self)
-            if self._engine is not None:
-                self._last_stats = self._engine.stats()
-                self._engine.close()
-            self._advance(ServerEvent.CLOSE)
-        finally:  # a signal, or an exit in a hook: who waits in stop() mustn't wait in vain
-            if self._running.locked():
-                self._running.release()
+            self._last_stats = self._engine.stats()
+        finally:
+            self._engine.close()
+
+    def _no_longer_running(self) -> None:
+        """A signal, or an exit in a hook, may have come: who waits in stop() mustn't wait in vain."""
+        if self._running.locked():
+            self._running.release()
 
     def _check_here(self) -> None:
         if self._elsewhere is not None:
@@ -409,8 +420,9 @@ class Server(Registration):
         self._clients.serve(self._engine, self.addresses)
 
     def _close_masters(self) -> None:
-        for master in self._masters:
-            _close(master)
+        with ExitStack() as steps:
+            for master in reversed(self._masters):
+                steps.callback(_close, master)
 
     def _wait(self, seconds: float) -> None:
         if self._running.acquire(timeout=seconds):

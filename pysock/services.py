@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pysock.deadlines import FOREVER
 from pysock.engine import Service
-from pysock.functions import refuse_async
+from pysock.functions import checked_function, described
 from pysock.protocol import LARGEST_NAME, Framing
 
 #: The number of a service has 16 bits.
@@ -39,7 +39,8 @@ class Services:
         :raises ValueError: the name is taken, or can't be one; or the framing has no names.
         :raises TypeError: the handler isn't a plain function (or another callable).
         """
-        _check_handler(handler)
+        call = "handler(clients, requests)" if batch else "handler(client, request)"
+        checked_function("handler", handler, call, "handlers are plain functions that return the reply")
         _check_batch(max_batch, max_wait)
         max_wait = min(max_wait, FOREVER)
         if name is None:
@@ -81,11 +82,9 @@ class Services:
         """The name of a service for a log."""
         return repr(self._table[number].name) if 0 < number < len(self._table) else "(unnamed)"
 
-
-def _check_handler(handler: Callable[..., Any]) -> None:
-    if not callable(handler):
-        raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
-    refuse_async("the handler", handler, "handlers are plain functions that return the reply")
+    def handler(self, number: int) -> str:
+        """Its handler for a log: the name, and where it stands."""
+        return described(self._table[number].handler) if number < len(self._table) else "none"
 
 
 def _check_batch(max_batch: int, max_wait: float) -> None:

@@ -255,7 +255,7 @@ def test_a_handler_that_uses_one_buffer_for_all_replies(start):
 @pytest.mark.parametrize(
     ("made", "code", "text"),
     [
-        ("text", 1, "the handler returned str, not a bytes-like object"),
+        ("text", 1, "the handler returned str, not a bytes-like object: encode it, for example with text.encode()"),
         (5, 1, "the handler returned int, not a bytes-like object"),
         (ValueError("no"), 1, "the handler returned ValueError, not a bytes-like object"),
         (b"x" * 101, 3, p.TEXT_REPLY_TOO_LARGE % (101, 100)),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from functools import partial
 
 import pytest
@@ -77,7 +78,104 @@ def test_async_handlers_are_refused(server, function):
 
 def test_a_class_is_called_to_make_one(server):
     """What calling its objects does is another thing."""
-    assert server.on_disconnect(Later) is Later
+
+    class Made(Later):
+        def __init__(self, client, reason):
+            pass
+
+    assert server.on_disconnect(Made) is Made
+
+
+class Methods:
+    def two(self, client, request):
+        return request
+
+    @classmethod
+    def of_class(cls, client, request):
+        return request
+
+    @staticmethod
+    def of_none(client, request):
+        return request
+
+    def one(self, request):
+        return request
+
+    def __call__(self, client, request):
+        return request
+
+
+def any_number(*arguments):
+    return arguments[1]
+
+
+def wrapped(function):
+    @functools.wraps(function)
+    def inner(*arguments):
+        return function(*arguments[1:])
+
+    return inner
+
+
+TAKEN = [
+    handler,
+    lambda client, request, more=b"": request,
+    lambda client, *rest: rest[0],
+    lambda client, request, *, key=1: request,
+    any_number,
+    Methods().two,
+    Methods.of_class,
+    Methods().of_none,
+    Methods(),
+    partial(lambda more, client, request: request, 1),
+    partial(lambda client, request, *, key: request, key=1),
+    max,
+    wrapped(lambda request: request),
+]
+
+#: Each is found when it is registered, not when the first request comes.
+NOT_TAKEN = [
+    lambda request: request,
+    lambda: b"",
+    lambda client, request, more: request,
+    lambda client, request, *, key: request,
+    Methods().one,
+    Methods.two,
+    partial(handler, 1),
+    partial(lambda client, request, *, key: request),
+    type("Other", (), {"__call__": lambda self, request: request})(),
+    len,
+]
+
+
+@pytest.mark.parametrize("function", TAKEN)
+def test_a_handler_that_takes_client_and_request(server, function):
+    server.service(function)
+    server.service("named")(function)
+    server.batch_service("batch")(function)
+    with server:
+        pass
+
+
+@pytest.mark.parametrize("function", NOT_TAKEN)
+def test_a_handler_of_other_parameters_is_refused(server, function):
+    with pytest.raises(TypeError, match=r"the handler .* can't be called as handler\(client, request\)"):
+        server.service(function)
+    with pytest.raises(TypeError, match=r"can't be called as handler\(clients, requests\)"):
+        server.batch_service("batch")(function)
+    assert server.stats()["requests"] == 0
+
+
+def test_hooks_of_other_parameters_are_refused(server, unix_address, backend):
+    for register, call in (
+        (server.on_connect, r"hook\(client\)"),
+        (server.on_disconnect, r"hook\(client, reason\)"),
+        (server.on_state, r"hook\(old, new\)"),
+    ):
+        with pytest.raises(TypeError, match=f"the hook .*test_registration.py.* can't be called as {call}"):
+            register(lambda: None)
+    with pytest.raises(TypeError, match=r"the allow= function .* can't be called as allow\(peer\)"):
+        pysock.Server(unix_address, allow=lambda pid, uid, gid: True, backend=backend)
 
 
 @pytest.mark.parametrize("function", ASYNC)

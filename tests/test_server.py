@@ -42,8 +42,9 @@ def test_decorators_return_the_function_unchanged(server):
     assert server.service("a")(handler) is handler
     assert server.batch_service("b")(handler) is handler
     assert server.batch_service("c", max_batch=5, max_wait=0.1)(handler) is handler
-    for hook in (server.on_connect, server.on_disconnect, server.on_state):
-        assert hook(handler) is handler
+    for register in (server.on_disconnect, server.on_state):
+        assert register(handler) is handler
+    assert server.on_connect(bool) is bool
 
 
 @pytest.mark.parametrize("reply", [b"x", bytearray(b"x"), memoryview(b"x"), memoryview(b"axb")[1:2]])
@@ -83,7 +84,10 @@ def test_an_exception_becomes_an_error_and_one_log_record(server, caplog):
         assert server.stats()["errors"] == 1
         (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
         assert record.name == "pysock.server"
-        assert record.getMessage() == f"service 'divide' failed for client {client.id:#x} 'me\\n'"
+        assert record.getMessage().startswith(
+            f"service 'divide' failed for client {client.id:#x} 'me\\n': its handler is"
+        )
+        assert f"divide ({__file__}:{divide.__code__.co_firstlineno})" in record.getMessage()
         assert record.exc_info[0] is ZeroDivisionError
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pysock.engine import Service
 from pysock.engine._pure_reply import Failure
+from pysock.engine.guards import type_name
 from pysock.states import ConnectionState
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Batch:
         for (connection, request_id, wants_reply, request), reply in zip(waiting, self._call(waiting), strict=True):
             connection.wait(-1, -len(request))
             # A request that can't be answered alone has an exception in place of its reply.
-            failed = type(reply) is not bytes and isinstance(reply, Exception)
+            failed = type(reply) is not bytes and issubclass(type(reply), Exception)  # whatever its __class__ says
             connection.answer(number, request_id, wants_reply, Failure(reply) if failed else reply)
         del reply  # see Failure
 
@@ -86,9 +87,7 @@ class Batch:
 def _checked(replies: Any, wanted: int) -> list[Any]:
     """What a batch handler returned, as a list."""
     if isinstance(replies, (str, bytes, bytearray, memoryview, dict)) or not hasattr(replies, "__getitem__"):
-        raise TypeError(
-            f"the batch handler returned {type(replies).__name__}, not a sequence with one reply per request"
-        )
+        raise TypeError(f"the batch handler returned {type_name(replies)}, not a sequence with one reply per request")
     found = list(replies)
     if len(found) != wanted:
         raise ValueError(f"the batch handler returned {len(found)} replies for {wanted} requests")

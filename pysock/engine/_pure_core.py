@@ -19,6 +19,8 @@ from pysock.engine._pure_causes import Causes
 from pysock.engine._pure_poll import new_poller
 from pysock.engine._pure_table import ClientTable
 from pysock.engine._pure_timers import Deadlines
+from pysock.engine.guards import INSTEAD, guarded
+from pysock.logs import tell_unraisable
 from pysock.protocol import Framing
 
 if TYPE_CHECKING:
@@ -68,7 +70,8 @@ class Core:
     def __init__(self, options: EngineOptions) -> None:
         self.options = options
         self.limits = limits = options.limits
-        self.callbacks = options.callbacks
+        given = {name: getattr(options.callbacks, name) for name in INSTEAD}
+        self.callbacks = guarded(_callback_failed, **given)
         self.framing = options.framing
         self.native = options.framing is Framing.NATIVE
         self.max_payload = limits.max_payload
@@ -77,8 +80,8 @@ class Core:
             limits.max_payload,
             limits.max_cir_bytes,
             frozenset(number for number, service in enumerate(services) if service.handler is not None),
-            options.callbacks.challenge,
-            options.callbacks.prove,
+            self.callbacks.challenge,
+            self.callbacks.prove,
         )
         #: By service number, what is called at once; and those that answer in batches.
         self.handlers: dict[int, Callable[[Any, Any], Any]] = {}
@@ -90,7 +93,7 @@ class Core:
                 self.handlers[number] = service.handler
         self.table = ClientTable()
         self.counts = Counts()
-        self.causes = Causes(options.callbacks.noted)
+        self.causes = Causes(self.callbacks.noted)
         self.places = Places()
         self.poller = new_poller()
         #: By descriptor: what is called with the bits of an event.
@@ -134,3 +137,10 @@ class Core:
             part.clear()
         self.starved, self.send_again_at = [], None
         self.causes.forget()
+
+
+def _callback_failed(_name: str, error: Exception) -> None:
+    """The contract says that it raises nothing that the facade could foresee: nobody but the interpreter is left to
+    tell.
+    """
+    tell_unraisable(error)

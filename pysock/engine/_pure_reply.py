@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pysock.engine.guards import type_name
 from pysock.errors import FrameTooLarge
 from pysock.protocol import TEXT_REPLY_TOO_LARGE
 
@@ -44,6 +45,7 @@ def _as_bytes(reply: Any) -> bytes | Failure:
     try:
         return bytes(memoryview(reply))
     except TypeError:
-        return Failure(TypeError(f"the handler returned {type(reply).__name__}, not a bytes-like object"))
+        advice = ": encode it, for example with text.encode()" if issubclass(type(reply), str) else ""
+        return Failure(TypeError(f"the handler returned {type_name(reply)}, not a bytes-like object{advice}"))
     except Exception as error:  # a buffer that can't be read, for example a memoryview that was released
         return Failure(error)

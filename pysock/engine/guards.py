@@ -1,0 +1,85 @@
+"""A guard around each callback of the contract: nothing gets out of it that the contract doesn't know.
+
+This file owns what is answered in the place of a callback that failed. It is used twice: by the facade, around what it
+gives to an engine, and by the pure engine, around what it is given, as ``callback_failed()`` is in C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+from pysock.engine import Callbacks
+from pysock.protocol import TEXT_NOT_ALLOWED, ErrorCode
+
+
+def _nothing(*_arguments: Any) -> None:
+    """There is nothing to answer."""
+
+
+def _no(*_arguments: Any) -> bool:
+    return False
+
+
+def _costs_the_client(*_arguments: Any) -> NoReturn:
+    """Without an answer the connection can't go on: as where there is no memory, the client pays, and nobody else."""
+    raise MemoryError
+
+
+def _refused(_client_id: int) -> str:
+    return TEXT_NOT_ALLOWED
+
+
+def _failed(_client_id: int, _service: int, exception: Exception) -> tuple[int, bytes]:
+    return ErrorCode.HANDLER_FAILED, type_name(exception).encode("utf-8", "replace")
+
+
+#: By callback: what is answered where it failed.
+INSTEAD: Final[dict[str, Callable[..., Any]]] = {
+    "client": _costs_the_client,
+    "connect": _refused,
+    "disconnect": _nothing,
+    "failed": _failed,
+    "draining": _nothing,
+    "log": _nothing,
+    "noted": _nothing,
+    "allow": _no,
+    "challenge": _costs_the_client,
+    "prove": _no,
+    "dropped": _nothing,
+}
+
+
+def guarded(tell: Callable[[str, Exception], None], **callbacks: Any) -> Callbacks:
+    """The callbacks, each of which raises nothing but ``MemoryError`` and what isn't an ``Exception``.
+
+    :param tell: called with the name of a callback that failed, and the exception. It must not raise.
+    """
+    made: dict[str, Any] = {
+        name: None if callback is None else _guarded(name, callback, INSTEAD[name], tell)
+        for name, callback in callbacks.items()
+    }
+    return Callbacks(**made)
+
+
+def _guarded(
+    name: str, callback: Callable[..., Any], instead: Callable[..., Any], tell: Callable[[str, Exception], None]
+) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        try:
+            return callback(*arguments)
+        except MemoryError:
+            raise
+        except Exception as error:
+            tell(name, error)
+        return instead(*arguments)
+
+    return call
+
+
+_name_of: Final = type.__dict__["__name__"].__get__
+
+
+def type_name(thing: object) -> str:
+    """The name of its type, whatever the metaclass says of that."""
+    return str(_name_of(type(thing)))

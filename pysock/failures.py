@@ -1,0 +1,89 @@
+"""A request that failed: what its client is told, and what the log says.
+
+This file owns both, whatever the handler raised: exceptions of the user's may lack what their base class has, and have
+attributes of any type that raise when they are looked at.
+"""
+
+from __future__ import annotations
+
+import operator
+from contextlib import suppress
+from typing import Any, Final
+
+from pysock.clients import ClientTable
+from pysock.engine.guards import type_name
+from pysock.errors import FrameTooLarge, RemoteError
+from pysock.logs import server_log as log
+from pysock.protocol import ErrorCode
+from pysock.services import Services
+
+#: A code has 16 bits on the wire, and 0 is none.
+_LARGEST_CODE: Final = 0xFFFF
+
+
+class Failed:
+    """The callback ``failed`` of one server."""
+
+    def __init__(self, clients: ClientTable, services: Services) -> None:
+        self._clients = clients
+        self._services = services
+
+    def __call__(self, client_id: int, service: int, exception: Exception) -> tuple[int, bytes]:
+        """The code and the text of the ERROR; the log has been told."""
+        # Not the DataSocket: the client may be gone, and must not come back into the table.
+        row = self._clients.engine_info(client_id)
+        about = (self._services.title(service), client_id, row.name if row else "", self._services.handler(service))
+        if isinstance(exception, RemoteError):
+            return _meant(exception, about)
+        log.error("service %s failed for client %#x %r: its handler is %s", *about, exc_info=exception)
+        if isinstance(exception, FrameTooLarge):
+            return ErrorCode.PAYLOAD_TOO_LARGE, encoded(text_of(exception))
+        return ErrorCode.HANDLER_FAILED, encoded(type_name(exception))
+
+
+def _meant(exception: RemoteError, about: tuple[Any, ...]) -> tuple[int, bytes]:
+    """The handler wanted to say this."""
+    text, code = text_of(exception, "message"), _code_of(exception)
+    if code is None:
+        code = ErrorCode.HANDLER_FAILED
+        log.error(
+            "service %s answered client %#x %r, by its handler %s, with a RemoteError whose code isn't a number from 1"
+            " to 65535: the client gets code 1",
+            *about,
+            exc_info=exception,
+        )
+    else:
+        log.debug("service %s answered client %#x %r with an error: %r", *about[:3], text)
+    return code, encoded(text)
+
+
+def _code_of(exception: RemoteError) -> int | None:
+    try:
+        # A subclass whose __init__ doesn't call that of RemoteError has none: it wants no other than the usual one.
+        code = operator.index(getattr(exception, "code", ErrorCode.HANDLER_FAILED))
+    except Exception:
+        return None
+    return code if 0 < code <= _LARGEST_CODE else None
+
+
+def text_of(exception: Exception, attribute: str | None = None, default: str | None = None) -> str:
+    """What an exception says: in this attribute, or as a whole where it has no such attribute.
+
+    :param default: for one that says nothing, or can't; else it is the name of its type.
+    """
+    if attribute is not None:
+        with suppress(Exception):
+            return _text(getattr(exception, attribute))
+    with suppress(Exception):
+        if text := _text(exception):
+            return text
+    return type_name(exception) if default is None else default
+
+
+def _text(thing: object) -> str:
+    return str.__str__(str(thing))  # the latter may be of a class of the user's, which overrides what it likes
+
+
+def encoded(text: str) -> bytes:
+    """In UTF-8; what can't be encoded is a question mark."""
+    return text.encode("utf-8", "replace")
