@@ -1,12 +1,33 @@
-"""The exceptions. Each is also a subclass of the built-in that a user would already catch."""
+"""The exceptions. Each is also a subclass of the built-in that a user would already catch.
+
+All of them, and what users derive from them, can be copied and pickled, and so come out of a worker process: one that
+couldn't would hang a ``multiprocessing.Pool`` for ever.
+"""
 
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 
 class PysockError(Exception):
     """The root of all exceptions that pysock defines."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # BaseException's own would call the class with `args`, which are what the innermost __init__ was given.
+        kind, args, *state = super().__reduce__()
+        return (_again, (kind, args), *state)
+
+    def __setstate__(self, state: dict[str, Any] | None) -> None:
+        self.__dict__.update(state or {})  # not by setattr(), which a frozen dataclass refuses
+
+
+def _again(kind: type[PysockError], args: tuple[Any, ...]) -> PysockError:
+    """An exception with these ``args``; no ``__init__`` but the built-in's runs, and the attributes are still to come."""
+    error = kind.__new__(kind, *args)
+    if isinstance(error, OSError):
+        OSError.__init__(error, *args)  # where a class has an __init__ of its own, OSError.__new__ leaves this to it
+    return error
 
 
 class ProtocolError(PysockError, ConnectionError):

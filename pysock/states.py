@@ -29,6 +29,8 @@ from enum import Enum, IntEnum
 from types import MappingProxyType
 from typing import Final
 
+from pysock.errors import PysockError
+
 
 class ServerState(IntEnum):
     """The life of a server, or of a master socket used by hand."""
@@ -141,7 +143,7 @@ CONNECTION_TRANSITIONS: Final[Mapping[tuple[ConnectionState, ConnectionEvent], C
 )
 
 
-class IllegalTransition(RuntimeError):
+class IllegalTransition(PysockError, RuntimeError):
     """The event is not allowed in this state. The state was left as it was."""
 
 
