@@ -26,6 +26,7 @@ from pysock.mailbox import PUSHES_MAX, Mailbox
 from pysock.payload import SERVERS_LIMIT, checked
 from pysock.peers import Ids, expected_server
 from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, ErrorCode, Frame, Kind
+from pysock.unique import Unique
 
 #: While it waits for pushes, a thread lets others use the connection so often, in seconds.
 _SLICE: Final = 0.05
@@ -37,7 +38,7 @@ PushHook = TypeVar("PushHook", bound=Callable[[bytes], Any])
 Result = TypeVar("Result")
 
 
-class Client:
+class Client(Unique):
     """One connection to a server. Usable by several threads, one call at a time; and in a ``with`` statement.
 
     All timeouts are in seconds. ``timeout=None`` means the one given to :func:`connect`, ``math.inf`` waits for ever.
@@ -48,6 +49,7 @@ class Client:
     closed, and the parent's goes on.
     """
 
+    _instead = "connect() once more"
     _elsewhere = False  # this is a forked child, and it is the parent's
 
     def __init__(
@@ -320,8 +322,12 @@ class Client:
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
         link: Link | None = getattr(self, "_link", None)  # it may never have been connected
-        if link is not None and not link.closed and not self._elsewhere:
-            warn(f"unclosed {self!r}", ResourceWarning, source=self)
+        if link is None or link.closed or self._elsewhere:
+            return
+        try:
+            if hasattr(self, "_mail"):  # else its __init__ was interrupted
+                warn(f"unclosed {self!r}", ResourceWarning, source=self)
+        finally:  # where warnings are errors
             link.close()
 
     def __repr__(self) -> str:

@@ -15,9 +15,10 @@ from pysock.address import Address
 from pysock.data import DataSocket, ServedSocket
 from pysock.engine import Buffer, ClientInfo, Engine
 from pysock.payload import checked
+from pysock.unique import Unique
 
 
-class ClientTable(Mapping[int, DataSocket]):
+class ClientTable(Unique, Mapping[int, DataSocket]):
     """The clients that were let in and are connected, oldest first: ``id -> DataSocket``.
 
     It is alive: it changes while the server runs. Iterating goes over the ids of the moment it began, and

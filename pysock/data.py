@@ -24,6 +24,7 @@ from pysock.logs import server_log as log
 from pysock.payload import checked
 from pysock.peers import peer_of
 from pysock.states import ConnectionEvent, ConnectionState, next_connection_state
+from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from pysock.clients import ClientTable
@@ -45,7 +46,7 @@ class Peer(NamedTuple):
     gid: int
 
 
-class DataSocket(ABC):
+class DataSocket(Unique, ABC):
     """One connected client. The same client is always the same object; one that is gone keeps its last figures.
 
     :ivar id: the client id, 64 bits, not used again.
@@ -266,8 +267,10 @@ class HandSocket(DataSocket):
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
         info: ClientInfo | None = getattr(self, "_info", None)
         if info is not None and info.fd >= 0:
-            warn(f"unclosed {self!r}", ResourceWarning, source=self)
-            self.close()
+            try:
+                warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            finally:  # where warnings are errors
+                self.close()
 
     def _open_fd(self) -> int:
         if self.fd < 0:

@@ -15,15 +15,15 @@ class PysockError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # BaseException's own would call the class with `args`, which are what the innermost __init__ was given.
-        kind, args, *state = super().__reduce__()
-        return (_again, (kind, args), *state)
+        reduced: tuple[Any, ...] = super().__reduce__()  # type: ignore[assignment]  # typeshed: it may be a text
+        return (_again, reduced[:2], *reduced[2:])
 
     def __setstate__(self, state: dict[str, Any] | None) -> None:
         self.__dict__.update(state or {})  # not by setattr(), which a frozen dataclass refuses
 
 
 def _again(kind: type[PysockError], args: tuple[Any, ...]) -> PysockError:
-    """An exception with these ``args``; no ``__init__`` but the built-in's runs, and the attributes are still to come."""
+    """An exception with these ``args``; no ``__init__`` but the built-in's runs, and its attributes come later."""
     error = kind.__new__(kind, *args)
     if isinstance(error, OSError):
         OSError.__init__(error, *args)  # where a class has an __init__ of its own, OSError.__new__ leaves this to it

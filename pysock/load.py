@@ -25,6 +25,7 @@ from pysock.engine import SocketAddress
 from pysock.errors import PysockError
 from pysock.places import reachable
 from pysock.protocol import ErrorCode, Framing, encode_cir
+from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from pysock.engine.native_load import NativeLoad
@@ -242,7 +243,7 @@ class LoadResult:
         }
 
 
-class Load:
+class Load(Unique):
     """One run. ``result`` is there when it ended, also by ``stop`` or Ctrl-C; not when it failed.
 
     :raises ImportError: without the extension.

@@ -25,6 +25,7 @@ from typing import Final
 from pysock.errors import AddressInUse
 from pysock.logs import server_log as log
 from pysock.places import Place, kind, same_file
+from pysock.unique import Unique
 
 _MODE: Final = 0o600
 
@@ -35,7 +36,7 @@ _FLAGS: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_
 _ATTEMPTS: Final = 100
 
 
-class LockFile:
+class LockFile(Unique):
     """The lock of one socket file, held until :meth:`close`.
 
     :raises AddressInUse: somebody else holds it.

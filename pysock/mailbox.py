@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from pysock.logs import client_log as log
 from pysock.protocol import Frame, Kind
+from pysock.unique import Unique
 
 #: Pushes kept when nobody takes them; then the oldest goes for each new one.
 PUSHES_MAX: Final = 10_000
 
 
-class Mailbox:
+class Mailbox(Unique):
     """The unasked things of one client. Only :meth:`take` and :meth:`deliver` may be called by several threads."""
 
     def __init__(self) -> None:

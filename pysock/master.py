@@ -36,9 +36,10 @@ from pysock.logs import server_log as log
 from pysock.places import Place
 from pysock.socketfile import SocketFile
 from pysock.states import IllegalTransition, ServerEvent, ServerState, next_server_state
+from pysock.unique import Unique
 
 
-class MasterSocket:
+class MasterSocket(Unique):
     """A listening socket, made step by step. A step out of order raises and changes nothing.
 
     :param address: where to listen; a text is parsed by :meth:`pysock.Address.parse`.
@@ -58,11 +59,11 @@ class MasterSocket:
         self._sockets = (choose(backend) if isinstance(backend, str) else backend).sockets
         self._file = SocketFile(self._address) if self._address.transport == "unix" else None
         self._target: SocketAddress | None = None
-        self._state = ServerState.NEW
         self._fd = -1
         self._accepted = 0
         #: In a forked child, where it is the parent's: what to say to whoever uses it.
         self._elsewhere: str | None = None
+        self._state = ServerState.NEW  # at last: without it there is nothing to close
         own(self)
 
     @property
@@ -182,7 +183,11 @@ class MasterSocket:
         fd = self._sockets.accept(self._fd)
         self._accepted += 1
         log.debug("accept(%d) -> %d", self._fd, fd)
-        return HandSocket(self._accepted, fd, self._sockets, self._address)
+        try:
+            return HandSocket(self._accepted, fd, self._sockets, self._address)
+        except BaseException:  # no memory, or Ctrl-C
+            self._sockets.close(fd)
+            raise
 
     def close(self) -> None:
         """``close()``, then ``unlink()`` of the socket file if we made it. Called again it does nothing.
@@ -221,10 +226,13 @@ class MasterSocket:
         close_quietly(fd)
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
-        if getattr(self, "_fd", -1) >= 0:
-            warn(f"unclosed {self!r}", ResourceWarning, source=self)
-        if getattr(self, "_state", ServerState.CLOSED) is not ServerState.CLOSED:
-            self.close()  # also of one that has no more than the lock of its path
+        if getattr(self, "_state", ServerState.CLOSED) is ServerState.CLOSED:
+            return
+        try:
+            if self._fd >= 0:
+                warn(f"unclosed {self!r}", ResourceWarning, source=self)
+        finally:  # where warnings are errors; and also of one that has no more than the lock of its path
+            self.close()
 
     def __enter__(self) -> MasterSocket:
         return self

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 
 from pysock.address import PATH_BYTES_MAX, Address
 from pysock.engine import SocketAddress
+from pysock.unique import Unique
 
 #: Linux's view of this process's descriptors (man proc_pid_fd(5)).
 _DESCRIPTORS: Final = "/proc/self/fd"
@@ -52,7 +53,7 @@ class Pin(NamedTuple):
     is_link: bool
 
 
-class Place:
+class Place(Unique):
     """The directory of a server's socket file, held open until :meth:`close`, and the file's name.
 
     A directory that was chosen for the user is made if it isn't there.

@@ -18,6 +18,7 @@ from pysock.hooks import Hooks
 from pysock.protocol import Framing
 from pysock.services import Services
 from pysock.states import DisconnectReason, ServerState
+from pysock.unique import Unique
 
 F = TypeVar("F", bound=Callable[..., Any])
 ConnectHook = TypeVar("ConnectHook", bound=Callable[[DataSocket], "bool | None"])
@@ -25,8 +26,10 @@ DisconnectHook = TypeVar("DisconnectHook", bound=Callable[[DataSocket, Disconnec
 StateHook = TypeVar("StateHook", bound=Callable[[ServerState, ServerState], Any])
 
 
-class Registration(ABC):
+class Registration(Unique, ABC):
     """The part of :class:`pysock.Server` that registers."""
+
+    _instead = "make a new Server"
 
     def __init__(self, framing: Framing, clients: ClientTable) -> None:
         self._services = Services(framing)

@@ -14,11 +14,12 @@ from types import FrameType
 from typing import Any, Final
 
 from pysock.forking import own
+from pysock.unique import Unique
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-class _Handlers:
+class _Handlers(Unique):
     """Ours in the place of those of before."""
 
     def __init__(self, stop: Callable[[], None]) -> None:

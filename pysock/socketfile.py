@@ -24,12 +24,13 @@ from pysock.lockfile import LockFile
 from pysock.logs import server_log as log
 from pysock.places import Pin, Place, kind, same_file
 from pysock.probe import Finding, probe
+from pysock.unique import Unique
 
 #: Only the owner may connect, unless the address says otherwise.
 DEFAULT_MODE: Final = 0o600
 
 
-class SocketFile:
+class SocketFile(Unique):
     """The file of one Unix socket address.
 
     :raises ValueError: the address names a user or a group that this machine doesn't have.

@@ -106,6 +106,7 @@ def test_an_unknown_backend_is_an_error():
         pysock.Server("unix:/x", backend="fast")
 
 
-def test_nothing_is_printed_when_the_program_has_not_configured_logging():
-    done = run_python("import pysock, logging; pysock.Server; logging.getLogger('pysock.server').error('x')")
-    assert (done.stdout, done.stderr) == ("", "")
+def test_warnings_reach_standard_error_where_the_program_has_not_configured_logging():
+    log = "logging.getLogger('pysock.server')"
+    done = run_python(f"import pysock, logging; pysock.Server; {log}.warning('x'); {log}.info('y')")
+    assert (done.stdout, done.stderr) == ("", "x\n")

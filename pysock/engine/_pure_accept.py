@@ -31,6 +31,7 @@ from pysock.protocol import (
 )
 from pysock.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.states import DisconnectReason
+from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from pysock.engine._pure_core import Core
@@ -85,7 +86,7 @@ class _Master:
         self.shut = False  # by somebody else
 
 
-class Masters:
+class Masters(Unique):
     """The master sockets of one engine."""
 
     def __init__(self, core: Core, make: Callable[[Core, socket.socket, int, str], Connection]) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from pysock.engine import too_much_queued
 from pysock.forking import close_quietly
+from pysock.unique import Unique
 
 #: What other threads may have queued for a loop that is busy, in bytes.
 _BYTES_MAX: Final = 64 * 1024 * 1024
@@ -20,7 +21,7 @@ _BYTES_MAX: Final = 64 * 1024 * 1024
 _OVERHEAD: Final = 256
 
 
-class Commands:
+class Commands(Unique):
     """The commands of one engine. ``read_fd`` is for the loop's poll."""
 
     def __init__(self) -> None:

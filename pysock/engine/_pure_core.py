@@ -22,6 +22,7 @@ from pysock.engine._pure_timers import Deadlines
 from pysock.engine.guards import INSTEAD, guarded
 from pysock.logs import tell_unraisable
 from pysock.protocol import Framing
+from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from pysock.engine._pure_connection import Connection
@@ -64,7 +65,7 @@ class Counts:
         self.requests = self.bytes_in = self.bytes_out = 0
 
 
-class Core:
+class Core(Unique):
     """The middle of one engine."""
 
     def __init__(self, options: EngineOptions) -> None:

@@ -28,6 +28,7 @@ from pysock.framing import NativeCutter
 from pysock.payload import checked_all
 from pysock.protocol import HEADER, Frame, Header, Kind
 from pysock.sigpipe import NO_SIGNAL, no_sigpipe
+from pysock.unique import Unique
 
 #: Bytes of what a server says of itself, its services for example.
 _CONTROL_MAX: Final = 16 * 1024 * 1024
@@ -73,7 +74,7 @@ def _alone(call: Call) -> Call:
     return guarded  # type: ignore[return-value]
 
 
-class PureLink:
+class PureLink(Unique):
     """See :class:`pysock.engine.Link`."""
 
     def __init__(self, fd: int, linger: float, max_payload: int) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from pysock.causes import Cause
 from pysock.sigpipe import NO_SIGNAL
 from pysock.states import DisconnectReason
+from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from pysock.engine._pure_core import Core
@@ -35,7 +36,7 @@ _NOT_NOW: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
 SHORT_OF_MEMORY: Final = frozenset((errno.ENOBUFS, errno.ENOMEM))
 
 
-class Output(ABC):
+class Output(Unique, ABC):
     """The part of a connection that sends."""
 
     __slots__ = (

@@ -11,6 +11,8 @@ import select
 import selectors
 from typing import Final, Protocol
 
+from pysock.unique import Unique
+
 #: The bits of an interest and of an event; they are epoll's. An event may have others (EPOLLHUP, EPOLLERR).
 READ: Final = 0x001
 WRITE: Final = 0x004
@@ -36,7 +38,7 @@ class Poller(Protocol):
         """Free the mechanism."""
 
 
-class EpollPoller:
+class EpollPoller(Unique):
     """Linux."""
 
     def __init__(self) -> None:
@@ -66,7 +68,7 @@ class EpollPoller:
         self._epoll.close()
 
 
-class SelectorPoller:
+class SelectorPoller(Unique):
     """Everywhere else: what ``selectors`` thinks is best, kqueue on macOS."""
 
     def __init__(self) -> None:

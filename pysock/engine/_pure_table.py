@@ -9,13 +9,15 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
+from pysock.unique import Unique
+
 if TYPE_CHECKING:
     from pysock.engine._pure_connection import Connection
 
 _GENERATIONS: Final = 2**32 - 1
 
 
-class ClientTable:
+class ClientTable(Unique):
     """All connections of one engine."""
 
     def __init__(self) -> None:

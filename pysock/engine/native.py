@@ -35,6 +35,7 @@ from pysock.errors import ConnectionLost, FrameTooLarge, ProtocolError, PysockEr
 from pysock.limits import Limits
 from pysock.payload import checked_all
 from pysock.protocol import Frame, Kind
+from pysock.unique import Unique
 
 _NANOSECONDS: Final = 1_000_000_000
 
@@ -84,7 +85,7 @@ _NOT_RUN: Final = {-errno.EBUSY: "this loop runs already", -errno.EINVAL: "this 
 _IN_A_CHILD: Final = -errno.ECHILD
 
 
-class NativeEngine:
+class NativeEngine(Unique):
     """One server's loop and client table, in C."""
 
     def __init__(self, options: EngineOptions) -> None:
@@ -304,7 +305,7 @@ _VERDICTS: Final = frozenset((Kind.CIR_ACCEPTED, Kind.CIR_REFUSED, Kind.CHALLENG
 _WRONG_PAYLOAD: Final = -errno.EINVAL
 
 
-class NativeLink:
+class NativeLink(Unique):
     """The client's end of one connection, in C."""
 
     def __init__(self, fd: int, linger: float, max_payload: int) -> None:

@@ -11,12 +11,13 @@ from pysock._engine import ffi, lib
 from pysock.engine import SocketAddress
 from pysock.engine.native import pack_address
 from pysock.load import FRAMINGS, LoadOptions, Outcome, Progress
+from pysock.unique import Unique
 
 _NANOSECONDS: Final = 1_000_000_000
 _MODES: Final = {"closed": lib.PS_LOAD_CLOSED, "open": lib.PS_LOAD_OPEN, "churn": lib.PS_LOAD_CHURN}
 
 
-class NativeLoad:
+class NativeLoad(Unique):
     """One run, in C."""
 
     def __init__(self, options: LoadOptions, target: SocketAddress, cir: bytes) -> None:

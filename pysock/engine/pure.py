@@ -44,6 +44,7 @@ from pysock.protocol import (
     encode_text,
 )
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+from pysock.unique import Unique
 
 #: The longest wait, in seconds: epoll_wait() takes an int of milliseconds.
 _SLEEP_MAX: Final = 3600.0
@@ -58,7 +59,7 @@ _LARGE_BLOCK: Final = 1024 * 1024
 _CONNECTIONS: Final = {Framing.NATIVE: NativeConnection, Framing.U32: U32Connection}
 
 
-class PureEngine:
+class PureEngine(Unique):
     """One server's loop and client table; see :class:`pysock.engine.Engine`."""
 
     def __init__(self, options: EngineOptions) -> None:
