@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from pysock.address import Address
+from pysock.borrowed import borrowed
 from pysock.data import Peer
 from pysock.engine import NOBODY, Access
 from pysock.functions import checked_function, settled
@@ -114,7 +115,7 @@ def refuse_exposed(address: Address, fd: int) -> None:
 
     :raises ValueError: other machines can.
     """
-    with socket.socket(fileno=os.dup(fd)) as handle:
+    with borrowed(fd) as handle:
         if handle.family == socket.AF_UNIX:
             return
         host = handle.getsockname()[0]
@@ -132,7 +133,7 @@ def _transport(address: Address, fd: int) -> str:
     """That of the address; of an inherited socket, what the socket itself is."""
     if address.transport != "fd" or fd < 0:
         return address.transport
-    with socket.socket(fileno=os.dup(fd)) as handle:
+    with borrowed(fd) as handle:
         if handle.family != socket.AF_UNIX:
             return "tcp"
         return "abstract" if handle.getsockname()[:1] in {b"\0", "\0"} else "unix"

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, NoReturn, TypeVar
 
 from pysock.address import Address, as_address
+from pysock.clock import monotonic
 from pysock.connecting import Trust, open_link
 from pysock.deadlines import checked_timeout, deadline_of, time_left
 from pysock.engine import BUSY, Buffer, Link, choose
@@ -201,11 +202,11 @@ class Client(Unique):
         return self._in_turn(timeout, lambda seconds: self._ping(payload, seconds))
 
     def _ping(self, payload: Buffer, seconds: float | None) -> float:
-        started = time.perf_counter()
+        started = monotonic()
         request_id = self._link.next_request_id()
         self._link.send(Kind.PING, 0, request_id, payload, seconds)
         frame = self._await_pong(request_id, deadline_of(seconds))
-        elapsed = time.perf_counter() - started
+        elapsed = monotonic() - started
         if frame.payload != payload:
             self._link.close()
             raise ProtocolError("the server answered a ping with other bytes than those it was sent")

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pysock.address import Address, join_host_port
+from pysock.borrowed import borrowed
 from pysock.engine import Buffer, ClientInfo, Sockets
 from pysock.errors import ConnectionLost
 from pysock.forking import close_quietly, guard, own
@@ -286,13 +287,11 @@ class HandSocket(DataSocket):
 
 def _who(fd: int) -> tuple[str, Peer]:
     """The address of the other end over TCP, or its process over a Unix socket."""
-    handle = socket.socket(fileno=fd)
     try:
-        if handle.family != socket.AF_UNIX:
-            host, port = handle.getpeername()[:2]
-            return join_host_port(host, port), Peer(-1, -1, -1)
-        return "", Peer(*peer_of(handle))
+        with borrowed(fd) as handle:
+            if handle.family != socket.AF_UNIX:
+                host, port = handle.getpeername()[:2]
+                return join_host_port(host, port), Peer(-1, -1, -1)
+            return "", Peer(*peer_of(handle))
     except OSError:  # over TCP: reset already
         return "", Peer(-1, -1, -1)
-    finally:
-        handle.detach()  # the descriptor isn't this object's

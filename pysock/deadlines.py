@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
+
+from pysock.clock import monotonic
 
 #: Seconds that nobody waits out: 68 years. More than this the clocks of the system calls may not take.
 FOREVER: Final = 2**31
@@ -21,9 +22,9 @@ def checked_timeout(timeout: float) -> float | None:
 
 def deadline_of(seconds: float | None) -> float | None:
     """When a timeout that begins now is over, by the monotonic clock."""
-    return None if seconds is None else time.monotonic() + seconds
+    return None if seconds is None else monotonic() + seconds
 
 
 def time_left(deadline: float | None) -> float | None:
     """Seconds to go, at least 0."""
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+    return None if deadline is None else max(0.0, deadline - monotonic())

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-import time
 
 import pysock
+from pysock.clock import monotonic
 
 ONE_BY_ONE = "one by one"
 PIPELINED = "pipelined"
@@ -26,12 +26,12 @@ def work(address: str, name: str, service: str, manner: str) -> None:
     with pysock.connect(address, name=name) as client:
         if next(client.pushes(timeout=PATIENCE), None) is None:
             raise TimeoutError("the server never said that everybody is there")
-        started = time.monotonic()
+        started = monotonic()
         if manner == PIPELINED:
             replies = client.request_many(lines, service=service, timeout=math.inf)
         else:
             replies = [client.request(line, service=service, timeout=PATIENCE) for line in lines]
-        ended = time.monotonic()
+        ended = monotonic()
         report = {"lines": len(replies), "words": sum(map(int, replies)), "started": started, "ended": ended}
         client.request(json.dumps(report).encode(), service="report", timeout=PATIENCE)
         for _ in client.pushes(timeout=PATIENCE):

@@ -8,8 +8,9 @@ and errors to standard error (``logging.lastResort``).
 
 import logging
 from contextlib import suppress
-from time import monotonic
 from typing import Any, Final
+
+from pysock.clock import monotonic
 
 _TELL_EVERY: Final = 1.0
 

@@ -27,6 +27,7 @@ from dataclasses import replace
 from typing import Any
 
 from pysock.address import Address, as_address
+from pysock.borrowed import borrowed
 from pysock.data import HandSocket
 from pysock.engine import Backend, SocketAddress, choose
 from pysock.errors import AddressInUse, PysockError
@@ -268,27 +269,23 @@ def _real(address: Address, path: str) -> Address:
 
 
 def _bound_to(fd: int) -> Any:
-    handle = socket.socket(fileno=fd)
-    try:
+    with borrowed(fd) as handle:
         return handle.getsockname()
-    finally:
-        handle.detach()
 
 
 def _check_inherited(address: Address) -> None:
     try:
-        handle = socket.socket(fileno=address.fd)
+        with borrowed(address.fd) as handle:
+            # SO_ACCEPTCONN is in POSIX, but not every system knows it.
+            number = getattr(socket, "SO_ACCEPTCONN", None)
+            listens = handle.type == socket.SOCK_STREAM and (
+                number is None or handle.getsockopt(socket.SOL_SOCKET, number)
+            )
     except OSError as error:
         text = f"{address}: that isn't a socket of this process ({os.strerror(error.errno or 0)})"
         raise OSError(error.errno, text) from None
-    try:
-        # SO_ACCEPTCONN is in POSIX, but not every system knows it.
-        number = getattr(socket, "SO_ACCEPTCONN", None)
-        listens = number is None or handle.getsockopt(socket.SOL_SOCKET, number)
-        if handle.type != socket.SOCK_STREAM or not listens:
-            raise OSError(errno.EINVAL, f"{address}: that isn't a listening stream socket; call listen() on it first")
-    finally:
-        handle.detach()
+    if not listens:
+        raise OSError(errno.EINVAL, f"{address}: that isn't a listening stream socket; call listen() on it first")
 
 
 def _explained(error: OSError, address: Address, place: Place | None = None) -> OSError:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import time
 from enum import Enum
 from typing import Final
 
+from pysock.clock import monotonic
 from pysock.protocol import Kind, encode
 from pysock.sigpipe import NO_SIGNAL, no_sigpipe
 
@@ -55,12 +55,12 @@ def probe(path: str) -> Finding:
 def _answers(handle: socket.socket) -> bool:
     payload = os.urandom(8)
     expected = encode(Kind.PONG, payload)
-    deadline = time.monotonic() + PATIENCE
+    deadline = monotonic() + PATIENCE
     handle.settimeout(PATIENCE)
     no_sigpipe(handle)
     handle.sendall(encode(Kind.PING, payload), NO_SIGNAL)
     answer = b""
-    while len(answer) < len(expected) and (left := deadline - time.monotonic()) > 0:
+    while len(answer) < len(expected) and (left := deadline - monotonic()) > 0:
         handle.settimeout(left)
         part = handle.recv(len(expected) - len(answer))
         if not part:

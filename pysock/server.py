@@ -11,7 +11,6 @@ import atexit
 import math
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,6 +21,7 @@ from pysock._version import __version__
 from pysock.access import Rule, refuse_exposed
 from pysock.address import Address, as_address
 from pysock.clients import ClientTable
+from pysock.clock import monotonic
 from pysock.data import DataSocket
 from pysock.engine import Engine, EngineOptions, EngineStats, choose
 from pysock.errors import PysockError
@@ -538,6 +538,6 @@ def _stop_background() -> None:
     running = list(_serving)
     for server in running:
         server._interrupt(0)
-    deadline = time.monotonic() + _PATIENCE_AT_EXIT
+    deadline = monotonic() + _PATIENCE_AT_EXIT
     for server in running:
-        server._wait(max(0.0, deadline - time.monotonic()))
+        server._wait(max(0.0, deadline - monotonic()))

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import socket
 import threading
-from types import SimpleNamespace
 
 import pytest
 from support import run_python, running
@@ -144,7 +143,7 @@ print(probe.probe(sys.argv[1]).name)
 def test_an_answer_that_comes_in_drops_does_not_hold_us_up(answering, path, monkeypatch):
     """Each byte comes in time, all of them don't."""
     now = iter([0.0, 0.0, PATIENCE * 1.1])  # at the start, before and after the first drop
-    monkeypatch.setattr("pysock.probe.time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr("pysock.probe.monotonic", lambda: next(now))
     answering(lambda ping: [pong(ping)[:3]])
     assert probe(path) is Finding.SILENT
     assert next(now, None) is None

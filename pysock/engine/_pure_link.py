@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
 from math import ceil
-from time import monotonic
 from typing import Any, Final, NoReturn, TypeVar
 
+from pysock.clock import monotonic
 from pysock.engine import BUSY, Buffer
 from pysock.engine._pure_core import READ_MAX
 from pysock.engine._pure_output import GATHER_MAX

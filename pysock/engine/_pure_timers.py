@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from time import monotonic
 from typing import Final, Generic, TypeVar
+
+from pysock.clock import monotonic
 
 Who = TypeVar("Who")
 Events = TypeVar("Events")

@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from threading import get_ident
-from time import monotonic, sleep
+from time import sleep
 from typing import Any, Final
 
 from pysock.causes import COUNTERS, Cause
+from pysock.clock import monotonic
 from pysock.engine import Backend, Buffer, ClientInfo, EngineOptions, EngineStats
 from pysock.engine._pure_accept import Masters
 from pysock.engine._pure_commands import Commands
