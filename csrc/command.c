@@ -256,7 +256,7 @@ static void copy_row(const ps_conn *conn, ps_info *info)
     if (conn->name)
         strcpy(info->name, conn->name);
     format_peer(conn, info->address, sizeof info->address);
-    ps__peer_credentials(conn->family == AF_UNIX ? conn->fd : -1, info);
+    ps__peer_credentials(conn, info);
 }
 
 int ps_engine_info(ps_engine *engine, uint64_t client_id, ps_info *info)

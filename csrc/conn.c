@@ -61,8 +61,16 @@ static void drop_proof(ps_conn *conn)
     conn->expected = NULL;
 }
 
+static bool is_watched(const ps_engine *engine, const ps_conn *conn)
+{
+    return conn->established &&
+           (conn->object || conn->attached || engine->options.watch_disconnects);
+}
+
 static void close_data_socket(ps_engine *engine, ps_conn *conn)
 {
+    if (is_watched(engine, conn)) /* who is told that it is gone may ask who it was */
+        ps__remember_peer(conn);
     engine->poll->remove(engine->poll_handle, conn->fd);
     ps__close_fd(engine, &conn->fd);
     for (int link = 0; link < PS_TIMER_LINKS; link++)
@@ -147,12 +155,6 @@ void ps__settle(ps_engine *engine, ps_conn *conn)
     empty_input(engine, conn);
     ps__conn_event(conn, PS_EV_FLUSHED);
     close_data_socket(engine, conn);
-}
-
-static bool is_watched(const ps_engine *engine, const ps_conn *conn)
-{
-    return conn->established &&
-           (conn->object || conn->attached || engine->options.watch_disconnects);
 }
 
 static void bury_one(ps_engine *engine, ps_conn *conn)

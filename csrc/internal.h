@@ -148,7 +148,7 @@ typedef struct ps_conn {
     uint8_t family;   /* of its socket, AF_... */
     uint8_t stash_size;
     uint16_t peer_port;
-    uint8_t peer[16]; /* its IP address; of a Unix socket the user's number, where somebody wants to know */
+    uint8_t peer[16]; /* its IP address; of a Unix socket a ps_owner, as far as somebody wants to know */
     union {
         uint8_t stash[PS_HEADER_SIZE]; /* an incomplete header */
         uint32_t skip;                 /* with PS_IS_SKIPPING: bytes of an oversized payload still to be thrown away */
@@ -171,6 +171,13 @@ typedef struct ps_conn {
     uint64_t connected_at_ns, requests, bytes_in, bytes_out;
 } ps_conn;
 
+/* Who is at the other end of a Unix socket; the first 8 bytes are the key of max_clients_per_uid. */
+typedef struct ps_owner {
+    uint32_t uid, zero;
+    uint32_t gid, pid_1; /* the process's number and 1; 0: it wasn't asked for */
+} ps_owner;
+
+_Static_assert(sizeof(ps_owner) == 16, "it lies in ps_conn.peer");
 _Static_assert(sizeof(ps_conn) <= 200, "an idle client must stay cheap");
 
 typedef struct ps_table {
@@ -520,6 +527,7 @@ void ps__close_fd(ps_engine *engine, int *fd);
 int ps__family(int fd);
 void ps__no_delay(int fd);
 int ps__tell_when_sent(int fd);
-void ps__peer_credentials(int fd, ps_info *info);
+void ps__remember_peer(ps_conn *conn);
+void ps__peer_credentials(const ps_conn *conn, ps_info *info);
 
 #endif

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <string.h>
 #include <sys/un.h>
 
 #include "internal.h"
@@ -80,14 +81,27 @@ void ps__no_delay(int fd)
     ps_sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* a reply must not wait for an ACK (Nagle) */
 }
 
-void ps__peer_credentials(int fd, ps_info *info)
+void ps__remember_peer(ps_conn *conn)
 {
     struct ucred who;
     socklen_t size = sizeof who;
-    info->pid = info->uid = info->gid = -1;
-    if (fd < 0 || ps_sys.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) < 0)
+    if (conn->family != AF_UNIX || ps_sys.getsockopt(conn->fd, SOL_SOCKET, SO_PEERCRED, &who, &size) < 0)
         return;
-    info->pid = who.pid;
-    info->uid = who.uid;
-    info->gid = who.gid;
+    const ps_owner owner = {.uid = who.uid, .gid = who.gid, .pid_1 = (uint32_t)who.pid + 1};
+    memcpy(conn->peer, &owner, sizeof owner);
+}
+
+/* Of a connection that is closed: what was remembered. */
+void ps__peer_credentials(const ps_conn *conn, ps_info *info)
+{
+    ps_conn copy = {.fd = conn->fd, .family = conn->family};
+    ps_owner owner;
+    memcpy(copy.peer, conn->peer, sizeof copy.peer);
+    if (conn->fd >= 0)
+        ps__remember_peer(&copy);
+    memcpy(&owner, copy.peer, sizeof owner);
+    bool known = conn->family == AF_UNIX && owner.pid_1;
+    info->pid = known ? (int64_t)owner.pid_1 - 1 : -1;
+    info->uid = known ? (int64_t)owner.uid : -1;
+    info->gid = known ? (int64_t)owner.gid : -1;
 }

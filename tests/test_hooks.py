@@ -11,7 +11,7 @@ from support import RawPeer, wait_for
 from pysock import ConnectionRefused, Limits, connect
 from pysock.errors import ConnectionLost
 from pysock.protocol import Kind, Refusal, encode, encode_cir
-from pysock.states import DisconnectReason
+from pysock.states import ConnectionState, DisconnectReason
 
 
 @pytest.fixture
@@ -246,3 +246,37 @@ def test_a_failing_on_disconnect_is_logged(server, caplog):
         wait_for(lambda: "ValueError: oh" in caplog.text)
         with connect(server.addresses[0], backend=server.backend) as client:
             assert client.request(b"still here") == b"still here"
+
+
+@pytest.mark.parametrize("framing", ["native", "u32"])
+def test_on_disconnect_sees_what_was_there_before(make_server, address, framing):
+    """Every attribute, but those that say that it is gone."""
+    server = make_server(address, framing=framing)
+    before, after = {}, {}
+
+    def look(client, into):
+        names = [name for name in dir(client) if not name.startswith("_") and not callable(getattr(client, name))]
+        into.update({name: getattr(client, name) for name in names})
+
+    @server.service
+    def handler(client, request):
+        client.data = ["mine"]
+        look(client, before)
+        return b"ok"
+
+    server.on_disconnect(lambda client, reason: look(client, after))
+    with server:
+        peer = RawPeer.connect(server.addresses[0])
+        if framing == "native":
+            peer.hello("anna")
+            peer.srm(b"hello")
+            assert peer.frame().payload == b"ok"
+        else:
+            peer.send(b"\0\0\0\5hello")
+            assert peer.read(6) == b"\0\0\0\2ok"
+        peer.sock.close()
+        wait_for(lambda: after, "the hook")
+    differing = {name for name in before if before[name] != after[name]}
+    assert differing == {"fd", "state", "bytes_out"}
+    assert (after["fd"], after["state"]) == (-1, ConnectionState.CLOSED)
+    assert (after["peer"] is None) == address.startswith("tcp")
