@@ -20,6 +20,7 @@ from pysock.functions import checked_function, settled
 from pysock.logs import Seldom
 from pysock.logs import server_log as log
 from pysock.peers import group_ids, user_ids
+from pysock.unmapped import unmapped_groups, unmapped_users
 
 #: What ``allow=`` says to let in every peer that the kernel lets connect.
 ANYONE: Final = "anyone"
@@ -51,6 +52,8 @@ class Rule:
             self.access = _listed(allow)
         elif not self._anyone:
             raise TypeError(f"{_WHAT}, not {allow!r}")
+        self._named = self.access
+        self.access = Access(self.access.uids - unmapped_users(), self.access.gids - unmapped_groups())
 
     def checks(self, address: Address, fd: int) -> bool:
         """Whether the peers of this master socket are held against the rule.
@@ -94,7 +97,15 @@ class Rule:
             )
 
     def warn_unreachable(self, addresses: Iterable[Address]) -> None:
-        """Log it where the rule names somebody whom the kernel doesn't let connect, so that it would never be asked."""
+        """Log it where the rule names somebody who can't be told apart, or whom the kernel doesn't let connect, so that
+        it would never be asked.
+        """
+        if self._named != self.access:
+            log.warning(
+                "nobody is let in as user or group %s: in this user namespace those who aren't mapped into it have that"
+                " number, too (user_namespaces(7))",
+                " or ".join(map(str, (self._named.uids - self.access.uids) | (self._named.gids - self.access.gids))),
+            )
         out_of_reach = [str(address) for address in addresses if self._is_out_of_reach(address)]
         if out_of_reach:
             log.warning(
@@ -107,7 +118,7 @@ class Rule:
         if address.transport != "unix" or address.mode is not None or self._default:
             return False
         owner = user_ids(address.user or os.geteuid())
-        return bool(self.access.uids - owner - {0, os.geteuid()} or self.access.gids - {os.getegid()})
+        return bool(self._named.uids - owner - {0, os.geteuid()} or self._named.gids - {os.getegid()})
 
 
 def refuse_exposed(address: Address, fd: int) -> None:

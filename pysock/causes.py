@@ -47,7 +47,11 @@ _WORDS: Final = {
         "refused_crowd", logging.WARNING, "refused: too many others wait for their CIR (Limits.max_pending_cir)"
     ),
     Cause.LATE: _Words("refused_late", logging.WARNING, "refused: the CIR came too late (Limits.cir_timeout)"),
-    Cause.ACCESS: _Words("refused_access", logging.WARNING, "refused: the peer isn't allowed (allow=)"),
+    Cause.ACCESS: _Words(
+        "refused_access",
+        logging.WARNING,
+        "refused: the peer isn't allowed (allow=), or its user isn't mapped into this user namespace",
+    ),
     Cause.PROOF: _Words("refused_proof", logging.WARNING, "refused: no proof, or a wrong one, of the auth key"),
     Cause.VIOLATION: _Words("violations", logging.WARNING, "dropped: the protocol was violated"),
     Cause.TOO_LARGE: _Words("too_large", logging.WARNING, "a request was too large (Limits.max_payload)"),

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from pysock.unmapped import unmapped_users
+
 if TYPE_CHECKING:
     from pysock.address import Address
 
@@ -89,10 +91,11 @@ def expected_server(address: Address, server_uid: Ids | None) -> frozenset[int] 
     :raises ValueError: the address isn't a Unix socket's, or what :func:`user_ids` says.
     """
     if server_uid is None:
-        return frozenset((os.geteuid(), 0)) if address.transport == "abstract" else None
+        known = frozenset((os.geteuid(), 0)) - unmapped_users()
+        return known if address.transport == "abstract" else None
     if address.transport not in {"unix", "abstract"}:
         raise ValueError(f"server_uid goes with a Unix socket, not with {address}: use authkey there")
-    return user_ids(server_uid)
+    return user_ids(server_uid) - unmapped_users()
 
 
 def check_server(sock: socket.socket, address: Address, expected: frozenset[int]) -> None:
@@ -103,7 +106,9 @@ def check_server(sock: socket.socket, address: Address, expected: frozenset[int]
     uid = peer_of(sock)[1]
     if uid not in expected:
         who = f"user {uid}" if uid >= 0 else "a user that the system doesn't tell"
-        wanted = " or ".join(map(str, sorted(expected)))
+        if uid in unmapped_users():
+            who += " or as one who isn't mapped into this user namespace"
+        wanted = " or ".join(map(str, sorted(expected))) or "anybody who can be told apart here"
         raise PermissionError(
             errno.EPERM, f"{address}: the server there runs as {who}, not as {wanted}; nothing was sent (server_uid)"
         )

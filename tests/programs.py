@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import NoReturn
 
 import pytest
 from support import Program, environment
@@ -13,13 +14,14 @@ from support import Program, environment
 
 def tool(name: str) -> str:
     """Return the path of a program from outside. Without it the test is skipped, or fails where CI wants it."""
-    path = shutil.which(name)
-    if path is None:
-        message = f"{name} isn't installed: nothing has been tested with it"
-        if os.environ.get("PYSOCK_REQUIRE_TOOLS") == "1":
-            pytest.fail(f"{message}, and PYSOCK_REQUIRE_TOOLS=1")
-        pytest.skip(message)
-    return path
+    return shutil.which(name) or missing(f"{name} isn't installed: nothing has been tested with it")
+
+
+def missing(message: str) -> NoReturn:
+    """Skip the test, or fail where CI wants it."""
+    if os.environ.get("PYSOCK_REQUIRE_TOOLS") == "1":
+        pytest.fail(f"{message}, and PYSOCK_REQUIRE_TOOLS=1")
+    pytest.skip(message)
 
 
 class Module(Program):

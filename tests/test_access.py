@@ -8,13 +8,17 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 import wire
+from programs import missing
 from support import Program, wait_for
 from wire import Good, Services, cir, parse, refused, replied, say, srm
 
+import pysock
 from pysock import Limits, Server, ServerState, connect
 from pysock import protocol as p
 
@@ -569,3 +573,48 @@ def test_a_wrong_server_leaves_no_descriptor_behind(backend, serve):
     with pytest.raises(PermissionError):
         connect(server.addresses[0], server_uid=FOREIGN, backend=backend)
     wait_for(lambda: len(os.listdir("/proc/self/fd")) == before)
+
+
+# Peers whose user isn't mapped into the server's user namespace: the kernel shows all of them as user 65534
+
+SERVER_IN_A_NAMESPACE = """
+import logging, sys, pysock
+logging.basicConfig(format="%(message)s")
+server = pysock.Server(sys.argv[1], backend=sys.argv[2], allow=eval(sys.argv[3]))
+server.service(lambda client, request: request)
+server.on_state(lambda old, new: new.name == "SERVING" and print("serving", flush=True))
+server.serve_forever()
+"""
+
+
+def in_a_namespace(*arguments):
+    """A Python in a user namespace of its own, as user and group 65534, which are mapped to this process's own."""
+    maps = ["--map-user=65534", "--map-group=65534"]
+    return ["unshare", "--user", *maps, sys.executable, "-c", *arguments]
+
+
+def can_make_namespaces():
+    return subprocess.run(in_a_namespace("pass"), capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("rule", ["None", "{'uid': 65534}", "{'uid': 'nobody'}", "{'gid': 65534}"])
+def test_users_that_are_not_mapped_match_no_rule(backend, rule):
+    if os.geteuid() != 0 or not can_make_namespaces():
+        missing("no user namespace can be made here")
+    address = f"unix:@{os.urandom(8).hex()}"
+    command = in_a_namespace(SERVER_IN_A_NAMESPACE, address, backend, rule)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout.readline() == "serving\n", server.stderr.read()
+            with pytest.raises(pysock.ConnectionRefused, match="not allowed"):
+                connect(address, backend=backend, server_uid=os.geteuid())
+        finally:
+            server.terminate()
+            said = server.communicate(timeout=10)[1]
+    assert "nobody is let in as user or group 65534: in this user namespace" in said
+    assert "refused: the peer isn't allowed (allow=), or its user isn't mapped into this user namespace" in said
+
+
+def test_where_all_users_are_mapped_that_number_is_a_user_like_any(backend, unix_address):
+    server = pysock.Server(unix_address, allow={"uid": 65534}, backend=backend)
+    assert server._rule.access.uids == {65534}

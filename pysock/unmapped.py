@@ -1,0 +1,38 @@
+"""The numbers that stand for nobody in particular: users and groups that aren't mapped into this user namespace.
+
+In a user namespace that maps only some users (a container's, mostly) the kernel shows all others under one number, the
+overflow uid, mostly 65534; groups likewise (user_namespaces(7), proc_sys_kernel(5)). So such a peer may be anybody, and
+no rule may take it for the user who happens to have that number inside.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+#: A map of all numbers but the last, which means "nobody" to the kernel.
+_ALL: Final = 2**32 - 1
+_DEFAULT: Final = 65534
+
+
+def unmapped_users() -> frozenset[int]:
+    """Return the number that users of outside are shown by, where there may be such users."""
+    return _overflow("uid")
+
+
+def unmapped_groups() -> frozenset[int]:
+    """Return the same of groups."""
+    return _overflow("gid")
+
+
+def _overflow(kind: str) -> frozenset[int]:
+    try:
+        mapped = sum(int(line.split()[2]) for line in Path(f"/proc/self/{kind}_map").read_text().splitlines())
+    except (OSError, ValueError, IndexError):
+        return frozenset()  # no Linux, or one without user namespaces
+    if mapped >= _ALL:
+        return frozenset()
+    try:
+        return frozenset((int(Path(f"/proc/sys/kernel/overflow{kind}").read_text()),))
+    except (OSError, ValueError):
+        return frozenset((_DEFAULT,))
