@@ -10,7 +10,7 @@ This file owns the text forms of an address and what the socket module wants ins
 ``unix:@name``                      a name in Linux's abstract namespace, without a file and without permissions;
                                     ``unix-abstract:name`` is the same
 ``tcp://127.0.0.1:9000``            also ``tcp:127.0.0.1:9000``, ``127.0.0.1:9000``, ``[::1]:9000``; with port 0 the
-                                    kernel chooses one; ``:9000`` is every interface; option ``backlog``
+                                    kernel chooses one; ``:9000`` is every IPv4 interface; option ``backlog``
 ``fd://3``                          a listening socket that was inherited, for example from systemd
 ==================================  ==============================================================
 """
@@ -65,7 +65,7 @@ class Address:
     :param transport: ``"unix"``, ``"abstract"``, ``"tcp"`` or ``"fd"``.
     :param path: of the socket file, or the abstract name without its ``@``. A socket file may have none: then it is in
         a directory of the user's own, see :attr:`socket_file`.
-    :param host: a name or number; empty for every interface.
+    :param host: a name or number; empty for every IPv4 interface.
     :param port: 0 to 65535; with 0 the kernel chooses.
     :param fd: the number of an inherited descriptor.
     :param mode: permissions of the socket file, e.g. ``0o660``; by default ``0o600``.

@@ -19,10 +19,12 @@ from pysock.deadlines import deadline_of, time_left
 from pysock.engine import Link, SocketAddress
 from pysock.errors import ConnectionLost, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull
 from pysock.forking import guard, own_socket
+from pysock.limits import VANISH_TIMEOUT
 from pysock.peers import check_server
 from pysock.places import reachable
 from pysock.protocol import Frame, Kind, Malformed, Refusal, Welcome, decode, decode_welcome, encode_cir
 from pysock.sigpipe import NO_SIGNAL, no_sigpipe
+from pysock.vanish import notice_vanished
 
 if TYPE_CHECKING:
     from pysock.auth import ClientProof
@@ -103,6 +105,7 @@ def _connect_one(target: SocketAddress, deadline: float | None) -> socket.socket
     try:
         if family != socket.AF_UNIX:
             handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            notice_vanished(handle, VANISH_TIMEOUT)
         pause = _FIRST_PAUSE
         while True:
             handle.settimeout(_left(deadline))

@@ -15,8 +15,11 @@ LARGEST_PAYLOAD: Final = 2**31 - 1
 #: Seconds: 30 days. The engines' deadlines are reckoned in milliseconds of 32 bits, which wrap around after 49.
 LONGEST_TIMEOUT: Final = 30 * 24 * 3600
 
+#: The default of ``vanish_timeout``, also of clients, in seconds.
+VANISH_TIMEOUT: Final = 60.0
+
 #: The limits that may be ``None``: there is none then.
-_NEVER: Final = frozenset(("idle_timeout", "max_clients_per_uid", "max_clients_per_ip"))
+_NEVER: Final = frozenset(("idle_timeout", "vanish_timeout", "max_clients_per_uid", "max_clients_per_ip"))
 
 
 def _default_max_clients() -> int:
@@ -49,6 +52,9 @@ class Limits:
     :param output_drop: bytes of unsent replies at which a client is dropped.
     :param output_timeout: seconds without progress of waiting output until a client is dropped.
     :param idle_timeout: seconds without a byte from a client until it is dropped; ``None`` is never.
+    :param vanish_timeout: seconds without an answer of the other end's machine, after which the kernel gives a TCP
+        connection up (a cable was pulled): it asks after half of them. ``None`` is never. The maker of an inherited
+        socket (``fd://N``) decides for that one.
     :param backlog: connections the kernel keeps for us until they are accepted (capped by ``somaxconn``).
     :raises ValueError: for a value out of range.
     """
@@ -66,6 +72,7 @@ class Limits:
     output_drop: int = 64 * 1024 * 1024
     output_timeout: float = 10.0
     idle_timeout: float | None = None
+    vanish_timeout: float | None = VANISH_TIMEOUT
     backlog: int = 4096
 
     def __post_init__(self) -> None:

@@ -32,12 +32,13 @@ from pysock.data import HandSocket
 from pysock.engine import Backend, SocketAddress, choose
 from pysock.errors import AddressInUse, PysockError
 from pysock.forking import close_quietly, guard, own
-from pysock.limits import Limits
+from pysock.limits import VANISH_TIMEOUT, Limits
 from pysock.logs import server_log as log
 from pysock.places import Place
 from pysock.socketfile import SocketFile
 from pysock.states import IllegalTransition, ServerEvent, ServerState, next_server_state
 from pysock.unique import Unique
+from pysock.vanish import notice_vanished
 
 
 class MasterSocket(Unique):
@@ -82,6 +83,11 @@ class MasterSocket(Unique):
         """How far it has come."""
         return self._state
 
+    @property
+    def takes_ipv4(self) -> bool:
+        """Whether it was created for an IPv4 address."""
+        return self._target is not None and self._target[0] == socket.AF_INET
+
     def remove_stale(self) -> bool:
         """Remove the socket file that a dead server left at the path; return whether there was one.
 
@@ -113,6 +119,15 @@ class MasterSocket(Unique):
         self._state = state
         log.debug("socket() -> %d, to listen at %s", self._fd, self._address)
 
+    def leave_ipv4(self) -> None:
+        """For the server, before :meth:`bind`: another master socket of its has the port for IPv4.
+
+        A socket at ``[::]`` would take that, too (IPV6_V6ONLY, ipv6(7)).
+        """
+        if self._target is not None and self._target[0] == socket.AF_INET6:
+            with borrowed(self._fd) as handle:
+                handle.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+
     def bind(self) -> None:
         """``bind()``. A socket file gets its mode and owner here, while nobody can connect yet.
 
@@ -140,15 +155,18 @@ class MasterSocket(Unique):
             raise
         log.debug("bind(%d, %s)", self._fd, self._address)
 
-    def listen(self, backlog: int | None = None) -> None:
+    def listen(self, backlog: int | None = None, *, vanish_timeout: float | None = VANISH_TIMEOUT) -> None:
         """``listen()``: from now on clients can connect, and wait to be accepted.
 
         :param backlog: how many the kernel lets wait; by default what the address says, or ``Limits.backlog``.
+        :param vanish_timeout: as ``Limits.vanish_timeout``, of the connections that will be accepted.
         :raises AddressInUse: another socket listens at the address.
         """
         state = self._after(ServerEvent.LISTEN)
         if backlog is None:
             backlog = self._address.backlog or Limits().backlog
+        with borrowed(self._fd) as handle:
+            notice_vanished(handle, vanish_timeout)
         try:
             self._sockets.listen(self._fd, backlog)
         except OSError as error:

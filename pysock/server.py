@@ -300,6 +300,7 @@ class Server(Registration):
             master.remove_stale()
             master.create()
         self._advance(ServerEvent.CREATE if made else ServerEvent.ADOPT)
+        _share_ports(made)
         for master in made:
             master.bind()
         if made:
@@ -308,7 +309,8 @@ class Server(Registration):
             for master in self._masters:
                 refuse_exposed(master.address, master.fd)
         for master in made:
-            master.listen(master.address.backlog or self.limits.backlog)
+            backlog = master.address.backlog or self.limits.backlog
+            master.listen(backlog, vanish_timeout=self.limits.vanish_timeout)
         self._rule.warn_unreachable(master.address for master in made)
         if made:
             self._advance(ServerEvent.LISTEN)
@@ -466,6 +468,14 @@ def _explained_where_there_are_no_daemons() -> Iterator[None]:
 
 class _Cancelled(PysockError):
     """The server was stopped while it was starting."""
+
+
+def _share_ports(masters: list[MasterSocket]) -> None:
+    """Where one has a port for IPv4, another may have it for IPv6."""
+    shared = {master.address.port for master in masters if master.takes_ipv4} - {0}
+    for master in masters:
+        if master.address.port in shared:
+            master.leave_ipv4()
 
 
 def _close(master: MasterSocket) -> None:

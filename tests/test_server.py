@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 from support import RawPeer
 
@@ -283,3 +285,26 @@ def test_listen_at(make_server, socket_dir):
             server.listen_at(f"unix:{socket_dir}/a")
     with pytest.raises(PysockError, match="can't listen elsewhere any more"):
         server.listen_at(f"unix:{socket_dir}/a")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "ways"),
+    [
+        (["0.0.0.0", "[::]"], ["127.0.0.1", "[::1]"]),
+        (["[::]", "0.0.0.0"], ["127.0.0.1", "[::1]"]),
+        (["127.0.0.1", "[::]"], ["127.0.0.1", "[::1]"]),
+        (["127.0.0.1", "[::1]"], ["127.0.0.1", "[::1]"]),
+        (["", "[::]"], ["127.0.0.1", "[::1]"]),
+        (["[::]"], ["127.0.0.1", "[::1]"]),
+    ],
+)
+def test_both_families_at_one_port(make_server, backend, hosts, ways):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = make_server(*(f"tcp://{host}:{port}" for host in hosts), insecure=True)
+    server.service(lambda client, request: request)
+    with server:
+        for host in ways:
+            with connect(f"tcp://{host}:{port}", backend=backend) as client:
+                assert client.request(b"x") == b"x"
