@@ -30,7 +30,8 @@ ps_client *ps__client_new(int fd, uint64_t linger_ns, uint32_t max_payload, int 
     *error = -ENOMEM;
     if (!client)
         return NULL;
-    *client = (ps_client){.fd = fd, .linger_ns = linger_ns, .max_payload = max_payload};
+    *client = (ps_client){.fd = fd, .max_payload = max_payload};
+    ps__linger_init(&client->linger, linger_ns);
     client->in = ps_sys.allocate(2 * ROOM);
     client->out = client->in ? client->in + ROOM : NULL;
     if (client->in)
@@ -173,6 +174,7 @@ static int finish_part(ps_client *client, ps_sink *sink)
     void *object = client->part.object;
     frame.payload = client->part.data;
     client->part.object = NULL;
+    client->frames++;
     return sink->take(sink->context, &frame, object);
 }
 
@@ -208,6 +210,7 @@ static int cut_frames(ps_client *client, ps_sink *sink)
             break;
         }
         frame.payload = data + PS_HEADER_SIZE;
+        client->frames++;
         done = sink->take(sink->context, &frame, NULL);
         at += PS_HEADER_SIZE + frame.size;
     }
@@ -268,11 +271,24 @@ typedef struct patience {
     bool lingers;
 } patience;
 
+static void weigh_lingering(ps_client *client, uint64_t now)
+{
+    ps_trial *trial = &client->linger.trial;
+    if (!client->linger.tried || !ps__trial_is_due(trial, now, client->frames))
+        return;
+    if (pthread_equal(client->waiter, pthread_self()))
+        ps__trial_step(trial, now, ps__cpu_ns(), client->frames);
+    else
+        ps__trial_begin_half(trial, now, ps__cpu_ns(), client->frames); /* what it began on another thread's clock */
+    client->waiter = pthread_self();
+}
+
 static void begin_to_wait(ps_client *client, patience *p, uint64_t now)
 {
-    p->lingers = client->linger_ns && ps__linger_now(&client->linger);
+    weigh_lingering(client, now);
+    p->lingers = ps__linger_now(&client->linger);
     p->began_ns = now;
-    p->linger_until_ns = p->lingers ? now + client->linger_ns : now;
+    p->linger_until_ns = p->lingers ? now + client->linger.window_ns : now;
 }
 
 static void waited_enough(ps_client *client, patience *p)
@@ -305,7 +321,7 @@ static int wait_a_little(ps_client *client, patience *p, ps_sink *sink)
     sink->leave(sink->context);
     int ready = ps_sys.ppoll(&fd, 1, nap_ns(p->deadline_ns == UINT64_MAX ? -1 : (int64_t)(p->deadline_ns - now)));
     if (p->lingers)
-        ps__linger_miss(&client->linger, client->linger_ns, ps__now_ns() - now);
+        ps__linger_miss(&client->linger, ps__now_ns() - now);
     p->lingers = false;
     if (ready != -EINTR && ready != 0)
         return ready < 0 ? ready : 0;

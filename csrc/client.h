@@ -27,8 +27,9 @@ typedef struct ps_payload {
 typedef struct ps_client {
     int fd;
     uint32_t max_payload, next_id;
-    uint64_t linger_ns;
     ps_linger linger;
+    uint64_t frames;  /* whole frames so far */
+    pthread_t waiter; /* who waited last: the trial's clock is a thread's */
     bool broken; /* a frame was left half sent or half understood: nothing can follow */
     uint8_t *in, *out;
     size_t in_have;

@@ -21,6 +21,7 @@ static void init(ps_engine *engine, const ps_options *options, const ps_hooks *h
 {
     memset(engine, 0, sizeof *engine);
     engine->options = *options;
+    ps__linger_init(&engine->linger, options->linger_ns);
     engine->hooks = *hooks;
     engine->poll = &ps__epoll;
     engine->poll_handle = engine->wake[0] = engine->wake[1] = engine->reserve = engine->newcomer = -1;

@@ -70,6 +70,7 @@ enum ps_cause {
 #define PS_NONCE_SIZE 32
 #define PS_MAC_SIZE 32
 #define PS_CAUSES 14
+#define PS_LINGER_AUTO 0xFFFFFFFFFFFFFFFF /* poll where it pays */
 
 /* The state that follows, or -EINVAL if the event is illegal in this state. */
 int ps_server_next(int state, int event);
@@ -87,7 +88,7 @@ typedef struct ps_limits {
 
 typedef struct ps_options {
     ps_limits limits;
-    uint64_t linger_ns;          /* how long at most to poll without sleeping before a wait */
+    uint64_t linger_ns;          /* how long at most to poll without sleeping before a wait, or PS_LINGER_AUTO */
     uint64_t hold_ns;            /* the GIL is let go after so long: a little more than CPython's switch interval */
     const uint8_t *welcome;      /* the fields of CIR_ACCEPTED after the client id; copied */
     uint32_t welcome_size;

@@ -92,11 +92,20 @@ static int poll_for(ps_engine *engine, uint64_t window_ns)
     return count;
 }
 
+static void try_lingering(ps_engine *engine)
+{
+    ps_linger *linger = &engine->linger;
+    uint64_t done = engine->stats.requests;
+    if (linger->tried && ps__trial_is_due(&linger->trial, engine->now_ns, done))
+        ps__trial_step(&linger->trial, ps__now_ns(), ps__cpu_ns(), done);
+}
+
 /* How long to poll before this sleep. */
 static uint64_t linger_window(ps_engine *engine, int64_t most_ns)
 {
-    uint64_t window = engine->options.linger_ns;
-    if (!window || !ps__linger_now(&engine->linger))
+    uint64_t window = engine->linger.window_ns;
+    try_lingering(engine);
+    if (!ps__linger_now(&engine->linger))
         return 0;
     if (engine->inside && engine->now_ns < engine->contended_until_ns)
         window *= PS_CONTENDED_LINGER;
@@ -109,7 +118,7 @@ static int sleep_for(ps_engine *engine, int64_t most_ns, bool lingered)
     uint64_t before = lingered ? ps__now_ns() : 0;
     int count = look(engine, most_ns);
     if (lingered)
-        ps__linger_miss(&engine->linger, engine->options.linger_ns, ps__now_ns() - before);
+        ps__linger_miss(&engine->linger, ps__now_ns() - before);
     return count;
 }
 

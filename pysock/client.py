@@ -60,14 +60,14 @@ class Client(Unique):
         *,
         timeout: float | None = 10.0,
         backend: str = "auto",
-        linger: float = 20e-6,
+        linger: float | None = None,
         max_payload: int = 16 * 1024 * 1024,
         authkey: bytes | None = None,
         server_uid: Ids | None = None,
     ) -> None:
         if not 0 < max_payload <= LARGEST_PAYLOAD:
             raise ValueError(f"max_payload must be from 1 to {LARGEST_PAYLOAD}, not {max_payload!r}")
-        if not 0 <= linger <= 1:
+        if linger is not None and not 0 <= linger <= 1:
             raise ValueError(f"linger must be a number of seconds from 0 to 1, not {linger!r}")
         self._address = as_address(address)
         self._timeout = None if timeout is None else checked_timeout(timeout)
@@ -428,7 +428,7 @@ def connect(
     *,
     timeout: float | None = 10.0,
     backend: str = "auto",
-    linger: float = 20e-6,
+    linger: float | None = None,
     max_payload: int = 16 * 1024 * 1024,
     authkey: bytes | None = None,
     server_uid: Ids | None = None,
@@ -439,7 +439,9 @@ def connect(
     :param name: how the server shall call this client: at most 255 bytes of UTF-8.
     :param timeout: seconds for all of this, and by default for each call later; ``None`` waits for ever.
     :param backend: ``"auto"``, ``"native"`` or ``"pure"``.
-    :param linger: seconds to poll for a reply without sleeping before the first sleep; 0 switches it off.
+    :param linger: how long to poll for a reply without sleeping before the first sleep. By default up to 20
+        microseconds, where trying now and then shows that it pays, as of a :class:`Server`; a number of seconds is
+        obeyed, 0 switches it off, 1 is the most.
     :param max_payload: the largest reply in bytes that this client takes.
     :param authkey: a secret that the server must have, too. Each end proves to the other that it has it, by HMAC-SHA256
         and without sending it; nothing is encrypted.

@@ -47,7 +47,7 @@ def open_link(
     link_type: type[Link],
     timeout: float | None,
     *,
-    linger: float,
+    linger: float | None,
     max_payload: int,
     trust: Trust,
 ) -> tuple[Link, Welcome]:

@@ -59,9 +59,11 @@ class Server(Registration):
     :param name: of this server, for logs, for the name of its thread, and for the socket file where an address is
         ``unix:`` without a path and a name of its own.
     :param limits: what a client may cost; by default ``Limits()``.
-    :param linger: seconds to poll without sleeping before a wait, where trying it shows that it pays; ten times as long
-        while another Python thread computes, for a sleep costs a switch interval then. 0 switches it off, 1 is the
-        most.
+    :param linger: how long to poll without sleeping before a wait. By default up to 20 microseconds, where that pays: a
+        few milliseconds with polling are held against a few without, now and then, and it goes on if requests then come
+        so much faster, or cost so much less, that it is worth the processor time of its thread. A number of seconds is
+        obeyed without such trials, unless nothing is found; 0 switches polling off, 1 is the most. While another Python
+        thread computes it is ten times as long, for a sleep costs a switch interval then.
     :param allow: who may connect to the Unix sockets (an error where there are none): ``{"uid": ..., "gid": ...}`` with
         numbers or names, one or several, of users and of groups (a peer's own or supplementary ones; of a peer in more
         than 256 the pure engine knows its own alone); a function ``allow(peer) -> bool``, called with ``(pid, uid,
@@ -84,14 +86,14 @@ class Server(Registration):
         backend: str = "auto",
         name: str | None = None,
         limits: Limits | None = None,
-        linger: float = 20e-6,
+        linger: float | None = None,
         allow: Any = None,
         authkey: bytes | None = None,
         insecure: bool = False,
     ) -> None:
         rule = Rule(allow)
         wanted = _checked_addresses(addresses, rule)
-        if not isinstance(linger, (int, float)) or not 0 <= linger <= LINGER_MAX:
+        if linger is not None and (not isinstance(linger, (int, float)) or not 0 <= linger <= LINGER_MAX):
             raise ValueError(f"linger must be a number of seconds from 0 to {LINGER_MAX:g}, not {linger!r}")
         self.name = name
         self.limits = _limits(limits)

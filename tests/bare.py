@@ -106,7 +106,7 @@ class Running:
             EngineOptions(
                 framing=options.pop("framing", Framing.NATIVE),
                 limits=Limits(**options.pop("limits", {})),
-                linger=options.pop("linger", 20e-6),
+                linger=options.pop("linger", None),
                 services=services,
                 callbacks=Callbacks(**callbacks),
                 welcome=p.encode_welcome(1000, 10, [(0, "")], "test/1"),

@@ -13,7 +13,7 @@ from bare import eventually, reply, srm, started
 
 from pysock import Limits, Server, connect
 from pysock.causes import Cause
-from pysock.engine import _pure_core, _pure_output, _pure_timers
+from pysock.engine import _pure_core, _pure_output
 from pysock.engine._pure_access import Places, network_of
 from pysock.engine._pure_causes import Causes
 from pysock.engine._pure_commands import Commands
@@ -21,7 +21,7 @@ from pysock.engine._pure_native import NativeConnection
 from pysock.engine._pure_poll import READ, WRITE, EpollPoller, SelectorPoller
 from pysock.engine._pure_sockets import PureSockets
 from pysock.engine._pure_table import ClientTable
-from pysock.engine._pure_timers import Deadlines, Linger
+from pysock.engine._pure_timers import Deadlines
 from pysock.engine.pure import BACKEND, PureEngine
 from pysock.protocol import TEXT_SERVER_FULL, Kind, Refusal, encode, encode_text
 
@@ -256,85 +256,6 @@ def test_deadlines():
     deadlines.stop("a")
     deadlines.stop("a")
     assert "a" not in deadlines
-
-
-class Idle:
-    """A poll that finds nothing, and the clock that goes on by it: ``sleep`` seconds when it sleeps, else 1 us."""
-
-    def __init__(self, sleep):
-        self.sleep, self.polls, self.sleeps, self.now = sleep, 0, 0, 0.0
-
-    def __call__(self, timeout):
-        if timeout == 0:
-            self.polls += 1
-            self.now += 1e-6
-        else:
-            self.sleeps += 1
-            self.now += self.sleep
-        return []
-
-    def waits_that_polled(self, linger, waits):
-        polled = 0
-        for _ in range(waits):
-            before = self.polls
-            linger.wait(None)
-            polled += self.polls > before
-        return polled
-
-
-@pytest.fixture
-def idle(monkeypatch):
-    """``idle(sleep)``: an :class:`Idle` whose clock is the linger's."""
-
-    def idle(sleep):
-        poll = Idle(sleep)
-        monkeypatch.setattr(_pure_timers, "monotonic", lambda: poll.now)
-        return poll
-
-    return idle
-
-
-def test_the_linger_gives_up_where_nothing_comes_soon(idle):
-    poll = idle(0.1)
-    linger = Linger(poll, 1e-4)
-    assert poll.waits_that_polled(linger, 130) == 7  # the waits 0, 2, 6, 14, 30, 62 and 126
-    assert poll.sleeps == 130
-
-
-def test_the_linger_tries_longer_where_something_may_come(idle):
-    poll = idle(0)
-    linger = Linger(poll, 1e-4)
-    assert poll.waits_that_polled(linger, 4) == 4
-    assert poll.waits_that_polled(linger, 1) == 0
-    assert poll.waits_that_polled(linger, 4) == 4
-
-
-def test_a_hit_encourages_the_linger():
-    found = []
-    linger = Linger(lambda timeout: found, 1e-6)
-    for _ in range(100):
-        linger.wait(0.001)
-    found.append("ready")
-    polled = Idle(0)
-    linger._poll = lambda timeout: found if timeout == 0 else polled(timeout)
-    for _ in range(200):
-        linger.wait(None)
-    assert polled.sleeps < 63 + 31 + 15 + 7
-
-
-def test_the_linger_polls_before_it_sleeps():
-    calls = []
-
-    def poll(timeout):
-        calls.append(timeout)
-        return ["ready"] if len(calls) == 3 else []
-
-    assert Linger(poll, 1.0).wait(None) == ["ready"]
-    assert calls == [0, 0, 0]
-    calls.clear()
-    off = Linger(poll, 0)
-    assert off.wait(0.5) == []
-    assert calls == [0.5]
 
 
 def test_commands_are_bounded():

@@ -99,7 +99,7 @@ static ps_options options(void)
         .limits = {.cir_timeout_ns = 5 * second, .frame_timeout_ns = 30 * second, .output_timeout_ns = 10 * second,
                    .output_pause = 1 << 20, .output_drop = 64 << 20, .max_clients = (uint32_t)descriptors(),
                    .max_pending_cir = 1024, .max_cir_bytes = 4096, .max_payload = 16 << 20, .max_in_flight = 1024},
-        .linger_ns = 20000,
+        .linger_ns = PS_LINGER_AUTO,
         .hold_ns = 6000000,
         .framing = PS_U32,
         .services = 1,

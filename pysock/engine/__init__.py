@@ -106,8 +106,8 @@ class EngineOptions:
 
     framing: Framing
     limits: Limits
-    #: Seconds to poll without sleeping before a wait; 0 switches it off.
-    linger: float
+    #: Seconds to poll without sleeping before a wait; 0 switches it off, ``None`` leaves it to the engine.
+    linger: float | None
     services: Sequence[Service]
     callbacks: Callbacks
     #: The fields of CIR_ACCEPTED that follow the client id, encoded.
@@ -310,7 +310,7 @@ class Link(Protocol):
     #: first.
     inbox: deque[Frame]
 
-    def __init__(self, fd: int, linger: float, max_payload: int) -> None:
+    def __init__(self, fd: int, linger: float | None, max_payload: int) -> None:
         """Take over a connected socket. A frame from the server over ``max_payload`` is a protocol error."""
 
     @property

@@ -118,6 +118,10 @@ class Core(Unique):
         """A limit was reached, or a fault met."""
         self.causes.note(cause, self.now)
 
+    def requests(self) -> int:
+        """How many there were so far. In the loop's thread only, which alone changes the table."""
+        return self.counts.requests + sum(row.requests for row in self.table.rows.values())
+
     def starve(self, output: Output) -> None:
         """The kernel is short of memory: try again a little later."""
         self.starved.append(output)

@@ -20,8 +20,8 @@ from typing import Any, Final, NoReturn, TypeVar
 from pysock.clock import monotonic
 from pysock.engine import BUSY, Buffer
 from pysock.engine._pure_core import READ_MAX
+from pysock.engine._pure_linger import Linger
 from pysock.engine._pure_output import GATHER_MAX
-from pysock.engine._pure_timers import Linger
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.forking import close_quietly, guard, own
 from pysock.framing import NativeCutter
@@ -77,7 +77,7 @@ def _alone(call: Call) -> Call:
 class PureLink(Unique):
     """See :class:`pysock.engine.Link`."""
 
-    def __init__(self, fd: int, linger: float, max_payload: int) -> None:
+    def __init__(self, fd: int, linger: float | None, max_payload: int) -> None:
         self.inbox: deque[Frame] = deque(maxlen=_INBOX_MAX)
         self._arrived: deque[Frame] = deque()  # answers that came while something was being sent
         self._max_payload = max_payload
@@ -97,7 +97,7 @@ class PureLink(Unique):
         self._poll = select.poll()
         self._waits_for = _IN
         self._poll.register(fd, _IN)
-        self._linger = Linger(self._ready, linger)
+        self._linger = Linger(self._ready, linger, lambda: self._last_id)
         own(self)
 
     # --- the contract ---

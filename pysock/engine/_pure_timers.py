@@ -1,4 +1,4 @@
-"""Time: deadlines in O(1), and how long to poll before a sleep.
+"""Time: deadlines in O(1).
 
 All deadlines of a kind last equally long. So a queue in order of starting is a queue in order of ending: starting
 appends, stopping takes out, expiring looks at the head.
@@ -12,22 +12,14 @@ does the same.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from pysock.clock import monotonic
 
 Who = TypeVar("Who")
-Events = TypeVar("Events")
 
 #: The loop has looked so often before anybody is late.
 _LOOKS: Final = 8
-#: Windows: after a sleep that lasted longer than so many, nothing would have come soon.
-_FAR: Final = 5
-#: Polls in vain in a row, where something might come soon.
-_TRIES: Final = 4
-#: Where nothing does, one wait in 2 ** so many polls.
-_MISSES_MAX: Final = 6
 
 
 class Deadlines(Generic[Who]):
@@ -90,50 +82,3 @@ class Deadlines(Generic[Who]):
         if end is None or end > looked:
             return None
         return self.ends.popitem(last=False)[0]
-
-
-class Linger(Generic[Events]):
-    """Polling without sleeping before a wait, for ``window`` seconds.
-
-    Whether that pays is tried, as KVM's halt polling does (Linux, Documentation/virt/kvm/halt-polling.rst): a few polls
-    in vain double the number of waits until the next one, so a server with a request now and then burns no CPU for it.
-    The same rule, with its reasons, is in ``csrc/linger.h``.
-    """
-
-    __slots__ = ("_misses", "_poll", "_skip", "_tries", "_window")
-
-    def __init__(self, poll: Callable[[float | None], Events], window: float) -> None:
-        self._poll = poll
-        self._window = window
-        self._misses = self._tries = self._skip = 0
-
-    def wait(self, timeout: float | None) -> Events:
-        """Poll, then sleep; what the poll found."""
-        if timeout == 0 or not self._window:
-            return self._poll(timeout)
-        if self._skip:
-            self._skip -= 1
-            return self._poll(timeout)
-        return self._linger(self._window if timeout is None else min(self._window, timeout), timeout)
-
-    def _linger(self, window: float, timeout: float | None) -> Events:
-        poll = self._poll
-        found = poll(0)
-        end = monotonic() + window
-        while not found and monotonic() < end:
-            found = poll(0)
-        if found:
-            self._tries = 0
-            self._misses //= 2
-            return found
-        found = poll(None if timeout is None else max(0.0, timeout - window))
-        self._missed(monotonic() - end)
-        return found
-
-    def _missed(self, slept: float) -> None:
-        self._tries += 1
-        if slept < _FAR * self._window and self._tries < _TRIES:
-            return
-        self._tries = 0
-        self._misses = min(self._misses + 1, _MISSES_MAX)
-        self._skip = (1 << self._misses) - 1

@@ -65,6 +65,10 @@ def _nanoseconds(seconds: float | None) -> int:
     return 0 if seconds is None else max(1, int(seconds * _NANOSECONDS)) if seconds else 0
 
 
+def _linger(seconds: float | None) -> int:
+    return lib.PS_LINGER_AUTO if seconds is None else _nanoseconds(seconds)
+
+
 def _bytes(data: Buffer) -> Any:
     """A C view of bytes-like data; no copy."""
     return ffi.from_buffer("uint8_t[]", data)
@@ -93,7 +97,7 @@ class NativeEngine(Unique):
         c = ffi.new("ps_options *")
         welcome = ffi.from_buffer("uint8_t[]", options.welcome)
         _fill_limits(c.limits, options.limits)
-        c.linger_ns = _nanoseconds(options.linger)
+        c.linger_ns = _linger(options.linger)
         c.hold_ns = _nanoseconds(1.2 * sys.getswitchinterval())
         c.welcome, c.welcome_size = welcome, len(options.welcome)
         c.framing, c.services = int(options.framing), len(options.services)
@@ -308,11 +312,11 @@ _WRONG_PAYLOAD: Final = -errno.EINVAL
 class NativeLink(Unique):
     """The client's end of one connection, in C."""
 
-    def __init__(self, fd: int, linger: float, max_payload: int) -> None:
+    def __init__(self, fd: int, linger: float | None, max_payload: int) -> None:
         self.inbox: deque[Frame] = deque(maxlen=_INBOX_MAX)
         self._verdicts: deque[Frame] = deque()  # on a CIR or a PROOF, that came while something was being sent
         error = ffi.new("int *")
-        link = lib.ps_link_new(fd, _nanoseconds(linger), max_payload, error)
+        link = lib.ps_link_new(fd, _linger(linger), max_payload, error)
         if link == ffi.NULL:
             _checked(error[0])
         # Freed with its last user: another thread may be inside a call.

@@ -3,7 +3,8 @@
 This file is the turn: wait, read, dispatch, send. What it drives has a file each:
 
 - ``_pure_core``: what the parts share; ``_pure_table``: the client table
-- ``_pure_poll``: waiting; ``_pure_timers``: deadlines and the linger; ``_pure_commands``: other threads
+- ``_pure_poll``: waiting; ``_pure_linger``: polling before it; ``_pure_timers``: deadlines
+- ``_pure_commands``: other threads
 - ``_pure_accept``: master sockets; ``_pure_access``: who may come in; ``_pure_causes``: limits and faults, counted
 - ``_pure_connection``, ``_pure_native``, ``_pure_plain``: data sockets
 - ``_pure_batch``: batch services
@@ -25,13 +26,14 @@ from pysock.engine._pure_accept import Masters
 from pysock.engine._pure_commands import Commands
 from pysock.engine._pure_connection import Connection
 from pysock.engine._pure_core import Core
+from pysock.engine._pure_linger import Linger
 from pysock.engine._pure_link import PureLink
 from pysock.engine._pure_native import NativeConnection
 from pysock.engine._pure_output import Output
 from pysock.engine._pure_plain import PlainConnection, U32Connection
 from pysock.engine._pure_poll import READ, TOLD_MAX
 from pysock.engine._pure_sockets import PureSockets
-from pysock.engine._pure_timers import Deadlines, Linger
+from pysock.engine._pure_timers import Deadlines
 from pysock.errors import FrameTooLarge, PysockError
 from pysock.framing import encode_plain
 from pysock.protocol import (
@@ -71,7 +73,7 @@ class PureEngine(Unique):
             core.poller.close()
             raise
         self._masters = Masters(core, _CONNECTIONS.get(core.framing, PlainConnection))
-        self._linger = Linger(core.poller.wait, options.linger)
+        self._linger = Linger(core.poller.wait, options.linger, core.requests)
         self._batches = list(core.batches.values())
         deadlines: list[Deadlines[Any]] = [core.cirs, core.frames, core.outputs, core.idles]
         self._deadlines = deadlines

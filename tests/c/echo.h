@@ -186,7 +186,7 @@ static inline ps_options echo_options(uint32_t framing)
         .limits = {.cir_timeout_ns = 30 * second, .frame_timeout_ns = 30 * second, .output_timeout_ns = 30 * second,
                    .output_pause = 1 << 20, .output_drop = 64 << 20, .max_clients = 1000, .max_pending_cir = 100,
                    .max_cir_bytes = 4096, .max_payload = 16 << 20, .max_in_flight = 1024},
-        .linger_ns = 20000,
+        .linger_ns = PS_LINGER_AUTO,
         .hold_ns = 6000000,
         .framing = framing,
         .services = 1,

@@ -257,7 +257,7 @@ static void set_up(script *from)
         .ask_connects = what >> 3 & 1,
         .has_key = more >> 2 & 1 && (what & 3) == PS_NATIVE,
         .watch_disconnects = what >> 4 & 1,
-        .linger_ns = what & 32 ? 20000 : 0,
+        .linger_ns = what & 32 ? PS_LINGER_AUTO : 0,
         .hold_ns = what & 64 ? 6000000 : 0,
         .services = WORLD_SERVICES,
         .welcome = (const uint8_t *)"welcome",
