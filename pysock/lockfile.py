@@ -5,11 +5,13 @@ have started there; with the lock held over both, and for as long as the server 
 lock file for each of its sockets, and for this reason (``Lock_AF_UNIX`` in pqcomm.c). The kernel lets go of ours when
 its holder dies, however it dies.
 
-The lock file itself is never removed. If it were, somebody could have opened it just before, lock it after it was
-removed, and share the path with a third server, which made a new one. It may be removed by hand while no server runs.
+Its holder removes it at the end, as the last thing done under the lock. Somebody may have opened it just before, and
+get the lock of a file that has no name any more, while a third server makes a new one. So whoever gets the lock looks
+whether the file at the path is still the one that is locked, and begins anew if not: nobody holds one unseen. One that
+a killed server has left is taken over, and removed, by the next.
 
-It is locked by ``flock()`` (man flock(2)), never written to and never read: should the file be another program's, then
-nothing happens to it.
+It is locked by ``flock()`` (man flock(2)), never written to and never read. One that isn't empty is another program's,
+and stays.
 """
 
 from __future__ import annotations
@@ -44,14 +46,15 @@ class LockFile(Unique):
     :raises OSError: the lock file can't be made or locked.
     """
 
-    __slots__ = ("_fd", "_process")
+    __slots__ = ("_fd", "_path", "_process")
 
     def __init__(self, place: Place) -> None:
         self._process = os.getpid()
+        self._path = _path(place)
         self._fd = _taken(place)
 
     def close(self) -> None:
-        """Let go of the lock. Called again it does nothing.
+        """Remove the lock file, and let go of the lock. Called again it does nothing.
 
         In a forked child it only closes the child's copy of the descriptor, and the parent keeps the lock.
         """
@@ -60,9 +63,18 @@ class LockFile(Unique):
             return
         try:
             if self._process == os.getpid():
+                self._remove(fd)
                 fcntl.flock(fd, fcntl.LOCK_UN)  # close() alone would leave it with the children that have a copy
         finally:
             os.close(fd)
+
+    def _remove(self, fd: int) -> None:
+        """It is in nobody's way if it can't be removed."""
+        with suppress(OSError):
+            ours = os.fstat(fd)
+            if not ours.st_size and same_file(os.lstat(self._path), ours):
+                log.debug("unlink(%r)", self._path)
+                os.unlink(self._path)
 
 
 def _taken(place: Place) -> int:

@@ -46,8 +46,8 @@ def running(server: Server) -> Iterator[Server]:
 
 
 def left_in(directory: Path) -> list[str]:
-    """The files there, but for the lock files, which servers never remove."""
-    return sorted(path.name for path in directory.iterdir() if path.suffix != ".lock")
+    """The files there."""
+    return sorted(path.name for path in directory.iterdir())
 
 
 def plug(address: Address | str) -> socket.socket:

@@ -189,7 +189,7 @@ def test_a_start_that_fails_half_way_is_undone(make_server, socket_dir):
         with pytest.raises(AddressInUse, match=f"{taken}: another server .* holds the lock"):
             server.start()
         assert server.state is ServerState.CLOSED
-        assert left_in(socket_dir) == ["taken"]
+        assert left_in(socket_dir) == ["taken", "taken.lock"]
     assert set(os.listdir("/proc/self/fd")) == before
 
 

@@ -51,19 +51,77 @@ def test_a_holder_that_is_not_to_be_found_out_is_not_named(place, monkeypatch):
         LockFile(place)
 
 
-def test_the_lock_file_stays(place, lock_path):
-    LockFile(place).close()
+def test_its_holder_removes_it_at_the_end(place, lock_path):
+    lock = LockFile(place)
     assert lock_path.is_file()
+    lock.close()
+    assert not lock_path.exists()
+
+
+def test_who_opened_it_before_it_was_removed_begins_anew(place, lock_path, monkeypatch):
+    """Two that would share the path: one has the lock of a file without a name, the other that of the new one."""
+    holder, opened = LockFile(place), []
+    flock = fcntl.flock
+
+    def late(fd, how):
+        if how == fcntl.LOCK_EX | fcntl.LOCK_NB and not opened:
+            opened.append(os.fstat(fd).st_ino)
+            holder.close()  # between the other's open() and its flock()
+            assert not lock_path.exists()
+        flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with closing(LockFile(place)) as lock:
+        assert os.fstat(lock._fd).st_ino == lock_path.stat().st_ino
+        monkeypatch.undo()
+        with pytest.raises(AddressInUse):
+            LockFile(place)
+    assert not lock_path.exists()
+
+
+def test_one_that_a_killed_server_left_is_removed_by_the_next(place, lock_path):
+    lock_path.touch(0o600)
+    LockFile(place).close()
+    assert not lock_path.exists()
+
+
+def test_another_file_of_that_name_is_left_to_its_owner(place, lock_path):
+    lock = LockFile(place)
+    lock_path.unlink()
+    lock_path.touch()
+    lock.close()
+    assert lock_path.exists()
+
+
+def test_a_child_does_not_remove_it(place, lock_path):
+    with closing(LockFile(place)) as lock:
+        if (child := os.fork()) == 0:
+            lock.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert lock_path.exists()
+        with pytest.raises(AddressInUse):
+            LockFile(place)
+
+
+def test_one_that_cannot_be_removed_stays(place, lock_path, monkeypatch):
+    lock = LockFile(place)
+    monkeypatch.setattr("os.unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError(errno.EPERM, "no")))
+    lock.close()
+    monkeypatch.undo()
+    assert lock_path.exists()
+    LockFile(place).close()
+    assert not lock_path.exists()
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
 def test_only_its_owner_can_open_it(place, lock_path, umask):
     before = os.umask(umask)
     try:
-        LockFile(place).close()
+        with closing(LockFile(place)):
+            assert stat.S_IMODE(lock_path.stat().st_mode) == 0o600
     finally:
         os.umask(before)
-    assert stat.S_IMODE(lock_path.stat().st_mode) == 0o600
 
 
 def test_programs_that_are_started_do_not_inherit_it(place):
@@ -325,7 +383,7 @@ def test_it_is_held_until_the_socket_file_is_gone(path, monkeypatch):
         master.bind()
         unlink = os.unlink
         monkeypatch.setattr(os, "unlink", lambda name: (seen.append(taken(path)), unlink(name)))
-    assert seen == [True]
+    assert seen == [True, True]  # the socket file, then the lock file
 
 
 def test_a_master_socket_that_found_a_live_server_does_not_keep_it(backend, path):

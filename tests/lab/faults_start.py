@@ -76,7 +76,7 @@ class Place:
             dead.bind(str(self.path))
 
     def left_over(self) -> list[str]:
-        """Lock files stay."""
+        """A lock file stays where its removal is the call that fails."""
         return [path.name for path in self.folder.iterdir() if path.suffix != ".lock"]
 
     def clear(self) -> None:
