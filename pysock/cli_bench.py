@@ -198,7 +198,8 @@ class Screen:
         self._say(f"{result.options.address}: {what(result.options)}\n")
         self._say(f"{result.messages:,} messages in {result.seconds:.3f} s, {result.errors or 'no'} errors")
         self._say(rate)
-        self._say(f"{result.connections_per_second:,.0f} connections/s")
+        if result.options.churn:  # elsewhere they last
+            self._say(f"{result.connections_per_second:,.0f} connections/s")
         self._say(f"the load generator used {result.client_core:.2f} of a core")
         self._latency(result)
         self._histogram(result.histogram)

@@ -89,7 +89,6 @@ def test_the_report(bench, where: str) -> None:
     for pattern in (
         r"^300 messages in \d+\.\d{3} s, no errors$",
         r"^[\d,]+ messages/s, [\d,.]+ MiB/s each way$",
-        r"^[\d,]+ connections/s$",
         r"^the load generator used \d\.\d\d of a core$",
         r"^ +min +mean +p50 +p90 +p99 +p99\.9 +max *$",
         r"^ *to [\d,.]+ µs +[▏▎▍▌▋▊▉█]+ +[\d,]+ +[\d.]+ % *$",
@@ -97,6 +96,12 @@ def test_the_report(bench, where: str) -> None:
         assert re.search(pattern, out, re.MULTILINE), pattern
     rows = re.findall(r"^ *to .* ([\d,]+) +[\d.]+ % *$", out, re.MULTILINE)
     assert sum(int(row.replace(",", "")) for row in rows) == 300
+
+
+def test_connections_are_counted_where_they_dont_last(bench, where: str) -> None:
+    each = r"^[\d,]+ connections/s$"
+    assert re.search(each, bench(where, "-c", "3", "-n", "30", "--churn")[1], re.MULTILINE)
+    assert not re.search(each, bench(where, "-c", "3", "-n", "30")[1], re.MULTILINE)
 
 
 def test_json(bench, where: str) -> None:
