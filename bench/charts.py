@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from bench.figures import METRICS, short
 from bench.results import Results, Row
@@ -73,7 +74,7 @@ def _draw_scenario(scenario: Scenario, panels: list[tuple[str, list[Row]]], note
             _draw_panel(figure.add_subplot(grid[y, x]), title, rows, scenario.figure)
     metric = METRICS[scenario.figure]
     unit = f", {metric.unit}" if metric.unit else ""
-    better = "more is better" if metric.more_is_better else "less is better"
+    better = ("more" if metric.more_is_better else "less") + " is better" + ", logarithmic scale" * metric.wide
     figure.suptitle(f"{scenario.id} {scenario.title}\n{metric.title}{unit}: {better}", fontsize=11)
     figure.supxlabel(note + (f"; {scenario.deviation}" if scenario.deviation else ""), fontsize=6.5, wrap=True)
     figure.savefig(path, format="svg", metadata={"Date": None})
@@ -92,12 +93,25 @@ def _draw_panel(axes: Any, title: str, rows: list[Row], metric: str) -> None:
     axes.invert_yaxis()
     axes.set_title(title, fontsize=8, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.set_major_formatter(lambda value, _position: short(value))
-    most = max((high for _, high in spreads if math.isfinite(high)), default=1.0) or 1.0
-    axes.set_xlim(0, most * 1.25)
+    _scale(axes, [end for spread in spreads for end in spread if math.isfinite(end)], METRICS[metric].wide)
     for place, row, value, (_, high) in zip(places, rows, values, spreads, strict=True):
         bound = "*" if row.client_bound and metric == "messages_per_second" else ""
-        axes.text(high + most * 0.015, place, short(value) + bound, va="center", fontsize=7)
+        axes.annotate(short(value) + bound, (high, place), (4, 0), textcoords="offset points", va="center", fontsize=7)
+
+
+def _scale(axes: Any, ends: list[float], wide: bool) -> None:
+    """From 0, or by powers of ten; with room for the figures that stand behind the bars."""
+    least, most = min(ends, default=0.0), max(ends, default=1.0) or 1.0
+    if wide and least > 0:
+        axes.set_xscale("log")
+        first = 10 ** math.floor(math.log10(least) - 0.3)
+        axes.set_xlim(first, most * (most / first) ** 0.25)
+        axes.xaxis.set_major_locator(LogLocator(numticks=6))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_xlim(0, most * 1.25)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(lambda value, _position: short(value))
 
 
 def _colour(row: Row) -> str:

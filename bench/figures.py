@@ -13,13 +13,14 @@ class Metric:
     title: str
     unit: str
     more_is_better: bool = False
+    wide: bool = False  # it differs a hundredfold between servers: drawn on a logarithmic scale
 
 
 METRICS: Final = {
     "messages_per_second": Metric("messages/s", "", more_is_better=True),
     "p50_us": Metric("p50", "us"),
-    "p99_us": Metric("p99", "us"),
-    "p999_us": Metric("p99.9", "us"),
+    "p99_us": Metric("p99", "us", wide=True),
+    "p999_us": Metric("p99.9", "us", wide=True),
     "cpu_us": Metric("server CPU per message", "us"),
     "client_core": Metric("generator's share of its core", ""),
     "resident_bytes": Metric("resident memory", "B"),

@@ -92,6 +92,9 @@ _floor: Final = Peer(id="floor", title="C epoll (floor)", server="floor.c", grou
 #: Under load from the generator in C.
 SERVERS: Final = (
     _floor,
+    replace(
+        _floor, id="floor-polling", title="C epoll, polling 20 us", arguments=("--poll-us", "20"), group="floor polling"
+    ),
     Peer(id="engine-only", title="engine only, C hook", server="engine_only.c", group="engine only", quick=True),
     _pysock,
     replace(
@@ -117,7 +120,6 @@ SERVERS: Final = (
         title="pysock, linger=0",
         arguments=("--backend", "native", "--linger", "0"),
         group="pysock linger=0",
-        quick=False,
     ),
     replace(
         _pysock,

@@ -98,7 +98,7 @@ def _command(peer: Peer, load: Load, address: str) -> list[str]:
         hog = ["--hog"] if load.hog else []
         return [sys.executable, "-m", f"bench.servers.{peer.server}", address, *peer.arguments, *hog, *work]
     try:
-        return [str(built(peer.server)), address, *work]
+        return [str(built(peer.server)), address, *peer.arguments, *work]
     except BuildFailed as error:
         raise RunFailed(str(error)) from None
 

@@ -88,8 +88,8 @@ def size(count: int) -> str:
     return f"{count} B"
 
 
-_C: Final = ("floor", "engine-only")
-_PYSOCK: Final = ("pysock", "pysock-pure")
+_C: Final = ("floor", "floor-polling", "engine-only")
+_PYSOCK: Final = ("pysock", "pysock-linger0", "pysock-pure")
 _UVLOOP: Final = ("uvloop", "uvloop-no-uring", "uvloop-buffered", "uvloop-streams")
 _ASYNCIO: Final = ("asyncio", "asyncio-buffered", "asyncio-streams")
 _EVERY: Final = (*_C, *_PYSOCK, *_UVLOOP, *_ASYNCIO, "gevent", "socketserver", "mp")
@@ -179,7 +179,7 @@ SCENARIOS: Final = (
         id="S5",
         title="tail latency at a fixed rate, counted from when a request was to be sent",
         figure="p99_us",
-        peers=(*_SOME, "pysock-linger0"),
+        peers=_SOME,
         loads=(
             replace(_OPEN, share=0.25),
             replace(_OPEN, share=0.5),

@@ -12,8 +12,10 @@ from bench.scenarios import SCENARIOS, Scenario
 #: Groups of peers, in the order of the columns.
 COLUMNS: Final = (
     "floor",
+    "floor polling",
     "engine only",
     "pysock",
+    "pysock linger=0",
     "pysock pure",
     "uvloop",
     "asyncio",

@@ -115,7 +115,7 @@ int main(int argc, char **argv)
     };
     const ps_options wanted = options();
     int error;
-    work_us = read_work(argc, argv);
+    work_us = read_option(argc, argv, "--work-us");
     engine = ps__engine_new(&wanted, &hooks, &error);
     if (engine)
         error = ps_engine_add_master(engine, listen_at(argv[1]), 0);

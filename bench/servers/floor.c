@@ -2,8 +2,9 @@
  * back whatever bytes have come, so it serves u32 frames without looking at them.
  *
  * Level-triggered, one recv and one send for each client that is ready, no memory per client unless a send was cut short:
- * then the client isn't read until its rest is gone. Deliberately not here: frames, limits, timeouts, polling.
- * --work-us is spent once for each recv, which is a message where one is in flight. */
+ * then the client isn't read until its rest is gone. Deliberately not here: frames, limits, timeouts. It sleeps
+ * at once where nothing has come, or polls as long as --poll-us says before: two rows, so that what polling alone brings is
+ * seen. --work-us is spent once for each recv, which is a message where one is in flight. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sys/epoll.h>
@@ -20,7 +21,7 @@ typedef struct rest {
 static int poller, master;
 static rest *rests; /* by descriptor */
 static char buffer[ROOM];
-static uint64_t work_us;
+static uint64_t work_us, poll_us;
 
 static void watch(int operation, int fd, uint32_t events)
 {
@@ -91,10 +92,20 @@ static void flush(int fd)
     watch(EPOLL_CTL_MOD, fd, EPOLLIN);
 }
 
+static int wait_for_events(struct epoll_event *events)
+{
+    uint64_t end = poll_us ? nanoseconds() + poll_us * 1000 : 0;
+    int count = poll_us ? epoll_wait(poller, events, EVENTS, 0) : 0;
+    while (count == 0 && end && nanoseconds() < end)
+        count = epoll_wait(poller, events, EVENTS, 0);
+    return count ? count : epoll_wait(poller, events, EVENTS, -1);
+}
+
 int main(int argc, char **argv)
 {
     struct epoll_event events[EVENTS];
-    work_us = read_work(argc, argv);
+    work_us = read_option(argc, argv, "--work-us");
+    poll_us = read_option(argc, argv, "--poll-us");
     master = listen_at(argv[1]);
     poller = epoll_create1(EPOLL_CLOEXEC);
     rests = calloc(descriptors(), sizeof *rests);
@@ -102,7 +113,7 @@ int main(int argc, char **argv)
         die("floor");
     watch(EPOLL_CTL_ADD, master, EPOLLIN);
     for (;;) {
-        int count = epoll_wait(poller, events, EVENTS, -1);
+        int count = wait_for_events(events);
         for (int i = 0; i < count; i++) {
             int fd = events[i].data.fd;
             if (fd == master)

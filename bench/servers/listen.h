@@ -87,30 +87,34 @@ static inline size_t descriptors(void)
     return limit.rlim_cur == RLIM_INFINITY ? 1u << 20 : (size_t)limit.rlim_cur;
 }
 
-/* The microseconds of --work-us. */
-static inline uint64_t read_work(int argc, char **argv)
+/* The microseconds of an option, --work-us for example; 0 where it isn't given. */
+static inline uint64_t read_option(int argc, char **argv, const char *name)
 {
-    if (argc == 4 && !strcmp(argv[2], "--work-us"))
-        return strtoull(argv[3], NULL, 10);
-    if (argc != 2) {
-        fprintf(stderr, "usage: %s unix:PATH|tcp:HOST:PORT [--work-us MICROSECONDS]\n", argv[0]);
-        exit(2);
+    uint64_t value = 0;
+    for (int i = 2; i < argc; i += 2) {
+        if (i + 1 == argc || (strcmp(argv[i], "--work-us") && strcmp(argv[i], "--poll-us"))) {
+            fprintf(stderr, "usage: %s unix:PATH|tcp:HOST:PORT [--work-us MICROSECONDS] [--poll-us MICROSECONDS]\n", argv[0]);
+            exit(2);
+        }
+        if (!strcmp(argv[i], name))
+            value = strtoull(argv[i + 1], NULL, 10);
     }
-    return 0;
+    return value;
+}
+
+static inline uint64_t nanoseconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
 /* A handler that computes for so long. */
 static inline void work(uint64_t microseconds)
 {
-    struct timespec t;
-    if (!microseconds)
-        return;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    uint64_t end = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec + microseconds * 1000, now = 0;
-    while (now < end) {
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        now = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-    }
+    uint64_t end = microseconds ? nanoseconds() + microseconds * 1000 : 0;
+    while (end && nanoseconds() < end)
+        continue;
 }
 
 #endif
