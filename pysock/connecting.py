@@ -7,7 +7,6 @@ key is given, the CIR carries a nonce, and the client is let in after a CHALLENG
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import time
 from contextlib import suppress
@@ -18,6 +17,7 @@ from pysock.address import Address
 from pysock.deadlines import deadline_of, time_left
 from pysock.engine import Link, SocketAddress
 from pysock.errors import ConnectionLost, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull
+from pysock.faults import explained_fault
 from pysock.forking import guard, own_socket
 from pysock.limits import VANISH_TIMEOUT
 from pysock.peers import check_server
@@ -147,8 +147,8 @@ def explained(error: OSError, address: Address) -> OSError:
         errno.EACCES: "this process may not connect; look at the permissions of the socket file",
         errno.ENOTSOCK: "that isn't a socket",
         errno.EPROTOTYPE: "that isn't a stream socket",
-    }.get(number, os.strerror(number))
-    return OSError(number, f"{address}: {advice}")
+    }.get(number)
+    return OSError(number, f"{address}: {advice}") if advice else explained_fault(error, address, "connect()")
 
 
 def _send_cir(handle: socket.socket, cir: bytes, deadline: float | None) -> None:

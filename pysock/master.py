@@ -31,6 +31,7 @@ from pysock.borrowed import borrowed
 from pysock.data import HandSocket
 from pysock.engine import Backend, SocketAddress, choose
 from pysock.errors import AddressInUse, PysockError
+from pysock.faults import explained_fault, explains
 from pysock.forking import close_quietly, guard, own
 from pysock.limits import VANISH_TIMEOUT, Limits
 from pysock.logs import server_log as log
@@ -102,7 +103,8 @@ class MasterSocket(Unique):
         self._check_here()
         if self._state not in {ServerState.NEW, ServerState.CREATED}:
             raise IllegalTransition(f"a master socket that is {self._state.name} can't remove a stale file any more")
-        return self._file is not None and self._file.remove_stale(self._sockets)
+        with explains(self._address, "removing a stale socket file"):
+            return self._file is not None and self._file.remove_stale(self._sockets)
 
     def create(self) -> None:
         """``socket()``. The host of a TCP address is looked up first.
@@ -113,7 +115,7 @@ class MasterSocket(Unique):
         if self._address.transport == "fd":
             raise ValueError(f"{self._address} exists already: adopt() it instead")
         target = self._address.resolve(listening=True)[0]
-        with guard:
+        with explains(self._address, "socket()"), guard:
             self._fd = self._sockets.socket(target[0])
         self._target = target
         self._state = state
@@ -138,7 +140,18 @@ class MasterSocket(Unique):
         """
         state = self._after(ServerEvent.BIND)
         assert self._target is not None
-        place, (family, where) = None, self._target
+        with explains(self._address, "making the socket file" if self._file else "bind()"):
+            self._bind(*self._target)
+            self._state = state
+            try:
+                self._note_bound()
+            except BaseException:
+                self.close()  # a file that isn't as private as was asked for must not be listened at
+                raise
+        log.debug("bind(%d, %s)", self._fd, self._address)
+
+    def _bind(self, family: int, where: Any) -> None:
+        place = None
         if self._file is not None:
             place = self._file.claim()
             where = place.reach()
@@ -147,13 +160,6 @@ class MasterSocket(Unique):
             self._sockets.bind(self._fd, (family, where))
         except OSError as error:
             raise _explained(error, self._address, place) from error
-        self._state = state
-        try:
-            self._note_bound()
-        except BaseException:
-            self.close()  # a file that isn't as private as was asked for must not be listened at
-            raise
-        log.debug("bind(%d, %s)", self._fd, self._address)
 
     def listen(self, backlog: int | None = None, *, vanish_timeout: float | None = VANISH_TIMEOUT) -> None:
         """``listen()``: from now on clients can connect, and wait to be accepted.
@@ -185,8 +191,9 @@ class MasterSocket(Unique):
         state = self._after(ServerEvent.ADOPT)
         if self._address.transport != "fd":
             raise ValueError(f"{self._address} isn't an inherited socket: create() it instead")
-        _check_inherited(self._address)
-        os.set_inheritable(self._address.fd, False)
+        with explains(self._address, "taking over the descriptor"):
+            _check_inherited(self._address)
+            os.set_inheritable(self._address.fd, False)
         self._fd = self._address.fd
         self._state = state
         log.debug("took over %d, which listens already", self._fd)
@@ -315,7 +322,7 @@ def _explained(error: OSError, address: Address, place: Place | None = None) -> 
         return place.explained(error)
     advice = _tcp_advice(number, address) if address.transport == "tcp" else ""
     # OSError chooses its subclass by the number: FileNotFoundError, PermissionError ...
-    return OSError(number, f"{address}: {advice or os.strerror(number)}")
+    return OSError(number, f"{address}: {advice}") if advice else explained_fault(error, address, "bind() or listen()")
 
 
 def _in_use(address: Address) -> str:

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 
 from pysock.address import PATH_BYTES_MAX, Address
 from pysock.engine import SocketAddress
+from pysock.faults import explained_fault
 from pysock.unique import Unique
 
 #: Linux's view of this process's descriptors (man proc_pid_fd(5)).
@@ -134,9 +135,13 @@ class Place(Unique):
             " path",
             errno.EROFS: f"{self.directory} is on a read-only file system; choose another path",
             errno.ELOOP: f"{self.directory} has too many symbolic links in it; choose another path",
-        }.get(number, os.strerror(number))
+        }.get(number)
         # OSError chooses its subclass by the number: FileNotFoundError, PermissionError ...
-        return OSError(number, f"{self.address}: {advice}")
+        return (
+            OSError(number, f"{self.address}: {advice}")
+            if advice
+            else explained_fault(error, self.address, "making the socket file")
+        )
 
     def _look(self) -> None:
         """A directory that only stands for a place is opened also by who may not go into it."""

@@ -20,6 +20,7 @@ from typing import Final
 from pysock.address import Address
 from pysock.engine import Sockets
 from pysock.errors import AddressInUse
+from pysock.faults import explained_fault
 from pysock.lockfile import LockFile
 from pysock.logs import server_log as log
 from pysock.places import Pin, Place, kind, same_file
@@ -123,7 +124,8 @@ class SocketFile(Unique):
         try:
             return made is not None and self._process == os.getpid() and self._unlink(sockets, made)
         except OSError as error:
-            log.warning("the socket file %r couldn't be removed: %s", self.path, error)
+            why = explained_fault(error, self._address, "removing the socket file").strerror
+            log.warning("the socket file %r couldn't be removed: %s", self.path, why)
             return False
         finally:
             self._release()
