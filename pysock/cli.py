@@ -31,6 +31,7 @@ from pysock.cli_bench import bench
 from pysock.cli_options import FRAMINGS, authkey_option, check_address, example, read_authkey
 from pysock.cli_target import load
 from pysock.cli_words import answered, as_commands_say, explain
+from pysock.descriptors import raise_descriptor_limit
 from pysock.engine import CHOICES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -118,6 +119,7 @@ def serve(target: str, bind: tuple[str, ...], log_level: str, grace: float, **op
     in the current directory. The server drains and ends on Ctrl-C or SIGTERM; a second one ends it at once.
     """
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    raise_descriptor_limit()  # before the module makes a server, whose limits follow from it
     found = load(target)
     server = make_server(found, bind, **options)
     interrupted = watch(server)

@@ -9,6 +9,9 @@ from typing import Final
 #: Descriptors that are kept for the process itself: listening sockets, logs, the standard streams.
 RESERVED_DESCRIPTORS: Final = 64
 
+#: The default of ``max_clients``, where there are descriptors enough.
+DEFAULT_MAX_CLIENTS: Final = 10_000
+
 #: A length on the wire is 32 bits. This bound leaves room for the header in every sum of sizes.
 LARGEST_PAYLOAD: Final = 2**31 - 1
 
@@ -22,11 +25,12 @@ VANISH_TIMEOUT: Final = 60.0
 _NEVER: Final = frozenset(("idle_timeout", "vanish_timeout", "max_clients_per_uid", "max_clients_per_ip"))
 
 
-def _default_max_clients() -> int:
+def default_max_clients() -> int:
+    """Return the default of ``max_clients``: 10,000, or what the limit of descriptors leaves."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return 10_000
-    return max(1, min(10_000, soft - RESERVED_DESCRIPTORS))
+        return DEFAULT_MAX_CLIENTS
+    return max(1, min(DEFAULT_MAX_CLIENTS, soft - RESERVED_DESCRIPTORS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,7 @@ class Limits:
     :raises ValueError: for a value out of range.
     """
 
-    max_clients: int = field(default_factory=_default_max_clients)
+    max_clients: int = field(default_factory=default_max_clients)
     max_clients_per_uid: int | None = None
     max_clients_per_ip: int | None = None
     max_pending_cir: int = 1024

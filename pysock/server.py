@@ -23,6 +23,7 @@ from pysock.address import Address, as_address
 from pysock.clients import ClientTable
 from pysock.clock import monotonic
 from pysock.data import DataSocket
+from pysock.descriptors import check_descriptors
 from pysock.engine import Engine, EngineOptions, EngineStats, choose
 from pysock.errors import PysockError
 from pysock.limits import Limits
@@ -276,6 +277,7 @@ class Server(Registration):
     def _prepare(self) -> Engine:
         self._owner, self._process = threading.get_ident(), os.getpid()
         try:
+            check_descriptors(self.limits)
             self._listen()
             self._engine = engine = self._make_engine()
             self._clients.serve(engine, self.addresses)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 import wire
-from support import Program, RawPeer, plug, wait_for
+from support import Program, RawPeer, environment, plug, run_python, wait_for
 from wire import cir, refused, replied, srm
 
 from pysock import connect
@@ -195,3 +197,66 @@ def test_an_inherited_socket_is_shut_down_by_its_maker(make_server, socket_dir, 
             with wire.let_in(server) as other:
                 other.send(wire.srm())
                 assert wire.next_frame(other)
+
+
+# How many there may be
+
+
+COUNTING = """
+import logging, resource, sys, pysock
+soft, hard = map(int, sys.argv[2:4])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+limits = pysock.Limits(max_clients=int(sys.argv[4])) if len(sys.argv) > 4 else None
+try:
+    with pysock.Server("unix:s", backend=sys.argv[1], limits=limits) as server:
+        server.limits and print(server.limits.max_clients)
+except pysock.PysockError as error:
+    print(error)
+"""
+
+
+def counting(directory, *arguments):
+    done = run_python(f"import os; os.chdir({str(directory)!r})\n{COUNTING}", *map(str, arguments))
+    return done.stdout.strip(), [line for line in done.stderr.splitlines() if "no service" not in line]
+
+
+def test_a_default_that_is_cut_is_logged_once(backend, socket_dir):
+    out, err = counting(socket_dir, backend, 1024, 4096)
+    assert out == "960"
+    assert [line.partition(";")[0] for line in err] == [
+        "at most 960 clients, not 10000: this process may have 1024 descriptors, 64 of which are kept for itself"
+    ]
+    assert "raise the limit (up to 4096: ulimit -n" in err[0]
+
+
+@pytest.mark.parametrize("soft", [20, 64, 79])
+def test_a_server_without_room_refuses_to_start(backend, socket_dir, soft):
+    out, err = counting(socket_dir, backend, soft, soft)
+    assert out.startswith(f"this process may have {soft} descriptors, 64 of which are kept for itself: too few for 16")
+    assert err == []
+
+
+def test_who_says_how_many_is_not_warned(backend, socket_dir):
+    assert counting(socket_dir, backend, 1024, 1024, 100) == ("100", [])
+    assert counting(socket_dir, backend, 64, 64, 3) == ("3", [])
+
+
+def test_pysock_serve_raises_the_soft_limit(backend, socket_dir):
+    (socket_dir / "app.py").write_text(
+        "import pysock\n"
+        "server = pysock.Server('unix:s')\n"
+        "server.service(lambda client, request: b'%d' % server.limits.max_clients)\n"
+    )
+    limit = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000)); os.execv(sys.executable,"
+    )
+    limit += " [sys.executable, '-m', 'pysock', 'serve', 'app:server'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", limit], cwd=socket_dir, env=environment(PYSOCK_BACKEND=backend), stdout=subprocess.PIPE
+    ) as serving:
+        try:
+            assert serving.stdout.readline().startswith(b"serving on unix:")
+            with connect(f"unix:{socket_dir}/s", backend=backend) as client:
+                assert client.request(b"") == b"1936"
+        finally:
+            serving.terminate()
