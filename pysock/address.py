@@ -143,7 +143,8 @@ class Address:
         """The path of the socket file of a ``"unix"`` address.
 
         Without a path of its own it is ``$XDG_RUNTIME_DIR/pysock/NAME.sock`` (XDG Base Directory Specification), or
-        ``/tmp/pysock-UID/NAME.sock`` where that variable isn't set. A server makes the directory when it starts.
+        ``/tmp/pysock-UID/NAME.sock`` where that variable isn't set, or names a directory of another user. A server
+        makes the directory when it starts.
         """
         assert self.transport == "unix"
         return self.path or os.path.join(_own_directory(), f"{self.name or DEFAULT_NAME}.sock")
@@ -210,8 +211,31 @@ def _takes(names: tuple[str, ...]) -> str:
 
 def _own_directory() -> str:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    # A relative path there is to be ignored: XDG Base Directory Specification.
-    return os.path.join(runtime, "pysock") if os.path.isabs(runtime) else f"{_TEMPORARY}/pysock-{os.geteuid()}"
+    return os.path.join(runtime, "pysock") if _is_own(runtime) else f"{_TEMPORARY}/pysock-{os.geteuid()}"
+
+
+def _is_own(runtime: str) -> bool:
+    """XDG Base Directory Specification: a relative path there is to be ignored, and the directory is the user's own. It
+    is another's where the variable was inherited: with ``sudo -E``, say.
+    """
+    try:
+        return os.path.isabs(runtime) and os.stat(runtime).st_uid == os.geteuid()
+    except OSError:
+        return True  # making a directory there will say what is wrong
+
+
+def choices(address: Address) -> str:
+    """Where each side of an address without a path would look for the socket file, for an error message."""
+    name = f"{address.name or DEFAULT_NAME}.sock"
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    value = f"here XDG_RUNTIME_DIR is {runtime!r}" if runtime else "here XDG_RUNTIME_DIR isn't set"
+    if runtime and not _is_own(runtime):
+        value += ", which isn't this user's own directory"
+    return (
+        f"without a path it is {address.socket_file} ({value}): a process of another user, or with another value of"
+        f" that variable, takes $XDG_RUNTIME_DIR/pysock/{name} or {_TEMPORARY}/pysock-UID/{name}; give both sides a"
+        " path, for example unix:/run/demo.sock"
+    )
 
 
 def _check_socket_file(path: str, name: str | None) -> None:

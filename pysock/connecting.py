@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pysock._version import __version__
-from pysock.address import Address
+from pysock.address import Address, choices
 from pysock.deadlines import deadline_of, time_left
 from pysock.engine import Link, SocketAddress
 from pysock.errors import ConnectionLost, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull
@@ -148,7 +148,10 @@ def explained(error: OSError, address: Address) -> OSError:
         errno.ENOTSOCK: "that isn't a socket",
         errno.EPROTOTYPE: "that isn't a stream socket",
     }.get(number)
-    return OSError(number, f"{address}: {advice}") if advice else explained_fault(error, address, "connect()")
+    if not advice:
+        return explained_fault(error, address, "connect()")
+    hint = f"; {choices(address)}" if address.transport == "unix" and not address.path else ""
+    return OSError(number, f"{address}: {advice}{hint}")
 
 
 def _send_cir(handle: socket.socket, cir: bytes, deadline: float | None) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
-from pysock.address import PATH_BYTES_MAX, Address
+from pysock.address import PATH_BYTES_MAX, Address, choices
 from pysock.engine import SocketAddress
 from pysock.faults import explained_fault
 from pysock.unique import Unique
@@ -179,7 +179,8 @@ def reachable(address: Address) -> Iterator[list[SocketAddress]]:
         raise
     except OSError as error:
         what = f"the directory {directory} can't be opened ({error.strerror})"
-        raise OSError(error.errno, f"{address}: {what}; is the server running, and is the path right?") from error
+        hint = "is the server running, and is the path right?" if address.path else choices(address)
+        raise OSError(error.errno, f"{address}: {what}; {hint}") from error
     try:
         yield [(socket.AF_UNIX, _fitting(address, path, fd))]
     finally:

@@ -15,6 +15,7 @@ from support import FakeServer, plug
 from wire import CUTS
 
 from pysock import MasterSocket, Server
+from pysock.descriptors import raise_descriptor_limit
 from pysock.engine import choose
 
 BACKENDS = ("native", "pure")
@@ -40,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Under LeakSanitizer leaks are looked for in this process and its workers, not in the programs that tests start:
     it can't look while strace does, nor beside threads that a process takes with it when it ends.
     """
+    raise_descriptor_limit()  # else each server of a test would warn of the usual limit of 1024
     has_workers = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
     if "ASAN_OPTIONS" in os.environ and not has_workers:
         os.environ["ASAN_OPTIONS"] += ":detect_leaks=0"

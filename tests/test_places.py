@@ -404,3 +404,41 @@ if mine:
 """
     done = run_python(code, backend)
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_a_variable_of_another_users_is_not_taken(make_server, monkeypatch, socket_dir):
+    """``sudo -E``, cron, su: root made its directory in that of the user's."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can have a directory of another user's")
+    theirs = socket_dir / "run"
+    theirs.mkdir()
+    os.chown(theirs, 54321, 54321)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(theirs))
+    monkeypatch.setattr("pysock.address._TEMPORARY", str(socket_dir))
+    server = make_server("unix:")
+    server.service(echo)
+    with running(server):
+        assert server.addresses[0].path == f"{socket_dir}/pysock-0/server.sock"
+        with connect("unix:", backend=server.backend) as client:
+            assert client.request(b"x") == b"x"
+    assert list(theirs.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["no server", "no directory"])
+@pytest.mark.parametrize("variable", [True, False], ids=["set", "not set"])
+def test_the_error_without_a_path_tells_what_each_side_chooses(backend, monkeypatch, socket_dir, variable, there):
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr("pysock.address._TEMPORARY", str(socket_dir))
+    own = socket_dir / ("pysock" if variable else f"pysock-{os.geteuid()}")
+    if variable:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(socket_dir))
+    if there:
+        own.mkdir(0o700)
+    with pytest.raises(FileNotFoundError) as caught:
+        connect("unix:?name=demo", backend=backend)
+    text = str(caught.value)
+    assert "unix:?name=demo: " in text
+    assert f"without a path it is {own}/demo.sock (here XDG_RUNTIME_DIR is" in text
+    assert (
+        f"takes $XDG_RUNTIME_DIR/pysock/demo.sock or {socket_dir}/pysock-UID/demo.sock; give both sides a path" in text
+    )
