@@ -179,7 +179,8 @@ def reachable(address: Address) -> Iterator[list[SocketAddress]]:
         raise
     except OSError as error:
         what = f"the directory {directory} can't be opened ({error.strerror})"
-        hint = "is the server running, and is the path right?" if address.path else choices(address)
+        asked = "is the server running"
+        hint = f"{asked}, and is the path right?" if address.path else f"{asked}? {choices(address)}"
         raise OSError(error.errno, f"{address}: {what}; {hint}") from error
     try:
         yield [(socket.AF_UNIX, _fitting(address, path, fd))]
