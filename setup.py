@@ -7,10 +7,13 @@ fails; ``require`` fails instead; ``skip`` doesn't try.
 import os
 import platform
 import re
+import shutil
 import sys
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 
@@ -27,8 +30,10 @@ def chosen() -> str:
 def warn(reason: str) -> None:
     print(
         f"\n*** pysock: installing WITHOUT the native engine: {reason}.\n"
-        "*** The pure-Python engine does the same, more slowly. PYSOCK_BUILD=require makes this an error,\n"
-        "*** PYSOCK_BUILD=skip makes it quiet.\n",
+        "*** The pure-Python engine does the same, more slowly. PYSOCK_BUILD=skip makes this quiet. To see it fail,\n"
+        "*** and to have it once there is a compiler:\n"
+        "*** PYSOCK_BUILD=require pip install --no-cache-dir --force-reinstall --no-binary pysock-engine"
+        " pysock-engine\n",
         file=sys.stderr,
     )
 
@@ -52,7 +57,33 @@ class OptionalBuild(build_ext):
             if chosen() == "require":
                 raise
             warn(re.sub(r"Command '\[.*\]'", "the command above", str(error)).rstrip("."))
-            self.extensions = []
+            self._forget()
+
+    def _forget(self) -> None:
+        """Nothing that an earlier build has left may pass for this one's."""
+        for extension in self.extensions:
+            file = self.get_ext_filename(extension.name)  # in place, as for an editable installation, and to be shipped
+            for path in (Path(file), Path(self.build_lib) / file):
+                path.unlink(missing_ok=True)
+        self.extensions = []
+        self.distribution.ext_modules = []
+
+
+class FreshBuild(build):
+    """Begin with an empty folder: modules that were deleted since an earlier build would be shipped, too."""
+
+    def run(self) -> None:
+        shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
+
+class HonestWheel(bdist_wheel):
+    """A wheel without the engine is for every machine, and is tagged so: a cache may keep either."""
+
+    def run(self) -> None:
+        self.run_command("build")  # only now it is known
+        self.root_is_pure = not self.distribution.has_ext_modules()
+        super().run()
 
 
 class WholeSource(sdist):
@@ -81,4 +112,12 @@ def options() -> dict:
     return {"cffi_modules": ["csrc/build_engine.py:ffibuilder"]}
 
 
-setup(cmdclass={"build_ext": OptionalBuild, "sdist": WholeSource}, **options())
+setup(
+    cmdclass={
+        "build": FreshBuild,
+        "build_ext": OptionalBuild,
+        "bdist_wheel": HonestWheel,
+        "sdist": WholeSource,
+    },
+    **options(),
+)

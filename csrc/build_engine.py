@@ -4,6 +4,7 @@
 ``PYSOCK_WERROR=1`` turns warnings into errors: for our own builds, never for a user's compiler.
 """
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -18,8 +19,12 @@ FLAGS = ["-std=gnu11", "-O3", "-fvisibility=hidden", *WARNINGS]
 if os.environ.get("PYSOCK_WERROR") == "1":
     FLAGS.append("-Werror")
 
+DECLARATIONS = (HERE / "pysock_abi.h").read_text()
+#: What an extension and the Python files beside it must have in common: see pysock/engine/abi.py.
+ABI = int(hashlib.sha256(DECLARATIONS.encode()).hexdigest()[:8], 16)
+
 ffibuilder = FFI()
-ffibuilder.cdef((HERE / "pysock_abi.h").read_text())
+ffibuilder.cdef(DECLARATIONS)
 ffibuilder.set_source(
     "pysock._engine",
     '#include "pysock.h"',
@@ -29,6 +34,6 @@ ffibuilder.set_source(
     include_dirs=["csrc"],
     extra_compile_args=FLAGS,
     # python.c calls handlers by vectorcall and builds bytes in place, which the limited API has not.
-    define_macros=[("_CFFI_NO_LIMITED_API", None)],
+    define_macros=[("_CFFI_NO_LIMITED_API", None), ("PYSOCK_ABI", f"{ABI:#x}u")],
     py_limited_api=False,
 )

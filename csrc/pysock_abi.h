@@ -72,6 +72,9 @@ enum ps_cause {
 #define PS_CAUSES 14
 #define PS_LINGER_AUTO 0xFFFFFFFFFFFFFFFF /* poll where it pays */
 
+/* A number made from this file, by build_engine.py; pysock/engine/abi.py has the same. */
+uint64_t ps_abi(void);
+
 /* The state that follows, or -EINVAL if the event is illegal in this state. */
 int ps_server_next(int state, int event);
 int ps_conn_next(int state, int event);

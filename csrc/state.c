@@ -38,6 +38,15 @@ const uint8_t ps__conn_table[PS_CONN_STATES][PS_CONN_EVENTS] = {
                           [PS_EV_LOST] = PS_CONN_CLOSED},
 };
 
+#ifndef PYSOCK_ABI
+#define PYSOCK_ABI 0 /* the C tests need none */
+#endif
+
+uint64_t ps_abi(void)
+{
+    return PYSOCK_ABI;
+}
+
 int ps_server_next(int state, int event)
 {
     if (state < 0 || state >= PS_SERVER_STATES || event < 0 || event >= PS_SERVER_EVENTS)

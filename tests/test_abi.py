@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 import re
+from types import SimpleNamespace
 
 import pytest
 from conftest import native_is_missing
@@ -27,8 +29,22 @@ if native_is_missing():
     pytest.skip("the native engine isn't built", allow_module_level=True)
 
 from pysock._engine import ffi, lib
+from pysock.engine.abi import ABI, check_abi
 
 HEADER = (ROOT / "csrc" / "pysock_abi.h").read_text()
+
+
+def test_the_number_of_the_declarations():
+    """Of the header, of the extension, and of the Python files."""
+    wanted = int(hashlib.sha256(HEADER.encode()).hexdigest()[:8], 16)
+    assert f"{ABI:#x}" == f"{wanted:#x}", "write this number into pysock/engine/abi.py"
+    assert lib.ps_abi() == ABI
+
+
+@pytest.mark.parametrize("other", [SimpleNamespace(ps_abi=lambda: 5), SimpleNamespace()], ids=["other", "older"])
+def test_an_extension_of_another_version_is_refused(other):
+    with pytest.raises(ImportError, match=r"was built from another version .* PYSOCK_BUILD=require pip install"):
+        check_abi(other)
 
 
 def test_the_table_of_the_server():

@@ -9,11 +9,14 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 from programs import tool
 from support import ROOT
+
+from pysock.engine import REINSTALL
 
 CSRC = ROOT / "csrc"
 
@@ -188,10 +191,84 @@ def test_require_fails_without_a_compiler(source, tmp_path, compiler):
     assert not (tmp_path / "site" / "pysock").exists()
 
 
-def test_another_choice_is_an_error(source, tmp_path):
+@pytest.fixture
+def checkout(source, tmp_path):
     with tarfile.open(source) as archive:
-        archive.extractall(tmp_path, filter="data")
-    (checkout,) = tmp_path.iterdir()
+        archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    return next(path for path in tmp_path.iterdir() if path.is_dir())
+
+
+def build_wheel(checkout, build, **changes):
+    """With this Python's setuptools; the name of the wheel, and what is in it."""
+    folder = checkout / "wheels"
+    shutil.rmtree(folder, ignore_errors=True)
+    program = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
+    code, output = run(sys.executable, "-c", program, folder, cwd=checkout, PYSOCK_BUILD=build, **changes)
+    assert code == 0, output
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return wheel.name, set(archive.namelist())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_build_that_fails_leaves_no_older_extension(checkout, compiler):
+    """In one checkout: built well, then changed, then with a compiler that fails; in place, and as a wheel."""
+    in_place = (sys.executable, "setup.py", "-q", "build_ext", "--inplace")
+    code, output = run(*in_place, cwd=checkout, PYSOCK_BUILD="require")
+    assert code == 0, output
+    assert list((checkout / "pysock").glob("_engine*.so"))
+    name, files = build_wheel(checkout, "require")
+    assert "none-any" not in name
+    assert [file for file in files if file.startswith("pysock/_engine.") and file.endswith(".so")]
+
+    (checkout / "csrc" / "state.c").write_text((checkout / "csrc" / "state.c").read_text() + "/* changed */")
+    code, output = run(*in_place, cwd=checkout, PYSOCK_BUILD="auto", CC="false")
+    assert code == 0, output
+    assert WARNING in output
+    assert not list((checkout / "pysock").glob("_engine*.so"))
+    name, files = build_wheel(checkout, "auto", CC="false")
+    assert name.endswith("-py3-none-any.whl")
+    assert not [file for file in files if file.endswith(".so")]
+
+
+@pytest.mark.slow
+def test_modules_that_are_gone_are_not_shipped(checkout):
+    old = checkout / "build" / "lib" / "pysock" / "gone.py"
+    old.parent.mkdir(parents=True)
+    old.write_text("")
+    name, files = build_wheel(checkout, "skip")
+    assert name.endswith("-py3-none-any.whl")
+    assert "pysock/gone.py" not in files
+    assert "pysock/server.py" in files
+
+
+def test_what_our_texts_advise_is_one_command():
+    wanted = "PYSOCK_BUILD=require pip install --no-cache-dir --force-reinstall --no-binary pysock-engine"
+    assert wanted in REINSTALL
+    for path in ("setup.py", "README.md", "pysock/engine/abi.py"):
+        assert wanted in re.sub(r'"?\s*\n\s*"', "", (ROOT / path).read_text()), path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_remedy_works_beside_a_cached_wheel_without_the_engine(source, checkout, tmp_path, compiler):
+    """What pip's cache would give again: a wheel that was made where no compiler was. From an index in a folder."""
+    name, _ = build_wheel(checkout, "auto", CC="false")
+    index = tmp_path / "index"
+    index.mkdir()
+    shutil.copy(source, index)
+    shutil.copy(checkout / "wheels" / name, index)
+    for options, built in ((["--no-binary", "pysock-engine"], 1), ([], 0)):
+        site = tmp_path / f"site-{built}"
+        pip = (sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--target", site, "--pre")
+        pip += ("--no-cache-dir", "--force-reinstall", "--no-index", "--find-links", index, *options, "pysock-engine")
+        code, output = run(*pip, cwd=tmp_path, PYSOCK_BUILD="require")
+        assert code == 0, output
+        assert len(list((site / "pysock").glob("_engine*.so"))) == built
+
+
+def test_another_choice_is_an_error(checkout):
     code, output = run(sys.executable, "setup.py", "--version", cwd=checkout, PYSOCK_BUILD="maybe")
     assert code == 1
     assert "PYSOCK_BUILD=maybe: choose one of auto, require, skip" in output

@@ -397,6 +397,12 @@ class OnlyInMain(ImportError):
     """The native engine was imported in a sub-interpreter that shares the GIL, and refused."""
 
 
+#: What builds the engine again, whatever lies in a cache of pip's. In a checkout its path is in place of the last word.
+REINSTALL: Final = (
+    "PYSOCK_BUILD=require pip install --no-cache-dir --force-reinstall --no-binary pysock-engine pysock-engine"
+)
+
+
 class _Absence(NamedTuple):
     """Why there is no native engine here, though nothing is broken."""
 
@@ -405,9 +411,8 @@ class _Absence(NamedTuple):
 
 
 _NOT_BUILT: Final = _Absence(
-    "the native engine isn't installed: install pysock-engine again with PYSOCK_BUILD=require to see why it wasn't"
-    " built",
-    "the native one wasn't built; install pysock-engine with PYSOCK_BUILD=require to see why",
+    f"the native engine isn't installed: install it again to see why it wasn't built, with {REINSTALL}",
+    f"the native one wasn't built; to see why, {REINSTALL}",
 )
 _NOT_MAIN: Final = _Absence(
     "the native engine runs in the main interpreter only, and this is a sub-interpreter: start the server from there",
@@ -447,6 +452,11 @@ def _say_pure(reason: str) -> None:
 
 
 def _load(name: str) -> Backend:
-    backend = importlib.import_module(f"pysock.engine.{name}").BACKEND
-    assert isinstance(backend, Backend)
-    return backend
+    # In so many words, so that programs which freeze programs see what is imported.
+    if name == "native":
+        from pysock.engine.native import BACKEND  # noqa: PLC0415  # loaded when it is chosen
+
+        return BACKEND
+    from pysock.engine.pure import BACKEND as PURE  # noqa: PLC0415
+
+    return PURE

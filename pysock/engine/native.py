@@ -31,6 +31,7 @@ from pysock.engine import (
     SocketAddress,
     too_much_queued,
 )
+from pysock.engine.abi import check_abi
 from pysock.errors import ConnectionLost, FrameTooLarge, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.limits import Limits
 from pysock.payload import checked_all
@@ -41,6 +42,8 @@ _NANOSECONDS: Final = 1_000_000_000
 
 #: Of the counters those that come one by one; the rest is an array, by cause.
 _PLAIN_COUNTERS: Final = EngineStats._fields[: -len(COUNTERS)]
+
+check_abi(lib)
 
 if not lib.ps_python_is_main(id(builtins)):
     # Beside a loop of the main interpreter its objects and threads would be taken for that one's.
