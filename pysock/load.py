@@ -11,7 +11,6 @@ request was to be sent, so that a server that stalls can't hide it.
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -339,7 +338,7 @@ def _run_in_thread(running: NativeLoad, on_progress: Callable[[Progress], None],
 
 def _driver() -> type[NativeLoad]:
     try:
-        found: type[NativeLoad] = importlib.import_module("pysock.engine.native_load").NativeLoad
+        from pysock.engine.native_load import NativeLoad  # noqa: PLC0415  # part of the extension
     except ModuleNotFoundError as error:
         if error.name != "pysock._engine":
             raise
@@ -347,7 +346,7 @@ def _driver() -> type[NativeLoad]:
             "the load generator is part of the native engine, which isn't installed: install pysock-engine again with"
             " PYSOCK_BUILD=require to see why it wasn't built"
         ) from error
-    return found
+    return NativeLoad
 
 
 # The result

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import tarfile
+import zipapp
 import zipfile
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 from programs import tool
 from support import ROOT
 
+from pysock._freezing import get_hook_dirs
 from pysock.engine import REINSTALL
 
 CSRC = ROOT / "csrc"
@@ -272,3 +275,56 @@ def test_another_choice_is_an_error(checkout):
     code, output = run(sys.executable, "setup.py", "--version", cwd=checkout, PYSOCK_BUILD="maybe")
     assert code == 1
     assert "PYSOCK_BUILD=maybe: choose one of auto, require, skip" in output
+
+
+# Programs that are frozen, or run out of an archive
+
+FROZEN = """
+import sys, pysock
+server = pysock.Server("unix:s", backend=sys.argv[1])
+
+@server.service
+def upper(client, request):
+    return request.upper()
+
+with server, pysock.connect("unix:s", backend=sys.argv[1]) as client:
+    print(client.request(b"hello").decode(), server.backend, pysock.Limits().max_payload)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_pyinstaller_freezes_a_server_without_options(tmp_path, socket_dir):
+    pytest.importorskip("PyInstaller")
+    program = tmp_path / "program.py"
+    program.write_text(FROZEN)
+    places = ("--distpath", tmp_path / "dist", "--workpath", tmp_path / "work", "--specpath", tmp_path)
+    command = (sys.executable, "-m", "PyInstaller", "--log-level", "ERROR", *places, program)
+    code, output = run(*command, cwd=tmp_path, PYTHONPATH=str(ROOT), PYINSTALLER_CONFIG_DIR=str(tmp_path / "config"))
+    assert code == 0, output
+    engines = ["pure"] if importlib.util.find_spec("pysock._engine") is None else ["native", "pure"]
+    for engine in engines:
+        done = run(tmp_path / "dist" / "program" / "program", engine, cwd=socket_dir)
+        assert done == (0, f"HELLO {engine} 16777216\n")
+
+
+def test_the_hook_is_where_pyinstaller_looks():
+    """As its manual says: an entry point of the group pyinstaller40."""
+    entry = '[project.entry-points.pyinstaller40]\nhook-dirs = "pysock._freezing:get_hook_dirs"'
+    assert entry in (ROOT / "pyproject.toml").read_text()
+    (folder,) = get_hook_dirs()
+    hook = runpy.run_path(os.path.join(folder, "hook-pysock.py"))
+    for name in set(hook["hiddenimports"]) - {"_cffi_backend"}:
+        assert importlib.util.find_spec(name), name
+
+
+def test_out_of_an_archive_the_pure_engine_runs(tmp_path, socket_dir):
+    """An extension can't be loaded from a zip (zipimport): a zipapp has the pure engine, and says so."""
+    shutil.copytree(ROOT / "pysock", tmp_path / "app" / "pysock", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    (tmp_path / "app" / "__main__.py").write_text(FROZEN)
+    archive = tmp_path / "app.pyz"
+    zipapp.create_archive(tmp_path / "app", archive)
+    code, output = run(sys.executable, "-S", archive, "auto", cwd=socket_dir)
+    assert code == 0, output
+    assert "HELLO pure" in output
+    assert "pure-Python engine, because the native one wasn't built" in output

@@ -15,7 +15,7 @@ import struct
 import sys
 from collections import deque
 from threading import get_ident
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pysock import forking
 from pysock._engine import ffi, lib
@@ -37,6 +37,10 @@ from pysock.limits import Limits
 from pysock.payload import checked_all
 from pysock.protocol import Frame, Kind
 from pysock.unique import Unique
+
+if TYPE_CHECKING:
+    # The extension imports it in C, out of sight of programs that freeze programs; those look into such blocks, too.
+    import _cffi_backend  # noqa: F401
 
 _NANOSECONDS: Final = 1_000_000_000
 
