@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from pysock.limits import Limits
     from pysock.master import MasterSocket
+    from pysock.running import servers
     from pysock.server import Server, serve
     from pysock.states import ConnectionState, ServerState
 
@@ -68,6 +69,7 @@ __all__ = [
     "backend",
     "connect",
     "serve",
+    "servers",
 ]
 
 _HOMES = {
@@ -87,6 +89,7 @@ _HOMES = {
     ),
     "limits": ("Limits",),
     "master": ("MasterSocket",),
+    "running": ("servers",),
     "server": ("Server", "serve"),
     "states": ("ConnectionState", "ServerState"),
 }

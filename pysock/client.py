@@ -62,11 +62,14 @@ class Client(Unique):
         backend: str = "auto",
         linger: float | None = None,
         max_payload: int = 16 * 1024 * 1024,
+        max_pushes: int = PUSHES_MAX,
         authkey: bytes | None = None,
         server_uid: Ids | None = None,
     ) -> None:
         if not 0 < max_payload <= LARGEST_PAYLOAD:
             raise ValueError(f"max_payload must be from 1 to {LARGEST_PAYLOAD}, not {max_payload!r}")
+        if not isinstance(max_pushes, int) or max_pushes < 1:
+            raise ValueError(f"max_pushes must be a number from 1 on, not {max_pushes!r}")
         if linger is not None and not 0 <= linger <= 1:
             raise ValueError(f"linger must be a number of seconds from 0 to 1, not {linger!r}")
         self._address = as_address(address)
@@ -92,7 +95,7 @@ class Client(Unique):
         self._waiting = 0  # threads that want the lock; only a hint, so it needs no lock itself
         self._closing = False
         self._ended = "this client is closed: connect() again"
-        self._mail = Mailbox()
+        self._mail = Mailbox(repr(self), max_pushes)
         own(self)
 
     # What is known
@@ -129,7 +132,9 @@ class Client(Unique):
 
     @property
     def dropped_pushes(self) -> int:
-        """How many pushes were thrown away because nobody took them."""
+        """How many pushes were thrown away because nobody took them, see ``max_pushes`` of :func:`connect`. The first
+        one is logged.
+        """
         return self._mail.dropped
 
     @property
@@ -430,6 +435,7 @@ def connect(
     backend: str = "auto",
     linger: float | None = None,
     max_payload: int = 16 * 1024 * 1024,
+    max_pushes: int = PUSHES_MAX,
     authkey: bytes | None = None,
     server_uid: Ids | None = None,
 ) -> Client:
@@ -443,6 +449,8 @@ def connect(
         microseconds, where trying now and then shows that it pays, as of a :class:`Server`; a number of seconds is
         obeyed, 0 switches it off, 1 is the most.
     :param max_payload: the largest reply in bytes that this client takes.
+    :param max_pushes: pushes that are kept while nobody takes them; then the oldest goes for each new one. Of those
+        that come within one call at most 65,536 are kept.
     :param authkey: a secret that the server must have, too. Each end proves to the other that it has it, by HMAC-SHA256
         and without sending it; nothing is encrypted.
     :param server_uid: who the server behind a Unix socket may run as: the number or name of a user, or several.
@@ -465,6 +473,7 @@ def connect(
         backend=backend,
         linger=linger,
         max_payload=max_payload,
+        max_pushes=max_pushes,
         authkey=authkey,
         server_uid=server_uid,
     )

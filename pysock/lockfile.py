@@ -27,6 +27,7 @@ from typing import Final
 from pysock.errors import AddressInUse
 from pysock.logs import server_log as log
 from pysock.places import Place, kind, same_file
+from pysock.running import HINT
 from pysock.unique import Unique
 
 _MODE: Final = 0o600
@@ -144,8 +145,10 @@ def _lock(fd: int, place: Place) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = f"another server{_holder(fd)} holds the lock {_path(place)}"
-        raise AddressInUse(f"{place.address}: {holder}; stop it or choose another path") from None
+        who, advice = _holder(fd)
+        raise AddressInUse(
+            f"{place.address}: {who} holds the lock {_path(place)}; {advice} or choose another path"
+        ) from None
     except OSError as error:
         # Going on without it would be a server whose socket the next one can take away.
         raise OSError(
@@ -161,15 +164,17 @@ def _is_there(fd: int, place: Place) -> bool:
     return found is not None and same_file(found, os.fstat(fd))
 
 
-def _holder(fd: int) -> str:
-    """The process that took the lock, as far as Linux tells (man proc_locks(5))."""
+def _holder(fd: int) -> tuple[str, str]:
+    """Who took the lock, as far as Linux tells (man proc_locks(5)), and what to do about it."""
     found = os.fstat(fd)
     place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     with suppress(OSError), open("/proc/locks", encoding="ascii") as locks:
         match = re.search(rf"FLOCK +ADVISORY +WRITE +(\d+) +{place} ", locks.read())
+        if match and int(match[1]) == os.getpid():
+            return f"another server of this process ({match[1]})", f"{HINT}: stop it"
         if match:
-            return f" (process {match[1]})"
-    return ""
+            return f"another server (process {match[1]})", "stop it"
+    return "another server", "stop it"
 
 
 def _explained(error: OSError, place: Place) -> OSError:

@@ -9,30 +9,40 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from pysock.engine.inbox import Inbox
 from pysock.logs import client_log as log
 from pysock.protocol import Frame, Kind
 from pysock.unique import Unique
 
-#: Pushes kept when nobody takes them; then the oldest goes for each new one.
+#: Pushes kept by default when nobody takes them; then the oldest goes for each new one.
 PUSHES_MAX: Final = 10_000
 
 
 class Mailbox(Unique):
-    """The unasked things of one client. Only :meth:`take` and :meth:`deliver` may be called by several threads."""
+    """The unasked things of one client. Only :meth:`take` and :meth:`deliver` may be called by several threads.
 
-    def __init__(self) -> None:
+    :param whose: of which client, for the log.
+    :param most: pushes that are kept.
+    """
+
+    def __init__(self, whose: str = "a client", most: int = PUSHES_MAX) -> None:
         self.hook: Callable[[bytes], Any] | None = None
+        #: Pushes that were thrown away because nobody took them.
         self.dropped = 0
+        self._whose = whose
+        self._most = most
         #: Why the server ends; ``None`` as long as it hasn't said goodbye.
         self.goodbye: str | None = None
         #: What it said before it closed the connection without a goodbye: an ERROR that answers no request.
         self.last_words = ""
         self._pushes: deque[bytes] = deque()
 
-    def sort(self, inbox: deque[Frame]) -> None:
+    def sort(self, inbox: Inbox) -> None:
         """Empty the link's inbox."""
+        if inbox.dropped:
+            self._drop(inbox.take_dropped())
         while inbox:
-            frame = inbox.popleft()
+            frame: Frame = inbox.popleft()
             if frame.kind == Kind.PUSH:
                 self._keep(frame.payload)
             elif frame.kind == Kind.GOAWAY:
@@ -42,10 +52,20 @@ class Mailbox(Unique):
             # Anything else answers a request that nobody waits for any more.
 
     def _keep(self, payload: bytes) -> None:
-        if len(self._pushes) >= PUSHES_MAX:
-            self._pushes.popleft()
-            self.dropped += 1
+        # Another thread may have taken the last one just now.
+        if len(self._pushes) >= self._most and self.take() is not None:
+            self._drop(1)
         self._pushes.append(payload)
+
+    def _drop(self, count: int) -> None:
+        if not self.dropped:
+            log.warning(
+                "%s throws pushes away, for nobody takes them: it keeps at most %d; take them by pushes() or on_push,"
+                " or give connect() a larger max_pushes=; dropped_pushes counts them, and this is said once",
+                self._whose,
+                self._most,
+            )
+        self.dropped += count
 
     def take(self) -> bytes | None:
         """The oldest push, if there is one."""

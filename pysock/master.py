@@ -36,6 +36,7 @@ from pysock.forking import close_quietly, guard, own
 from pysock.limits import VANISH_TIMEOUT, Limits
 from pysock.logs import server_log as log
 from pysock.places import Place
+from pysock.running import HINT, listens_at
 from pysock.socketfile import SocketFile
 from pysock.states import IllegalTransition, ServerEvent, ServerState, next_server_state
 from pysock.unique import Unique
@@ -326,6 +327,8 @@ def _explained(error: OSError, address: Address, place: Place | None = None) -> 
 
 
 def _in_use(address: Address) -> str:
+    if address.transport != "unix" and listens_at(address):
+        return f"a server of this process listens there, {HINT}: stop it or choose another address"
     if address.transport == "tcp":
         return "another socket has that port; stop its program or choose another port (0 lets the kernel choose)"
     if address.transport == "abstract":

@@ -11,12 +11,11 @@ import atexit
 import math
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, cast
 
-from pysock import forking
+from pysock import forking, running
 from pysock._version import __version__
 from pysock.access import Rule, refuse_exposed
 from pysock.address import Address, as_address
@@ -283,7 +282,7 @@ class Server(Registration):
             self._clients.serve(engine, self.addresses)
             # Before anybody can see it serve: whoever does may end the interpreter at once.
             self._running.acquire()
-            _serving.add(self)
+            running.add(self)
             self._advance(ServerEvent.SERVE)
             if self._cancelled:
                 raise _Cancelled("the server was stopped while it was starting")
@@ -392,7 +391,7 @@ class Server(Registration):
             steps.callback(self._no_longer_running)
             steps.callback(self._advance, ServerEvent.CLOSE)
             steps.callback(self._close_engine)
-            steps.callback(_serving.discard, self)
+            steps.callback(running.discard, self)
             steps.callback(self._close_masters)
 
     def _close_engine(self) -> None:
@@ -419,7 +418,7 @@ class Server(Registration):
             return
         self._state = next_server_state(self._state, ServerEvent.CLOSE)
         self._elsewhere = f"this server {why}"
-        _serving.discard(self)
+        running.discard(self)
         if self._engine is not None:
             self._engine.abandon()
         self._engine = cast(Engine, forking.Elsewhere(self._elsewhere))
@@ -541,17 +540,14 @@ def _seconds(grace: float) -> float:
     return min(float(grace), threading.TIMEOUT_MAX / 2)
 
 
-#: Servers whose loop runs, or is about to. At the interpreter's exit those in daemon threads must end before Python's
-#: own structures do, else the thread would block for ever in the middle of its work.
-_serving: weakref.WeakSet[Server] = weakref.WeakSet()
-
-
+# Those in daemon threads must end before Python's own structures do, else the thread would block for ever in the middle
+# of its work.
 @atexit.register
 def _stop_background() -> None:
     # All are told before one is waited for: a handler that doesn't return costs its server's wait, once for all.
-    running = list(_serving)
-    for server in running:
+    still_there = running.servers()
+    for server in still_there:
         server._interrupt(0)
     deadline = monotonic() + _PATIENCE_AT_EXIT
-    for server in running:
+    for server in still_there:
         server._wait(max(0.0, deadline - monotonic()))

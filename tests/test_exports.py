@@ -10,7 +10,18 @@ import pysock
 
 # DESIGN.md, section 5
 PUBLIC = [
-    *("Server", "serve", "Client", "connect", "MasterSocket", "DataSocket", "ClientTable", "Limits", "ServerState"),
+    *(
+        "Server",
+        "serve",
+        "servers",
+        "Client",
+        "connect",
+        "MasterSocket",
+        "DataSocket",
+        "ClientTable",
+        "Limits",
+        "ServerState",
+    ),
     *("ConnectionState", "Address", "backend", "__version__", "PysockError", "ProtocolError", "ConnectionRefused"),
     *("RemoteError", "RequestTimeout", "ServerFull", "FrameTooLarge", "AddressInUse"),
 ]

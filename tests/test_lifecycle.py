@@ -237,7 +237,9 @@ def test_a_second_server_does_not_take_the_path(make_server, unix_address):
     first = make_server(unix_address)
     first.service(handler)
     with first, connect(unix_address, backend=first.backend) as client:
-        with pytest.raises(AddressInUse, match=r"another server .* holds the lock .*; stop it or choose another path"):
+        with pytest.raises(
+            AddressInUse, match=r"another server of this process .* holds the lock .*: stop it or choose another path"
+        ):
             make_server(unix_address).start()
         assert client.request(b"x") == b"x"
 

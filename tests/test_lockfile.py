@@ -39,7 +39,7 @@ def place(path):
 
 def test_the_lock_is_held_by_one(place, lock_path):
     with closing(LockFile(place)):
-        match = rf"unix:{place.path}: another server \(process {os.getpid()}\) holds the lock {lock_path}; stop it or"
+        match = rf"unix:{place.path}: another server of this process \({os.getpid()}\) holds the lock {lock_path};"
         with pytest.raises(AddressInUse, match=match):
             LockFile(place)
     LockFile(place).close()

@@ -8,6 +8,7 @@ import pytest
 from support import until_bye, wait_for, welcomed
 
 from pysock import Limits, RemoteError, connect
+from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.errors import ConnectionLost
 from pysock.mailbox import PUSHES_MAX, Mailbox
 from pysock.protocol import Frame, Kind, encode
@@ -145,7 +146,7 @@ def test_pushes_raises_when_the_connection_is_lost(backend, fake):
 
 
 def test_the_mailbox_is_bounded():
-    mail, inbox = Mailbox(), __import__("collections").deque()
+    mail, inbox = Mailbox(), Inbox((), PUSHES_MAX + 10)
     inbox.extend(Frame(Kind.PUSH, 0, 0, 0, b"%d" % number) for number in range(PUSHES_MAX + 3))
     mail.sort(inbox)
     assert not inbox
@@ -176,3 +177,36 @@ def test_pushes_waits_no_longer_than_it_says_for_another_threads_call(backend, f
             go_on.set()
             slow.join()
         assert list(client.pushes(timeout=0)) == [b"news"]
+
+
+def test_each_push_that_is_dropped_is_counted_and_the_first_is_logged(server, caplog):
+    """The bound is a parameter, and the oldest go."""
+    with connect(server.addresses[0], name="me", backend=server.backend, max_pushes=3) as client:
+        for rounds in (1, 2):
+            client.request_many([b"%d" % number for number in range(5)], service="push")
+            assert client.dropped_pushes == 5 * rounds - 3
+        assert list(client.pushes(timeout=0)) == [b"2", b"3", b"4"]
+    (record,) = [record for record in caplog.records if record.name == "pysock.client"]
+    assert record.levelname == "WARNING"
+    assert "'me'" in record.getMessage()
+    assert "at most 3; take them by pushes() or on_push, or give connect() a larger max_pushes=" in record.getMessage()
+
+
+def test_pushes_are_counted_that_are_dropped_within_one_call(backend, fake):
+    """So many come before a reply that the engine keeps the last of them only."""
+
+    def play(peer):
+        frame = peer.frame()
+        peer.send(encode(Kind.PUSH, b"x") * (INBOX_MAX + 5) + encode(Kind.REPLY, request_id=frame.request_id))
+        until_bye(peer)
+
+    with connect(fake(welcomed(play)), backend=backend, max_pushes=INBOX_MAX * 2) as client:
+        client.request(b"")
+        assert client.dropped_pushes == 5
+        assert sum(1 for _ in client.pushes(timeout=0)) == INBOX_MAX
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, None])
+def test_the_bound_of_the_mailbox_must_be_one(wrong):
+    with pytest.raises(ValueError, match="max_pushes must be a number from 1 on"):
+        connect("unix:nowhere", max_pushes=wrong)

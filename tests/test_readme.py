@@ -232,7 +232,7 @@ def test_errors():
         assert issubclass(exception, getattr(builtins, code(parent)[0])), name
         shown.append(exception)
     assert len(shown) == len(set(shown))
-    defined = {value for _, value in inspect.getmembers(errors, inspect.isclass) if value.__module__ == "pysock.errors"}
+    defined = {value for _, value in inspect.getmembers(errors, inspect.isclass) if value.__module__ == errors.__name__}
     assert set(shown) == defined | {states.IllegalTransition}
 
 

@@ -15,12 +15,12 @@ import importlib
 import os
 import sys
 import warnings
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
+from pysock.engine.inbox import Inbox
 from pysock.limits import Limits
 from pysock.protocol import Frame, Framing
 
@@ -308,7 +308,7 @@ class Link(Protocol):
 
     #: PUSH and GOAWAY frames, and ERRORs that answer no request, that came while something else was awaited, oldest
     #: first.
-    inbox: deque[Frame]
+    inbox: Inbox
 
     def __init__(self, fd: int, linger: float | None, max_payload: int) -> None:
         """Take over a connected socket. A frame from the server over ``max_payload`` is a protocol error."""

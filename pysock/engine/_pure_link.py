@@ -22,6 +22,7 @@ from pysock.engine import BUSY, Buffer
 from pysock.engine._pure_core import READ_MAX
 from pysock.engine._pure_linger import Linger
 from pysock.engine._pure_output import GATHER_MAX
+from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.forking import close_quietly, guard, own
 from pysock.framing import NativeCutter
@@ -33,8 +34,6 @@ from pysock.unique import Unique
 #: Bytes of what a server says of itself, its services for example.
 _CONTROL_MAX: Final = 16 * 1024 * 1024
 _CARRIERS: Final = frozenset((Kind.REPLY, Kind.PUSH))
-#: Frames nobody asked for that are kept; then the oldest are thrown away, for the sake of those who never look.
-_INBOX_MAX: Final = 65536
 #: The longest sleep, in milliseconds: poll() takes an int.
 _SLEEP_MAX: Final = 3_600_000
 #: The same where signals are handled: one that comes just before the sleep doesn't end it.
@@ -78,7 +77,7 @@ class PureLink(Unique):
     """See :class:`pysock.engine.Link`."""
 
     def __init__(self, fd: int, linger: float | None, max_payload: int) -> None:
-        self.inbox: deque[Frame] = deque(maxlen=_INBOX_MAX)
+        self.inbox = Inbox((), INBOX_MAX)
         self._arrived: deque[Frame] = deque()  # answers that came while something was being sent
         self._max_payload = max_payload
         self._cutter: NativeCutter[None] = NativeCutter(self._judge)
@@ -318,7 +317,7 @@ class PureLink(Unique):
         while (frame := self._cut()) is not None:
             if _is_unasked(frame):
                 self._set_aside(frame)
-            elif len(self._arrived) < _INBOX_MAX:
+            elif len(self._arrived) < INBOX_MAX:
                 self._arrived.append(frame)
             else:
                 self._shut()

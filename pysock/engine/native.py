@@ -32,6 +32,7 @@ from pysock.engine import (
     too_much_queued,
 )
 from pysock.engine.abi import check_abi
+from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.errors import ConnectionLost, FrameTooLarge, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.limits import Limits
 from pysock.payload import checked_all
@@ -297,9 +298,6 @@ def _retried(call: Any, *args: Any) -> int:
             return _checked(result)
 
 
-#: Frames nobody asked for that are kept; then the oldest are thrown away, for the sake of those who never look.
-_INBOX_MAX: Final = 65536
-
 #: What a call on a link can fail with, beside an exception raised inside it.
 _LINK_ERRORS: Final = {
     errno.ETIMEDOUT: (RequestTimeout, "the server didn't answer in time"),
@@ -320,7 +318,7 @@ class NativeLink(Unique):
     """The client's end of one connection, in C."""
 
     def __init__(self, fd: int, linger: float | None, max_payload: int) -> None:
-        self.inbox: deque[Frame] = deque(maxlen=_INBOX_MAX)
+        self.inbox = Inbox((), INBOX_MAX)
         self._verdicts: deque[Frame] = deque()  # on a CIR or a PROOF, that came while something was being sent
         error = ffi.new("int *")
         link = lib.ps_link_new(fd, _linger(linger), max_payload, error)
@@ -355,11 +353,12 @@ class NativeLink(Unique):
         self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
     ) -> None:
         raised: list[BaseException] = []
-        others: deque[Any] = deque(maxlen=_INBOX_MAX)
+        others = Inbox((), INBOX_MAX)
         wait = -1 if timeout is None else _nanoseconds(timeout)
         result = lib.ps_link_send(
             self._open(), kind, flags, code, request_id, id(payload), wait, id(others), id(raised)
         )
+        self.inbox.dropped += others.dropped
         for frame in map(Frame._make, others):
             (self._verdicts if frame.kind in _VERDICTS else self.inbox).append(frame)
         if self._verdicts and kind != Kind.PROOF:
@@ -384,12 +383,13 @@ class NativeLink(Unique):
         """The results, and how many of them are errors, as pairs of code and message; or why nothing was sent."""
         raised: list[BaseException] = []
         results: list[Any] = [None] * len(payloads)
-        others: deque[Any] = deque(maxlen=_INBOX_MAX)
+        others = Inbox((), INBOX_MAX)
         wait = -1 if timeout is None else _nanoseconds(timeout)
         result = lib.ps_link_request(
             self._open(), service, id(payloads), limit, id(results), window, wait, id(others), id(raised)
         )
         if others:
+            self.inbox.dropped += others.dropped
             self.inbox.extend(map(Frame._make, others))
         if result < 0 and result != _WRONG_PAYLOAD:
             self._finish(result, raised)
