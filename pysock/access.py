@@ -10,8 +10,8 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.address import Address
 from pysock.borrowed import borrowed
 from pysock.data import Peer
@@ -21,6 +21,9 @@ from pysock.logs import Seldom
 from pysock.logs import server_log as log
 from pysock.peers import group_ids, user_ids
 from pysock.unmapped import unmapped_groups, unmapped_users
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 #: What ``allow=`` says to let in every peer that the kernel lets connect.
 ANYONE: Final = "anyone"

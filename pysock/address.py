@@ -22,11 +22,13 @@ import re
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any, Final
 from urllib.parse import unquote
 
+from pysock._lean import TYPE_CHECKING, dataclass, field_names, replace
 from pysock.engine import SocketAddress
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 #: ``sun_path`` has 108 bytes on Linux and 104 on the BSDs and macOS, one of them for the final NUL: man unix(7).
 PATH_BYTES_MAX: Final = 107 if sys.platform == "linux" else 103
@@ -54,6 +56,9 @@ _FIELDS: Final = {
     "fd": ("fd",),
 }
 _OPTIONS: Final = ("name", "mode", "user", "group", "backlog")
+
+#: What a field has that isn't set, where that isn't ``None``.
+_UNSET: Final[dict[str, object]] = {"path": "", "host": "", "port": 0, "fd": -1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +97,9 @@ class Address:
         allowed = _FIELDS.get(self.transport)
         if allowed is None:
             raise ValueError(f"unknown transport {self.transport!r}: choose one of {', '.join(_FIELDS)}")
-        for item in fields(self)[1:]:
-            if item.name not in allowed and getattr(self, item.name) != item.default:
-                raise ValueError(f"{item.name!r} doesn't go with the transport {self.transport!r}{_takes(allowed)}")
+        for name in field_names(self)[1:]:
+            if name not in allowed and getattr(self, name) != _UNSET.get(name):
+                raise ValueError(f"{name!r} doesn't go with the transport {self.transport!r}{_takes(allowed)}")
         if self.transport == "unix":
             _check_socket_file(self.path, self.name)
         elif self.transport == "abstract":

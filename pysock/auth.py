@@ -12,8 +12,8 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Callable
-from typing import Any, Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.errors import ConnectionRefused, ProtocolError
 from pysock.protocol import (
     NONCE_SIZE,
@@ -23,6 +23,9 @@ from pysock.protocol import (
     encode_challenge,
     encode_proof,
 )
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 _SERVER: Final = b"pysock1 server"
 _CLIENT: Final = b"pysock1 client"

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import logging
 from enum import IntEnum
-from typing import Final, NamedTuple
+
+from pysock._lean import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Final
 
 
 class Cause(IntEnum):

@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, Final, NoReturn, TypeVar
 
+from pysock._lean import TYPE_CHECKING
 from pysock.address import Address, as_address
 from pysock.clock import monotonic
 from pysock.connecting import Trust, open_link
@@ -29,14 +29,17 @@ from pysock.peers import Ids, expected_server
 from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, ErrorCode, Frame, Kind
 from pysock.unique import Unique
 
+if TYPE_CHECKING:
+    from typing import Any, Final, NoReturn, TypeVar
+
+    PushHook = TypeVar("PushHook", bound=Callable[[bytes], Any])
+    Result = TypeVar("Result")
+
 #: While it waits for pushes, a thread lets others use the connection so often, in seconds.
 _SLICE: Final = 0.05
 
 #: How long the goodbye may take, in seconds.
 _GOODBYE: Final = 1.0
-
-PushHook = TypeVar("PushHook", bound=Callable[[bytes], Any])
-Result = TypeVar("Result")
 
 
 class Client(Unique):

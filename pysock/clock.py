@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Final
+
+from pysock._lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Final
 
 #: Seconds, from some moment in the past.
 monotonic: Final = partial(time.clock_gettime, time.CLOCK_MONOTONIC)

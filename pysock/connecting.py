@@ -10,8 +10,8 @@ import errno
 import socket
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from pysock._lean import TYPE_CHECKING, NamedTuple
 from pysock._version import __version__
 from pysock.address import Address, choices
 from pysock.deadlines import deadline_of, time_left
@@ -27,6 +27,8 @@ from pysock.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.vanish import notice_vanished
 
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from pysock.auth import ClientProof
 
 #: Pauses between attempts while the server's backlog is full, in seconds.

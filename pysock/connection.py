@@ -15,13 +15,16 @@ Three rules about time:
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from typing import NamedTuple, TypeAlias
 
 from pysock import protocol as p
+from pysock._lean import TYPE_CHECKING, NamedTuple
 from pysock.causes import Cause
 from pysock.framing import NativeCutter, PlainCutter, plain_cutter
 from pysock.protocol import ErrorCode, Frame, Framing, Header, Kind, Refusal
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, next_connection_state
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 
 class Rules(NamedTuple):

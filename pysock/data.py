@@ -14,8 +14,8 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from pysock._lean import TYPE_CHECKING, NamedTuple
 from pysock.address import Address, join_host_port
 from pysock.borrowed import borrowed
 from pysock.engine import Buffer, ClientInfo, Sockets
@@ -28,6 +28,8 @@ from pysock.states import ConnectionEvent, ConnectionState, next_connection_stat
 from pysock.unique import Unique
 
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from pysock.clients import ClientTable
 
 #: By hand there is no frame and so no limit of ours; this is what the kernel moves in one call at most.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from pysock._lean import TYPE_CHECKING
 from pysock.clock import monotonic
+
+if TYPE_CHECKING:
+    from typing import Final
 
 #: Seconds that nobody waits out: 68 years. More than this the clocks of the system calls may not take.
 FOREVER: Final = 2**31

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import resource
 from contextlib import suppress
-from typing import Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.errors import PysockError
 from pysock.limits import DEFAULT_MAX_CLIENTS, RESERVED_DESCRIPTORS, Limits, default_max_clients
 from pysock.logs import server_log as log
+
+if TYPE_CHECKING:
+    from typing import Final
 
 #: With room for fewer a server would be of no use; who wants that says so, by ``Limits(max_clients=...)``.
 _FEWEST: Final = 16

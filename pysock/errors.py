@@ -7,7 +7,11 @@ couldn't would hang a ``multiprocessing.Pool`` for ever.
 from __future__ import annotations
 
 import errno
-from typing import Any
+
+from pysock._lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class PysockError(Exception):

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import operator
 from contextlib import suppress
-from typing import Any, Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.clients import ClientTable
 from pysock.engine.guards import type_name
 from pysock.errors import FrameTooLarge, RemoteError
 from pysock.logs import server_log as log
 from pysock.protocol import ErrorCode
 from pysock.services import Services
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 #: A code has 16 bits on the wire, and 0 is none.
 _LARGEST_CODE: Final = 0xFFFF

@@ -10,9 +10,12 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+
+from pysock._lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Final
+
     from pysock.address import Address
 
 _ELSEWHERE: Final = "choose a path on another file system, such as /run"

@@ -19,9 +19,12 @@ import socket
 import threading
 import weakref
 from contextlib import suppress
-from typing import Any, Final, NoReturn, Protocol
 
+from pysock._lean import TYPE_CHECKING, Protocol
 from pysock.errors import PysockError
+
+if TYPE_CHECKING:
+    from typing import Any, Final, NoReturn
 
 #: Held while a descriptor is open and written down nowhere, or closed and written down still; a fork waits for it. Only
 #: for calls that don't block. Re-entrant, because a signal's handler may fork.

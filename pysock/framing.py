@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Final, Generic, Protocol, TypeVar
 
+from pysock._lean import TYPE_CHECKING, Generic, Protocol, TypeVar
 from pysock.protocol import HEADER, Frame, Framing, Header
+
+if TYPE_CHECKING:
+    from typing import Final
 
 LENGTH: Final = struct.Struct("!I")
 _unpack_length = LENGTH.unpack_from

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any, Final
+
+from pysock._lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 #: Flags of a code object whose call only makes something to be awaited (inspect.CO_COROUTINE, CO_ITERABLE_COROUTINE,
 #: CO_ASYNC_GENERATOR), or that takes any number of arguments (CO_VARARGS). The module inspect takes 10 ms to import.

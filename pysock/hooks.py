@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
+from pysock._lean import TYPE_CHECKING
 from pysock.access import Rule
 from pysock.causes import level_and_line
 from pysock.clients import ClientTable
@@ -27,6 +27,9 @@ from pysock.logs import server_log as log
 from pysock.protocol import LARGEST_REASON, TEXT_NOT_ALLOWED, fitting
 from pysock.services import Services
 from pysock.states import DISCONNECT_REASONS, ConnectionState, DisconnectReason, ServerState
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Hooks:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass, field, fields
-from typing import Final
+
+from pysock._lean import TYPE_CHECKING, dataclass, field, field_names
+
+if TYPE_CHECKING:
+    from typing import Final
 
 #: Descriptors that are kept for the process itself: listening sockets, logs, the standard streams.
 RESERVED_DESCRIPTORS: Final = 64
@@ -80,14 +83,14 @@ class Limits:
     backlog: int = 4096
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if value is None and item.name in _NEVER:
+        for name in field_names(self):
+            value = getattr(self, name)
+            if value is None and name in _NEVER:
                 continue
-            number, most = ((int, float), LONGEST_TIMEOUT) if item.name.endswith("_timeout") else (int, LARGEST_PAYLOAD)
+            number, most = ((int, float), LONGEST_TIMEOUT) if name.endswith("_timeout") else (int, LARGEST_PAYLOAD)
             if not isinstance(value, number) or isinstance(value, bool):
-                raise TypeError(f"Limits.{item.name} takes a number, not {value!r}")
+                raise TypeError(f"Limits.{name} takes a number, not {value!r}")
             if not 0 < value <= most:
-                raise ValueError(f"Limits.{item.name} must be more than 0 and at most {most}, not {value}")
+                raise ValueError(f"Limits.{name} must be more than 0 and at most {most}, not {value}")
         if self.output_drop < self.output_pause:
             raise ValueError("Limits.output_drop must not be less than output_pause")

@@ -22,13 +22,16 @@ import os
 import re
 import stat
 from contextlib import suppress
-from typing import Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.errors import AddressInUse
 from pysock.logs import server_log as log
 from pysock.places import Place, kind, same_file
 from pysock.running import HINT
 from pysock.unique import Unique
+
+if TYPE_CHECKING:
+    from typing import Final
 
 _MODE: Final = 0o600
 

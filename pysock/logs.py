@@ -6,11 +6,16 @@ the classical steps of the sockets are there at DEBUG. Where the program configu
 and errors to standard error (``logging.lastResort``).
 """
 
+from __future__ import annotations
+
 import logging
 from contextlib import suppress
-from typing import Any, Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.clock import monotonic
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 _TELL_EVERY: Final = 1.0
 

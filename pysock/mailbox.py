@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.engine.inbox import Inbox
 from pysock.logs import client_log as log
 from pysock.protocol import Frame, Kind
 from pysock.unique import Unique
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 #: Pushes kept by default when nobody takes them; then the oldest goes for each new one.
 PUSHES_MAX: Final = 10_000

@@ -23,9 +23,8 @@ import socket
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
-from typing import Any
 
+from pysock._lean import TYPE_CHECKING, replace
 from pysock.address import Address, as_address
 from pysock.borrowed import borrowed
 from pysock.data import HandSocket
@@ -41,6 +40,9 @@ from pysock.socketfile import SocketFile
 from pysock.states import IllegalTransition, ServerEvent, ServerState, next_server_state
 from pysock.unique import Unique
 from pysock.vanish import notice_vanished
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class MasterSocket(Unique):

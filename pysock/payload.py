@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
+from pysock._lean import TYPE_CHECKING
 from pysock.engine import Buffer
 from pysock.errors import FrameTooLarge
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 #: Whose limit it is that a client's payloads keep to.
 SERVERS_LIMIT: Final = "the server's limit"

@@ -13,11 +13,13 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from pysock._lean import TYPE_CHECKING
 from pysock.unmapped import unmapped_users
 
 if TYPE_CHECKING:
+    from typing import Any, Final, TypeAlias
+
     from pysock.address import Address
 
 #: How users or groups may be given: a number, a name, or several of these.

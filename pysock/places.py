@@ -18,12 +18,15 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final, NamedTuple
 
+from pysock._lean import TYPE_CHECKING, NamedTuple
 from pysock.address import PATH_BYTES_MAX, Address, choices
 from pysock.engine import SocketAddress
 from pysock.faults import explained_fault
 from pysock.unique import Unique
+
+if TYPE_CHECKING:
+    from typing import Final
 
 #: Linux's view of this process's descriptors (man proc_pid_fd(5)).
 _DESCRIPTORS: Final = "/proc/self/fd"

@@ -10,11 +10,14 @@ import errno
 import os
 import socket
 from enum import Enum
-from typing import Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.clock import monotonic
 from pysock.protocol import Kind, encode
 from pysock.sigpipe import NO_SIGNAL, no_sigpipe
+
+if TYPE_CHECKING:
+    from typing import Final
 
 #: For the PONG to come, in seconds.
 PATIENCE: Final = 0.2

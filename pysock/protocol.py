@@ -19,9 +19,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import Final, NamedTuple
 
+from pysock._lean import TYPE_CHECKING, NamedTuple
 from pysock.errors import PysockError
+
+if TYPE_CHECKING:
+    from typing import Final
 
 PROTOCOL_VERSION: Final = 1
 MAGIC: Final = b"PSK1"

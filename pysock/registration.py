@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
 
+from pysock._lean import TYPE_CHECKING, overload
 from pysock.clients import ClientTable
 from pysock.data import DataSocket
 from pysock.errors import PysockError
@@ -20,10 +20,13 @@ from pysock.services import Services
 from pysock.states import DisconnectReason, ServerState
 from pysock.unique import Unique
 
-F = TypeVar("F", bound=Callable[..., Any])
-ConnectHook = TypeVar("ConnectHook", bound=Callable[[DataSocket], "bool | None"])
-DisconnectHook = TypeVar("DisconnectHook", bound=Callable[[DataSocket, DisconnectReason], Any])
-StateHook = TypeVar("StateHook", bound=Callable[[ServerState, ServerState], Any])
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    F = TypeVar("F", bound=Callable[..., Any])
+    ConnectHook = TypeVar("ConnectHook", bound=Callable[[DataSocket], "bool | None"])
+    DisconnectHook = TypeVar("DisconnectHook", bound=Callable[[DataSocket, DisconnectReason], Any])
+    StateHook = TypeVar("StateHook", bound=Callable[[ServerState, ServerState], Any])
 
 
 class Registration(Unique, ABC):

@@ -7,9 +7,12 @@ here it can be found, and stopped. And who finds an address taken is told where 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+
+from pysock._lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Final
+
     from pysock.address import Address
     from pysock.server import Server
 

@@ -13,9 +13,9 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, Final, cast
 
 from pysock import forking, running
+from pysock._lean import TYPE_CHECKING, cast
 from pysock._version import __version__
 from pysock.access import Rule, refuse_exposed
 from pysock.address import Address, as_address
@@ -32,6 +32,9 @@ from pysock.protocol import Framing, encode_welcome
 from pysock.registration import Registration
 from pysock.signals import stopping
 from pysock.states import ServerEvent, ServerState, next_server_state
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 #: How long after its grace :meth:`Server.stop` waits for a handler that doesn't return, in seconds.
 PATIENCE: Final = 2.0

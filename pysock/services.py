@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.deadlines import FOREVER
 from pysock.engine import Service
 from pysock.functions import checked_function, described
 from pysock.protocol import LARGEST_NAME, Framing
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 #: The number of a service has 16 bits.
 SERVICES_MAX: Final = 0xFFFF

@@ -11,10 +11,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.forking import own
 from pysock.unique import Unique
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 

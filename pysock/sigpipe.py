@@ -8,7 +8,11 @@ from __future__ import annotations
 import socket
 import sys
 from contextlib import suppress
-from typing import Final
+
+from pysock._lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Final
 
 #: For each send(2), where the system has such a flag; macOS has :func:`no_sigpipe` instead.
 NO_SIGNAL: Final = getattr(socket, "MSG_NOSIGNAL", 0)

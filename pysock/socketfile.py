@@ -15,8 +15,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.address import Address
 from pysock.engine import Sockets
 from pysock.errors import AddressInUse
@@ -26,6 +26,9 @@ from pysock.logs import server_log as log
 from pysock.places import Pin, Place, kind, same_file
 from pysock.probe import Finding, probe
 from pysock.unique import Unique
+
+if TYPE_CHECKING:
+    from typing import Final
 
 #: Only the owner may connect, unless the address says otherwise.
 DEFAULT_MODE: Final = 0o600

@@ -27,9 +27,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum, IntEnum
 from types import MappingProxyType
-from typing import Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.errors import PysockError
+
+if TYPE_CHECKING:
+    from typing import Final
 
 
 class ServerState(IntEnum):

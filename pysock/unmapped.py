@@ -8,7 +8,11 @@ no rule may take it for the user who happens to have that number inside.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+
+from pysock._lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Final
 
 #: A map of all numbers but the last, which means "nobody" to the kernel.
 _ALL: Final = 2**32 - 1

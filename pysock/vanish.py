@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from typing import Final
+
+from pysock._lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Final
 
 #: Questions that stay unanswered until the connection is given up.
 _PROBES: Final = 3

@@ -17,18 +17,20 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
+from pysock._lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
 from pysock.engine.inbox import Inbox
 from pysock.limits import Limits
 from pysock.protocol import Frame, Framing
+
+if TYPE_CHECKING:
+    from typing import Any, Final, TypeAlias
 
 #: What a handler may return and what may be sent.
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 #: An address as the socket module takes it, with its family first.
-SocketAddress: TypeAlias = tuple[int, Any]
+SocketAddress: TypeAlias = "tuple[int, Any]"
 
 
 class Service(NamedTuple):

@@ -12,8 +12,8 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.causes import Cause
 from pysock.engine._pure_access import Door
 from pysock.engine._pure_connection import Connection
@@ -34,6 +34,8 @@ from pysock.states import DisconnectReason
 from pysock.unique import Unique
 
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from pysock.engine._pure_core import Core
 
 #: Accepts of one master socket a turn.

@@ -7,12 +7,14 @@ for nothing here.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from pysock._lean import TYPE_CHECKING, NamedTuple
 from pysock.causes import Cause
 from pysock.peers import groups_of, peer_of
 
 if TYPE_CHECKING:
+    from typing import Any, Final, TypeAlias
+
     from pysock.engine._pure_core import Core
 
 #: What counts as one: a user, or a network address in bytes.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pysock._lean import TYPE_CHECKING
 from pysock.engine import Service
 from pysock.engine._pure_reply import Failure
 from pysock.engine.guards import type_name
 from pysock.states import ConnectionState
 
 if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
     from pysock.engine._pure_connection import Connection
     from pysock.engine._pure_core import Core
 

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.causes import Cause
+
+if TYPE_CHECKING:
+    from typing import Final
 
 _TELL_EVERY: Final = 1.0
 

@@ -9,11 +9,14 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.engine import too_much_queued
 from pysock.forking import close_quietly
 from pysock.unique import Unique
+
+if TYPE_CHECKING:
+    from typing import Final
 
 #: What other threads may have queued for a loop that is busy, in bytes.
 _BYTES_MAX: Final = 64 * 1024 * 1024

@@ -13,8 +13,8 @@ import socket
 import time
 from abc import abstractmethod
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.causes import Cause
 from pysock.connection import NativeProtocol, PlainProtocol
 from pysock.engine import ClientInfo
@@ -29,6 +29,8 @@ from pysock.sigpipe import no_sigpipe
 from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
 
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from pysock.engine._pure_core import Core
 
 TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
+from pysock._lean import TYPE_CHECKING
 from pysock.causes import Cause
 from pysock.connection import Rules
 from pysock.engine import EngineOptions
@@ -25,6 +25,8 @@ from pysock.protocol import Framing
 from pysock.unique import Unique
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pysock.engine._pure_connection import Connection
     from pysock.engine._pure_output import Output
 

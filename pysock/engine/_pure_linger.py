@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sized
 from threading import get_ident
 from time import thread_time
-from typing import Final, Generic, TypeVar
 
+from pysock._lean import TYPE_CHECKING, Generic, TypeVar
 from pysock.clock import monotonic
+
+if TYPE_CHECKING:
+    from typing import Final
 
 Events = TypeVar("Events", bound=Sized)
 

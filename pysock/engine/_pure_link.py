@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
 from math import ceil
-from typing import Any, Final, NoReturn, TypeVar
 
+from pysock._lean import TYPE_CHECKING
 from pysock.clock import monotonic
 from pysock.engine import BUSY, Buffer
 from pysock.engine._pure_core import READ_MAX
@@ -30,6 +30,11 @@ from pysock.payload import checked_all
 from pysock.protocol import HEADER, Frame, Header, Kind
 from pysock.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.unique import Unique
+
+if TYPE_CHECKING:
+    from typing import Any, Final, NoReturn, TypeVar
+
+    Call = TypeVar("Call", bound=Callable[..., Any])
 
 #: Bytes of what a server says of itself, its services for example.
 _CONTROL_MAX: Final = 16 * 1024 * 1024
@@ -50,9 +55,6 @@ _ERROR: Final = int(Kind.ERROR)
 _SRM: Final = int(Kind.SRM)
 _UNASKED: Final = frozenset((Kind.PUSH, Kind.GOAWAY))
 _LATE: Final = frozenset((Kind.REPLY, Kind.ERROR, Kind.PONG))
-
-
-Call = TypeVar("Call", bound=Callable[..., Any])
 
 
 def _alone(call: Call) -> Call:

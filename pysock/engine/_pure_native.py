@@ -8,8 +8,8 @@ on an established connection are cut and answered by the loop in ``_serve_whole`
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
 
+from pysock._lean import TYPE_CHECKING
 from pysock.causes import Cause
 from pysock.connection import Answer, Ending, Initiation, NativeProtocol, NotServed, Request
 from pysock.engine._pure_connection import NOBODY, Connection
@@ -30,6 +30,8 @@ from pysock.protocol import (
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pysock.engine._pure_core import Core
 
 _ESTABLISHED = ConnectionState.ESTABLISHED

@@ -11,14 +11,16 @@ from __future__ import annotations
 import errno
 import socket
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.causes import Cause
 from pysock.sigpipe import NO_SIGNAL
 from pysock.states import DisconnectReason
 from pysock.unique import Unique
 
 if TYPE_CHECKING:
+    from typing import Final
+
     from pysock.engine._pure_core import Core
 
 #: Output up to this is joined for one send; what is more is sent from where it is.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from typing import TYPE_CHECKING, Any
 
+from pysock._lean import TYPE_CHECKING
 from pysock.causes import Cause
 from pysock.connection import PlainProtocol
 from pysock.engine._pure_connection import NOBODY, Connection
@@ -22,6 +22,8 @@ from pysock.protocol import Framing
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pysock.engine._pure_core import Core
 
 _unpack_from, _pack = LENGTH.unpack_from, LENGTH.pack

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import select
 import selectors
-from typing import Final, Protocol
 
+from pysock._lean import TYPE_CHECKING, Protocol
 from pysock.unique import Unique
+
+if TYPE_CHECKING:
+    from typing import Final
 
 #: The bits of an interest and of an event; they are epoll's. An event may have others (EPOLLHUP, EPOLLERR).
 READ: Final = 0x001

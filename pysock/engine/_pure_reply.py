@@ -6,11 +6,13 @@ request of it.
 
 from __future__ import annotations
 
-from typing import Any
-
+from pysock._lean import TYPE_CHECKING
 from pysock.engine.guards import type_name
 from pysock.errors import FrameTooLarge
 from pysock.protocol import TEXT_REPLY_TOO_LARGE
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Failure:

@@ -7,11 +7,13 @@ finds nobody. The loop's thread alone changes the table, under ``lock`` where ot
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.unique import Unique
 
 if TYPE_CHECKING:
+    from typing import Final
+
     from pysock.engine._pure_connection import Connection
 
 _GENERATIONS: Final = 2**32 - 1

@@ -12,9 +12,12 @@ does the same.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final, Generic, TypeVar
 
+from pysock._lean import TYPE_CHECKING, Generic, TypeVar
 from pysock.clock import monotonic
+
+if TYPE_CHECKING:
+    from typing import Final
 
 Who = TypeVar("Who")
 

@@ -7,7 +7,11 @@ change of the declarations.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from pysock._lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any, Final
+
 
 ABI: Final = 0x3539E4E1
 

@@ -7,10 +7,13 @@ gives to an engine, and by the pure engine, around what it is given, as ``callba
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
 
+from pysock._lean import TYPE_CHECKING
 from pysock.engine import Callbacks
 from pysock.protocol import TEXT_NOT_ALLOWED, ErrorCode
+
+if TYPE_CHECKING:
+    from typing import Any, Final, NoReturn
 
 
 def _nothing(*_arguments: Any) -> None:

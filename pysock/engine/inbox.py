@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.protocol import Kind
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 #: Frames that are kept; then the oldest go, for the sake of those who never look.
 INBOX_MAX: Final = 65536
@@ -14,7 +17,7 @@ INBOX_MAX: Final = 65536
 _PUSH: Final = int(Kind.PUSH)
 
 
-class Inbox(deque[Any]):
+class Inbox(deque["Any"]):
     """Frames, or the tuples that become frames, oldest first. Made as ``Inbox((), INBOX_MAX)``."""
 
     #: Pushes that were thrown away, because it was full.

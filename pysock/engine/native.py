@@ -15,10 +15,10 @@ import struct
 import sys
 from collections import deque
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final
 
 from pysock import forking
 from pysock._engine import ffi, lib
+from pysock._lean import TYPE_CHECKING
 from pysock.causes import COUNTERS
 from pysock.engine import (
     BUSY,
@@ -40,6 +40,8 @@ from pysock.protocol import Frame, Kind
 from pysock.unique import Unique
 
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     # The extension imports it in C, out of sight of programs that freeze programs; those look into such blocks, too.
     import _cffi_backend  # noqa: F401
 

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from threading import get_ident
 from time import sleep
-from typing import Any, Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.causes import COUNTERS, Cause
 from pysock.clock import monotonic
 from pysock.engine import Backend, Buffer, ClientInfo, EngineOptions, EngineStats
@@ -48,6 +48,9 @@ from pysock.protocol import (
 )
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 from pysock.unique import Unique
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 #: The longest wait, in seconds: epoll_wait() takes an int of milliseconds.
 _SLEEP_MAX: Final = 3600.0
