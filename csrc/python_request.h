@@ -83,7 +83,8 @@ static int failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
 
 static int too_large(ps_python *py, ps_conn *conn, const ps_frame *frame, size_t size)
 {
-    PyErr_Format(py->callbacks[FRAME_TOO_LARGE], "the reply has %zu bytes, this client takes at most %u", size,
+    PyErr_Format(py->callbacks[FRAME_TOO_LARGE],
+                 "the reply has %zu bytes, this client takes at most %u (max_payload= of connect() or Limits)", size,
                  (unsigned)conn->max_reply);
     return failed(py, conn, frame);
 }

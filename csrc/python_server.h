@@ -264,7 +264,8 @@ static PyObject *inside_push(PyObject *self, PyObject *args)
     if (result != -EMSGSIZE)
         return PyBool_FromLong(result > 0);
     ps_python *py = PyCapsule_GetPointer(self, NULL);
-    return PyErr_Format(py->callbacks[FRAME_TOO_LARGE], "a payload of %zu bytes is more than this client takes", size);
+    return PyErr_Format(py->callbacks[FRAME_TOO_LARGE],
+                        "a payload of %zu bytes is more than this client takes (max_payload= of its connect())", size);
 }
 
 static PyObject *inside_broadcast(PyObject *self, PyObject *args)

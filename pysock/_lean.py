@@ -99,8 +99,8 @@ def _make_record(cls: type, kw_only: bool) -> type:
         cls.__name__,
         cls.__bases__,
         {
-            **body,
             **_METHODS,
+            **body,  # a method that the class has itself stays, as with dataclasses
             "__qualname__": cls.__qualname__,
             "__slots__": tuple(hints),
             "__init__": _init(cls, hints, defaults, kw_only),

@@ -28,7 +28,10 @@ from pysock._lean import TYPE_CHECKING, dataclass, field_names, replace
 from pysock.engine import SocketAddress
 
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Any, Final, TypeAlias
+
+#: What is taken as an address: a text, an :class:`Address`, or the path of a socket file.
+AddressLike: TypeAlias = "str | os.PathLike[str] | Address"
 
 #: ``sun_path`` has 108 bytes on Linux and 104 on the BSDs and macOS, one of them for the final NUL: man unix(7).
 PATH_BYTES_MAX: Final = 107 if sys.platform == "linux" else 103
@@ -96,7 +99,8 @@ class Address:
     def __post_init__(self) -> None:
         allowed = _FIELDS.get(self.transport)
         if allowed is None:
-            raise ValueError(f"unknown transport {self.transport!r}: choose one of {', '.join(_FIELDS)}")
+            advice = f", or write Address.parse({self.transport!r})" if _is_text(self.transport) else ""
+            raise ValueError(f"unknown transport {self.transport!r}: choose one of {', '.join(_FIELDS)}{advice}")
         for name in field_names(self)[1:]:
             if name not in allowed and getattr(self, name) != _UNSET.get(name):
                 raise ValueError(f"{name!r} doesn't go with the transport {self.transport!r}{_takes(allowed)}")
@@ -120,11 +124,17 @@ class Address:
         :raises ValueError: saying what is wrong, with an example of what is right.
         """
         if not isinstance(text, str):
-            raise TypeError(f"an address is a str or an Address, not {type(text).__name__}")
+            raise TypeError(
+                f"an address is a str, an os.PathLike or an Address, not {type(text).__name__}; write for example"
+                " unix:/run/demo.sock or tcp://127.0.0.1:9000"
+            )
         try:
             return cls(**_read(text))
         except ValueError as error:
             raise ValueError(f"bad address {text!r}: {error}") from None
+
+    def __repr__(self) -> str:
+        return f"Address({str(self)!r})"
 
     def __str__(self) -> str:
         options = "&".join(_write_option(name, getattr(self, name)) for name in _OPTIONS if _is_set(self, name))
@@ -186,9 +196,13 @@ class Address:
         return found
 
 
-def as_address(value: str | Address) -> Address:
-    """Return ``value`` itself, or what it says if it is a text."""
-    return value if isinstance(value, Address) else Address.parse(value)
+def as_address(value: AddressLike) -> Address:
+    """Return ``value`` itself, what it says if it is a text, or the socket file that it is the path of."""
+    if isinstance(value, Address):
+        return value
+    if isinstance(value, os.PathLike):
+        return Address("unix", os.fsdecode(value))
+    return Address.parse(value)
 
 
 def join_host_port(host: str, port: int) -> str:
@@ -208,6 +222,11 @@ def _look_up(address: Address, flags: int) -> list[SocketAddress]:
 
 
 # Checking
+
+
+def _is_text(transport: Any) -> bool:
+    """Whether it isn't a transport but a whole address."""
+    return isinstance(transport, str) and ":" in transport
 
 
 def _takes(names: tuple[str, ...]) -> str:
@@ -330,12 +349,20 @@ def _read(text: str) -> dict[str, Any]:
     if reader is None:
         if "://" in text:
             raise ValueError(f"unknown scheme {text.partition('://')[0]!r}; write {_FORMS}")
+        _refuse_bare_path(text)
         reader, rest = _read_tcp, text
     rest, mark, query = rest.partition("?")
     found = reader(rest)
     if mark:
         found |= _read_options(query, found["transport"])
     return found
+
+
+def _refuse_bare_path(text: str) -> None:
+    """Raise for what is no address of TCP, but the path of a socket file or an abstract name."""
+    path = text.partition("?")[0]
+    if path.startswith("@") or "/" in path or path.endswith((".sock", ".socket")):
+        raise ValueError(f"did you mean unix:{os.path.expanduser(text)}?")
 
 
 def _read_unix(rest: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -29,6 +29,7 @@ import pysock
 from pysock import demo as demo_module
 from pysock.cli_bench import bench
 from pysock.cli_options import FRAMINGS, authkey_option, check_address, example, read_authkey
+from pysock.cli_output import occupy_standard_descriptors
 from pysock.cli_target import load
 from pysock.cli_words import answered, as_commands_say, explain
 from pysock.descriptors import raise_descriptor_limit
@@ -122,16 +123,21 @@ def serve(target: str, bind: tuple[str, ...], log_level: str, grace: float, **op
     raise_descriptor_limit()  # before the module makes a server, whose limits follow from it
     found = load(target)
     server = make_server(found, bind, **options)
-    interrupted = watch(server)
+    interrupted, unwritten = watch(server)
     # A Server was made by Python code, which has parameters and no options.
     with nullcontext() if server is found else as_commands_say():
         server.serve_forever(grace=grace)
+    if unwritten:
+        raise unwritten[0]
     return 130 if interrupted else 0
 
 
-def watch(server: pysock.Server) -> list[int]:
-    """Print where the server listens when it does; the list that is returned gets a member when Ctrl-C ends it."""
+def watch(server: pysock.Server) -> tuple[list[int], list[OSError]]:
+    """Print where the server listens when it does. Of the lists that are returned the first gets a member when Ctrl-C
+    ends it, the second when nobody could be told where it listens, which ends it, too.
+    """
     interrupted: list[int] = []
+    unwritten: list[OSError] = []
 
     @server.on_state
     def changed(_old: pysock.ServerState, new: pysock.ServerState) -> None:
@@ -141,9 +147,13 @@ def watch(server: pysock.Server) -> list[int]:
         if callable(drain):  # serve_forever's own handler, which goes when that returns
             signal.signal(signal.SIGINT, partial(note_interrupt, interrupted, drain))
         # Last, because whoever reads this may send the signal at once.
-        click.echo(f"serving on {' '.join(map(str, server.addresses))} ({server.backend} engine)")
+        try:
+            click.echo(f"serving on {' '.join(map(str, server.addresses))} ({server.backend} engine)")
+        except OSError as error:
+            unwritten.append(error)
+            server.stop(0)
 
-    return interrupted
+    return interrupted, unwritten
 
 
 def note_interrupt(
@@ -163,6 +173,11 @@ def make_server(
         for option, value in given.items():
             if value:
                 raise click.UsageError(f"{option} goes with a handler; a pysock.Server has its own")
+        if found.state is not pysock.ServerState.NEW:
+            raise click.ClickException(
+                "the server was started while its module was imported: leave that to pysock serve, or put it behind"
+                ' if __name__ == "__main__":'
+            )
         if bind:
             found.listen_at(*bind)
         return found
@@ -252,6 +267,20 @@ cli.add_command(bench)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code. Every failure becomes one line."""
+    occupy_standard_descriptors()
+    if sys.stdout is None:  # Python's way to say that the descriptor is closed
+        return complain("standard output is closed: what is to be written there would be lost", 1)
+    given = sys.stdout
+    try:
+        return run(arguments)
+    except SystemExit:
+        if sys.stdout is not given:  # at EPIPE click puts a wrapper around it, and exits
+            return complain("standard output: nobody reads it any more (Broken pipe)", 1)
+        raise
+
+
+def run(arguments: list[str] | None) -> int:
+    """As :func:`main`, where there is a standard output."""
     try:
         code = cli.main(arguments, prog_name="pysock", standalone_mode=False, auto_envvar_prefix="PYSOCK")
     except click.UsageError as error:
@@ -269,6 +298,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def complain(text: str, code: int) -> int:
-    """Write one line to standard error."""
-    click.echo("pysock: " + " ".join(text.split()), err=True)
+    """Write one line to standard error, if that can be written to; the exit code tells in any case."""
+    with suppress(OSError):
+        click.echo("pysock: " + " ".join(text.split()), err=True)
     return code

@@ -15,6 +15,11 @@ from typing import Any, Final
 
 import click
 
+from pysock import imported, server
+
+#: Between the import and the user's code, or below it.
+_NOT_THE_USERS: Final = {__file__, importlib.__file__, imported.__file__, server.__file__}
+
 log: Final = logging.getLogger(__name__)
 
 
@@ -37,7 +42,10 @@ def load(target: str) -> Any:
 def _imported(module: str, name: str) -> Any:
     sys.path.insert(0, os.getcwd())
     try:
-        return importlib.import_module(module)
+        with imported.importing():
+            return importlib.import_module(module)
+    except imported.ServesWhileImported as error:
+        raise click.ClickException(f"module {module!r}{_place(error)}: {error}") from error
     except (Exception, SystemExit) as error:  # a module that ends the program at import would do so without a word
         if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
             stem = module.removesuffix(".py")
@@ -58,7 +66,7 @@ def _place(error: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<frozen ") and frame.filename not in {__file__, importlib.__file__}
+        if not frame.filename.startswith("<frozen ") and frame.filename not in _NOT_THE_USERS
     ]
     here = os.path.join(os.getcwd(), "")
     ours = [frame for frame in frames if frame.filename.startswith(here)]

@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import MappingProxyType
 
 from pysock._lean import TYPE_CHECKING
-from pysock.address import Address, as_address
+from pysock.address import Address, AddressLike, as_address
 from pysock.clock import monotonic
 from pysock.connecting import Trust, open_link
 from pysock.deadlines import checked_timeout, deadline_of, time_left
@@ -58,7 +58,7 @@ class Client(Unique):
 
     def __init__(
         self,
-        address: str | Address,
+        address: AddressLike,
         name: str | None = None,
         *,
         timeout: float | None = 10.0,
@@ -431,7 +431,7 @@ def _checked_key(key: bytes) -> bytes:
 
 
 def connect(
-    address: str | Address,
+    address: AddressLike,
     name: str | None = None,
     *,
     timeout: float | None = 10.0,
@@ -444,7 +444,7 @@ def connect(
 ) -> Client:
     """Connect to a server and be let in: ``connect()``, then the connection initiation request (CIR).
 
-    :param address: where the server listens.
+    :param address: where the server listens: a text, an :class:`Address`, or the ``Path`` of a socket file.
     :param name: how the server shall call this client: at most 255 bytes of UTF-8.
     :param timeout: seconds for all of this, and by default for each call later; ``None`` waits for ever.
     :param backend: ``"auto"``, ``"native"`` or ``"pure"``.

@@ -7,7 +7,9 @@ key is given, the CIR carries a nonce, and the client is let in after a CHALLENG
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import stat
 import time
 from contextlib import suppress
 
@@ -21,7 +23,7 @@ from pysock.faults import explained_fault
 from pysock.forking import guard, own_socket
 from pysock.limits import VANISH_TIMEOUT
 from pysock.peers import check_server
-from pysock.places import reachable
+from pysock.places import kind, reachable
 from pysock.protocol import Frame, Kind, Malformed, Refusal, Welcome, decode, decode_welcome, encode_cir
 from pysock.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.vanish import notice_vanished
@@ -143,6 +145,8 @@ def explained(error: OSError, address: Address) -> OSError:
     number = error.errno or 0
     if isinstance(error, socket.gaierror) or not number:
         return error
+    if address.transport == "unix" and (what := _no_socket(address.socket_file)):
+        return OSError(number, f"{address}: that is {what}, not a socket; is the path right?")
     advice = {
         errno.ENOENT: "there is no such socket file; is the server running, and is the path right?",
         errno.ECONNREFUSED: "nobody listens there; is the server running?",
@@ -154,6 +158,15 @@ def explained(error: OSError, address: Address) -> OSError:
         return explained_fault(error, address, "connect()")
     hint = f"; {choices(address)}" if address.transport == "unix" and not address.path else ""
     return OSError(number, f"{address}: {advice}{hint}")
+
+
+def _no_socket(path: str) -> str:
+    """What is there in place of a socket file: Linux says of all of it that nobody listens there."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return ""
+    return "" if stat.S_ISSOCK(mode) else kind(mode)
 
 
 def _send_cir(handle: socket.socket, cir: bytes, deadline: float | None) -> None:
@@ -172,7 +185,9 @@ def _answer(link: Link, address: Address, deadline: float | None, timeout: float
     try:
         return link.receive(_left(deadline))
     except TimeoutError:  # also RequestTimeout
-        raise RequestTimeout(f"{address}: the server didn't answer{_within(timeout)}") from None
+        raise RequestTimeout(
+            f"{address}: the server didn't answer{_within(timeout)}; is it busy, or is it a pysock server?"
+        ) from None
     except ConnectionLost as error:
         raise ConnectionLost(
             f"{address}: the connection ended before the server let this client in; it is just stopping, or is it a"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pysock.address import Address
+from pysock.address import Address, AddressLike, as_address
 from pysock.connecting import explained
 from pysock.engine import SocketAddress
 from pysock.errors import PysockError
@@ -314,10 +314,9 @@ class Load(Unique):
         return outcome
 
 
-def run_load(address: Address | str, **options: Any) -> LoadResult:
+def run_load(address: AddressLike, **options: Any) -> LoadResult:
     """Run the load generator against a server that echoes; ``options`` are those of :class:`LoadOptions`."""
-    address = Address.parse(address) if isinstance(address, str) else address
-    return Load(LoadOptions(address=address, **options)).run()
+    return Load(LoadOptions(address=as_address(address), **options)).run()
 
 
 def _run_in_thread(running: NativeLoad, on_progress: Callable[[Progress], None], interval: float) -> None:

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from pysock._lean import TYPE_CHECKING, replace
-from pysock.address import Address, as_address
+from pysock.address import Address, AddressLike, as_address
 from pysock.borrowed import borrowed
 from pysock.data import HandSocket
 from pysock.engine import Backend, SocketAddress, choose
@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 class MasterSocket(Unique):
     """A listening socket, made step by step. A step out of order raises and changes nothing.
 
-    :param address: where to listen; a text is parsed by :meth:`pysock.Address.parse`.
+    :param address: where to listen; a text is parsed by :meth:`pysock.Address.parse`, a ``Path`` is that of a
+        socket file.
     :param backend: ``"auto"``, ``"native"`` or ``"pure"``: whose system calls to use.
     :raises ValueError: the address or the backend is wrong, or the address names an unknown user or group.
 
@@ -60,7 +61,7 @@ class MasterSocket(Unique):
         "__weakref__", "_accepted", "_address", "_elsewhere", "_fd", "_file", "_sockets", "_state", "_target",
     )  # fmt: skip
 
-    def __init__(self, address: str | Address, backend: str | Backend = "auto") -> None:
+    def __init__(self, address: AddressLike, backend: str | Backend = "auto") -> None:
         self._address = as_address(address)
         self._sockets = (choose(backend) if isinstance(backend, str) else backend).sockets
         self._file = SocketFile(self._address) if self._address.transport == "unix" else None

@@ -35,7 +35,7 @@ _DESCRIPTORS: Final = "/proc/self/fd"
 _PLACE: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC
 
 _KINDS: Final = (
-    (stat.S_ISREG, "a file"),
+    (stat.S_ISREG, "a regular file"),
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISFIFO, "a named pipe"),

@@ -65,7 +65,9 @@ TEXT_PEER_FULL: Final = "too many connections from this user or address"
 TEXT_SHUTTING_DOWN: Final = "the server is shutting down"
 TEXT_NO_SUCH_SERVICE: Final = "no such service"
 TEXT_REQUEST_TOO_LARGE: Final = "the request has %u bytes, this server takes at most %u"  # length, limit
-TEXT_REPLY_TOO_LARGE: Final = "the reply has %u bytes, this client takes at most %u"  # length, limit
+TEXT_REPLY_TOO_LARGE: Final = (  # length, limit
+    "the reply has %u bytes, this client takes at most %u (max_payload= of connect() or Limits)"
+)
 TEXT_FRAME_TOO_SLOW: Final = "the rest of the frame did not come in time"
 TEXT_IDLE: Final = "nothing came for too long"
 

@@ -18,13 +18,14 @@ from pysock import forking, running
 from pysock._lean import TYPE_CHECKING, cast
 from pysock._version import __version__
 from pysock.access import Rule, refuse_exposed
-from pysock.address import Address, as_address
+from pysock.address import Address, AddressLike, as_address
 from pysock.clients import ClientTable
 from pysock.clock import monotonic
 from pysock.data import DataSocket
 from pysock.descriptors import check_descriptors
 from pysock.engine import Engine, EngineOptions, EngineStats, choose
 from pysock.errors import PysockError
+from pysock.imported import refuse_while_imported
 from pysock.limits import Limits
 from pysock.logs import server_log as log
 from pysock.master import MasterSocket
@@ -56,7 +57,7 @@ class Server(Registration):
     runs in a daemon thread of the program's. In a forked child it is closed, without a word to its clients and without
     harm to the parent's; whoever uses it there gets a :class:`PysockError`.
 
-    :param addresses: where to listen, as texts or :class:`Address`; at least one.
+    :param addresses: where to listen, as texts, :class:`Address` or the ``Path`` of a socket file; at least one.
     :param framing: how bytes are cut into messages: ``"native"``, ``"u32"``, ``"line"`` or ``"raw"``.
     :param backend: ``"auto"``, ``"native"`` or ``"pure"``.
     :param name: of this server, for logs, for the name of its thread, and for the socket file where an address is
@@ -84,7 +85,7 @@ class Server(Registration):
 
     def __init__(
         self,
-        *addresses: str | Address,
+        *addresses: AddressLike,
         framing: str = "native",
         backend: str = "auto",
         name: str | None = None,
@@ -139,7 +140,7 @@ class Server(Registration):
         masters = self._masters
         return tuple(master.address for master in masters) if masters else self._wanted
 
-    def listen_at(self, *addresses: str | Address) -> None:
+    def listen_at(self, *addresses: AddressLike) -> None:
         """Listen at these addresses instead of those that it was made with; at least one.
 
         :raises ValueError: an address is wrong.
@@ -205,6 +206,7 @@ class Server(Registration):
         :raises OSError: as :meth:`start`.
         :raises PysockError: as :meth:`start`.
         """
+        refuse_while_imported()
         grace = _seconds(grace)
         # The handlers come first: whoever sees the server listen may send a signal at once.
         with stopping(lambda: self._signalled(grace)) as wake_by:
@@ -286,6 +288,7 @@ class Server(Registration):
             # Before anybody can see it serve: whoever does may end the interpreter at once.
             self._running.acquire()
             running.add(self)
+            self._warn_of_no_service()
             self._advance(ServerEvent.SERVE)
             if self._cancelled:
                 raise _Cancelled("the server was stopped while it was starting")
@@ -320,6 +323,14 @@ class Server(Registration):
         self._rule.warn_unreachable(master.address for master in made)
         if made:
             self._advance(ServerEvent.LISTEN)
+
+    def _warn_of_no_service(self) -> None:
+        if not any(service.handler for service in self._services.table()):
+            log.warning(
+                "%r has no service, so that no request can be answered: register one before the start, with"
+                " @server.service",
+                self,
+            )
 
     def _make_engine(self) -> Engine:
         options = EngineOptions(
@@ -445,14 +456,14 @@ class Server(Registration):
 
 
 def serve(
-    address: str | Address | Iterable[str | Address], handler: Callable[[DataSocket, bytes], Any], **options: Any
+    address: AddressLike | Iterable[AddressLike], handler: Callable[[DataSocket, bytes], Any], **options: Any
 ) -> None:
     """Serve one handler at an address, or at several, until SIGTERM or Ctrl-C.
 
     :param handler: the unnamed service, called as ``handler(client, request)``.
     :param options: what :class:`Server` takes: ``framing``, ``limits``, ``allow``, ``authkey`` ...
     """
-    addresses = [address] if isinstance(address, (str, Address)) else list(address)
+    addresses = [address] if isinstance(address, (str, Address, os.PathLike)) else list(address)
     server = Server(*addresses, **options)
     server.service()(handler)  # always as a handler: a text would be taken for a name otherwise
     server.serve_forever()
@@ -491,7 +502,7 @@ def _close(master: MasterSocket) -> None:
         log.warning("closing %r: %s", master, error)
 
 
-def _checked_addresses(addresses: Iterable[str | Address], rule: Rule) -> tuple[Address, ...]:
+def _checked_addresses(addresses: Iterable[AddressLike], rule: Rule) -> tuple[Address, ...]:
     wanted = tuple(map(as_address, addresses))
     if not wanted:
         raise ValueError('a server needs at least one address, for example Server("unix:/run/demo.sock")')

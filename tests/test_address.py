@@ -69,7 +69,7 @@ def test_the_canonical_forms():
 BAD = {
     "": "there is no port",
     "demo": "there is no port",
-    "/run/demo.sock": "there is no port; write unix:/run/demo.sock",
+    "/run/demo.sock": "did you mean unix:/run/demo.sock?",
     "http://localhost:80": "unknown scheme 'http'; write unix:",
     "abstract://x": "unknown scheme 'abstract'",
     "unix:@": "the abstract name is empty; write for example unix:@demo",
@@ -207,7 +207,7 @@ def test_only_a_text_or_an_address_is_an_address():
     address = Address.parse("unix:/x")
     assert as_address(address) is address
     assert as_address("unix:/x") == address
-    with pytest.raises(TypeError, match="an address is a str or an Address, not int"):
+    with pytest.raises(TypeError, match=r"an address is a str, an os.PathLike or an Address, not int"):
         as_address(3)
 
 

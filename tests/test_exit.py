@@ -135,6 +135,7 @@ def test_a_daemon_thread_that_serves(backend, unix_address, socket_dir):
 import sys, threading, pysock
 address, backend = sys.argv[1:]
 server = pysock.Server(address, backend=backend)
+server.service(lambda client, request: request)
 serving = threading.Event()
 server.on_state(lambda old, new: new.name == "SERVING" and serving.set())
 threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -102,7 +102,7 @@ def make_dangling_link(path):
 @pytest.mark.parametrize(
     ("make", "what"),
     [
-        (make_file, "a file"),
+        (make_file, "a regular file"),
         (Path.mkdir, "a directory"),
         (make_link, "a symbolic link"),
         (make_dangling_link, "a symbolic link"),
@@ -490,6 +490,7 @@ for _ in range(count):
         os.close(let_go)
         os.close(let_end)
         server = Server(address, backend=backend, linger=0)
+        server.service(lambda client, request: request)
         os.read(go, 1)  # until the parent closes its end
         try:
             server.start()
@@ -604,7 +605,7 @@ def test_a_directory_that_is_a_file(backend, socket_dir):
 
 def test_a_file_in_the_way(backend, path):
     path.touch()
-    with pytest.raises(FileExistsError, match="a file is at that path, not a socket"):
+    with pytest.raises(FileExistsError, match="a regular file is at that path, not a socket"):
         bound(f"unix:{path}", backend)
     assert path.exists()
 

@@ -222,7 +222,9 @@ class NativeEngine(Unique):
         data = _bytes(payload)
         result = lib.ps_engine_push(self._engine, client_id, data, len(data))
         if result == -errno.EMSGSIZE:
-            raise FrameTooLarge(f"a payload of {len(data)} bytes is more than this client takes")
+            raise FrameTooLarge(
+                f"a payload of {len(data)} bytes is more than this client takes (max_payload= of its connect())"
+            )
         return bool(_posted(result))
 
     def broadcast(self, payload: Buffer) -> int:

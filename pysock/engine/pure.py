@@ -370,7 +370,9 @@ class PureEngine(Unique):
             return False
         payload = bytes(payload)
         if len(payload) > connection.protocol.reply_limit:
-            raise FrameTooLarge(f"a payload of {len(payload)} bytes is more than this client takes")
+            raise FrameTooLarge(
+                f"a payload of {len(payload)} bytes is more than this client takes (max_payload= of its connect())"
+            )
         return self._push(connection, self._encode_push(payload))
 
     def broadcast(self, payload: Buffer) -> int:
