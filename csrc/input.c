@@ -121,8 +121,7 @@ static void part_finish(ps_engine *engine, ps_conn *conn)
 
 /* -- cutting ------------------------------------------------------------------------------------------------------- */
 
-/* Look at the bytes, say what they hold, and return how many of them were used: 0 = they are no whole frame yet and have
- * been put away. */
+/* Each of these deals with the beginning of the bytes and returns how many of them it has used. */
 
 static size_t skip_payload(ps_engine *engine, ps_conn *conn, size_t size)
 {

@@ -1,5 +1,5 @@
-/* load.h: what the files of the load generator share. It uses sys.c, frame.c and
- * nothing else of the engine, and knows no Python.
+/* load.h: what the files of the load generator share. Of the engine's files it uses what works without an engine: system
+ * calls, frames and fields, clocks, histograms. It knows no Python.
  *
  * Ownership: a ps_load owns its sockets, its memory and its poll; one thread runs it. Other threads set stop and read
  * the counters that PS_ADD changes, no more. */

@@ -1,4 +1,4 @@
-"""The auth key: DESIGN.md, section 4, from the CIR's nonce to CIR_ACCEPTED. The MACs are computed here, by hmac."""
+"""The auth key: from the CIR's nonce to CIR_ACCEPTED. The MACs are computed here, by hmac."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from support import run_python
 
 import pysock
 
-# DESIGN.md, section 5
+#: What the README describes, and so promises.
 PUBLIC = [
     *(
         "Server",

@@ -1,4 +1,4 @@
-"""The connection initiation request on the wire: DESIGN.md, section 4, up to CIR_ACCEPTED or CIR_REFUSED."""
+"""The connection initiation request on the wire, up to CIR_ACCEPTED or CIR_REFUSED."""
 
 from __future__ import annotations
 

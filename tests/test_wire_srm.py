@@ -1,4 +1,4 @@
-"""Service requests on the wire: DESIGN.md, section 4, from CIR_ACCEPTED to the end of the connection."""
+"""Service requests on the wire, from CIR_ACCEPTED to the end of the connection."""
 
 from __future__ import annotations
 
