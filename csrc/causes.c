@@ -25,6 +25,17 @@ void ps__tell_rest(ps_engine *engine)
     }
 }
 
+/* For the middle of an output: who is told may want to send something. The loop tells it, at the end of its turn. */
+void ps__note_later(ps_engine *engine, enum ps_cause cause)
+{
+    ps_untold *untold = &engine->untold[cause];
+    uint64_t next_ns = untold->told_ns ? untold->told_ns + TELL_EVERY_NS : 0;
+    PS_ADD(engine->stats.causes[cause], 1u);
+    untold->times++;
+    if (!engine->tell_again_ns)
+        engine->tell_again_ns = next_ns > engine->now_ns ? next_ns : engine->now_ns;
+}
+
 void ps__note(ps_engine *engine, enum ps_cause cause)
 {
     PS_ADD(engine->stats.causes[cause], 1u);

@@ -199,13 +199,26 @@ int ps_engine_push(ps_engine *engine, uint64_t client_id, const uint8_t *data, s
     return conn ? ps__push(engine, conn, data, size) : 0;
 }
 
+/* How many would get a push of this size, as other threads may ask for it. */
+static int64_t count_takers(ps_engine *engine, size_t size)
+{
+    int64_t takers = 0;
+    pthread_mutex_lock(&engine->lock);
+    for (uint32_t slot = 0; slot < engine->table.made; slot++) {
+        const ps_conn *conn = ps__slot(&engine->table, slot);
+        takers += ps__state(conn) == PS_CONN_ESTABLISHED && size <= __atomic_load_n(&conn->max_reply, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return takers;
+}
+
 int64_t ps_engine_broadcast(ps_engine *engine, const uint8_t *data, size_t size)
 {
     if (in_loop(engine))
         return push_to_all(engine, data, size);
-    int64_t clients = (int64_t)__atomic_load_n(&engine->stats.clients, __ATOMIC_RELAXED);
-    int posted = clients ? post(engine, PS_DO_BROADCAST, 0, data, size) : 0;
-    return posted < 0 ? posted : clients;
+    int64_t takers = count_takers(engine, size);
+    int posted = takers ? post(engine, PS_DO_BROADCAST, 0, data, size) : 0;
+    return posted < 0 ? posted : takers;
 }
 
 int ps_engine_disconnect(ps_engine *engine, uint64_t client_id)

@@ -369,6 +369,7 @@ void ps__fail(ps_engine *engine, int error);
 
 /* causes.c */
 void ps__note(ps_engine *engine, enum ps_cause cause);
+void ps__note_later(ps_engine *engine, enum ps_cause cause);
 void ps__tell_rest(ps_engine *engine);
 
 /* wait.c */

@@ -150,6 +150,7 @@ static void queue_object(ps_engine *engine, ps_conn *conn, const uint8_t *data, 
 static void starve(ps_engine *engine, ps_conn *conn)
 {
     conn->flags |= PS_IS_STARVED;
+    ps__note_later(engine, PS_CAUSE_SEND);
     if (!engine->send_again_ns)
         engine->send_again_ns = engine->now_ns + PS_PAUSE_SEND_MS * 1000000u;
 }

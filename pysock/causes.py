@@ -32,6 +32,7 @@ class Cause(IntEnum):
     IDLE = 11
     NO_MEMORY = 12
     ACCEPT = 13
+    SEND = 14
 
 
 class _Words(NamedTuple):
@@ -72,6 +73,9 @@ _WORDS: Final = {
         "accept_failures",
         logging.WARNING,
         "accept() failed: there are no descriptors or no memory, or somebody has shut the socket down; it pauses",
+    ),
+    Cause.SEND: _Words(
+        "send_failures", logging.WARNING, "send() failed: the system has no memory for it (ENOBUFS); it is tried again"
     ),
 }
 

@@ -46,7 +46,9 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
         raise KeyError(name)
 
     def broadcast(self, payload: Buffer) -> int:
-        """Send ``payload`` to every client, as :meth:`DataSocket.send` does; return to how many.
+        """Send ``payload`` to every client that takes so much, as :meth:`DataSocket.send` does; return to how many.
+
+        In another thread than the loop's these are the clients of this moment: one may go before its turn comes.
 
         :raises FrameTooLarge: the payload is over ``Limits.max_payload``.
         :raises OSError: ``ENOBUFS``: as with :meth:`DataSocket.send`; then nobody gets it.

@@ -16,6 +16,7 @@ from pysock.data import DataSocket
 def server(make_server, address):
     server = make_server(address)
     server.service(lambda client, request: request)
+    server.service("broadcast")(lambda client, request: b"%d" % server.clients.broadcast(bytes(int(request))))
     with server:
         yield server
 
@@ -25,8 +26,8 @@ def join(server):
     """``join(name)``: a connected client; all leave at the end."""
     clients = []
 
-    def join(name=""):
-        clients.append(connect(server.addresses[0], name=name, backend=server.backend))
+    def join(name="", **options):
+        clients.append(connect(server.addresses[0], name=name, backend=server.backend, **options))
         return clients[-1]
 
     yield join
@@ -137,6 +138,19 @@ def test_broadcast(server, join):
         assert next(client.pushes(timeout=5)) == b"to all"
     with pytest.raises(TypeError, match="a payload must be bytes-like, not str"):
         server.clients.broadcast("text")
+
+
+@pytest.mark.parametrize("where", ["another thread", "the loop"])
+def test_a_broadcast_counts_those_who_take_so_much(server, join, where):
+    """One that said in its CIR that it takes less gets nothing, and isn't counted, whoever asks."""
+    takes_all, takes_less = join(), join(max_payload=100)
+    server_says = lambda size: server.clients.broadcast(bytes(size))  # noqa: E731
+    if where == "the loop":
+        server_says = lambda size: int(takes_all.request(b"%d" % size, service="broadcast"))  # noqa: E731
+    assert server_says(101) == 1
+    assert server_says(100) == 2
+    assert [len(push) for push in (next(takes_all.pushes(timeout=5)), next(takes_all.pushes(timeout=5)))] == [101, 100]
+    assert len(next(takes_less.pushes(timeout=5))) == 100
 
 
 def test_close_from_the_server(server, join):

@@ -31,6 +31,29 @@ def start(socket_dir):
     yield from started(socket_dir)
 
 
+# --- sending ---
+
+
+@pytest.mark.parametrize("number", [errno.ENOBUFS, errno.ENOMEM])
+def test_send_fails_for_want_of_memory(start, number):
+    """It is tried again, and counted and told of: else nobody could say why replies are late."""
+    running = start()
+    peer = running.peer()
+    connection = running.engine._core.table.rows[peer.let_in()]
+    real, errors = connection.send, [number]
+
+    def send(data, flags):
+        if errors:
+            raise OSError(errors.pop(), "said the test")
+        return real(data, flags)
+
+    connection.send = send
+    peer.send(srm())
+    peer.expect(reply())
+    assert running.engine.stats().send_failures == 1
+    eventually(lambda: running.noted == [(Cause.SEND, 1)])
+
+
 # --- accepting ---
 
 

@@ -170,6 +170,7 @@ class EngineStats(NamedTuple):
     idle: int
     no_memory: int
     accept_failures: int  # accept() failed for want of descriptors or memory
+    send_failures: int  # send() failed for want of memory, and was tried again
 
 
 class Engine(Protocol):
@@ -244,7 +245,8 @@ class Engine(Protocol):
         """
 
     def broadcast(self, payload: Buffer) -> int:
-        """``push`` to every client that was let in and takes so many bytes; how many, roughly.
+        """``push`` to every client that was let in and takes so many bytes; how many. In another thread than the
+        loop's: how many there are at this moment, of whom some may be gone when the loop comes to it.
 
         :raises OSError: ENOBUFS: see :func:`too_much_queued`.
         """

@@ -37,6 +37,13 @@ class Causes:
         elif self.rest_at is None:
             self.rest_at = now + _TELL_EVERY
 
+    def note_later(self, cause: Cause, now: float) -> None:
+        """For the middle of an output, where who is told may want to send something: the loop tells it in its turn."""
+        self.counts[cause] += 1
+        self._untold[cause] += 1
+        if self.rest_at is None:
+            self.rest_at = max(now, self._tell_at[cause])
+
     def tell_rest(self, now: float) -> None:
         """Tell of those that came too soon after the last of their kind."""
         self.rest_at = None

@@ -127,6 +127,7 @@ class Core(Unique):
     def starve(self, output: Output) -> None:
         """The kernel is short of memory: try again a little later."""
         self.starved.append(output)
+        self.causes.note_later(Cause.SEND, self.now)
         if self.send_again_at is None:
             self.send_again_at = self.now + _PAUSE_SEND
 

@@ -189,6 +189,7 @@ static void no_memory_for_a_while(void)
     send_srm(fd, 1, "hello", 5);
     WAIT_FOR(echo_stats(&server).requests == 1);
     check_rest();
+    WAIT_FOR(echo_stats(&server).causes[PS_CAUSE_SEND] > 0);
     failure = 0;
     expect_frame(fd, PS_REPLY, 0, 1, "hello", 5);
     served(fd, 2);
