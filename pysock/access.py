@@ -6,7 +6,6 @@ server that asks nobody who they are. The engines apply the rule, before they re
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +16,7 @@ from pysock.borrowed import borrowed
 from pysock.data import Peer
 from pysock.engine import NOBODY, Access
 from pysock.functions import checked_function, settled
-from pysock.logs import Seldom
+from pysock.logs import ERROR, Seldom
 from pysock.logs import server_log as log
 from pysock.peers import group_ids, user_ids
 from pysock.unmapped import unmapped_groups, unmapped_users
@@ -167,7 +166,7 @@ def _listed(allow: Mapping[str, Any]) -> Access:
 
 
 def _asking(allow: Callable[[Peer], Any]) -> Callable[[int, int, int], bool]:
-    failed = Seldom(log, logging.ERROR, "allow= failed for %r, which was refused")
+    failed = Seldom(log, ERROR, "allow= failed for %r, which was refused")
 
     def ask(pid: int, uid: int, gid: int) -> bool:
         peer = Peer(pid, uid, gid)

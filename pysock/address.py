@@ -18,11 +18,9 @@ This file owns the text forms of an address and what the socket module wants ins
 from __future__ import annotations
 
 import os
-import re
 import socket
 import sys
 from collections.abc import Callable
-from urllib.parse import unquote
 
 from pysock._lean import TYPE_CHECKING, dataclass, field_names, replace
 from pysock.engine import SocketAddress
@@ -274,11 +272,20 @@ def _check_socket_file(path: str, name: str | None) -> None:
         if path:
             raise ValueError("'name' goes with a socket file that has no path; write for example unix:?name=demo")
         # It becomes part of a path: no slash, no dot in front, nothing that is written in another way.
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", name):
+        if not isinstance(name, str) or not _can_name_a_file(name):
             raise ValueError(
                 f"{name!r} can't name a socket file: take up to 64 of A-Z a-z 0-9 . _ -, as in unix:?name=demo,"
                 " or write a path"
             )
+
+
+def _can_name_a_file(name: str) -> bool:
+    letters = name.translate({ord(sign): "_" for sign in ".-"})
+    return name.isascii() and len(name) <= 64 and letters.replace("_", "a").isalnum() and name[0] not in ".-"
+
+
+def _can_name_somebody(name: str) -> bool:
+    return bool(name) and not any(char.isspace() or char in ":/&=?%#" for char in name)
 
 
 def _check_path(what: str, path: str, example: str) -> None:
@@ -336,7 +343,7 @@ def _check_options(address: Address) -> None:
         _check_range("backlog", address.backlog, 1, 2**31 - 1, "backlog=4096")
     for name in ("user", "group"):
         value = getattr(address, name)
-        if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[^\s:/&=?%#]+", value)):
+        if value is not None and (not isinstance(value, str) or not _can_name_somebody(value)):
             raise ValueError(f"{name} must be a name or a number, not {value!r}; write for example {name}=www-data")
 
 
@@ -424,7 +431,8 @@ def _read_options(query: str, transport: str) -> dict[str, Any]:
 
 def _read_option(name: str, value: str) -> Any:
     if name == "mode":
-        if not re.fullmatch(r"(0o)?0?[0-7]{3}", value):
+        digits = value.removeprefix("0o")
+        if not (len(digits) == 3 or (len(digits) == 4 and digits[0] == "0")) or digits.strip("01234567"):
             raise ValueError(
                 f"mode must be an octal number from 000 to 0777, not {value!r}; write for example mode=0660"
             )
@@ -444,10 +452,14 @@ def _is_set(address: Address, name: str) -> bool:
 
 def _number(text: str, what: str, example: str) -> int:
     # int() alone would take "+5", "5_0", " 5" and the digits of other scripts.
-    if not re.fullmatch(r"[0-9]{1,10}", text):
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
         raise ValueError(f"{what} must be a number, not {text!r}; write for example {example}")
     return int(text)
 
 
 def _decode(path: str) -> str:
+    if "%" not in path:
+        return path
+    from urllib.parse import unquote  # noqa: PLC0415  # takes a while to import, and few need it
+
     return unquote(path, errors="surrogateescape")

@@ -6,10 +6,10 @@ The engines count each cause, and tell of it at most once a second; this file ow
 
 from __future__ import annotations
 
-import logging
 from enum import IntEnum
 
 from pysock._lean import TYPE_CHECKING, NamedTuple
+from pysock.logs import ERROR, INFO, WARNING
 
 if TYPE_CHECKING:
     from typing import Final
@@ -42,40 +42,40 @@ class _Words(NamedTuple):
 
 
 _WORDS: Final = {
-    Cause.FULL: _Words("refused_full", logging.WARNING, "refused: the server is full (Limits.max_clients)"),
+    Cause.FULL: _Words("refused_full", WARNING, "refused: the server is full (Limits.max_clients)"),
     Cause.PEER: _Words(
         "refused_peer",
-        logging.WARNING,
+        WARNING,
         "refused: too many clients of one user or address (Limits.max_clients_per_uid, max_clients_per_ip)",
     ),
     Cause.CROWD: _Words(
-        "refused_crowd", logging.WARNING, "refused: too many others wait for their CIR (Limits.max_pending_cir)"
+        "refused_crowd", WARNING, "refused: too many others wait for their CIR (Limits.max_pending_cir)"
     ),
-    Cause.LATE: _Words("refused_late", logging.WARNING, "refused: the CIR came too late (Limits.cir_timeout)"),
+    Cause.LATE: _Words("refused_late", WARNING, "refused: the CIR came too late (Limits.cir_timeout)"),
     Cause.ACCESS: _Words(
         "refused_access",
-        logging.WARNING,
+        WARNING,
         "refused: the peer isn't allowed (allow=), or its user isn't mapped into this user namespace",
     ),
-    Cause.PROOF: _Words("refused_proof", logging.WARNING, "refused: no proof, or a wrong one, of the auth key"),
-    Cause.VIOLATION: _Words("violations", logging.WARNING, "dropped: the protocol was violated"),
-    Cause.TOO_LARGE: _Words("too_large", logging.WARNING, "a request was too large (Limits.max_payload)"),
+    Cause.PROOF: _Words("refused_proof", WARNING, "refused: no proof, or a wrong one, of the auth key"),
+    Cause.VIOLATION: _Words("violations", WARNING, "dropped: the protocol was violated"),
+    Cause.TOO_LARGE: _Words("too_large", WARNING, "a request was too large (Limits.max_payload)"),
     Cause.FRAME_LATE: _Words(
-        "frames_late", logging.WARNING, "dropped: the rest of a frame came too late (Limits.frame_timeout)"
+        "frames_late", WARNING, "dropped: the rest of a frame came too late (Limits.frame_timeout)"
     ),
-    Cause.OUTPUT_FULL: _Words("outputs_full", logging.WARNING, "dropped: too many unread replies (Limits.output_drop)"),
+    Cause.OUTPUT_FULL: _Words("outputs_full", WARNING, "dropped: too many unread replies (Limits.output_drop)"),
     Cause.OUTPUT_STALLED: _Words(
-        "outputs_stalled", logging.WARNING, "dropped: its replies weren't read for too long (Limits.output_timeout)"
+        "outputs_stalled", WARNING, "dropped: its replies weren't read for too long (Limits.output_timeout)"
     ),
-    Cause.IDLE: _Words("idle", logging.INFO, "dropped: nothing came for too long (Limits.idle_timeout)"),
-    Cause.NO_MEMORY: _Words("no_memory", logging.ERROR, "dropped: the system had no memory for it"),
+    Cause.IDLE: _Words("idle", INFO, "dropped: nothing came for too long (Limits.idle_timeout)"),
+    Cause.NO_MEMORY: _Words("no_memory", ERROR, "dropped: the system had no memory for it"),
     Cause.ACCEPT: _Words(
         "accept_failures",
-        logging.WARNING,
+        WARNING,
         "accept() failed: there are no descriptors or no memory, or somebody has shut the socket down; it pauses",
     ),
     Cause.SEND: _Words(
-        "send_failures", logging.WARNING, "send() failed: the system has no memory for it (ENOBUFS); it is tried again"
+        "send_failures", WARNING, "send() failed: the system has no memory for it (ENOBUFS); it is tried again"
     ),
 }
 

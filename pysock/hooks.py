@@ -9,7 +9,6 @@ into a log.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from pysock._lean import TYPE_CHECKING
@@ -22,7 +21,7 @@ from pysock.engine.guards import guarded
 from pysock.errors import ConnectionRefused, PysockError
 from pysock.failures import Failed, encoded, text_of
 from pysock.functions import settled
-from pysock.logs import Seldom
+from pysock.logs import ERROR, INFO, Seldom
 from pysock.logs import server_log as log
 from pysock.protocol import LARGEST_REASON, TEXT_NOT_ALLOWED, fitting
 from pysock.services import Services
@@ -41,8 +40,8 @@ class Hooks:
         self.on_connect: list[Callable[[DataSocket], bool | None]] = []
         self.on_disconnect: list[Callable[[DataSocket, DisconnectReason], Any]] = []
         self.on_state: list[Callable[[ServerState, ServerState], Any]] = []
-        self._refused = Seldom(log, logging.INFO, "refused %r: %r")
-        self._broken = Seldom(log, logging.ERROR, "the on_connect hook %r failed for %r")
+        self._refused = Seldom(log, INFO, "refused %r: %r")
+        self._broken = Seldom(log, ERROR, "the on_connect hook %r failed for %r")
 
     @property
     def watch_disconnects(self) -> bool:

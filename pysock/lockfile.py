@@ -19,7 +19,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import stat
 from contextlib import suppress
 
@@ -40,6 +39,9 @@ _FLAGS: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_
 
 #: How often to begin again because somebody else made or removed the file in the same moment.
 _ATTEMPTS: Final = 100
+
+#: What flock() looks like in /proc/locks: man proc_locks(5).
+_OURS: Final = ["FLOCK", "ADVISORY", "WRITE"]
 
 
 class LockFile(Unique):
@@ -172,11 +174,13 @@ def _holder(fd: int) -> tuple[str, str]:
     found = os.fstat(fd)
     place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     with suppress(OSError), open("/proc/locks", encoding="ascii") as locks:
-        match = re.search(rf"FLOCK +ADVISORY +WRITE +(\d+) +{place} ", locks.read())
-        if match and int(match[1]) == os.getpid():
-            return f"another server of this process ({match[1]})", f"{HINT}: stop it"
-        if match:
-            return f"another server (process {match[1]})", "stop it"
+        # "1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF"
+        rows = [line.split() for line in locks]
+        process = next((row[4] for row in rows if row[1:4] == _OURS and row[5] == place), None)
+        if process == str(os.getpid()):
+            return f"another server of this process ({process})", f"{HINT}: stop it"
+        if process:
+            return f"another server (process {process})", "stop it"
     return "another server", "stop it"
 
 

@@ -8,14 +8,21 @@ and errors to standard error (``logging.lastResort``).
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 
 from pysock._lean import TYPE_CHECKING
 from pysock.clock import monotonic
 
 if TYPE_CHECKING:
+    import logging
     from typing import Any, Final
+
+#: The levels of the module logging, which takes longer to import than all of a client.
+DEBUG: Final = 10
+INFO: Final = 20
+WARNING: Final = 30
+ERROR: Final = 40
+CRITICAL: Final = 50
 
 _TELL_EVERY: Final = 1.0
 
@@ -23,38 +30,47 @@ _TELL_EVERY: Final = 1.0
 class Log:
     """A logger whose methods raise no ``Exception``: what logging raises is told to ``sys.unraisablehook``.
 
+    The module :mod:`logging` is imported with the first line: a server's at its start, which is logged.
     What isn't an ``Exception``, as ``KeyboardInterrupt``, comes out: so a step that must not be left out doesn't follow
     a log line without a ``finally``.
     """
 
-    __slots__ = ("_logger",)
+    __slots__ = ("_logger", "_name")
 
     def __init__(self, name: str) -> None:
-        self._logger = logging.getLogger(name)
+        self._name = name
+        self._logger: logging.Logger | None = None
+
+    def _taken(self) -> logging.Logger:
+        if self._logger is None:
+            import logging  # noqa: PLC0415  # see above
+
+            self._logger = logging.getLogger(self._name)
+        return self._logger
 
     def debug(self, text: str, *about: Any) -> None:
         """One of the classical steps, or what a handler does on purpose."""
-        self._tell(logging.DEBUG, text, about)
+        self._tell(DEBUG, text, about)
 
     def info(self, text: str, *about: Any) -> None:
         """What is as it should be."""
-        self._tell(logging.INFO, text, about)
+        self._tell(INFO, text, about)
 
     def warning(self, text: str, *about: Any) -> None:
         """Something may be wrong outside."""
-        self._tell(logging.WARNING, text, about)
+        self._tell(WARNING, text, about)
 
     def error(self, text: str, *about: Any, exc_info: Any = None) -> None:
         """Something of this program's failed."""
-        self._tell(logging.ERROR, text, about, exc_info)
+        self._tell(ERROR, text, about, exc_info)
 
     def exception(self, text: str, *about: Any) -> None:
         """The same, with the exception that is being handled."""
-        self._tell(logging.ERROR, text, about, True)
+        self._tell(ERROR, text, about, True)
 
     def critical(self, text: str, *about: Any, exc_info: Any = None) -> None:
         """A server ended of it."""
-        self._tell(logging.CRITICAL, text, about, exc_info)
+        self._tell(CRITICAL, text, about, exc_info)
 
     def log(self, level: int, text: str, *about: Any, exc_info: Any = None, stacklevel: int = 1) -> None:
         """At any level."""
@@ -62,7 +78,7 @@ class Log:
 
     def _tell(self, level: int, text: str, about: tuple[Any, ...], exc_info: Any = None, stacklevel: int = 1) -> None:
         try:
-            self._logger.log(level, text, *about, exc_info=exc_info, stacklevel=stacklevel + 2)
+            self._taken().log(level, text, *about, exc_info=exc_info, stacklevel=stacklevel + 2)
         except Exception as error:
             tell_unraisable(error)
 

@@ -7,8 +7,6 @@ no rule may take it for the user who happens to have that number inside.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pysock._lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,12 +29,17 @@ def unmapped_groups() -> frozenset[int]:
 
 def _overflow(kind: str) -> frozenset[int]:
     try:
-        mapped = sum(int(line.split()[2]) for line in Path(f"/proc/self/{kind}_map").read_text().splitlines())
+        mapped = sum(int(line.split()[2]) for line in _read(f"/proc/self/{kind}_map").splitlines())
     except (OSError, ValueError, IndexError):
         return frozenset()  # no Linux, or one without user namespaces
     if mapped >= _ALL:
         return frozenset()
     try:
-        return frozenset((int(Path(f"/proc/sys/kernel/overflow{kind}").read_text()),))
+        return frozenset((int(_read(f"/proc/sys/kernel/overflow{kind}")),))
     except (OSError, ValueError):
         return frozenset((_DEFAULT,))
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read()

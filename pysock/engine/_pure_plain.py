@@ -6,7 +6,6 @@ that fails ends the connection: a missing reply would make the client match all 
 
 from __future__ import annotations
 
-import logging
 import socket
 
 from pysock._lean import TYPE_CHECKING
@@ -18,6 +17,7 @@ from pysock.engine._pure_output import COPY_MAX, GATHER_MAX
 from pysock.engine._pure_poll import READ
 from pysock.engine._pure_reply import Failure, checked_reply
 from pysock.framing import ENVELOPES, LENGTH
+from pysock.logs import ERROR
 from pysock.protocol import Framing
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 
@@ -234,7 +234,7 @@ class PlainConnection(Connection):
         self.core.counts.errors += 1
         if not self.core.logged_no_service:
             self.core.logged_no_service = True
-            self.core.callbacks.log(logging.ERROR, "a request came, and there is no service: the connection is closed")
+            self.core.callbacks.log(ERROR, "a request came, and there is no service: the connection is closed")
         self._break_off()
         self.settle()
 
