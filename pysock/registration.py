@@ -51,7 +51,8 @@ class Registration(Unique, ABC):
         """Register a handler: ``@server.service`` for the unnamed service, ``@server.service("name")`` for a named one.
 
         The handler is called as ``handler(client, request)`` with a :class:`DataSocket` and ``bytes``, and returns
-        the reply, any bytes-like object or ``None``. The decorator returns it unchanged.
+        the reply, any bytes-like object or ``None``. The decorator returns it unchanged. All handlers and hooks share
+        one context (:mod:`contextvars`), that of the loop's thread: what one sets the next sees, for whichever client.
 
         :raises ValueError: the name is registered already or can't be one, or the framing has no names.
         :raises PysockError: the server has been started.
