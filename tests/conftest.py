@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import FakeServer, plug
+from support import TEST_DIRECTORY, FakeServer, plug, short_directory
 from wire import CUTS
 
 from pysock import MasterSocket, Server
@@ -37,14 +37,28 @@ def native_is_missing() -> bool:
     return False
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Under LeakSanitizer leaks are looked for in this process and its workers, not in the programs that tests start:
     it can't look while strace does, nor beside threads that a process takes with it when it ends.
     """
+    if not hasattr(config, "workerinput"):
+        _clear_up_at_the_end(config)
     raise_descriptor_limit()  # else each server of a test would warn of the usual limit of 1024
     has_workers = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
     if "ASAN_OPTIONS" in os.environ and not has_workers:
         os.environ["ASAN_OPTIONS"] += ":detect_leaks=0"
+
+
+def _clear_up_at_the_end(config: pytest.Config) -> None:
+    """All directories are in one, which goes with this process, however the tests end; pytest's own, too, unless
+    ``--basetemp`` asks for them.
+    """
+    root = tempfile.mkdtemp(prefix="psk", dir="/tmp")
+    os.chmod(root, 0o755)  # some tests are other users, who go through it
+    os.environ[TEST_DIRECTORY] = root
+    config.add_cleanup(lambda: shutil.rmtree(root, ignore_errors=True))
+    config.option.basetemp = config.option.basetemp or f"{root}/pytest"
 
 
 def pytest_report_header() -> str:
@@ -64,7 +78,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def socket_dir() -> Iterator[Path]:
     """A directory with a short name: pytest's own are too long for the 107 bytes of a Unix socket's path."""
-    path = Path(tempfile.mkdtemp(prefix="psk", dir="/tmp"))
+    path = short_directory()
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,15 @@ from pysock.protocol import HEADER, Frame, Kind, encode, encode_accepted, encode
 PATIENCE = 10.0
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+#: The environment variable with the directory that all others of one run are in.
+TEST_DIRECTORY = "PYSOCK_TEST_DIRECTORY"
+
+
+def short_directory() -> Path:
+    """A new directory with a short name: pytest's own are too long for the 107 bytes of a Unix socket's path."""
+    return Path(tempfile.mkdtemp(prefix="", dir=os.environ.get(TEST_DIRECTORY, "/tmp")))
 
 
 def wait_for(condition: Callable[[], Any], what: str = "", timeout: float = PATIENCE) -> Any:

@@ -15,7 +15,6 @@ import logging
 import shutil
 import socket
 import struct
-import tempfile
 import time
 from collections import Counter
 from typing import Any, ClassVar
@@ -27,7 +26,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from noted import CLOSE, FAIL, GATHER, OTHER, PUSH, SAY, SIZE, UPPER, Call, serve_noting
-from support import PATIENCE, plug
+from support import PATIENCE, plug, short_directory
 from wire import cir, field, frame, ping, srm
 
 from pysock import Limits, Server
@@ -115,11 +114,12 @@ class Sides:
 
     def __init__(self, transport: str) -> None:
         self._transport = transport
-        self._folder = tempfile.mkdtemp(prefix="psk", dir="/tmp")
+        self._folder = ""
         self._sides: tuple[Side, ...] = ()
 
     def get(self) -> tuple[Side, ...]:
         if not self._sides:
+            self._folder = self._folder or str(short_directory())
             _LOGGER.setLevel(logging.CRITICAL)  # handlers fail on purpose, by the thousand
             self._sides = tuple(Side(backend, self._address(backend)) for backend in BACKENDS)
         return self._sides
@@ -134,7 +134,8 @@ class Sides:
 
     def close(self) -> None:
         self.stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class End:
@@ -266,7 +267,9 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sides = self.sides_of.setdefault(self.transport, Sides(self.transport))
+        if self.transport not in self.sides_of:
+            self.sides_of[self.transport] = Sides(self.transport)
+        self.sides = self.sides_of[self.transport]
         self.twins: list[Twins] = []
         self.steps = 0
         self.stopped = False
