@@ -1,6 +1,6 @@
-/* python.c: the only file that knows Python, with its parts: python_request.h has requests answered (handlers are called by
- * vectorcall, results become replies), python_server.h gives the engine its hooks (the GIL is taken once a turn),
- * python_client.h does the same for the client. They are included here and nowhere else, so that Python.h is too.
+/* python.c: the only file that knows Python, with its parts: python_context.h keeps the context variables of clients apart,
+ * python_request.h has requests answered (handlers are called by vectorcall, results become replies), python_server.h gives
+ * the engine its hooks (the GIL is taken once a turn), python_client.h does the same for the client. They are included here and nowhere else, so that Python.h is too.
  *
  * Ownership: objects reach the functions of the ABI as id() numbers that the caller keeps alive for the call; what is
  * kept longer is referenced here. A request object is the handler's; a reply object is held while bytes of it wait.
@@ -82,6 +82,7 @@ static void object_release(void *context, void *object)
     Py_DECREF((PyObject *)object);
 }
 
+#include "python_context.h"
 #include "python_request.h"
 
 #include "python_server.h"

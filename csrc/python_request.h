@@ -130,7 +130,7 @@ static int answer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject 
 /* Without an object nothing can be served: then the client has been closed. */
 static int make_client(ps_python *py, ps_conn *conn)
 {
-    conn->object = PyObject_CallFunction(py->callbacks[ON_CLIENT], "K", (unsigned long long)ps__id(conn));
+    conn->object = with_variables(PyObject_CallFunction(py->callbacks[ON_CLIENT], "K", (unsigned long long)ps__id(conn)));
     if (conn->object)
         return 0;
     int error = callback_failed(py, ON_CLIENT);
@@ -141,8 +141,7 @@ static int make_client(ps_python *py, ps_conn *conn)
 
 static int call_handler(ps_python *py, const service *s, ps_conn *conn, const ps_frame *frame, PyObject *request)
 {
-    PyObject *args[] = {NULL, conn->object, request};
-    PyObject *result = PyObject_Vectorcall(s->handler, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    PyObject *result = call_within(variables_of(conn), s->handler, object_of(conn), request);
     if (!result)
         return failed(py, conn, frame);
     int error = answer(py, conn, frame, result);
@@ -173,7 +172,7 @@ static int keep(ps_python *py, service *s, ps_conn *conn, const ps_frame *frame,
     }
     if (!s->kept_count)
         s->due_ns = py->engine->now_ns + s->max_wait_ns;
-    s->kept[s->kept_count++] = (kept_request){ps__id(conn), *frame, Py_NewRef((PyObject *)conn->object), Py_NewRef(request)};
+    s->kept[s->kept_count++] = (kept_request){ps__id(conn), *frame, Py_NewRef(object_of(conn)), Py_NewRef(request)};
     uint64_t due = s->kept_count >= s->max_batch ? 0 : s->due_ns;
     if (due < py->engine->batch_due_ns)
         py->engine->batch_due_ns = due;
@@ -220,9 +219,9 @@ static bool is_list_like(PyObject *result)
 static PyObject *call_batch(const service *s, const kept_request *kept, size_t count)
 {
     PyObject *clients = list_of(kept, count, true), *requests = list_of(kept, count, false);
-    PyObject *args[] = {NULL, clients, requests}, *result = NULL, *replies = NULL;
+    PyObject *result = NULL, *replies = NULL;
     if (clients && requests)
-        result = PyObject_Vectorcall(s->handler, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        result = call_afresh(s->handler, clients, requests);
     Py_XDECREF(clients);
     Py_XDECREF(requests);
     if (!result)

@@ -10,6 +10,7 @@ into a log.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 
 from pysock._lean import TYPE_CHECKING
 from pysock.access import Rule
@@ -90,7 +91,7 @@ class Hooks:
 
     def _asked(self, hook: Callable[[DataSocket], Any], client: DataSocket) -> str | None:
         try:
-            answer = settled(hook(client))
+            answer = settled(copy_context().run(hook, client))
             return TEXT_NOT_ALLOWED if answer is not None and not answer else None
         except ConnectionRefused as refusal:
             return _told(refusal)
@@ -118,7 +119,7 @@ def _is_ending(client: DataSocket) -> bool:
 
 def _call(what: str, hook: Callable[..., Any], *arguments: Any) -> None:
     try:
-        hook(*arguments)
+        copy_context().run(hook, *arguments)  # what it sets is seen by no other
     except Exception:
         log.exception("the %s hook %r failed; it was called with %r", what, hook, arguments)
 

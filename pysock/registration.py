@@ -51,8 +51,11 @@ class Registration(Unique, ABC):
         """Register a handler: ``@server.service`` for the unnamed service, ``@server.service("name")`` for a named one.
 
         The handler is called as ``handler(client, request)`` with a :class:`DataSocket` and ``bytes``, and returns
-        the reply, any bytes-like object or ``None``. The decorator returns it unchanged. All handlers and hooks share
-        one context (:mod:`contextvars`), that of the loop's thread: what one sets the next sees, for whichever client.
+        the reply, any bytes-like object or ``None``. The decorator returns it unchanged.
+
+        Context variables (:mod:`contextvars`) that handlers set are seen by the later handlers of the same client, and
+        by nobody else: the first starts with a copy of the context that the loop runs in. A batch and each hook have a
+        fresh copy.
 
         :raises ValueError: the name is registered already or can't be one, or the framing has no names.
         :raises PysockError: the server has been started.

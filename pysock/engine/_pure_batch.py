@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextvars import copy_context
 
 from pysock._lean import TYPE_CHECKING
 from pysock.engine import Service
@@ -81,7 +82,8 @@ class Batch:
     def _call(self, waiting: list[Waiting]) -> list[Any]:
         clients = [entry[0].client_object() for entry in waiting]
         try:
-            return _checked(self._handler(clients, [entry[3] for entry in waiting]), len(waiting))
+            requests = [entry[3] for entry in waiting]
+            return _checked(copy_context().run(self._handler, clients, requests), len(waiting))
         except Exception as error:
             return [Failure(error)] * len(waiting)
 

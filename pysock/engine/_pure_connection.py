@@ -13,6 +13,7 @@ import socket
 import time
 from abc import abstractmethod
 from contextlib import suppress
+from contextvars import copy_context
 
 from pysock._lean import TYPE_CHECKING
 from pysock.causes import Cause
@@ -67,6 +68,7 @@ class Connection(Output):
         "reason",
         "recv",
         "requests",
+        "run",
         "sending",
         "sent",
         "timed",
@@ -135,6 +137,8 @@ class Connection(Output):
     def client_object(self) -> Any:
         """What a handler is called with; asked for once."""
         if self.client is NOBODY:
+            # What a handler sets must not be seen by another client's. A copy for each request would cost more.
+            self.run = copy_context().run
             self.client = self.core.callbacks.client(self.client_id)
             self.attached = True
         return self.client

@@ -228,6 +228,7 @@ class NativeConnection(Connection):
         core, protocol, out = self.core, self.protocol, self.out
         most, small, end = core.max_payload, self._small, len(data)
         client = self.client if self.client is not NOBODY else self.client_object()
+        run = self.run
         gathered, last = 0, self.requests + row
         while end - at >= 12 and self.requests < last:
             length, kind, flags, service, request_id = _unpack_from(data, at)
@@ -240,7 +241,7 @@ class NativeConnection(Connection):
             at = stop
             self.requests += 1
             try:
-                reply = handler(client, data[start:stop])
+                reply = run(handler, client, data[start:stop])
             except Exception as error:
                 reply = Failure(error)
             if type(reply) is bytes and len(reply) <= small:
@@ -275,7 +276,7 @@ class NativeConnection(Connection):
     def _call(self, request: Request) -> Any:
         client = self.client_object()
         try:
-            return self.core.handlers[request.service](client, request.payload)
+            return self.run(self.core.handlers[request.service], client, request.payload)
         except Exception as error:
             return Failure(error)
 

@@ -149,11 +149,12 @@ class PlainConnection(Connection):
         protocol, out, small = self.protocol, self.out, self._small
         head, tail = self._head, self._tail
         client = self.client if self.client is not NOBODY else self.client_object()
+        run = self.run
         gathered, before = 0, self.requests
         for request in requests if len(requests) <= ROW_MAX else requests[:ROW_MAX]:
             self.requests += 1
             try:
-                reply = handler(client, request)
+                reply = run(handler, client, request)
             except Exception as error:
                 reply = Failure(error)
             if type(reply) is bytes and len(reply) <= small:
@@ -267,7 +268,7 @@ class U32Connection(PlainConnection):
         self.bytes_in += size
         self.requests += 1
         try:
-            reply = handler(client, data[4:])
+            reply = self.run(handler, client, data[4:])
         except Exception as error:
             reply = Failure(error)
         if type(reply) is bytes and len(reply) <= self._small:

@@ -7,6 +7,7 @@ gives to an engine, and by the pure engine, around what it is given, as ``callba
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 
 from pysock._lean import TYPE_CHECKING
 from pysock.engine import Callbacks
@@ -54,7 +55,8 @@ INSTEAD: Final[dict[str, Callable[..., Any]]] = {
 
 
 def guarded(tell: Callable[[str, Exception], None], **callbacks: Any) -> Callbacks:
-    """The callbacks, each of which raises nothing but ``MemoryError`` and what isn't an ``Exception``.
+    """The callbacks, each of which raises nothing but ``MemoryError`` and what isn't an ``Exception``. Context
+    variables that one sets, or the user's function that it calls, are seen by no later call.
 
     :param tell: called with the name of a callback that failed, and the exception. It must not raise.
     """
@@ -70,7 +72,7 @@ def _guarded(
 ) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         try:
-            return callback(*arguments)
+            return copy_context().run(callback, *arguments)
         except MemoryError:
             raise
         except Exception as error:

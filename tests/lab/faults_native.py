@@ -25,7 +25,7 @@ CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "faults"
 
 #: Files that need an interpreter: what they allocate isn't reached from here.
-ELSEWHERE = ("python.c", "python_client.h", "python_request.h", "python_server.h")
+ELSEWHERE = ("python.c", "python_client.h", "python_context.h", "python_request.h", "python_server.h")
 #: What only a forked child does, where nothing can be made of an error.
 IN_A_CHILD = ("        ps_sys.close(*fd);",)
 
