@@ -22,11 +22,13 @@ from pysock.engine import BUSY, Buffer, Link, choose
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.forking import own
 from pysock.functions import checked_function
+from pysock.ids import shown
 from pysock.limits import LARGEST_PAYLOAD
 from pysock.mailbox import PUSHES_MAX, Mailbox
 from pysock.payload import SERVERS_LIMIT, checked
 from pysock.peers import Ids, expected_server
 from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, ErrorCode, Frame, Kind
+from pysock.selfcall import refuse_own_loop
 from pysock.unique import Unique
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class Client(Unique):
         self._timeout = None if timeout is None else checked_timeout(timeout)
         self._name = name or ""
         trust = Trust(expected_server(self._address, server_uid), None if authkey is None else _checked_key(authkey))
-        self._link, welcome = open_link(
+        self._link, welcome, self._beside = open_link(
             self._address,
             self._name,
             choose(backend).link,
@@ -157,6 +159,8 @@ class Client(Unique):
         :raises FrameTooLarge: the payload is over the server's :attr:`max_payload`.
         """
         number, payload = self._number(service), self._checked(payload)
+        if self._beside is not None:
+            refuse_own_loop(self._beside)
         return self._in_turn(timeout, self._link.request, number, payload)
 
     def request_many(
@@ -178,6 +182,8 @@ class Client(Unique):
         :raises FrameTooLarge: a payload is over the server's :attr:`max_payload`; nothing was sent.
         """
         number, all_payloads = self._number(service), list(payloads)
+        if self._beside is not None:
+            refuse_own_loop(self._beside)
         replies, errors = self._in_turn(
             timeout,
             lambda seconds: self._link.request_many(number, all_payloads, self._max_payload, seconds, self._window),
@@ -207,6 +213,8 @@ class Client(Unique):
         :raises RequestTimeout: no answer in time. The client stays usable.
         """
         payload = checked(payload, LARGEST_PING, "a ping's limit")
+        if self._beside is not None:
+            refuse_own_loop(self._beside)
         return self._in_turn(timeout, lambda seconds: self._ping(payload, seconds))
 
     def _ping(self, payload: Buffer, seconds: float | None) -> float:
@@ -282,6 +290,8 @@ class Client(Unique):
             raise ConnectionLost(self._ended)
         if self._closing:
             return False
+        if self._beside is not None and left != 0:
+            refuse_own_loop(self._beside)
         try:
             self._link.inbox.append(self._link.receive(_SLICE if left is None else min(left, _SLICE)))
         except ConnectionLost as error:
@@ -341,7 +351,7 @@ class Client(Unique):
 
     def __repr__(self) -> str:
         name = f" {self._name!r}" if self._name else ""
-        return f"<Client {self._id:#x}{name} {'closed' if self.closed else 'connected'} {self._address}>"
+        return f"<Client {shown(self._id)}{name} {'closed' if self.closed else 'connected'} {self._address}>"
 
     # Common to all calls
 

@@ -14,6 +14,7 @@ from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from pysock.address import Address
 from pysock.data import DataSocket, ServedSocket
 from pysock.engine import Buffer, ClientInfo, Engine
+from pysock.ids import read
 from pysock.payload import checked
 from pysock.unique import Unique
 
@@ -57,8 +58,9 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
         payload = checked(payload, self._limit, "Limits.max_payload")
         return 0 if self._engine is None else self._engine.broadcast(payload)
 
-    def __getitem__(self, client_id: int) -> DataSocket:
-        found = self._find(client_id)
+    def __getitem__(self, client_id: int | str) -> DataSocket:
+        """The client with this id: a number, or the text that people get to read, ``"1.7"``."""
+        found = self._find(_number(client_id))
         if found is None:
             raise KeyError(client_id)
         return found
@@ -70,7 +72,8 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
         return 0 if self._engine is None else self._engine.client_count()
 
     def __contains__(self, client_id: object) -> bool:
-        return self._engine is not None and _is_id(client_id) and self._engine.attach(client_id)  # type: ignore[arg-type]
+        number = _number(client_id)
+        return self._engine is not None and _is_id(number) and self._engine.attach(number)  # type: ignore[arg-type]
 
     def values(self) -> ValuesView[DataSocket]:
         """The data sockets; those who go meanwhile are left out."""
@@ -150,6 +153,10 @@ class _Items(ItemsView[int, DataSocket]):
 
     def __iter__(self) -> Iterator[tuple[int, DataSocket]]:
         return ((key, found) for key in self._mapping if (found := self._mapping._find(key)) is not None)
+
+
+def _number(client_id: object) -> object:
+    return read(client_id) if isinstance(client_id, str) else client_id
 
 
 def _is_id(value: object) -> bool:

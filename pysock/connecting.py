@@ -25,13 +25,16 @@ from pysock.limits import VANISH_TIMEOUT
 from pysock.peers import check_server
 from pysock.places import kind, reachable
 from pysock.protocol import Frame, Kind, Malformed, Refusal, Welcome, decode, decode_welcome, encode_cir
+from pysock.selfcall import refuse_own_loop, server_behind
 from pysock.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.vanish import notice_vanished
 
 if TYPE_CHECKING:
     from typing import Any, Final
+    from weakref import ref
 
     from pysock.auth import ClientProof
+    from pysock.server import Server
 
 #: Pauses between attempts while the server's backlog is full, in seconds.
 _FIRST_PAUSE: Final = 0.001
@@ -54,13 +57,16 @@ def open_link(
     linger: float | None,
     max_payload: int,
     trust: Trust,
-) -> tuple[Link, Welcome]:
+) -> tuple[Link, Welcome, ref[Server] | None]:
     """Connect and be let in, within ``timeout`` seconds in all; raises what :func:`pysock.connect` says."""
     deadline = deadline_of(timeout)
     proof = None if trust.key is None else _proof(trust.key)
     cir = encode_cir(name, f"pysock/{__version__}", max_payload, None if proof is None else proof.nonce)
     handle = _connect(address, deadline, timeout)
     try:
+        beside = server_behind(handle)
+        if beside is not None:
+            refuse_own_loop(beside)
         if trust.servers is not None:
             check_server(handle, address, trust.servers)
         _send_cir(handle, cir, deadline)
@@ -75,7 +81,7 @@ def open_link(
             answer = proof.answer(_challenge(frame, address), name)
             _send_proof(link, decode(answer), address, deadline, timeout)
             frame = _answer(link, address, deadline, timeout)
-        return link, _welcome(frame, address, has_key=proof is not None)
+        return link, _welcome(frame, address, has_key=proof is not None), beside
     except BaseException:
         link.close()
         raise

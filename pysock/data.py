@@ -21,6 +21,7 @@ from pysock.borrowed import borrowed
 from pysock.engine import Buffer, ClientInfo, Sockets
 from pysock.errors import ConnectionLost
 from pysock.forking import close_quietly, guard, own
+from pysock.ids import shown
 from pysock.logs import server_log as log
 from pysock.payload import checked
 from pysock.peers import peer_of
@@ -147,7 +148,7 @@ class DataSocket(Unique, ABC):
         row = self._row()
         name = f" {row.name!r}" if row.name else ""
         where = row.address or self._reached(row)
-        return f"<DataSocket {self.id:#x}{name} {ConnectionState(row.state).name} fd={row.fd} {where}>"
+        return f"<DataSocket {shown(self.id)}{name} {ConnectionState(row.state).name} fd={row.fd} {where}>"
 
 
 class ServedSocket(DataSocket):
@@ -178,7 +179,7 @@ class ServedSocket(DataSocket):
     def send(self, payload: Buffer) -> None:
         """See :meth:`DataSocket.send`."""
         if not self._table.push(self.id, payload):
-            raise ConnectionLost(f"client {self.id:#x} isn't connected any more")
+            raise ConnectionLost(f"client {shown(self.id)} isn't connected any more")
 
     def close(self) -> None:
         """See :meth:`DataSocket.close`."""

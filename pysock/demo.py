@@ -25,6 +25,7 @@ import pysock
 from pysock import demo_words
 from pysock.demo_client import ONE_BY_ONE, PATIENCE, PIPELINED
 from pysock.demo_screen import Result, Row, Screen
+from pysock.ids import shown
 
 #: Modules of the standard library whose source is a good long text, best first. All are there since Python 3.6.
 DEFAULT_TEXTS = ("_pydecimal", "typing")
@@ -110,7 +111,9 @@ def tell_what_happens(server: pysock.Server, screen: Screen) -> None:
 
     @server.on_connect
     def came(client: pysock.DataSocket) -> None:
-        screen.say(f"client {client.name}: connection request accepted, id {client.id}, data socket fd {client.fd}")
+        screen.say(
+            f"client {client.name}: connection request accepted, id {shown(client.id)}, data socket fd {client.fd}"
+        )
 
     @server.on_disconnect
     def went(client: pysock.DataSocket, reason: str) -> None:
@@ -241,7 +244,7 @@ def table_rows(server: pysock.Server) -> list[Row]:
     return [
         Row(
             client.name,
-            client.id,
+            shown(client.id),
             client.fd,
             "unix" if client.address.startswith("unix:") else "tcp",
             client.state.name,

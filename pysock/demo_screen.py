@@ -21,7 +21,7 @@ class Row(NamedTuple):
     """One connected client, as the server's client table has it."""
 
     name: str
-    client_id: int
+    client_id: str
     fd: int
     transport: str
     state: str

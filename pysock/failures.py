@@ -13,6 +13,7 @@ from pysock._lean import TYPE_CHECKING
 from pysock.clients import ClientTable
 from pysock.engine.guards import type_name
 from pysock.errors import FrameTooLarge, RemoteError
+from pysock.ids import shown
 from pysock.logs import server_log as log
 from pysock.protocol import ErrorCode
 from pysock.services import Services
@@ -35,10 +36,15 @@ class Failed:
         """The code and the text of the ERROR; the log has been told."""
         # Not the DataSocket: the client may be gone, and must not come back into the table.
         row = self._clients.engine_info(client_id)
-        about = (self._services.title(service), client_id, row.name if row else "", self._services.handler(service))
+        about = (
+            self._services.title(service),
+            shown(client_id),
+            row.name if row else "",
+            self._services.handler(service),
+        )
         if isinstance(exception, RemoteError):
             return _meant(exception, about)
-        log.error("service %s failed for client %#x %r: its handler is %s", *about, exc_info=exception)
+        log.error("service %s failed for client %s %r: its handler is %s", *about, exc_info=exception)
         if isinstance(exception, FrameTooLarge):
             return ErrorCode.PAYLOAD_TOO_LARGE, encoded(text_of(exception))
         return ErrorCode.HANDLER_FAILED, encoded(type_name(exception))
@@ -50,13 +56,13 @@ def _meant(exception: RemoteError, about: tuple[Any, ...]) -> tuple[int, bytes]:
     if code is None:
         code = ErrorCode.HANDLER_FAILED
         log.error(
-            "service %s answered client %#x %r, by its handler %s, with a RemoteError whose code isn't a number from 1"
+            "service %s answered client %s %r, by its handler %s, with a RemoteError whose code isn't a number from 1"
             " to 65535: the client gets code 1",
             *about,
             exc_info=exception,
         )
     else:
-        log.debug("service %s answered client %#x %r with an error: %r", *about[:3], text)
+        log.debug("service %s answered client %s %r with an error: %r", *about[:3], text)
     return code, encoded(text)
 
 

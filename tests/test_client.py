@@ -12,6 +12,7 @@ from support import until_bye, wait_for, welcomed
 import pysock
 from pysock import FrameTooLarge, Limits, ProtocolError, RemoteError, RequestTimeout, connect
 from pysock.errors import ConnectionLost
+from pysock.ids import shown
 from pysock.protocol import FLAG_NO_REPLY, ErrorCode, Kind, encode, encode_text
 
 
@@ -40,7 +41,7 @@ def test_what_a_client_knows(server, client):
     assert client.max_payload == 100_000
     assert client.address == server.addresses[0]
     assert client.closed is False
-    assert repr(client) == f"<Client {client.id:#x} 'me' connected {server.addresses[0]}>"
+    assert repr(client) == f"<Client {shown(client.id)} 'me' connected {server.addresses[0]}>"
     with pytest.raises(TypeError):
         client.services["x"] = 1
 

@@ -10,6 +10,7 @@ from support import RawPeer, plug, wait_for
 
 from pysock import ClientTable, Limits, connect
 from pysock.data import DataSocket
+from pysock.ids import shown
 
 
 @pytest.fixture
@@ -220,7 +221,7 @@ def test_what_a_data_socket_knows(server, join, transport):
     assert (data.peer is None) is (transport == "tcp")
     if transport == "unix":
         assert data.address == str(server.addresses[0])
-    assert repr(data) == f"<DataSocket {data.id:#x} 'me' ESTABLISHED fd={data.fd} {data.address}>"
+    assert repr(data) == f"<DataSocket {shown(data.id)} 'me' ESTABLISHED fd={data.fd} {data.address}>"
 
 
 def test_a_name_cannot_write_into_a_log(server, join):

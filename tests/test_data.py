@@ -77,7 +77,7 @@ def test_what_a_data_socket_knows(listening, transport):
             assert data.peer == (os.getpid(), os.geteuid(), os.getegid())
             assert data.peer.uid == os.geteuid()
             assert data.address == str(listening.address)
-        assert repr(data) == f"<DataSocket 0x1 ESTABLISHED fd={data.fd} {data.address}>"
+        assert repr(data) == f"<DataSocket 0.1 ESTABLISHED fd={data.fd} {data.address}>"
         data.data = {"mine": 1}
         with pytest.raises(AttributeError):
             data.mine = 1

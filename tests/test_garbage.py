@@ -117,7 +117,7 @@ def test_an_unclosed_data_socket(backend, address):
     before = descriptors()
     with listening(address, backend) as master, plug(master.address) as client:
         text, source = warned(lambda: master.accept().send(b"x"))
-        assert text.startswith("unclosed <DataSocket 0x1 ESTABLISHED fd=")
+        assert text.startswith("unclosed <DataSocket 0.1 ESTABLISHED fd=")
         assert (master.address.bare() if master.address.transport == "unix" else "127.0.0.1:") in text
         assert source.fd == -1
         assert client.recv(10) == b"x"

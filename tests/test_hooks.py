@@ -10,6 +10,7 @@ from support import RawPeer, wait_for
 
 from pysock import ConnectionRefused, Limits, connect
 from pysock.errors import ConnectionLost
+from pysock.ids import shown
 from pysock.protocol import Kind, Refusal, encode, encode_cir
 from pysock.states import ConnectionState, DisconnectReason
 
@@ -229,7 +230,7 @@ def test_a_gone_client_keeps_its_last_figures(server):
         assert (data.name, data.requests, data.state.name, data.fd) == ("me", 1, "CLOSED", -1)
         assert data.bytes_in > 5
         assert data.bytes_out > 5
-        with pytest.raises(ConnectionLost, match=f"client {data.id:#x} isn't connected any more"):
+        with pytest.raises(ConnectionLost, match=f"client {shown(data.id)} isn't connected any more"):
             data.send(b"x")
         data.close()  # does nothing
     assert data.requests == 1
