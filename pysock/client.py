@@ -27,7 +27,7 @@ from pysock.limits import LARGEST_PAYLOAD
 from pysock.mailbox import PUSHES_MAX, Mailbox
 from pysock.payload import SERVERS_LIMIT, checked
 from pysock.peers import Ids, expected_server
-from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, ErrorCode, Frame, Kind
+from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE, ErrorCode, Frame, Kind
 from pysock.selfcall import refuse_own_loop
 from pysock.unique import Unique
 
@@ -188,6 +188,8 @@ class Client(Unique):
             timeout,
             lambda seconds: self._link.request_many(number, all_payloads, self._max_payload, seconds, self._window),
         )
+        if errors:
+            replies = [self._telling_services(one) if isinstance(one, RemoteError) else one for one in replies]
         if errors and not return_exceptions:
             raise next(reply for reply in replies if isinstance(reply, RemoteError))
         return replies
@@ -372,6 +374,8 @@ class Client(Unique):
                 return call(*arguments, seconds)
             except ConnectionLost as error:
                 self._lost(error)
+            except RemoteError as error:
+                raise self._telling_services(error) from None
             finally:
                 if self._link.inbox:
                     self._mail.sort(self._link.inbox)
@@ -420,6 +424,13 @@ class Client(Unique):
     def _farewell(self) -> str | None:
         goodbye = self._mail.goodbye
         return None if goodbye is None or self._closing else f"the server said goodbye: {goodbye}"
+
+    def _telling_services(self, error: RemoteError) -> RemoteError:
+        """The same error; where the unnamed service is missing, with the names of those there are."""
+        if error.code != ErrorCode.NO_SUCH_SERVICE or error.message != TEXT_NO_SUCH_SERVICE:
+            return error
+        known = ", ".join(map(repr, self._numbers)) or "no named ones"
+        return RemoteError(f"{error.message}: the server has no unnamed one; it has {known}", error.code)
 
     def _number(self, service: str | None) -> int:
         if service is None:

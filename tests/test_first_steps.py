@@ -141,3 +141,16 @@ def test_a_module_that_starts_its_server_while_it_is_imported(tmp_path):
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "the server was started while its module was imported" in done.stderr
     assert not list(tmp_path.glob("*.sock"))
+
+
+def test_who_asks_for_the_unnamed_service_is_told_of_the_others(tmp_path, backend):
+    server = Server(f"unix:{tmp_path}/s", backend=backend)
+    server.service("add")(lambda client, request: request)
+    server.service("sub")(lambda client, request: request)
+    words = "no such service: the server has no unnamed one; it has 'add', 'sub'"
+    with server, pysock.connect(server.addresses[0], backend=backend) as client:
+        with pytest.raises(pysock.RemoteError, match=words):
+            client.request(b"x")
+        with pytest.raises(pysock.RemoteError, match=words):
+            client.request_many([b"x"])
+        assert [str(one) for one in client.request_many([b"x"], return_exceptions=True)] == [words]
