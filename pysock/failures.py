@@ -44,10 +44,21 @@ class Failed:
         )
         if isinstance(exception, RemoteError):
             return _meant(exception, about)
+        _with_traceback(exception)
         log.error("service %s failed for client %s %r: its handler is %s", *about, exc_info=exception)
         if isinstance(exception, FrameTooLarge):
             return ErrorCode.PAYLOAD_TOO_LARGE, encoded(text_of(exception))
         return ErrorCode.HANDLER_FAILED, encoded(type_name(exception))
+
+
+def _with_traceback(exception: Exception) -> None:
+    """Of one that nobody raised, as for what a handler returned: so it is logged in the form of the others."""
+    if exception.__traceback__ is not None:
+        return
+    try:
+        raise exception
+    except Exception:
+        del exception  # the traceback holds this frame
 
 
 def _meant(exception: RemoteError, about: tuple[Any, ...]) -> tuple[int, bytes]:

@@ -11,9 +11,10 @@ import time
 
 import pytest
 import wire
-from support import wait_for
+from support import running, wait_for
 from wire import Good, failed, goaway, replied, srm, talk
 
+import pysock
 from pysock import Limits, RemoteError
 from pysock import protocol as p
 
@@ -481,3 +482,13 @@ def test_a_batch_is_nothing_to_good_clients(server):
             good.check()
             for number, peer in enumerate(peers):
                 assert wire.next_frame(peer) == replied((b"%03d" % number)[::-1], turn)
+
+
+@pytest.mark.parametrize("reply", [b"bytes", [], ["text"], [ValueError("made, not raised")]])
+def test_a_wrong_return_is_logged_with_a_traceback(make_server, unix_address, caplog, reply):
+    server = make_server(unix_address)
+    server.batch_service("wrong")(lambda clients, requests: reply)
+    with running(server), pysock.connect(unix_address) as client, pytest.raises(pysock.RemoteError):
+        client.request(b"x", service="wrong")
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.exc_info[2] is not None
