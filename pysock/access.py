@@ -167,9 +167,11 @@ def _listed(allow: Mapping[str, Any]) -> Access:
 
 def _asking(allow: Callable[[Peer], Any]) -> Callable[[int, int, int], bool]:
     failed = Seldom(log, ERROR, "allow= failed for %r, which was refused")
+    users, groups = unmapped_users(), unmapped_groups()
 
     def ask(pid: int, uid: int, gid: int) -> bool:
-        peer = Peer(pid, uid, gid)
+        # Who isn't mapped into this user namespace must not pass for the user of that number.
+        peer = Peer(pid, -1 if uid in users else uid, -1 if gid in groups else gid)
         try:
             return bool(settled(allow(peer)))
         except Exception:

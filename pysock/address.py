@@ -252,7 +252,10 @@ def choices(address: Address) -> str:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     value = f"here XDG_RUNTIME_DIR is {runtime!r}" if runtime else "here XDG_RUNTIME_DIR isn't set"
     if runtime and not _is_own(runtime):
-        value += ", which isn't this user's own directory"
+        own = os.path.isabs(runtime)
+        value += (
+            ", which isn't this user's own directory" if own else ", which is ignored, as it isn't an absolute path"
+        )
     return (
         f"without a path it is {address.socket_file} ({value}): a process of another user, or with another value of"
         f" that variable, takes $XDG_RUNTIME_DIR/pysock/{name} or {_TEMPORARY}/pysock-UID/{name}; give both sides a"

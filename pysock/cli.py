@@ -123,6 +123,7 @@ def serve(target: str, bind: tuple[str, ...], log_level: str, grace: float, **op
     raise_descriptor_limit()  # before the module makes a server, whose limits follow from it
     found = load(target)
     server = make_server(found, bind, **options)
+    raise_descriptor_limit(server.limits.max_clients)  # it may have asked for more
     interrupted, unwritten = watch(server)
     # A Server was made by Python code, which has parameters and no options.
     with nullcontext() if server is found else as_commands_say():

@@ -19,7 +19,7 @@ from pysock.address import Address, choices
 from pysock.deadlines import deadline_of, time_left
 from pysock.engine import Link, SocketAddress
 from pysock.errors import ConnectionLost, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull
-from pysock.faults import explained_fault
+from pysock.faults import explained_fault, explains
 from pysock.forking import guard, own_socket
 from pysock.limits import VANISH_TIMEOUT
 from pysock.peers import check_server
@@ -62,7 +62,8 @@ def open_link(
     deadline = deadline_of(timeout)
     proof = None if trust.key is None else _proof(trust.key)
     cir = encode_cir(name, f"pysock/{__version__}", max_payload, None if proof is None else proof.nonce)
-    handle = _connect(address, deadline, timeout)
+    with explains(address, "connect()"):  # also where the directory can't be found out
+        handle = _connect(address, deadline, timeout)
     try:
         beside = server_behind(handle)
         if beside is not None:
@@ -70,7 +71,8 @@ def open_link(
         if trust.servers is not None:
             check_server(handle, address, trust.servers)
         _send_cir(handle, cir, deadline)
-        link = link_type(handle.fileno(), linger, max_payload)
+        with explains(address, "making the connection's buffers"):
+            link = link_type(handle.fileno(), linger, max_payload)
     except BaseException:
         handle.close()
         raise
@@ -162,7 +164,7 @@ def explained(error: OSError, address: Address) -> OSError:
     }.get(number)
     if not advice:
         return explained_fault(error, address, "connect()")
-    hint = f"; {choices(address)}" if address.transport == "unix" and not address.path else ""
+    hint = f" {choices(address)}" if address.transport == "unix" and not address.path else ""
     return OSError(number, f"{address}: {advice}{hint}")
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from pysock._lean import TYPE_CHECKING
 from pysock.errors import PysockError
-from pysock.limits import DEFAULT_MAX_CLIENTS, RESERVED_DESCRIPTORS, Limits, default_max_clients
+from pysock.limits import DEFAULT_MAX_CLIENTS, RESERVED_DESCRIPTORS, CutDefault, Limits
 from pysock.logs import server_log as log
 
 if TYPE_CHECKING:
@@ -23,17 +23,21 @@ _FEWEST: Final = 16
 
 
 def check_descriptors(limits: Limits) -> None:
-    """Log it where the default of ``max_clients`` is less than usual.
+    """Log it where the default of ``max_clients`` was cut, or where somebody said more than there can be.
 
-    :raises PysockError: there is room for fewer than 16 clients.
+    :raises PysockError: it was cut to fewer than 16.
     """
-    here = default_max_clients()
-    if limits.max_clients != here or here >= DEFAULT_MAX_CLIENTS:
-        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = wanted = limits.max_clients
+    if isinstance(room, CutDefault):
+        wanted = DEFAULT_MAX_CLIENTS
+    elif soft != resource.RLIM_INFINITY and room >= soft:
+        room = max(1, soft - RESERVED_DESCRIPTORS)
+    else:
+        return
     able = "up to any number" if hard == resource.RLIM_INFINITY else f"up to {hard}"
     raise_it = f"raise the limit ({able}: ulimit -n, LimitNOFILE= of systemd, or resource.setrlimit())"
-    if here < _FEWEST:
+    if isinstance(room, CutDefault) and room < _FEWEST:
         raise PysockError(
             f"this process may have {soft} descriptors, {RESERVED_DESCRIPTORS} of which are kept for itself: too few"
             f" for {_FEWEST} clients; {raise_it}, or say how many clients are enough, with Limits(max_clients=...)"
@@ -41,18 +45,18 @@ def check_descriptors(limits: Limits) -> None:
     log.warning(
         "at most %d clients, not %d: this process may have %d descriptors, %d of which are kept for itself; %s, or say"
         " Limits(max_clients=%d)",
-        here,
-        DEFAULT_MAX_CLIENTS,
+        room,
+        wanted,
         soft,
         RESERVED_DESCRIPTORS,
         raise_it,
-        here,
+        room,
     )
 
 
-def raise_descriptor_limit() -> None:
-    """For programs of ours: as many descriptors as the default of ``max_clients`` needs, if the system allows."""
-    wanted = DEFAULT_MAX_CLIENTS + RESERVED_DESCRIPTORS
+def raise_descriptor_limit(clients: int = DEFAULT_MAX_CLIENTS) -> None:
+    """For programs of ours: as many descriptors as so many clients need, if the system allows."""
+    wanted = clients + RESERVED_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:

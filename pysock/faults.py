@@ -50,27 +50,36 @@ _ADVICE: Final = {
     errno.ECONNRESET: "the other end has closed the connection; is it the right server?",
 }
 
+#: Over TCP no path is in the way.
+_TCP_ADVICE: Final = {
+    errno.EPERM: "the system or its firewall forbids it; run it as a user who may, or choose another address",
+    errno.EINVAL: "an address of one link needs its interface, as in [fe80::1%eth0]:9000; else choose another one",
+}
+
 
 def is_bare(error: OSError) -> bool:
     """Whether it has no more words than the system's."""
     return bool(error.errno) and error.strerror == os.strerror(error.errno or 0)
 
 
-def explained_fault(error: OSError, address: Address, step: str) -> OSError:
+def explained_fault(error: OSError, address: Address | str, step: str) -> OSError:
     """The same error with words; itself, if it has some.
 
+    :param address: also a text, where the step was for several.
     :param step: what was tried, for the message: ``"bind()"``.
     """
     if not is_bare(error):
         return error
     number = error.errno or 0
     advice = _ADVICE.get(number, "choose another address, or look at the manual page of that call")
+    if str(address).startswith("tcp:"):
+        advice = _TCP_ADVICE.get(number, advice)
     # OSError chooses its subclass by the number: FileNotFoundError, PermissionError ...
     return OSError(number, f"{address}: {step} failed ({os.strerror(number)}): {advice}")
 
 
 @contextmanager
-def explains(address: Address, step: str) -> Iterator[None]:
+def explains(address: Address | str, step: str) -> Iterator[None]:
     """Around a step with an address: what the system says no to in it is raised with words."""
     try:
         yield

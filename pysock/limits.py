@@ -28,12 +28,17 @@ VANISH_TIMEOUT: Final = 60.0
 _NEVER: Final = frozenset(("idle_timeout", "vanish_timeout", "max_clients_per_uid", "max_clients_per_ip"))
 
 
+class CutDefault(int):
+    """A default that the limit of descriptors has cut, to be told from the same number said by somebody."""
+
+
 def default_max_clients() -> int:
     """Return the default of ``max_clients``: 10,000, or what the limit of descriptors leaves."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return DEFAULT_MAX_CLIENTS
-    return max(1, min(DEFAULT_MAX_CLIENTS, soft - RESERVED_DESCRIPTORS))
+    room = soft - RESERVED_DESCRIPTORS
+    return DEFAULT_MAX_CLIENTS if room >= DEFAULT_MAX_CLIENTS else CutDefault(max(1, room))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from pysock.data import DataSocket
 from pysock.descriptors import check_descriptors
 from pysock.engine import Engine, EngineOptions, EngineStats, choose
 from pysock.errors import PysockError
+from pysock.faults import explains
 from pysock.imported import refuse_while_imported
 from pysock.limits import Limits
 from pysock.logs import server_log as log
@@ -283,7 +284,8 @@ class Server(Registration):
         try:
             check_descriptors(self.limits)
             self._listen()
-            self._engine = engine = self._make_engine()
+            with explains(" and ".join(map(str, self.addresses)), "making the server's loop"):
+                self._engine = engine = self._make_engine()
             self._clients.serve(engine, self.addresses)
             # Before anybody can see it serve: whoever does may end the interpreter at once.
             self._running.acquire()

@@ -241,22 +241,47 @@ def test_who_says_how_many_is_not_warned(backend, socket_dir):
     assert counting(socket_dir, backend, 64, 64, 3) == ("3", [])
 
 
-def test_pysock_serve_raises_the_soft_limit(backend, socket_dir):
+@pytest.mark.parametrize("said", [(1024, 960), (67, 3), (65, 1)])
+def test_who_says_what_the_default_would_be_is_not_warned(backend, socket_dir, said):
+    """It is what the warning advises."""
+    soft, clients = said
+    assert counting(socket_dir, backend, soft, soft, clients) == (str(clients), [])
+
+
+def test_more_than_there_can_be_is_logged(backend, socket_dir):
+    out, err = counting(socket_dir, backend, 200, 4096, 5000)
+    assert out == "5000"
+    assert [line.partition(";")[0] for line in err] == [
+        "at most 136 clients, not 5000: this process may have 200 descriptors, 64 of which are kept for itself"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "asked", "answer"),
+    [("", "server.limits.max_clients", b"1936"),
+     (", limits=pysock.Limits(max_clients=1500)", "resource.getrlimit(resource.RLIMIT_NOFILE)[0]", b"2000"),
+     (", limits=pysock.Limits(max_clients=15000)", "resource.getrlimit(resource.RLIMIT_NOFILE)[0]", b"15064")],
+)  # fmt: skip
+def test_pysock_serve_raises_the_soft_limit(backend, socket_dir, limits, asked, answer):
+    hard = 20_000 if answer == b"15064" else 2000
     (socket_dir / "app.py").write_text(
-        "import pysock\n"
-        "server = pysock.Server('unix:s')\n"
-        "server.service(lambda client, request: b'%d' % server.limits.max_clients)\n"
+        "import pysock, resource\n"
+        f"server = pysock.Server('unix:s'{limits})\n"
+        f"server.service(lambda client, request: b'%d' % {asked})\n"
     )
     limit = (
-        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000)); os.execv(sys.executable,"
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (256, HARD)); os.execv(sys.executable,"
     )
     limit += " [sys.executable, '-m', 'pysock', 'serve', 'app:server'])"
     with subprocess.Popen(
-        [sys.executable, "-c", limit], cwd=socket_dir, env=environment(PYSOCK_BACKEND=backend), stdout=subprocess.PIPE
+        [sys.executable, "-c", limit.replace("HARD", str(hard))],
+        cwd=socket_dir,
+        env=environment(PYSOCK_BACKEND=backend),
+        stdout=subprocess.PIPE,
     ) as serving:
         try:
             assert serving.stdout.readline().startswith(b"serving on unix:")
             with connect(f"unix:{socket_dir}/s", backend=backend) as client:
-                assert client.request(b"") == b"1936"
+                assert client.request(b"") == answer
         finally:
             serving.terminate()

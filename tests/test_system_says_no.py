@@ -15,7 +15,7 @@ from programs import missing, tool
 from support import environment
 
 from pysock import MasterSocket, Server, connect
-from pysock.faults import _ADVICE
+from pysock.faults import _ADVICE, explained_fault
 
 ERRNOS = [
     errno.EPERM, errno.EACCES, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EBUSY, errno.ELOOP,
@@ -126,6 +126,49 @@ def test_by_hand(backend, step, number):
             steps[-1]()
         check(caught.value, "tcp://127.0.0.1")
         assert caught.value.errno == number
+
+
+GONE = """
+import os, sys, pysock
+os.rmdir(os.getcwd())
+for act in (pysock.Server(sys.argv[2], backend=sys.argv[1]).start, lambda: pysock.connect(sys.argv[2])):
+    try:
+        act()
+    except OSError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("path", ["s", f"{'a' * 120}/s"])
+def test_a_working_directory_that_is_gone(backend, socket_dir, path):
+    (socket_dir / "gone").mkdir()
+    command = [sys.executable, "-c", GONE, backend, f"unix:{path}"]
+    done = subprocess.run(
+        command, cwd=socket_dir / "gone", env=environment(), capture_output=True, text=True, check=False
+    )
+    said = done.stdout.splitlines()
+    assert len(said) == 2
+    assert all(line.startswith(f"[Errno 2] unix:{path}: ") for line in said), said
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_loop_that_cannot_be_made(backend, socket_dir, monkeypatch, number):
+    def fails(self):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Server, "_make_engine", fails)
+    server = Server(f"unix:{socket_dir}/s", f"unix:{socket_dir}/t", backend=backend)
+    with pytest.raises(OSError, match=r"/s and unix:.*/t: making the server's loop failed") as caught:
+        server.start()
+    assert caught.value.errno == number
+
+
+def test_over_tcp_no_path_is_advised(backend):
+    error = explained_fault(OSError(errno.EINVAL, os.strerror(errno.EINVAL)), "tcp://[fe80::1]:0", "bind()")
+    assert "path" not in str(error)
+    with pytest.raises(OSError, match=r"tcp://\[fe80::1\]:0: ") as caught:
+        Server("tcp://[fe80::1]:0", insecure=True, backend=backend).start()
+    assert "path" not in str(caught.value)
 
 
 MOUNTED = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import Counter
 from multiprocessing.connection import Connection
@@ -42,6 +43,7 @@ class _Path:
     """The path that they race for, and the server that has it."""
 
     def __init__(self, scale: Scale, engine: str, directory: Path) -> None:
+        self.directory = directory
         self.address = f"unix:{directory}/s"
         self.engine = engine
         self.chance = scale.random("races", engine)
@@ -91,6 +93,8 @@ class _Path:
         else:
             owner.send("stop")
             owner.result()
+            left = os.listdir(self.directory)
+            check(not left, f"a server that stopped has left {left}")
         owner.channel.close()
         return None
 
