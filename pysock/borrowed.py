@@ -7,6 +7,7 @@ inherited socket of another process's.
 
 from __future__ import annotations
 
+import _socket
 import os
 import socket
 from collections.abc import Iterator
@@ -20,10 +21,10 @@ def borrowed(fd: int) -> Iterator[socket.socket]:
     :raises OSError: it isn't one.
     """
     blocks = os.get_blocking(fd)
-    handle = socket.socket(fileno=fd)
+    handle = _socket.socket(fileno=fd)  # not what may have taken the place of socket.socket (gevent, eventlet)
     try:
         if os.get_blocking(fd) != blocks:
             os.set_blocking(fd, blocks)
-        yield handle
+        yield handle  # type: ignore[misc]  # it has all but the methods that make other sockets
     finally:
         handle.detach()

@@ -26,6 +26,7 @@ from pysock.descriptors import check_descriptors
 from pysock.engine import Engine, EngineOptions, EngineStats, choose
 from pysock.errors import PysockError
 from pysock.faults import explains
+from pysock.green import refuse_green_threads
 from pysock.imported import refuse_while_imported
 from pysock.limits import Limits
 from pysock.logs import server_log as log
@@ -179,8 +180,10 @@ class Server(Registration):
             TCP, and there is a rule.
         :raises OSError: an address can't be used; nothing made is left behind. Mostly one of its subclasses:
             :class:`AddressInUse`, ``FileNotFoundError``, ``PermissionError`` ...
-        :raises PysockError: it runs, or has run, already; or this is a sub-interpreter without daemon threads.
+        :raises PysockError: it runs, or has run, already; or this is a sub-interpreter without daemon threads; or
+            threads are green ones here (gevent, eventlet), among which it would never return.
         """
+        refuse_green_threads(self.backend)
         with _explained_where_there_are_no_daemons():
             thread = threading.Thread(
                 target=self._run_in_background, name=f"pysock-{self.name or 'server'}", daemon=True
