@@ -285,8 +285,10 @@ static ps_conn *take_slot(ps_engine *engine, const ps_conn *newcomer)
 static void begin_life(ps_engine *engine, ps_conn *conn)
 {
     PS_ADD(engine->stats.pending, 1u);
-    if (conn->family != AF_UNIX)
+    if (conn->family != AF_UNIX && !engine->masters[conn->master].prepared) {
         ps__no_delay(conn->fd);
+        ps__watch_over(conn->fd, &engine->options.limits);
+    }
     if (ps__count_peer(engine, conn) < 0 ||
         engine->poll->add(engine->poll_handle, conn->fd, ps__id(conn), PS_POLL_IN) < 0) {
         ps__no_memory(engine, conn);

@@ -125,7 +125,7 @@ void ps__engine_free(ps_engine *engine)
     ps__free(engine);
 }
 
-int ps_engine_add_master(ps_engine *engine, int fd, int checked)
+int ps_engine_add_master(ps_engine *engine, int fd, int flags)
 {
     if (engine->master_count == PS_MASTERS_MAX)
         return -ENOSPC;
@@ -135,7 +135,9 @@ int ps_engine_add_master(ps_engine *engine, int fd, int checked)
     int error = engine->poll->add(engine->poll_handle, fd, engine->master_count, PS_POLL_IN);
     if (error < 0)
         return error;
-    engine->masters[engine->master_count++] = (ps_master){.fd = fd, .family = family, .checked = checked};
+    engine->masters[engine->master_count++] = (ps_master){.fd = fd, .family = family,
+                                                            .checked = flags & PS_MASTER_CHECKED,
+                                                            .prepared = flags & PS_MASTER_PREPARED};
     return 0;
 }
 

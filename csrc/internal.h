@@ -264,6 +264,7 @@ typedef struct ps_master {
     int fd;
     int family;
     bool checked;
+    bool prepared;
     bool shut; /* somebody else has shut it down */
 } ps_master;
 
@@ -527,6 +528,8 @@ void ps__close_fd(ps_engine *engine, int *fd);
 /* socket.c */
 int ps__family(int fd);
 void ps__no_delay(int fd);
+/* Find out when the peer of a TCP socket vanishes. */
+void ps__watch_over(int fd, const ps_limits *limits);
 int ps__tell_when_sent(int fd);
 void ps__remember_peer(ps_conn *conn);
 void ps__peer_credentials(const ps_conn *conn, ps_info *info);

@@ -7,8 +7,8 @@
 
 #include "pysock_abi.h"
 
-_Static_assert(sizeof(ps_limits) == 80, "ps_limits has drifted: cffi and C must agree");
-_Static_assert(sizeof(ps_options) == 160, "ps_options has drifted: cffi and C must agree");
+_Static_assert(sizeof(ps_limits) == 96, "ps_limits has drifted: cffi and C must agree");
+_Static_assert(sizeof(ps_options) == 176, "ps_options has drifted: cffi and C must agree");
 _Static_assert(sizeof(ps_info) == 408, "ps_info has drifted: cffi and C must agree");
 _Static_assert(sizeof(ps_stats) == 28 * 8, "ps_stats has drifted: cffi and C must agree");
 _Static_assert(sizeof(ps_load_options) == 96, "ps_load_options has drifted: cffi and C must agree");

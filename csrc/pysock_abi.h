@@ -87,6 +87,8 @@ typedef struct ps_limits {
     uint64_t output_pause, output_drop;
     uint32_t max_clients, max_pending_cir, max_cir_bytes, max_payload, max_in_flight;
     uint32_t max_clients_per_uid, max_clients_per_ip; /* 0: none but max_clients */
+    /* Of TCP peers that vanish, see tcp(7); seconds, but for the last, which is in milliseconds. keep_idle 0: none is set. */
+    int32_t keep_idle, keep_interval, keep_count, user_timeout;
 } ps_limits;
 
 typedef struct ps_options {
@@ -124,8 +126,11 @@ typedef struct ps_stats {
 
 typedef struct ps_engine ps_engine;
 
-/* checked: its peers are held against the rule of access before a byte is read. */
-int ps_engine_add_master(ps_engine *engine, int fd, int checked);
+enum ps_master_flag {
+    PS_MASTER_CHECKED = 1, /* its peers are held against the rule of access before a byte is read */
+    PS_MASTER_PREPARED = 2 /* its data sockets inherit the options of TCP that they need */
+};
+int ps_engine_add_master(ps_engine *engine, int fd, int flags);
 int ps_engine_wakeup_fd(const ps_engine *engine);
 
 /* From any thread, and from hooks. */

@@ -81,6 +81,17 @@ void ps__no_delay(int fd)
     ps_sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* a reply must not wait for an ACK (Nagle) */
 }
 
+void ps__watch_over(int fd, const ps_limits *limits)
+{
+    const int32_t values[][3] = {{SOL_SOCKET, SO_KEEPALIVE, 1},
+                                 {IPPROTO_TCP, TCP_KEEPIDLE, limits->keep_idle},
+                                 {IPPROTO_TCP, TCP_KEEPINTVL, limits->keep_interval},
+                                 {IPPROTO_TCP, TCP_KEEPCNT, limits->keep_count},
+                                 {IPPROTO_TCP, TCP_USER_TIMEOUT, limits->user_timeout}};
+    for (size_t i = 0; limits->keep_idle && i < sizeof values / sizeof values[0]; i++)
+        ps_sys.setsockopt(fd, values[i][0], values[i][1], &values[i][2], sizeof values[i][2]);
+}
+
 void ps__remember_peer(ps_conn *conn)
 {
     struct ucred who;

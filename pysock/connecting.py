@@ -27,7 +27,7 @@ from pysock.places import kind, reachable
 from pysock.protocol import Frame, Kind, Malformed, Refusal, Welcome, decode, decode_welcome, encode_cir
 from pysock.selfcall import refuse_own_loop, server_behind
 from pysock.sigpipe import NO_SIGNAL, no_sigpipe
-from pysock.vanish import notice_vanished
+from pysock.vanish import notice_vanished, vanishing
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -117,7 +117,7 @@ def _connect_one(target: SocketAddress, deadline: float | None) -> socket.socket
     try:
         if family != socket.AF_UNIX:
             handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            notice_vanished(handle, VANISH_TIMEOUT)
+            notice_vanished(handle, vanishing(VANISH_TIMEOUT))
         pause = _FIRST_PAUSE
         while True:
             handle.settimeout(_left(deadline))

@@ -65,8 +65,8 @@ class Limits:
     :param output_timeout: seconds without progress of waiting output until a client is dropped.
     :param idle_timeout: seconds without a byte from a client until it is dropped; ``None`` is never.
     :param vanish_timeout: seconds without an answer of the other end's machine, after which the kernel gives a TCP
-        connection up (a cable was pulled): it asks after half of them. ``None`` is never. The maker of an inherited
-        socket (``fd://N``) decides for that one.
+        connection up (a cable was pulled): it asks after half of them. ``None`` is never. Where
+        ``output_timeout`` is longer, a connection with unsent replies has that.
     :param backlog: connections the kernel keeps for us until they are accepted (capped by ``somaxconn``).
     :raises ValueError: for a value out of range.
     """

@@ -22,7 +22,7 @@ import os
 import socket
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from pysock._lean import TYPE_CHECKING, replace
 from pysock.address import Address, AddressLike, as_address
@@ -39,7 +39,7 @@ from pysock.running import HINT, listens_at
 from pysock.socketfile import SocketFile
 from pysock.states import IllegalTransition, ServerEvent, ServerState, next_server_state
 from pysock.unique import Unique
-from pysock.vanish import notice_vanished
+from pysock.vanish import notice_vanished, prepare, vanishing
 
 if TYPE_CHECKING:
     from typing import Any
@@ -59,6 +59,7 @@ class MasterSocket(Unique):
 
     __slots__ = (
         "__weakref__", "_accepted", "_address", "_elsewhere", "_fd", "_file", "_sockets", "_state", "_target",
+        "prepared",
     )  # fmt: skip
 
     def __init__(self, address: AddressLike, backend: str | Backend = "auto") -> None:
@@ -68,6 +69,8 @@ class MasterSocket(Unique):
         self._target: SocketAddress | None = None
         self._fd = -1
         self._accepted = 0
+        #: Its data sockets inherit the options of TCP that they need. An inherited one is somebody else's: never.
+        self.prepared = False
         #: In a forked child, where it is the parent's: what to say to whoever uses it.
         self._elsewhere: str | None = None
         self._state = ServerState.NEW  # at last: without it there is nothing to close
@@ -123,6 +126,8 @@ class MasterSocket(Unique):
             self._fd = self._sockets.socket(target[0])
         self._target = target
         self._state = state
+        if target[0] == socket.AF_INET6:
+            self._take_ipv4(True)
         log.debug("socket() -> %d, to listen at %s", self._fd, self._address)
 
     def leave_ipv4(self) -> None:
@@ -131,8 +136,12 @@ class MasterSocket(Unique):
         A socket at ``[::]`` would take that, too (IPV6_V6ONLY, ipv6(7)).
         """
         if self._target is not None and self._target[0] == socket.AF_INET6:
-            with borrowed(self._fd) as handle:
-                handle.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            self._take_ipv4(False)
+
+    def _take_ipv4(self, too: bool) -> None:
+        """Whatever the system's default is (net.ipv6.bindv6only). One without IPv4 may refuse, and has none to take."""
+        with borrowed(self._fd) as handle, suppress(OSError):
+            handle.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not too)
 
     def bind(self) -> None:
         """``bind()``. A socket file gets its mode and owner here, while nobody can connect yet.
@@ -165,18 +174,21 @@ class MasterSocket(Unique):
         except OSError as error:
             raise _explained(error, self._address, place) from error
 
-    def listen(self, backlog: int | None = None, *, vanish_timeout: float | None = VANISH_TIMEOUT) -> None:
+    def listen(
+        self, backlog: int | None = None, *, vanish_timeout: float | None = VANISH_TIMEOUT, stall: float = 0.0
+    ) -> None:
         """``listen()``: from now on clients can connect, and wait to be accepted.
 
         :param backlog: how many the kernel lets wait; by default what the address says, or ``Limits.backlog``.
         :param vanish_timeout: as ``Limits.vanish_timeout``, of the connections that will be accepted.
+        :param stall: seconds for which a peer that lives may take nothing of what is sent to it; a shorter
+            ``vanish_timeout`` would end it then (see tcp(7), ``TCP_USER_TIMEOUT``).
         :raises AddressInUse: another socket listens at the address.
         """
         state = self._after(ServerEvent.LISTEN)
         if backlog is None:
             backlog = self._address.backlog or Limits().backlog
-        with borrowed(self._fd) as handle:
-            notice_vanished(handle, vanish_timeout)
+        self.prepared = prepare(self._fd, vanishing(vanish_timeout, stall))
         try:
             self._sockets.listen(self._fd, backlog)
         except OSError as error:
@@ -214,6 +226,9 @@ class MasterSocket(Unique):
         self._accepted += 1
         log.debug("accept(%d) -> %d", self._fd, fd)
         try:
+            if not self.prepared:
+                with borrowed(fd) as handle:
+                    notice_vanished(handle, vanishing(VANISH_TIMEOUT))
             return HandSocket(self._accepted, fd, self._sockets, self._address)
         except BaseException:  # no memory, or Ctrl-C
             self._sockets.close(fd)

@@ -324,7 +324,7 @@ class Server(Registration):
                 refuse_exposed(master.address, master.fd)
         for master in made:
             backlog = master.address.backlog or self.limits.backlog
-            master.listen(backlog, vanish_timeout=self.limits.vanish_timeout)
+            master.listen(backlog, vanish_timeout=self.limits.vanish_timeout, stall=self.limits.output_timeout)
         self._rule.warn_unreachable(master.address for master in made)
         if made:
             self._advance(ServerEvent.LISTEN)
@@ -353,7 +353,7 @@ class Server(Registration):
         engine = self._backend.engine(options)
         try:
             for master in self._masters:
-                engine.add_master(master.fd, self._rule.checks(master.address, master.fd))
+                engine.add_master(master.fd, self._rule.checks(master.address, master.fd), master.prepared)
                 master.advance(ServerEvent.SERVE)
         except BaseException:
             engine.close()

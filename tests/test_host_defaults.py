@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from support import environment, plug
 
 import pysock
 from pysock import MasterSocket, connect
+from pysock.borrowed import borrowed
 
 
 @pytest.fixture(params=[30, 0.001, 0], ids=["30 s", "1 ms", "non-blocking"])
@@ -58,6 +61,37 @@ def test_an_inherited_socket_by_hand_stays_as_it_was(default_timeout, backend, b
         with MasterSocket(f"fd://{os.dup(maker.fileno())}", backend) as master:
             master.adopt()
             assert os.get_blocking(maker.fileno()) is blocks
+
+
+@pytest.mark.parametrize("has", ["O_NONBLOCK", "SO_RCVTIMEO"])
+def test_by_hand_waits_whatever_the_maker_of_an_inherited_socket_has_set(backend, has):
+    with socket.socket() as maker, socket.socket() as peer:
+        maker.bind(("127.0.0.1", 0))
+        maker.listen()
+        if has == "O_NONBLOCK":
+            os.set_blocking(maker.fileno(), False)
+        else:  # accepted sockets inherit it
+            maker.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 20_000))
+        with MasterSocket(f"fd://{os.dup(maker.fileno())}", backend) as master:
+            master.adopt()
+            later = threading.Timer(0.1, peer.connect, [maker.getsockname()])
+            later.start()
+            with master.accept() as data:
+                later.join()
+                later = threading.Timer(0.1, peer.sendall, [b"x"])
+                later.start()
+                assert data.recv() == b"x"
+                later.join()
+            assert os.get_blocking(maker.fileno()) is (has != "O_NONBLOCK")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="on others it can't be told apart")
+def test_an_address_of_both_families_takes_both_whatever_the_system_says(backend):
+    """Not net.ipv6.bindv6only, but the address decides."""
+    with MasterSocket("tcp://[::]:0", backend) as master:
+        master.create()
+        with borrowed(master.fd) as handle:
+            assert handle.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 0
 
 
 # Time that stands still

@@ -13,6 +13,7 @@ from programs import missing, tool
 from support import environment, plug, wait_for
 
 from pysock import Limits, MasterSocket, connect
+from pysock.address import join_host_port
 from pysock.borrowed import borrowed
 
 
@@ -29,8 +30,8 @@ def options(fd):
     ("limits", "wanted"),
     [
         ({}, (1, 30, 10, 3, 60_000, 1)),
-        ({"vanish_timeout": 7.5}, (1, 3, 1, 3, 7_500, 1)),
-        ({"vanish_timeout": 0.01}, (1, 1, 1, 3, 10, 1)),
+        ({"vanish_timeout": 7.5}, (1, 3, 1, 3, 10_000, 1)),
+        ({"vanish_timeout": 0.01}, (1, 1, 1, 3, 10_000, 1)),
         ({"vanish_timeout": 30 * 24 * 3600}, (1, 32767, 32767, 3, 2**31 - 1, 1)),
     ],
 )
@@ -79,6 +80,50 @@ def is_connected_to(fd, port):
         return False
 
 
+@pytest.fixture
+def maker():
+    """Somebody else's listening socket."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        yield sock
+
+
+def test_at_an_inherited_socket(make_server, maker):
+    """The options are set on what comes from it; it stays as it was, for it is somebody else's."""
+    before = options(maker.fileno())
+    server = make_server(f"fd://{os.dup(maker.fileno())}")
+    server.service(lambda client, request: b"%d" % client.fd)
+    with server, connect(join_host_port(*maker.getsockname()), backend=server.backend) as client:
+        assert options(int(client.request(b""))) == (1, 30, 10, 3, 60_000, 1)
+    assert options(maker.fileno()) == before
+
+
+def test_by_hand_at_an_inherited_socket(backend, maker):
+    before = options(maker.fileno())
+    with MasterSocket(f"fd://{os.dup(maker.fileno())}", backend) as master:
+        master.adopt()
+        with plug(join_host_port(*maker.getsockname())), master.accept() as data:
+            assert options(data.fd) == (1, 30, 10, 3, 60_000, 1)
+    assert options(maker.fileno()) == before
+
+
+@pytest.mark.slow
+def test_a_client_that_lives_and_reads_nothing_is_no_vanished_one(make_server):
+    """TCP_USER_TIMEOUT ends it, too, so it isn't shorter than the time for which it may do so."""
+    reply = b"x" * 15_000_000
+    server = make_server("tcp://127.0.0.1:0", framing="line", limits=Limits(vanish_timeout=1, output_timeout=60))
+    server.service(lambda client, request: reply)
+    with server, plug(server.addresses[0]) as client:
+        client.settimeout(20)
+        client.sendall(b"please\n")
+        time.sleep(6)  # the kernel looks at 1, 2, 4 seconds and so on
+        got = 0
+        while got < len(reply) and (part := client.recv(1 << 20)):
+            got += len(part)
+        assert got >= len(reply)
+
+
 # A machine that really vanishes: a network namespace, whose end of the cable is pulled
 
 
@@ -92,9 +137,11 @@ sys.stdin.read()
 
 @pytest.fixture
 def machine():
-    """``machine(*command)`` is a command there; 10.213.77.1 is this end of the cable."""
+    """What runs a command there, what pulls the cable, and the address of this end. Tests may run beside each other."""
     tool("ip")
     name, ours, theirs = f"psk{os.getpid()}", f"pa{os.getpid()}", f"pb{os.getpid()}"
+
+    net = f"10.{100 + (os.getpid() >> 8) % 100}.{os.getpid() & 255}"
 
     def ip(*words):
         return subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
@@ -107,11 +154,11 @@ def machine():
         missing("no network namespace can be made here")
     try:
         ip("link", "set", theirs, "netns", name)
-        ip("addr", "add", "10.213.77.1/24", "dev", ours)
+        ip("addr", "add", f"{net}.1/24", "dev", ours)
         ip("link", "set", ours, "up")
-        ip("-n", name, "addr", "add", "10.213.77.2/24", "dev", theirs)
+        ip("-n", name, "addr", "add", f"{net}.2/24", "dev", theirs)
         ip("-n", name, "link", "set", theirs, "up")
-        yield ["ip", "netns", "exec", name], lambda: ip("link", "set", ours, "down")
+        yield ["ip", "netns", "exec", name], lambda: ip("link", "set", ours, "down"), f"{net}.1"
     finally:
         ip("link", "del", ours)
         ip("netns", "del", name)
@@ -119,8 +166,8 @@ def machine():
 
 @pytest.mark.slow
 def test_a_client_whose_cable_is_pulled_is_dropped(machine, make_server):
-    inside, pull = machine
-    server = make_server("tcp://10.213.77.1:0", insecure=True, limits=Limits(vanish_timeout=2))
+    inside, pull, host = machine
+    server = make_server(f"tcp://{host}:0", insecure=True, limits=Limits(vanish_timeout=2, output_timeout=2))
     server.service(lambda client, request: request)
     gone = []
     server.on_disconnect(lambda client, reason: gone.append(str(reason)))

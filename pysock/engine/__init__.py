@@ -178,11 +178,13 @@ class Engine(Protocol):
 
     def __init__(self, options: EngineOptions) -> None: ...
 
-    def add_master(self, fd: int, checked: bool = False) -> None:
+    def add_master(self, fd: int, checked: bool = False, prepared: bool = False) -> None:
         """Accept from this listening socket, from ``run`` on. The descriptor stays the caller's, who closes it
         when ``Callbacks.draining`` says so.
 
         :param checked: its peers, over a Unix socket, are held against the rule of access before a byte is read.
+        :param prepared: its data sockets inherit the options of TCP that they need (:func:`pysock.vanish.prepare`);
+            else the engine sets them on each.
         """
 
     @property

@@ -32,6 +32,7 @@ from pysock.protocol import (
 from pysock.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.states import DisconnectReason
 from pysock.unique import Unique
+from pysock.vanish import notice_vanished, vanishing
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -72,10 +73,11 @@ _REFUSALS: Final = {
 class _Master:
     """One master socket. Its descriptor is the caller's, who closes it."""
 
-    def __init__(self, fd: int, index: int, checked: bool) -> None:
+    def __init__(self, fd: int, index: int, checked: bool, prepared: bool) -> None:
         self.fd = fd
         self.index = index
         self.checked = checked  # its peers are held against the rule of access
+        self.prepared = prepared  # its data sockets inherit what they need
         # Python finds out about family and type by itself.
         self.sock = socket.socket(fileno=fd)
         try:
@@ -95,7 +97,8 @@ class Masters(Unique):
         self._core = core
         self._make = make
         self._door = Door(core)
-        self._fds: list[tuple[int, bool]] = []
+        self._fds: list[tuple[int, bool, bool]] = []
+        self._vanishing = vanishing(core.limits.vanish_timeout, core.limits.output_timeout)
         self._masters: list[_Master] = []
         self.resume_at: float | None = None  # the end of a pause
         self._reserve = -1
@@ -103,17 +106,17 @@ class Masters(Unique):
         self._newcomer: socket.socket | None = None  # accepted last: it may not have a row yet
         core.descriptor_freed = self.resume
 
-    def add(self, fd: int, checked: bool) -> None:
+    def add(self, fd: int, checked: bool, prepared: bool) -> None:
         """Accept from this one, too."""
         os.fstat(fd)
-        self._fds.append((fd, checked))
+        self._fds.append((fd, checked, prepared))
         self._open_reserve()
 
     def start(self) -> None:
         """Begin to accept."""
         self._open = True
-        for index, (fd, checked) in enumerate(self._fds):
-            master = _Master(fd, index, checked)
+        for index, (fd, checked, prepared) in enumerate(self._fds):
+            master = _Master(fd, index, checked, prepared)
             self._masters.append(master)
             self._core.on_event[fd] = lambda bits, master=master: self._on_event(master, bits)  # type: ignore[misc]
         for master in self._masters:
@@ -270,8 +273,9 @@ class Masters(Unique):
             self._turn_away(sock, cause)
             return None
         sock.setblocking(False)
-        if master.tcp:
+        if master.tcp and not master.prepared:
             no_delay(sock)
+            notice_vanished(sock, self._vanishing)
         connection = self._make(self._core, sock, master.index, address_text(peer) if master.tcp else "")
         connection.credentials = newcomer.credentials
         if newcomer.place is not None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
+from pysock._lean import TYPE_CHECKING
 from pysock.engine import Buffer, SocketAddress
 from pysock.engine._pure_accept import no_delay
+from pysock.engine._ready import wait_until_ready
 from pysock.sigpipe import NO_SIGNAL, no_sigpipe
+
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    Result = TypeVar("Result")
 
 
 @contextmanager
@@ -25,6 +33,16 @@ def _borrowed(fd: int, family: int = socket.AF_UNIX) -> Iterator[socket.socket]:
         yield sock
     finally:
         sock.detach()
+
+
+def _waited(fd: int, event: int, call: Callable[..., Result], *arguments: Any) -> Result:
+    """Make a system call; again when the descriptor is ready, where whoever made the socket has set O_NONBLOCK or a
+    timeout (SO_RCVTIMEO) on it.
+    """
+    while True:
+        with suppress(BlockingIOError):
+            return call(*arguments)
+        wait_until_ready(fd, event)
 
 
 class PureSockets:
@@ -53,7 +71,7 @@ class PureSockets:
     def accept(self, fd: int) -> int:
         """A blocking data socket; ``TCP_NODELAY`` set over TCP."""
         with _borrowed(fd) as sock:
-            client, peer = sock.accept()
+            client, peer = _waited(fd, select.POLLIN, sock.accept)
         client.setblocking(True)
         no_sigpipe(client)
         if isinstance(peer, tuple):
@@ -63,12 +81,14 @@ class PureSockets:
     def recv(self, fd: int, max_bytes: int) -> bytes:
         """At most that many bytes; ``b""`` at the end."""
         with _borrowed(fd) as sock:
-            return sock.recv(max_bytes)
+            return _waited(fd, select.POLLIN, sock.recv, max_bytes)
 
     def send(self, fd: int, data: Buffer) -> None:
         """All of it; no SIGPIPE."""
         with _borrowed(fd) as sock:
-            sock.sendall(data, NO_SIGNAL)
+            view = memoryview(data)
+            while view:
+                view = view[_waited(fd, select.POLLOUT, sock.send, view, NO_SIGNAL) :]
 
     def close(self, fd: int) -> None:
         """Close it."""

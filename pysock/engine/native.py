@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import errno
 import os
+import select
 import socket
 import struct
 import sys
@@ -31,6 +32,7 @@ from pysock.engine import (
     SocketAddress,
     too_much_queued,
 )
+from pysock.engine._ready import wait_until_ready
 from pysock.engine.abi import check_abi
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.errors import ConnectionLost, FrameTooLarge, ProtocolError, PysockError, RemoteError, RequestTimeout
@@ -38,6 +40,7 @@ from pysock.limits import Limits
 from pysock.payload import checked_all
 from pysock.protocol import Frame, Kind
 from pysock.unique import Unique
+from pysock.vanish import vanishing
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -91,6 +94,9 @@ def _fill_limits(c: Any, limits: Limits) -> None:
         setattr(c, name, getattr(limits, name))
     c.max_clients_per_uid = limits.max_clients_per_uid or 0
     c.max_clients_per_ip = limits.max_clients_per_ip or 0
+    wanted = vanishing(limits.vanish_timeout, limits.output_timeout)
+    if wanted is not None:
+        c.keep_idle, c.keep_interval, c.keep_count, c.user_timeout = wanted
     c.output_pause, c.output_drop = limits.output_pause, limits.output_drop
 
 
@@ -146,9 +152,10 @@ class NativeEngine(Unique):
         self._push_inside, self._broadcast_inside, self._disconnect_inside = inside
         self._loop: int | None = None  # the thread that runs it
 
-    def add_master(self, fd: int, checked: bool = False) -> None:
+    def add_master(self, fd: int, checked: bool = False, prepared: bool = False) -> None:
         os.set_blocking(fd, False)  # the loop accepts until there is nothing left
-        _checked(lib.ps_engine_add_master(self._engine, fd, checked))
+        flags = lib.PS_MASTER_CHECKED * checked | lib.PS_MASTER_PREPARED * prepared
+        _checked(lib.ps_engine_add_master(self._engine, fd, flags))
 
     @property
     def wakeup_fd(self) -> int:
@@ -274,18 +281,18 @@ class NativeSockets:
         _checked(lib.ps_socket_listen(fd, backlog))
 
     def accept(self, fd: int) -> int:
-        return _retried(lib.ps_socket_accept, fd)
+        return _waited(fd, select.POLLIN, lib.ps_socket_accept)
 
     def recv(self, fd: int, max_bytes: int) -> bytes:
         data = ffi.new("uint8_t[]", max_bytes)
-        count = _retried(lib.ps_socket_recv, fd, data, max_bytes)
+        count = _waited(fd, select.POLLIN, lib.ps_socket_recv, data, max_bytes)
         return bytes(ffi.buffer(data, count))
 
     def send(self, fd: int, data: Buffer) -> None:
         c_data, sent = _bytes(data), 0
         size = len(c_data)
         while sent < size:
-            sent += _retried(lib.ps_socket_send, fd, c_data + sent, size - sent)
+            sent += _waited(fd, select.POLLOUT, lib.ps_socket_send, c_data + sent, size - sent)
 
     def close(self, fd: int) -> None:
         _checked(lib.ps_socket_close(fd))
@@ -294,11 +301,15 @@ class NativeSockets:
         _checked(lib.ps_socket_unlink(os.fsencode(path)))
 
 
-def _retried(call: Any, *args: Any) -> int:
-    """Make a system call again after a signal; Python's handlers have run in between (PEP 475)."""
+def _waited(fd: int, event: int, call: Any, *args: Any) -> int:
+    """Make a system call again after a signal; Python's handlers have run in between (PEP 475). And when the descriptor
+    is ready, where whoever made the socket has set O_NONBLOCK or a timeout (SO_RCVTIMEO) on it.
+    """
     while True:
-        result = call(*args)
-        if result != -errno.EINTR:
+        result = call(fd, *args)
+        if result == -errno.EAGAIN:
+            wait_until_ready(fd, event)
+        elif result != -errno.EINTR:
             return _checked(result)
 
 

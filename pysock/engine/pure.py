@@ -89,9 +89,9 @@ class PureEngine(Unique):
 
     # --- the loop ---
 
-    def add_master(self, fd: int, checked: bool = False) -> None:
+    def add_master(self, fd: int, checked: bool = False, prepared: bool = False) -> None:
         """Accept from this listening socket, from ``run`` on."""
-        self._masters.add(fd, checked)
+        self._masters.add(fd, checked, prepared)
 
     @property
     def wakeup_fd(self) -> int:
