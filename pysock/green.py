@@ -31,10 +31,10 @@ def refuse_green_threads(backend: str) -> None:
             " (monkey.patch_all(thread=False), eventlet.monkey_patch(thread=False)), or call serve_forever() in a"
             " process of its own, or (gevent only) patch select as well as threads and use backend='pure'"
         )
-    if backend == "pure" and "eventlet.patcher" in sys.modules and _patched("socket"):
+    if backend == "pure" and "eventlet.patcher" in sys.modules and (_patched("socket") or _patched("select")):
         raise PysockError(
-            "eventlet has patched the socket module, and the pure engine doesn't work with its sockets: use the native"
-            " engine, or eventlet.monkey_patch(socket=False, thread=False)"
+            "eventlet has patched the modules socket or select, and the pure engine doesn't work with those:"
+            " use the native engine, or eventlet.monkey_patch(thread=False, socket=False, select=False)"
         )
 
 

@@ -24,7 +24,7 @@ except pysock.PysockError as error:
 
 GEVENT, EVENTLET = "from gevent import monkey; monkey.patch_all(%s)", "import eventlet; eventlet.monkey_patch(%s)"
 NEVER = "gevent or eventlet has patched threads, and start() would never return"
-SOCKETS = "eventlet has patched the socket"
+SOCKETS = "eventlet has patched the modules socket or select"
 
 
 def said(backend, patch, options):
@@ -46,7 +46,7 @@ def said(backend, patch, options):
         (GEVENT, "thread=False, select=False", "HELLO", "HELLO"),
         (EVENTLET, "", NEVER, SOCKETS),
         (EVENTLET, "thread=False", "HELLO", SOCKETS),
-        (EVENTLET, "thread=False, socket=False", "HELLO", "HELLO"),
+        (EVENTLET, "thread=False, socket=False, select=False", "HELLO", "HELLO"),
     ],
 )
 def test_what_works_among_green_threads(backend, patch, options, native, pure):
