@@ -20,17 +20,22 @@ pysock costs next to nothing; ``pysock.backend`` is the name of the engine in us
 
 from __future__ import annotations
 
+import sys
+
 from pysock._version import __version__
 
 # Type checkers take this to be true; the module typing would cost more than all the rest.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pysock import errors as errors
+    from pysock import states as states
     from pysock.address import Address
     from pysock.client import Client, connect
     from pysock.clients import ClientTable
-    from pysock.data import DataSocket
+    from pysock.data import DataSocket, Peer
     from pysock.errors import (
         AddressInUse,
+        ConnectionLost,
         ConnectionRefused,
         FrameTooLarge,
         ProtocolError,
@@ -39,25 +44,33 @@ if TYPE_CHECKING:
         RequestTimeout,
         ServerFull,
     )
+    from pysock.kinds import Buffer
     from pysock.limits import Limits
     from pysock.master import MasterSocket
+    from pysock.protocol import ErrorCode
     from pysock.running import servers
     from pysock.server import Server, serve
-    from pysock.states import ConnectionState, ServerState
+    from pysock.states import ConnectionState, DisconnectReason, IllegalTransition, ServerState
 
     backend: str
 
 __all__ = [
     "Address",
     "AddressInUse",
+    "Buffer",
     "Client",
     "ClientTable",
+    "ConnectionLost",
     "ConnectionRefused",
     "ConnectionState",
     "DataSocket",
+    "DisconnectReason",
+    "ErrorCode",
     "FrameTooLarge",
+    "IllegalTransition",
     "Limits",
     "MasterSocket",
+    "Peer",
     "ProtocolError",
     "PysockError",
     "RemoteError",
@@ -76,9 +89,10 @@ _HOMES = {
     "address": ("Address",),
     "client": ("Client", "connect"),
     "clients": ("ClientTable",),
-    "data": ("DataSocket",),
+    "data": ("DataSocket", "Peer"),
     "errors": (
         "AddressInUse",
+        "ConnectionLost",
         "ConnectionRefused",
         "FrameTooLarge",
         "ProtocolError",
@@ -87,26 +101,35 @@ _HOMES = {
         "RequestTimeout",
         "ServerFull",
     ),
+    "kinds": ("Buffer",),
     "limits": ("Limits",),
     "master": ("MasterSocket",),
+    "protocol": ("ErrorCode",),
     "running": ("servers",),
     "server": ("Server", "serve"),
-    "states": ("ConnectionState", "ServerState"),
+    "states": ("ConnectionState", "DisconnectReason", "IllegalTransition", "ServerState"),
 }
+#: The modules whose names people write out.
+_MODULES = ("errors", "states")
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
-def __getattr__(name: str) -> object:
-    """Load a public name (PEP 562)."""
-    from importlib import import_module  # noqa: PLC0415  # only when it is needed, as all here
+if not TYPE_CHECKING:  # by it a type checker would take every name for one that there is
 
-    if name == "backend":
-        return import_module("pysock.engine").choose().name
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"pysock.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        """Load a public name (PEP 562)."""
+        from importlib import import_module  # noqa: PLC0415  # only when it is needed, as all here
+
+        if name == "backend":
+            return import_module("pysock.engine").choose().name
+        if name in _MODULES:
+            return import_module(f"pysock.{name}")
+        if name not in _HOME_OF:
+            # With both, Python adds "Did you mean: ...?" where a public name is like it.
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+        value = getattr(import_module(f"pysock.{_HOME_OF[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -166,7 +166,7 @@ def note_interrupt(
 
 
 def make_server(
-    found: Any, bind: tuple[str, ...], framing: str | None, authkey_file: Path | None, insecure: bool
+    found: Any, bind: tuple[str, ...], framing: Any, authkey_file: Path | None, insecure: bool
 ) -> pysock.Server:
     """Return the server to run: the one found, or a new one around the handler found."""
     if isinstance(found, pysock.Server):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 
-from pysock._lean import TYPE_CHECKING
+from pysock._lean import TYPE_CHECKING, overload
 from pysock.address import Address, AddressLike, as_address
 from pysock.clock import monotonic
 from pysock.connecting import Trust, open_link
@@ -32,7 +32,9 @@ from pysock.selfcall import refuse_own_loop
 from pysock.unique import Unique
 
 if TYPE_CHECKING:
-    from typing import Any, Final, NoReturn, TypeVar
+    from typing import Any, Final, Literal, NoReturn, TypeVar
+
+    from pysock import kinds
 
     PushHook = TypeVar("PushHook", bound=Callable[[bytes], Any])
     Result = TypeVar("Result")
@@ -64,7 +66,7 @@ class Client(Unique):
         name: str | None = None,
         *,
         timeout: float | None = 10.0,
-        backend: str = "auto",
+        backend: kinds.BackendName = "auto",
         linger: float | None = None,
         max_payload: int = 16 * 1024 * 1024,
         max_pushes: int = PUSHES_MAX,
@@ -149,7 +151,7 @@ class Client(Unique):
 
     # Requests
 
-    def request(self, payload: Buffer, service: str | None = None, timeout: float | None = None) -> bytes:
+    def request(self, payload: kinds.Buffer, service: str | None = None, timeout: float | None = None) -> bytes:
         """Send a request and wait for the reply.
 
         :param service: the name of the service; ``None`` is the unnamed one.
@@ -158,14 +160,32 @@ class Client(Unique):
             closes it.
         :raises FrameTooLarge: the payload is over the server's :attr:`max_payload`.
         """
-        number, payload = self._number(service), self._checked(payload)
+        number, data = self._number(service), self._checked(payload)
         if self._beside is not None:
             refuse_own_loop(self._beside)
-        return self._in_turn(timeout, self._link.request, number, payload)
+        return self._in_turn(timeout, self._link.request, number, data)
 
+    @overload
     def request_many(
         self,
-        payloads: Sequence[Buffer],
+        payloads: Iterable[kinds.Buffer],
+        service: str | None = None,
+        timeout: float | None = None,
+        *,
+        return_exceptions: Literal[False] = False,
+    ) -> list[bytes]: ...
+    @overload
+    def request_many(
+        self,
+        payloads: Iterable[kinds.Buffer],
+        service: str | None = None,
+        timeout: float | None = None,
+        *,
+        return_exceptions: bool,
+    ) -> list[bytes | RemoteError]: ...
+    def request_many(
+        self,
+        payloads: Iterable[kinds.Buffer],
         service: str | None = None,
         timeout: float | None = None,
         *,
@@ -194,30 +214,30 @@ class Client(Unique):
             raise next(reply for reply in replies if isinstance(reply, RemoteError))
         return replies
 
-    def notify(self, payload: Buffer, service: str | None = None, timeout: float | None = None) -> None:
+    def notify(self, payload: kinds.Buffer, service: str | None = None, timeout: float | None = None) -> None:
         """Send a request that isn't answered, not even with an error.
 
         :raises RemoteError: the server has no such service.
         :raises RequestTimeout: the server took it too slowly; the client is closed if that left a frame half sent.
         :raises FrameTooLarge: the payload is over the server's :attr:`max_payload`.
         """
-        number, payload = self._number(service), self._checked(payload)
+        number, data = self._number(service), self._checked(payload)
         link = self._link
         self._in_turn(
             timeout,
-            lambda seconds: link.send(Kind.SRM, number, link.next_request_id(), payload, seconds, FLAG_NO_REPLY),
+            lambda seconds: link.send(Kind.SRM, number, link.next_request_id(), data, seconds, FLAG_NO_REPLY),
         )
 
-    def ping(self, payload: Buffer = b"", timeout: float | None = None) -> float:
+    def ping(self, payload: kinds.Buffer = b"", timeout: float | None = None) -> float:
         """Ask for a sign of life; return the seconds there and back.
 
         :param payload: at most 64 bytes, which the server sends back.
         :raises RequestTimeout: no answer in time. The client stays usable.
         """
-        payload = checked(payload, LARGEST_PING, "a ping's limit")
+        data = checked(payload, LARGEST_PING, "a ping's limit")
         if self._beside is not None:
             refuse_own_loop(self._beside)
-        return self._in_turn(timeout, lambda seconds: self._ping(payload, seconds))
+        return self._in_turn(timeout, lambda seconds: self._ping(data, seconds))
 
     def _ping(self, payload: Buffer, seconds: float | None) -> float:
         started = monotonic()
@@ -441,7 +461,7 @@ class Client(Unique):
             raise RemoteError(f"the server has no service {service!r}; it has {known}", ErrorCode.NO_SUCH_SERVICE)
         return number
 
-    def _checked(self, payload: Buffer) -> Buffer:
+    def _checked(self, payload: kinds.Buffer) -> Buffer:
         return checked(payload, self._max_payload, SERVERS_LIMIT)
 
 
@@ -456,7 +476,7 @@ def connect(
     name: str | None = None,
     *,
     timeout: float | None = 10.0,
-    backend: str = "auto",
+    backend: kinds.BackendName = "auto",
     linger: float | None = None,
     max_payload: int = 16 * 1024 * 1024,
     max_pushes: int = PUSHES_MAX,

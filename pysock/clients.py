@@ -11,12 +11,16 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 
+from pysock._lean import TYPE_CHECKING
 from pysock.address import Address
 from pysock.data import DataSocket, ServedSocket
-from pysock.engine import Buffer, ClientInfo, Engine
+from pysock.engine import ClientInfo, Engine
 from pysock.ids import read
 from pysock.payload import checked
 from pysock.unique import Unique
+
+if TYPE_CHECKING:
+    from pysock import kinds
 
 
 class ClientTable(Unique, Mapping[int, DataSocket]):
@@ -46,7 +50,7 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
                 return found
         raise KeyError(name)
 
-    def broadcast(self, payload: Buffer) -> int:
+    def broadcast(self, payload: kinds.Buffer) -> int:
         """Send ``payload`` to every client that takes so much, as :meth:`DataSocket.send` does; return to how many.
 
         In another thread than the loop's these are the clients of this moment: one may go before its turn comes.
@@ -117,7 +121,7 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
         """The address of the master socket with this index, without its options."""
         return self._addresses[index].bare() if 0 <= index < len(self._addresses) else ""
 
-    def push(self, client_id: int, payload: Buffer) -> bool:
+    def push(self, client_id: int, payload: kinds.Buffer) -> bool:
         """Check the payload and give it to the engine; ``False`` if the client is gone."""
         payload = checked(payload, self._limit, "Limits.max_payload")
         return self._engine is not None and self._engine.push(client_id, payload)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pysock._lean import TYPE_CHECKING, NamedTuple
 from pysock.address import Address, join_host_port
 from pysock.borrowed import borrowed
-from pysock.engine import Buffer, ClientInfo, Sockets
+from pysock.engine import ClientInfo, Sockets
 from pysock.errors import ConnectionLost
 from pysock.forking import close_quietly, guard, own
 from pysock.ids import shown
@@ -31,6 +31,7 @@ from pysock.unique import Unique
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from pysock import kinds
     from pysock.clients import ClientTable
 
 #: By hand there is no frame and so no limit of ours; this is what the kernel moves in one call at most.
@@ -72,7 +73,7 @@ class DataSocket(Unique, ABC):
         """The address of the master socket that the client came through."""
 
     @abstractmethod
-    def send(self, payload: Buffer) -> None:
+    def send(self, payload: kinds.Buffer) -> None:
         """Send bytes that the client didn't ask for: a PUSH, or one message of the server's framing.
 
         It doesn't wait: the engine queues what the kernel doesn't take, up to ``Limits.output_drop`` bytes.
@@ -176,7 +177,7 @@ class ServedSocket(DataSocket):
         """Keep the last figures: from now on the engine knows nothing of this client."""
         self._last = (row or self._row())._replace(state=ConnectionState.CLOSED, fd=-1)
 
-    def send(self, payload: Buffer) -> None:
+    def send(self, payload: kinds.Buffer) -> None:
         """See :meth:`DataSocket.send`."""
         if not self._table.push(self.id, payload):
             raise ConnectionLost(f"client {shown(self.id)} isn't connected any more")
@@ -235,7 +236,7 @@ class HandSocket(DataSocket):
             self._advance(ConnectionEvent.END_OF_FILE)
         return data
 
-    def send(self, payload: Buffer) -> None:
+    def send(self, payload: kinds.Buffer) -> None:
         """Send bytes as they are, and wait until the kernel has taken them all.
 
         :raises ConnectionLost: this data socket is closed.

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, Final
 
+from pysock._lean import TYPE_CHECKING
 from pysock.errors import PysockError
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 #: By module: how it is asked whether it has patched something; "thread" and "select" are the names of both.
 _ASKED: Final[dict[str, Callable[[Any, str], bool]]] = {

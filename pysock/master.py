@@ -44,6 +44,8 @@ from pysock.vanish import notice_vanished, prepare, vanishing
 if TYPE_CHECKING:
     from typing import Any
 
+    from pysock import kinds
+
 
 class MasterSocket(Unique):
     """A listening socket, made step by step. A step out of order raises and changes nothing.
@@ -62,7 +64,7 @@ class MasterSocket(Unique):
         "prepared",
     )  # fmt: skip
 
-    def __init__(self, address: AddressLike, backend: str | Backend = "auto") -> None:
+    def __init__(self, address: AddressLike, backend: kinds.BackendName | Backend = "auto") -> None:
         self._address = as_address(address)
         self._sockets = (choose(backend) if isinstance(backend, str) else backend).sockets
         self._file = SocketFile(self._address) if self._address.transport == "unix" else None

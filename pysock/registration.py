@@ -23,7 +23,11 @@ from pysock.unique import Unique
 if TYPE_CHECKING:
     from typing import Any, TypeVar
 
+    from pysock.kinds import BatchHandler, Handler
+
     F = TypeVar("F", bound=Callable[..., Any])
+    One = TypeVar("One", bound=Handler)
+    Batch = TypeVar("Batch", bound=BatchHandler)
     ConnectHook = TypeVar("ConnectHook", bound=Callable[[DataSocket], "bool | None"])
     DisconnectHook = TypeVar("DisconnectHook", bound=Callable[[DataSocket, DisconnectReason], Any])
     StateHook = TypeVar("StateHook", bound=Callable[[ServerState, ServerState], Any])
@@ -44,9 +48,9 @@ class Registration(Unique, ABC):
         """How far the server has come."""
 
     @overload
-    def service(self, name: F, /) -> F: ...
+    def service(self, name: One, /) -> One: ...
     @overload
-    def service(self, name: str | None = None, /) -> Callable[[F], F]: ...
+    def service(self, name: str | None = None, /) -> Callable[[One], One]: ...
     def service(self, name: Any = None, /) -> Any:
         """Register a handler: ``@server.service`` for the unnamed service, ``@server.service("name")`` for a named one.
 
@@ -63,11 +67,11 @@ class Registration(Unique, ABC):
         return self._register(name, {})
 
     @overload
-    def batch_service(self, name: F, /) -> F: ...
+    def batch_service(self, name: Batch, /) -> Batch: ...
     @overload
     def batch_service(
         self, name: str | None = None, /, *, max_batch: int = 1024, max_wait: float = 0.0
-    ) -> Callable[[F], F]: ...
+    ) -> Callable[[Batch], Batch]: ...
     def batch_service(self, name: Any = None, /, *, max_batch: int = 1024, max_wait: float = 0.0) -> Any:
         """Register a handler for all requests that are ready in one turn, from all clients, in one call.
 

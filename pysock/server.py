@@ -21,7 +21,6 @@ from pysock.access import Rule, refuse_exposed
 from pysock.address import Address, AddressLike, as_address
 from pysock.clients import ClientTable
 from pysock.clock import monotonic
-from pysock.data import DataSocket
 from pysock.descriptors import check_descriptors
 from pysock.engine import Engine, EngineOptions, EngineStats, choose
 from pysock.errors import PysockError
@@ -38,6 +37,8 @@ from pysock.states import ServerEvent, ServerState, next_server_state
 
 if TYPE_CHECKING:
     from typing import Any, Final
+
+    from pysock import kinds
 
 #: How long after its grace :meth:`Server.stop` waits for a handler that doesn't return, in seconds.
 PATIENCE: Final = 2.0
@@ -88,12 +89,12 @@ class Server(Registration):
     def __init__(
         self,
         *addresses: AddressLike,
-        framing: str = "native",
-        backend: str = "auto",
+        framing: kinds.FramingName = "native",
+        backend: kinds.BackendName = "auto",
         name: str | None = None,
         limits: Limits | None = None,
         linger: float | None = None,
-        allow: Any = None,
+        allow: kinds.Allow | None = None,
         authkey: bytes | None = None,
         insecure: bool = False,
     ) -> None:
@@ -460,9 +461,7 @@ class Server(Registration):
         self._hooks.state_changed(old, self._state)
 
 
-def serve(
-    address: AddressLike | Iterable[AddressLike], handler: Callable[[DataSocket, bytes], Any], **options: Any
-) -> None:
+def serve(address: AddressLike | Iterable[AddressLike], handler: kinds.Handler, **options: Any) -> None:
     """Serve one handler at an address, or at several, until SIGTERM or Ctrl-C.
 
     :param handler: the unnamed service, called as ``handler(client, request)``.

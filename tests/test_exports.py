@@ -24,6 +24,7 @@ PUBLIC = [
     ),
     *("ConnectionState", "Address", "backend", "__version__", "PysockError", "ProtocolError", "ConnectionRefused"),
     *("RemoteError", "RequestTimeout", "ServerFull", "FrameTooLarge", "AddressInUse"),
+    *("Buffer", "ConnectionLost", "DisconnectReason", "ErrorCode", "IllegalTransition", "Peer"),
 ]
 
 

@@ -1,0 +1,37 @@
+"""The kinds of values that users hand over, for type checkers and for annotations of users' own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+
+from pysock._lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+    if sys.version_info >= (3, 12):
+        from collections.abc import Buffer
+    else:
+        from typing_extensions import Buffer
+
+    from pysock.data import DataSocket, Peer
+    from pysock.peers import Ids
+
+    #: ``framing=`` of a server.
+    FramingName: TypeAlias = Literal["native", "u32", "line", "raw"]
+    #: ``backend=``.
+    BackendName: TypeAlias = Literal["auto", "native", "pure"]
+    #: ``allow=`` of a server.
+    Allow: TypeAlias = Literal["anyone"] | Mapping[str, Ids] | Callable[[Peer], bool]
+    #: What answers one request.
+    Handler: TypeAlias = Callable[[DataSocket, bytes], Buffer | None]
+    #: What answers all that are ready: a reply for each, or an exception in its place.
+    BatchHandler: TypeAlias = Callable[[list[DataSocket], list[bytes]], Iterable[Buffer | Exception | None]]
+elif sys.version_info >= (3, 12):
+    #: What may be sent, and what a handler may return: bytes, bytearray, memoryview, array, mmap, a numpy array ...
+    from collections.abc import Buffer
+else:
+    Buffer = bytes | bytearray | memoryview
+
+__all__ = ["Buffer"]

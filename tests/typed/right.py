@@ -1,0 +1,79 @@
+"""Programs that type checkers must have nothing against. Never run: tests/typed/check.py has them checked."""
+
+import array
+import functools
+import mmap
+
+import pysock
+
+server = pysock.Server("unix:x.sock", framing="native", backend="pure", allow={"uid": ["www-data", 1000], "gid": 5})
+pysock.Server("unix:x.sock", allow="anyone")
+pysock.Server("unix:x.sock", allow=lambda peer: peer.uid == 0)
+
+
+@server.service
+def plain(client: pysock.DataSocket, request: bytes) -> bytes:
+    return request.upper()
+
+
+@server.service("nothing")
+def nothing(client: pysock.DataSocket, request: bytes) -> None:
+    client.send(array.array("b", request))
+
+
+@server.service()
+def view(client: pysock.DataSocket, request: bytes) -> memoryview | bytearray | None:
+    return memoryview(request)
+
+
+def with_more(scale: int, client: pysock.DataSocket, request: bytes, *, loud: bool = False) -> pysock.Buffer:
+    return array.array("b", request)
+
+
+class Service:
+    def answer(self, client: object, request: bytes) -> bytes:
+        return request
+
+    def __call__(self, client: pysock.DataSocket, request: bytes) -> mmap.mmap:
+        return mmap.mmap(-1, 1)
+
+
+server.service(lambda client, request: request.upper())
+server.service("partial")(functools.partial(with_more, 2))
+server.service("method")(Service().answer)
+server.service("object")(Service())
+
+
+@server.batch_service
+def batch(clients: list[pysock.DataSocket], requests: list[bytes]) -> list[bytes]:
+    return requests
+
+
+@server.batch_service("some", max_batch=5)
+def some(clients: list[pysock.DataSocket], requests: list[bytes]) -> list[bytes | pysock.RemoteError | None]:
+    return [None, pysock.RemoteError("no"), b""]
+
+
+server.batch_service("lambda")(lambda clients, requests: [request.upper() for request in requests])
+
+
+@server.on_connect
+def came(client: pysock.DataSocket) -> bool | None:
+    return client.peer is None or client.peer.uid == 0
+
+
+@server.on_disconnect
+def went(client: pysock.DataSocket, reason: pysock.DisconnectReason) -> None:
+    assert reason is not pysock.states.DisconnectReason.LEFT
+
+
+with server, pysock.connect(server.addresses[0], backend="auto") as client:
+    one: bytes = client.request(bytearray(b"x"))
+    all_of_them: list[bytes] = client.request_many([b"a", memoryview(b"b"), array.array("b", b"c")])
+    told: list[bytes | pysock.RemoteError] = client.request_many([b"a"], return_exceptions=True)
+    client.notify(mmap.mmap(-1, 1))
+    try:
+        client.ping()
+    except (pysock.ConnectionLost, pysock.errors.RequestTimeout) as error:
+        print(error)
+    code: int = pysock.ErrorCode.NO_SUCH_SERVICE
