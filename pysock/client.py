@@ -4,6 +4,8 @@ This file owns the conversation: who may use the connection when, and what becom
 goodbye. How a connection comes about is in ``connecting.py``; the bytes are the link's, in the engine.
 """
 
+# ruff: noqa: PLC0415, PLW0603  # see _take_parts()
+
 from __future__ import annotations
 
 import threading
@@ -14,27 +16,27 @@ from contextlib import suppress
 from types import MappingProxyType
 
 from pysock._lean import TYPE_CHECKING, overload
-from pysock.address import Address, AddressLike, as_address
-from pysock.clock import monotonic
-from pysock.connecting import Trust, open_link
-from pysock.deadlines import checked_timeout, deadline_of, time_left
-from pysock.engine import BUSY, Buffer, Link, choose
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
-from pysock.forking import own
-from pysock.functions import checked_function
-from pysock.ids import shown
-from pysock.limits import LARGEST_PAYLOAD
-from pysock.mailbox import PUSHES_MAX, Mailbox
-from pysock.payload import SERVERS_LIMIT, checked
-from pysock.peers import Ids, expected_server
-from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE, ErrorCode, Frame, Kind
-from pysock.selfcall import refuse_own_loop
 from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Any, Final, Literal, NoReturn, TypeVar
 
     from pysock import kinds
+    from pysock.address import Address, AddressLike, as_address
+    from pysock.clock import monotonic
+    from pysock.connecting import Trust, open_link
+    from pysock.deadlines import checked_timeout, deadline_of, time_left
+    from pysock.engine import BUSY, Buffer, Link, choose
+    from pysock.forking import own
+    from pysock.functions import checked_function
+    from pysock.ids import shown
+    from pysock.limits import LARGEST_PAYLOAD
+    from pysock.mailbox import PUSHES_MAX, Mailbox
+    from pysock.payload import SERVERS_LIMIT, checked
+    from pysock.peers import Ids, expected_server
+    from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE, ErrorCode, Frame, Kind
+    from pysock.selfcall import refuse_own_loop
 
     PushHook = TypeVar("PushHook", bound=Callable[[bytes], Any])
     Result = TypeVar("Result")
@@ -69,10 +71,11 @@ class Client(Unique):
         backend: kinds.BackendName = "auto",
         linger: float | None = None,
         max_payload: int = 16 * 1024 * 1024,
-        max_pushes: int = PUSHES_MAX,
+        max_pushes: int = 10_000,
         authkey: bytes | None = None,
         server_uid: Ids | None = None,
     ) -> None:
+        _take_parts()
         if not 0 < max_payload <= LARGEST_PAYLOAD:
             raise ValueError(f"max_payload must be from 1 to {LARGEST_PAYLOAD}, not {max_payload!r}")
         if not isinstance(max_pushes, int) or max_pushes < 1:
@@ -466,9 +469,41 @@ class Client(Unique):
 
 
 def _checked_key(key: bytes) -> bytes:
-    from pysock.auth import checked_key  # noqa: PLC0415  # the hashes take a while to import
+    from pysock.auth import checked_key  # the hashes take a while to import
 
     return checked_key(key)
+
+
+_parts_taken = False
+
+
+def _take_parts() -> None:
+    """Import what a client runs on, when the first one is made: a program that only has the name pays nothing, and one
+    that has a Client can give up its rights, or its root directory, with nothing left to import.
+    """
+    global _parts_taken
+    global Address, AddressLike, as_address, monotonic, Trust, open_link, checked_timeout, deadline_of, time_left
+    global BUSY, Buffer, Link, choose, own, checked_function, shown, LARGEST_PAYLOAD, PUSHES_MAX, Mailbox
+    global SERVERS_LIMIT, checked, Ids, expected_server, FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE
+    global ErrorCode, Frame, Kind, refuse_own_loop
+    if _parts_taken:
+        return
+    from pysock.address import Address, AddressLike, as_address
+    from pysock.clock import monotonic
+    from pysock.connecting import Trust, open_link
+    from pysock.deadlines import checked_timeout, deadline_of, time_left
+    from pysock.engine import BUSY, Buffer, Link, choose
+    from pysock.forking import own
+    from pysock.functions import checked_function
+    from pysock.ids import shown
+    from pysock.limits import LARGEST_PAYLOAD
+    from pysock.mailbox import PUSHES_MAX, Mailbox
+    from pysock.payload import SERVERS_LIMIT, checked
+    from pysock.peers import Ids, expected_server
+    from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE, ErrorCode, Frame, Kind
+    from pysock.selfcall import refuse_own_loop
+
+    _parts_taken = True
 
 
 def connect(
@@ -479,7 +514,7 @@ def connect(
     backend: kinds.BackendName = "auto",
     linger: float | None = None,
     max_payload: int = 16 * 1024 * 1024,
-    max_pushes: int = PUSHES_MAX,
+    max_pushes: int = 10_000,
     authkey: bytes | None = None,
     server_uid: Ids | None = None,
 ) -> Client:

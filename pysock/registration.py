@@ -10,20 +10,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from pysock._lean import TYPE_CHECKING, overload
-from pysock.clients import ClientTable
-from pysock.data import DataSocket
 from pysock.errors import PysockError
-from pysock.functions import checked_function
-from pysock.hooks import Hooks
-from pysock.protocol import Framing
-from pysock.services import Services
-from pysock.states import DisconnectReason, ServerState
 from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Any, TypeVar
 
+    from pysock.clients import ClientTable
+    from pysock.data import DataSocket
     from pysock.kinds import BatchHandler, Handler
+    from pysock.protocol import Framing
+    from pysock.states import DisconnectReason, ServerState
 
     F = TypeVar("F", bound=Callable[..., Any])
     One = TypeVar("One", bound=Handler)
@@ -39,6 +36,9 @@ class Registration(Unique, ABC):
     _instead = "make a new Server"
 
     def __init__(self, framing: Framing, clients: ClientTable) -> None:
+        from pysock.hooks import Hooks  # noqa: PLC0415  # with the first server, as what it runs on
+        from pysock.services import Services  # noqa: PLC0415
+
         self._services = Services(framing)
         self._hooks = Hooks(clients, self._services)
 
@@ -122,10 +122,12 @@ class Registration(Unique, ABC):
 
     def _add_hook(self, hooks: list[Any], hook: F, call: str) -> F:
         self._check_new("hooks")
+        from pysock.functions import checked_function  # noqa: PLC0415  # it is there, since services need it
+
         checked_function("hook", hook, call, "hooks are plain functions")
         hooks.append(hook)
         return hook
 
     def _check_new(self, what: str) -> None:
-        if self.state is not ServerState.NEW:
+        if self.state.name != "NEW":
             raise PysockError(f"{what} must be registered before the server is started; this one is {self.state.name}")

@@ -4,6 +4,8 @@ This file owns the order of things: master sockets are created, bound and made t
 everything made is undone. It never touches a client's bytes; the engine does.
 """
 
+# ruff: noqa: PLC0415, PLW0603  # see _take_parts()
+
 from __future__ import annotations
 
 import _thread
@@ -14,31 +16,30 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from pysock import forking, running
 from pysock._lean import TYPE_CHECKING, cast
 from pysock._version import __version__
-from pysock.access import Rule, refuse_exposed
-from pysock.address import Address, AddressLike, as_address
-from pysock.clients import ClientTable
-from pysock.clock import monotonic
-from pysock.descriptors import check_descriptors
-from pysock.engine import Engine, EngineOptions, EngineStats, choose
 from pysock.errors import PysockError
-from pysock.faults import explains
-from pysock.green import refuse_green_threads
-from pysock.imported import refuse_while_imported
-from pysock.limits import Limits
-from pysock.logs import server_log as log
-from pysock.master import MasterSocket
-from pysock.protocol import Framing, encode_welcome
 from pysock.registration import Registration
-from pysock.signals import stopping
-from pysock.states import ServerEvent, ServerState, next_server_state
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
-    from pysock import kinds
+    from pysock import forking, kinds, running
+    from pysock.access import Rule, refuse_exposed
+    from pysock.address import Address, AddressLike, as_address
+    from pysock.clients import ClientTable
+    from pysock.clock import monotonic
+    from pysock.descriptors import check_descriptors
+    from pysock.engine import Engine, EngineOptions, EngineStats, choose
+    from pysock.faults import explains
+    from pysock.green import refuse_green_threads
+    from pysock.imported import refuse_while_imported
+    from pysock.limits import Limits
+    from pysock.logs import server_log as log
+    from pysock.master import MasterSocket
+    from pysock.protocol import Framing, encode_welcome
+    from pysock.signals import stopping
+    from pysock.states import ServerEvent, ServerState, next_server_state
 
 #: How long after its grace :meth:`Server.stop` waits for a handler that doesn't return, in seconds.
 PATIENCE: Final = 2.0
@@ -48,8 +49,6 @@ _PATIENCE_AT_EXIT: Final = 1.0
 
 #: Polling longer than this would only burn the CPU, whatever it is meant for, in seconds.
 LINGER_MAX: Final = 1.0
-
-_NO_STATS: Final = EngineStats(*[0] * len(EngineStats._fields))
 
 
 class Server(Registration):
@@ -98,6 +97,7 @@ class Server(Registration):
         authkey: bytes | None = None,
         insecure: bool = False,
     ) -> None:
+        _take_parts()
         rule = Rule(allow)
         wanted = _checked_addresses(addresses, rule)
         if linger is not None and (not isinstance(linger, (int, float)) or not 0 <= linger <= LINGER_MAX):
@@ -168,7 +168,7 @@ class Server(Registration):
         """The counters since the start, by name; those of the end once it is closed."""
         engine, last = self._engine, self._last_stats
         if last is None:
-            last = _NO_STATS if engine is None else engine.stats()
+            last = EngineStats(*[0] * len(EngineStats._fields)) if engine is None else engine.stats()
         return last._asdict()
 
     # Life
@@ -467,10 +467,47 @@ def serve(address: AddressLike | Iterable[AddressLike], handler: kinds.Handler, 
     :param handler: the unnamed service, called as ``handler(client, request)``.
     :param options: what :class:`Server` takes: ``framing``, ``limits``, ``allow``, ``authkey`` ...
     """
+    _take_parts()
     addresses = [address] if isinstance(address, (str, Address, os.PathLike)) else list(address)
     server = Server(*addresses, **options)
     server.service()(handler)  # always as a handler: a text would be taken for a name otherwise
     server.serve_forever()
+
+
+_parts_taken = False
+
+
+def _take_parts() -> None:
+    """Import what a server runs on, when the first one is made: a program that only has the name pays nothing, and one
+    that has a Server can give up its rights, or its root directory, with nothing left to import.
+    """
+    global _parts_taken
+    global forking, running, Rule, refuse_exposed, Address, AddressLike, as_address, ClientTable, monotonic
+    global check_descriptors, Engine, EngineOptions, EngineStats, choose, explains, refuse_green_threads
+    global refuse_while_imported, Limits, log, MasterSocket, Framing, encode_welcome, stopping, ServerEvent
+    global ServerState, next_server_state
+    if _parts_taken:
+        return
+    import logging  # noqa: F401  # for the log, which would import it with the first line
+
+    from pysock import forking, running
+    from pysock.access import Rule, refuse_exposed
+    from pysock.address import Address, AddressLike, as_address
+    from pysock.clients import ClientTable
+    from pysock.clock import monotonic
+    from pysock.descriptors import check_descriptors
+    from pysock.engine import Engine, EngineOptions, EngineStats, choose
+    from pysock.faults import explains
+    from pysock.green import refuse_green_threads
+    from pysock.imported import refuse_while_imported
+    from pysock.limits import Limits
+    from pysock.logs import server_log as log
+    from pysock.master import MasterSocket
+    from pysock.protocol import Framing, encode_welcome
+    from pysock.signals import stopping
+    from pysock.states import ServerEvent, ServerState, next_server_state
+
+    _parts_taken = True
 
 
 @contextmanager
@@ -547,7 +584,7 @@ def _key(key: bytes, framing: Framing) -> bytes:
         raise ValueError(
             f"authkey= needs the framing 'native': {framing.name.lower()!r} has no frames to prove it with"
         )
-    from pysock.auth import checked_key  # noqa: PLC0415  # the hashes take a while to import
+    from pysock.auth import checked_key  # the hashes take a while to import
 
     return checked_key(key)
 
@@ -562,6 +599,8 @@ def _seconds(grace: float) -> float:
 # of its work.
 @atexit.register
 def _stop_background() -> None:
+    if not _parts_taken:
+        return  # none was ever made
     # All are told before one is waited for: a handler that doesn't return costs its server's wait, once for all.
     still_there = running.servers()
     for server in still_there:

@@ -1,9 +1,13 @@
 """What importing pysock brings with it: nothing that takes longer to import than it is worth."""
 
+import inspect
 import subprocess
 import sys
 
 import pytest
+
+import pysock
+from pysock.mailbox import PUSHES_MAX
 
 #: Each of these brings others, or takes milliseconds, and is needed late or never.
 SLOW = {
@@ -47,6 +51,36 @@ def new_modules(program):
 )
 def test_the_first_use_imports_nothing_slow(program):
     assert not new_modules(program) & SLOW
+
+
+def test_the_first_use_imports_few_modules():
+    found = new_modules("import pysock; pysock.Server; pysock.connect")
+    own = {name.removeprefix("pysock").removeprefix(".") for name in found if name.startswith("pysock")}
+    assert own == {"", "_lean", "_version", "client", "errors", "registration", "server", "unique"}
+    assert len(found) <= 45
+
+
+def test_a_server_that_was_made_has_nothing_left_to_import(backend, tmp_path):
+    """It may have given up its rights, its root directory or all its descriptors before it starts."""
+    program = f"""
+import pysock, sys
+server = pysock.Server("unix:{tmp_path}/x.sock", backend={backend!r})
+server.service(lambda client, request: request)
+
+class Refuse:
+    def find_spec(self, name, path, target=None):
+        raise RuntimeError("imported later: " + name)
+
+sys.meta_path[:0] = [Refuse()]
+server.start()
+server.stop()
+"""
+    new_modules(program)
+
+
+def test_the_default_of_pushes_is_the_mailboxs():
+    assert inspect.signature(pysock.connect).parameters["max_pushes"].default == PUSHES_MAX
+    assert inspect.signature(pysock.Client).parameters["max_pushes"].default == PUSHES_MAX
 
 
 def test_a_client_imports_nothing_slow(backend):
