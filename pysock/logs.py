@@ -30,7 +30,8 @@ _TELL_EVERY: Final = 1.0
 class Log:
     """A logger whose methods raise no ``Exception``: what logging raises is told to ``sys.unraisablehook``.
 
-    The module :mod:`logging` is imported with the first line: a server's at its start, which is logged.
+    The module :mod:`logging` is imported by :meth:`prepare`: when a server is made, not when it first has
+    something to say. By then the program may have given up the rights, or the root directory, that an import needs.
     What isn't an ``Exception``, as ``KeyboardInterrupt``, comes out: so a step that must not be left out doesn't follow
     a log line without a ``finally``.
     """
@@ -40,6 +41,10 @@ class Log:
     def __init__(self, name: str) -> None:
         self._name = name
         self._logger: logging.Logger | None = None
+
+    def prepare(self) -> None:
+        """Import what the first line would."""
+        self._taken()
 
     def _taken(self) -> logging.Logger:
         if self._logger is None:

@@ -65,6 +65,7 @@ class MasterSocket(Unique):
     )  # fmt: skip
 
     def __init__(self, address: AddressLike, backend: kinds.BackendName | Backend = "auto") -> None:
+        log.prepare()
         self._address = as_address(address)
         self._sockets = (choose(backend) if isinstance(backend, str) else backend).sockets
         self._file = SocketFile(self._address) if self._address.transport == "unix" else None

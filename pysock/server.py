@@ -98,6 +98,7 @@ class Server(Registration):
         insecure: bool = False,
     ) -> None:
         _take_parts()
+        log.prepare()
         rule = Rule(allow)
         wanted = _checked_addresses(addresses, rule)
         if linger is not None and (not isinstance(linger, (int, float)) or not 0 <= linger <= LINGER_MAX):

@@ -393,6 +393,7 @@ def test_each_user_has_a_directory_of_their_own_in_tmp(backend):
 import os, shutil, sys
 from pysock import Server, connect
 server = Server("unix:", backend=sys.argv[1], name=f"pysock-test-{os.getpid()}")
+server.service(lambda client, request: request)
 os.environ.pop("XDG_RUNTIME_DIR", None)
 os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
 mine = not os.path.exists("/tmp/pysock-65534")

@@ -56,6 +56,7 @@ def test_serve_forever_is_listed(backend, unix_address):
     code = """
 import sys, pysock
 server = pysock.Server(sys.argv[1], backend=sys.argv[2])
+server.service(lambda client, request: request)
 server.on_state(lambda old, new: print(new.name, pysock.servers() == [server]))
 import threading, os, signal
 threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
