@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from support import Program, RawPeer, left_in, plug, running, wait_for
+from support import PATIENCE, Program, RawPeer, left_in, plug, running, wait_for
 
 from pysock import AddressInUse, Limits, MasterSocket, PysockError, ServerState, connect
 from pysock.protocol import Kind
@@ -104,9 +104,10 @@ def test_a_failing_on_state_is_logged(server, caplog):
     assert caplog.text.count("ValueError: oh") == 6
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_exit_in_the_last_on_state(server):
+def test_an_exit_in_the_last_on_state(server, monkeypatch):
     """Who stops the server doesn't wait in vain."""
+    ended, others = [], threading.enumerate()
+    monkeypatch.setattr(threading, "excepthook", lambda what: ended.append(what.exc_type))
 
     @server.on_state
     def leave(old, new):
@@ -115,10 +116,13 @@ def test_an_exit_in_the_last_on_state(server):
 
     server.service(lambda client, request: request)
     server.start()
+    (loop,) = (thread for thread in threading.enumerate() if thread not in others)
     started = time.monotonic()
     server.stop(grace=5)
     assert time.monotonic() - started < 2
     assert server.state is ServerState.CLOSED
+    loop.join(PATIENCE)  # else what it ends with would be told of in a later test
+    assert ended == [SystemExit]
 
 
 def test_a_server_runs_once(server):
