@@ -149,7 +149,8 @@ def _transport(address: Address, fd: int) -> str:
     with borrowed(fd) as handle:
         if handle.family != socket.AF_UNIX:
             return "tcp"
-        return "abstract" if handle.getsockname()[:1] in {b"\0", "\0"} else "unix"
+        # The name is bytes if it is abstract, else text; comparing the two is an error under python -bb.
+        return "abstract" if os.fsencode(handle.getsockname()).startswith(b"\0") else "unix"
 
 
 def _has_default_mode(address: Address) -> bool:

@@ -175,3 +175,42 @@ def test_no_module_looks_at_a_clock_that_tests_stop():
         and "from pysock.clock" not in line
     ]
     assert guilty == []
+
+
+COMPARING = """
+import socket, sys, pysock
+
+backend, path, inherited = sys.argv[1], sys.argv[2], sys.argv[3] == "inherited"
+abstract = pysock.Server(f"unix:@{path}-other", backend=backend)
+abstract.service(lambda client, request: request)
+abstract.start()
+for where, name in [(f"unix:{path}", path), (f"unix:@{path}", chr(0) + path)]:
+    listener = socket.socket(socket.AF_UNIX)
+    if inherited:
+        listener.bind(name)
+        listener.listen()
+    server = pysock.Server(f"fd:{listener.detach()}" if inherited else where, backend=backend)
+
+    @server.service
+    def call(client, request):
+        with pysock.connect(request.decode(), backend=backend) as beside:
+            return beside.request(b"")
+
+    with server, pysock.connect(where, backend=backend) as client:
+        assert client.request(f"unix:@{path}-other".encode()) == b""
+        try:
+            client.request(where.encode())
+        except pysock.RemoteError as error:
+            assert str(error) == "PysockError"  # that it would wait for itself
+    listener.close()
+abstract.stop()
+"""
+
+
+@pytest.mark.parametrize("made", ["here", "inherited"])
+def test_under_bb_no_bytes_are_compared_with_text(backend, socket_dir, made):
+    """A socket's name is bytes if it is abstract, else text, and ``python -bb`` makes it an error to compare them."""
+    command = [sys.executable, "-bb", "-Werror", "-c", COMPARING, backend, str(socket_dir / "s"), made]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert "BytesWarning" not in done.stderr
