@@ -43,7 +43,7 @@ class Rule:
         #: Asked about each peer, if it isn't ``None``.
         self.ask: Callable[[int, int, int], bool] | None = None
         #: Who may come in where nobody is asked.
-        self.access = NOBODY
+        self.access: Access = NOBODY
         if self._default:
             self.access = Access(uids=frozenset((os.geteuid(), 0)))
         elif callable(allow):

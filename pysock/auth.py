@@ -70,7 +70,7 @@ class ClientProof:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self.nonce = secrets.token_bytes(NONCE_SIZE)
+        self.nonce: bytes = secrets.token_bytes(NONCE_SIZE)
 
     def answer(self, challenge: bytes, name: str) -> bytes:
         """Return the PROOF frame that answers a CHALLENGE with this payload.

@@ -97,13 +97,13 @@ class NativeProtocol:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self.state = ConnectionState.ACCEPTED
+        self.state: ConnectionState = ConnectionState.ACCEPTED
         self.cutter: NativeCutter[NotServed | Ending] = NativeCutter(self._judge)
         self._cir = p.Cir()
         self._expected = b""  # the MAC of the PROOF that is awaited
-        self.name = ""
-        self.reply_limit = rules.max_payload  # the largest payload this client takes
-        self.shutting_down = False  # SRMs get ERROR 5
+        self.name: str = ""
+        self.reply_limit: int = rules.max_payload  # the largest payload this client takes
+        self.shutting_down: bool = False  # SRMs get ERROR 5
 
     def take(self, event: ConnectionEvent) -> None:
         """Change the state.
@@ -260,10 +260,10 @@ class PlainProtocol:
     def __init__(self, framing: Framing, max_payload: int) -> None:
         self._framing = framing
         self._max_payload = max_payload
-        self.state = ConnectionState.ACCEPTED
+        self.state: ConnectionState = ConnectionState.ACCEPTED
         self.cutter: PlainCutter = plain_cutter(framing, max_payload)
-        self.name = ""
-        self.reply_limit = max_payload
+        self.name: str = ""
+        self.reply_limit: int = max_payload
 
     def take(self, event: ConnectionEvent) -> None:
         """Change the state.

@@ -161,11 +161,11 @@ class Demo:
     def __init__(self, path: Path, text: bytes, screen: Screen, directory: Path) -> None:
         self.path = path
         self.text = text
-        self.lines = split_lines(text)
-        self.count = demo_words.counter_for(text)
+        self.lines: list[bytes] = split_lines(text)
+        self.count: Callable[[bytes], int] = demo_words.counter_for(text)
         self.reports: dict[str, Report] = {}
         self.screen = screen
-        self.server = make_server(directory / "demo.sock", self.count, self.reports)
+        self.server: pysock.Server = make_server(directory / "demo.sock", self.count, self.reports)
         tell_what_happens(self.server, screen)
 
     def run(self) -> None:

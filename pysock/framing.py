@@ -84,11 +84,11 @@ class NativeCutter(Generic[Verdict]):
     def __init__(self, judge: Callable[[Header], Verdict | None]) -> None:
         self._judge = judge
         self._payload: _Pieces | None = None
-        self.missing = 0  # bytes of the payload that is being received, or thrown away
+        self.missing: int = 0  # bytes of the payload that is being received, or thrown away
         self._skipping = False
         self.header: Header | None = None  # of the frame that is being received
-        self.data = b""
-        self.at = 0
+        self.data: bytes = b""
+        self.at: int = 0
 
     @property
     def partial(self) -> bool:
@@ -179,9 +179,9 @@ class U32Cutter:
         self._max_payload = max_payload
         self._head = b""  # of a length that is cut
         self._payload: _Pieces | None = None
-        self.missing = 0
-        self.partial = False
-        self.too_large = False
+        self.missing: int = 0
+        self.partial: bool = False
+        self.too_large: bool = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take what has arrived; the messages that are whole now."""
@@ -251,9 +251,9 @@ class LineCutter:
     def __init__(self, max_payload: int) -> None:
         self._max_payload = max_payload
         self._start: _Pieces | None = None  # of a line that isn't complete
-        self.missing = 0
-        self.partial = False
-        self.too_large = False
+        self.missing: int = 0
+        self.partial: bool = False
+        self.too_large: bool = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take what has arrived; the messages that are whole now."""
@@ -294,9 +294,9 @@ class RawCutter:
 
     def __init__(self, max_payload: int) -> None:
         self._max_payload = max_payload
-        self.missing = 0
-        self.partial = False
-        self.too_large = False
+        self.missing: int = 0
+        self.partial: bool = False
+        self.too_large: bool = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take what has arrived; the messages that are whole now."""

@@ -110,8 +110,8 @@ def tell_unraisable(error: Exception) -> None:
         ExceptionThatCouldNotBeLogged(error)
 
 
-server_log = Log("pysock.server")
-client_log = Log("pysock.client")
+server_log: Final = Log("pysock.server")
+client_log: Final = Log("pysock.client")
 
 
 class Seldom:

@@ -31,13 +31,13 @@ class Mailbox(Unique):
     def __init__(self, whose: str = "a client", most: int = PUSHES_MAX) -> None:
         self.hook: Callable[[bytes], Any] | None = None
         #: Pushes that were thrown away because nobody took them.
-        self.dropped = 0
+        self.dropped: int = 0
         self._whose = whose
         self._most = most
         #: Why the server ends; ``None`` as long as it hasn't said goodbye.
         self.goodbye: str | None = None
         #: What it said before it closed the connection without a goodbye: an ERROR that answers no request.
-        self.last_words = ""
+        self.last_words: str = ""
         self._pushes: deque[bytes] = deque()
 
     def sort(self, inbox: Inbox) -> None:

@@ -73,7 +73,7 @@ class MasterSocket(Unique):
         self._fd = -1
         self._accepted = 0
         #: Its data sockets inherit the options of TCP that they need. An inherited one is somebody else's: never.
-        self.prepared = False
+        self.prepared: bool = False
         #: In a forked child, where it is the parent's: what to say to whoever uses it.
         self._elsewhere: str | None = None
         self._state = ServerState.NEW  # at last: without it there is nothing to close

@@ -69,13 +69,15 @@ class Place(Unique):
     __slots__ = ("address", "directory", "fd", "name", "path")
 
     def __init__(self, address: Address) -> None:
-        self.address = address
-        self.path = _from_the_root(address.socket_file)
+        self.address: Address = address
+        self.path: str = _from_the_root(address.socket_file)
+        self.directory: str
+        self.name: str
         self.directory, self.name = os.path.split(self.path)
         if not address.path:
             _make_own(address, self.directory)
         try:
-            self.fd = _open_directory(address, self.directory)
+            self.fd: int = _open_directory(address, self.directory)
         except UnsafeDirectory:
             raise
         except OSError as error:

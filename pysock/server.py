@@ -104,7 +104,7 @@ class Server(Registration):
         if linger is not None and (not isinstance(linger, (int, float)) or not 0 <= linger <= LINGER_MAX):
             raise ValueError(f"linger must be a number of seconds from 0 to {LINGER_MAX:g}, not {linger!r}")
         self.name = name
-        self.limits = _limits(limits)
+        self.limits: Limits = _limits(limits)
         self._wanted = wanted
         self._framing = _framing(framing)
         self._backend = choose(backend)

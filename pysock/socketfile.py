@@ -46,7 +46,7 @@ class SocketFile(Unique):
         assert address.transport == "unix"
         self._address = address
         #: Absolute, for the working directory may be another one when the file is to be removed. Known once claimed.
-        self.path = ""
+        self.path: str = ""
         self._mode = DEFAULT_MODE if address.mode is None else address.mode
         self._user_id = _user_id(address)
         self._group_id = _group_id(address)

@@ -21,7 +21,7 @@ class Inbox(deque["Any"]):
     """Frames, or the tuples that become frames, oldest first. Made as ``Inbox((), INBOX_MAX)``."""
 
     #: Pushes that were thrown away, because it was full.
-    dropped = 0
+    dropped: int = 0
 
     def append(self, frame: Any) -> None:
         """Put it last. Where there is no room the first one goes."""

@@ -333,7 +333,7 @@ class NativeLink(Unique):
     """The client's end of one connection, in C."""
 
     def __init__(self, fd: int, linger: float | None, max_payload: int) -> None:
-        self.inbox = Inbox((), INBOX_MAX)
+        self.inbox: Inbox = Inbox((), INBOX_MAX)
         self._verdicts: deque[Frame] = deque()  # on a CIR or a PROOF, that came while something was being sent
         error = ffi.new("int *")
         link = lib.ps_link_new(fd, _linger(linger), max_payload, error)
