@@ -42,10 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Under LeakSanitizer leaks are looked for in this process and its workers, not in the programs that tests start:
     it can't look while strace does, nor beside threads that a process takes with it when it ends.
     """
+    has_workers = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
     if not hasattr(config, "workerinput"):
         _clear_up_at_the_end(config)
+    if has_workers:  # no test runs in this process: SIGTERM ends it as Ctrl-C does, so that it clears up
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     raise_descriptor_limit()  # else each server of a test would warn of the usual limit of 1024
-    has_workers = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
     if "ASAN_OPTIONS" in os.environ and not has_workers:
         os.environ["ASAN_OPTIONS"] += ":detect_leaks=0"
 
