@@ -36,7 +36,7 @@ def test_the_public_names_are_exactly_those_of_the_design():
 @pytest.mark.parametrize("name", [name for name in PUBLIC if name != "backend"])
 def test_every_public_name_is_there_and_documented(name):
     value = getattr(pysock, name)
-    assert inspect.getdoc(value)
+    assert inspect.getdoc(value) or value.__module__ == "collections.abc"  # Python's own Buffer, since 3.12, has none
 
 
 def test_an_unknown_name_is_an_attribute_error():
