@@ -606,7 +606,9 @@ def can_make_namespaces():
     ],
 )  # fmt: skip
 def test_users_that_are_not_mapped_match_no_rule(backend, rule):
-    if os.geteuid() != 0 or not can_make_namespaces():
+    if os.geteuid() != 0:
+        pytest.skip("NOT TESTED with users that aren't mapped: only root can make such a namespace everywhere")
+    if not can_make_namespaces():
         missing("no user namespace can be made here")
     address = f"unix:@{os.urandom(8).hex()}"
     command = in_a_namespace(SERVER_IN_A_NAMESPACE, address, backend, rule)
