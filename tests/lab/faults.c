@@ -108,6 +108,9 @@ static ps_options engine_options(uint32_t framing)
     options.limits.max_pending_cir = 4;
     options.limits.output_pause = 64 * 1024;
     options.limits.max_clients_per_uid = options.limits.max_clients_per_ip = 100;
+    options.limits.keep_idle = options.limits.keep_interval = 60; /* as of an inherited socket: set on each that is accepted */
+    options.limits.keep_count = 3;
+    options.limits.user_timeout = 60000;
     options.has_key = guests_prove = framing == PS_NATIVE;
     return options;
 }
