@@ -30,7 +30,7 @@ ps_client *ps__client_new(int fd, uint64_t linger_ns, uint32_t max_payload, int 
     *error = -ENOMEM;
     if (!client)
         return NULL;
-    *client = (ps_client){.fd = fd, .max_payload = max_payload};
+    *client = (ps_client){.fd = fd, .file = ps__file_of(fd), .max_payload = max_payload};
     ps__linger_init(&client->linger, linger_ns);
     client->in = ps_sys.allocate(2 * ROOM);
     client->out = client->in ? client->in + ROOM : NULL;
@@ -50,7 +50,7 @@ static void drop_part(ps_client *client, ps_sink *sink)
 void ps__client_close(ps_client *client, ps_sink *sink)
 {
     drop_part(client, sink);
-    if (client->fd >= 0)
+    if (client->fd >= 0 && ps__is_still(client->fd, &client->file))
         ps_sys.close(client->fd);
     client->fd = -1;
     client->broken = true;
@@ -402,6 +402,8 @@ static int send_rest(ps_client *client, uint64_t deadline_ns, ps_sink *sink)
 
 int ps__client_send(ps_client *client, const ps_frame *frame, uint64_t deadline_ns, ps_sink *sink)
 {
+    if (frame->kind == PS_BYE && !ps__is_still(client->fd, &client->file)) /* before a request it would cost too much */
+        return -EPIPE;
     if (client->broken || !gather_frame(client, frame))
         return -EPIPE;
     ssize_t count = send_some(client);

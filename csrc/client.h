@@ -26,6 +26,7 @@ typedef struct ps_payload {
 
 typedef struct ps_client {
     int fd;
+    ps_file file; /* what the number stands for, as long as it is ours: the program may close it */
     uint32_t max_payload, next_id;
     ps_linger linger;
     uint64_t frames;  /* whole frames so far */

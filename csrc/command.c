@@ -72,6 +72,9 @@ void ps__run_commands(ps_engine *engine)
 {
     uint8_t bytes[256];
     ssize_t got;
+    ps__look_at_descriptors(engine);
+    if (engine->wake[0] < 0)
+        return; /* the loop ends */
     do
         got = ps_sys.read(engine->wake[0], bytes, sizeof bytes);
     while (got == (ssize_t)sizeof bytes);
@@ -97,7 +100,10 @@ void ps__free_commands(ps_engine *engine)
 int ps__open_wake(ps_engine *engine)
 {
     engine->commands_end = &engine->commands;
-    return ps_sys.pipe2(engine->wake, O_CLOEXEC | O_NONBLOCK);
+    int error = ps_sys.pipe2(engine->wake, O_CLOEXEC | O_NONBLOCK);
+    if (error == 0)
+        engine->wake_file = ps__file_of(engine->wake[0]);
+    return error;
 }
 
 /* With the lock held: nobody writes to a descriptor that is somebody else's by now. */
@@ -127,6 +133,8 @@ static bool in_loop(ps_engine *engine)
 static int wake(ps_engine *engine)
 {
     ssize_t written = 1;
+    if (!engine->woken && engine->wake[1] >= 0 && !ps__wake_is_ours(engine))
+        return -EBADF; /* it will find that out by itself */
     while (!engine->woken && engine->wake[1] >= 0) {
         written = ps_sys.write(engine->wake[1], "", 1);
         if (written != -EINTR)

@@ -97,6 +97,7 @@ ps_engine *ps__engine_new(const ps_options *options, const ps_hooks *hooks, int 
 void ps__engine_close(ps_engine *engine)
 {
     pthread_mutex_lock(&engine->lock);
+    ps__descriptors_are_ours(engine);
     if (engine->poll_handle >= 0)
         engine->poll->close(engine->poll_handle);
     engine->poll_handle = -1;
@@ -255,6 +256,12 @@ static void end_turn(ps_engine *engine)
     ps__share(engine);
 }
 
+static void poll_failed(ps_engine *engine, int error)
+{
+    ps__look_at_descriptors(engine);
+    ps__fail(engine, error);
+}
+
 static void turn(ps_engine *engine)
 {
     bool wake = false;
@@ -264,7 +271,7 @@ static void turn(ps_engine *engine)
     if (count == -EINTR)
         wake = true;
     else if (count < 0)
-        ps__fail(engine, count);
+        poll_failed(engine, count);
     for (int i = 0; i < count; i++)
         wake |= handle_event(engine, &engine->events[i]);
     if (wake)
@@ -329,6 +336,8 @@ static void serve(ps_engine *engine)
         turn(engine);
         if (!stop_wanted(engine, &now))
             continue;
+        if (engine->state == PS_SERVER_SERVING)
+            ps__look_at_descriptors(engine);
         if (engine->state == PS_SERVER_SERVING && !engine->fatal)
             drain(engine);
         if (engine->table.used == 0)
@@ -346,6 +355,7 @@ static void set_running(ps_engine *engine, bool running)
 
 static void close_all(ps_engine *engine)
 {
+    ps__look_at_descriptors(engine);
     if (engine->accepting)
         stop_accepting(engine);
     for_each(engine, lose);

@@ -36,6 +36,7 @@ int ps__accept_newcomer(ps_engine *engine, int master, struct sockaddr *peer, so
 void ps__close_fd(ps_engine *engine, int *fd)
 {
     pthread_mutex_lock(&engine->lock);
+    ps__descriptors_are_ours(engine); /* else *fd is -1 by now */
     ps_sys.close(*fd);
     *fd = -1;
     pthread_mutex_unlock(&engine->lock);
@@ -78,6 +79,7 @@ static void forget_everybody(ps_engine *engine)
 
 void ps_engine_abandon(ps_engine *engine)
 {
+    ps__descriptors_are_ours(engine);
     leave(&engine->poll_handle);
     leave(&engine->wake[0]);
     leave(&engine->wake[1]);
@@ -148,6 +150,8 @@ void ps__unwatch_forks(ps_engine *engine)
 
 void ps__client_abandon(ps_client *client)
 {
+    if (!ps__is_still(client->fd, &client->file))
+        client->fd = -1;
     leave(&client->fd);
     client->broken = true;
 }

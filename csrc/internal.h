@@ -281,6 +281,7 @@ struct ps_engine {
     const ps_poll_ops *poll;
     int poll_handle;
     int wake[2]; /* a pipe: other threads' commands and signals end the wait */
+    ps_file wake_file; /* what both its numbers stand for, as long as the descriptors are ours: see lost.c */
     uint8_t state; /* enum ps_server_state */
     bool inside;  /* between hooks.enter and hooks.leave */
     bool refusing; /* what arrives now came too late */
@@ -524,6 +525,11 @@ int ps__watch_forks(ps_engine *engine);
 void ps__unwatch_forks(ps_engine *engine);
 int ps__accept_newcomer(ps_engine *engine, int master, struct sockaddr *peer, socklen_t *size);
 void ps__close_fd(ps_engine *engine, int *fd);
+
+/* lost.c */
+bool ps__descriptors_are_ours(ps_engine *engine); /* under the lock; if they aren't, they are forgotten */
+void ps__look_at_descriptors(ps_engine *engine);
+bool ps__wake_is_ours(const ps_engine *engine);
 
 /* socket.c */
 int ps__family(int fd);

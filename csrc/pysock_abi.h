@@ -181,7 +181,8 @@ ps_engine *ps_python_engine(ps_python *python);
  * disconnect(client_id) -> bool, broadcast(payload) -> int. They keep the GIL, which a call by cffi lets go. */
 int ps_python_inside(ps_python *python, uintptr_t list);
 /* Runs the loop. -ECANCELED: an exception ended it, which was appended to the list raised. -EBUSY: it runs already; -EINVAL:
- * it has run. -ECHILD: a handler forked, and this is the child. */
+ * it has run. -ECHILD: a handler forked, and this is the child. -EBADFD: the program has
+ * closed the descriptors of the loop. */
 int ps_python_run(ps_python *python, uintptr_t raised);
 
 /* The client's end. inbox: a deque; raised: a list. Frames are appended as (kind, flags, code, request id, payload). */

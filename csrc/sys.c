@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -220,6 +221,21 @@ uint64_t ps__wall_ns(void)
 uint64_t ps__cpu_ns(void)
 {
     return read_clock(CLOCK_THREAD_CPUTIME_ID);
+}
+
+/* By libc: struct stat isn't everywhere what the kernel takes it for. */
+ps_file ps__file_of(int fd)
+{
+    struct stat status = {.st_ino = 0};
+    int before = errno, result = fd < 0 ? -1 : fstat(fd, &status);
+    errno = before;
+    return result < 0 ? (ps_file){0, 0} : (ps_file){(uint64_t)status.st_dev, (uint64_t)status.st_ino};
+}
+
+bool ps__is_still(int fd, const ps_file *file)
+{
+    ps_file now = file->inode ? ps__file_of(fd) : *file;
+    return now.device == file->device && now.inode == file->inode;
 }
 
 bool ps__is_first_thread(void)

@@ -50,6 +50,14 @@ uint64_t ps__now_ns(void);  /* CLOCK_MONOTONIC */
 uint64_t ps__wall_ns(void); /* CLOCK_REALTIME: when a client connected, as people tell time */
 uint64_t ps__cpu_ns(void);  /* CLOCK_THREAD_CPUTIME_ID: what this thread has used */
 
+/* Which open file a number stands for; inode 0: none. It isn't in the table: it fails only where there is no such number. */
+typedef struct ps_file {
+    uint64_t device, inode;
+} ps_file;
+
+ps_file ps__file_of(int fd);
+bool ps__is_still(int fd, const ps_file *file); /* true as well where it wasn't known in the first place */
+
 bool ps__is_first_thread(void); /* of its process: the one in which Python runs signal handlers */
 
 #endif

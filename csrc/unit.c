@@ -13,6 +13,7 @@
 #include "fork.c"
 #include "frame.c"
 #include "input.c"
+#include "lost.c"
 #include "output.c"
 #include "peers.c"
 #include "poll_epoll.c"

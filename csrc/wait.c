@@ -10,6 +10,7 @@
 enum {
     PS_CONTENDED_NS = 1000 * 1000,             /* nobody keeps the loop outside so long but a thread that computes */
     PS_CONTENDED_LAST_NS = 100 * 1000 * 1000,  /* and it will go on for a while */
+    PS_LOOK_NS = 1000 * 1000 * 1000,           /* the longest sleep: nobody can wake a loop that has lost its descriptors */
     PS_CONTENDED_LINGER = 10, /* times as long the loop polls then: a sleep costs far more than usual */
 };
 
@@ -56,7 +57,7 @@ static uint64_t least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* How long the loop may sleep; -1: until something happens. */
+/* How long the loop may sleep. */
 static int64_t sleep_ns(const ps_engine *engine)
 {
     if (engine->dirty != PS_NOBODY || engine->dead != PS_NOBODY || engine->fatal)
@@ -70,7 +71,7 @@ static int64_t sleep_ns(const ps_engine *engine)
         left = least(left, until(engine->tell_again_ns, now));
     if (engine->state == PS_SERVER_DRAINING)
         left = least(left, until(__atomic_load_n(&engine->stop_at_ns, __ATOMIC_RELAXED), now));
-    return left > INT64_MAX ? -1 : (int64_t)left;
+    return (int64_t)least(left, PS_LOOK_NS);
 }
 
 static int look(ps_engine *engine, int64_t timeout_ns)
@@ -109,7 +110,7 @@ static uint64_t linger_window(ps_engine *engine, int64_t most_ns)
         return 0;
     if (engine->inside && engine->now_ns < engine->contended_until_ns)
         window *= PS_CONTENDED_LINGER;
-    return most_ns < 0 ? window : least(window, (uint64_t)most_ns);
+    return least(window, (uint64_t)most_ns);
 }
 
 static int sleep_for(ps_engine *engine, int64_t most_ns, bool lingered)
@@ -119,6 +120,8 @@ static int sleep_for(ps_engine *engine, int64_t most_ns, bool lingered)
     int count = look(engine, most_ns);
     if (lingered)
         ps__linger_miss(&engine->linger, ps__now_ns() - before);
+    if (count == 0 && most_ns == PS_LOOK_NS)
+        ps__look_at_descriptors(engine);
     return count;
 }
 

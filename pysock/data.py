@@ -21,6 +21,7 @@ from pysock.borrowed import borrowed
 from pysock.engine import ClientInfo, Sockets
 from pysock.errors import ConnectionLost
 from pysock.forking import close_quietly, guard, own
+from pysock.identity import file_of, is_still
 from pysock.ids import shown
 from pysock.logs import server_log as log
 from pysock.payload import checked
@@ -194,13 +195,14 @@ class HandSocket(DataSocket):
     a client to a child, let it inherit ``os.dup(data.fd)``, made before the fork.
     """
 
-    __slots__ = ("_ended", "_info", "_master", "_sockets")
+    __slots__ = ("_ended", "_info", "_master", "_open_file", "_sockets")
 
     def __init__(self, client_id: int, fd: int, sockets: Sockets, master: Address) -> None:
         super().__init__(client_id)
         self._sockets = sockets
         self._master = master.bare()
         self._ended = "this data socket is closed"
+        self._open_file = file_of(fd)  # what the number stands for, as long as it is ours
         address, peer = _who(fd)
         self._info = _NOBODY._replace(
             client_id=client_id, fd=fd, address=address, pid=peer.pid, uid=peer.uid, gid=peer.gid,
@@ -260,13 +262,15 @@ class HandSocket(DataSocket):
         finally:
             with guard:
                 self._info = self._info._replace(fd=-1)
-                self._sockets.close(fd)
+                if is_still(fd, self._open_file):
+                    self._sockets.close(fd)
 
     def abandon(self, why: str) -> None:
         """For :mod:`pysock.forking`: this is a forked child, the connection is the parent's."""
         if self.fd >= 0:
             self._ended = f"this data socket {why}"
-            close_quietly(self.fd)
+            if is_still(self.fd, self._open_file):
+                close_quietly(self.fd)
             self._info = self._info._replace(fd=-1, state=ConnectionState.CLOSED)
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:

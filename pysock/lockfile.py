@@ -24,6 +24,7 @@ from contextlib import suppress
 
 from pysock._lean import TYPE_CHECKING
 from pysock.errors import AddressInUse
+from pysock.identity import file_of, is_still
 from pysock.logs import server_log as log
 from pysock.places import Place, kind, same_file
 from pysock.running import HINT
@@ -52,20 +53,22 @@ class LockFile(Unique):
     :raises OSError: the lock file can't be made or locked.
     """
 
-    __slots__ = ("_fd", "_path", "_process")
+    __slots__ = ("_fd", "_open_file", "_path", "_process")
 
     def __init__(self, place: Place) -> None:
         self._process = os.getpid()
         self._path = _path(place)
         self._fd = _taken(place)
+        self._open_file = file_of(self._fd)
 
     def close(self) -> None:
         """Remove the lock file, and let go of the lock. Called again it does nothing.
 
         In a forked child it only closes the child's copy of the descriptor, and the parent keeps the lock.
         """
+        held = self.holds()
         fd, self._fd = self._fd, -1
-        if fd < 0:
+        if not held:
             return
         try:
             if self._process == os.getpid():
@@ -73,6 +76,29 @@ class LockFile(Unique):
                 fcntl.flock(fd, fcntl.LOCK_UN)  # close() alone would leave it with the children that have a copy
         finally:
             os.close(fd)
+
+    def holds(self) -> bool:
+        """Whether the lock is held. If the program has closed its descriptor the kernel has let go of it: then it is
+        taken again, unless somebody else has it by now or the file isn't there any more.
+        """
+        if self._fd < 0 or is_still(self._fd, self._open_file):
+            return self._fd >= 0
+        self._fd = self._again() if self._process == os.getpid() else -1  # the number is somebody else's
+        return self._fd >= 0
+
+    def _again(self) -> int:
+        try:
+            fd = os.open(self._path, _FLAGS)
+        except OSError:
+            return -1
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_still(fd, self._open_file) and same_file(os.lstat(self._path), os.fstat(fd)):
+                return fd
+        except OSError:
+            pass
+        os.close(fd)
+        return -1
 
     def _remove(self, fd: int) -> None:
         """It is in nobody's way if it can't be removed."""

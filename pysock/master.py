@@ -32,6 +32,7 @@ from pysock.engine import Backend, SocketAddress, choose
 from pysock.errors import AddressInUse, PysockError
 from pysock.faults import explained_fault, explains
 from pysock.forking import close_quietly, guard, own
+from pysock.identity import file_of, is_still
 from pysock.limits import VANISH_TIMEOUT, Limits
 from pysock.logs import server_log as log
 from pysock.places import Place
@@ -60,8 +61,8 @@ class MasterSocket(Unique):
     """
 
     __slots__ = (
-        "__weakref__", "_accepted", "_address", "_elsewhere", "_fd", "_file", "_sockets", "_state", "_target",
-        "prepared",
+        "__weakref__", "_accepted", "_address", "_elsewhere", "_fd", "_file", "_open_file", "_sockets", "_state",
+        "_target", "prepared",
     )  # fmt: skip
 
     def __init__(self, address: AddressLike, backend: kinds.BackendName | Backend = "auto") -> None:
@@ -71,6 +72,7 @@ class MasterSocket(Unique):
         self._file = SocketFile(self._address) if self._address.transport == "unix" else None
         self._target: SocketAddress | None = None
         self._fd = -1
+        self._open_file: tuple[int, int] | None = None  # what the number stands for, as long as it is ours
         self._accepted = 0
         #: Its data sockets inherit the options of TCP that they need. An inherited one is somebody else's: never.
         self.prepared: bool = False
@@ -127,6 +129,7 @@ class MasterSocket(Unique):
         target = self._address.resolve(listening=True)[0]
         with explains(self._address, "socket()"), guard:
             self._fd = self._sockets.socket(target[0])
+            self._open_file = file_of(self._fd)
         self._target = target
         self._state = state
         if target[0] == socket.AF_INET6:
@@ -213,7 +216,7 @@ class MasterSocket(Unique):
         with explains(self._address, "taking over the descriptor"):
             _check_inherited(self._address)
             os.set_inheritable(self._address.fd, False)
-        self._fd = self._address.fd
+        self._fd, self._open_file = self._address.fd, file_of(self._address.fd)
         self._state = state
         log.debug("took over %d, which listens already", self._fd)
 
@@ -256,7 +259,8 @@ class MasterSocket(Unique):
     def _close_fd(self) -> None:
         with guard:
             fd, self._fd = self._fd, -1  # Linux frees the number, whatever close() says (close(2))
-            self._sockets.close(fd)
+            if is_still(fd, self._open_file):
+                self._sockets.close(fd)
 
     def advance(self, event: ServerEvent) -> None:
         """For the server: note that its loop serves this socket, or drains."""
@@ -271,7 +275,8 @@ class MasterSocket(Unique):
         self._state = self._after(ServerEvent.CLOSE)
         self._elsewhere = f"this master socket {why}"
         fd, self._fd = self._fd, -1
-        close_quietly(fd)
+        if is_still(fd, self._open_file):
+            close_quietly(fd)
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
         if getattr(self, "_state", ServerState.CLOSED) is ServerState.CLOSED:

@@ -23,6 +23,7 @@ from pysock._lean import TYPE_CHECKING, NamedTuple
 from pysock.address import PATH_BYTES_MAX, Address, choices
 from pysock.engine import SocketAddress
 from pysock.faults import explained_fault
+from pysock.identity import file_of, is_still
 from pysock.unique import Unique
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Place(Unique):
     :raises OSError: there is no such directory, or it can't be used.
     """
 
-    __slots__ = ("address", "directory", "fd", "name", "path")
+    __slots__ = ("_open_file", "address", "directory", "fd", "name", "path")
 
     def __init__(self, address: Address) -> None:
         self.address: Address = address
@@ -82,6 +83,7 @@ class Place(Unique):
             raise
         except OSError as error:
             raise self._out_of_reach(error) from error
+        self._open_file = file_of(self.fd)
         try:
             _refuse_writable_by_anybody(address, self.directory, os.fstat(self.fd))
             self._look()
@@ -92,7 +94,7 @@ class Place(Unique):
     def close(self) -> None:
         """Let go of the directory. Called again it does nothing."""
         fd, self.fd = self.fd, -1
-        if fd >= 0:
+        if is_still(fd, self._open_file):
             os.close(fd)
 
     def reach(self) -> str:

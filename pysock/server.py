@@ -248,7 +248,8 @@ class Server(Registration):
             if engine is None:
                 self._cancelled = True  # a hook or a signal handler inside start(), in its own thread
                 return
-        engine.stop(grace)
+        with suppress(OSError):  # the loop wasn't woken, and will notice by itself
+            engine.stop(grace)
         if self._owner != threading.get_ident():
             self._wait(grace + PATIENCE)
 
@@ -377,7 +378,8 @@ class Server(Registration):
     def _call_off(self, thread: threading.Thread) -> None:
         """End the loop of a thread that may have begun."""
         assert self._engine is not None
-        self._engine.stop(0)
+        with suppress(OSError):
+            self._engine.stop(0)
         with suppress(RuntimeError):  # it has not begun
             thread.join()
 
@@ -386,7 +388,8 @@ class Server(Registration):
         if self._engine is None:
             self._cancelled = True
         else:
-            self._engine.stop(grace)
+            with suppress(OSError):  # as in stop()
+                self._engine.stop(grace)
 
     def _signalled(self, grace: float) -> None:
         """At the first signal: :meth:`stop`, whose waiting is another thread's, for this one may be in a handler."""

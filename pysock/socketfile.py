@@ -125,13 +125,16 @@ class SocketFile(Unique):
         """
         made, self._made = self._made, None
         try:
-            return made is not None and self._process == os.getpid() and self._unlink(sockets, made)
+            return made is not None and self._is_ours() and self._unlink(sockets, made)
         except OSError as error:
             why = explained_fault(error, self._address, "removing the socket file").strerror
             log.warning("the socket file %r couldn't be removed: %s", self.path, why)
             return False
         finally:
             self._release()
+
+    def _is_ours(self) -> bool:
+        return self._process == os.getpid() and self._lock is not None and self._lock.holds()
 
     def _release(self) -> None:
         place, self._place = self._place, None

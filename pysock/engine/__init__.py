@@ -297,6 +297,10 @@ class Sockets(Protocol):
         """Remove a socket file."""
 
 
+#: What is logged where the program has closed the descriptors of a loop that runs: as fast as it can be found out, the
+#: loop ends, ``run`` returns, and no number is closed or written to any more, for it may be somebody else's.
+TEXT_DESCRIPTORS_LOST: Final = "the program has closed the descriptors of this server under it: it ends"
+
 #: What a second call on a link says, while a first one runs.
 BUSY: Final = (
     "this connection is in the middle of another call: of another thread, or of this one, if a signal's handler calls;"

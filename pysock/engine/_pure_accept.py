@@ -145,6 +145,14 @@ class Masters(Unique):
             self._newcomer.close()
         self.close_reserve()
 
+    def forget(self) -> None:
+        """The descriptors aren't ours any more."""
+        self._open, self.resume_at, self._reserve = False, None, -1
+        for master in self._masters:
+            self._core.on_event.pop(master.fd, None)
+            master.sock.detach()
+        self._masters = []
+
     def resume_if_due(self) -> None:
         """End a pause that has been long enough."""
         if self.resume_at is not None and self.resume_at <= self._core.now:
@@ -230,7 +238,7 @@ class Masters(Unique):
         """Give it up. Called again it does nothing."""
         with guard, suppress(OSError):  # the number is free, whatever close() says (close(2))
             reserve, self._reserve = self._reserve, -1
-            if reserve >= 0:
+            if reserve >= 0 and self._core.are_open():
                 os.close(reserve)
 
     def _refuse_waiting(self, master: _Master) -> None:

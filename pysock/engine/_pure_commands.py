@@ -5,6 +5,7 @@ A pipe and not an eventfd, because ``signal.set_wakeup_fd`` writes single bytes.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from contextlib import suppress
 from pysock._lean import TYPE_CHECKING
 from pysock.engine import too_much_queued
 from pysock.forking import close_quietly
+from pysock.identity import file_of, is_still
 from pysock.unique import Unique
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Commands(Unique):
             os.close(self.read_fd)
             os.close(self.wakeup_fd)
             raise
+        self._open_file = file_of(self.read_fd)  # of both ends
         self.queue: list[Callable[[], object]] = []
         self._bytes = 0
         self._woken = False
@@ -65,18 +68,26 @@ class Commands(Unique):
         return True
 
     def wake(self) -> None:
-        """End the loop's wait."""
+        """End the loop's wait. Where the pipe isn't ours any more it will find that out by itself."""
         with self._lock:
-            if self.wakeup_fd >= 0:
+            if self.wakeup_fd >= 0 and self.are_open():
                 self._write()
 
+    def are_open(self) -> bool:
+        """Whether both numbers still stand for the pipe: the program may have closed them."""
+        return is_still(self.read_fd, self._open_file) and is_still(self.wakeup_fd, self._open_file)
+
     def _write(self) -> None:
+        if not self.are_open():
+            raise OSError(errno.EBADF, "the program has closed the descriptors of this server")
         # A pipe that is full wakes as well.
         with suppress(BlockingIOError):
             os.write(self.wakeup_fd, b"\0")
 
     def on_event(self, _bits: int) -> None:
         """Empty the pipe; the commands are for the end of the turn."""
+        if not self.are_open():
+            return
         with suppress(BlockingIOError):
             while len(os.read(self.read_fd, 4096)) == 4096:
                 pass
@@ -94,18 +105,21 @@ class Commands(Unique):
         """In a forked child: close the copy of the pipe. Who has the lock may not be here."""
         self._lock = threading.RLock()
         self.queue = []
-        fds = self.read_fd, self.wakeup_fd
-        self.read_fd = self.wakeup_fd = -1
-        for fd in fds:
+        for fd in self.forget():
             close_quietly(fd)
+
+    def forget(self) -> tuple[int, ...]:
+        """Have no pipe any more; what is to be closed of it."""
+        fds = self.read_fd, self.wakeup_fd
+        ours = tuple(fd for fd in fds if is_still(fd, self._open_file))
+        self.read_fd = self.wakeup_fd = -1
+        return ours
 
     def close(self) -> None:
         """Close the pipe; from now on nothing is taken."""
         with self._lock:
-            fds = self.read_fd, self.wakeup_fd
-            self.read_fd = self.wakeup_fd = -1
+            fds = self.forget()
             self.queue.clear()
         for fd in fds:
-            if fd >= 0:
-                with suppress(OSError):  # Linux has freed the number, whatever it says (close(2))
-                    os.close(fd)
+            with suppress(OSError):  # Linux has freed the number, whatever it says (close(2))
+                os.close(fd)

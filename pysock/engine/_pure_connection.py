@@ -340,6 +340,8 @@ class Connection(Output):
         self.queued = 0
         fd, self.fd = self.fd, -1
         core.on_event.pop(fd, None)
+        if not core.are_open():
+            self.sock.detach()
         with guard, suppress(OSError):  # never again, whatever it says: Linux has freed the number (close(2))
             self.sock.close()
         core.descriptor_freed()

@@ -16,7 +16,7 @@ from pysock.engine import EngineOptions
 from pysock.engine._pure_access import Places
 from pysock.engine._pure_batch import Batch
 from pysock.engine._pure_causes import Causes
-from pysock.engine._pure_poll import new_poller
+from pysock.engine._pure_poll import NoPoller, new_poller
 from pysock.engine._pure_table import ClientTable
 from pysock.engine._pure_timers import Deadlines
 from pysock.engine.guards import INSTEAD, guarded
@@ -114,6 +114,9 @@ class Core(Unique):
         self.send_again_at: float | None = None
         self.now = 0.0  # of this turn, on the monotonic clock
         self.descriptor_freed: Callable[[], None] = lambda: None
+        #: Whether the descriptors are ours; the program may close them under the loop. Then they are forgotten.
+        self.are_open: Callable[[], bool] = lambda: True
+        self.lost = False
         self.logged_no_service = False
 
     def note(self, cause: Cause) -> None:
@@ -130,6 +133,14 @@ class Core(Unique):
         self.causes.note_later(Cause.SEND, self.now)
         if self.send_again_at is None:
             self.send_again_at = self.now + _PAUSE_SEND
+
+    def lose(self) -> None:
+        """The descriptors aren't ours any more: no number is closed, and nothing is written to one."""
+        if not self.lost:
+            self.lost = True
+            self.poller = NoPoller(self.poller)
+            for connection in list(self.table.rows.values()):
+                connection.sock.detach()
 
     def abandon(self) -> None:
         """In a forked child: forget everybody and everything."""

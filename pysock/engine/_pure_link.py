@@ -26,6 +26,7 @@ from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.forking import close_quietly, guard, own
 from pysock.framing import NativeCutter
+from pysock.identity import file_of, is_still
 from pysock.payload import checked_all
 from pysock.protocol import HEADER, Frame, Header, Kind
 from pysock.sigpipe import NO_SIGNAL, no_sigpipe
@@ -53,6 +54,7 @@ _OUT: Final = select.POLLOUT
 _REPLY: Final = int(Kind.REPLY)
 _ERROR: Final = int(Kind.ERROR)
 _SRM: Final = int(Kind.SRM)
+_BYE: Final = int(Kind.BYE)
 _UNASKED: Final = frozenset((Kind.PUSH, Kind.GOAWAY))
 _LATE: Final = frozenset((Kind.REPLY, Kind.ERROR, Kind.PONG))
 
@@ -94,6 +96,7 @@ class PureLink(Unique):
         except OSError:
             self._sock.detach()  # it stays the caller's, who closes it
             raise
+        self._open_file = file_of(fd)  # what the number stands for, as long as it is ours
         no_sigpipe(self._sock)
         self._poll = select.poll()
         self._waits_for = _IN
@@ -113,6 +116,8 @@ class PureLink(Unique):
         self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
     ) -> None:
         """Send one frame whole."""
+        if kind == _BYE and not self._is_ours():
+            raise ConnectionLost("the program has closed the connection's descriptor")
         self._send_frame(kind, code, request_id, payload, timeout, flags)
 
     def _send_frame(
@@ -180,7 +185,9 @@ class PureLink(Unique):
     def abandon(self, why: str) -> None:
         """In a forked child: close the copy of the descriptor."""
         self._closed = True
-        close_quietly(self._sock.detach())
+        ours, fd = self._is_ours(), self._sock.detach()
+        if ours:
+            close_quietly(fd)
 
     def _shut(self) -> None:
         if not self._closed:
@@ -188,11 +195,17 @@ class PureLink(Unique):
                 # Not before it is: if a signal's exception comes first, closing again must do it. An OSError is no such
                 # case, Linux has freed the number whatever it says (close(2)).
                 try:
+                    if not self._is_ours():
+                        self._sock.detach()
                     self._sock.close()
                 except OSError:
                     self._closed = True
                     raise
                 self._closed = True
+
+    def _is_ours(self) -> bool:
+        """Or the program has closed the descriptor, and the number is somebody else's by now."""
+        return is_still(self._sock.fileno(), self._open_file)
 
     # --- ids ---
 

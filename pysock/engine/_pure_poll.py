@@ -41,6 +41,27 @@ class Poller(Protocol):
         """Free the mechanism."""
 
 
+class NoPoller(Unique):
+    """In the place of one whose descriptor the program has closed."""
+
+    def __init__(self, lost: Poller) -> None:
+        _lost.append(lost)
+
+    def change(self, fd: int, old: int, new: int) -> None:
+        """Nothing."""
+
+    def wait(self, timeout: float | None) -> list[tuple[int, int]]:
+        """Nothing, at once."""
+        return []
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+#: Kept for ever: an epoll object closes its number when it goes, and that may be somebody else's.
+_lost: list[Poller] = []
+
+
 class EpollPoller(Unique):
     """Linux."""
 

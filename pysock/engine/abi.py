@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x355A9E67
+ABI: Final = 0x98AF99A0
 
 
 def check_abi(lib: Any) -> None:

@@ -23,6 +23,7 @@ from pysock._lean import TYPE_CHECKING
 from pysock.causes import COUNTERS
 from pysock.engine import (
     BUSY,
+    TEXT_DESCRIPTORS_LOST,
     Backend,
     Buffer,
     ClientInfo,
@@ -37,6 +38,7 @@ from pysock.engine.abi import check_abi
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.errors import ConnectionLost, FrameTooLarge, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.limits import Limits
+from pysock.logs import ERROR
 from pysock.payload import checked_all
 from pysock.protocol import Frame, Kind
 from pysock.unique import Unique
@@ -103,6 +105,8 @@ def _fill_limits(c: Any, limits: Limits) -> None:
 #: Why a loop didn't run; and what ends one in a child, where a handler has forked.
 _NOT_RUN: Final = {-errno.EBUSY: "this loop runs already", -errno.EINVAL: "this loop has run: make a new server"}
 _IN_A_CHILD: Final = -errno.ECHILD
+#: And what ends one whose descriptors the program has closed.
+_LOST: Final = -errno.EBADFD
 
 
 class NativeEngine(Unique):
@@ -150,6 +154,7 @@ class NativeEngine(Unique):
         inside: list[Any] = []
         _checked(lib.ps_python_inside(python, id(inside)))
         self._push_inside, self._broadcast_inside, self._disconnect_inside = inside
+        self._log = callbacks.log
         self._loop: int | None = None  # the thread that runs it
 
     def add_master(self, fd: int, checked: bool = False, prepared: bool = False) -> None:
@@ -172,11 +177,15 @@ class NativeEngine(Unique):
             raise raised[0]
         if result in _NOT_RUN:
             raise PysockError(_NOT_RUN[result])
-        if result != _IN_A_CHILD:
+        if result == _LOST:
+            self._log(ERROR, TEXT_DESCRIPTORS_LOST)
+        elif result != _IN_A_CHILD:
             _checked(result)
 
     def stop(self, grace: float) -> None:
-        _checked(lib.ps_engine_stop(self._engine, min(int(grace * _NANOSECONDS), 2**63)))
+        result = lib.ps_engine_stop(self._engine, min(int(grace * _NANOSECONDS), 2**63))
+        if result != -errno.EBADF:  # else the loop has lost its descriptors, and will find that out
+            _checked(result)
 
     def close(self) -> None:
         lib.ps_python_close(self._python)

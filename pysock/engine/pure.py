@@ -21,7 +21,7 @@ from time import sleep
 from pysock._lean import TYPE_CHECKING
 from pysock.causes import COUNTERS, Cause
 from pysock.clock import monotonic
-from pysock.engine import Backend, Buffer, ClientInfo, EngineOptions, EngineStats
+from pysock.engine import TEXT_DESCRIPTORS_LOST, Backend, Buffer, ClientInfo, EngineOptions, EngineStats
 from pysock.engine._pure_accept import Masters
 from pysock.engine._pure_commands import Commands
 from pysock.engine._pure_connection import Connection
@@ -36,6 +36,7 @@ from pysock.engine._pure_sockets import PureSockets
 from pysock.engine._pure_timers import Deadlines
 from pysock.errors import FrameTooLarge, PysockError
 from pysock.framing import encode_plain
+from pysock.logs import ERROR
 from pysock.protocol import (
     TEXT_CIR_TOO_LATE,
     TEXT_FRAME_TOO_SLOW,
@@ -52,8 +53,8 @@ from pysock.unique import Unique
 if TYPE_CHECKING:
     from typing import Any, Final
 
-#: The longest wait, in seconds: epoll_wait() takes an int of milliseconds.
-_SLEEP_MAX: Final = 3600.0
+#: The longest wait, in seconds: after it the loop looks whether its descriptors are still its own.
+_SLEEP_MAX: Final = 1.0
 
 #: What takes less, in seconds, is no concern to any deadline.
 _LONG_WORK: Final = 0.001
@@ -76,6 +77,7 @@ class PureEngine(Unique):
             core.poller.close()
             raise
         self._masters = Masters(core, _CONNECTIONS.get(core.framing, PlainConnection))
+        core.are_open = self._are_open
         self._linger = Linger(core.poller.wait, options.linger, core.requests)
         self._batches = list(core.batches.values())
         deadlines: list[Deadlines[Any]] = [core.cirs, core.frames, core.outputs, core.idles]
@@ -112,8 +114,11 @@ class PureEngine(Unique):
             core.on_event[commands.read_fd] = commands.on_event
             core.poller.change(commands.read_fd, 0, READ)
             self._masters.start()
-            while not self._draining or (core.table.rows and not self._is_over()):
+            while not core.lost and (not self._draining or (core.table.rows and not self._is_over())):
                 self._turn_if_possible()
+        except OSError:
+            if self._are_open():
+                raise
         finally:
             self._end()
 
@@ -130,9 +135,21 @@ class PureEngine(Unique):
                 self._core.note(Cause.NO_MEMORY)
             sleep(_PAUSE_MEMORY)
 
+    def _are_open(self) -> bool:
+        """Whether the descriptors are ours. If the program has closed them the loop ends, and touches none of them: the
+        numbers may be somebody else's by now.
+        """
+        core = self._core
+        if not core.lost and not self._closed and not self._commands.are_open():
+            core.lose()
+            self._masters.forget()
+            self._commands.forget()
+            core.callbacks.log(ERROR, TEXT_DESCRIPTORS_LOST)
+        return not core.lost
+
     def _turn(self) -> None:
         core = self._core
-        events = self._linger.wait(self._timeout())
+        events = self._wait()
         core.now = monotonic()
         if core.ready:
             self._go_on()
@@ -155,6 +172,13 @@ class PureEngine(Unique):
             self._clean_up()
         self._work_done()
 
+    def _wait(self) -> list[tuple[int, int]]:
+        timeout = self._timeout()
+        events = self._linger.wait(timeout)
+        if not events and timeout == _SLEEP_MAX:
+            self._are_open()
+        return events
+
     def _dispatch(self, events: list[tuple[int, int]]) -> None:
         on_event = self._core.on_event
         for fd, bits in events:
@@ -165,7 +189,7 @@ class PureEngine(Unique):
                 except MemoryError:
                     _no_memory(handle)
 
-    def _timeout(self) -> float | None:
+    def _timeout(self) -> float:
         """How long the wait may last."""
         core = self._core
         if core.ready or core.dirty or self._commands.queue:
@@ -181,7 +205,7 @@ class PureEngine(Unique):
             ends.append(core.causes.rest_at)
         if self._stop_at is not None:
             ends.append(self._stop_at if self._draining else 0.0)
-        return min(max(0.0, min(ends) - monotonic()), _SLEEP_MAX) if ends else None
+        return min(max(0.0, min(ends) - monotonic()), _SLEEP_MAX) if ends else _SLEEP_MAX
 
     def _feed_the_starved(self) -> None:
         core = self._core
@@ -271,6 +295,8 @@ class PureEngine(Unique):
         core = self._core
         assert self._stop_at is not None
         if not self._draining:
+            if not self._are_open():
+                return
             self._draining = True
             self._masters.stop()
             core.callbacks.draining()
@@ -294,6 +320,7 @@ class PureEngine(Unique):
     def _end(self) -> None:
         """Close everything, whatever happened. The exception that came first is the one that counts."""
         core = self._core
+        self._are_open()
         if not self._draining:
             self._draining = True
             self._masters.stop()
@@ -313,6 +340,7 @@ class PureEngine(Unique):
     def close(self) -> None:
         """Free everything."""
         if not self._closed:
+            self._are_open()
             self._closed = True
             self._commands.close()
             with suppress(OSError):
@@ -322,6 +350,9 @@ class PureEngine(Unique):
 
     def abandon(self) -> None:
         """In a forked child."""
+        if not self._closed and not self._commands.are_open():
+            self._core.lose()
+            self._masters.forget()
         self._draining = self._closed = True
         self._commands.abandon()
         self._masters.abandon()

@@ -1,0 +1,148 @@
+"""Descriptors that the program closes under a server or a client: it ends, and leaves the numbers to others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import environment, left_in
+
+PROGRAM = """
+import os, sys, threading, time, logging
+import pysock
+logging.basicConfig(format="LOG %(levelname)s %(message)s", stream=sys.stdout)
+backend, address = sys.argv[1:]
+server = pysock.Server(address, backend=backend)
+
+def close_all():
+    os.closerange(3, 200)
+
+def take_numbers():
+    # Pipes: both whether something is written to them and whether they are open can be seen.
+    return [os.pipe2(os.O_NONBLOCK) for _ in range(60)]
+
+def wait_for_the_end():
+    while server.state.name != "CLOSED":
+        time.sleep(0.01)
+
+def check(pipes):
+    for read, write in pipes:
+        os.fstat(write)
+        try:
+            print("written to", os.read(read, 100))
+        except BlockingIOError:
+            pass
+
+@server.service()
+def echo(client, request):
+    return request
+
+@server.service("close")
+def close(client, request):
+    global pipes
+    close_all()
+    pipes = take_numbers()
+    return b"x"
+"""
+
+STOP_AFTER = """
+server.start()
+client = pysock.connect(address, backend=backend)
+assert client.request(b"x") == b"x"
+close_all()
+{between}
+server.stop()
+print(server.state.name)
+client.close()
+check(pipes)
+"""
+
+IN_A_HANDLER = """
+server.start()
+peer = os.fork()
+if not peer:
+    try:
+        pysock.connect(address, backend=backend, timeout=5).request(b"x", service="close")
+    except Exception:
+        pass
+    os._exit(0)
+os.waitpid(peer, 0)
+server.stop()
+print(server.state.name)
+check(pipes)
+"""
+
+FOREVER = """
+def later():
+    global pipes
+    while server.state.name != "SERVING":
+        time.sleep(0.001)
+    close_all()
+    pipes = take_numbers()
+thread = threading.Thread(target=later)
+thread.start()
+server.serve_forever()
+thread.join()
+print(server.state.name)
+check(pipes)
+"""
+
+CLIENT = """
+server.start()
+client = pysock.connect(address, backend=backend)
+data = pysock.MasterSocket(address + "2", backend=backend)
+data.create(); data.bind(); data.listen()
+close_all()
+pipes = take_numbers()
+client.close()
+data.close()
+check(pipes)
+server.stop()
+print(server.state.name)
+check(pipes)
+"""
+
+BY_HAND = """
+master = pysock.MasterSocket(address, backend=backend)
+master.create(); master.bind(); master.listen()
+import socket
+peer = socket.socket(socket.AF_UNIX); peer.connect(address.removeprefix("unix:")); peer.detach()
+data = master.accept()
+close_all()
+pipes = take_numbers()
+data.close(); master.close()
+check(pipes)
+print("CLOSED")
+"""
+
+LOST = "LOG ERROR the program has closed the descriptors of this server under it: it ends"
+
+
+def run(body: str, backend: str, directory: Path) -> list[str]:
+    command = [sys.executable, "-c", PROGRAM + body, backend, f"unix:{directory}/s"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert left_in(directory) == []
+    return sorted(done.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    "between", ["pipes = []", "pipes = take_numbers()", "pipes = take_numbers(); wait_for_the_end()"]
+)
+def test_stop_after_closerange_ends(backend: str, socket_dir: Path, between: str) -> None:
+    assert run(STOP_AFTER.format(between=between), backend, socket_dir) == ["CLOSED", LOST]
+
+
+@pytest.mark.parametrize("body", [IN_A_HANDLER, FOREVER])
+def test_it_ends_by_itself_and_touches_no_number(backend: str, socket_dir: Path, body: str) -> None:
+    assert run(body, backend, socket_dir) == ["CLOSED", LOST]
+
+
+def test_a_client_and_a_master_socket_leave_foreign_numbers_alone(backend: str, socket_dir: Path) -> None:
+    assert run(CLIENT, backend, socket_dir) == ["CLOSED", LOST]
+
+
+def test_sockets_used_by_hand_leave_foreign_numbers_alone(backend: str, socket_dir: Path) -> None:
+    assert run(BY_HAND, backend, socket_dir) == ["CLOSED"]
