@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import click
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -39,6 +38,8 @@ _SPARE: Final = 64
 #: Between two rows of the histogram, in each decade of microseconds.
 _EDGES: Final = [step * 10.0**power for power in range(-1, 8) for step in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)]
 _BAR_WIDTH: Final = 40
+#: With so many the report fits a terminal of 24 lines, also with both warnings.
+_MOST_ROWS: Final = 8
 
 
 @click.command(
@@ -195,35 +196,35 @@ class Screen:
             p50, p99 = (dict(result.latency.percentiles)[percent] for percent in (50.0, 99.0))
             self._say(f"{rate}, p50 {p50:,.1f} {self._micro}, p99 {p99:,.1f} {self._micro}")
             return
-        self._say(f"{result.options.address}: {what(result.options)}\n")
+        self._say(f"{result.options.address}: {what(result.options)}")
+        self._histogram(result.histogram)
+        self._latency(result)
         self._say(f"{result.messages:,} messages in {result.seconds:.3f} s, {result.errors or 'no'} errors")
-        self._say(rate)
         if result.options.churn:  # elsewhere they last
             self._say(f"{result.connections_per_second:,.0f} connections/s")
         self._say(f"the load generator used {result.client_core:.2f} of a core")
-        self._latency(result)
-        self._histogram(result.histogram)
+        self._say(rate)
 
     def _latency(self, result: LoadResult) -> None:
         table = Table(
-            title=f"\nlatency, {self._micro}",
+            title=f"latency, {self._micro}",
             title_justify="left",
             title_style="bold",
-            box=SIMPLE_HEAD,
-            show_edge=False,
+            box=None,
+            padding=(0, 1, 0, 0),
         )
         latency = result.latency.as_dict()
         for name in latency:
             table.add_column(name, justify="right", no_wrap=True)
-        table.add_row(*(f"{value:,.1f}" for value in latency.values()))
+        table.add_row(*(f"{value:,.{1 if value < 1000 else 0}f}" for value in latency.values()))
         self._out.print(table)
 
     def _histogram(self, histogram: Sequence[tuple[float, int]]) -> None:
-        table = Table(title="\nhistogram", title_justify="left", title_style="bold", box=None, show_header=False)
+        table = Table(title="histogram", title_justify="left", title_style="bold", box=None, show_header=False)
         table.add_column(justify="right", no_wrap=True)
         table.add_column(no_wrap=True)
         table.add_column(justify="right", no_wrap=True)
-        rows = rows_of(histogram)
+        rows = fewer(rows_of(histogram), _MOST_ROWS)
         total, most = sum(count for _, count in rows), max((count for _, count in rows), default=0)
         for edge, count in rows:
             share = f"{100 * count / total:.2f} %"
@@ -287,3 +288,12 @@ def rows_of(histogram: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
         row = min(bisect_left(_EDGES, longest), len(_EDGES) - 1)
         counts[row] = counts.get(row, 0) + count
     return [(_EDGES[row], counts.get(row, 0)) for row in range(min(counts), max(counts) + 1)] if counts else []
+
+
+def fewer(rows: Sequence[tuple[float, int]], most: int) -> list[tuple[float, int]]:
+    """Return at most so many rows: neighbours that have the fewest are put together, so what is rare loses detail."""
+    rows = list(rows)
+    while len(rows) > most:
+        at = min(range(len(rows) - 1), key=lambda row: rows[row][1] + rows[row + 1][1])
+        rows[at : at + 2] = [(rows[at + 1][0], rows[at][1] + rows[at + 1][1])]
+    return rows

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import platform
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -25,6 +23,7 @@ import pysock
 from pysock import demo_words
 from pysock.demo_client import ONE_BY_ONE, PATIENCE, PIPELINED
 from pysock.demo_screen import Result, Row, Screen
+from pysock.demo_story import Brief, Story
 from pysock.ids import shown
 
 #: Modules of the standard library whose source is a good long text, best first. All are there since Python 3.6.
@@ -64,6 +63,7 @@ class Report(NamedTuple):
 
     lines: int
     words: int
+    burst: int  # how many of the lines were sent between the two times
     started: float
     ended: float
 
@@ -102,31 +102,20 @@ def make_server(socket_file: Path, count: Callable[[bytes], int], reports: dict[
     return server
 
 
-def tell_what_happens(server: pysock.Server, screen: Screen) -> None:
-    """Print the server's states as they change, and the clients as they come and go."""
-
-    @server.on_state
-    def changed(old: pysock.ServerState, new: pysock.ServerState) -> None:
-        screen.say(f"server: {old.name} -> {new.name}")
-
-    @server.on_connect
-    def came(client: pysock.DataSocket) -> None:
-        screen.say(
-            f"client {client.name}: connection request accepted, id {shown(client.id)}, data socket fd {client.fd}"
-        )
-
-    @server.on_disconnect
-    def went(client: pysock.DataSocket, reason: str) -> None:
-        screen.say(f"client {client.name}: disconnected, {reason}; its data socket is closed")
+def tell_what_happens(server: pysock.Server, story: Story) -> None:
+    """Tell the server's states as they change, and the clients as they come and go."""
+    server.on_state(story.state)
+    server.on_connect(story.came)
+    server.on_disconnect(story.went)
 
 
-def start_client(cast: Cast, address: str, lines: Sequence[bytes]) -> subprocess.Popen[str]:
+def start_client(cast: Cast, address: str, lines: Sequence[bytes], pace: float) -> subprocess.Popen[str]:
     """Start one client process. It gets its lines from a file, so that nobody has to feed a pipe meanwhile."""
     with tempfile.TemporaryFile() as share:
         share.writelines(line + b"\n" for line in lines)
         share.seek(0)
         return subprocess.Popen(  # noqa: S603 -- our own module, no shell
-            [sys.executable, "-m", "pysock.demo_client", address, cast.name, cast.service, cast.manner],
+            [sys.executable, "-m", "pysock.demo_client", address, cast.name, cast.service, cast.manner, str(pace)],
             stdin=share,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -135,13 +124,15 @@ def start_client(cast: Cast, address: str, lines: Sequence[bytes]) -> subprocess
 
 
 @contextmanager
-def client_processes(server: pysock.Server, lines: Sequence[bytes]) -> Iterator[Children]:
-    """Run all clients, each with its share of the lines. Those that are still there at the end are ended."""
+def client_processes(server: pysock.Server, lines: Sequence[bytes], pace: float) -> Iterator[Children]:
+    """Run all clients, each with its share of the lines; they go slowly for so many seconds first. Those that are still
+    there at the end are ended.
+    """
     addresses = {address.transport: str(address) for address in server.addresses}
     with ExitStack() as stack:
         children: Children = {}
         for number, cast in enumerate(CLIENTS):
-            child = start_client(cast, addresses[cast.transport], lines[number :: len(CLIENTS)])
+            child = start_client(cast, addresses[cast.transport], lines[number :: len(CLIENTS)], pace)
             stack.enter_context(child)
             stack.callback(child.terminate)  # does nothing to one that has ended
             children[cast.name] = child
@@ -158,26 +149,27 @@ def complaint(child: subprocess.Popen[str]) -> str:
 class Demo:
     """One run: the server, its clients, the file, and what the clients reported."""
 
-    def __init__(self, path: Path, text: bytes, screen: Screen, directory: Path) -> None:
-        self.path = path
+    def __init__(self, text: bytes, screen: Screen, story: Story, directory: Path) -> None:
         self.text = text
         self.lines: list[bytes] = split_lines(text)
         self.count: Callable[[bytes], int] = demo_words.counter_for(text)
         self.reports: dict[str, Report] = {}
         self.screen = screen
+        self.story = story
         self.server: pysock.Server = make_server(directory / "demo.sock", self.count, self.reports)
-        tell_what_happens(self.server, screen)
+        tell_what_happens(self.server, story)
 
     def run(self) -> None:
         """Go through it all. The clients stay until the server drains."""
         with self.server:
-            self.screen.say("addresses: " + " and ".join(address.bare() for address in self.server.addresses))
-            with client_processes(self.server, self.lines) as children:
+            self.story.addresses(self.server.addresses)
+            with client_processes(self.server, self.lines, self.story.pace) as children:
                 self.let_clients_work(children)
                 self.show_results()
                 self.compare()
-                self.stop()
+                socket_files = self.stop()
                 self.see_off(children)
+                self.story.end(socket_files, len(children))
 
     def let_clients_work(self, children: Children) -> None:
         """Start the clients all at once, and show how they get on until the last one has reported."""
@@ -199,7 +191,7 @@ class Demo:
     def show_results(self) -> None:
         """Print what each client counted."""
         self.screen.results(
-            Result(*cast, report.lines, report.words, report.ended - report.started)
+            Result(*cast, report.lines, report.words, report.burst, report.ended - report.started)
             for cast in CLIENTS
             for report in [self.reports[cast.name]]
         )
@@ -208,35 +200,29 @@ class Demo:
         """Hold the clients' total against the real ``wc -w``, and tell how fast it went."""
         reports = self.reports.values()
         total = sum(report.words for report in reports)
-        expected = demo_words.wc(self.text)
-        if expected is None:
-            expected = self.count(self.text)
-            self.screen.say(f"total: {total} words; there is no wc here, counted in one piece it is {expected}")
-        else:
-            self.screen.say(f"total: {total} words; wc -w < {shlex.quote(str(self.path))} says {expected}")
+        wc = demo_words.wc(self.text)
+        expected = self.count(self.text) if wc is None else wc
+        self.story.total(total, wc, expected)
         if total != expected:
             raise DemoError(f"the totals differ: {total} words counted by the clients, {expected} expected")
-        lines = sum(report.lines for report in reports)
         seconds = max(report.ended for report in reports) - min(report.started for report in reports)
-        self.screen.say(f"the totals are equal; {lines} requests in {seconds:.3f} s, {lines / seconds:,.0f} a second")
-        self.screen.say(f"engine: {self.server.backend}")
+        self.story.equal(sum(report.burst for report in reports), seconds, self.server.backend)
 
-    def stop(self) -> None:
-        """Stop the server, and see that its socket file is gone."""
+    def stop(self) -> list[Path]:
+        """Stop the server, see that its socket files are gone, and return where they were."""
         socket_files = [Path(address.path) for address in self.server.addresses if address.transport == "unix"]
-        self.screen.say("stopping: no new connections or requests, GOAWAY to the clients")
+        self.story.stopping()
         self.server.stop()
         for file in socket_files:
             if file.exists():
                 raise DemoError(f"the socket file {file} is still there")
-            self.screen.say(f"the socket file {file} is removed")
+        return socket_files
 
     def see_off(self, children: Children) -> None:
         """Wait for the clients to leave by themselves."""
         for name, child in children.items():
             if child.wait(PATIENCE) != 0:
                 raise DemoError(f"the client process {name} failed: {complaint(child)}")
-        self.screen.say(f"{len(children)} client processes have ended")
 
 
 def table_rows(server: pysock.Server) -> list[Row]:
@@ -274,7 +260,7 @@ def run(path: Path, console: Console) -> None:
     if not text:
         raise ValueError(f"{path} is empty: give a text file with at least one line")
     screen = Screen(console, len(split_lines(text)))
-    screen.say(f"pysock {pysock.__version__}, engine {pysock.backend}, Python {platform.python_version()}")
-    screen.say(f"input: {path}, {len(split_lines(text))} lines")
+    story = (Brief if screen.watched else Story)(screen, path)
+    story.begin(len(split_lines(text)))
     with tempfile.TemporaryDirectory(prefix="pysock-") as directory:
-        Demo(path, text, screen, Path(directory)).run()
+        Demo(text, screen, story, Path(directory)).run()

@@ -1,6 +1,7 @@
-"""One client process of ``pysock demo``: ``python -m pysock.demo_client ADDRESS NAME SERVICE one-by-one|pipelined``.
+"""One client process of ``pysock demo``: ``python -m pysock.demo_client ADDRESS NAME SERVICE MANNER PACE``.
 
-It connects, waits until the server says that everybody is there, sends each line of its standard input as a request,
+It connects, waits until the server says that everybody is there, sends each line of its standard input as a request
+(a part of them slowly, in PACE seconds, so that they can be watched; the others as fast as it can, which is measured),
 reports the sum of the replies, and stays connected until the server drains.
 """
 
@@ -9,6 +10,8 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
+from collections.abc import Callable, Sequence
 
 import pysock
 from pysock.clock import monotonic
@@ -20,19 +23,47 @@ PIPELINED = "pipelined"
 PATIENCE = 30.0
 
 
-def work(address: str, name: str, service: str, manner: str) -> None:
+#: While a client goes slowly: requests a second, and the part of its lines that it sends so at most.
+PACED_RATE = 100.0
+PACED_PART = 0.25
+
+
+def paced(lines: Sequence[bytes], seconds: float, send: Callable[[bytes], bytes]) -> list[bytes]:
+    """Send the first of the lines, evenly spread over so many seconds, and return the replies."""
+    count = min(int(PACED_PART * len(lines)), int(PACED_RATE * seconds))
+    replies = []
+    for line in lines[:count]:
+        replies.append(send(line))
+        time.sleep(seconds / count)
+    return replies
+
+
+def work(address: str, name: str, service: str, manner: str, pace: str) -> None:
     """Be one client, from the connection initiation request to the server's goodbye."""
     lines = sys.stdin.buffer.read().split(b"\n")[:-1]  # the parent ends every line with a newline
     with pysock.connect(address, name=name) as client:
         if next(client.pushes(timeout=PATIENCE), None) is None:
             raise TimeoutError("the server never said that everybody is there")
+
+        def send(line: bytes) -> bytes:
+            return client.request(line, service=service, timeout=PATIENCE)
+
+        slow = paced(lines, float(pace), send)
+        burst = lines[len(slow) :]
         started = monotonic()
         if manner == PIPELINED:
-            replies = client.request_many(lines, service=service, timeout=math.inf)
+            fast = client.request_many(burst, service=service, timeout=math.inf)
         else:
-            replies = [client.request(line, service=service, timeout=PATIENCE) for line in lines]
+            fast = [send(line) for line in burst]
         ended = monotonic()
-        report = {"lines": len(replies), "words": sum(map(int, replies)), "started": started, "ended": ended}
+        words = sum(map(int, slow)) + sum(map(int, fast))
+        report = {
+            "lines": len(slow) + len(fast),
+            "words": words,
+            "burst": len(fast),
+            "started": started,
+            "ended": ended,
+        }
         client.request(json.dumps(report).encode(), service="report", timeout=PATIENCE)
         for _ in client.pushes(timeout=PATIENCE):
             pass

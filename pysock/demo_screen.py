@@ -39,6 +39,7 @@ class Result(NamedTuple):
     service: str
     lines: int
     words: int
+    burst: int  # how many of the lines were sent in these seconds
     seconds: float
 
 
@@ -59,6 +60,9 @@ class Screen:
         self._quarters = 0
         self._rows: list[Row] = []
         self._live: Live | None = None
+        #: Whether somebody sees it as it happens.
+        self.watched = console.is_interactive
+        self.width = console.width
 
     def say(self, text: str) -> None:
         """Print one line, above the table while that is live."""
@@ -67,7 +71,7 @@ class Screen:
     @contextmanager
     def live(self) -> Iterator[None]:
         """Keep the table and the bar on the screen meanwhile, and leave them there as they are at the end."""
-        if not self._console.is_interactive:
+        if not self.watched:
             yield
             self._console.print(self._draw())
             return
@@ -87,17 +91,26 @@ class Screen:
         self._quarters = quarters
 
     def _draw(self) -> Group:
-        return Group(client_table(self._rows), self._progress)
+        return Group(self._low(client_table(self._rows)), self._progress)
 
     def results(self, results: Iterable[Result]) -> None:
-        """Print the word counts of each client."""
-        table = narrow_table("words counted", ("name", "transport", "requests sent", "service"))
+        """Print the word counts of each client; one who watches finds them right below the client table."""
+        table = narrow_table(
+            None if self.watched else "words counted", ("name", "transport", "requests sent", "service")
+        )
         for heading in ("lines", "words", "lines/s"):
             table.add_column(heading, justify="right", overflow="fold")
         for item in results:
-            rate = item.lines / item.seconds if item.seconds else 0.0
+            rate = item.burst / item.seconds if item.seconds else 0.0
             table.add_row(*item[:4], str(item.lines), str(item.words), f"{rate:,.0f}")
-        self._console.print(table)
+        self._console.print(self._low(table))
+
+    def _low(self, table: Table) -> Table:
+        """Leave out the rule under the headings where lines are few."""
+        if self.watched:
+            table.box = None
+            table.padding = (0, 2, 0, 0)
+        return table
 
 
 def client_table(rows: Iterable[Row]) -> Table:
@@ -110,7 +123,7 @@ def client_table(rows: Iterable[Row]) -> Table:
     return table
 
 
-def narrow_table(title: str, headings: Iterable[str]) -> Table:
+def narrow_table(title: str | None, headings: Iterable[str]) -> Table:
     """Return an empty table without a frame, so that it fits 80 columns; what is too wide is folded, never cut off."""
     table = Table(
         title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)

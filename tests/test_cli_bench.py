@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +17,8 @@ from click.testing import CliRunner
 from conftest import native_is_missing
 from foreign import Foreign, echo, foreign_server, hang_up, say, swallow
 from programs import Module, pysock_command
-from support import PATIENCE, environment, wait_for
+from support import PATIENCE, wait_for
+from terminal import COLUMNS, LINES, on_a_terminal, screen_of
 
 import pysock
 from pysock import Server, cli, cli_bench
@@ -90,12 +87,13 @@ def test_the_report(bench, where: str) -> None:
         r"^300 messages in \d+\.\d{3} s, no errors$",
         r"^[\d,]+ messages/s, [\d,.]+ MiB/s each way$",
         r"^the load generator used \d\.\d\d of a core$",
-        r"^ +min +mean +p50 +p90 +p99 +p99\.9 +max *$",
+        r"^ *min +mean +p50 +p90 +p99 +p99\.9 +max *$",
         r"^ *to [\d,.]+ µs +[▏▎▍▌▋▊▉█]+ +[\d,]+ +[\d.]+ % *$",
     ):
         assert re.search(pattern, out, re.MULTILINE), pattern
     rows = re.findall(r"^ *to .* ([\d,]+) +[\d.]+ % *$", out, re.MULTILINE)
     assert sum(int(row.replace(",", "")) for row in rows) == 300
+    assert re.match(r"[\d,]+ messages/s", out.splitlines()[-1]), "the result comes last"
 
 
 def test_connections_are_counted_where_they_dont_last(bench, where: str) -> None:
@@ -154,30 +152,17 @@ def test_in_letters_that_are_only_ascii(foreign: Foreign) -> None:
     assert re.search(r" us +#+ ", done.stdout.decode("ascii"))
 
 
-def on_a_terminal(*arguments: str) -> tuple[int, str]:
-    """Run it where standard output and errors are a terminal."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "pysock", *arguments]
-    process = subprocess.Popen(command, env=environment(TERM="xterm"), stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    with suppress(OSError):  # Linux's way to say that the other end is closed
-        while part := os.read(ours, 65536):
-            shown += part
-    os.close(ours)
-    return process.wait(PATIENCE), shown.decode()
-
-
 def test_progress_on_a_terminal(foreign: Foreign) -> None:
-    code, shown = on_a_terminal("bench", foreign.address, "--framing", "raw", "-t", "0.4")
+    code, shown, lines = on_a_terminal("bench", foreign.address, "--framing", "raw", "-t", "0.4")
     assert code == 0
+    assert len(lines) <= LINES - 1
     assert "connecting" in shown
     assert re.search(r"[\d,]+ messages/s .*\d+ %", shown)
     assert "latency" in shown
 
 
 def test_no_progress_when_quiet(foreign: Foreign) -> None:
-    code, shown = on_a_terminal("bench", foreign.address, "--framing", "raw", "-t", "0.1", "--quiet")
+    code, shown, _ = on_a_terminal("bench", foreign.address, "--framing", "raw", "-t", "0.1", "--quiet")
     assert code == 0
     assert "%" not in shown
 
@@ -356,6 +341,39 @@ def test_the_rows_of_the_histogram() -> None:
     assert cli_bench.rows_of([(0.05, 1), (0.1, 2)]) == [(0.1, 3)]
     assert cli_bench.rows_of([(10.0, 1), (10.1, 2), (29.0, 4)]) == [(10.0, 1), (15.0, 2), (20.0, 0), (30.0, 4)]
     assert cli_bench.rows_of([(1e12, 7)]) == [(7e7, 7)]
+
+
+def test_fewer_rows() -> None:
+    rows = [(1.0, 5), (2.0, 900), (3.0, 800), (5.0, 2), (7.0, 0), (10.0, 1)]
+    assert cli_bench.fewer(rows, 6) == rows
+    assert cli_bench.fewer(rows, 4) == [(1.0, 5), (2.0, 900), (3.0, 800), (10.0, 3)]
+    assert cli_bench.fewer([], 4) == []
+
+
+def test_the_longest_report_fits_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With long latencies, a row in each step of the histogram, and both warnings."""
+    monkeypatch.setenv("COLUMNS", str(COLUMNS))
+    slow = 99_999_999.0
+    percentiles = tuple((percent, slow) for percent in (50.0, 90.0, 99.0, 99.9))
+    result = replace(
+        RESULT,
+        options=replace(RESULT.options, address=pysock.Address.parse("unix:" + "x" * 60), connections=1000),
+        messages=97_000_000,
+        seconds=100_000.0,
+        client_core=0.99,
+        latency=Latency(least=slow, mean=slow, percentiles=percentiles, most=slow),
+        histogram=tuple((edge, 1_000_000) for edge in cli_bench._EDGES),
+    )
+    screen = cli_bench.Screen(False)
+    screen.report(result)
+    screen.warn(result)
+    out, err = capsys.readouterr()
+    assert err.count("pysock: ") == 2
+    assert len(screen_of((out + err).replace("\n", "\r\n"))) <= LINES - 1
+    assert "…" not in out, "nothing is cut off"
+    assert out.count("99,999,999") == 7
 
 
 def test_bars(capsys: pytest.CaptureFixture[str]) -> None:

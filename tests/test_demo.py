@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import os
-import pty
 import random
 import re
 import signal
@@ -17,10 +16,13 @@ from pathlib import Path
 import pytest
 from programs import Module, pysock_command, tool
 from rich.console import Console
-from support import PATIENCE, environment, wait_for
+from support import environment, wait_for
+from terminal import LINES, on_a_terminal
 
 from pysock import cli, demo, demo_words
+from pysock.demo_client import paced
 from pysock.demo_screen import Row, client_table
+from pysock.demo_story import Brief, shortened
 
 
 def report_of(done: subprocess.CompletedProcess[bytes]) -> list[str]:
@@ -109,30 +111,72 @@ def test_a_pipe_as_input() -> None:
     assert any(line.startswith("total: 2 words") for line in report_of(done))
 
 
-def test_on_a_terminal(backend: str) -> None:
-    """There the table is drawn in place, again and again."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pysock", "demo"],
-        env=environment(PYSOCK_BACKEND=backend, TERM="xterm", COLUMNS="100", LINES="40"),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    shown = b""
-    try:
-        while data := os.read(ours, 65536):
-            shown += data
-    except OSError:  # the other end is closed
-        pass
-    os.close(ours)
-    assert process.wait(PATIENCE) == 0
-    text = shown.decode()
-    assert text.count("client table") > 1
-    assert "\x1b[" in text
-    assert "100%" in text
-    assert "the totals are equal" in text
+@pytest.mark.slow
+def test_on_a_terminal(backend: str, tmp_path: Path) -> None:
+    """There the table is drawn in place, again and again for some seconds, and nothing of it all scrolls away."""
+    deep = tmp_path / "a directory with a long name" / "and another one that has a long name"
+    deep.mkdir(parents=True)
+    text = deep / "text.py"
+    text.write_bytes(demo.default_text().read_bytes())
+    started = time.monotonic()
+    shown = on_a_terminal("demo", "--input", str(text), PYSOCK_BACKEND=backend)
+    assert time.monotonic() - started >= Brief.pace
+    assert shown.code == 0, shown.written
+    *lines, last = shown.lines
+    assert len(lines) <= LINES - 2, "the command and the next prompt are there, too"
+    assert last == "", "the prompt comes at the beginning of a line"
+    # It was seen alive: the counters of one client, in order.
+    counts = [int(count) for count in re.findall(r"^anna .* ESTABLISHED +(\d+)", shown.written, re.MULTILINE)]
+    assert counts == sorted(counts)
+    assert len(set(counts)) > 10
+    # All is there, in whole words.
+    assert re.fullmatch(r"input: \.\.\./.*text\.py, \d+ lines", lines[1])
+    assert lines[2] == "server: NEW -> CREATED -> BOUND -> LISTENING -> SERVING"
+    assert re.fullmatch(r"addresses: unix:\S*demo\.sock and tcp://127\.0\.0\.1:\d+", lines[3])
+    assert lines[4] == "client table"
+    assert any(line.endswith("100%") for line in lines)
+    assert re.fullmatch(r"the totals are equal; the burst: \d+ requests in [\d.]+ s, [\d,]+ a second", lines[-3])
+    assert lines[-2:] == [
+        "server: SERVING -> DRAINING -> CLOSED; 4 clients have left",
+        "the socket file demo.sock is removed, 4 client processes have ended",
+    ]
+
+
+@pytest.mark.parametrize("text", [b"one", b"a b\n" * 5], ids=["one line", "five lines"])
+def test_few_lines_on_a_terminal(text: bytes, tmp_path: Path) -> None:
+    """Too few to send any slowly: it isn't waited for nothing."""
+    (tmp_path / "text").write_bytes(text)
+    shown = on_a_terminal("demo", "--input", str(tmp_path / "text"))
+    assert shown.code == 0
+    assert "the totals are equal" in shown.written
+
+
+@pytest.mark.parametrize(
+    ("path", "width", "short"),
+    [
+        ("/a/b/text", 9, "/a/b/text"),
+        ("/aa/bb/text", 11, "/aa/bb/text"),
+        ("/aa/bb/text", 10, ".../text"),
+        ("/aaaa/bb/text", 12, ".../bb/text"),
+        ("aaaa/bb/text", 11, ".../bb/text"),
+        ("/aaaa/\u6587\u5b57/text", 13, ".../\u6587\u5b57/text"),
+        ("/aaaa/\u6587\u5b57/text", 12, ".../text"),
+        ("/aa/a-long-name", 10, "...ng-name"),
+        ("a-long-name", 2, "..."),
+    ],
+)
+def test_a_path_too_long_for_the_line(path: str, width: int, short: str) -> None:
+    assert shortened(path, width) == short
+
+
+def test_a_part_is_sent_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("pysock.demo_client.time.sleep", slept.append)
+    assert paced([b"%d" % number for number in range(10)], 3.0, bytes) == [b"0", b"1"]
+    assert slept == [1.5, 1.5]
+    assert len(paced([b""] * 10_000, 3.0, bytes)) == 300
+    assert paced([b""] * 10_000, 0.0, bytes) == []
+    assert paced([b""] * 3, 3.0, bytes) == []
 
 
 @pytest.mark.parametrize("what", ["missing", "directory", "empty", "unreadable"])
