@@ -1,6 +1,7 @@
 /* python.c: the only file that knows Python, with its parts: python_context.h keeps the context variables of clients apart,
  * python_request.h has requests answered (handlers are called by vectorcall, results become replies), python_server.h gives
- * the engine its hooks (the GIL is taken once a turn), python_client.h does the same for the client. They are included here and nowhere else, so that Python.h is too.
+ * the engine its hooks (the GIL is taken once a turn), python_client.h does the same for the client. They are included here
+ * and nowhere else, so that Python.h is too.
  *
  * Ownership: objects reach the functions of the ABI as id() numbers that the caller keeps alive for the call; what is
  * kept longer is referenced here. A request object is the handler's; a reply object is held while bytes of it wait.
@@ -81,6 +82,40 @@ static void object_release(void *context, void *object)
     (void)context;
     Py_DECREF((PyObject *)object);
 }
+
+/* -- a server ------------------------------------------------------------------------------------------------------ */
+
+typedef struct kept_request {
+    uint64_t client_id;
+    ps_frame frame; /* payload unused */
+    PyObject *client, *request;
+} kept_request;
+
+typedef struct service {
+    PyObject *handler; /* NULL: there is no such service */
+    bool batch;
+    uint32_t max_batch;
+    uint64_t max_wait_ns, due_ns;
+    kept_request *kept;
+    size_t kept_count, kept_room;
+} service;
+
+enum { ON_CLIENT, ON_CONNECT, ON_DISCONNECT, ON_FAILED, ON_DRAINING, ON_LOG, ON_DROPPED, ON_NOTED,
+       ON_ALLOW, ON_CHALLENGE, ON_PROVE, FRAME_TOO_LARGE, CALLBACKS };
+
+struct ps_python {
+    ps_engine *engine;
+    PyObject *callbacks[CALLBACKS];
+    PyObject *raised; /* during a run: the list for what ends it */
+    PyThreadState *thread;
+    PyObject *entered; /* the context that the loop is in, of the client that was served last; or NULL */
+    bool handles;      /* a handler runs */
+    PyObject *spare; /* the memory of the last large request, if nobody kept it: the next one's */
+    PyObject *small; /* likewise of the last small one: the next one's, if that is as long */
+    bool said_no_service;
+    uint32_t service_count;
+    service services[];
+};
 
 #include "python_context.h"
 #include "python_request.h"

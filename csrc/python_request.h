@@ -1,35 +1,5 @@
 /* python_request.h: how a request, or a batch of them, is answered by Python. Part of python.c. */
 
-typedef struct kept_request {
-    uint64_t client_id;
-    ps_frame frame; /* payload unused */
-    PyObject *client, *request;
-} kept_request;
-
-typedef struct service {
-    PyObject *handler; /* NULL: there is no such service */
-    bool batch;
-    uint32_t max_batch;
-    uint64_t max_wait_ns, due_ns;
-    kept_request *kept;
-    size_t kept_count, kept_room;
-} service;
-
-enum { ON_CLIENT, ON_CONNECT, ON_DISCONNECT, ON_FAILED, ON_DRAINING, ON_LOG, ON_DROPPED, ON_NOTED,
-       ON_ALLOW, ON_CHALLENGE, ON_PROVE, FRAME_TOO_LARGE, CALLBACKS };
-
-struct ps_python {
-    ps_engine *engine;
-    PyObject *callbacks[CALLBACKS];
-    PyObject *raised; /* during a run: the list for what ends it */
-    PyThreadState *thread;
-    PyObject *spare; /* the memory of the last large request, if nobody kept it: the next one's */
-    PyObject *small; /* likewise of the last small one: the next one's, if that is as long */
-    bool said_no_service;
-    uint32_t service_count;
-    service services[];
-};
-
 /* -- requests ------------------------------------------------------------------------------------------------------ */
 
 /* How much of a UTF-8 text of this size is sent where `most` bytes are taken: it is cut between two characters. */
@@ -65,7 +35,7 @@ static int failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
     if (!PyErr_ExceptionMatches(PyExc_Exception))
         return hand_over(py->raised);
     PyObject *exception = take_exception();
-    PyObject *answer = PyObject_CallFunction(py->callbacks[ON_FAILED], "KIO", (unsigned long long)ps__id(conn),
+    PyObject *answer = PyObject_CallFunction(callback_of(py, ON_FAILED), "KIO", (unsigned long long)ps__id(conn),
                                              (unsigned)frame->code, exception);
     char name[128]; /* of its type: what is said if the facade can't be asked */
     unsigned short code = PS_HANDLER_FAILED;
@@ -130,7 +100,7 @@ static int answer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject 
 /* Without an object nothing can be served: then the client has been closed. */
 static int make_client(ps_python *py, ps_conn *conn)
 {
-    conn->object = with_variables(PyObject_CallFunction(py->callbacks[ON_CLIENT], "K", (unsigned long long)ps__id(conn)));
+    conn->object = with_variables(PyObject_CallFunction(callback_of(py, ON_CLIENT), "K", (unsigned long long)ps__id(conn)));
     if (conn->object)
         return 0;
     int error = callback_failed(py, ON_CLIENT);
@@ -141,7 +111,7 @@ static int make_client(ps_python *py, ps_conn *conn)
 
 static int call_handler(ps_python *py, const service *s, ps_conn *conn, const ps_frame *frame, PyObject *request)
 {
-    PyObject *result = call_within(variables_of(conn), s->handler, object_of(conn), request);
+    PyObject *result = call_within(py, conn, s->handler, request);
     if (!result)
         return failed(py, conn, frame);
     int error = answer(py, conn, frame, result);
@@ -216,12 +186,12 @@ static bool is_list_like(PyObject *result)
 
 /* What the handler returned, as a tuple of our own with one reply for each request; NULL and an exception if it isn't. Not
  * as the handler's own list: whatever Python code runs before the last of them is answered may change that. */
-static PyObject *call_batch(const service *s, const kept_request *kept, size_t count)
+static PyObject *call_batch(ps_python *py, const service *s, const kept_request *kept, size_t count)
 {
     PyObject *clients = list_of(kept, count, true), *requests = list_of(kept, count, false);
     PyObject *result = NULL, *replies = NULL;
     if (clients && requests)
-        result = call_afresh(s->handler, clients, requests);
+        result = call_afresh(py, s->handler, clients, requests);
     Py_XDECREF(clients);
     Py_XDECREF(requests);
     if (!result)
@@ -265,7 +235,7 @@ static int answer_kept(ps_python *py, const kept_request *kept, PyObject *reply,
 
 static int run_slice(ps_python *py, const service *s, const kept_request *kept, size_t count)
 {
-    PyObject *replies = call_batch(s, kept, count), *exception = NULL;
+    PyObject *replies = call_batch(py, s, kept, count), *exception = NULL;
     int error = 0;
     if (!replies && !PyErr_ExceptionMatches(PyExc_Exception))
         return hand_over(py->raised);

@@ -17,6 +17,7 @@ static void on_leave(void *context)
 static int on_check(void *context)
 {
     ps_python *py = context;
+    leave_variables(py);
     return PyErr_CheckSignals() < 0 ? hand_over(py->raised) : 0; /* does nothing outside the main thread */
 }
 
@@ -94,7 +95,7 @@ static int no_handler(ps_python *py, ps_conn *conn, const ps_frame *frame)
     if (!mute || py->said_no_service)
         return 0;
     py->said_no_service = true;
-    return finish_call(py, ON_LOG, PyObject_CallFunction(py->callbacks[ON_LOG], "is", 40,
+    return finish_call(py, ON_LOG, PyObject_CallFunction(callback_of(py, ON_LOG), "is", 40,
                                                          "a request came, and there is no service: the connection is closed"));
 }
 
@@ -155,7 +156,7 @@ static void copy_reason(PyObject *answer, char *reason, size_t room)
 static int on_connect(void *context, ps_conn *conn, char *reason, size_t room)
 {
     ps_python *py = context;
-    PyObject *answer = PyObject_CallFunction(py->callbacks[ON_CONNECT], "K", (unsigned long long)ps__id(conn));
+    PyObject *answer = PyObject_CallFunction(callback_of(py, ON_CONNECT), "K", (unsigned long long)ps__id(conn));
     if (!answer) {
         int error = callback_failed(py, ON_CONNECT);
         return error < 0 ? error : 1;
@@ -179,20 +180,20 @@ static int on_disconnect(void *context, ps_conn *conn)
     ps_python *py = context;
     unsigned long long id = ps__id(conn);
     if (is_forgotten(py, conn))
-        return finish_call(py, ON_DROPPED, PyObject_CallFunction(py->callbacks[ON_DROPPED], "K", id));
-    return finish_call(py, ON_DISCONNECT, PyObject_CallFunction(py->callbacks[ON_DISCONNECT], "Ki", id, (int)conn->reason));
+        return finish_call(py, ON_DROPPED, PyObject_CallFunction(callback_of(py, ON_DROPPED), "K", id));
+    return finish_call(py, ON_DISCONNECT, PyObject_CallFunction(callback_of(py, ON_DISCONNECT), "Ki", id, (int)conn->reason));
 }
 
 static int on_draining(void *context)
 {
     ps_python *py = context;
-    return finish_call(py, ON_DRAINING, PyObject_CallNoArgs(py->callbacks[ON_DRAINING]));
+    return finish_call(py, ON_DRAINING, PyObject_CallNoArgs(callback_of(py, ON_DRAINING)));
 }
 
 static int on_noted(void *context, int cause, uint64_t times)
 {
     ps_python *py = context;
-    return finish_call(py, ON_NOTED, PyObject_CallFunction(py->callbacks[ON_NOTED], "iK", cause, (unsigned long long)times));
+    return finish_call(py, ON_NOTED, PyObject_CallFunction(callback_of(py, ON_NOTED), "iK", cause, (unsigned long long)times));
 }
 
 /* -- access and keys ----------------------------------------------------------------------------------------------- */
@@ -207,7 +208,7 @@ static int truth(ps_python *py, int callback, PyObject *answer)
 static int on_allow(void *context, int64_t pid, uint32_t uid, uint32_t gid)
 {
     ps_python *py = context;
-    return truth(py, ON_ALLOW, PyObject_CallFunction(py->callbacks[ON_ALLOW], "LII", (long long)pid, uid, gid));
+    return truth(py, ON_ALLOW, PyObject_CallFunction(callback_of(py, ON_ALLOW), "LII", (long long)pid, uid, gid));
 }
 
 static int on_challenge(void *context, const uint8_t *nonce, const char *name, ps_challenge *made)
@@ -215,7 +216,7 @@ static int on_challenge(void *context, const uint8_t *nonce, const char *name, p
     ps_python *py = context;
     const char *fields, *expected;
     Py_ssize_t size, expected_size;
-    PyObject *answer = PyObject_CallFunction(py->callbacks[ON_CHALLENGE], "y#y", (const char *)nonce,
+    PyObject *answer = PyObject_CallFunction(callback_of(py, ON_CHALLENGE), "y#y", (const char *)nonce,
                                              (Py_ssize_t)PS_NONCE_SIZE, name);
     bool good = answer && PyArg_ParseTuple(answer, "y#y#", &fields, &size, &expected, &expected_size);
     if (good && (size > (Py_ssize_t)sizeof made->fields || expected_size != PS_MAC_SIZE)) {
@@ -237,7 +238,7 @@ static int on_challenge(void *context, const uint8_t *nonce, const char *name, p
 static int on_prove(void *context, const uint8_t *expected, const uint8_t *got)
 {
     ps_python *py = context;
-    return truth(py, ON_PROVE, PyObject_CallFunction(py->callbacks[ON_PROVE], "y#y#", (const char *)expected,
+    return truth(py, ON_PROVE, PyObject_CallFunction(callback_of(py, ON_PROVE), "y#y#", (const char *)expected,
                                            (Py_ssize_t)PS_MAC_SIZE, (const char *)got, (Py_ssize_t)PS_MAC_SIZE));
 }
 
@@ -447,6 +448,7 @@ int ps_python_run(ps_python *py, uintptr_t raised)
         py->thread = PyEval_SaveThread(); /* the hooks take it back with on_enter */
         error = ps__engine_run(py->engine);
         PyEval_RestoreThread(py->thread);
+        leave_variables(py);
         py->raised = NULL;
     }
     PyGILState_Release(gil);

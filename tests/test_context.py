@@ -6,7 +6,7 @@ import threading
 from contextvars import ContextVar
 
 import pytest
-from support import RawPeer, running, wait_for
+from support import RawPeer, run_python, running, wait_for
 
 import pysock
 
@@ -124,3 +124,66 @@ def test_what_was_set_before_it_serves_is_seen(make_server, unix_address):
         assert (found, VARIABLE.get()) == ([b"before"], b"before")
     finally:
         VARIABLE.reset(token)
+
+
+SIGNALLED = """
+import os, signal, sys, threading
+from contextvars import ContextVar
+import pysock
+
+variable = ContextVar("variable", default="-")
+server = pysock.Server(sys.argv[1], backend=sys.argv[2])
+
+@server.service
+def handler(client, request):
+    variable.set("a client's")
+    os.kill(os.getpid(), signal.SIGUSR1)
+    return request
+
+seen = []
+after = lambda *_: (seen.append(variable.get()), server.stop(0))
+signal.signal(signal.SIGUSR2, after)
+signal.signal(signal.SIGUSR1, lambda *_: None)
+
+def ask():
+    with pysock.connect(sys.argv[1], backend=sys.argv[2]) as client:
+        client.request(b"x")
+        client.ping()  # the turn of the request is over
+    os.kill(os.getpid(), signal.SIGUSR2)
+
+server.on_state(lambda old, new: new.name == "SERVING" and threading.Thread(target=ask, daemon=True).start())
+server.serve_forever()
+print(*seen, variable.get())
+"""
+
+
+def test_a_signals_handler_between_requests_is_in_none_of_them(backend, unix_address):
+    done = run_python(SIGNALLED, unix_address, backend)
+    assert (done.stdout, done.stderr, done.returncode) == ("- -\n", "", 0)
+
+
+def test_requests_in_a_row_of_many_clients_are_kept_apart(make_server, unix_address):
+    """Each client's are served in one context; between them it is left, whatever else runs: failures, pushes, hooks."""
+    server = make_server(unix_address, limits=pysock.Limits(output_pause=1000, output_drop=20_000))
+
+    @server.service
+    def counts(client, request):
+        before = int(VARIABLE.get().strip(b"-") or b"0")
+        VARIABLE.set(b"%d" % (before + 1))
+        if request == b"fail":
+            raise ValueError
+        server.clients.broadcast(b"told")
+        return b"%d" % before
+
+    seen = []
+    server.on_disconnect(lambda client, reason: seen.append(VARIABLE.get()))
+    with running(server):
+        clients = [pysock.connect(unix_address, backend=server.backend) for _ in range(5)]
+        for round_ in range(3):
+            for client in clients:
+                many = client.request_many([b"x"] * 9 + [b"fail"], return_exceptions=True)
+                assert many[:9] == [b"%d" % (10 * round_ + number) for number in range(9)]
+        for client in clients:
+            client.close()
+        wait_for(lambda: len(seen) == 5, "the hooks")
+    assert seen == [b"-"] * 5
