@@ -9,9 +9,10 @@
 
 #include "internal.h"
 
+/* To be written to. */
 bool ps__wake_is_ours(const ps_engine *engine)
 {
-    return ps__is_still(engine->wake[0], &engine->wake_file) && ps__is_still(engine->wake[1], &engine->wake_file);
+    return ps__is_still(engine->wake[1], &engine->wake_file);
 }
 
 static void forget_all(ps_engine *engine)
@@ -27,7 +28,7 @@ bool ps__descriptors_are_ours(ps_engine *engine)
 {
     if (engine->wake[0] < 0) /* closed, or known to be lost: what is open still was opened later */
         return true;
-    if (ps__wake_is_ours(engine))
+    if (ps__is_still(engine->wake[0], &engine->wake_file))
         return true;
     forget_all(engine);
     ps__fail(engine, -EBADFD);

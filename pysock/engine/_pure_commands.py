@@ -59,6 +59,8 @@ class Commands(Unique):
             self.queue.append(command)  # before the loop wakes, which takes it only when this lock is free
             try:
                 if not self._woken:
+                    if not self._may_write():
+                        raise OSError(errno.EBADF, "the program has closed the descriptors of this server")
                     self._write()
             except OSError:
                 self.queue.pop()
@@ -70,16 +72,17 @@ class Commands(Unique):
     def wake(self) -> None:
         """End the loop's wait. Where the pipe isn't ours any more it will find that out by itself."""
         with self._lock:
-            if self.wakeup_fd >= 0 and self.are_open():
+            if self._may_write():
                 self._write()
 
     def are_open(self) -> bool:
-        """Whether both numbers still stand for the pipe: the program may have closed them."""
-        return is_still(self.read_fd, self._open_file) and is_still(self.wakeup_fd, self._open_file)
+        """Whether the number of the end that is read still stands for the pipe: the program may have closed it."""
+        return is_still(self.read_fd, self._open_file)
+
+    def _may_write(self) -> bool:
+        return is_still(self.wakeup_fd, self._open_file)
 
     def _write(self) -> None:
-        if not self.are_open():
-            raise OSError(errno.EBADF, "the program has closed the descriptors of this server")
         # A pipe that is full wakes as well.
         with suppress(BlockingIOError):
             os.write(self.wakeup_fd, b"\0")
