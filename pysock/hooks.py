@@ -18,7 +18,7 @@ from pysock.causes import level_and_line
 from pysock.clients import ClientTable
 from pysock.data import DataSocket
 from pysock.engine import Callbacks
-from pysock.engine.guards import guarded
+from pysock.engine.guards import apart, guarded
 from pysock.errors import ConnectionRefused, PysockError
 from pysock.failures import Failed, encoded, text_of
 from pysock.functions import settled
@@ -57,14 +57,16 @@ class Hooks:
         return guarded(
             _callback_failed,
             **_key_callbacks(key),
-            allow=rule.ask,
-            noted=_noted,
+            # These run the user's functions, or the host's logging.
+            allow=apart(rule.ask),
+            noted=apart(_noted),
+            connect=apart(self._connect) if self.on_connect else None,
+            disconnect=apart(self._disconnect),
+            failed=apart(Failed(self._clients, self._services)),
+            draining=apart(draining),
+            log=apart(_log),
+            # These don't, and are called for each connection.
             client=self._clients.obtain,
-            connect=self._connect if self.on_connect else None,
-            disconnect=self._disconnect,
-            failed=Failed(self._clients, self._services),
-            draining=draining,
-            log=_log,
             dropped=self._clients.drop,
         )
 

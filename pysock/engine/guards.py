@@ -54,9 +54,13 @@ INSTEAD: Final[dict[str, Callable[..., Any]]] = {
 }
 
 
+def apart(callback: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """The callback; context variables that it sets, or the user's function that it calls, are seen by no later call."""
+    return None if callback is None else lambda *arguments: copy_context().run(callback, *arguments)
+
+
 def guarded(tell: Callable[[str, Exception], None], **callbacks: Any) -> Callbacks:
-    """The callbacks, each of which raises nothing but ``MemoryError`` and what isn't an ``Exception``. Context
-    variables that one sets, or the user's function that it calls, are seen by no later call.
+    """The callbacks, each of which raises nothing but ``MemoryError`` and what isn't an ``Exception``.
 
     :param tell: called with the name of a callback that failed, and the exception. It must not raise.
     """
@@ -72,7 +76,7 @@ def _guarded(
 ) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         try:
-            return copy_context().run(callback, *arguments)
+            return callback(*arguments)
         except MemoryError:
             raise
         except Exception as error:
