@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pysock.address import Address, AddressLike, as_address
 from pysock.connecting import explained
-from pysock.engine import SocketAddress
+from pysock.engine import REINSTALL, SocketAddress
 from pysock.errors import PysockError
 from pysock.places import reachable
 from pysock.protocol import ErrorCode, Framing, encode_cir
@@ -342,8 +342,8 @@ def _driver() -> type[NativeLoad]:
         if error.name != "pysock._engine":
             raise
         raise ImportError(
-            "the load generator is part of the native engine, which isn't installed: install pysock-engine again with"
-            " PYSOCK_BUILD=require to see why it wasn't built"
+            "the load generator is part of the native engine, which isn't installed: install it again to see why it"
+            f" wasn't built, with {REINSTALL}"
         ) from error
     return NativeLoad
 

@@ -8,6 +8,7 @@ change of the declarations.
 from __future__ import annotations
 
 from pysock._lean import TYPE_CHECKING
+from pysock.engine import REINSTALL
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -25,6 +26,5 @@ def check_abi(lib: Any) -> None:
     if found != ABI:
         raise ImportError(
             f"the native engine here was built from another version of pysock ({found:#x}, not {ABI:#x}): build it"
-            " again, with PYSOCK_BUILD=require pip install --no-cache-dir --force-reinstall --no-binary pysock-engine"
-            " pysock-engine (in a checkout: -e and its path), or use PYSOCK_BACKEND=pure"
+            f" again, with {REINSTALL} (in a checkout: -e and its path), or use PYSOCK_BACKEND=pure"
         )
