@@ -24,6 +24,7 @@ from collections.abc import Callable
 
 from pysock._lean import TYPE_CHECKING, dataclass, field_names, replace
 from pysock.engine import SocketAddress
+from pysock.own_directory import own_socket_file
 
 if TYPE_CHECKING:
     from typing import Any, Final, TypeAlias
@@ -40,12 +41,6 @@ NAME_BYTES_MAX: Final = PATH_BYTES_MAX - len("/proc/self/fd/1234567/")
 
 #: Linux takes no longer paths, with the final NUL: PATH_MAX in limits.h.
 _LONGEST_PATH: Final = 4095
-
-#: The name of a socket file without a path, where nobody gives another.
-DEFAULT_NAME: Final = "server"
-
-#: Where the user's own directory is, for want of ``XDG_RUNTIME_DIR``. Not ``TMPDIR``: server and client must agree.
-_TEMPORARY: Final = "/tmp"  # noqa: S108  # the directory in it is checked before it is used, in places.py
 
 _FORMS: Final = "unix:/run/demo.sock, unix:@name, tcp://127.0.0.1:9000 or fd://3"
 
@@ -160,7 +155,7 @@ class Address:
         makes the directory when it starts.
         """
         assert self.transport == "unix"
-        return self.path or os.path.join(_own_directory(), f"{self.name or DEFAULT_NAME}.sock")
+        return self.path or own_socket_file(self.name)
 
     def named(self, name: str | None) -> Address:
         """Return this address, with a name if it wants one and has none; any other address as it is.
@@ -229,38 +224,6 @@ def _is_text(transport: Any) -> bool:
 
 def _takes(names: tuple[str, ...]) -> str:
     return f"; this one takes {', '.join(names)}"
-
-
-def _own_directory() -> str:
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    return os.path.join(runtime, "pysock") if _is_own(runtime) else f"{_TEMPORARY}/pysock-{os.geteuid()}"
-
-
-def _is_own(runtime: str) -> bool:
-    """XDG Base Directory Specification: a relative path there is to be ignored, and the directory is the user's own. It
-    is another's where the variable was inherited: with ``sudo -E``, say.
-    """
-    try:
-        return os.path.isabs(runtime) and os.stat(runtime).st_uid == os.geteuid()
-    except OSError:
-        return True  # making a directory there will say what is wrong
-
-
-def choices(address: Address) -> str:
-    """Where each side of an address without a path would look for the socket file, for an error message."""
-    name = f"{address.name or DEFAULT_NAME}.sock"
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    value = f"here XDG_RUNTIME_DIR is {runtime!r}" if runtime else "here XDG_RUNTIME_DIR isn't set"
-    if runtime and not _is_own(runtime):
-        own = os.path.isabs(runtime)
-        value += (
-            ", which isn't this user's own directory" if own else ", which is ignored, as it isn't an absolute path"
-        )
-    return (
-        f"without a path it is {address.socket_file} ({value}): a process of another user, or with another value of"
-        f" that variable, takes $XDG_RUNTIME_DIR/pysock/{name} or {_TEMPORARY}/pysock-UID/{name}; give both sides a"
-        " path, for example unix:/run/demo.sock"
-    )
 
 
 def _check_socket_file(path: str, name: str | None) -> None:

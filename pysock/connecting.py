@@ -15,13 +15,14 @@ from contextlib import suppress
 
 from pysock._lean import TYPE_CHECKING, NamedTuple
 from pysock._version import __version__
-from pysock.address import Address, choices
+from pysock.address import Address
 from pysock.deadlines import deadline_of, time_left
 from pysock.engine import Link, SocketAddress
 from pysock.errors import ConnectionLost, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull
 from pysock.faults import explained_fault, explains
 from pysock.forking import guard, own_socket
 from pysock.limits import VANISH_TIMEOUT
+from pysock.own_directory import choices
 from pysock.peers import check_server
 from pysock.places import kind, reachable
 from pysock.protocol import Frame, Kind, Malformed, Refusal, Welcome, decode, decode_welcome, encode_cir
@@ -164,7 +165,7 @@ def explained(error: OSError, address: Address) -> OSError:
     }.get(number)
     if not advice:
         return explained_fault(error, address, "connect()")
-    hint = f" {choices(address)}" if address.transport == "unix" and not address.path else ""
+    hint = f" {choices(address.name)}" if address.transport == "unix" and not address.path else ""
     return OSError(number, f"{address}: {advice}{hint}")
 
 

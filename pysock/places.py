@@ -20,10 +20,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from pysock._lean import TYPE_CHECKING, NamedTuple
-from pysock.address import PATH_BYTES_MAX, Address, choices
+from pysock.address import PATH_BYTES_MAX, Address
 from pysock.engine import SocketAddress
 from pysock.faults import explained_fault
 from pysock.identity import file_of, is_still
+from pysock.own_directory import choices
 from pysock.unique import Unique
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def reachable(address: Address) -> Iterator[list[SocketAddress]]:
     except OSError as error:
         what = f"the directory {directory} can't be opened ({error.strerror})"
         asked = "is the server running"
-        hint = f"{asked}, and is the path right?" if address.path else f"{asked}? {choices(address)}"
+        hint = f"{asked}, and is the path right?" if address.path else f"{asked}? {choices(address.name)}"
         raise OSError(error.errno, f"{address}: {what}; {hint}") from error
     try:
         yield [(socket.AF_UNIX, _fitting(address, path, fd))]
