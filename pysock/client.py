@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pysock.ids import shown
     from pysock.limits import LARGEST_PAYLOAD
     from pysock.mailbox import PUSHES_MAX, Mailbox
+    from pysock.parameters import checked_linger
     from pysock.payload import SERVERS_LIMIT, checked
     from pysock.peers import Ids, expected_server
     from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE, ErrorCode, Frame, Kind
@@ -80,8 +81,6 @@ class Client(Unique):
             raise ValueError(f"max_payload must be from 1 to {LARGEST_PAYLOAD}, not {max_payload!r}")
         if not isinstance(max_pushes, int) or max_pushes < 1:
             raise ValueError(f"max_pushes must be a number from 1 on, not {max_pushes!r}")
-        if linger is not None and not 0 <= linger <= 1:
-            raise ValueError(f"linger must be a number of seconds from 0 to 1, not {linger!r}")
         self._address = as_address(address)
         self._timeout = None if timeout is None else checked_timeout(timeout)
         self._name = name or ""
@@ -91,7 +90,7 @@ class Client(Unique):
             self._name,
             choose(backend).link,
             self._timeout,
-            linger=linger,
+            linger=checked_linger(linger),
             max_payload=max_payload,
             trust=trust,
         )
@@ -485,7 +484,7 @@ def _take_parts() -> None:
     global Address, AddressLike, as_address, monotonic, Trust, open_link, checked_timeout, deadline_of, time_left
     global BUSY, Buffer, Link, choose, own, checked_function, shown, LARGEST_PAYLOAD, PUSHES_MAX, Mailbox
     global SERVERS_LIMIT, checked, Ids, expected_server, FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE
-    global ErrorCode, Frame, Kind, refuse_own_loop
+    global ErrorCode, Frame, Kind, refuse_own_loop, checked_linger
     if _parts_taken:
         return
     from pysock.address import Address, AddressLike, as_address
@@ -498,6 +497,7 @@ def _take_parts() -> None:
     from pysock.ids import shown
     from pysock.limits import LARGEST_PAYLOAD
     from pysock.mailbox import PUSHES_MAX, Mailbox
+    from pysock.parameters import checked_linger
     from pysock.payload import SERVERS_LIMIT, checked
     from pysock.peers import Ids, expected_server
     from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE, ErrorCode, Frame, Kind

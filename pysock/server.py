@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import _thread
 import atexit
-import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from pysock import forking, kinds, running
     from pysock.access import Rule, refuse_exposed
-    from pysock.address import Address, AddressLike, as_address
+    from pysock.address import Address, AddressLike
     from pysock.clients import ClientTable
     from pysock.clock import monotonic
     from pysock.descriptors import check_descriptors
@@ -37,7 +36,15 @@ if TYPE_CHECKING:
     from pysock.limits import Limits
     from pysock.logs import server_log as log
     from pysock.master import MasterSocket
-    from pysock.protocol import Framing, encode_welcome
+    from pysock.parameters import (
+        checked_addresses,
+        checked_framing,
+        checked_grace,
+        checked_limits,
+        checked_linger,
+        server_key,
+    )
+    from pysock.protocol import encode_welcome
     from pysock.signals import stopping
     from pysock.states import ServerEvent, ServerState, next_server_state
 
@@ -46,9 +53,6 @@ PATIENCE: Final = 2.0
 
 #: How long the interpreter's exit waits for handlers that don't return, in seconds, all servers together.
 _PATIENCE_AT_EXIT: Final = 1.0
-
-#: Polling longer than this would only burn the CPU, whatever it is meant for, in seconds.
-LINGER_MAX: Final = 1.0
 
 
 class Server(Registration):
@@ -100,17 +104,15 @@ class Server(Registration):
         _take_parts()
         log.prepare()
         rule = Rule(allow)
-        wanted = _checked_addresses(addresses, rule)
-        if linger is not None and (not isinstance(linger, (int, float)) or not 0 <= linger <= LINGER_MAX):
-            raise ValueError(f"linger must be a number of seconds from 0 to {LINGER_MAX:g}, not {linger!r}")
+        wanted = checked_addresses(addresses, rule)
         self.name = name
-        self.limits: Limits = _limits(limits)
+        self.limits: Limits = checked_limits(limits)
         self._wanted = wanted
-        self._framing = _framing(framing)
+        self._framing = checked_framing(framing)
         self._backend = choose(backend)
-        self._linger = linger
+        self._linger = checked_linger(linger)
         self._rule = rule
-        self._key = None if authkey is None else _key(authkey, self._framing)
+        self._key = None if authkey is None else server_key(authkey, self._framing)
         self._insecure = insecure
         self._clients = ClientTable(self.limits.max_payload)
         super().__init__(self._framing, self._clients)
@@ -153,7 +155,7 @@ class Server(Registration):
         with self._lock:
             if self._state is not ServerState.NEW:
                 raise PysockError("this server runs, or has run, already: it can't listen elsewhere any more")
-            self._wanted = _checked_addresses(addresses, self._rule)
+            self._wanted = checked_addresses(addresses, self._rule)
 
     @property
     def state(self) -> ServerState:
@@ -213,7 +215,7 @@ class Server(Registration):
         :raises PysockError: as :meth:`start`.
         """
         refuse_while_imported()
-        grace = _seconds(grace)
+        grace = checked_grace(grace)
         # The handlers come first: whoever sees the server listen may send a signal at once.
         with stopping(lambda: self._signalled(grace)) as wake_by:
             try:
@@ -236,7 +238,7 @@ class Server(Registration):
         then it is logged, and this method returns 2 seconds after the grace. Called again it can only shorten the time.
         In a forked child it does nothing: the server is the parent's.
         """
-        grace = _seconds(grace)
+        grace = checked_grace(grace)
         if self._process not in (None, os.getpid()):
             return  # a child that Python knows nothing of: C code called fork()
         with self._lock:
@@ -486,17 +488,16 @@ def _take_parts() -> None:
     that has a Server can give up its rights, or its root directory, with nothing left to import.
     """
     global _parts_taken
-    global forking, running, Rule, refuse_exposed, Address, AddressLike, as_address, ClientTable, monotonic
+    global forking, running, Rule, refuse_exposed, Address, AddressLike, ClientTable, monotonic
     global check_descriptors, Engine, EngineOptions, EngineStats, choose, explains, refuse_green_threads
-    global refuse_while_imported, Limits, log, MasterSocket, Framing, encode_welcome, stopping, ServerEvent
-    global ServerState, next_server_state
+    global refuse_while_imported, Limits, log, MasterSocket, encode_welcome, stopping, ServerEvent
+    global ServerState, next_server_state, checked_addresses, checked_framing, checked_grace, checked_limits
+    global checked_linger, server_key
     if _parts_taken:
         return
-    import logging  # noqa: F401  # for the log, which would import it with the first line
-
     from pysock import forking, running
     from pysock.access import Rule, refuse_exposed
-    from pysock.address import Address, AddressLike, as_address
+    from pysock.address import Address, AddressLike
     from pysock.clients import ClientTable
     from pysock.clock import monotonic
     from pysock.descriptors import check_descriptors
@@ -507,7 +508,15 @@ def _take_parts() -> None:
     from pysock.limits import Limits
     from pysock.logs import server_log as log
     from pysock.master import MasterSocket
-    from pysock.protocol import Framing, encode_welcome
+    from pysock.parameters import (
+        checked_addresses,
+        checked_framing,
+        checked_grace,
+        checked_limits,
+        checked_linger,
+        server_key,
+    )
+    from pysock.protocol import encode_welcome
     from pysock.signals import stopping
     from pysock.states import ServerEvent, ServerState, next_server_state
 
@@ -545,58 +554,6 @@ def _close(master: MasterSocket) -> None:
         master.close()
     except OSError as error:  # the descriptor is gone all the same, and the others must be closed too
         log.warning("closing %r: %s", master, error)
-
-
-def _checked_addresses(addresses: Iterable[AddressLike], rule: Rule) -> tuple[Address, ...]:
-    wanted = tuple(map(as_address, addresses))
-    if not wanted:
-        raise ValueError('a server needs at least one address, for example Server("unix:/run/demo.sock")')
-    for address in wanted:
-        rule.refuse_open_name(address, address.transport)
-    _refuse_twice(wanted)
-    rule.refuse_tcp_alone((address, -1) for address in wanted)
-    return wanted
-
-
-def _refuse_twice(wanted: Iterable[Address]) -> None:
-    """Its own lock would keep the server out of its second socket file, in words that tell of another server."""
-    seen = set()
-    for address in wanted:
-        place = (address.transport, address.path, address.name)
-        if address.transport in {"unix", "abstract"} and place in seen:
-            raise ValueError(f"this server has the address {address} twice: leave one out")
-        seen.add(place)
-
-
-def _limits(limits: Limits | None) -> Limits:
-    if limits is None:
-        return Limits()
-    if not isinstance(limits, Limits):
-        raise TypeError(f"limits= takes a Limits, for example Limits(max_clients=100), not {limits!r}")
-    return limits
-
-
-def _framing(name: str) -> Framing:
-    choices = {framing.name.lower(): framing for framing in Framing}
-    if name not in choices:
-        raise ValueError(f"unknown framing {name!r}: choose one of {', '.join(choices)}")
-    return choices[name]
-
-
-def _key(key: bytes, framing: Framing) -> bytes:
-    if framing is not Framing.NATIVE:
-        raise ValueError(
-            f"authkey= needs the framing 'native': {framing.name.lower()!r} has no frames to prove it with"
-        )
-    from pysock.auth import checked_key  # the hashes take a while to import
-
-    return checked_key(key)
-
-
-def _seconds(grace: float) -> float:
-    if not isinstance(grace, (int, float)) or not 0 <= grace < math.inf:
-        raise ValueError(f"grace must be 0 or more seconds, not {grace!r}")
-    return min(float(grace), threading.TIMEOUT_MAX / 2)
 
 
 # Those in daemon threads must end before Python's own structures do, else the thread would block for ever in the middle

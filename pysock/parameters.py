@@ -1,0 +1,104 @@
+"""What a server or a client is given, looked at: a wrong parameter is told of by its name, with what is right."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable
+
+from pysock._lean import TYPE_CHECKING
+from pysock.address import as_address
+from pysock.limits import Limits
+from pysock.protocol import Framing
+
+if TYPE_CHECKING:
+    from typing import Final
+
+    from pysock.access import Rule
+    from pysock.address import Address, AddressLike
+
+#: Polling longer than this would only burn the CPU, whatever it is meant for, in seconds.
+LINGER_MAX: Final = 1.0
+
+
+def checked_linger(linger: float | None) -> float | None:
+    """Return it; ``None`` leaves it to the engine.
+
+    :raises ValueError: it is no number of seconds from 0 to 1.
+    """
+    if linger is not None and (not isinstance(linger, (int, float)) or not 0 <= linger <= LINGER_MAX):
+        raise ValueError(f"linger must be a number of seconds from 0 to {LINGER_MAX:g}, not {linger!r}")
+    return linger
+
+
+def checked_addresses(addresses: Iterable[AddressLike], rule: Rule) -> tuple[Address, ...]:
+    """Return where a server is to listen.
+
+    :raises ValueError: there is nothing, something twice, or something that doesn't go with the rule of access.
+    """
+    wanted = tuple(map(as_address, addresses))
+    if not wanted:
+        raise ValueError('a server needs at least one address, for example Server("unix:/run/demo.sock")')
+    for address in wanted:
+        rule.refuse_open_name(address, address.transport)
+    _refuse_twice(wanted)
+    rule.refuse_tcp_alone((address, -1) for address in wanted)
+    return wanted
+
+
+def _refuse_twice(wanted: Iterable[Address]) -> None:
+    """Its own lock would keep the server out of its second socket file, in words that tell of another server."""
+    seen = set()
+    for address in wanted:
+        place = (address.transport, address.path, address.name)
+        if address.transport in {"unix", "abstract"} and place in seen:
+            raise ValueError(f"this server has the address {address} twice: leave one out")
+        seen.add(place)
+
+
+def checked_limits(limits: Limits | None) -> Limits:
+    """Return them, or the default.
+
+    :raises TypeError: they are none.
+    """
+    if limits is None:
+        return Limits()
+    if not isinstance(limits, Limits):
+        raise TypeError(f"limits= takes a Limits, for example Limits(max_clients=100), not {limits!r}")
+    return limits
+
+
+def checked_framing(name: str) -> Framing:
+    """Return the framing of this name.
+
+    :raises ValueError: there is none.
+    """
+    choices = {framing.name.lower(): framing for framing in Framing}
+    if name not in choices:
+        raise ValueError(f"unknown framing {name!r}: choose one of {', '.join(choices)}")
+    return choices[name]
+
+
+def server_key(key: bytes, framing: Framing) -> bytes:
+    """Return a server's auth key.
+
+    :raises TypeError: it isn't ``bytes``.
+    :raises ValueError: it is empty, or the framing can't prove one.
+    """
+    if framing is not Framing.NATIVE:
+        raise ValueError(
+            f"authkey= needs the framing 'native': {framing.name.lower()!r} has no frames to prove it with"
+        )
+    from pysock.auth import checked_key  # noqa: PLC0415  # the hashes take a while to import
+
+    return checked_key(key)
+
+
+def checked_grace(grace: float) -> float:
+    """Return the seconds, as far as threads can wait.
+
+    :raises ValueError: they are no number from 0 on.
+    """
+    if not isinstance(grace, (int, float)) or not 0 <= grace < math.inf:
+        raise ValueError(f"grace must be 0 or more seconds, not {grace!r}")
+    return min(float(grace), threading.TIMEOUT_MAX / 2)
