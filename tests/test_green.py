@@ -28,8 +28,9 @@ SOCKETS = "eventlet has patched the modules socket or select"
 
 
 def said(backend, patch, options):
-    if importlib.util.find_spec("gevent" if patch is GEVENT else "eventlet") is None:
-        pytest.skip("NOT TESTED among green threads: neither gevent nor eventlet is installed")
+    name = "gevent" if patch is GEVENT else "eventlet"
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"NOT TESTED among green threads: {name} isn't installed")
     done = run_python(PROGRAM.format(patch=patch % options), backend, PYTHONWARNINGS="ignore")
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().partition(":")[0]
