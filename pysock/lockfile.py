@@ -199,9 +199,9 @@ def _holder(fd: int) -> tuple[str, str]:
     """Who took the lock, as far as Linux tells (man proc_locks(5)), and what to do about it."""
     found = os.fstat(fd)
     place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
-    with suppress(OSError), open("/proc/locks", encoding="ascii") as locks:
-        # "1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF"
-        rows = [line.split() for line in locks]
+    with suppress(OSError), open("/proc/locks", "rb") as locks:
+        # "1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF"; as bytes: unmapped.py says why
+        rows = [line.decode().split() for line in locks]
         process = next((row[4] for row in rows if row[1:4] == _OURS and row[5] == place), None)
         if process == str(os.getpid()):
             return f"another server of this process ({process})", f"{HINT}: stop it"

@@ -40,6 +40,8 @@ def _overflow(kind: str) -> frozenset[int]:
         return frozenset((_DEFAULT,))
 
 
-def _read(path: str) -> str:
-    with open(path, encoding="ascii") as file:
+def _read(path: str) -> bytes:
+    # As bytes, since a text needs the module of its encoding, which a process that has become somebody else, or has
+    # another root, may not be able to import any more.
+    with open(path, "rb") as file:
         return file.read()

@@ -92,3 +92,28 @@ except FileNotFoundError:
     pass
 """
     assert not new_modules(program) & SLOW
+
+
+def test_no_module_of_an_encoding_is_needed(backend, tmp_path):
+    """A process that has become somebody else since its start may find none: the interpreter may lie in another's home."""
+    program = f"""
+import pysock, sys
+
+class Refuse:
+    def find_spec(self, name, path, target=None):
+        if name.startswith("encodings."):
+            raise RuntimeError("imported later: " + name)
+
+sys.meta_path[:0] = [Refuse()]
+for _ in range(2):
+    server = pysock.Server("unix:{tmp_path}/x.sock", "unix:@{tmp_path.name}", backend={backend!r})
+    server.service(lambda client, request: request)
+    with server:
+        for address in server.addresses:
+            pysock.connect(address, backend={backend!r}).close()
+        try:
+            pysock.Server("unix:{tmp_path}/x.sock", backend={backend!r}).start()
+        except pysock.AddressInUse:
+            pass
+"""
+    new_modules(program)
