@@ -95,7 +95,7 @@ except FileNotFoundError:
 
 
 def test_no_module_of_an_encoding_is_needed(backend, tmp_path):
-    """A process that has become somebody else since its start may find none: the interpreter may lie in another's home."""
+    """A process that has become somebody else may find none: the interpreter may lie in another user's home."""
     program = f"""
 import pysock, sys
 
