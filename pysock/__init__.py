@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pysock import errors as errors
     from pysock import states as states
     from pysock.address import Address
+    from pysock.base.kinds import Buffer
+    from pysock.base.registry import servers
     from pysock.client import Client, connect
     from pysock.clients import ClientTable
     from pysock.data import DataSocket, Peer
@@ -44,11 +46,9 @@ if TYPE_CHECKING:
         RequestTimeout,
         ServerFull,
     )
-    from pysock.kinds import Buffer
     from pysock.limits import Limits
     from pysock.master import MasterSocket
     from pysock.protocol import ErrorCode
-    from pysock.running import servers
     from pysock.server import Server, serve
     from pysock.states import ConnectionState, DisconnectReason, IllegalTransition, ServerState
 
@@ -101,11 +101,11 @@ _HOMES = {
         "RequestTimeout",
         "ServerFull",
     ),
-    "kinds": ("Buffer",),
+    "base.kinds": ("Buffer",),
     "limits": ("Limits",),
     "master": ("MasterSocket",),
     "protocol": ("ErrorCode",),
-    "running": ("servers",),
+    "base.registry": ("servers",),
     "server": ("Server", "serve"),
     "states": ("ConnectionState", "DisconnectReason", "IllegalTransition", "ServerState"),
 }

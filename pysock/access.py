@@ -10,14 +10,14 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
 
-from pysock._lean import TYPE_CHECKING
 from pysock.address import Address
-from pysock.borrowed import borrowed
+from pysock.base.borrowed import borrowed
+from pysock.base.functions import checked_function, settled
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import ERROR, Seldom
+from pysock.base.logs import server_log as log
 from pysock.data import Peer
 from pysock.engine import NOBODY, Access
-from pysock.functions import checked_function, settled
-from pysock.logs import ERROR, Seldom
-from pysock.logs import server_log as log
 from pysock.peers import group_ids, user_ids
 from pysock.unmapped import unmapped_groups, unmapped_users
 

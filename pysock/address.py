@@ -22,7 +22,7 @@ import socket
 import sys
 from collections.abc import Callable
 
-from pysock._lean import TYPE_CHECKING, dataclass, field_names, replace
+from pysock.base.lean import TYPE_CHECKING, dataclass, field_names, replace
 from pysock.engine import SocketAddress
 from pysock.own_directory import own_socket_file
 

@@ -13,7 +13,7 @@ import hmac
 import secrets
 from collections.abc import Callable
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
 from pysock.errors import ConnectionRefused, ProtocolError
 from pysock.protocol import (
     NONCE_SIZE,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from pysock._lean import TYPE_CHECKING, NamedTuple
-from pysock.logs import ERROR, INFO, WARNING
+from pysock.base.lean import TYPE_CHECKING, NamedTuple
+from pysock.base.logs import ERROR, INFO, WARNING
 
 if TYPE_CHECKING:
     from typing import Final

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import click
 
-from pysock import imported, server
+from pysock import server
+from pysock.base import imported
 
 #: Between the import and the user's code, or below it.
 _NOT_THE_USERS: Final = {__file__, importlib.__file__, imported.__file__, server.__file__}

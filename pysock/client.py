@@ -15,26 +15,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 
-from pysock._lean import TYPE_CHECKING, overload
+from pysock.base.lean import TYPE_CHECKING, overload
+from pysock.base.unique import Unique
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
-from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Any, Final, Literal, NoReturn, TypeVar
 
-    from pysock import kinds
     from pysock.address import Address, AddressLike, as_address
-    from pysock.clock import monotonic
+    from pysock.base import kinds
+    from pysock.base.clock import monotonic
+    from pysock.base.deadlines import checked_timeout, deadline_of, time_left
+    from pysock.base.forking import own
+    from pysock.base.functions import checked_function
+    from pysock.base.ids import shown
+    from pysock.base.payload import SERVERS_LIMIT, checked
     from pysock.connecting import Trust, open_link
-    from pysock.deadlines import checked_timeout, deadline_of, time_left
     from pysock.engine import BUSY, Buffer, Link, choose
-    from pysock.forking import own
-    from pysock.functions import checked_function
-    from pysock.ids import shown
     from pysock.limits import LARGEST_PAYLOAD
     from pysock.mailbox import PUSHES_MAX, Mailbox
     from pysock.parameters import checked_linger
-    from pysock.payload import SERVERS_LIMIT, checked
     from pysock.peers import Ids, expected_server
     from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE, ErrorCode, Frame, Kind
     from pysock.selfcall import refuse_own_loop
@@ -357,7 +357,7 @@ class Client(Unique):
         self.close()
 
     def abandon(self, why: str) -> None:
-        """For :mod:`pysock.forking`: this is a forked child, the connection is the parent's. The link closes itself."""
+        """For :mod:`pysock.base.forking`: a forked child, the connection is the parent's. The link closes itself."""
         self._lock = threading.RLock()
         if not self._closing:
             self._ended = f"this client {why}"
@@ -488,17 +488,17 @@ def _take_parts() -> None:
     if _parts_taken:
         return
     from pysock.address import Address, AddressLike, as_address
-    from pysock.clock import monotonic
+    from pysock.base.clock import monotonic
+    from pysock.base.deadlines import checked_timeout, deadline_of, time_left
+    from pysock.base.forking import own
+    from pysock.base.functions import checked_function
+    from pysock.base.ids import shown
+    from pysock.base.payload import SERVERS_LIMIT, checked
     from pysock.connecting import Trust, open_link
-    from pysock.deadlines import checked_timeout, deadline_of, time_left
     from pysock.engine import BUSY, Buffer, Link, choose
-    from pysock.forking import own
-    from pysock.functions import checked_function
-    from pysock.ids import shown
     from pysock.limits import LARGEST_PAYLOAD
     from pysock.mailbox import PUSHES_MAX, Mailbox
     from pysock.parameters import checked_linger
-    from pysock.payload import SERVERS_LIMIT, checked
     from pysock.peers import Ids, expected_server
     from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE, ErrorCode, Frame, Kind
     from pysock.selfcall import refuse_own_loop

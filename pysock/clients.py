@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 
-from pysock._lean import TYPE_CHECKING
 from pysock.address import Address
+from pysock.base.ids import read
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.payload import checked
+from pysock.base.unique import Unique
 from pysock.data import DataSocket, ServedSocket
 from pysock.engine import ClientInfo, Engine
-from pysock.ids import read
-from pysock.payload import checked
-from pysock.unique import Unique
 
 if TYPE_CHECKING:
-    from pysock import kinds
+    from pysock.base import kinds
 
 
 class ClientTable(Unique, Mapping[int, DataSocket]):

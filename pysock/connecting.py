@@ -13,22 +13,22 @@ import stat
 import time
 from contextlib import suppress
 
-from pysock._lean import TYPE_CHECKING, NamedTuple
 from pysock._version import __version__
 from pysock.address import Address
-from pysock.deadlines import deadline_of, time_left
+from pysock.base.deadlines import deadline_of, time_left
+from pysock.base.faults import explained_fault, explains
+from pysock.base.forking import guard, own_socket
+from pysock.base.lean import TYPE_CHECKING, NamedTuple
+from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
+from pysock.base.vanish import notice_vanished, vanishing
 from pysock.engine import Link, SocketAddress
 from pysock.errors import ConnectionLost, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull
-from pysock.faults import explained_fault, explains
-from pysock.forking import guard, own_socket
 from pysock.limits import VANISH_TIMEOUT
 from pysock.own_directory import choices
 from pysock.peers import check_server
 from pysock.places import kind, reachable
 from pysock.protocol import Frame, Kind, Malformed, Refusal, Welcome, decode, decode_welcome, encode_cir
 from pysock.selfcall import refuse_own_loop, server_behind
-from pysock.sigpipe import NO_SIGNAL, no_sigpipe
-from pysock.vanish import notice_vanished, vanishing
 
 if TYPE_CHECKING:
     from typing import Any, Final

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from pysock import protocol as p
-from pysock._lean import TYPE_CHECKING, NamedTuple
+from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.causes import Cause
 from pysock.framing import NativeCutter, PlainCutter, plain_cutter
 from pysock.protocol import ErrorCode, Frame, Framing, Header, Kind, Refusal

@@ -15,24 +15,24 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from pysock._lean import TYPE_CHECKING, NamedTuple
 from pysock.address import Address, join_host_port
-from pysock.borrowed import borrowed
+from pysock.base.borrowed import borrowed
+from pysock.base.forking import close_quietly, guard, own
+from pysock.base.identity import file_of, is_still
+from pysock.base.ids import shown
+from pysock.base.lean import TYPE_CHECKING, NamedTuple
+from pysock.base.logs import server_log as log
+from pysock.base.payload import checked
+from pysock.base.unique import Unique
 from pysock.engine import ClientInfo, Sockets
 from pysock.errors import ConnectionLost
-from pysock.forking import close_quietly, guard, own
-from pysock.identity import file_of, is_still
-from pysock.ids import shown
-from pysock.logs import server_log as log
-from pysock.payload import checked
 from pysock.peers import peer_of
 from pysock.states import ConnectionEvent, ConnectionState, next_connection_state
-from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
-    from pysock import kinds
+    from pysock.base import kinds
     from pysock.clients import ClientTable
 
 #: By hand there is no frame and so no limit of ours; this is what the kernel moves in one call at most.
@@ -266,7 +266,7 @@ class HandSocket(DataSocket):
                     self._sockets.close(fd)
 
     def abandon(self, why: str) -> None:
-        """For :mod:`pysock.forking`: this is a forked child, the connection is the parent's."""
+        """For :mod:`pysock.base.forking`: this is a forked child, the connection is the parent's."""
         if self.fd >= 0:
             self._ended = f"this data socket {why}"
             if is_still(self.fd, self._open_file):

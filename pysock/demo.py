@@ -21,10 +21,10 @@ from rich.console import Console
 
 import pysock
 from pysock import demo_words
+from pysock.base.ids import shown
 from pysock.demo_client import ONE_BY_ONE, PATIENCE, PIPELINED
 from pysock.demo_screen import Result, Row, Screen
 from pysock.demo_story import Brief, Story
-from pysock.ids import shown
 
 #: Modules of the standard library whose source is a good long text, best first. All are there since Python 3.6.
 DEFAULT_TEXTS = ("_pydecimal", "typing")

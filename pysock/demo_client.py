@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import pysock
-from pysock.clock import monotonic
+from pysock.base.clock import monotonic
 
 ONE_BY_ONE = "one by one"
 PIPELINED = "pipelined"

@@ -15,8 +15,8 @@ from rich.cells import cell_len
 
 import pysock
 from pysock.address import Address
+from pysock.base.ids import shown
 from pysock.demo_screen import Screen
-from pysock.ids import shown
 
 _MARK: Final = "..."
 

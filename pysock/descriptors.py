@@ -10,10 +10,10 @@ from __future__ import annotations
 import resource
 from contextlib import suppress
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import server_log as log
 from pysock.errors import PysockError
 from pysock.limits import DEFAULT_MAX_CLIENTS, RESERVED_DESCRIPTORS, CutDefault, Limits
-from pysock.logs import server_log as log
 
 if TYPE_CHECKING:
     from typing import Final

@@ -9,12 +9,12 @@ from __future__ import annotations
 import operator
 from contextlib import suppress
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.ids import shown
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import server_log as log
 from pysock.clients import ClientTable
 from pysock.engine.guards import type_name
 from pysock.errors import FrameTooLarge, RemoteError
-from pysock.ids import shown
-from pysock.logs import server_log as log
 from pysock.protocol import ErrorCode
 from pysock.services import Services
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from pysock._lean import TYPE_CHECKING, Generic, Protocol, TypeVar
+from pysock.base.lean import TYPE_CHECKING, Generic, Protocol, TypeVar
 from pysock.protocol import HEADER, Frame, Framing, Header
 
 if TYPE_CHECKING:

@@ -12,8 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import copy_context
 
-from pysock._lean import TYPE_CHECKING
 from pysock.access import Rule
+from pysock.base.functions import settled
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import ERROR, INFO, Seldom
+from pysock.base.logs import server_log as log
 from pysock.causes import level_and_line
 from pysock.clients import ClientTable
 from pysock.data import DataSocket
@@ -21,9 +24,6 @@ from pysock.engine import Callbacks
 from pysock.engine.guards import apart, guarded
 from pysock.errors import ConnectionRefused, PysockError
 from pysock.failures import Failed, encoded, text_of
-from pysock.functions import settled
-from pysock.logs import ERROR, INFO, Seldom
-from pysock.logs import server_log as log
 from pysock.protocol import LARGEST_REASON, TEXT_NOT_ALLOWED, fitting
 from pysock.services import Services
 from pysock.states import DISCONNECT_REASONS, ConnectionState, DisconnectReason, ServerState

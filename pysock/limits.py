@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from pysock._lean import TYPE_CHECKING, dataclass, field, field_names
+from pysock.base.lean import TYPE_CHECKING, dataclass, field, field_names
 
 if TYPE_CHECKING:
     from typing import Final

@@ -19,12 +19,12 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pysock.address import Address, AddressLike, as_address
+from pysock.base.unique import Unique
 from pysock.connecting import explained
 from pysock.engine import REINSTALL, SocketAddress
 from pysock.errors import PysockError
 from pysock.places import reachable
 from pysock.protocol import ErrorCode, Framing, encode_cir
-from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from pysock.engine.native_load import NativeLoad

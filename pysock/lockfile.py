@@ -22,13 +22,13 @@ import os
 import stat
 from contextlib import suppress
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.identity import file_of, is_still
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import server_log as log
+from pysock.base.registry import HINT
+from pysock.base.unique import Unique
 from pysock.errors import AddressInUse
-from pysock.identity import file_of, is_still
-from pysock.logs import server_log as log
 from pysock.places import Place, kind, same_file
-from pysock.running import HINT
-from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Final

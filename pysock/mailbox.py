@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import client_log as log
+from pysock.base.unique import Unique
 from pysock.engine.inbox import Inbox
-from pysock.logs import client_log as log
 from pysock.protocol import Frame, Kind
-from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Any, Final

@@ -24,28 +24,28 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
-from pysock._lean import TYPE_CHECKING, replace
 from pysock.address import Address, AddressLike, as_address
-from pysock.borrowed import borrowed
+from pysock.base.borrowed import borrowed
+from pysock.base.faults import explained_fault, explains
+from pysock.base.forking import close_quietly, guard, own
+from pysock.base.identity import file_of, is_still
+from pysock.base.lean import TYPE_CHECKING, replace
+from pysock.base.logs import server_log as log
+from pysock.base.registry import HINT, listens_at
+from pysock.base.unique import Unique
+from pysock.base.vanish import notice_vanished, prepare, vanishing
 from pysock.data import HandSocket
 from pysock.engine import Backend, SocketAddress, choose
 from pysock.errors import AddressInUse, PysockError
-from pysock.faults import explained_fault, explains
-from pysock.forking import close_quietly, guard, own
-from pysock.identity import file_of, is_still
 from pysock.limits import VANISH_TIMEOUT, Limits
-from pysock.logs import server_log as log
 from pysock.places import Place
-from pysock.running import HINT, listens_at
 from pysock.socketfile import SocketFile
 from pysock.states import IllegalTransition, ServerEvent, ServerState, next_server_state
-from pysock.unique import Unique
-from pysock.vanish import notice_vanished, prepare, vanishing
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from pysock import kinds
+    from pysock.base import kinds
 
 
 class MasterSocket(Unique):
@@ -267,7 +267,7 @@ class MasterSocket(Unique):
         self._state = self._after(event)
 
     def abandon(self, why: str) -> None:
-        """For :mod:`pysock.forking`: this is a forked child, the address and its file are the parent's."""
+        """For :mod:`pysock.base.forking`: this is a forked child, the address and its file are the parent's."""
         if self._file is not None:
             self._file.abandon()
         if self._state in {ServerState.NEW, ServerState.CLOSED}:

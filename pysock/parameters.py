@@ -6,8 +6,8 @@ import math
 import threading
 from collections.abc import Iterable
 
-from pysock._lean import TYPE_CHECKING
 from pysock.address import as_address
+from pysock.base.lean import TYPE_CHECKING
 from pysock.limits import Limits
 from pysock.protocol import Framing
 

@@ -14,7 +14,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterable
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
 from pysock.unmapped import unmapped_users
 
 if TYPE_CHECKING:

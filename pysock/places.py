@@ -19,13 +19,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from pysock._lean import TYPE_CHECKING, NamedTuple
 from pysock.address import PATH_BYTES_MAX, Address
+from pysock.base.faults import explained_fault
+from pysock.base.identity import file_of, is_still
+from pysock.base.lean import TYPE_CHECKING, NamedTuple
+from pysock.base.unique import Unique
 from pysock.engine import SocketAddress
-from pysock.faults import explained_fault
-from pysock.identity import file_of, is_still
 from pysock.own_directory import choices
-from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Final

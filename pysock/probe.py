@@ -11,10 +11,10 @@ import os
 import socket
 from enum import Enum
 
-from pysock._lean import TYPE_CHECKING
-from pysock.clock import monotonic
+from pysock.base.clock import monotonic
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.protocol import Kind, encode
-from pysock.sigpipe import NO_SIGNAL, no_sigpipe
 
 if TYPE_CHECKING:
     from typing import Final

@@ -20,7 +20,7 @@ import struct
 from collections.abc import Iterable
 from enum import IntEnum
 
-from pysock._lean import TYPE_CHECKING, NamedTuple
+from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.errors import PysockError
 
 if TYPE_CHECKING:

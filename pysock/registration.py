@@ -9,16 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from pysock._lean import TYPE_CHECKING, overload
+from pysock.base.lean import TYPE_CHECKING, overload
+from pysock.base.unique import Unique
 from pysock.errors import PysockError
-from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Any, TypeVar
 
+    from pysock.base.kinds import BatchHandler, Handler
     from pysock.clients import ClientTable
     from pysock.data import DataSocket
-    from pysock.kinds import BatchHandler, Handler
     from pysock.protocol import Framing
     from pysock.states import DisconnectReason, ServerState
 
@@ -122,7 +122,7 @@ class Registration(Unique, ABC):
 
     def _add_hook(self, hooks: list[Any], hook: F, call: str) -> F:
         self._check_new("hooks")
-        from pysock.functions import checked_function  # noqa: PLC0415  # it is there, since services need it
+        from pysock.base.functions import checked_function  # noqa: PLC0415  # it is there, since services need it
 
         checked_function("hook", hook, call, "hooks are plain functions")
         hooks.append(hook)

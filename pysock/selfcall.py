@@ -11,10 +11,10 @@ import struct
 import threading
 import weakref
 
-from pysock._lean import TYPE_CHECKING
-from pysock.borrowed import borrowed
+from pysock.base.borrowed import borrowed
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.registry import servers
 from pysock.errors import PysockError
-from pysock.running import servers
 from pysock.states import ServerState
 
 if TYPE_CHECKING:

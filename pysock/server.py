@@ -15,26 +15,27 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from pysock._lean import TYPE_CHECKING, cast
 from pysock._version import __version__
+from pysock.base.lean import TYPE_CHECKING, cast
 from pysock.errors import PysockError
 from pysock.registration import Registration
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
-    from pysock import forking, kinds, running
     from pysock.access import Rule, refuse_exposed
     from pysock.address import Address, AddressLike
+    from pysock.base import forking, kinds
+    from pysock.base import registry as running
+    from pysock.base.clock import monotonic
+    from pysock.base.faults import explains
+    from pysock.base.green import refuse_green_threads
+    from pysock.base.imported import refuse_while_imported
+    from pysock.base.logs import server_log as log
     from pysock.clients import ClientTable
-    from pysock.clock import monotonic
     from pysock.descriptors import check_descriptors
     from pysock.engine import Engine, EngineOptions, EngineStats, choose
-    from pysock.faults import explains
-    from pysock.green import refuse_green_threads
-    from pysock.imported import refuse_while_imported
     from pysock.limits import Limits
-    from pysock.logs import server_log as log
     from pysock.master import MasterSocket
     from pysock.parameters import (
         checked_addresses,
@@ -438,7 +439,7 @@ class Server(Registration):
             raise PysockError(self._elsewhere)
 
     def abandon(self, why: str) -> None:
-        """For :mod:`pysock.forking`: this is a forked child, the server is the parent's. No hook hears of it."""
+        """For :mod:`pysock.base.forking`: this is a forked child, the server is the parent's. No hook hears of it."""
         self._lock, self._running = threading.RLock(), threading.Lock()
         if self._state in {ServerState.NEW, ServerState.CLOSED}:
             return
@@ -495,18 +496,19 @@ def _take_parts() -> None:
     global checked_linger, server_key
     if _parts_taken:
         return
-    from pysock import forking, running
     from pysock.access import Rule, refuse_exposed
     from pysock.address import Address, AddressLike
+    from pysock.base import forking
+    from pysock.base import registry as running
+    from pysock.base.clock import monotonic
+    from pysock.base.faults import explains
+    from pysock.base.green import refuse_green_threads
+    from pysock.base.imported import refuse_while_imported
+    from pysock.base.logs import server_log as log
     from pysock.clients import ClientTable
-    from pysock.clock import monotonic
     from pysock.descriptors import check_descriptors
     from pysock.engine import Engine, EngineOptions, EngineStats, choose
-    from pysock.faults import explains
-    from pysock.green import refuse_green_threads
-    from pysock.imported import refuse_while_imported
     from pysock.limits import Limits
-    from pysock.logs import server_log as log
     from pysock.master import MasterSocket
     from pysock.parameters import (
         checked_addresses,

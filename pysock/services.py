@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from pysock._lean import TYPE_CHECKING
-from pysock.deadlines import FOREVER
+from pysock.base.deadlines import FOREVER
+from pysock.base.functions import checked_function, described
+from pysock.base.lean import TYPE_CHECKING
 from pysock.engine import Service
-from pysock.functions import checked_function, described
 from pysock.protocol import LARGEST_NAME, Framing
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from pysock._lean import TYPE_CHECKING
-from pysock.forking import own
-from pysock.unique import Unique
+from pysock.base.forking import own
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -51,7 +51,7 @@ class _Handlers(Unique):
         signal.set_wakeup_fd(self._fd)
 
     def abandon(self, why: str) -> None:
-        """For :mod:`pysock.forking`. The thread that has forked is the child's main thread."""
+        """For :mod:`pysock.base.forking`. The thread that has forked is the child's main thread."""
         self.put_back()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

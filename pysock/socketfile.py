@@ -16,16 +16,16 @@ import errno
 import os
 import stat
 
-from pysock._lean import TYPE_CHECKING
 from pysock.address import Address
+from pysock.base.faults import explained_fault
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import server_log as log
+from pysock.base.unique import Unique
 from pysock.engine import Sockets
 from pysock.errors import AddressInUse
-from pysock.faults import explained_fault
 from pysock.lockfile import LockFile
-from pysock.logs import server_log as log
 from pysock.places import Pin, Place, kind, same_file
 from pysock.probe import Finding, probe
-from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Final

@@ -7,7 +7,7 @@ no rule may take it for the user who happens to have that number inside.
 
 from __future__ import annotations
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Final

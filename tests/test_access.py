@@ -204,7 +204,7 @@ def test_what_it_raises_is_logged(serve, caplog, allow, error):
 def test_what_it_raises_again_and_again_is_logged_once_a_second(serve, caplog, monkeypatch):
     """Anybody who can connect could fill the log otherwise."""
     now = [100.0]
-    monkeypatch.setattr("pysock.logs.monotonic", lambda: now[0])
+    monkeypatch.setattr("pysock.base.logs.monotonic", lambda: now[0])
     server = serve(allow=raising)
     for moment in (100.0, 100.2, 100.9, 101.0, 101.5):
         now[0] = moment

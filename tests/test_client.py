@@ -11,8 +11,8 @@ from support import until_bye, wait_for, welcomed
 
 import pysock
 from pysock import FrameTooLarge, Limits, ProtocolError, RemoteError, RequestTimeout, connect
+from pysock.base.ids import shown
 from pysock.errors import ConnectionLost
-from pysock.ids import shown
 from pysock.protocol import FLAG_NO_REPLY, ErrorCode, Kind, encode, encode_text
 
 

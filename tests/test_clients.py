@@ -9,8 +9,8 @@ import wire
 from support import RawPeer, plug, wait_for
 
 from pysock import ClientTable, Limits, connect
+from pysock.base.ids import shown
 from pysock.data import DataSocket
-from pysock.ids import shown
 
 
 @pytest.fixture

@@ -216,14 +216,14 @@ except pysock.ServerFull as error:
 
 def test_a_refusal_is_heard_where_the_socket_takes_no_options_any_more(backend, fake, monkeypatch):
     """macOS: EINVAL where the peer is gone already. Here the system doesn't know the option at all."""
-    monkeypatch.setattr("pysock.sigpipe.sys", SimpleNamespace(platform="darwin"))
+    monkeypatch.setattr("pysock.base.sigpipe.sys", SimpleNamespace(platform="darwin"))
     answer = encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, "the server is full")
     with pytest.raises(ServerFull, match=r"^the server is full$"):
         connect(fake(lambda peer: (peer.frame(), peer.send(answer))), backend=backend)
 
 
 def test_a_server_serves_where_a_socket_takes_no_options_any_more(make_server, address, monkeypatch):
-    monkeypatch.setattr("pysock.sigpipe.sys", SimpleNamespace(platform="darwin"))
+    monkeypatch.setattr("pysock.base.sigpipe.sys", SimpleNamespace(platform="darwin"))
     server = make_server(address)
     server.service(lambda client, request: request.upper())
     with server, connect(server.addresses[0], backend=server.backend) as client:

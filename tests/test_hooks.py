@@ -9,8 +9,8 @@ import wire
 from support import RawPeer, wait_for
 
 from pysock import ConnectionRefused, Limits, connect
+from pysock.base.ids import shown
 from pysock.errors import ConnectionLost
-from pysock.ids import shown
 from pysock.protocol import Kind, Refusal, encode, encode_cir
 from pysock.states import ConnectionState, DisconnectReason
 
@@ -89,7 +89,7 @@ def test_on_connect_refuses(server, caplog, hook, reason):
 def test_refusals_are_logged_once_a_second(server, caplog, monkeypatch, hook):
     """Anybody who can connect could fill the log otherwise; or write lines of its own into it, by its name."""
     now = [100.0]
-    monkeypatch.setattr("pysock.logs.monotonic", lambda: now[0])
+    monkeypatch.setattr("pysock.base.logs.monotonic", lambda: now[0])
     caplog.set_level(logging.INFO, "pysock.server")
     server.on_connect(hook)
     with server:

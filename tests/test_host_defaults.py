@@ -16,7 +16,7 @@ from support import environment, plug
 
 import pysock
 from pysock import MasterSocket, connect
-from pysock.borrowed import borrowed
+from pysock.base.borrowed import borrowed
 
 
 @pytest.fixture(params=[30, 0.001, 0], ids=["30 s", "1 ms", "non-blocking"])
@@ -164,7 +164,7 @@ with freezegun.freeze_time("2020-01-01"):
 
 
 def test_no_module_looks_at_a_clock_that_tests_stop():
-    """``time.time()`` tells when somebody connected; whatever waits looks at :mod:`pysock.clock`."""
+    """``time.time()`` tells when somebody connected; whatever waits looks at :mod:`pysock.base.clock`."""
     package = Path(pysock.__file__).parent
     guilty = [
         f"{path.relative_to(package)}:{number}"
@@ -172,7 +172,7 @@ def test_no_module_looks_at_a_clock_that_tests_stop():
         if "examples" not in path.parts
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if ("time.monotonic(" in line or "perf_counter" in line or "import monotonic" in line)
-        and "from pysock.clock" not in line
+        and "from pysock.base.clock" not in line
     ]
     assert guilty == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pysock import Server, connect
-from pysock.ids import read, shown
+from pysock.base.ids import read, shown
 
 
 @pytest.mark.parametrize(

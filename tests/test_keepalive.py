@@ -14,7 +14,7 @@ from support import environment, plug, wait_for
 
 from pysock import Limits, MasterSocket, connect
 from pysock.address import join_host_port
-from pysock.borrowed import borrowed
+from pysock.base.borrowed import borrowed
 
 
 def options(fd):

@@ -1,4 +1,4 @@
-"""The package's own NamedTuple and dataclass do what those of typing and dataclasses do: pysock/_lean.py."""
+"""The package's own NamedTuple and dataclass do what those of typing and dataclasses do: pysock/base/lean.py."""
 
 import collections
 import copy
@@ -10,7 +10,7 @@ import typing
 import pytest
 
 import pysock
-from pysock._lean import NamedTuple, dataclass, field, field_names, replace
+from pysock.base.lean import NamedTuple, dataclass, field, field_names, replace
 from pysock.engine import ClientInfo
 
 

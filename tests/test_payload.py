@@ -5,7 +5,7 @@ import array
 import pytest
 
 from pysock import FrameTooLarge
-from pysock.payload import checked
+from pysock.base.payload import checked
 
 
 @pytest.mark.parametrize("payload", [b"abc", bytearray(b"abc")])

@@ -7,7 +7,7 @@ from support import RawPeer
 
 import pysock
 from pysock import FrameTooLarge, Limits, PysockError, RemoteError, Server, connect
-from pysock.ids import shown
+from pysock.base.ids import shown
 from pysock.protocol import ErrorCode, Kind, Refusal, encode
 
 # Services

@@ -15,7 +15,7 @@ from programs import missing, tool
 from support import environment
 
 from pysock import MasterSocket, Server, connect
-from pysock.faults import _ADVICE, explained_fault
+from pysock.base.faults import _ADVICE, explained_fault
 
 ERRNOS = [
     errno.EPERM, errno.EACCES, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EBUSY, errno.ELOOP,

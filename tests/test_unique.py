@@ -14,8 +14,8 @@ import pytest
 
 import pysock
 from pysock import Address, Limits, MasterSocket, connect
+from pysock.base.unique import Unique
 from pysock.data import Peer
-from pysock.unique import Unique
 
 WAYS = [copy.copy, copy.deepcopy, pickle.dumps, lambda value: pickle.dumps(value, 0)]
 

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from pysock._lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
+from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
 from pysock.engine.inbox import Inbox
 from pysock.limits import Limits
 from pysock.protocol import Frame, Framing
@@ -183,7 +183,7 @@ class Engine(Protocol):
         when ``Callbacks.draining`` says so.
 
         :param checked: its peers, over a Unix socket, are held against the rule of access before a byte is read.
-        :param prepared: its data sockets inherit the options of TCP that they need (:func:`pysock.vanish.prepare`);
+        :param prepared: its data sockets inherit what TCP options they need (:func:`pysock.base.vanish.prepare`);
             else the engine sets them on each.
         """
 
@@ -347,7 +347,7 @@ class Link(Protocol):
         """Pipelined SRMs, at most ``window`` in flight: a reply (``bytes``) or a ``RemoteError`` for each, in order.
 
         Returned with them is how many are errors. The payloads are anything a user may have given: before one is sent,
-        all are checked as by :func:`pysock.payload.checked_all`.
+        all are checked as by :func:`pysock.base.payload.checked_all`.
         """
 
     def next_request_id(self) -> int:

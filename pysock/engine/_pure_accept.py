@@ -13,13 +13,16 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.forking import guard
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
+from pysock.base.unique import Unique
+from pysock.base.vanish import notice_vanished, vanishing
 from pysock.causes import Cause
 from pysock.engine._pure_access import Door
 from pysock.engine._pure_connection import Connection
 from pysock.engine._pure_core import READ_MAX
 from pysock.engine._pure_poll import READ
-from pysock.forking import guard
 from pysock.protocol import (
     TEXT_CIR_CROWD,
     TEXT_NOT_ALLOWED,
@@ -29,10 +32,7 @@ from pysock.protocol import (
     Refusal,
     encode_text,
 )
-from pysock.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.states import DisconnectReason
-from pysock.unique import Unique
-from pysock.vanish import notice_vanished, vanishing
 
 if TYPE_CHECKING:
     from typing import Any, Final

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 
-from pysock._lean import TYPE_CHECKING, NamedTuple
+from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.causes import Cause
 from pysock.peers import groups_of, peer_of
 

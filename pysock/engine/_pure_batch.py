@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextvars import copy_context
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
 from pysock.engine import Service
 from pysock.engine._pure_reply import Failure
 from pysock.engine.guards import type_name

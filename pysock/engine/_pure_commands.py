@@ -11,11 +11,11 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.forking import close_quietly
+from pysock.base.identity import file_of, is_still
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.unique import Unique
 from pysock.engine import too_much_queued
-from pysock.forking import close_quietly
-from pysock.identity import file_of, is_still
-from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Final

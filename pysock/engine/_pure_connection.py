@@ -15,7 +15,9 @@ from abc import abstractmethod
 from contextlib import suppress
 from contextvars import copy_context
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.forking import guard
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.sigpipe import no_sigpipe
 from pysock.causes import Cause
 from pysock.connection import NativeProtocol, PlainProtocol
 from pysock.engine import ClientInfo
@@ -23,10 +25,8 @@ from pysock.engine._pure_access import Place
 from pysock.engine._pure_core import LARGE_READ_MAX, READ_MAX
 from pysock.engine._pure_output import SHORT_OF_MEMORY, Output
 from pysock.engine._pure_poll import READ, WRITE
-from pysock.forking import guard
 from pysock.peers import peer_of
 from pysock.protocol import Kind, Refusal, encode_text
-from pysock.sigpipe import no_sigpipe
 from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
 
 if TYPE_CHECKING:

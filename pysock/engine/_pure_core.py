@@ -9,7 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import tell_unraisable
+from pysock.base.unique import Unique
 from pysock.causes import Cause
 from pysock.connection import Rules
 from pysock.engine import EngineOptions
@@ -20,9 +22,7 @@ from pysock.engine._pure_poll import NoPoller, new_poller
 from pysock.engine._pure_table import ClientTable
 from pysock.engine._pure_timers import Deadlines
 from pysock.engine.guards import INSTEAD, guarded
-from pysock.logs import tell_unraisable
 from pysock.protocol import Framing
-from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Any

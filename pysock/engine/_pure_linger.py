@@ -9,8 +9,8 @@ from collections.abc import Callable, Sized
 from threading import get_ident
 from time import thread_time
 
-from pysock._lean import TYPE_CHECKING, Generic, TypeVar
-from pysock.clock import monotonic
+from pysock.base.clock import monotonic
+from pysock.base.lean import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from typing import Final

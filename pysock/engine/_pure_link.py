@@ -16,21 +16,21 @@ from contextlib import suppress
 from functools import wraps
 from math import ceil
 
-from pysock._lean import TYPE_CHECKING
-from pysock.clock import monotonic
+from pysock.base.clock import monotonic
+from pysock.base.forking import close_quietly, guard, own
+from pysock.base.identity import file_of, is_still
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.payload import checked_all
+from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
+from pysock.base.unique import Unique
 from pysock.engine import BUSY, Buffer
 from pysock.engine._pure_core import READ_MAX
 from pysock.engine._pure_linger import Linger
 from pysock.engine._pure_output import GATHER_MAX
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
-from pysock.forking import close_quietly, guard, own
 from pysock.framing import NativeCutter
-from pysock.identity import file_of, is_still
-from pysock.payload import checked_all
 from pysock.protocol import HEADER, Frame, Header, Kind
-from pysock.sigpipe import NO_SIGNAL, no_sigpipe
-from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Any, Final, NoReturn, TypeVar

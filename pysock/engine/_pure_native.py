@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
 from pysock.causes import Cause
 from pysock.connection import Answer, Ending, Initiation, NativeProtocol, NotServed, Request
 from pysock.engine._pure_connection import NOBODY, Connection

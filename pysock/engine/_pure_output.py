@@ -12,11 +12,11 @@ import errno
 import socket
 from abc import ABC, abstractmethod
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.sigpipe import NO_SIGNAL
+from pysock.base.unique import Unique
 from pysock.causes import Cause
-from pysock.sigpipe import NO_SIGNAL
 from pysock.states import DisconnectReason
-from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Final

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import socket
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import ERROR
 from pysock.causes import Cause
 from pysock.connection import PlainProtocol
 from pysock.engine._pure_connection import NOBODY, Connection
@@ -17,7 +18,6 @@ from pysock.engine._pure_output import COPY_MAX, GATHER_MAX
 from pysock.engine._pure_poll import READ
 from pysock.engine._pure_reply import Failure, checked_reply
 from pysock.framing import ENVELOPES, LENGTH
-from pysock.logs import ERROR
 from pysock.protocol import Framing
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import select
 import selectors
 
-from pysock._lean import TYPE_CHECKING, Protocol
-from pysock.unique import Unique
+from pysock.base.lean import TYPE_CHECKING, Protocol
+from pysock.base.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Final

@@ -6,7 +6,7 @@ request of it.
 
 from __future__ import annotations
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.guards import type_name
 from pysock.errors import FrameTooLarge
 from pysock.protocol import TEXT_REPLY_TOO_LARGE

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 
-from pysock._lean import TYPE_CHECKING
-from pysock.unique import Unique
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Final

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from pysock._lean import TYPE_CHECKING, Generic, TypeVar
-from pysock.clock import monotonic
+from pysock.base.clock import monotonic
+from pysock.base.lean import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from typing import Final

@@ -7,7 +7,7 @@ change of the declarations.
 
 from __future__ import annotations
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
 from pysock.engine import REINSTALL
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import copy_context
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
 from pysock.engine import Callbacks
 from pysock.protocol import TEXT_NOT_ALLOWED, ErrorCode
 

@@ -17,9 +17,13 @@ import sys
 from collections import deque
 from threading import get_ident
 
-from pysock import forking
 from pysock._engine import ffi, lib
-from pysock._lean import TYPE_CHECKING
+from pysock.base import forking
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import ERROR
+from pysock.base.payload import checked_all
+from pysock.base.unique import Unique
+from pysock.base.vanish import vanishing
 from pysock.causes import COUNTERS
 from pysock.engine import (
     BUSY,
@@ -38,11 +42,7 @@ from pysock.engine.abi import check_abi
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.errors import ConnectionLost, FrameTooLarge, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.limits import Limits
-from pysock.logs import ERROR
-from pysock.payload import checked_all
 from pysock.protocol import Frame, Kind
-from pysock.unique import Unique
-from pysock.vanish import vanishing
 
 if TYPE_CHECKING:
     from typing import Any, Final

@@ -8,10 +8,10 @@ import os
 from typing import Any, Final
 
 from pysock._engine import ffi, lib
+from pysock.base.unique import Unique
 from pysock.engine import SocketAddress
 from pysock.engine.native import pack_address
 from pysock.load import FRAMINGS, LoadOptions, Outcome, Progress
-from pysock.unique import Unique
 
 _NANOSECONDS: Final = 1_000_000_000
 _MODES: Final = {"closed": lib.PS_LOAD_CLOSED, "open": lib.PS_LOAD_OPEN, "churn": lib.PS_LOAD_CHURN}

@@ -18,9 +18,11 @@ from contextlib import suppress
 from threading import get_ident
 from time import sleep
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.clock import monotonic
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import ERROR
+from pysock.base.unique import Unique
 from pysock.causes import COUNTERS, Cause
-from pysock.clock import monotonic
 from pysock.engine import TEXT_DESCRIPTORS_LOST, Backend, Buffer, ClientInfo, EngineOptions, EngineStats
 from pysock.engine._pure_accept import Masters
 from pysock.engine._pure_commands import Commands
@@ -36,7 +38,6 @@ from pysock.engine._pure_sockets import PureSockets
 from pysock.engine._pure_timers import Deadlines
 from pysock.errors import FrameTooLarge, PysockError
 from pysock.framing import encode_plain
-from pysock.logs import ERROR
 from pysock.protocol import (
     TEXT_CIR_TOO_LATE,
     TEXT_FRAME_TOO_SLOW,
@@ -48,7 +49,6 @@ from pysock.protocol import (
     encode_text,
 )
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
-from pysock.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Any, Final

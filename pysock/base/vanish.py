@@ -12,8 +12,8 @@ import socket
 import sys
 from contextlib import suppress
 
-from pysock._lean import TYPE_CHECKING
-from pysock.borrowed import borrowed
+from pysock.base.borrowed import borrowed
+from pysock.base.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Final, TypeAlias

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
 from pysock.engine import Buffer
 from pysock.errors import FrameTooLarge
 

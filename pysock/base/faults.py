@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Final

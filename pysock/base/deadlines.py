@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pysock._lean import TYPE_CHECKING
-from pysock.clock import monotonic
+from pysock.base.clock import monotonic
+from pysock.base.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Final

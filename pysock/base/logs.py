@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from pysock._lean import TYPE_CHECKING
-from pysock.clock import monotonic
+from pysock.base.clock import monotonic
+from pysock.base.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import logging

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Final

@@ -6,7 +6,7 @@ and pickling them is a ``TypeError`` in words (:mod:`copy` and :mod:`pickle` bot
 
 from __future__ import annotations
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import NoReturn, SupportsIndex

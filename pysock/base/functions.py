@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 from types import FunctionType, MethodType
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any, Final

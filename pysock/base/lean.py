@@ -5,7 +5,7 @@ twenty more. Type checkers see the real ones here. What is needed in annotations
 each module takes from :mod:`typing` itself, under ``TYPE_CHECKING``.
 """
 
-# ruff: noqa: ANN001, ANN202, ANN204  # what type checkers see has types, in typeshed
+# ruff: noqa: ANN001, ANN201, ANN204  # what type checkers see has types, in typeshed
 
 from __future__ import annotations
 

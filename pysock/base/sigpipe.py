@@ -9,7 +9,7 @@ import socket
 import sys
 from contextlib import suppress
 
-from pysock._lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Final

@@ -20,7 +20,7 @@ import threading
 import weakref
 from contextlib import suppress
 
-from pysock._lean import TYPE_CHECKING, Protocol
+from pysock.base.lean import TYPE_CHECKING, Protocol
 from pysock.errors import PysockError
 
 if TYPE_CHECKING:
