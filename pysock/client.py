@@ -22,6 +22,7 @@ from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteErro
 if TYPE_CHECKING:
     from typing import Any, Final, Literal, NoReturn, TypeVar
 
+    from pysock.access.peers import Ids, expected_server
     from pysock.address import Address, AddressLike, as_address
     from pysock.base import kinds
     from pysock.base.clock import monotonic
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from pysock.limits import LARGEST_PAYLOAD
     from pysock.mailbox import PUSHES_MAX, Mailbox
     from pysock.parameters import checked_linger
-    from pysock.peers import Ids, expected_server
     from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE, ErrorCode, Frame, Kind
     from pysock.selfcall import refuse_own_loop
 
@@ -487,6 +487,7 @@ def _take_parts() -> None:
     global ErrorCode, Frame, Kind, refuse_own_loop, checked_linger
     if _parts_taken:
         return
+    from pysock.access.peers import Ids, expected_server
     from pysock.address import Address, AddressLike, as_address
     from pysock.base.clock import monotonic
     from pysock.base.deadlines import checked_timeout, deadline_of, time_left
@@ -499,7 +500,6 @@ def _take_parts() -> None:
     from pysock.limits import LARGEST_PAYLOAD
     from pysock.mailbox import PUSHES_MAX, Mailbox
     from pysock.parameters import checked_linger
-    from pysock.peers import Ids, expected_server
     from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE, ErrorCode, Frame, Kind
     from pysock.selfcall import refuse_own_loop
 

@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 
 from pysock._version import __version__
+from pysock.access.peers import check_server
 from pysock.address import Address
 from pysock.base.deadlines import deadline_of, time_left
 from pysock.base.faults import explained_fault, explains
@@ -25,7 +26,6 @@ from pysock.engine import Link, SocketAddress
 from pysock.errors import ConnectionLost, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull
 from pysock.limits import VANISH_TIMEOUT
 from pysock.own_directory import choices
-from pysock.peers import check_server
 from pysock.places import kind, reachable
 from pysock.protocol import Frame, Kind, Malformed, Refusal, Welcome, decode, decode_welcome, encode_cir
 from pysock.selfcall import refuse_own_loop, server_behind

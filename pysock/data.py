@@ -15,6 +15,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from pysock.access.peers import peer_of
 from pysock.address import Address, join_host_port
 from pysock.base.borrowed import borrowed
 from pysock.base.forking import close_quietly, guard, own
@@ -26,7 +27,6 @@ from pysock.base.payload import checked
 from pysock.base.unique import Unique
 from pysock.engine import ClientInfo, Sockets
 from pysock.errors import ConnectionLost
-from pysock.peers import peer_of
 from pysock.states import ConnectionEvent, ConnectionState, next_connection_state
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import copy_context
 
-from pysock.access import Rule
+from pysock.access.rule import Rule
 from pysock.base.functions import settled
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR, INFO, Seldom

@@ -14,7 +14,7 @@ from pysock.protocol import Framing
 if TYPE_CHECKING:
     from typing import Final
 
-    from pysock.access import Rule
+    from pysock.access.rule import Rule
     from pysock.address import Address, AddressLike
 
 #: Polling longer than this would only burn the CPU, whatever it is meant for, in seconds.

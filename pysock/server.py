@@ -23,7 +23,7 @@ from pysock.registration import Registration
 if TYPE_CHECKING:
     from typing import Any, Final
 
-    from pysock.access import Rule, refuse_exposed
+    from pysock.access.rule import Rule, refuse_exposed
     from pysock.address import Address, AddressLike
     from pysock.base import forking, kinds
     from pysock.base import registry as running
@@ -496,7 +496,7 @@ def _take_parts() -> None:
     global checked_linger, server_key
     if _parts_taken:
         return
-    from pysock.access import Rule, refuse_exposed
+    from pysock.access.rule import Rule, refuse_exposed
     from pysock.address import Address, AddressLike
     from pysock.base import forking
     from pysock.base import registry as running

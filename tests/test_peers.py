@@ -10,7 +10,7 @@ import socket
 import pytest
 
 from pysock import Address
-from pysock.peers import check_server, expected_server, group_ids, groups_of, peer_of, user_ids
+from pysock.access.peers import check_server, expected_server, group_ids, groups_of, peer_of, user_ids
 
 SOMEBODY = pwd.getpwall()[0]
 SOME_GROUP = grp.getgrall()[0]

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     else:
         from typing_extensions import Buffer
 
+    from pysock.access.peers import Ids
     from pysock.data import DataSocket, Peer
-    from pysock.peers import Ids
 
     #: ``framing=`` of a server.
     FramingName: TypeAlias = Literal["native", "u32", "line", "raw"]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import socket
 
+from pysock.access.peers import groups_of, peer_of
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.causes import Cause
-from pysock.peers import groups_of, peer_of
 
 if TYPE_CHECKING:
     from typing import Any, Final, TypeAlias

@@ -15,6 +15,7 @@ from abc import abstractmethod
 from contextlib import suppress
 from contextvars import copy_context
 
+from pysock.access.peers import peer_of
 from pysock.base.forking import guard
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import no_sigpipe
@@ -25,7 +26,6 @@ from pysock.engine._pure_access import Place
 from pysock.engine._pure_core import LARGE_READ_MAX, READ_MAX
 from pysock.engine._pure_output import SHORT_OF_MEMORY, Output
 from pysock.engine._pure_poll import READ, WRITE
-from pysock.peers import peer_of
 from pysock.protocol import Kind, Refusal, encode_text
 from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
 

@@ -10,6 +10,8 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
 
+from pysock.access.peers import group_ids, user_ids
+from pysock.access.unmapped import unmapped_groups, unmapped_users
 from pysock.address import Address
 from pysock.base.borrowed import borrowed
 from pysock.base.functions import checked_function, settled
@@ -18,8 +20,6 @@ from pysock.base.logs import ERROR, Seldom
 from pysock.base.logs import server_log as log
 from pysock.data import Peer
 from pysock.engine import NOBODY, Access
-from pysock.peers import group_ids, user_ids
-from pysock.unmapped import unmapped_groups, unmapped_users
 
 if TYPE_CHECKING:
     from typing import Any, Final

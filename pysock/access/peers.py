@@ -14,8 +14,8 @@ import struct
 import sys
 from collections.abc import Callable, Iterable
 
+from pysock.access.unmapped import unmapped_users
 from pysock.base.lean import TYPE_CHECKING
-from pysock.unmapped import unmapped_users
 
 if TYPE_CHECKING:
     from typing import Any, Final, TypeAlias
