@@ -24,7 +24,7 @@ from collections.abc import Callable
 
 from pysock.base.lean import TYPE_CHECKING, dataclass, field_names, replace
 from pysock.engine import SocketAddress
-from pysock.own_directory import own_socket_file
+from pysock.files.own_directory import own_socket_file
 
 if TYPE_CHECKING:
     from typing import Any, Final, TypeAlias
@@ -170,8 +170,8 @@ class Address:
         """Return ``(family, address)`` pairs as the socket module takes them: what to bind, or to connect to in turn.
 
         To listen, IPv4 comes first where a name has both, and the empty host is ``0.0.0.0``; ``[::]`` listens on
-        both on most systems. A path may be too long for the kernel: :func:`pysock.places.reachable` and
-        :class:`pysock.places.Place` know the way around.
+        both on most systems. A path may be too long for the kernel: :func:`pysock.files.place.reachable` and
+        :class:`pysock.files.place.Place` know the way around.
 
         :raises OSError: the host's name can't be resolved.
         :raises ValueError: there is nothing to connect to: port 0, or a descriptor.

@@ -24,9 +24,9 @@ from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.base.vanish import notice_vanished, vanishing
 from pysock.engine import Link, SocketAddress
 from pysock.errors import ConnectionLost, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull
+from pysock.files.own_directory import choices
+from pysock.files.place import kind, reachable
 from pysock.limits import VANISH_TIMEOUT
-from pysock.own_directory import choices
-from pysock.places import kind, reachable
 from pysock.protocol import Frame, Kind, Malformed, Refusal, Welcome, decode, decode_welcome, encode_cir
 from pysock.selfcall import refuse_own_loop, server_behind
 

@@ -23,7 +23,7 @@ from pysock.base.unique import Unique
 from pysock.connecting import explained
 from pysock.engine import REINSTALL, SocketAddress
 from pysock.errors import PysockError
-from pysock.places import reachable
+from pysock.files.place import reachable
 from pysock.protocol import ErrorCode, Framing, encode_cir
 
 if TYPE_CHECKING:

@@ -37,9 +37,9 @@ from pysock.base.vanish import notice_vanished, prepare, vanishing
 from pysock.data import HandSocket
 from pysock.engine import Backend, SocketAddress, choose
 from pysock.errors import AddressInUse, PysockError
+from pysock.files.place import Place
+from pysock.files.socketfile import SocketFile
 from pysock.limits import VANISH_TIMEOUT, Limits
-from pysock.places import Place
-from pysock.socketfile import SocketFile
 from pysock.states import IllegalTransition, ServerEvent, ServerState, next_server_state
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pysock import Address, Server, ServerState
-from pysock.places import reachable
+from pysock.files.place import reachable
 from pysock.protocol import HEADER, Frame, Kind, encode, encode_accepted, encode_cir, encode_welcome
 
 #: Long enough for a busy machine; a test that reaches it fails.

@@ -12,8 +12,8 @@ import pytest
 from support import Program, run_python, running
 
 from pysock import Address, AddressInUse, MasterSocket
-from pysock.lockfile import LockFile
-from pysock.places import Place
+from pysock.files.lock import LockFile
+from pysock.files.place import Place
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED with other users: only root can become one")
 
@@ -307,8 +307,8 @@ def test_without_its_lock_file_a_live_server_is_still_found_alive(make_server, p
 FORK = """
 import os, sys
 from pysock import Address, AddressInUse
-from pysock.lockfile import LockFile
-from pysock.places import Place
+from pysock.files.lock import LockFile
+from pysock.files.place import Place
 
 place = Place(Address.parse(sys.argv[1]))
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from support import Program, plug, run_python, running
 
-from pysock import Address, MasterSocket, connect, places
-from pysock.places import UnsafeDirectory
+from pysock import Address, MasterSocket, connect
+from pysock.files import place as places
+from pysock.files.place import UnsafeDirectory
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux reaches longer paths")
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED with other users: only root can become one")
@@ -266,7 +267,7 @@ def own(request, socket_dir, monkeypatch):
     """The directory for socket files without a path, which isn't there yet."""
     if request.param == "without":
         monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-        monkeypatch.setattr("pysock.own_directory._TEMPORARY", str(socket_dir))
+        monkeypatch.setattr("pysock.files.own_directory._TEMPORARY", str(socket_dir))
         return socket_dir / f"pysock-{os.geteuid()}"
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(socket_dir))
     return socket_dir / "pysock"
@@ -415,7 +416,7 @@ def test_a_variable_of_another_users_is_not_taken(make_server, monkeypatch, sock
     theirs.mkdir()
     os.chown(theirs, 54321, 54321)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(theirs))
-    monkeypatch.setattr("pysock.own_directory._TEMPORARY", str(socket_dir))
+    monkeypatch.setattr("pysock.files.own_directory._TEMPORARY", str(socket_dir))
     server = make_server("unix:")
     server.service(echo)
     with running(server):
@@ -429,7 +430,7 @@ def test_a_variable_of_another_users_is_not_taken(make_server, monkeypatch, sock
 @pytest.mark.parametrize("variable", [True, False], ids=["set", "not set"])
 def test_the_error_without_a_path_tells_what_each_side_chooses(backend, monkeypatch, socket_dir, variable, there):
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    monkeypatch.setattr("pysock.own_directory._TEMPORARY", str(socket_dir))
+    monkeypatch.setattr("pysock.files.own_directory._TEMPORARY", str(socket_dir))
     own = socket_dir / ("pysock" if variable else f"pysock-{os.geteuid()}")
     if variable:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(socket_dir))

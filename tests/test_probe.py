@@ -8,7 +8,7 @@ import threading
 import pytest
 from support import run_python, running
 
-from pysock.probe import PATIENCE, Finding, probe
+from pysock.files.probe import PATIENCE, Finding, probe
 from pysock.protocol import HEADER, Kind, encode
 
 
@@ -122,7 +122,7 @@ def test_a_server_that_is_gone_before_the_ping_kills_nobody(path):
     """Not even where SIGPIPE would."""
     code = """
 import signal, socket, sys
-from pysock import probe
+from pysock.files import probe
 
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 listener = socket.socket(socket.AF_UNIX)
@@ -143,7 +143,7 @@ print(probe.probe(sys.argv[1]).name)
 def test_an_answer_that_comes_in_drops_does_not_hold_us_up(answering, path, monkeypatch):
     """Each byte comes in time, all of them don't."""
     now = iter([0.0, 0.0, PATIENCE * 1.1])  # at the start, before and after the first drop
-    monkeypatch.setattr("pysock.probe.monotonic", lambda: next(now))
+    monkeypatch.setattr("pysock.files.probe.monotonic", lambda: next(now))
     answering(lambda ping: [pong(ping)[:3]])
     assert probe(path) is Finding.SILENT
     assert next(now, None) is None

@@ -14,8 +14,8 @@ from support import Program, run_python, running, wait_for
 
 from pysock import Address, AddressInUse, MasterSocket, connect
 from pysock.engine import choose
-from pysock.probe import Finding, probe
-from pysock.socketfile import SocketFile
+from pysock.files.probe import Finding, probe
+from pysock.files.socketfile import SocketFile
 
 made = SocketFile.made
 
@@ -136,15 +136,17 @@ def test_what_took_the_place_of_a_stale_file_is_left_alone(sockets, path, socket
         leave_stale(path)
         return Finding.STALE
 
-    monkeypatch.setattr("pysock.socketfile.probe", replace_it)
+    monkeypatch.setattr("pysock.files.socketfile.probe", replace_it)
     assert socket_file.remove_stale(sockets) is False
     assert path.exists()
 
 
 def test_a_file_that_is_gone_before_it_is_asked_is_nothing_to_remove(sockets, path, socket_file, monkeypatch):
     leave_stale(path)
-    monkeypatch.setattr("pysock.places._DESCRIPTORS", "/nonexistent")  # else the file is held, whatever becomes of it
-    monkeypatch.setattr("pysock.socketfile.probe", lambda where: (path.unlink(), probe(where)))
+    monkeypatch.setattr(
+        "pysock.files.place._DESCRIPTORS", "/nonexistent"
+    )  # else the file is held, whatever becomes of it
+    monkeypatch.setattr("pysock.files.socketfile.probe", lambda where: (path.unlink(), probe(where)))
     assert socket_file.remove_stale(sockets) is False
 
 

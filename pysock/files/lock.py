@@ -28,7 +28,7 @@ from pysock.base.logs import server_log as log
 from pysock.base.registry import HINT
 from pysock.base.unique import Unique
 from pysock.errors import AddressInUse
-from pysock.places import Place, kind, same_file
+from pysock.files.place import Place, kind, same_file
 
 if TYPE_CHECKING:
     from typing import Final

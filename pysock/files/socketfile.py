@@ -23,9 +23,9 @@ from pysock.base.logs import server_log as log
 from pysock.base.unique import Unique
 from pysock.engine import Sockets
 from pysock.errors import AddressInUse
-from pysock.lockfile import LockFile
-from pysock.places import Pin, Place, kind, same_file
-from pysock.probe import Finding, probe
+from pysock.files.lock import LockFile
+from pysock.files.place import Pin, Place, kind, same_file
+from pysock.files.probe import Finding, probe
 
 if TYPE_CHECKING:
     from typing import Final
@@ -60,7 +60,7 @@ class SocketFile(Unique):
 
         :raises AddressInUse: another server holds the lock.
         :raises FileExistsError: something that isn't a socket is at the path, or no lock file of ours where that goes.
-        :raises OSError: the directory can't be used, see :class:`pysock.places.Place`.
+        :raises OSError: the directory can't be used, see :class:`pysock.files.place.Place`.
         """
         if self._place is None:
             place = Place(self._address)

@@ -25,7 +25,7 @@ from pysock.base.identity import file_of, is_still
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.base.unique import Unique
 from pysock.engine import SocketAddress
-from pysock.own_directory import choices
+from pysock.files.own_directory import choices
 
 if TYPE_CHECKING:
     from typing import Final
