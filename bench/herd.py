@@ -36,14 +36,14 @@ def _read(sock: socket.socket, size: int) -> bytes:
 
 def _introduce(sock: socket.socket) -> None:
     """The CIR, and the answer to it."""
-    from pysock.protocol import HEADER, encode_cir  # noqa: PLC0415 - only for pysock's own framing
+    from pysock.wire.format import HEADER, encode_cir  # noqa: PLC0415 - only for pysock's own framing
 
     sock.sendall(encode_cir())
     _read(sock, HEADER.unpack(_read(sock, HEADER.size))[0])
 
 
 def _talk_native(sock: socket.socket) -> None:
-    from pysock.protocol import HEADER, Kind, encode  # noqa: PLC0415
+    from pysock.wire.format import HEADER, Kind, encode  # noqa: PLC0415
 
     _introduce(sock)
     sock.sendall(encode(Kind.SRM, PAYLOAD, request_id=1))

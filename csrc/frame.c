@@ -1,5 +1,5 @@
 /* frame.c: headers and fields of the wire protocol, in and out of bytes. No I/O, no allocation, no state: every function
- * is given all it looks at. pysock/protocol.py has the theory. */
+ * is given all it looks at. pysock/wire/format.py has the theory. */
 #include <errno.h>
 #include <string.h>
 

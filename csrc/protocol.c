@@ -1,5 +1,5 @@
 /* protocol.c: which frames may come when, and what a service request message (SRM) does to a connection. The connection
- * initiation request (CIR) is another kind of event: see cir.c. pysock/connection.py is the counterpart of both; the tests
+ * initiation request (CIR) is another kind of event: see cir.c. pysock/wire/rules.py is the counterpart of both; the tests
  * hold them together byte by byte. */
 #include <stdio.h>
 #include <string.h>

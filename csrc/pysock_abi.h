@@ -4,7 +4,7 @@
  * Every function that returns an int returns 0, a count or a number asked for, or -errno. Only constructors return
  * pointers; they leave the reason of a NULL in *error, as -errno. */
 
-/* -- the numbers of the model; pysock/states.py and pysock/protocol.py have the same ------------------------------- */
+/* -- the numbers of the model; pysock/states.py and pysock/wire/format.py have the same ------------------------------- */
 
 enum ps_framing { PS_NATIVE, PS_U32, PS_LINE, PS_RAW };
 

@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     )
     from pysock.limits import Limits
     from pysock.master import MasterSocket
-    from pysock.protocol import ErrorCode
     from pysock.server import Server, serve
     from pysock.states import ConnectionState, DisconnectReason, IllegalTransition, ServerState
+    from pysock.wire.format import ErrorCode
 
     backend: str
 
@@ -104,7 +104,7 @@ _HOMES = {
     "base.kinds": ("Buffer",),
     "limits": ("Limits",),
     "master": ("MasterSocket",),
-    "protocol": ("ErrorCode",),
+    "wire.format": ("ErrorCode",),
     "base.registry": ("servers",),
     "server": ("Server", "serve"),
     "states": ("ConnectionState", "DisconnectReason", "IllegalTransition", "ServerState"),

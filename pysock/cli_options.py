@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from pysock.address import Address
-from pysock.protocol import Framing
+from pysock.wire.format import Framing
 
 F = TypeVar("F", bound=Callable[..., Any])
 

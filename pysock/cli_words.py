@@ -15,7 +15,7 @@ import click
 
 from pysock.address import Address
 from pysock.errors import PysockError
-from pysock.protocol import TEXT_NO_SUCH_SERVICE
+from pysock.wire.format import TEXT_NO_SUCH_SERVICE
 
 #: Words of the library -> what the command line says instead.
 OPTIONS: Final = {

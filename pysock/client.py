@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from pysock.limits import LARGEST_PAYLOAD
     from pysock.mailbox import PUSHES_MAX, Mailbox
     from pysock.parameters import checked_linger
-    from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE, ErrorCode, Frame, Kind
     from pysock.selfcall import refuse_own_loop
+    from pysock.wire.format import FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE, ErrorCode, Frame, Kind
 
     PushHook = TypeVar("PushHook", bound=Callable[[bytes], Any])
     Result = TypeVar("Result")
@@ -468,7 +468,7 @@ class Client(Unique):
 
 
 def _checked_key(key: bytes) -> bytes:
-    from pysock.auth import checked_key  # the hashes take a while to import
+    from pysock.wire.auth import checked_key  # the hashes take a while to import
 
     return checked_key(key)
 
@@ -500,8 +500,8 @@ def _take_parts() -> None:
     from pysock.limits import LARGEST_PAYLOAD
     from pysock.mailbox import PUSHES_MAX, Mailbox
     from pysock.parameters import checked_linger
-    from pysock.protocol import FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE, ErrorCode, Frame, Kind
     from pysock.selfcall import refuse_own_loop
+    from pysock.wire.format import FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE, ErrorCode, Frame, Kind
 
     _parts_taken = True
 

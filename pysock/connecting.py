@@ -27,15 +27,15 @@ from pysock.errors import ConnectionLost, ConnectionRefused, ProtocolError, Requ
 from pysock.files.own_directory import choices
 from pysock.files.place import kind, reachable
 from pysock.limits import VANISH_TIMEOUT
-from pysock.protocol import Frame, Kind, Malformed, Refusal, Welcome, decode, decode_welcome, encode_cir
 from pysock.selfcall import refuse_own_loop, server_behind
+from pysock.wire.format import Frame, Kind, Malformed, Refusal, Welcome, decode, decode_welcome, encode_cir
 
 if TYPE_CHECKING:
     from typing import Any, Final
     from weakref import ref
 
-    from pysock.auth import ClientProof
     from pysock.server import Server
+    from pysock.wire.auth import ClientProof
 
 #: Pauses between attempts while the server's backlog is full, in seconds.
 _FIRST_PAUSE: Final = 0.001
@@ -91,7 +91,7 @@ def open_link(
 
 
 def _proof(key: bytes) -> ClientProof:
-    from pysock.auth import ClientProof  # noqa: PLC0415  # the hashes take a while to import
+    from pysock.wire.auth import ClientProof  # noqa: PLC0415  # the hashes take a while to import
 
     return ClientProof(key)
 

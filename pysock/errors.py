@@ -50,7 +50,7 @@ class ConnectionRefused(PysockError, ConnectionRefusedError):
 
     An ``on_connect`` hook raises it, with a reason, to refuse a client.
 
-    :ivar code: the refusal code of the wire protocol, see :class:`pysock.protocol.Refusal`.
+    :ivar code: the refusal code of the wire protocol, see :class:`pysock.wire.format.Refusal`.
     :ivar reason: the reason in words.
     """
 
@@ -72,7 +72,7 @@ class RemoteError(PysockError, RuntimeError):
 
     In a handler, ``raise RemoteError("text")`` sends exactly that text to the client.
 
-    :ivar code: the error code of the wire protocol, see :class:`pysock.protocol.ErrorCode`.
+    :ivar code: the error code of the wire protocol, see :class:`pysock.wire.format.ErrorCode`.
     :ivar message: what the server said.
     """
 

@@ -15,8 +15,8 @@ from pysock.base.logs import server_log as log
 from pysock.clients import ClientTable
 from pysock.engine.guards import type_name
 from pysock.errors import FrameTooLarge, RemoteError
-from pysock.protocol import ErrorCode
 from pysock.services import Services
+from pysock.wire.format import ErrorCode
 
 if TYPE_CHECKING:
     from typing import Any, Final

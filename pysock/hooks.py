@@ -24,9 +24,9 @@ from pysock.engine import Callbacks
 from pysock.engine.guards import apart, guarded
 from pysock.errors import ConnectionRefused, PysockError
 from pysock.failures import Failed, encoded, text_of
-from pysock.protocol import LARGEST_REASON, TEXT_NOT_ALLOWED, fitting
 from pysock.services import Services
 from pysock.states import DISCONNECT_REASONS, ConnectionState, DisconnectReason, ServerState
+from pysock.wire.format import LARGEST_REASON, TEXT_NOT_ALLOWED, fitting
 
 if TYPE_CHECKING:
     from typing import Any
@@ -131,7 +131,7 @@ def _key_callbacks(key: bytes | None) -> dict[str, Any]:
         return {}
     from hmac import compare_digest  # noqa: PLC0415  # the hashes take a while to import
 
-    from pysock.auth import challenger  # noqa: PLC0415
+    from pysock.wire.auth import challenger  # noqa: PLC0415
 
     return {"challenge": challenger(key), "prove": compare_digest}
 

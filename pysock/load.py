@@ -24,7 +24,7 @@ from pysock.connecting import explained
 from pysock.engine import REINSTALL, SocketAddress
 from pysock.errors import PysockError
 from pysock.files.place import reachable
-from pysock.protocol import ErrorCode, Framing, encode_cir
+from pysock.wire.format import ErrorCode, Framing, encode_cir
 
 if TYPE_CHECKING:
     from pysock.engine.native_load import NativeLoad

@@ -12,7 +12,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import client_log as log
 from pysock.base.unique import Unique
 from pysock.engine.inbox import Inbox
-from pysock.protocol import Frame, Kind
+from pysock.wire.format import Frame, Kind
 
 if TYPE_CHECKING:
     from typing import Any, Final

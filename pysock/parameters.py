@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pysock.address import as_address
 from pysock.base.lean import TYPE_CHECKING
 from pysock.limits import Limits
-from pysock.protocol import Framing
+from pysock.wire.format import Framing
 
 if TYPE_CHECKING:
     from typing import Final
@@ -89,7 +89,7 @@ def server_key(key: bytes, framing: Framing) -> bytes:
         raise ValueError(
             f"authkey= needs the framing 'native': {framing.name.lower()!r} has no frames to prove it with"
         )
-    from pysock.auth import checked_key  # noqa: PLC0415  # the hashes take a while to import
+    from pysock.wire.auth import checked_key  # noqa: PLC0415  # the hashes take a while to import
 
     return checked_key(key)
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pysock.base.kinds import BatchHandler, Handler
     from pysock.clients import ClientTable
     from pysock.data import DataSocket
-    from pysock.protocol import Framing
     from pysock.states import DisconnectReason, ServerState
+    from pysock.wire.format import Framing
 
     F = TypeVar("F", bound=Callable[..., Any])
     One = TypeVar("One", bound=Handler)

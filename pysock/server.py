@@ -45,9 +45,9 @@ if TYPE_CHECKING:
         checked_linger,
         server_key,
     )
-    from pysock.protocol import encode_welcome
     from pysock.signals import stopping
     from pysock.states import ServerEvent, ServerState, next_server_state
+    from pysock.wire.format import encode_welcome
 
 #: How long after its grace :meth:`Server.stop` waits for a handler that doesn't return, in seconds.
 PATIENCE: Final = 2.0
@@ -518,9 +518,9 @@ def _take_parts() -> None:
         checked_linger,
         server_key,
     )
-    from pysock.protocol import encode_welcome
     from pysock.signals import stopping
     from pysock.states import ServerEvent, ServerState, next_server_state
+    from pysock.wire.format import encode_welcome
 
     _parts_taken = True
 

@@ -12,7 +12,7 @@ from pysock.base.deadlines import FOREVER
 from pysock.base.functions import checked_function, described
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine import Service
-from pysock.protocol import LARGEST_NAME, Framing
+from pysock.wire.format import LARGEST_NAME, Framing
 
 if TYPE_CHECKING:
     from typing import Any, Final

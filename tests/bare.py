@@ -7,13 +7,13 @@ import struct
 import threading
 import time
 
-from pysock import protocol as p
 from pysock.causes import Cause
 from pysock.engine import Callbacks, EngineOptions, Service, choose
 from pysock.errors import FrameTooLarge
 from pysock.limits import Limits
-from pysock.protocol import ErrorCode, Framing, Kind, encode, encode_cir
 from pysock.states import DISCONNECT_REASONS
+from pysock.wire import format as p
+from pysock.wire.format import ErrorCode, Framing, Kind, encode, encode_cir
 
 
 def srm(payload=b"x", service=0, request_id=9, flags=0):

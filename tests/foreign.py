@@ -10,7 +10,7 @@ from pathlib import Path
 
 from support import PATIENCE, RawPeer
 
-from pysock.protocol import Frame, Kind, encode, encode_accepted, encode_welcome
+from pysock.wire.format import Frame, Kind, encode, encode_accepted, encode_welcome
 
 Play = Callable[[socket.socket], None]
 

@@ -1,6 +1,6 @@
 """One client's bytes to the C engine and to the protocol in Python, both without sockets: both must answer the same.
 
-The C engine is the shared library that ``make -C tests/fuzz oracle`` builds; the other side is ``pysock.connection``
+The C engine is the shared library that ``make -C tests/fuzz oracle`` builds; the other side is ``pysock.wire.rules``
 with the plainest loop around it. Streams come from a seed: frames, good and bad, mutated, in any pieces.
 """
 
@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import wire
 
-from pysock.connection import Answer, Initiation, NativeProtocol, NotServed, PlainProtocol, Request, Rules
-from pysock.protocol import HEADER, ErrorCode, Framing, Kind, encode
 from pysock.states import DISCONNECT_REASONS, ConnectionState, DisconnectReason
+from pysock.wire.format import HEADER, ErrorCode, Framing, Kind, encode
+from pysock.wire.rules import Answer, Initiation, NativeProtocol, NotServed, PlainProtocol, Request, Rules
 
 #: What the library has as well: the numbers of its services, its welcome, and the id of its first client.
 SERVICES = range(3)

@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 
 import pysock
-from pysock.protocol import MAGIC, Kind, encode
+from pysock.wire.format import MAGIC, Kind, encode
 
 BYTES = (
     encode(Kind.CIR, MAGIC, code=1)

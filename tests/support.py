@@ -17,7 +17,7 @@ from typing import Any
 
 from pysock import Address, Server, ServerState
 from pysock.files.place import reachable
-from pysock.protocol import HEADER, Frame, Kind, encode, encode_accepted, encode_cir, encode_welcome
+from pysock.wire.format import HEADER, Frame, Kind, encode, encode_accepted, encode_cir, encode_welcome
 
 #: Long enough for a busy machine; a test that reaches it fails.
 PATIENCE = 10.0

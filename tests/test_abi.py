@@ -12,7 +12,6 @@ import pytest
 from conftest import native_is_missing
 from support import ROOT
 
-from pysock import protocol as p
 from pysock.causes import COUNTERS, Cause
 from pysock.engine import EngineStats
 from pysock.states import (
@@ -24,6 +23,7 @@ from pysock.states import (
     ServerEvent,
     ServerState,
 )
+from pysock.wire import format as p
 
 if native_is_missing():
     pytest.skip("the native engine isn't built", allow_module_level=True)

@@ -20,7 +20,7 @@ from wire import Good, Services, cir, parse, refused, replied, say, srm
 
 import pysock
 from pysock import Limits, Server, ServerState, connect
-from pysock import protocol as p
+from pysock.wire import format as p
 
 ME = os.geteuid()
 FOREIGN, FOREIGN_GROUP, CLUB = 54321, 54322, 54323

@@ -13,8 +13,8 @@ from support import WELCOME, until_bye
 from wire import Good, Services, cir, field, frame, goaway, parse, ping, ponged, pushed, refused, replied, say, srm
 
 from pysock import ConnectionRefused, Limits, ProtocolError, RequestTimeout, Server, connect, connecting
-from pysock import protocol as p
 from pysock.errors import ConnectionLost
+from pysock.wire import format as p
 
 KEY = b"between the two of us"
 NONCE = bytes(range(32))

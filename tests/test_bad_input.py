@@ -13,7 +13,7 @@ import wire
 from wire import Good, Services, cir, failed, frame, parse, ping, refused, replied, say, srm
 
 from pysock import Limits
-from pysock import protocol as p
+from pysock.wire import format as p
 
 UNKNOWN = refused(wire.REFUSED_MALFORMED, p.TEXT_UNKNOWN_KIND)
 

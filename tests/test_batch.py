@@ -16,7 +16,7 @@ from wire import Good, failed, goaway, replied, srm, talk
 
 import pysock
 from pysock import Limits, RemoteError
-from pysock import protocol as p
+from pysock.wire import format as p
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from bare import eventually, srm, started
 
-from pysock.protocol import Kind, encode
+from pysock.wire.format import Kind, encode
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 

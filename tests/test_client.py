@@ -13,7 +13,7 @@ import pysock
 from pysock import FrameTooLarge, Limits, ProtocolError, RemoteError, RequestTimeout, connect
 from pysock.base.ids import shown
 from pysock.errors import ConnectionLost
-from pysock.protocol import FLAG_NO_REPLY, ErrorCode, Kind, encode, encode_text
+from pysock.wire.format import FLAG_NO_REPLY, ErrorCode, Kind, encode, encode_text
 
 
 @pytest.fixture

@@ -14,7 +14,16 @@ from support import WELCOME, Program, until_bye, wait_for
 
 from pysock import ProtocolError, RemoteError, RequestTimeout, connect
 from pysock.errors import ConnectionLost
-from pysock.protocol import FLAG_NO_REPLY, HEADER, ErrorCode, Kind, encode, encode_accepted, encode_text, encode_welcome
+from pysock.wire.format import (
+    FLAG_NO_REPLY,
+    HEADER,
+    ErrorCode,
+    Kind,
+    encode,
+    encode_accepted,
+    encode_text,
+    encode_welcome,
+)
 
 ROOMY = encode_accepted(1, encode_welcome(16 << 20, 1000, [], "fake/1"))
 

@@ -13,7 +13,7 @@ from support import WELCOME, FakeServer, RawPeer, run_python, until_bye, welcome
 import pysock
 from pysock import Address, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull, connect, connecting
 from pysock.errors import ConnectionLost
-from pysock.protocol import Kind, Refusal, decode_cir, encode, encode_text
+from pysock.wire.format import Kind, Refusal, decode_cir, encode, encode_text
 
 
 def test_the_cir_says_who_it_is(backend, fake):
@@ -192,7 +192,7 @@ def test_a_refusal_that_comes_before_the_cir_kills_nobody(backend, socket_dir):
     code = """
 import signal, socket, sys, pysock
 from pysock import connecting
-from pysock.protocol import Kind, Refusal, encode_text
+from pysock.wire.format import Kind, Refusal, encode_text
 
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 listener = socket.socket(socket.AF_UNIX)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pysock import protocol as p
 from pysock.causes import Cause
-from pysock.connection import Answer, Ending, Initiation, NativeProtocol, NotServed, PlainProtocol, Request, Rules
-from pysock.protocol import ErrorCode, Framing, Kind, Refusal, encode, encode_cir, encode_text
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, IllegalTransition
+from pysock.wire import format as p
+from pysock.wire.format import ErrorCode, Framing, Kind, Refusal, encode, encode_cir, encode_text
+from pysock.wire.rules import Answer, Ending, Initiation, NativeProtocol, NotServed, PlainProtocol, Request, Rules
 
 RULES = Rules(max_payload=1000, max_cir_bytes=100, services=frozenset({0, 3}))
 VIOLATION = DisconnectReason.PROTOCOL_VIOLATION

@@ -15,7 +15,7 @@ from support import Program, RawPeer, environment, plug, run_python, wait_for
 from wire import cir, refused, replied, srm
 
 from pysock import connect
-from pysock import protocol as p
+from pysock.wire import format as p
 
 FULL = refused(wire.FULL, p.TEXT_SERVER_FULL)
 

@@ -353,7 +353,7 @@ def test_native_framing(pair):
 @pytest.mark.timeout(120)
 def test_with_a_key(pair, monkeypatch):
     """Frames, good and bad, before and after the proof."""
-    monkeypatch.setattr("pysock.auth.secrets.token_bytes", lambda size: SERVERS_NONCE[:size])
+    monkeypatch.setattr("pysock.wire.auth.secrets.token_bytes", lambda size: SERVERS_NONCE[:size])
     players = pair("native", authkey=KEY)
     for seed in seeds(150):
         steps = script(f"key {seed}", _locked_conversation)

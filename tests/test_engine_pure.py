@@ -17,12 +17,12 @@ import weakref
 import pytest
 from bare import Running, echo, eventually, reply, srm, started, u32
 
-from pysock import protocol as p
 from pysock.engine import Service
 from pysock.engine._pure_core import ROW_MAX
 from pysock.errors import FrameTooLarge
-from pysock.protocol import ErrorCode, Framing, Kind, Refusal, encode, encode_cir, encode_text
 from pysock.states import ConnectionState, DisconnectReason
+from pysock.wire import format as p
+from pysock.wire.format import ErrorCode, Framing, Kind, Refusal, encode, encode_cir, encode_text
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from pysock.engine._pure_sockets import PureSockets
 from pysock.engine._pure_table import ClientTable
 from pysock.engine._pure_timers import Deadlines
 from pysock.engine.pure import BACKEND, PureEngine
-from pysock.protocol import TEXT_SERVER_FULL, Kind, Refusal, encode, encode_text
+from pysock.wire.format import TEXT_SERVER_FULL, Kind, Refusal, encode, encode_text
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pysock.framing import LineCutter, NativeCutter, RawCutter, U32Cutter, encode_plain, plain_cutter
-from pysock.protocol import Frame, Framing, Kind, encode
+from pysock.wire.format import Frame, Framing, Kind, encode
+from pysock.wire.framing import LineCutter, NativeCutter, RawCutter, U32Cutter, encode_plain, plain_cutter
 
 LIMIT = 50
 PIECES = st.lists(st.integers(1, 40), min_size=1, max_size=30)

@@ -14,7 +14,7 @@ import pysock
 from pysock import RemoteError, ServerState, connect
 from pysock.engine import Callbacks
 from pysock.engine.guards import INSTEAD, guarded
-from pysock.protocol import ErrorCode, Kind, encode
+from pysock.wire.format import ErrorCode, Kind, encode
 
 
 class Odd(Exception):

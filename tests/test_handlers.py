@@ -13,7 +13,7 @@ from support import wait_for
 from wire import failed, field, goaway, ping, ponged, pushed, replied, srm, talk
 
 from pysock import Limits, RemoteError, connect
-from pysock import protocol as p
+from pysock.wire import format as p
 
 
 @pytest.fixture

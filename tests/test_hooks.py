@@ -11,8 +11,8 @@ from support import RawPeer, wait_for
 from pysock import ConnectionRefused, Limits, connect
 from pysock.base.ids import shown
 from pysock.errors import ConnectionLost
-from pysock.protocol import Kind, Refusal, encode, encode_cir
 from pysock.states import ConnectionState, DisconnectReason
+from pysock.wire.format import Kind, Refusal, encode, encode_cir
 
 
 @pytest.fixture

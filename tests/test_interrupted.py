@@ -16,7 +16,7 @@ from support import PATIENCE, plug, running
 
 from pysock import connect
 from pysock.engine import choose
-from pysock.protocol import FLAG_NO_REPLY, Kind, encode_cir
+from pysock.wire.format import FLAG_NO_REPLY, Kind, encode_cir
 
 
 class Interrupt(BaseException):

@@ -10,7 +10,7 @@ import pytest
 from support import PATIENCE, Program, RawPeer, left_in, plug, running, wait_for
 
 from pysock import AddressInUse, Limits, MasterSocket, PysockError, ServerState, connect
-from pysock.protocol import Kind
+from pysock.wire.format import Kind
 
 
 @pytest.fixture

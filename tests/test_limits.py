@@ -20,9 +20,9 @@ from support import PATIENCE, RawPeer, wait_for
 from wire import Good, Services, cir, failed, frame, goaway, parse, ping, ponged, refused, replied, say, srm
 
 from pysock import ConnectionState, Limits
-from pysock import protocol as p
 from pysock.causes import COUNTERS, Cause
-from pysock.protocol import HEADER
+from pysock.wire import format as p
+from pysock.wire.format import HEADER
 
 LATE = refused(wire.CIR_LATE, p.TEXT_CIR_TOO_LATE)
 CROWD = refused(wire.CIR_LATE, p.TEXT_CIR_CROWD)

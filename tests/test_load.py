@@ -20,7 +20,7 @@ import pysock
 from pysock import Address, Server
 from pysock.load import FRAMINGS, Failure, Load, LoadError, LoadOptions, LoadResult, Outcome, run_load
 from pysock.load import _percentile as percentile
-from pysock.protocol import Kind, encode
+from pysock.wire.format import Kind, encode
 
 if native_is_missing():
     pytest.skip("the load generator is part of the native engine", allow_module_level=True)

@@ -11,7 +11,7 @@ from pysock import Limits, RemoteError, connect
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.errors import ConnectionLost
 from pysock.mailbox import PUSHES_MAX, Mailbox
-from pysock.protocol import Frame, Kind, encode
+from pysock.wire.format import Frame, Kind, encode
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from support import wait_for
 from wire import Got, goaway, replied, srm
 
 from pysock import Limits
-from pysock import protocol as p
+from pysock.wire import format as p
 
 CLIENTS = {"native": 5000, "pure": 2000}
 

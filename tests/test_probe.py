@@ -9,7 +9,7 @@ import pytest
 from support import run_python, running
 
 from pysock.files.probe import PATIENCE, Finding, probe
-from pysock.protocol import HEADER, Kind, encode
+from pysock.wire.format import HEADER, Kind, encode
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pysock import protocol as p
-from pysock.protocol import Kind, Malformed, Refusal, Tag
+from pysock.wire import format as p
+from pysock.wire.format import Kind, Malformed, Refusal, Tag
 
 
 def test_a_frame_byte_by_byte():

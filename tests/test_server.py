@@ -8,7 +8,7 @@ from support import RawPeer
 import pysock
 from pysock import FrameTooLarge, Limits, PysockError, RemoteError, Server, connect
 from pysock.base.ids import shown
-from pysock.protocol import ErrorCode, Kind, Refusal, encode
+from pysock.wire.format import ErrorCode, Kind, Refusal, encode
 
 # Services
 

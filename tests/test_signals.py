@@ -11,7 +11,7 @@ from support import PATIENCE, Program, RawPeer, left_in, plug, run_python, until
 
 import pysock
 from pysock import PysockError, connect
-from pysock.protocol import Kind, encode
+from pysock.wire.format import Kind, encode
 
 
 def handler(client, request):

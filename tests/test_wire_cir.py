@@ -10,7 +10,7 @@ from support import wait_for
 from wire import Services, cir, field, frame, goaway, parse, ping, ponged, pushed, refused, replied, say, srm, talk
 
 from pysock import ConnectionRefused, FrameTooLarge, Limits, ServerFull, __version__, connect
-from pysock import protocol as p
+from pysock.wire import format as p
 
 
 @pytest.fixture

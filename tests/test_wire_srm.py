@@ -12,7 +12,7 @@ from support import wait_for
 from wire import Services, cir, failed, frame, goaway, parse, ping, ponged, pushed, replied, say, send_cut, srm, talk
 
 from pysock import Limits
-from pysock import protocol as p
+from pysock.wire import format as p
 
 CAP = 1000
 

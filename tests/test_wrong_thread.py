@@ -9,8 +9,8 @@ from support import plug, running, until_bye, wait_for, welcomed
 
 from pysock import MasterSocket, PysockError, RemoteError, ServerState, connect
 from pysock.engine import choose
-from pysock.protocol import Kind, encode, encode_cir
 from pysock.states import IllegalTransition
+from pysock.wire.format import Kind, encode, encode_cir
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The wire by hand: frames and fields as the protocol page has them, without pysock's own encoder; ways to send them.
 
-What is written here is what somebody would write who has that page alone. So a mistake in ``pysock.protocol`` can't
+What is written here is what somebody would write who has that page alone. So a mistake in ``pysock.wire.format`` can't
 hide in the tests.
 """
 

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
 from pysock.engine.inbox import Inbox
 from pysock.limits import Limits
-from pysock.protocol import Frame, Framing
+from pysock.wire.format import Frame, Framing
 
 if TYPE_CHECKING:
     from typing import Any, Final, TypeAlias

@@ -23,7 +23,8 @@ from pysock.engine._pure_access import Door
 from pysock.engine._pure_connection import Connection
 from pysock.engine._pure_core import READ_MAX
 from pysock.engine._pure_poll import READ
-from pysock.protocol import (
+from pysock.states import DisconnectReason
+from pysock.wire.format import (
     TEXT_CIR_CROWD,
     TEXT_NOT_ALLOWED,
     TEXT_PEER_FULL,
@@ -32,7 +33,6 @@ from pysock.protocol import (
     Refusal,
     encode_text,
 )
-from pysock.states import DisconnectReason
 
 if TYPE_CHECKING:
     from typing import Any, Final

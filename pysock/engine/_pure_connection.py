@@ -20,14 +20,14 @@ from pysock.base.forking import guard
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import no_sigpipe
 from pysock.causes import Cause
-from pysock.connection import NativeProtocol, PlainProtocol
 from pysock.engine import ClientInfo
 from pysock.engine._pure_access import Place
 from pysock.engine._pure_core import LARGE_READ_MAX, READ_MAX
 from pysock.engine._pure_output import SHORT_OF_MEMORY, Output
 from pysock.engine._pure_poll import READ, WRITE
-from pysock.protocol import Kind, Refusal, encode_text
 from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
+from pysock.wire.format import Kind, Refusal, encode_text
+from pysock.wire.rules import NativeProtocol, PlainProtocol
 
 if TYPE_CHECKING:
     from typing import Any, Final

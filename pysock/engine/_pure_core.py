@@ -13,7 +13,6 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import tell_unraisable
 from pysock.base.unique import Unique
 from pysock.causes import Cause
-from pysock.connection import Rules
 from pysock.engine import EngineOptions
 from pysock.engine._pure_access import Places
 from pysock.engine._pure_batch import Batch
@@ -22,7 +21,8 @@ from pysock.engine._pure_poll import NoPoller, new_poller
 from pysock.engine._pure_table import ClientTable
 from pysock.engine._pure_timers import Deadlines
 from pysock.engine.guards import INSTEAD, guarded
-from pysock.protocol import Framing
+from pysock.wire.format import Framing
+from pysock.wire.rules import Rules
 
 if TYPE_CHECKING:
     from typing import Any

@@ -29,8 +29,8 @@ from pysock.engine._pure_linger import Linger
 from pysock.engine._pure_output import GATHER_MAX
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
-from pysock.framing import NativeCutter
-from pysock.protocol import HEADER, Frame, Header, Kind
+from pysock.wire.format import HEADER, Frame, Header, Kind
+from pysock.wire.framing import NativeCutter
 
 if TYPE_CHECKING:
     from typing import Any, Final, NoReturn, TypeVar

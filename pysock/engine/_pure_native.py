@@ -11,13 +11,13 @@ import socket
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.causes import Cause
-from pysock.connection import Answer, Ending, Initiation, NativeProtocol, NotServed, Request
 from pysock.engine._pure_connection import NOBODY, Connection
 from pysock.engine._pure_core import READ_MAX, ROW_MAX
 from pysock.engine._pure_output import COPY_MAX, GATHER_MAX
 from pysock.engine._pure_poll import READ
 from pysock.engine._pure_reply import Failure, checked_reply
-from pysock.protocol import (
+from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+from pysock.wire.format import (
     HEADER,
     TEXT_NOT_ALLOWED,
     TEXT_SHUTTING_DOWN,
@@ -27,7 +27,7 @@ from pysock.protocol import (
     encode_text,
     fitting,
 )
-from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+from pysock.wire.rules import Answer, Ending, Initiation, NativeProtocol, NotServed, Request
 
 if TYPE_CHECKING:
     from typing import Any

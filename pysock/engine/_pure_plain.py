@@ -11,15 +11,15 @@ import socket
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
 from pysock.causes import Cause
-from pysock.connection import PlainProtocol
 from pysock.engine._pure_connection import NOBODY, Connection
 from pysock.engine._pure_core import READ_MAX, ROW_MAX
 from pysock.engine._pure_output import COPY_MAX, GATHER_MAX
 from pysock.engine._pure_poll import READ
 from pysock.engine._pure_reply import Failure, checked_reply
-from pysock.framing import ENVELOPES, LENGTH
-from pysock.protocol import Framing
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+from pysock.wire.format import Framing
+from pysock.wire.framing import ENVELOPES, LENGTH
+from pysock.wire.rules import PlainProtocol
 
 if TYPE_CHECKING:
     from typing import Any

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.guards import type_name
 from pysock.errors import FrameTooLarge
-from pysock.protocol import TEXT_REPLY_TOO_LARGE
+from pysock.wire.format import TEXT_REPLY_TOO_LARGE
 
 if TYPE_CHECKING:
     from typing import Any

@@ -11,7 +11,7 @@ from contextvars import copy_context
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine import Callbacks
-from pysock.protocol import TEXT_NOT_ALLOWED, ErrorCode
+from pysock.wire.format import TEXT_NOT_ALLOWED, ErrorCode
 
 if TYPE_CHECKING:
     from typing import Any, Final, NoReturn

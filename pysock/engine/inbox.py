@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from pysock.base.lean import TYPE_CHECKING
-from pysock.protocol import Kind
+from pysock.wire.format import Kind
 
 if TYPE_CHECKING:
     from typing import Any, Final

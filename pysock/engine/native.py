@@ -42,7 +42,7 @@ from pysock.engine.abi import check_abi
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.errors import ConnectionLost, FrameTooLarge, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.limits import Limits
-from pysock.protocol import Frame, Kind
+from pysock.wire.format import Frame, Kind
 
 if TYPE_CHECKING:
     from typing import Any, Final

@@ -37,8 +37,8 @@ from pysock.engine._pure_poll import READ, TOLD_MAX
 from pysock.engine._pure_sockets import PureSockets
 from pysock.engine._pure_timers import Deadlines
 from pysock.errors import FrameTooLarge, PysockError
-from pysock.framing import encode_plain
-from pysock.protocol import (
+from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+from pysock.wire.format import (
     TEXT_CIR_TOO_LATE,
     TEXT_FRAME_TOO_SLOW,
     TEXT_IDLE,
@@ -48,7 +48,7 @@ from pysock.protocol import (
     encode,
     encode_text,
 )
-from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+from pysock.wire.framing import encode_plain
 
 if TYPE_CHECKING:
     from typing import Any, Final

@@ -1,1 +1,1 @@
-"""The life of a Unix socket's file: where it is, who holds its lock, whether somebody listens there, and its removal."""
+"""The life of a Unix socket's file: its place, its lock, whether somebody listens there, and its removal."""

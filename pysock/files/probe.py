@@ -14,7 +14,7 @@ from enum import Enum
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
-from pysock.protocol import Kind, encode
+from pysock.wire.format import Kind, encode
 
 if TYPE_CHECKING:
     from typing import Final

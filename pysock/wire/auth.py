@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.errors import ConnectionRefused, ProtocolError
-from pysock.protocol import (
+from pysock.wire.format import (
     NONCE_SIZE,
     Malformed,
     Refusal,

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 
 from pysock.base.lean import TYPE_CHECKING, Generic, Protocol, TypeVar
-from pysock.protocol import HEADER, Frame, Framing, Header
+from pysock.wire.format import HEADER, Frame, Framing, Header
 
 if TYPE_CHECKING:
     from typing import Final

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 
-from pysock import protocol as p
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.causes import Cause
-from pysock.framing import NativeCutter, PlainCutter, plain_cutter
-from pysock.protocol import ErrorCode, Frame, Framing, Header, Kind, Refusal
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, next_connection_state
+from pysock.wire import format as p
+from pysock.wire.format import ErrorCode, Frame, Framing, Header, Kind, Refusal
+from pysock.wire.framing import NativeCutter, PlainCutter, plain_cutter
 
 if TYPE_CHECKING:
     from typing import TypeAlias
