@@ -20,7 +20,7 @@ if os.environ.get("PYSOCK_WERROR") == "1":
     FLAGS.append("-Werror")
 
 DECLARATIONS = (HERE / "pysock_abi.h").read_text()
-#: What an extension and the Python files beside it must have in common: see pysock/engine/abi.py.
+#: What an extension and the Python files beside it must have in common: see pysock/engine/native/abi.py.
 ABI = int(hashlib.sha256(DECLARATIONS.encode()).hexdigest()[:8], 16)
 
 ffibuilder = FFI()

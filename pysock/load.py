@@ -27,7 +27,7 @@ from pysock.files.place import reachable
 from pysock.wire.format import ErrorCode, Framing, encode_cir
 
 if TYPE_CHECKING:
-    from pysock.engine.native_load import NativeLoad
+    from pysock.engine.native.load import NativeLoad
 
 FRAMINGS: Final = tuple(framing.name.lower() for framing in Framing)
 
@@ -337,7 +337,7 @@ def _run_in_thread(running: NativeLoad, on_progress: Callable[[Progress], None],
 
 def _driver() -> type[NativeLoad]:
     try:
-        from pysock.engine.native_load import NativeLoad  # noqa: PLC0415  # part of the extension
+        from pysock.engine.native.load import NativeLoad  # noqa: PLC0415  # part of the extension
     except ModuleNotFoundError as error:
         if error.name != "pysock._engine":
             raise

@@ -7,8 +7,8 @@ import struct
 import threading
 import time
 
-from pysock.causes import Cause
 from pysock.engine import Callbacks, EngineOptions, Service, choose
+from pysock.engine.causes import Cause
 from pysock.errors import FrameTooLarge
 from pysock.limits import Limits
 from pysock.states import DISCONNECT_REASONS

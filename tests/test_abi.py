@@ -12,8 +12,8 @@ import pytest
 from conftest import native_is_missing
 from support import ROOT
 
-from pysock.causes import COUNTERS, Cause
 from pysock.engine import EngineStats
+from pysock.engine.causes import COUNTERS, Cause
 from pysock.states import (
     CONNECTION_TRANSITIONS,
     DISCONNECT_REASONS,
@@ -29,7 +29,7 @@ if native_is_missing():
     pytest.skip("the native engine isn't built", allow_module_level=True)
 
 from pysock._engine import ffi, lib
-from pysock.engine.abi import ABI, check_abi
+from pysock.engine.native.abi import ABI, check_abi
 
 HEADER = (ROOT / "csrc" / "pysock_abi.h").read_text()
 
@@ -37,7 +37,7 @@ HEADER = (ROOT / "csrc" / "pysock_abi.h").read_text()
 def test_the_number_of_the_declarations():
     """Of the header, of the extension, and of the Python files."""
     wanted = int(hashlib.sha256(HEADER.encode()).hexdigest()[:8], 16)
-    assert f"{ABI:#x}" == f"{wanted:#x}", "write this number into pysock/engine/abi.py"
+    assert f"{ABI:#x}" == f"{wanted:#x}", "write this number into pysock/engine/native/abi.py"
     assert lib.ps_abi() == ABI
 
 

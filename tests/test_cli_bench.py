@@ -260,7 +260,7 @@ def test_wrong_usage(bench, arguments: list[str], words: str) -> None:
 
 def test_without_the_extension(bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pysock._engine", None)
-    monkeypatch.delitem(sys.modules, "pysock.engine.native_load", raising=False)
+    monkeypatch.delitem(sys.modules, "pysock.engine.native.load", raising=False)
     assert "the load generator is part of the native engine" in failed(bench("unix:x"))
 
 

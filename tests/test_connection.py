@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pysock.causes import Cause
+from pysock.engine.causes import Cause
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, IllegalTransition
 from pysock.wire import format as p
 from pysock.wire.format import ErrorCode, Framing, Kind, Refusal, encode, encode_cir, encode_text

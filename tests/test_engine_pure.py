@@ -18,7 +18,7 @@ import pytest
 from bare import Running, echo, eventually, reply, srm, started, u32
 
 from pysock.engine import Service
-from pysock.engine._pure_core import ROW_MAX
+from pysock.engine.pure.core import ROW_MAX
 from pysock.errors import FrameTooLarge
 from pysock.states import ConnectionState, DisconnectReason
 from pysock.wire import format as p

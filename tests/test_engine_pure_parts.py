@@ -12,17 +12,17 @@ import wire
 from bare import eventually, reply, srm, started
 
 from pysock import Limits, Server, connect
-from pysock.causes import Cause
-from pysock.engine import _pure_core, _pure_output
-from pysock.engine._pure_access import Places, network_of
-from pysock.engine._pure_causes import Causes
-from pysock.engine._pure_commands import Commands
-from pysock.engine._pure_native import NativeConnection
-from pysock.engine._pure_poll import READ, WRITE, EpollPoller, SelectorPoller
-from pysock.engine._pure_sockets import PureSockets
-from pysock.engine._pure_table import ClientTable
-from pysock.engine._pure_timers import Deadlines
-from pysock.engine.pure import BACKEND, PureEngine
+from pysock.engine.causes import Cause
+from pysock.engine.pure import core, output
+from pysock.engine.pure.access import Places, network_of
+from pysock.engine.pure.causes import Causes
+from pysock.engine.pure.commands import Commands
+from pysock.engine.pure.framed import NativeConnection
+from pysock.engine.pure.poll import READ, WRITE, EpollPoller, SelectorPoller
+from pysock.engine.pure.sockets import PureSockets
+from pysock.engine.pure.table import ClientTable
+from pysock.engine.pure.timers import Deadlines
+from pysock.engine.pure.turn import BACKEND, PureEngine
 from pysock.wire.format import TEXT_SERVER_FULL, Kind, Refusal, encode, encode_text
 
 
@@ -181,7 +181,7 @@ def test_who_waits_is_told_that_there_is_no_descriptor(start, number):
 
 
 def test_a_descriptor_of_ours_that_is_freed_ends_the_pause(start, monkeypatch):
-    monkeypatch.setattr("pysock.engine._pure_accept._PAUSE", 60)
+    monkeypatch.setattr("pysock.engine.pure.accept._PAUSE", 60)
     running = start()
     first = running.peer()
     first.let_in()
@@ -211,7 +211,7 @@ def test_short_sends_never_tear_frames(start, monkeypatch, most):
         return Short(self.family, self.type, self.proto, fileno=fd), address
 
     monkeypatch.setattr(socket.socket, "accept", accept)
-    monkeypatch.setattr(_pure_output, "GATHER_MAX", 100)
+    monkeypatch.setattr(output, "GATHER_MAX", 100)
     running = start(handler=lambda client, request: running.engine.push(client, b"p" * 30) and request)
     peer = running.peer()
     peer.let_in()
@@ -254,7 +254,7 @@ class TestPollers:
         poller.close()
 
     def test_an_engine_on_it(self, make, start, monkeypatch):
-        monkeypatch.setattr(_pure_core, "new_poller", make)
+        monkeypatch.setattr(core, "new_poller", make)
         running = start(limits={"output_pause": 100_000})
         peer = running.peer()
         client_id = peer.let_in()

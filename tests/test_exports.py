@@ -98,7 +98,7 @@ def test_a_server_needs_nothing_heavy():
     assert "pysock.server" in modules
     heavy = {"asyncio", "multiprocessing", "click", "rich", "hiredis", "cffi", "pysock._engine", "concurrent.futures"}
     assert not heavy & modules
-    assert not {"pysock.engine.native", "pysock.engine.pure", "pysock.cli"} & modules
+    assert not {"pysock.engine.native.engine", "pysock.engine.pure.turn", "pysock.cli"} & modules
 
 
 def test_backend_names_the_engine_in_use():

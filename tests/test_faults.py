@@ -11,7 +11,7 @@ from support import plug, running
 
 from pysock import MasterSocket, Server, ServerState
 from pysock.engine import choose
-from pysock.engine._pure_commands import Commands
+from pysock.engine.pure.commands import Commands
 
 
 def open_files():

@@ -141,7 +141,7 @@ def test_a_source_distribution_has_what_it_takes(source):
     assert csrc == {name for name in names if re.match(r"csrc/.", name)}
     assert names >= {
         *("pyproject.toml", "setup.py", "README.md", "LICENSE", "CHANGELOG.md"),
-        *("pysock/py.typed", "pysock/_engine.pyi", "pysock/engine/native.py", "pysock/examples/upper.py"),
+        *("pysock/py.typed", "pysock/_engine.pyi", "pysock/engine/native/engine.py", "pysock/examples/upper.py"),
         *("tests/conftest.py", "tests/support.py", "tests/test_server.py", "tests/c/check.h", "tests/c/test_frame.c"),
         *(str(path.relative_to(ROOT)) for path in (ROOT / "bench").rglob("*.[pc]*") if path.suffix in (".py", ".c")),
     }

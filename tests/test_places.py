@@ -190,7 +190,7 @@ def test_the_longest_name_at_a_long_path(make_server, deep):
 @LINUX
 def test_the_load_generator_reaches_a_long_path(make_server, deep):
     load = pytest.importorskip("pysock.load")
-    pytest.importorskip("pysock.engine.native_load")
+    pytest.importorskip("pysock.engine.native.load")
     server = make_server(f"unix:{deep}/s")
     server.service(echo)
     with running(server):

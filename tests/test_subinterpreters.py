@@ -64,7 +64,7 @@ print(server.state.name)
 @pytest.mark.parametrize("loaded", [False, True], ids=["", "native in the main one"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_auto_falls_back_and_says_so_once(unix_address, kind, loaded):
-    before = "import pysock.engine.native" if loaded else ""
+    before = "import pysock.engine.native.engine" if loaded else ""
     out = in_subinterpreter(SERVE, kind, unix_address, before=before)
     assert out == (
         "pure ['pysock runs on its pure-Python engine, because the native one runs in the main interpreter only, and"

@@ -2,4 +2,4 @@
 
 from pysock import _HOMES
 
-hiddenimports = ["_cffi_backend", "pysock.engine.pure", *(f"pysock.{home}" for home in _HOMES)]
+hiddenimports = ["_cffi_backend", "pysock.engine.pure.turn", *(f"pysock.{home}" for home in _HOMES)]

@@ -85,7 +85,7 @@ class Callbacks:
     draining: Callable[[], None]
     #: ``log(level, message)``: something an operator should know.
     log: Callable[[int, str], None]
-    #: ``noted(cause, times)``: a limit was reached, or a fault met (see ``pysock.causes``), so many times since
+    #: ``noted(cause, times)``: a limit was reached, or a fault met (see ``pysock.engine.causes``), so many times since
     #: the last call for this cause. At most one call a second for each cause.
     noted: Callable[[int, int], None]
     #: ``allow(pid, uid, gid)``: may this peer of a checked Unix socket connect? Asked instead of
@@ -155,7 +155,7 @@ class EngineStats(NamedTuple):
     over_limit: int  # connections closed over a limit
     bytes_in: int
     bytes_out: int
-    # One for each cause, in the order of pysock.causes.
+    # One for each cause, in the order of pysock.engine.causes.
     refused_full: int  # over max_clients, or no descriptor left
     refused_peer: int  # over max_clients_per_uid or max_clients_per_ip
     refused_crowd: int  # over max_pending_cir: the one that had waited longest
@@ -464,9 +464,9 @@ def _say_pure(reason: str) -> None:
 def _load(name: str) -> Backend:
     # In so many words, so that programs which freeze programs see what is imported.
     if name == "native":
-        from pysock.engine.native import BACKEND  # noqa: PLC0415  # loaded when it is chosen
+        from pysock.engine.native.engine import BACKEND  # noqa: PLC0415  # loaded when it is chosen
 
         return BACKEND
-    from pysock.engine.pure import BACKEND as PURE  # noqa: PLC0415
+    from pysock.engine.pure.turn import BACKEND as PURE  # noqa: PLC0415
 
     return PURE

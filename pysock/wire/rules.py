@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
-from pysock.causes import Cause
+from pysock.engine.causes import Cause
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, next_connection_state
 from pysock.wire import format as p
 from pysock.wire.format import ErrorCode, Frame, Framing, Header, Kind, Refusal

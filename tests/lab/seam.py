@@ -261,16 +261,13 @@ _MODULES = {
     "select": Module(select, epoll=FaultyEpoll, poll=FaultyPoll),
     "os": Module(os, pipe=_pipe, read=_read, write=_write, close=_close, set_blocking=_set_blocking),
 }
-_ENGINE = (
-    *("_pure_accept", "_pure_commands", "_pure_connection", "_pure_link", "_pure_output", "_pure_poll"),
-    "_pure_sockets",
-)
+_ENGINE = ("accept", "commands", "connection", "link", "output", "poll", "sockets")
 
 
 def install() -> None:
     """From now on the pure engine's calls go through the seam."""
     for name in _ENGINE:
-        module = importlib.import_module(f"pysock.engine.{name}")
+        module = importlib.import_module(f"pysock.engine.pure.{name}")
         for imported, replacement in _MODULES.items():
             if hasattr(module, imported):
                 setattr(module, imported, replacement)

@@ -1,6 +1,6 @@
 """The native engine: the contract of ``pysock.engine`` on the C code of ``csrc``.
 
-With ``native_load.py`` the only Python module that imports the extension. It owns the crossing: options become C
+With ``load.py`` the only Python module that imports the extension. It owns the crossing: options become C
 structs, objects cross as ``id()`` numbers which are kept alive here for as long as C looks at them, and negative
 numbers become exceptions, in one place (:func:`_checked`).
 """
@@ -24,7 +24,6 @@ from pysock.base.logs import ERROR
 from pysock.base.payload import checked_all
 from pysock.base.unique import Unique
 from pysock.base.vanish import vanishing
-from pysock.causes import COUNTERS
 from pysock.engine import (
     BUSY,
     TEXT_DESCRIPTORS_LOST,
@@ -37,9 +36,10 @@ from pysock.engine import (
     SocketAddress,
     too_much_queued,
 )
-from pysock.engine._ready import wait_until_ready
-from pysock.engine.abi import check_abi
+from pysock.engine.causes import COUNTERS
 from pysock.engine.inbox import INBOX_MAX, Inbox
+from pysock.engine.native.abi import check_abi
+from pysock.engine.ready import wait_until_ready
 from pysock.errors import ConnectionLost, FrameTooLarge, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.limits import Limits
 from pysock.wire.format import Frame, Kind

@@ -12,23 +12,23 @@ from contextlib import suppress
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import tell_unraisable
 from pysock.base.unique import Unique
-from pysock.causes import Cause
 from pysock.engine import EngineOptions
-from pysock.engine._pure_access import Places
-from pysock.engine._pure_batch import Batch
-from pysock.engine._pure_causes import Causes
-from pysock.engine._pure_poll import NoPoller, new_poller
-from pysock.engine._pure_table import ClientTable
-from pysock.engine._pure_timers import Deadlines
+from pysock.engine.causes import Cause
 from pysock.engine.guards import INSTEAD, guarded
+from pysock.engine.pure.access import Places
+from pysock.engine.pure.batch import Batch
+from pysock.engine.pure.causes import Causes
+from pysock.engine.pure.poll import NoPoller, new_poller
+from pysock.engine.pure.table import ClientTable
+from pysock.engine.pure.timers import Deadlines
 from pysock.wire.format import Framing
 from pysock.wire.rules import Rules
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from pysock.engine._pure_connection import Connection
-    from pysock.engine._pure_output import Output
+    from pysock.engine.pure.connection import Connection
+    from pysock.engine.pure.output import Output
 
 #: Bytes read from one client a turn: nobody waits long for a busy neighbour.
 READ_MAX = 64 * 1024

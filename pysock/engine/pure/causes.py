@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from pysock.base.lean import TYPE_CHECKING
-from pysock.causes import Cause
+from pysock.engine.causes import Cause
 
 if TYPE_CHECKING:
     from typing import Final

@@ -15,13 +15,13 @@ from abc import ABC, abstractmethod
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import NO_SIGNAL
 from pysock.base.unique import Unique
-from pysock.causes import Cause
+from pysock.engine.causes import Cause
 from pysock.states import DisconnectReason
 
 if TYPE_CHECKING:
     from typing import Final
 
-    from pysock.engine._pure_core import Core
+    from pysock.engine.pure.core import Core
 
 #: Output up to this is joined for one send; what is more is sent from where it is.
 GATHER_MAX: Final = 64 * 1024

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pysock._engine import ffi, lib
 from pysock.base.unique import Unique
 from pysock.engine import SocketAddress
-from pysock.engine.native import pack_address
+from pysock.engine.native.engine import pack_address
 from pysock.load import FRAMINGS, LoadOptions, Outcome, Progress
 
 _NANOSECONDS: Final = 1_000_000_000

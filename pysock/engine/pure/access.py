@@ -10,12 +10,12 @@ import socket
 
 from pysock.access.peers import groups_of, peer_of
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
-from pysock.causes import Cause
+from pysock.engine.causes import Cause
 
 if TYPE_CHECKING:
     from typing import Any, Final, TypeAlias
 
-    from pysock.engine._pure_core import Core
+    from pysock.engine.pure.core import Core
 
 #: What counts as one: a user, or a network address in bytes.
 Place: TypeAlias = int | bytes

@@ -10,12 +10,12 @@ import socket
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
-from pysock.causes import Cause
-from pysock.engine._pure_connection import NOBODY, Connection
-from pysock.engine._pure_core import READ_MAX, ROW_MAX
-from pysock.engine._pure_output import COPY_MAX, GATHER_MAX
-from pysock.engine._pure_poll import READ
-from pysock.engine._pure_reply import Failure, checked_reply
+from pysock.engine.causes import Cause
+from pysock.engine.pure.connection import NOBODY, Connection
+from pysock.engine.pure.core import READ_MAX, ROW_MAX
+from pysock.engine.pure.output import COPY_MAX, GATHER_MAX
+from pysock.engine.pure.poll import READ
+from pysock.engine.pure.reply import Failure, checked_reply
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 from pysock.wire.format import Framing
 from pysock.wire.framing import ENVELOPES, LENGTH
@@ -24,7 +24,7 @@ from pysock.wire.rules import PlainProtocol
 if TYPE_CHECKING:
     from typing import Any
 
-    from pysock.engine._pure_core import Core
+    from pysock.engine.pure.core import Core
 
 _unpack_from, _pack = LENGTH.unpack_from, LENGTH.pack
 _ESTABLISHED = ConnectionState.ESTABLISHED

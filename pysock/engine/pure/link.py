@@ -24,10 +24,10 @@ from pysock.base.payload import checked_all
 from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.base.unique import Unique
 from pysock.engine import BUSY, Buffer
-from pysock.engine._pure_core import READ_MAX
-from pysock.engine._pure_linger import Linger
-from pysock.engine._pure_output import GATHER_MAX
 from pysock.engine.inbox import INBOX_MAX, Inbox
+from pysock.engine.pure.core import READ_MAX
+from pysock.engine.pure.linger import Linger
+from pysock.engine.pure.output import GATHER_MAX
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.wire.format import HEADER, Frame, Header, Kind
 from pysock.wire.framing import NativeCutter

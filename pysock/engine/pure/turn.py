@@ -2,13 +2,13 @@
 
 This file is the turn: wait, read, dispatch, send. What it drives has a file each:
 
-- ``_pure_core``: what the parts share; ``_pure_table``: the client table
-- ``_pure_poll``: waiting; ``_pure_linger``: polling before it; ``_pure_timers``: deadlines
-- ``_pure_commands``: other threads
-- ``_pure_accept``: master sockets; ``_pure_access``: who may come in; ``_pure_causes``: limits and faults, counted
-- ``_pure_connection``, ``_pure_native``, ``_pure_plain``: data sockets
-- ``_pure_batch``: batch services
-- ``_pure_link``: the client's end; ``_pure_sockets``: sockets used by hand
+- ``core``: what the parts share; ``table``: the client table
+- ``poll``: waiting; ``linger``: polling before it; ``timers``: deadlines
+- ``commands``: other threads
+- ``accept``: master sockets; ``access``: who may come in; ``causes``: limits and faults, counted
+- ``connection``, ``framed``, ``plain``: data sockets
+- ``batch``: batch services
+- ``link``: the client's end; ``sockets``: sockets used by hand
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
 from pysock.base.unique import Unique
-from pysock.causes import COUNTERS, Cause
 from pysock.engine import TEXT_DESCRIPTORS_LOST, Backend, Buffer, ClientInfo, EngineOptions, EngineStats
-from pysock.engine._pure_accept import Masters
-from pysock.engine._pure_commands import Commands
-from pysock.engine._pure_connection import Connection
-from pysock.engine._pure_core import Core
-from pysock.engine._pure_linger import Linger
-from pysock.engine._pure_link import PureLink
-from pysock.engine._pure_native import NativeConnection
-from pysock.engine._pure_output import Output
-from pysock.engine._pure_plain import PlainConnection, U32Connection
-from pysock.engine._pure_poll import READ, TOLD_MAX
-from pysock.engine._pure_sockets import PureSockets
-from pysock.engine._pure_timers import Deadlines
+from pysock.engine.causes import COUNTERS, Cause
+from pysock.engine.pure.accept import Masters
+from pysock.engine.pure.commands import Commands
+from pysock.engine.pure.connection import Connection
+from pysock.engine.pure.core import Core
+from pysock.engine.pure.framed import NativeConnection
+from pysock.engine.pure.linger import Linger
+from pysock.engine.pure.link import PureLink
+from pysock.engine.pure.output import Output
+from pysock.engine.pure.plain import PlainConnection, U32Connection
+from pysock.engine.pure.poll import READ, TOLD_MAX
+from pysock.engine.pure.sockets import PureSockets
+from pysock.engine.pure.timers import Deadlines
 from pysock.errors import FrameTooLarge, PysockError
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 from pysock.wire.format import (

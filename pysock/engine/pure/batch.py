@@ -7,15 +7,15 @@ from contextvars import copy_context
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine import Service
-from pysock.engine._pure_reply import Failure
 from pysock.engine.guards import type_name
+from pysock.engine.pure.reply import Failure
 from pysock.states import ConnectionState
 
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
-    from pysock.engine._pure_connection import Connection
-    from pysock.engine._pure_core import Core
+    from pysock.engine.pure.connection import Connection
+    from pysock.engine.pure.core import Core
 
 
 #: A request that waits for its batch: connection, request id, wants a reply, payload. A plain tuple: it is cheap.

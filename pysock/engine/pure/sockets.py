@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.engine import Buffer, SocketAddress
-from pysock.engine._pure_accept import no_delay
-from pysock.engine._ready import wait_until_ready
+from pysock.engine.pure.accept import no_delay
+from pysock.engine.ready import wait_until_ready
 
 if TYPE_CHECKING:
     from typing import Any, TypeVar

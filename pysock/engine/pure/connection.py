@@ -19,12 +19,12 @@ from pysock.access.peers import peer_of
 from pysock.base.forking import guard
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import no_sigpipe
-from pysock.causes import Cause
 from pysock.engine import ClientInfo
-from pysock.engine._pure_access import Place
-from pysock.engine._pure_core import LARGE_READ_MAX, READ_MAX
-from pysock.engine._pure_output import SHORT_OF_MEMORY, Output
-from pysock.engine._pure_poll import READ, WRITE
+from pysock.engine.causes import Cause
+from pysock.engine.pure.access import Place
+from pysock.engine.pure.core import LARGE_READ_MAX, READ_MAX
+from pysock.engine.pure.output import SHORT_OF_MEMORY, Output
+from pysock.engine.pure.poll import READ, WRITE
 from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
 from pysock.wire.format import Kind, Refusal, encode_text
 from pysock.wire.rules import NativeProtocol, PlainProtocol
@@ -32,7 +32,7 @@ from pysock.wire.rules import NativeProtocol, PlainProtocol
 if TYPE_CHECKING:
     from typing import Any, Final
 
-    from pysock.engine._pure_core import Core
+    from pysock.engine.pure.core import Core
 
 TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _NUMBER: Final = {reason: number for number, reason in enumerate(DISCONNECT_REASONS)}

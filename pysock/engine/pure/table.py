@@ -14,7 +14,7 @@ from pysock.base.unique import Unique
 if TYPE_CHECKING:
     from typing import Final
 
-    from pysock.engine._pure_connection import Connection
+    from pysock.engine.pure.connection import Connection
 
 _GENERATIONS: Final = 2**32 - 1
 

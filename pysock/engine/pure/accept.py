@@ -18,11 +18,11 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.base.unique import Unique
 from pysock.base.vanish import notice_vanished, vanishing
-from pysock.causes import Cause
-from pysock.engine._pure_access import Door
-from pysock.engine._pure_connection import Connection
-from pysock.engine._pure_core import READ_MAX
-from pysock.engine._pure_poll import READ
+from pysock.engine.causes import Cause
+from pysock.engine.pure.access import Door
+from pysock.engine.pure.connection import Connection
+from pysock.engine.pure.core import READ_MAX
+from pysock.engine.pure.poll import READ
 from pysock.states import DisconnectReason
 from pysock.wire.format import (
     TEXT_CIR_CROWD,
@@ -37,7 +37,7 @@ from pysock.wire.format import (
 if TYPE_CHECKING:
     from typing import Any, Final
 
-    from pysock.engine._pure_core import Core
+    from pysock.engine.pure.core import Core
 
 #: Accepts of one master socket a turn.
 _ACCEPTS_MAX: Final = 16
