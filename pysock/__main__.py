@@ -1,4 +1,4 @@
-"""The command ``pysock``, also ``python -m pysock``. What it does is in ``cli.py``, which needs the extra ``cli``."""
+"""The command ``pysock``, also ``python -m pysock``. What it does is in ``cli``, which needs the extra ``cli``."""
 
 from __future__ import annotations
 

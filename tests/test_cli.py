@@ -20,7 +20,8 @@ from programs import Module, pysock_command, run, serving
 from support import PATIENCE
 
 import pysock
-from pysock import Server, __main__, cli, cli_bench
+from pysock import Server, __main__, cli
+from pysock.cli import bench as cli_bench
 
 
 @pytest.fixture

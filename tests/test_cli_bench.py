@@ -21,7 +21,8 @@ from support import PATIENCE, wait_for
 from terminal import COLUMNS, LINES, on_a_terminal, screen_of
 
 import pysock
-from pysock import Server, cli, cli_bench
+from pysock import Server, cli
+from pysock.cli import bench as cli_bench
 from pysock.load import Latency, LoadOptions, LoadResult, Progress
 
 if native_is_missing():

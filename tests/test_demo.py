@@ -19,10 +19,12 @@ from rich.console import Console
 from support import environment, wait_for
 from terminal import LINES, on_a_terminal
 
-from pysock import cli, demo, demo_words
-from pysock.demo_client import paced
-from pysock.demo_screen import Row, client_table
-from pysock.demo_story import Brief, shortened
+from pysock import cli
+from pysock.demo import run as demo
+from pysock.demo import words as demo_words
+from pysock.demo.client import paced
+from pysock.demo.screen import Row, client_table
+from pysock.demo.story import Brief, shortened
 
 
 def report_of(done: subprocess.CompletedProcess[bytes]) -> list[str]:
@@ -171,7 +173,7 @@ def test_a_path_too_long_for_the_line(path: str, width: int, short: str) -> None
 
 def test_a_part_is_sent_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("pysock.demo_client.time.sleep", slept.append)
+    monkeypatch.setattr("pysock.demo.client.time.sleep", slept.append)
     assert paced([b"%d" % number for number in range(10)], 3.0, bytes) == [b"0", b"1"]
     assert slept == [1.5, 1.5]
     assert len(paced([b""] * 10_000, 3.0, bytes)) == 300

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pysock.engine.pure import linger
+from pysock.engine.pure import linger as linger_module
 from pysock.engine.pure.linger import HALF_MOST, USUAL, Linger, Trial
 
 
@@ -42,7 +42,7 @@ def idle(monkeypatch):
 
     def idle(sleep):
         poll = Idle(sleep)
-        monkeypatch.setattr(linger, "monotonic", lambda: poll.now)
+        monkeypatch.setattr(linger_module, "monotonic", lambda: poll.now)
         return poll
 
     return idle
@@ -169,8 +169,8 @@ def test_an_idle_half_is_measured_again():
 def test_without_a_number_the_trial_decides(monkeypatch):
     """Polls and sleeps of the linger, each of which finds one request, by a clock that goes on by 1 ms each time."""
     calls, clock = [], [0.0]
-    monkeypatch.setattr(linger, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(linger, "thread_time", lambda: clock[0])
+    monkeypatch.setattr(linger_module, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(linger_module, "thread_time", lambda: clock[0])
 
     def poll(timeout):
         calls.append(timeout)

@@ -18,8 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from pysock.address import Address
-from pysock.cli_options import FRAMINGS, check_address, example
-from pysock.cli_words import OPTIONS, answered, as_commands_say, naming
+from pysock.cli.options import FRAMINGS, check_address, example
+from pysock.cli.words import OPTIONS, answered, as_commands_say, naming
 from pysock.load import LARGEST, MOST_CONNECTIONS, MOST_IN_FLIGHT, Load, LoadOptions, LoadResult
 from pysock.load import Progress as LoadProgress
 

@@ -26,12 +26,12 @@ import click
 from rich.console import Console
 
 import pysock
-from pysock import demo as demo_module
-from pysock.cli_bench import bench
-from pysock.cli_options import FRAMINGS, authkey_option, check_address, example, read_authkey
-from pysock.cli_output import occupy_standard_descriptors
-from pysock.cli_target import load
-from pysock.cli_words import answered, as_commands_say, explain
+from pysock.cli.bench import bench
+from pysock.cli.options import FRAMINGS, authkey_option, check_address, example, read_authkey
+from pysock.cli.output import occupy_standard_descriptors
+from pysock.cli.target import load
+from pysock.cli.words import answered, as_commands_say, explain
+from pysock.demo import run as demo_module
 from pysock.descriptors import raise_descriptor_limit
 from pysock.engine import CHOICES
 

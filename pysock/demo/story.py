@@ -16,7 +16,7 @@ from rich.cells import cell_len
 import pysock
 from pysock.address import Address
 from pysock.base.ids import shown
-from pysock.demo_screen import Screen
+from pysock.demo.screen import Screen
 
 _MARK: Final = "..."
 

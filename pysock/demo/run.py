@@ -20,11 +20,11 @@ from typing import NamedTuple, TypeAlias
 from rich.console import Console
 
 import pysock
-from pysock import demo_words
 from pysock.base.ids import shown
-from pysock.demo_client import ONE_BY_ONE, PATIENCE, PIPELINED
-from pysock.demo_screen import Result, Row, Screen
-from pysock.demo_story import Brief, Story
+from pysock.demo import words
+from pysock.demo.client import ONE_BY_ONE, PATIENCE, PIPELINED
+from pysock.demo.screen import Result, Row, Screen
+from pysock.demo.story import Brief, Story
 
 #: Modules of the standard library whose source is a good long text, best first. All are there since Python 3.6.
 DEFAULT_TEXTS = ("_pydecimal", "typing")
@@ -115,7 +115,7 @@ def start_client(cast: Cast, address: str, lines: Sequence[bytes], pace: float) 
         share.writelines(line + b"\n" for line in lines)
         share.seek(0)
         return subprocess.Popen(  # noqa: S603 -- our own module, no shell
-            [sys.executable, "-m", "pysock.demo_client", address, cast.name, cast.service, cast.manner, str(pace)],
+            [sys.executable, "-m", "pysock.demo.client", address, cast.name, cast.service, cast.manner, str(pace)],
             stdin=share,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -152,7 +152,7 @@ class Demo:
     def __init__(self, text: bytes, screen: Screen, story: Story, directory: Path) -> None:
         self.text = text
         self.lines: list[bytes] = split_lines(text)
-        self.count: Callable[[bytes], int] = demo_words.counter_for(text)
+        self.count: Callable[[bytes], int] = words.counter_for(text)
         self.reports: dict[str, Report] = {}
         self.screen = screen
         self.story = story
@@ -200,7 +200,7 @@ class Demo:
         """Hold the clients' total against the real ``wc -w``, and tell how fast it went."""
         reports = self.reports.values()
         total = sum(report.words for report in reports)
-        wc = demo_words.wc(self.text)
+        wc = words.wc(self.text)
         expected = self.count(self.text) if wc is None else wc
         self.story.total(total, wc, expected)
         if total != expected:

@@ -1,4 +1,4 @@
-"""One client process of ``pysock demo``: ``python -m pysock.demo_client ADDRESS NAME SERVICE MANNER PACE``.
+"""One client process of ``pysock demo``: ``python -m pysock.demo.client ADDRESS NAME SERVICE MANNER PACE``.
 
 It connects, waits until the server says that everybody is there, sends each line of its standard input as a request
 (a part of them slowly, in PACE seconds, so that they can be watched; the others as fast as it can, which is measured),
