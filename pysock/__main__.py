@@ -8,7 +8,7 @@ import sys
 def main() -> int:
     """Run the command line and return its exit code."""
     try:
-        from pysock import cli  # noqa: PLC0415 -- the import fails without the extra, and that gets one clear line
+        from pysock.cli import main as cli  # noqa: PLC0415 -- the import fails without the extra, and that gets one clear line
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("click", "rich"):
             raise

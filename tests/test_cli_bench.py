@@ -21,8 +21,9 @@ from support import PATIENCE, wait_for
 from terminal import COLUMNS, LINES, on_a_terminal, screen_of
 
 import pysock
-from pysock import Server, cli
+from pysock import Server
 from pysock.cli import bench as cli_bench
+from pysock.cli import main as cli
 from pysock.load import Latency, LoadOptions, LoadResult, Progress
 
 if native_is_missing():

@@ -19,7 +19,7 @@ from rich.console import Console
 from support import environment, wait_for
 from terminal import LINES, on_a_terminal
 
-from pysock import cli
+from pysock.cli import main as cli
 from pysock.demo import run as demo
 from pysock.demo import words as demo_words
 from pysock.demo.client import paced

@@ -20,7 +20,8 @@ import pytest
 from support import PATIENCE, ROOT, environment, left_in, plug, wait_for
 
 import pysock
-from pysock import Address, Limits, cli, errors, states
+from pysock import Address, Limits, errors, states
+from pysock.cli import main as cli
 from pysock.wire import format as protocol
 
 README = (ROOT / "README.md").read_text()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x98AF99A0
+ABI: Final = 0xC110B5F3
 
 
 def check_abi(lib: Any) -> None:
