@@ -42,7 +42,7 @@ def _introduce(sock: socket.socket) -> None:
     _read(sock, HEADER.unpack(_read(sock, HEADER.size))[0])
 
 
-def _talk_native(sock: socket.socket) -> None:
+def _talk_pysock(sock: socket.socket) -> None:
     from pysock.wire.format import HEADER, Kind, encode  # noqa: PLC0415
 
     _introduce(sock)
@@ -59,7 +59,7 @@ class Herd:
     """So many connections that have each made one request and will never make another."""
 
     def __init__(self, address: str, count: int, framing: str) -> None:
-        talk = _talk_native if framing == "native" else _talk_u32
+        talk = _talk_pysock if framing == "pysock" else _talk_u32
         started = time.perf_counter()
         self.socks = []
         for _ in range(count):

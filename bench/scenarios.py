@@ -208,7 +208,7 @@ SCENARIOS: Final = (
             replace(_CHURN, transport="tcp"),
             Load(connections=1, churn=True, by="python", quick=True),
         ),
-        deviation="pysock with framing native does a CIR more; Python clients one after the other",
+        deviation="pysock with framing pysock does a CIR more; Python clients one after the other",
     ),
     Scenario(
         id="S8",

@@ -27,9 +27,9 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 def server(engine: str, *more: str) -> Peer:
-    """Echo; framing native unless said otherwise."""
+    """Echo; framing pysock unless said otherwise."""
     peer = PEERS["pysock"] if engine == "native" else PEERS["pysock-pure"]
-    framing = () if "--framing" in more else ("--framing", "native")
+    framing = () if "--framing" in more else ("--framing", "pysock")
     # Not the load generator makes the load: so the pure engine needs no extension.
     return replace(peer, client="pysock_client", arguments=(*peer.arguments, *framing, *more))
 

@@ -6,7 +6,7 @@
 
 /* -- the numbers of the model; pysock/states.py and pysock/wire/format.py have the same ------------------------------- */
 
-enum ps_framing { PS_NATIVE, PS_U32, PS_LINE, PS_RAW };
+enum ps_framing { PS_PYSOCK, PS_U32, PS_LINE, PS_RAW };
 
 enum ps_kind {
     PS_CIR = 0x01, PS_SRM = 0x02, PS_PING = 0x03, PS_BYE = 0x04, PS_PROOF = 0x08,
@@ -222,7 +222,7 @@ enum ps_load_failure {
     PS_LOAD_STALLED,      /* nothing came for stall_ns */
     PS_LOAD_REFUSED,      /* CIR_REFUSED (code, text) */
     PS_LOAD_CHALLENGED,   /* an auth key is wanted */
-    PS_LOAD_NOT_NATIVE,   /* the answer to the CIR makes no sense */
+    PS_LOAD_NOT_PYSOCK,   /* the answer to the CIR makes no sense */
     PS_LOAD_NO_SERVICE,   /* (text: the names there are) */
     PS_LOAD_TOO_LARGE,    /* the server takes less (expected: how much) */
     PS_LOAD_WRONG_KIND,   /* a frame of another kind than REPLY (got) */
@@ -236,8 +236,8 @@ enum ps_load_failure {
 
 typedef struct ps_load_options {
     const uint8_t *address;  /* as connect() takes it; copied, like the next two */
-    const uint8_t *cir;      /* native: the whole frame */
-    const char *service;     /* native: its name */
+    const uint8_t *cir;      /* pysock: the whole frame */
+    const char *service;     /* pysock: its name */
     double rate;             /* PS_LOAD_OPEN: requests a second, of all connections */
     uint64_t duration_ns, count; /* when it ends; 0: not by this */
     uint64_t linger_ns, stall_ns;

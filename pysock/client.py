@@ -1,4 +1,4 @@
-"""Client: the blocking client of the framing ``native``.
+"""Client: the blocking client of the framing ``pysock``.
 
 This file owns the conversation: who may use the connection when, and what becomes of pushes and of the server's
 goodbye. How a connection comes about is in ``connecting.py``; the bytes are the link's, in the engine.

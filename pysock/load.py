@@ -55,7 +55,7 @@ class Failure(IntEnum):
     STALLED = 4
     REFUSED = 5
     CHALLENGED = 6
-    NOT_NATIVE = 7
+    NOT_PYSOCK = 7
     NO_SERVICE = 8
     TOO_LARGE = 9
     WRONG_KIND = 10
@@ -111,13 +111,13 @@ class LoadOptions:
         reply comes (a closed loop).
     :ivar churn: open a connection, send one request, read the reply, close, again and again.
     :ivar linger: seconds to poll without sleeping before a wait.
-    :ivar service: of the framing native; by default the unnamed one.
+    :ivar service: of the framing pysock; by default the unnamed one.
     :ivar stall: seconds without any reply after which the run fails.
     :raises ValueError: for anything that makes no sense.
     """
 
     address: Address
-    framing: str = "native"
+    framing: str = "pysock"
     connections: int = 1
     in_flight: int = 1
     size: int = 64
@@ -141,8 +141,8 @@ class LoadOptions:
             raise ValueError("churn goes as fast as it can: it takes no rate")
         if self.framing == "raw" and not self.size:
             raise ValueError("an empty message can't be seen in the framing 'raw': the size must be at least 1")
-        if self.service and self.framing != "native":
-            raise ValueError(f"only the framing 'native' has services, {self.framing!r} has none")
+        if self.service and self.framing != "pysock":
+            raise ValueError(f"only the framing 'pysock' has services, {self.framing!r} has none")
         if "\0" in self.service:
             raise ValueError("the name of a service has no NUL")
 
@@ -188,7 +188,7 @@ class LoadResult:
 
     :ivar seconds: from the first request to the end; in ``churn`` from the first connection.
     :ivar messages: requests that were answered, and well.
-    :ivar errors: requests that were answered with an ERROR (framing native); the others have none.
+    :ivar errors: requests that were answered with an ERROR (framing pysock); the others have none.
     :ivar first_error: the words of the first of them.
     :ivar connections_per_second: opened and let in; in ``churn`` over the whole run, else until all of them were.
     :ivar bytes_per_second: of payload, in each direction.
@@ -286,7 +286,7 @@ class Load(Unique):
     def _run_at(
         self, target: SocketAddress, on_progress: Callable[[Progress], None] | None, interval: float
     ) -> Outcome:
-        cir = encode_cir() if self.options.framing == "native" else b""
+        cir = encode_cir() if self.options.framing == "pysock" else b""
         running = self._driver(self.options, target, cir)
         with self._lock:
             self._running = running
@@ -435,7 +435,7 @@ _TEXTS: Final[dict[Failure, Callable[[Outcome, LoadOptions], str]]] = {
     Failure.STALLED: _stalled,
     Failure.REFUSED: lambda outcome, _options: f"the server refused a connection: {outcome.text}",
     Failure.CHALLENGED: lambda _outcome, _options: "the server wants an auth key, which this version can't give",
-    Failure.NOT_NATIVE: lambda _outcome, options: f"the answer to the CIR isn't pysock's protocol{_hint(options)}",
+    Failure.NOT_PYSOCK: lambda _outcome, options: f"the answer to the CIR isn't pysock's protocol{_hint(options)}",
     Failure.NO_SERVICE: lambda outcome, options: (
         f"the server has no service {options.service!r}; it has {outcome.text or 'none with a name'}"
     ),

@@ -85,9 +85,9 @@ def server_key(key: bytes, framing: Framing) -> bytes:
     :raises TypeError: it isn't ``bytes``.
     :raises ValueError: it is empty, or the framing can't prove one.
     """
-    if framing is not Framing.NATIVE:
+    if framing is not Framing.PYSOCK:
         raise ValueError(
-            f"authkey= needs the framing 'native': {framing.name.lower()!r} has no frames to prove it with"
+            f"authkey= needs the framing 'pysock': {framing.name.lower()!r} has no frames to prove it with"
         )
     from pysock.wire.auth import checked_key  # noqa: PLC0415  # the hashes take a while to import
 

@@ -65,7 +65,7 @@ class Server(Registration):
     harm to the parent's; whoever uses it there gets a :class:`PysockError`.
 
     :param addresses: where to listen, as texts, :class:`Address` or the ``Path`` of a socket file; at least one.
-    :param framing: how bytes are cut into messages: ``"native"``, ``"u32"``, ``"line"`` or ``"raw"``.
+    :param framing: how bytes are cut into messages: ``"pysock"``, ``"u32"``, ``"line"`` or ``"raw"``.
     :param backend: ``"auto"``, ``"native"`` or ``"pure"``.
     :param name: of this server, for logs, for the name of its thread, and for the socket file where an address is
         ``unix:`` without a path and a name of its own.
@@ -84,7 +84,7 @@ class Server(Registration):
         the file of an inherited socket (``fd://N``), whose maker has set them; elsewhere the user who runs the server,
         and root. Others, and peers whose user the system doesn't tell, are refused before a byte of theirs is read.
     :param authkey: a secret that clients must prove to know, as the server does to them (HMAC-SHA256, without sending
-        it). Nothing is encrypted. Only with the framing ``"native"``.
+        it). Nothing is encrypted. Only with the framing ``"pysock"``.
     :param insecure: listen also where other machines can connect, without an ``authkey``.
     :raises ValueError: a parameter is wrong; the message says which, and what would be right.
     :raises ImportError: the native engine was asked for and isn't installed.
@@ -93,7 +93,7 @@ class Server(Registration):
     def __init__(
         self,
         *addresses: AddressLike,
-        framing: kinds.FramingName = "native",
+        framing: kinds.FramingName = "pysock",
         backend: kinds.BackendName = "auto",
         name: str | None = None,
         limits: Limits | None = None,

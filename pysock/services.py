@@ -57,10 +57,10 @@ class Services:
         self._table.append(Service(name, handler, batch, max_batch, max_wait))
 
     def _check_name(self, name: str) -> None:
-        if self._framing is not Framing.NATIVE:
+        if self._framing is not Framing.PYSOCK:
             raise ValueError(
                 f"the framing {self._framing.name.lower()!r} can't name services: register the unnamed one,"
-                " with @server.service, or use framing='native'"
+                " with @server.service, or use framing='pysock'"
             )
         try:
             length = len(name.encode("utf-8"))

@@ -18,7 +18,7 @@ and this is the one of each connection::
 
     ACCEPTED -> (CHALLENGED ->) ESTABLISHED -> DRAINING -> CLOSED
 
-With a framing other than ``native`` there is no CIR frame: the kernel's connect is the request, so the event
+With a framing other than ``pysock`` there is no CIR frame: the kernel's connect is the request, so the event
 ``CIR_ACCEPTED`` comes together with the accept.
 """
 

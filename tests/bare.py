@@ -104,7 +104,7 @@ class Running:
         services = options.pop("services", [Service("", options.pop("handler", echo))])
         self.engine = choose(options.pop("backend", "pure")).engine(
             EngineOptions(
-                framing=options.pop("framing", Framing.NATIVE),
+                framing=options.pop("framing", Framing.PYSOCK),
                 limits=Limits(**options.pop("limits", {})),
                 linger=options.pop("linger", None),
                 services=services,

@@ -109,7 +109,7 @@ class _Count:
 def by_python(stream: Stream) -> Outcome:
     """The same by the protocol in Python."""
     sent, given, count = bytearray(), [], _Count()
-    play = _native if stream.framing is Framing.NATIVE else _plain
+    play = _native if stream.framing is Framing.PYSOCK else _plain
     reason = play(stream, sent, given, count)
     return Outcome(bytes(sent), given, str(reason), *(getattr(count, name) for name in COUNTERS))
 
@@ -192,7 +192,7 @@ class Streams:
         framing = Framing(chance.choices(range(4), [7, 2, 2, 1])[0])
         max_payload = chance.choice([1, 5, 100, 3000, 100_000])
         max_cir = chance.choice([4, 20, 300, 4096])
-        data = self._native(max_payload) if framing is Framing.NATIVE else self._plain(framing, max_payload)
+        data = self._native(max_payload) if framing is Framing.PYSOCK else self._plain(framing, max_payload)
         if chance.random() < 0.5:
             data = self._mutated(data)
         self._remember(data)

@@ -89,9 +89,9 @@ def serve(make_server, socket_dir):
     """``serve(**options)``: a server that anybody can connect to, as far as the permissions of its file say."""
     socket_dir.chmod(0o755)
 
-    def start(*, framing="native", limits=None, options="?mode=0666", **more):
+    def start(*, framing="pysock", limits=None, options="?mode=0666", **more):
         server = make_server(f"unix:{socket_dir}/s{options}", framing=framing, limits=limits or Limits(), **more)
-        if framing == "native":
+        if framing == "pysock":
             server.asked = Services(server)
         else:
             server.service(lambda client, request: request.upper())

@@ -421,9 +421,9 @@ def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
         (
             ["shop:Desk.triple", "--bind", "unix:s", "--framing", "line", "--authkey-file", "shop.py"],
             2,
-            "--authkey-file needs the framing 'native'",
+            "--authkey-file needs the framing 'pysock'",
         ),
-        (["shop:server", "--framing", "zmq"], 2, "'zmq' is not one of 'native', 'u32', 'line', 'raw'"),
+        (["shop:server", "--framing", "zmq"], 2, "'zmq' is not one of 'pysock', 'u32', 'line', 'raw'"),
         (["shop:server", "--bind", "ftp://x"], 2, "unknown scheme 'ftp'"),
         (["shop:server", "--bind", "unix:" + "x" * 200], 2, "at most 85"),
         (["broken:x"], 1, "ZeroDivisionError: division by zero (broken.py, line 2)"),

@@ -84,7 +84,7 @@ def without_warnings(err: str) -> str:
 def test_the_report(bench, where: str) -> None:
     code, out, err = bench(where, "-c", "3", "-d", "2", "-s", "100", "-n", "300")
     assert (code, without_warnings(err)) == (0, "")
-    assert out.startswith(f"{where}: native, 100 bytes, 3 connections, 2 in flight on each, closed loop\n")
+    assert out.startswith(f"{where}: pysock, 100 bytes, 3 connections, 2 in flight on each, closed loop\n")
     for pattern in (
         r"^300 messages in \d+\.\d{3} s, no errors$",
         r"^[\d,]+ messages/s, [\d,.]+ MiB/s each way$",
@@ -109,7 +109,7 @@ def test_json(bench, where: str) -> None:
     assert (code, without_warnings(err)) == (0, "")
     assert out.count("\n") == 1
     found = json.loads(out)
-    assert (found["address"], found["framing"], found["mode"], found["rate"]) == (where, "native", "open", 5000)
+    assert (found["address"], found["framing"], found["mode"], found["rate"]) == (where, "pysock", "open", 5000)
     assert (found["connections"], found["in_flight"], found["size"]) == (1, 1, 64)
     assert (found["messages"], found["errors"]) == (50, 0)
     assert sum(count for _, count in found["histogram"]) == 50
@@ -219,11 +219,11 @@ def test_nobody(bench, socket_dir: Path) -> None:
     ("play", "framing", "words"),
     [
         (swallow, "u32", "no reply came for 0.1 seconds"),
-        (swallow, "native", "no connection was let in within 0.1 seconds"),
+        (swallow, "pysock", "no connection was let in within 0.1 seconds"),
         (hang_up, "raw", "closed a connection before it answered"),
-        (hang_up, "native", "closed a connection before it answered"),
+        (hang_up, "pysock", "closed a connection before it answered"),
         (say(b"hello\n"), "line", "a reply isn't what was sent: its byte 0 is 0x68, not 0x41"),
-        (echo, "native", "the answer to the CIR isn't pysock's protocol"),
+        (echo, "pysock", "the answer to the CIR isn't pysock's protocol"),
     ],
 )
 def test_a_server_that_does_it_wrong(bench, socket_dir: Path, play, framing: str, words: str) -> None:

@@ -266,7 +266,7 @@ def pair(address: str, socket_dir: Any) -> Any:
         for backend in BACKENDS:
             where = address if address.startswith("tcp") else f"unix:{socket_dir}/{backend}"
             server, record = Server(where, backend=backend, framing=framing, limits=LIMITS, **options), Record()
-            (serve_noting if framing == "native" else plain_server)(server, record.calls)
+            (serve_noting if framing == "pysock" else plain_server)(server, record.calls)
 
             def gone(client: Any, reason: Any, record: Record = record) -> None:
                 record.gone.append((client.name, str(reason)))
@@ -339,7 +339,7 @@ def has_batch(steps: list[tuple[int, bytes]]) -> list[bool]:
 @pytest.mark.timeout(120)
 def test_native_framing(pair):
     """Frames, good and bad."""
-    players = pair("native")
+    players = pair("pysock")
     for seed in seeds(300):
         steps = script(seed)
         received = [player.play(steps) for player, _ in players]
@@ -354,7 +354,7 @@ def test_native_framing(pair):
 def test_with_a_key(pair, monkeypatch):
     """Frames, good and bad, before and after the proof."""
     monkeypatch.setattr("pysock.wire.auth.secrets.token_bytes", lambda size: SERVERS_NONCE[:size])
-    players = pair("native", authkey=KEY)
+    players = pair("pysock", authkey=KEY)
     for seed in seeds(150):
         steps = script(f"key {seed}", _locked_conversation)
         received = [player.play(steps) for player, _ in players]

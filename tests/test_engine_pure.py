@@ -121,7 +121,7 @@ def test_a_large_frame(start):
     sender.join()
 
 
-@pytest.mark.parametrize("framing", [Framing.NATIVE, Framing.U32])
+@pytest.mark.parametrize("framing", [Framing.PYSOCK, Framing.U32])
 def test_a_push_of_a_handler_goes_where_it_was_made(start, framing):
     def handler(client, request):
         assert running.engine.push(client, b"push " + request)
@@ -129,7 +129,7 @@ def test_a_push_of_a_handler_goes_where_it_was_made(start, framing):
 
     running = start(framing=framing, handler=handler)
     peer = running.peer()
-    if framing is Framing.NATIVE:
+    if framing is Framing.PYSOCK:
         peer.let_in()
         peer.send(srm(b"1"), srm(b"2"))
         peer.expect(encode(Kind.PUSH, b"push 1"), reply(b"1"), encode(Kind.PUSH, b"push 2"), reply(b"2"))
@@ -339,7 +339,7 @@ def test_a_failure_leaves_nothing_to_the_garbage_collector(start, way):
 
     running = start(
         services=[Service("", fail_all if way == "batch" else handler, batch=way == "batch")],
-        framing={"u32": Framing.U32, "line": Framing.LINE}.get(way, Framing.NATIVE),
+        framing={"u32": Framing.U32, "line": Framing.LINE}.get(way, Framing.PYSOCK),
         callbacks={"failed": lambda client_id, service, error: (seen.append(weakref.ref(error)), (1, b"odd"))[1]},
     )
     gc.collect()
@@ -415,11 +415,11 @@ def test_a_batch_that_is_not_one_reply_for_each(start, made, text):
     peer.expect(encode_text(Kind.ERROR, 1, text, 1), encode_text(Kind.ERROR, 1, text, 2))
 
 
-@pytest.mark.parametrize("framing", [Framing.NATIVE, Framing.U32])
+@pytest.mark.parametrize("framing", [Framing.PYSOCK, Framing.U32])
 def test_an_exception_in_a_batch_fails_one_request(start, framing):
     running = start(services=batch(lambda clients, requests: [b"1", ValueError("two"), b"3"]), framing=framing)
     peer = running.peer()
-    if framing is Framing.NATIVE:
+    if framing is Framing.PYSOCK:
         peer.let_in()
         peer.send(srm(request_id=1), srm(request_id=2), srm(request_id=3))
         peer.expect(reply(b"1", 1), encode_text(Kind.ERROR, 1, "two", 2), reply(b"3", 3))
@@ -428,11 +428,11 @@ def test_an_exception_in_a_batch_fails_one_request(start, framing):
         assert peer.to_the_end() == u32(b"1")
 
 
-@pytest.mark.parametrize("framing", [Framing.NATIVE, Framing.U32])
+@pytest.mark.parametrize("framing", [Framing.PYSOCK, Framing.U32])
 def test_too_many_in_flight_wait_in_the_kernel(start, framing):
     running = start(services=batch(lambda clients, requests: requests), framing=framing, limits={"max_in_flight": 3})
     peer = running.peer()
-    if framing is Framing.NATIVE:
+    if framing is Framing.PYSOCK:
         peer.let_in()
         peer.send(*[srm(request_id=i) for i in range(50)])
         peer.expect(*[reply(request_id=i) for i in range(50)])
@@ -441,7 +441,7 @@ def test_too_many_in_flight_wait_in_the_kernel(start, framing):
         peer.expect(u32(*[b"%d" % i for i in range(50)]))
 
 
-@pytest.mark.parametrize("way", ["native", "no reply", "u32", "line"])
+@pytest.mark.parametrize("way", ["pysock", "no reply", "u32", "line"])
 def test_who_asks_for_much_at_once_holds_nobody_up(start, way):
     """A row of requests of one client, then the next client's turn."""
     entered, go_on, served = threading.Event(), threading.Event(), []
@@ -453,12 +453,12 @@ def test_who_asks_for_much_at_once_holds_nobody_up(start, way):
             assert go_on.wait(10)
         return b""
 
-    framing = Framing[way.upper()] if way in {"u32", "line"} else Framing.NATIVE
+    framing = Framing[way.upper()] if way in {"u32", "line"} else Framing.PYSOCK
     running = start(handler=handler, framing=framing)
-    encoders = {"native": srm, "u32": u32, "line": lambda request: request + b"\n"}
+    encoders = {"pysock": srm, "u32": u32, "line": lambda request: request + b"\n"}
     encode_one = encoders.get(way) or (lambda request: encode(Kind.SRM, request, request_id=1, flags=p.FLAG_NO_REPLY))
     holder, greedy, modest = running.peer(), running.peer(), running.peer()
-    if framing is Framing.NATIVE:
+    if framing is Framing.PYSOCK:
         for peer in (holder, greedy, modest):
             peer.let_in()
     eventually(lambda: running.engine.client_count() == 3)
@@ -528,11 +528,11 @@ def test_a_client_that_does_not_read_is_not_read(start):
     sender.join()
 
 
-@pytest.mark.parametrize("framing", [Framing.NATIVE, Framing.U32])
+@pytest.mark.parametrize("framing", [Framing.PYSOCK, Framing.U32])
 def test_pipelined_requests_wait_for_their_large_replies(start, framing):
     running = start(framing=framing, handler=lambda c, r: r * 20_000, limits={"output_pause": 50_000})
     peer = running.peer()
-    if framing is Framing.NATIVE:
+    if framing is Framing.PYSOCK:
         client_id = peer.let_in()
         peer.send(*[srm(b"%d" % (i % 10), request_id=i) for i in range(300)])
     else:
@@ -545,7 +545,7 @@ def test_pipelined_requests_wait_for_their_large_replies(start, framing):
     assert running.engine.info(client_id).queued < 200_000
     for i in range(300):
         body = b"%d" % (i % 10) * 20_000
-        peer.expect(reply(body, i) if framing is Framing.NATIVE else u32(body))
+        peer.expect(reply(body, i) if framing is Framing.PYSOCK else u32(body))
 
 
 def test_a_queue_that_grows_too_long_is_dropped(start):

@@ -78,7 +78,7 @@ def test_connecting_to_what_is_no_socket(tmp_path, backend):
             pysock.connect(f"unix:{path}", backend=backend)
 
 
-@pytest.mark.parametrize("framing", ["native", "u32"])
+@pytest.mark.parametrize("framing", ["pysock", "u32"])
 def test_a_server_without_a_service_warns_at_the_start(tmp_path, backend, framing, caplog):
     def warnings():
         return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]

@@ -121,7 +121,7 @@ def test_a_refused_clients_object_answers_still(server):
         client.send(b"x")
 
 
-@pytest.mark.parametrize("framing", ["native", "line"])
+@pytest.mark.parametrize("framing", ["pysock", "line"])
 def test_a_client_that_its_on_connect_closes_is_forgotten(make_server, address, framing):
     """It was never let in, so no on_disconnect comes; its object is only kept by who wants it."""
     kept, others, told = [], [], []
@@ -136,11 +136,11 @@ def test_a_client_that_its_on_connect_closes_is_forgotten(make_server, address, 
     server.service(handler)
     with server:
         for _ in range(3):
-            wire.say(server, wire.cir(name=b"robot") if framing == "native" else b"hello\n")
+            wire.say(server, wire.cir(name=b"robot") if framing == "pysock" else b"hello\n")
         wire.counted(server, refused=3, established=0)
         assert [ref() for ref in others] == [None, None]
     (client,) = kept
-    assert (client.name, client.state.name, client.fd) == ("robot" if framing == "native" else "", "CLOSED", -1)
+    assert (client.name, client.state.name, client.fd) == ("robot" if framing == "pysock" else "", "CLOSED", -1)
     assert told == []
 
 
@@ -249,7 +249,7 @@ def test_a_failing_on_disconnect_is_logged(server, caplog):
             assert client.request(b"still here") == b"still here"
 
 
-@pytest.mark.parametrize("framing", ["native", "u32"])
+@pytest.mark.parametrize("framing", ["pysock", "u32"])
 def test_on_disconnect_sees_what_was_there_before(make_server, address, framing):
     """Every attribute, but those that say that it is gone."""
     server = make_server(address, framing=framing)
@@ -268,7 +268,7 @@ def test_on_disconnect_sees_what_was_there_before(make_server, address, framing)
     server.on_disconnect(lambda client, reason: look(client, after))
     with server:
         peer = RawPeer.connect(server.addresses[0])
-        if framing == "native":
+        if framing == "pysock":
             peer.hello("anna")
             peer.srm(b"hello")
             assert peer.frame().payload == b"ok"

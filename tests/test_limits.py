@@ -33,9 +33,9 @@ SLOW = failed(wire.TOO_LATE, p.TEXT_FRAME_TOO_SLOW, 0)
 
 @pytest.fixture
 def serve(make_server, address):
-    def start(framing="native", **limits):
+    def start(framing="pysock", **limits):
         server = make_server(address, framing=framing, limits=Limits(**limits))
-        if framing == "native":
+        if framing == "pysock":
             server.asked = Services(server)
         server.start()
         return server

@@ -111,7 +111,7 @@ def test_a_message_larger_than_what_is_sent_at_once(foreign) -> None:
     assert load(foreign(echo), framing="line", size=5_000_000, in_flight=2, count=6).messages == 6
 
 
-@pytest.mark.parametrize("framing", ["native", "u32", "line"], indirect=True)
+@pytest.mark.parametrize("framing", ["pysock", "u32", "line"], indirect=True)
 def test_empty_messages(echoing, unix_address: str, framing: str) -> None:
     assert load(echoing(unix_address, framing=framing), framing=framing, size=0, in_flight=5).messages == 200
 
@@ -223,7 +223,7 @@ def test_a_named_service(echoing, make_server: Callable[..., Server], unix_addre
 # Open loop
 
 
-@pytest.mark.parametrize("framing", ["native", "u32"], indirect=True)
+@pytest.mark.parametrize("framing", ["pysock", "u32"], indirect=True)
 def test_open_loop(echoing, unix_address: str, framing: str) -> None:
     server = echoing(unix_address, framing=framing)
     result = load(server, framing=framing, connections=3, in_flight=20, rate=1000.0, duration=0.3)
@@ -360,7 +360,7 @@ def test_it_hangs_up(foreign, framing: str, transport: str) -> None:
 
 def test_it_never_answers(foreign, framing: str) -> None:
     text = failure(foreign(swallow), framing=framing, stall=0.1)
-    assert ("no connection was let in" if framing == "native" else "no reply came for 0.1 seconds") in text
+    assert ("no connection was let in" if framing == "pysock" else "no reply came for 0.1 seconds") in text
     assert f"in the framing {framing!r}" in text
 
 
@@ -384,7 +384,7 @@ def test_nothing_in_the_time_there_is(foreign) -> None:
 
 
 @pytest.mark.parametrize("wanted", FRAMINGS)
-@pytest.mark.parametrize("spoken", ["native", "u32", "line"])
+@pytest.mark.parametrize("spoken", ["pysock", "u32", "line"])
 def test_another_framing(echoing, unix_address: str, wanted: str, spoken: str) -> None:
     if wanted == spoken:
         return
@@ -403,16 +403,16 @@ def test_another_framing(echoing, unix_address: str, wanted: str, spoken: str) -
         ("line", b"ABCDEFGHIJ\n", "isn't as long as its request"),
         ("raw", b"ABCDEFGX", "its byte 7 is 0x58, not 0x48"),
         ("raw", b"ABCDEFGHABCDEFGH", "more bytes came back than were sent"),
-        ("native", b"\0\0\0\x08ABCDEFGHIJKL", "the answer to the CIR isn't pysock's protocol"),
-        ("native", b"HTTP/1.1 400 Bad Request\r\n", "the answer to the CIR isn't pysock's protocol"),
-        ("native", encode(Kind.CIR_ACCEPTED, b"\x05\0"), "the answer to the CIR isn't pysock's protocol"),
-        ("native", b"\xff\xff\xff\xff\x81\0\0\0\0\0\0\0", "the answer to the CIR isn't pysock's protocol"),
-        ("native", encode(Kind.CIR_REFUSED, b"go away", code=2), "refused a connection: go away"),
-        ("native", encode(Kind.CHALLENGE, b""), "the server wants an auth key"),
-        ("native", WELCOME + encode(Kind.REPLY, b"ABCDEFGH", request_id=77), "the id 77, which no request"),
-        ("native", WELCOME + encode(Kind.ERROR, b"broken", code=7), "gave up a connection: broken"),
-        ("native", WELCOME + encode(Kind.GOAWAY, b"see you"), "is shutting down: see you"),
-        ("native", WELCOME + encode(Kind.PONG, b""), "a frame of kind 0x86, not a reply"),
+        ("pysock", b"\0\0\0\x08ABCDEFGHIJKL", "the answer to the CIR isn't pysock's protocol"),
+        ("pysock", b"HTTP/1.1 400 Bad Request\r\n", "the answer to the CIR isn't pysock's protocol"),
+        ("pysock", encode(Kind.CIR_ACCEPTED, b"\x05\0"), "the answer to the CIR isn't pysock's protocol"),
+        ("pysock", b"\xff\xff\xff\xff\x81\0\0\0\0\0\0\0", "the answer to the CIR isn't pysock's protocol"),
+        ("pysock", encode(Kind.CIR_REFUSED, b"go away", code=2), "refused a connection: go away"),
+        ("pysock", encode(Kind.CHALLENGE, b""), "the server wants an auth key"),
+        ("pysock", WELCOME + encode(Kind.REPLY, b"ABCDEFGH", request_id=77), "the id 77, which no request"),
+        ("pysock", WELCOME + encode(Kind.ERROR, b"broken", code=7), "gave up a connection: broken"),
+        ("pysock", WELCOME + encode(Kind.GOAWAY, b"see you"), "is shutting down: see you"),
+        ("pysock", WELCOME + encode(Kind.PONG, b""), "a frame of kind 0x86, not a reply"),
     ],
 )
 def test_wrong_answers(foreign, name: str, data: bytes, words: str) -> None:
@@ -606,7 +606,7 @@ def test_the_dictionary(echoing, unix_address: str) -> None:
         *("client_cpu_seconds", "client_core"),
     ]
     assert list(found["latency_us"]) == ["min", "mean", "p50", "p90", "p99", "p99.9", "max"]
-    assert (found["framing"], found["mode"], found["rate"], found["messages"]) == ("native", "closed", None, 10)
+    assert (found["framing"], found["mode"], found["rate"], found["messages"]) == ("pysock", "closed", None, 10)
 
 
 def test_percentiles() -> None:

@@ -168,7 +168,7 @@ def handler(client, request):
     [
         ([], {}, r"a server needs at least one address, for example"),
         (["unix:@"], {}, r"bad address 'unix:@': the abstract name is empty"),
-        (["unix:/x"], {"framing": "json"}, r"unknown framing 'json': choose one of native, u32, line, raw"),
+        (["unix:/x"], {"framing": "json"}, r"unknown framing 'json': choose one of pysock, u32, line, raw"),
         (["unix:/x"], {"backend": "rust"}, r"unknown backend 'rust': choose one of auto, native, pure"),
         (["unix:/x"], {"linger": -1}, r"linger must be a number of seconds from 0 to 1, not -1"),
         (["unix:/x"], {"linger": 2}, r"linger must be"),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pysock
 from bench.servers.common import arguments
 
-given = arguments(framing=["u32", "native"], backend=["auto", "native", "pure"], linger=None, batch=False)
+given = arguments(framing=["u32", "pysock"], backend=["auto", "native", "pure"], linger=None, batch=False)
 work = given.handler
 linger = {} if given.linger is None else {"linger": float(given.linger)}
 # More than the default, for the herd.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pysock.data import DataSocket, Peer
 
     #: ``framing=`` of a server.
-    FramingName: TypeAlias = Literal["native", "u32", "line", "raw"]
+    FramingName: TypeAlias = Literal["pysock", "u32", "line", "raw"]
     #: ``backend=``.
     BackendName: TypeAlias = Literal["auto", "native", "pure"]
     #: ``allow=`` of a server.

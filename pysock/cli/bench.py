@@ -68,7 +68,7 @@ _MOST_ROWS: Final = 8
 @click.option(
     "--framing",
     type=click.Choice(FRAMINGS),
-    default="native",
+    default="pysock",
     show_envvar=True,
     help="How bytes are cut into messages.",
 )

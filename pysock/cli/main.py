@@ -189,7 +189,7 @@ def make_server(
         raise click.UsageError("a handler needs an address: --bind unix:PATH or --bind tcp://HOST:PORT")
     key = read_authkey(authkey_file)
     with as_commands_say():
-        server = pysock.Server(*bind, framing=framing or "native", authkey=key, insecure=insecure)
+        server = pysock.Server(*bind, framing=framing or "pysock", authkey=key, insecure=insecure)
         try:
             server.service(found)
         except TypeError as error:  # it isn't a plain function

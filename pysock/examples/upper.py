@@ -23,7 +23,7 @@ def upper(client: pysock.DataSocket, request: bytes) -> bytes:
 def main() -> None:
     """Serve until Ctrl-C or SIGTERM."""
     parser = _arguments.parser("upper", __doc__, "unix:upper.sock")
-    parser.add_argument("--framing", default="native", help="native, u32, line or raw (default: %(default)s)")
+    parser.add_argument("--framing", default="pysock", help="pysock, u32, line or raw (default: %(default)s)")
     options = parser.parse_args()
     with _arguments.one_line_errors():
         server = pysock.Server(*_arguments.addresses(options), framing=options.framing)

@@ -1,7 +1,7 @@
 """Whether a server listens at a socket file: ``connect()``, then a PING.
 
 This file owns the judgement from outside. A connection is proof enough that somebody lives there, whatever is answered;
-the PING (allowed before the CIR) only tells whether it is a pysock server of the framing ``native``.
+the PING (allowed before the CIR) only tells whether it is a pysock server of the framing ``pysock``.
 """
 
 from __future__ import annotations

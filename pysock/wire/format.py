@@ -4,7 +4,7 @@ This file owns what bytes mean. Two files stand on it: ``framing.py`` cuts a str
 ``connection.py`` is the connection protocol, what a CIR and an SRM do to a connection. The pure engine and the client
 run on the three, and the tests hold the C engine against them, byte by byte.
 
-A frame of the framing ``native`` is a 12-byte header, then the payload; integers are in network byte order::
+A frame of the framing ``pysock`` is a 12-byte header, then the payload; integers are in network byte order::
 
     offset  type  field
     0       u32   length of the payload in bytes
@@ -75,7 +75,7 @@ TEXT_IDLE: Final = "nothing came for too long"
 class Framing(IntEnum):
     """How bytes are cut into messages."""
 
-    NATIVE = 0  # the frames of this file
+    PYSOCK = 0  # the frames of this file
     U32 = 1  # 4-byte big-endian length, then the payload
     LINE = 2  # up to a newline, which is not part of the message
     RAW = 3  # whatever arrives
@@ -138,7 +138,7 @@ class Tag(IntEnum):
 
 
 class Frame(NamedTuple):
-    """One whole frame of the framing ``native``."""
+    """One whole frame of the framing ``pysock``."""
 
     kind: int
     flags: int
@@ -148,7 +148,7 @@ class Frame(NamedTuple):
 
 
 class Header(NamedTuple):
-    """The 12 bytes that every frame of the framing ``native`` begins with."""
+    """The 12 bytes that every frame of the framing ``pysock`` begins with."""
 
     length: int
     kind: int

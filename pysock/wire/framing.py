@@ -69,7 +69,7 @@ Verdict = TypeVar("Verdict")
 
 
 class NativeCutter(Generic[Verdict]):
-    """The framing ``native``.
+    """The framing ``pysock``.
 
     Each header is shown to ``judge`` as soon as its 12 bytes are there. If that returns ``None``, the payload is
     collected and ``next`` gives the whole :class:`Frame`. If it returns anything else, ``next`` gives that at once, and
@@ -307,7 +307,7 @@ class RawCutter:
 
 
 def plain_cutter(framing: Framing, max_payload: int) -> PlainCutter:
-    """A new cutter for a framing other than ``native``."""
+    """A new cutter for a framing other than ``pysock``."""
     if framing is Framing.U32:
         return U32Cutter(max_payload)
     if framing is Framing.LINE:
@@ -316,7 +316,7 @@ def plain_cutter(framing: Framing, max_payload: int) -> PlainCutter:
     return RawCutter(max_payload)
 
 
-#: What a framing other than ``native`` puts before a message, made of its size, and what behind it.
+#: What a framing other than ``pysock`` puts before a message, made of its size, and what behind it.
 ENVELOPES: Final[dict[Framing, tuple[Callable[[int], bytes] | None, bytes]]] = {
     Framing.U32: (LENGTH.pack, b""),
     Framing.LINE: (None, b"\n"),
@@ -325,6 +325,6 @@ ENVELOPES: Final[dict[Framing, tuple[Callable[[int], bytes] | None, bytes]]] = {
 
 
 def encode_plain(framing: Framing, message: bytes) -> bytes:
-    """Return the message as a framing other than ``native`` sends it."""
+    """Return the message as a framing other than ``pysock`` sends it."""
     head, tail = ENVELOPES[framing]
     return (head(len(message)) if head else b"") + message + tail

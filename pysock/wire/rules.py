@@ -91,7 +91,7 @@ def _error(flags: int, request_id: int, code: ErrorCode, text: str) -> bytes:
 
 
 class NativeProtocol:
-    """The server's side of one connection of the framing ``native``."""
+    """The server's side of one connection of the framing ``pysock``."""
 
     __slots__ = ("_cir", "_expected", "_rules", "cutter", "name", "reply_limit", "shutting_down", "state")
 

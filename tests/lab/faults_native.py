@@ -116,10 +116,10 @@ def _every_place(_scale: Scale) -> str:
 
 
 _SCRIPTS = (
-    ("engine", "engine", ("native", "u32")),
-    ("client", "client's end", ("native",)),
-    ("load", "load generator", ("native", "u32")),
-    ("hand", "sockets used by hand", ("native",)),
+    ("engine", "engine", ("pysock", "u32")),
+    ("client", "client's end", ("pysock",)),
+    ("load", "load generator", ("pysock", "u32")),
+    ("hand", "sockets used by hand", ("pysock",)),
 )
 
 EXPERIMENTS = [

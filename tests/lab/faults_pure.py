@@ -36,5 +36,5 @@ EXPERIMENTS = [
         _experiment(script, framings, transport),
     )
     for transport in ("unix", "tcp")
-    for script, words, framings in (("engine", "engine", ("native", "u32")), ("client", "client's end", ("native",)))
+    for script, words, framings in (("engine", "engine", ("pysock", "u32")), ("client", "client's end", ("pysock",)))
 ]

@@ -159,7 +159,7 @@ class Guest:
     def _compare(self, got: bytearray, wanted: bytes) -> None:
         if wanted.startswith(got):
             return
-        must(self.party.native, f"wrong bytes: {bytes(got[:40])!r}")
+        must(self.party.framed, f"wrong bytes: {bytes(got[:40])!r}")
         at = 0
         while got[at : at + 5] == wanted[at : at + 5] and at + 12 <= len(got):
             at += 12 + struct.unpack_from("!I", wanted, at)[0]
@@ -183,7 +183,7 @@ class Party:
     """A server, and its guests."""
 
     def __init__(self, framing: str, transport: str, folder: str) -> None:
-        self.native = framing == "native"
+        self.framed = framing == "pysock"
         self.lost = self.plugged = 0
         self.guests: dict[str, Guest] = {}
         self.error: BaseException | None = None
@@ -223,7 +223,7 @@ class Party:
     def come_in(self, name: str) -> Guest:
         before = self.told()
         guest = self.guests[name] = Guest(self)
-        if self.native:
+        if self.framed:
             guest.transfer(cir(name=name.encode()), b"")
             head = self._exactly(guest, 12)
             if not guest.lost:
@@ -273,13 +273,13 @@ class Party:
                 self.look_at(guest, before)
 
     def request(self, payload: bytes, number: int) -> bytes:
-        return srm(payload, number) if self.native else struct.pack("!I", len(payload)) + payload
+        return srm(payload, number) if self.framed else struct.pack("!I", len(payload)) + payload
 
     def reply(self, payload: bytes, number: int) -> bytes:
-        return frame(REPLY, payload, id=number) if self.native else struct.pack("!I", len(payload)) + payload
+        return frame(REPLY, payload, id=number) if self.framed else struct.pack("!I", len(payload)) + payload
 
     def pushed(self, payload: bytes) -> bytes:
-        return frame(PUSH, payload) if self.native else struct.pack("!I", len(payload)) + payload
+        return frame(PUSH, payload) if self.framed else struct.pack("!I", len(payload)) + payload
 
     def call(self, function: Any, *arguments: Any) -> Any:
         """Something that other threads may ask of the engine; ``None`` if the fault prevents it."""
@@ -336,7 +336,7 @@ class Party:
         self.a_crowd(4)
         self.the_gone_are_gone()
         polite = self.come_in("polite")
-        if self.native:
+        if self.framed:
             self.exchange(polite, BYE_FRAME, b"")
         polite.lost = True
         self.the_gone_are_gone()
@@ -348,7 +348,7 @@ class Party:
             self.no_spinning()
 
     def small(self, guest: Guest) -> None:
-        if self.native:
+        if self.framed:
             self.exchange(guest, ping(b"well?"), frame(PONG, b"well?", id=1))
         self.converse(guest, [PATTERN[i : 11 * i] for i in range(4)])
 

@@ -6,7 +6,7 @@ import mmap
 
 import pysock
 
-server = pysock.Server("unix:x.sock", framing="native", backend="pure", allow={"uid": ["www-data", 1000], "gid": 5})
+server = pysock.Server("unix:x.sock", framing="pysock", backend="pure", allow={"uid": ["www-data", 1000], "gid": 5})
 pysock.Server("unix:x.sock", allow="anyone")
 pysock.Server("unix:x.sock", allow=lambda peer: peer.uid == 0)
 

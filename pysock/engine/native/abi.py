@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0xC110B5F3
+ABI: Final = 0x89755F3F
 
 
 def check_abi(lib: Any) -> None:

@@ -320,7 +320,7 @@ class Connection(Output):
         self.lost(reason)
 
     def turn_out(self, cause: Cause, text: str, reason: DisconnectReason) -> None:
-        """It has waited for too long to be let in, in the framing ``native``: refuse it, and close it. One that was
+        """It has waited for too long to be let in, in the framing ``pysock``: refuse it, and close it. One that was
         refused before, and hasn't taken that, hears nothing new.
         """
         if self.protocol.state is _DRAINING:

@@ -76,7 +76,7 @@ class Core(Unique):
         given = {name: getattr(options.callbacks, name) for name in INSTEAD}
         self.callbacks = guarded(_callback_failed, **given)
         self.framing = options.framing
-        self.native = options.framing is Framing.NATIVE
+        self.native = options.framing is Framing.PYSOCK
         self.max_payload = limits.max_payload
         services = options.services
         self.rules = Rules(

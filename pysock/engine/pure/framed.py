@@ -1,4 +1,4 @@
-"""A connection of the framing ``native``.
+"""A connection of the framing ``pysock``.
 
 ``NativeProtocol`` decides everything; this file carries its actions out. One shortcut is taken: whole, ordinary SRMs
 on an established connection are cut and answered by the loop in ``_serve_whole``, which knows nothing that isn't in

@@ -63,7 +63,7 @@ _PAUSE_MEMORY: Final = 0.01
 
 _LARGE_BLOCK: Final = 1024 * 1024
 
-_CONNECTIONS: Final = {Framing.NATIVE: NativeConnection, Framing.U32: U32Connection}
+_CONNECTIONS: Final = {Framing.PYSOCK: NativeConnection, Framing.U32: U32Connection}
 
 
 class PureEngine(Unique):
