@@ -11,8 +11,8 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ["unit.c", "histogram.c", *sorted(path.name for path in HERE.glob("load*.c"))]
-INCLUDED = sorted(path.name for path in HERE.glob("*.[ch]") if path.name not in SOURCES)
+SOURCES = ["unit.c", *sorted(f"load/{path.name}" for path in HERE.glob("load/*.c"))]
+INCLUDED = sorted({str(path.relative_to(HERE)) for path in HERE.rglob("*.[ch]")} - set(SOURCES))
 
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow"]
 FLAGS = ["-std=gnu11", "-O3", "-fvisibility=hidden", *WARNINGS]

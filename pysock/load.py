@@ -1,7 +1,7 @@
 """The load generator: many connections that send requests to an echo server, check the replies and time them.
 
 It is part of the native engine, and works against any server of the framing, pysock's or not. This file owns the
-options, the result and the words of everything that can go wrong; ``csrc/load.c`` does the work, in a thread of its own
+options, the result and the words of everything that can go wrong; ``csrc/load/`` does the work, in a thread of its own
 without the GIL.
 
 Latencies are those of an HDR histogram: less than 1 % off. In an open loop they count from the moment at which the
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FRAMINGS: Final = tuple(framing.name.lower() for framing in Framing)
 
-#: As in ``csrc/load.h``.
+#: As in ``csrc/load/load.h``.
 MOST_CONNECTIONS: Final = 1_000_000
 MOST_IN_FLIGHT: Final = 65_536
 LARGEST: Final = 256 * 1024 * 1024

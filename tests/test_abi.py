@@ -157,7 +157,7 @@ def test_the_counters():
 
 def test_the_texts():
     """Every text that the pure engine sends is in the C sources, word by word."""
-    source = "".join(path.read_text() for path in (ROOT / "csrc").glob("*.[ch]"))
+    source = "".join(path.read_text() for path in (ROOT / "csrc").rglob("*.[ch]"))
     for name, text in vars(p).items():
         if name.startswith("TEXT_"):
             pattern = re.escape(text).replace("%u", "%(u|zu)")

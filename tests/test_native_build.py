@@ -96,13 +96,13 @@ def test_every_c_test_is_a_file_of_its_own():
     assert tested >= {"frame", "table", "state", "timers", "engine", "output", "client", "threads"}
 
 
-@pytest.mark.parametrize("path", sorted(CSRC.glob("*.[ch]")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(CSRC.rglob("*.[ch]")), ids=lambda path: path.name)
 def test_python_is_known_to_python_c_alone(path):
     includes = re.findall(r'#include [<"](.*)[>"]', path.read_text())
     assert ("Python.h" in includes) == (path.name == "python.c")
 
 
-@pytest.mark.parametrize("path", sorted(CSRC.glob("*.[ch]")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(CSRC.rglob("*.[ch]")), ids=lambda path: path.name)
 def test_system_calls_are_made_in_sys_c_alone(path):
     if path.name in ("sys.c", "sys.h"):
         return
@@ -113,7 +113,7 @@ def test_system_calls_are_made_in_sys_c_alone(path):
 
 
 def test_errno_is_read_in_sys_c_alone():
-    for path in CSRC.glob("*.[ch]"):
+    for path in CSRC.rglob("*.[ch]"):
         code = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
         assert path.name == "sys.c" or not re.search(r"(?<![<\w])errno\b(?!\.h)(?! %d)", code), path.name
 
@@ -136,9 +136,9 @@ def test_the_extension_exports_its_init_function_and_nothing_else():
 
 def test_a_source_distribution_has_what_it_takes(source):
     with tarfile.open(source) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    csrc = {f"csrc/{path.name}" for path in CSRC.iterdir() if path.is_file()}
-    assert csrc == {name for name in names if re.match(r"csrc/.", name)}
+        names = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    csrc = {str(path.relative_to(ROOT)) for path in CSRC.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert csrc == {name for name in names if name.startswith("csrc/")}
     assert names >= {
         *("pyproject.toml", "setup.py", "README.md", "LICENSE", "CHANGELOG.md"),
         *("pysock/py.typed", "pysock/_engine.pyi", "pysock/engine/native/engine.py", "pysock/examples/upper.py"),

@@ -1,6 +1,6 @@
 /* The load generator against the echo: each framing and mode, with system calls that fail, or do less than was asked.
  * */
-#include "load.h"
+#include "load/load.h"
 
 #include "echo.h"
 

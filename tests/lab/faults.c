@@ -11,7 +11,7 @@
 
 #include "client.h"
 #include "guest.h"
-#include "load.h"
+#include "load/load.h"
 
 /* sanitizer/allocator_interface.h, which gcc doesn't bring along */
 size_t __sanitizer_get_current_allocated_bytes(void);

@@ -1,4 +1,4 @@
-"""The crossing to the load generator of ``csrc/load.c``, as ``native.py`` is for the engine: the only other module that
+"""The crossing to the load generator of ``csrc/load/``, as ``native.py`` is for the engine: the only other module that
 imports the extension.
 """
 

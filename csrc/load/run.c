@@ -1,6 +1,6 @@
-/* load.c: the load generator: requests from one thread over many connections to a server that echoes, the replies
- * checked, their latencies counted. load_modes.c decides when requests are made, load_conn.c has the single
- * connection. */
+/* run.c: a run of the load generator, from its making to its end: requests from one thread over many connections to a
+ * server that echoes, the replies checked, their latencies counted. modes.c decides when requests are made, conn.c has
+ * the single connection. */
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -11,10 +11,22 @@ enum {
     GLANCE_NS = 50 * 1000 * 1000,  /* at most between two looks at stop */
     SLACK_NS = 60 * 1000,          /* a sleep ends up to 50 us late (prctl(2), PR_SET_TIMERSLACK): the rest is polled */
     SHORT_NS = 2 * 1000 * 1000,    /* below this epoll's milliseconds are too coarse */
-    DRAIN_NS = 1000 * 1000 * 1000, /* in which an open loop may still be answered after its time */
 };
 
 /* -- making and freeing -------------------------------------------------------------------------------------------- */
+
+static const ps_load_framing_ops *const framings[] = {
+    [PS_NATIVE] = &ps__load_native,
+    [PS_U32] = &ps__load_u32,
+    [PS_LINE] = &ps__load_line,
+    [PS_RAW] = &ps__load_raw,
+};
+
+static const ps_load_mode_ops *const modes[] = {
+    [PS_LOAD_CLOSED] = &ps__load_closed,
+    [PS_LOAD_OPEN] = &ps__load_paced,
+    [PS_LOAD_CHURN] = &ps__load_churn,
+};
 
 static bool makes_sense(const ps_load_options *o)
 {
@@ -59,6 +71,8 @@ static int allocate_conns(ps_load *load)
 static int build(ps_load *load, const ps_load_options *options)
 {
     load->options = *options;
+    load->framing = framings[options->framing];
+    load->mode = modes[options->mode];
     load->poll = -1;
     memcpy(load->address, options->address, options->address_size);
     load->cir = copy(options->cir, options->cir_size);
@@ -112,25 +126,6 @@ void ps_load_free(ps_load *load)
     ps__free(load);
 }
 
-/* -- what went wrong ----------------------------------------------------------------------------------------------- */
-
-void ps__load_fail(ps_load *load, enum ps_load_failure failure, int error)
-{
-    if (load->result.failure != PS_LOAD_WELL)
-        return;
-    load->result.failure = (int32_t)failure;
-    load->result.error = error;
-}
-
-void ps__load_wrong(ps_load *load, enum ps_load_failure failure, uint64_t expected, uint64_t got)
-{
-    if (load->result.failure == PS_LOAD_WELL) {
-        load->result.expected = expected;
-        load->result.got = got;
-    }
-    ps__load_fail(load, failure, 0);
-}
-
 /* -- the loop ------------------------------------------------------------------------------------------------------ */
 
 /* When something is to be done though nothing comes. */
@@ -143,17 +138,13 @@ static uint64_t next_moment(const ps_load *load)
         next = load->end_ns;
     if (load->shut_count && load->retry_ns > load->now_ns && load->retry_ns < next)
         next = load->retry_ns;
-    if (load->options.mode == PS_LOAD_OPEN && load->started) {
-        uint64_t due = ps__load_due_ns(load, load->due); /* or, after the last, the end */
-        bool drains = load->due == load->most && load->answered < load->most && due <= load->now_ns;
-        next = due < next && !drains ? due : next;
-    }
-    return next;
+    uint64_t due = load->started && load->mode->next_ns ? load->mode->next_ns(load) : UINT64_MAX;
+    return due < next ? due : next;
 }
 
 static int look(ps_load *load, int timeout_ms)
 {
-    return ps_sys.epoll_wait(load->poll, load->events, PS_EVENTS_MAX, timeout_ms);
+    return ps_sys.epoll_wait(load->poll, load->events, PS_LOAD_EVENTS_MAX, timeout_ms);
 }
 
 /* Sleep until something comes, or nearly until then: how the time is really spent, see SLACK_NS. */
@@ -179,7 +170,7 @@ static void account(ps_load *load, uint64_t before_ns, bool polled, bool in_vain
 
 static int wait_for_events(ps_load *load)
 {
-    bool may_poll = load->options.linger_ns || load->options.mode == PS_LOAD_OPEN;
+    bool may_poll = load->options.linger_ns || load->mode->paced;
     uint64_t then = next_moment(load), before = load->now_ns;
     bool polls = before - load->event_ns < load->options.linger_ns || then <= before + SLACK_NS;
     if (!polls && may_poll)
@@ -193,15 +184,19 @@ static int wait_for_events(ps_load *load)
     return count;
 }
 
-static bool is_over(const ps_load *load)
+static void start(ps_load *load)
 {
     const ps_load_options *o = &load->options;
-    if (!load->started)
-        return false;
-    if (o->mode != PS_LOAD_OPEN)
-        return load->now_ns >= load->end_ns || (o->count && load->answered >= o->count);
-    bool all_answered = load->answered == load->most && load->now_ns >= ps__load_due_ns(load, load->most);
-    return all_answered || (o->duration_ns && load->now_ns >= load->end_ns + DRAIN_NS);
+    load->started = true;
+    load->result.opening_ns = ps__now_ns() - load->begun_ns;
+    load->result.polling_ns = load->result.sleeping_ns = 0;
+    load->begun_cpu_ns = ps__cpu_ns();
+    __atomic_store_n(&load->start_ns, ps__now_ns(), __ATOMIC_RELAXED);
+    load->now_ns = load->heard_ns = load->start_ns;
+    load->end_ns = o->duration_ns ? load->start_ns + o->duration_ns : UINT64_MAX;
+    load->left = load->most = o->count ? o->count : UINT64_MAX;
+    if (load->mode->started)
+        load->mode->started(load);
 }
 
 static void watch_for_stall(ps_load *load)
@@ -218,9 +213,9 @@ static void turn(ps_load *load)
     if (load->shut_count)
         ps__load_open_some(load);
     if (!load->started && load->ready == load->options.connections)
-        ps__load_start(load);
-    if (load->started && load->options.mode == PS_LOAD_OPEN)
-        ps__load_make_all_due(load);
+        start(load);
+    if (load->started && load->mode->turn)
+        load->mode->turn(load);
     if (!ps__load_runs(load))
         return;
     int count = wait_for_events(load);
@@ -236,16 +231,8 @@ static void turn(ps_load *load)
 
 static void finish(ps_load *load)
 {
-    ps_load_result *r = &load->result;
-    uint64_t now = ps__now_ns();
     load->finished = true;
-    if (load->started) {
-        r->elapsed_ns = now - load->start_ns;
-        r->cpu_ns = ps__cpu_ns() - load->begun_cpu_ns;
-    }
-    r->max_ns = load->histogram.max_ns;
-    r->min_ns = load->histogram.total ? load->histogram.min_ns : 0;
-    r->sum_ns = load->histogram.sum_ns;
+    ps__load_sum_up(load);
     close_all(load);
 }
 
@@ -253,13 +240,14 @@ static void begin(ps_load *load)
 {
     load->begun_ns = load->now_ns = load->heard_ns = ps__now_ns();
     load->end_ns = UINT64_MAX;
-    if (load->options.mode == PS_LOAD_CHURN)
-        ps__load_start(load);
+    if (load->mode->reopens)
+        start(load);
 }
 
 static bool goes_on(const ps_load *load)
 {
-    return ps__load_runs(load) && !is_over(load) && !__atomic_load_n(&load->stop, __ATOMIC_RELAXED);
+    bool over = load->started && load->mode->is_over(load);
+    return ps__load_runs(load) && !over && !__atomic_load_n(&load->stop, __ATOMIC_RELAXED);
 }
 
 int ps_load_run(ps_load *load, uint64_t slice_ns)
@@ -277,28 +265,7 @@ int ps_load_run(ps_load *load, uint64_t slice_ns)
     return ps__load_runs(load) ? 0 : -ECANCELED;
 }
 
-/* -- for other threads, and afterwards ----------------------------------------------------------------------------- */
-
 void ps_load_stop(ps_load *load)
 {
     __atomic_store_n(&load->stop, true, __ATOMIC_RELAXED);
-}
-
-void ps_load_watch(const ps_load *load, ps_load_progress *progress)
-{
-    uint64_t start_ns = __atomic_load_n(&load->start_ns, __ATOMIC_RELAXED);
-    progress->connections = __atomic_load_n(&load->result.connections, __ATOMIC_RELAXED);
-    progress->messages = __atomic_load_n(&load->result.messages, __ATOMIC_RELAXED);
-    progress->errors = __atomic_load_n(&load->result.errors, __ATOMIC_RELAXED);
-    progress->elapsed_ns = start_ns ? ps__now_ns() - start_ns : 0;
-}
-
-void ps_load_get_result(const ps_load *load, ps_load_result *result)
-{
-    *result = load->result;
-}
-
-size_t ps_load_histogram(const ps_load *load, uint64_t *longest_ns, uint64_t *counts, size_t room)
-{
-    return ps__histogram_rows(&load->histogram, longest_ns, counts, room);
 }

@@ -1,4 +1,4 @@
-/* load_conn.c: one connection of the load generator: opening it, making and sending requests, receiving.
+/* conn.c: one connection of the load generator: opening it, making and sending requests, receiving.
  *
  * Nothing that waits for the kernel is copied anywhere: a request differs from the prepared ones by its id at most,
  * so how many bytes of it are gone is all there is to remember. */
@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "load.h"
+#include "internal.h"
 
 enum { PIECES_MAX = 64 };
 
@@ -27,30 +28,10 @@ static void wait_for(ps_load *load, ps_load_conn *conn, int operation, unsigned 
 
 /* -- opening ------------------------------------------------------------------------------------------------------- */
 
-static void greet(ps_load *load, ps_load_conn *conn)
-{
-    conn->phase = PS_LOAD_GREETING;
-    ssize_t count = ps_sys.sendto(conn->fd, load->cir, load->options.cir_size, MSG_NOSIGNAL);
-    if (count == -EPIPE || count == -ECONNRESET)
-        conn->deaf = true; /* a server that is full refuses without reading: its words are there to be read */
-    else if (count < (ssize_t)load->options.cir_size)
-        ps__load_fail(load, PS_LOAD_SYSTEM, count < 0 ? (int)count : -ENOBUFS);
-}
-
-static void connected(ps_load *load, ps_load_conn *conn)
-{
-    if (load->options.framing == PS_NATIVE)
-        greet(load, conn);
-    else
-        ps__load_admitted(load, conn);
-}
-
-static void begin(const ps_load *load, ps_load_conn *conn, int fd, uint64_t now_ns)
+static void begin(ps_load_conn *conn, int fd, uint64_t now_ns)
 {
     ps_flight *flights = conn->flights;
     *conn = (ps_load_conn){.fd = fd, .phase = PS_LOAD_CONNECTING, .opened_ns = now_ns, .flights = flights};
-    if (load->options.framing == PS_NATIVE)
-        ps__load_free_slots(load, conn);
 }
 
 static int cannot_open(ps_load *load, ps_load_conn *conn, int error)
@@ -72,13 +53,13 @@ int ps__load_open(ps_load *load, ps_load_conn *conn)
     }
     if (name->sa_family != AF_UNIX)
         ps__no_delay(fd);
-    begin(load, conn, fd, ps__now_ns());
+    begin(conn, fd, ps__now_ns());
     int error = ps_sys.connect(fd, name, load->options.address_size);
     if (error < 0 && error != -EINPROGRESS)
         return cannot_open(load, conn, error);
     wait_for(load, conn, EPOLL_CTL_ADD, error ? EPOLLOUT : EPOLLIN);
     if (!error && ps__load_runs(load))
-        connected(load, conn);
+        load->framing->connected(load, conn);
     return 0;
 }
 
@@ -94,7 +75,19 @@ static void finish_connect(ps_load *load, ps_load_conn *conn)
     }
     wait_for(load, conn, EPOLL_CTL_MOD, EPOLLIN);
     if (ps__load_runs(load))
-        connected(load, conn);
+        load->framing->connected(load, conn);
+}
+
+void ps__load_admitted(ps_load *load, ps_load_conn *conn)
+{
+    conn->phase = PS_LOAD_READY;
+    load->scouted = true;
+    load->heard_ns = load->now_ns;
+    load->opening--;
+    load->ready++;
+    ps__load_count(&load->result.connections, 1);
+    if (load->mode->admitted)
+        load->mode->admitted(load, conn);
 }
 
 void ps__load_close(ps_load_conn *conn)
@@ -106,38 +99,10 @@ void ps__load_close(ps_load_conn *conn)
 
 /* -- sending ------------------------------------------------------------------------------------------------------- */
 
-static void make_native(const ps_load *load, ps_load_conn *conn, uint64_t at_ns)
-{
-    uint32_t mask = load->flight_mask;
-    ps_flight *flight = &conn->flights[conn->flights[conn->made & mask].slot];
-    flight->number += mask + 1; /* the low bits stay: they are the slot */
-    if (flight->number <= mask)
-        flight->number += mask + 1; /* round once: 0 would be no id */
-    flight->at_ns = at_ns;
-    conn->made++;
-}
-
-/* Requests that are to be sent at_ns; there must be room for them in flight. */
 void ps__load_make(ps_load *load, ps_load_conn *conn, uint64_t count, uint64_t at_ns)
 {
     load->made += count;
-    if (load->options.framing == PS_NATIVE) {
-        while (count--)
-            make_native(load, conn, at_ns);
-        return;
-    }
-    ps_flight *flight = &conn->flights[conn->last_flight++ & load->flight_mask];
-    *flight = (ps_flight){.at_ns = at_ns, .number = (uint32_t)count};
-    conn->made += count;
-}
-
-static void write_ids(const ps_load *load, const ps_load_conn *conn, uint64_t count)
-{
-    uint8_t *to = load->out + 8; /* where the id lies in a header */
-    for (uint64_t i = 0; i < count; i++, to += load->frame) {
-        uint32_t slot = conn->flights[(conn->sent + i) & load->flight_mask].slot;
-        ps__put32(to, conn->flights[slot].number);
-    }
+    load->framing->make(load, conn, count, at_ns);
 }
 
 static void advance(const ps_load *load, ps_load_conn *conn, size_t count)
@@ -169,8 +134,8 @@ static bool send_some(ps_load *load, ps_load_conn *conn)
     uint64_t count = conn->made - conn->sent;
     if (count > load->out_frames)
         count = load->out_frames;
-    if (load->options.framing == PS_NATIVE)
-        write_ids(load, conn, count);
+    if (load->framing->write_ids)
+        load->framing->write_ids(load, conn, count);
     size_t size = count * load->frame - conn->out_at;
     ssize_t taken = load->large ? send_pieces(load, conn, &size)
                                 : ps_sys.sendto(conn->fd, load->out + conn->out_at, size, MSG_NOSIGNAL);
@@ -195,6 +160,13 @@ void ps__load_flush(ps_load *load, ps_load_conn *conn)
 
 /* -- receiving ----------------------------------------------------------------------------------------------------- */
 
+void ps__load_answered(ps_load *load, ps_load_conn *conn, uint64_t count, uint64_t now_ns)
+{
+    load->answered += count;
+    load->heard_ns = now_ns;
+    load->mode->answered(load, conn, count, now_ns);
+}
+
 /* Once. That it was all, a read that fills its room doesn't say, nor that the end follows (epoll(7), question 9). */
 static void receive(ps_load *load, ps_load_conn *conn, bool ends)
 {
@@ -205,10 +177,8 @@ static void receive(ps_load *load, ps_load_conn *conn, bool ends)
         ps__load_fail(load, PS_LOAD_HUNG_UP, (int)got);
         return;
     }
-    if (got > 0 && load->options.framing == PS_NATIVE)
-        ps__load_take_native(load, conn, load->in, (size_t)got, ps__now_ns());
-    else if (got > 0)
-        ps__load_take_stream(load, conn, load->in, (size_t)got, ps__now_ns());
+    if (got > 0)
+        load->framing->take(load, conn, load->in, (size_t)got, ps__now_ns());
     bool more = got < 0 || (size_t)got == load->in_room || ends;
     if (more && conn->phase != PS_LOAD_SHUT && ps__load_runs(load))
         wait_for(load, conn, EPOLL_CTL_MOD, conn->interest);

@@ -1,7 +1,7 @@
-/* histogram.c: latencies counted in buckets. No allocation, no I/O; adding is inline, in load.h. */
+/* histogram.c: latencies counted in buckets. No allocation, no I/O; adding is inline, in histogram.h. */
 #include <string.h>
 
-#include "load.h"
+#include "histogram.h"
 
 void ps__histogram_clear(ps_histogram *h)
 {

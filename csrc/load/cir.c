@@ -1,14 +1,17 @@
-/* load_native.c: what a server of the framing native answers. Payloads are compared, or thrown away, as they arrive:
- * only the first CIR_ACCEPTED and the words of a refusal or an error are ever kept. */
+/* cir.c: the framing pysock: request ids, the CIR and all that a server may answer. Payloads are compared, or thrown
+ * away, as they arrive: only the first CIR_ACCEPTED and the words of a refusal or an error are ever kept. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "load.h"
+#include "internal.h"
+
+enum { WELCOME_MAX = 1 << 20 }; /* bytes of a CIR_ACCEPTED */
 
 /* -- requests in flight -------------------------------------------------------------------------------------------- */
 
-void ps__load_free_slots(const ps_load *load, ps_load_conn *conn)
+static void free_slots(const ps_load *load, ps_load_conn *conn)
 {
     for (uint32_t i = 0; i < load->options.in_flight; i++)
         conn->flights[i] = (ps_flight){.number = i, .slot = i};
@@ -31,7 +34,55 @@ static void settle(const ps_load *load, ps_load_conn *conn, ps_flight *flight)
     conn->done++;
 }
 
-/* -- CIR_ACCEPTED -------------------------------------------------------------------------------------------------- */
+static void make_one(const ps_load *load, ps_load_conn *conn, uint64_t at_ns)
+{
+    uint32_t mask = load->flight_mask;
+    ps_flight *flight = &conn->flights[conn->flights[conn->made & mask].slot];
+    flight->number += mask + 1; /* the low bits stay: they are the slot */
+    if (flight->number <= mask)
+        flight->number += mask + 1; /* round once: 0 would be no id */
+    flight->at_ns = at_ns;
+    conn->made++;
+}
+
+static void make(ps_load *load, ps_load_conn *conn, uint64_t count, uint64_t at_ns)
+{
+    while (count--)
+        make_one(load, conn, at_ns);
+}
+
+static void write_ids(ps_load *load, const ps_load_conn *conn, uint64_t count)
+{
+    uint8_t *to = load->out + 8; /* where the id lies in a header */
+    for (uint64_t i = 0; i < count; i++, to += load->frame) {
+        uint32_t slot = conn->flights[(conn->sent + i) & load->flight_mask].slot;
+        ps__put32(to, conn->flights[slot].number);
+    }
+}
+
+static void write_head(uint8_t *to, uint32_t size)
+{
+    ps__write_header(to, size, PS_SRM, 0, 0, 0);
+}
+
+/* -- the CIR, and CIR_ACCEPTED ------------------------------------------------------------------------------------- */
+
+static void greet(ps_load *load, ps_load_conn *conn)
+{
+    free_slots(load, conn);
+    conn->phase = PS_LOAD_GREETING;
+    ssize_t count = ps_sys.sendto(conn->fd, load->cir, load->options.cir_size, MSG_NOSIGNAL);
+    if (count == -EPIPE || count == -ECONNRESET)
+        conn->deaf = true; /* a server that is full refuses without reading: its words are there to be read */
+    else if (count < (ssize_t)load->options.cir_size)
+        ps__load_fail(load, PS_LOAD_SYSTEM, count < 0 ? (int)count : -ENOBUFS);
+}
+
+static void set_service(ps_load *load, uint16_t number)
+{
+    for (uint32_t i = 0; i < load->out_frames; i++)
+        ps__put16(load->out + (size_t)i * load->frame + 6, number);
+}
 
 static void note_name(ps_load *load, const uint8_t *name, size_t size)
 {
@@ -51,8 +102,15 @@ static bool read_service(ps_load *load, const ps_field *field)
     note_name(load, field->value + 3, field->size - 3u);
     if (size != field->size - 3u || memcmp(field->value + 3, load->service, size) != 0)
         return false;
-    ps__load_set_service(load, ps__get16(field->value));
+    set_service(load, ps__get16(field->value));
     return true;
+}
+
+static void expect_replies(ps_load *load)
+{
+    uint8_t head[PS_HEADER_SIZE];
+    ps__write_header(head, load->options.size, PS_REPLY, 0, 0, 0);
+    memcpy(load->good_head, head, sizeof load->good_head);
 }
 
 /* What the first one says holds for all connections. */
@@ -78,7 +136,7 @@ static void read_welcome(ps_load *load, uint32_t size)
 
 static void keep_welcome(ps_load *load, uint32_t size)
 {
-    if (size > PS_LOAD_WELCOME_MAX)
+    if (size > WELCOME_MAX)
         ps__load_fail(load, PS_LOAD_NOT_NATIVE, 0);
     else if (!load->scouted && !(load->welcome = ps_sys.allocate(size + 1u)))
         ps__load_fail(load, PS_LOAD_SYSTEM, -ENOMEM);
@@ -155,7 +213,7 @@ static void finish_error(ps_load *load, ps_load_conn *conn, const ps_frame *fram
         load->told = true;
     }
     settle(load, conn, flight);
-    PS_ADD(load->result.errors, 1u);
+    ps__load_count(&load->result.errors, 1);
 }
 
 static void finish_reply(ps_load *load, ps_load_conn *conn, uint32_t id, uint64_t now_ns)
@@ -169,8 +227,10 @@ static void finish_frame(ps_load *load, ps_load_conn *conn, const ps_frame *fram
 {
     switch (frame->kind) {
     case PS_CIR_ACCEPTED:
-        if (!load->scouted)
+        if (!load->scouted) {
+            expect_replies(load);
             read_welcome(load, frame->size);
+        }
         if (ps__load_runs(load))
             ps__load_admitted(load, conn);
         return;
@@ -233,7 +293,7 @@ static inline bool take_good(ps_load *load, ps_load_conn *conn, const uint8_t *d
     return true;
 }
 
-void ps__load_take_native(ps_load *load, ps_load_conn *conn, const uint8_t *data, size_t size, uint64_t now_ns)
+static void take(ps_load *load, ps_load_conn *conn, const uint8_t *data, size_t size, uint64_t now_ns)
 {
     uint64_t before = conn->done;
     while (size && ps__load_runs(load)) {
@@ -246,3 +306,12 @@ void ps__load_take_native(ps_load *load, ps_load_conn *conn, const uint8_t *data
     if (conn->done != before && ps__load_runs(load))
         ps__load_answered(load, conn, conn->done - before, now_ns);
 }
+
+const ps_load_framing_ops ps__load_native = {
+    .head = PS_HEADER_SIZE,
+    .write_head = write_head,
+    .connected = greet,
+    .make = make,
+    .write_ids = write_ids,
+    .take = take,
+};
