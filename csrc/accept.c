@@ -1,10 +1,12 @@
 #define _GNU_SOURCE
-/* accept.c: the master sockets' side of the turn: connections are taken from them, and nothing else ever happens on them.
+/* accept.c: the door: connections are taken from the master sockets, and let in as far as their CIR or turned away. Nothing
+ * else ever happens on a master socket.
  *
  * Where accept() fails for want of descriptors or memory the master sockets are left alone for a moment: they would stay
  * readable, and a level-triggered wait would spin. A descriptor that we free ourselves ends the pause at once; one that is
  * freed elsewhere in the process is found when the pause is over. */
 #include <errno.h>
+#include <string.h>
 
 #include "internal.h"
 
@@ -40,6 +42,112 @@ static enum outcome classify(int error)
     }
 }
 
+/* -- one that comes ------------------------------------------------------------------------------------------------ */
+
+/* No room for it, or no right to come in: say so where the framing can, and close. */
+static void turn_away(ps_engine *engine, int fd, int cause)
+{
+    static const char full[] = "the server is full";
+    static const struct {
+        uint16_t code;
+        const char *text;
+    } refusals[PS_CAUSES] = {
+        [PS_CAUSE_FULL] = {PS_REFUSED_FULL, full},
+        [PS_CAUSE_PEER] = {PS_REFUSED_FULL, "too many connections from this user or address"},
+        [PS_CAUSE_ACCESS] = {PS_REFUSED_NOT_ALLOWED, "not allowed"},
+        [PS_CAUSE_NO_MEMORY] = {PS_REFUSED_FULL, full},
+    };
+    uint8_t frame[PS_HEADER_SIZE + 64];
+    PS_ADD(engine->stats.refused, 1u); /* before it is told: it may ask */
+    ps__note(engine, (enum ps_cause)cause);
+    if (engine->options.framing == PS_NATIVE) {
+        uint32_t size = (uint32_t)strlen(refusals[cause].text);
+        ps__write_header(frame, size, PS_CIR_REFUSED, 0, refusals[cause].code, 0);
+        memcpy(frame + PS_HEADER_SIZE, refusals[cause].text, size);
+        ps_sys.sendto(fd, frame, PS_HEADER_SIZE + size, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ps_sys.recvfrom(fd, engine->in, PS_READ_MAX, MSG_DONTWAIT); /* as conn.c does before it closes one */
+    }
+    ps__close_fd(engine, &engine->newcomer);
+}
+
+static void drop_from_crowd(ps_engine *engine, ps_conn *oldest)
+{
+    ps__turn_out(engine, oldest, PS_CAUSE_CROWD, "too many others wait to be let in", PS_OVER_A_LIMIT);
+}
+
+/* Is there room for one more? A crowd of silent clients must not keep the door shut: the one that has waited longest
+ * goes, where too many wait, and where the server is full and it had time enough to say something. */
+static bool make_way(ps_engine *engine)
+{
+    const ps_limits *limits = &engine->options.limits;
+    ps_conn *oldest = ps__timer_first(engine, PS_TIMER_CIR);
+    if (oldest && engine->stats.pending >= limits->max_pending_cir)
+        drop_from_crowd(engine, oldest);
+    if (engine->stats.clients + engine->stats.pending < limits->max_clients)
+        return true;
+    oldest = ps__timer_first(engine, PS_TIMER_CIR);
+    if (!oldest || ps__timer_age_ms(engine, oldest, PS_TIMER_CIR) < PS_CROWD_MS)
+        return false;
+    drop_from_crowd(engine, oldest);
+    return true;
+}
+
+static ps_conn *take_slot(ps_engine *engine, const ps_conn *newcomer)
+{
+    pthread_mutex_lock(&engine->lock);
+    ps_conn *conn = ps__table_add(&engine->table);
+    if (conn) {
+        conn->fd = newcomer->fd;
+        engine->newcomer = -1;
+        conn->master = newcomer->master;
+        conn->family = newcomer->family;
+        conn->peer_port = newcomer->peer_port;
+        memcpy(conn->peer, newcomer->peer, sizeof conn->peer);
+        conn->reason = PS_NO_REASON;
+        conn->interest = PS_POLL_IN;
+        conn->max_reply = engine->options.limits.max_payload;
+        conn->connected_at_ns = ps__wall_ns();
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return conn;
+}
+
+static void begin_life(ps_engine *engine, ps_conn *conn)
+{
+    PS_ADD(engine->stats.pending, 1u);
+    if (conn->family != AF_UNIX && !engine->masters[conn->master].prepared) {
+        ps__no_delay(conn->fd);
+        ps__watch_over(conn->fd, &engine->options.limits);
+    }
+    if (ps__count_peer(engine, conn) < 0 ||
+        engine->poll->add(engine->poll_handle, conn->fd, ps__id(conn), PS_POLL_IN) < 0) {
+        ps__no_memory(engine, conn);
+        return;
+    }
+    if (engine->options.limits.idle_timeout_ns)
+        ps__timer_start(engine, conn, PS_TIMER_IDLE);
+    if (engine->options.framing == PS_NATIVE)
+        ps__timer_start_now(engine, conn, PS_TIMER_CIR);
+    else
+        ps__let_in(engine, conn);
+}
+
+static void take_in(ps_engine *engine, int fd, uint8_t master, const struct sockaddr *peer)
+{
+    ps_conn newcomer = {.fd = fd, .master = master, .family = (uint8_t)engine->masters[master].family};
+    PS_ADD(engine->stats.accepted, 1u);
+    int cause = ps__may_connect(engine, &newcomer, peer);
+    if (cause == PS_NO_CAUSE && !make_way(engine))
+        cause = PS_CAUSE_FULL;
+    ps_conn *conn = cause == PS_NO_CAUSE ? take_slot(engine, &newcomer) : NULL;
+    if (conn)
+        begin_life(engine, conn);
+    else
+        turn_away(engine, fd, cause == PS_NO_CAUSE ? PS_CAUSE_NO_MEMORY : cause);
+}
+
+/* -- the master sockets --------------------------------------------------------------------------------------------- */
+
 static int watch_masters(ps_engine *engine, unsigned interest)
 {
     int failed = 0;
@@ -55,6 +163,7 @@ static int watch_masters(ps_engine *engine, unsigned interest)
 static void pause_accepting(ps_engine *engine)
 {
     ps__note(engine, PS_CAUSE_ACCEPT);
+    engine->descriptor_freed = false;
     engine->accept_again_ns = engine->now_ns + PS_PAUSE_ACCEPT_MS * 1000000u;
     watch_masters(engine, 0);
 }
@@ -91,18 +200,20 @@ static void refuse_waiting(ps_engine *engine, int master)
         if (fd < 0) /* none waits any more; or somebody else has taken the descriptor */
             break;
         PS_ADD(engine->stats.accepted, 1u);
-        ps__turn_away(engine, fd, PS_CAUSE_FULL);
+        turn_away(engine, fd, PS_CAUSE_FULL);
     }
     ps__open_reserve(engine);
 }
 
 /* -- the turn's part ------------------------------------------------------------------------------------------------ */
 
+/* Is the pause over? */
 void ps__start_accepting(ps_engine *engine)
 {
-    if (!engine->accept_again_ns)
+    if (!engine->accept_again_ns || (engine->accept_again_ns > engine->now_ns && !engine->descriptor_freed))
         return;
     engine->accept_again_ns = 0;
+    engine->descriptor_freed = false;
     ps__open_reserve(engine);
     if (engine->accepting && watch_masters(engine, PS_POLL_IN) < 0) /* nobody would come in any more: try again */
         engine->accept_again_ns = engine->now_ns + PS_PAUSE_ACCEPT_MS * 1000000u;
@@ -126,7 +237,7 @@ void ps__accept(ps_engine *engine, uint8_t master)
         int fd = ps__accept_newcomer(engine, engine->masters[master].fd, tcp ? (struct sockaddr *)&peer : NULL,
                                      tcp ? &size : NULL);
         if (fd >= 0) {
-            ps__admit(engine, fd, master, (struct sockaddr *)&peer);
+            take_in(engine, fd, master, (struct sockaddr *)&peer);
             continue;
         }
         enum outcome outcome = classify(fd);

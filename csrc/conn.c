@@ -7,8 +7,6 @@
 
 #include "internal.h"
 
-enum { NO_REASON = 0xFF };
-
 void ps__mark_dirty(ps_engine *engine, ps_conn *conn)
 {
     if (conn->flags & PS_IS_DIRTY)
@@ -82,7 +80,7 @@ static void close_data_socket(ps_engine *engine, ps_conn *conn)
     count_gone(engine, conn);
     conn->next = engine->dead;
     engine->dead = conn->slot;
-    ps__start_accepting(engine);
+    engine->descriptor_freed = true;
 }
 
 /* It leaves instead of proving that it has the auth key: most likely it has another one. */
@@ -97,7 +95,7 @@ void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason)
     note_no_proof(engine, conn, reason);
     if (ps__conn_event(conn, PS_EV_LOST) < 0)
         return;
-    if (conn->reason == NO_REASON)
+    if (conn->reason == PS_NO_REASON)
         conn->reason = (uint8_t)reason;
     close_data_socket(engine, conn);
 }
@@ -113,7 +111,7 @@ void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps
     note_no_proof(engine, conn, reason);
     if (ps__conn_event(conn, event) < 0)
         return;
-    if (conn->reason == NO_REASON)
+    if (conn->reason == PS_NO_REASON)
         conn->reason = (uint8_t)reason;
     ps__drop_input(engine, conn);
     if (conn->established) /* one that wasn't let in keeps the deadline for that, or it could stay by taking no refusal */
@@ -193,32 +191,6 @@ void ps__bury(ps_engine *engine)
 
 /* -- the beginning ------------------------------------------------------------------------------------------------- */
 
-/* No room for it, or no right to come in: say so where the framing can, and close. */
-void ps__turn_away(ps_engine *engine, int fd, int cause)
-{
-    static const char full[] = "the server is full";
-    static const struct {
-        uint16_t code;
-        const char *text;
-    } refusals[PS_CAUSES] = {
-        [PS_CAUSE_FULL] = {PS_REFUSED_FULL, full},
-        [PS_CAUSE_PEER] = {PS_REFUSED_FULL, "too many connections from this user or address"},
-        [PS_CAUSE_ACCESS] = {PS_REFUSED_NOT_ALLOWED, "not allowed"},
-        [PS_CAUSE_NO_MEMORY] = {PS_REFUSED_FULL, full},
-    };
-    uint8_t frame[PS_HEADER_SIZE + 64];
-    PS_ADD(engine->stats.refused, 1u); /* before it is told: it may ask */
-    ps__note(engine, (enum ps_cause)cause);
-    if (engine->options.framing == PS_NATIVE) {
-        uint32_t size = (uint32_t)strlen(refusals[cause].text);
-        ps__write_header(frame, size, PS_CIR_REFUSED, 0, refusals[cause].code, 0);
-        memcpy(frame + PS_HEADER_SIZE, refusals[cause].text, size);
-        ps_sys.sendto(fd, frame, PS_HEADER_SIZE + size, MSG_NOSIGNAL | MSG_DONTWAIT);
-        ps_sys.recvfrom(fd, engine->in, PS_READ_MAX, MSG_DONTWAIT); /* as in empty_input */
-    }
-    ps__close_fd(engine, &engine->newcomer);
-}
-
 void ps__refuse(ps_engine *engine, ps_conn *conn, uint16_t code, const char *text, enum ps_reason reason)
 {
     bool challenged = conn->state == PS_CONN_CHALLENGED;
@@ -238,82 +210,6 @@ void ps__turn_out(ps_engine *engine, ps_conn *conn, enum ps_cause cause, const c
         ps__flush(engine, conn);
     }
     ps__lost(engine, conn, reason);
-}
-
-static void drop_from_crowd(ps_engine *engine, ps_conn *oldest)
-{
-    ps__turn_out(engine, oldest, PS_CAUSE_CROWD, "too many others wait to be let in", PS_OVER_A_LIMIT);
-}
-
-/* Is there room for one more? A crowd of silent clients must not keep the door shut: the one that has waited longest
- * goes, where too many wait, and where the server is full and it had time enough to say something. */
-static bool make_way(ps_engine *engine)
-{
-    const ps_limits *limits = &engine->options.limits;
-    ps_conn *oldest = ps__timer_first(engine, PS_TIMER_CIR);
-    if (oldest && engine->stats.pending >= limits->max_pending_cir)
-        drop_from_crowd(engine, oldest);
-    if (engine->stats.clients + engine->stats.pending < limits->max_clients)
-        return true;
-    oldest = ps__timer_first(engine, PS_TIMER_CIR);
-    if (!oldest || ps__timer_age_ms(engine, oldest, PS_TIMER_CIR) < PS_CROWD_MS)
-        return false;
-    drop_from_crowd(engine, oldest);
-    return true;
-}
-
-static ps_conn *take_slot(ps_engine *engine, const ps_conn *newcomer)
-{
-    pthread_mutex_lock(&engine->lock);
-    ps_conn *conn = ps__table_add(&engine->table);
-    if (conn) {
-        conn->fd = newcomer->fd;
-        engine->newcomer = -1;
-        conn->master = newcomer->master;
-        conn->family = newcomer->family;
-        conn->peer_port = newcomer->peer_port;
-        memcpy(conn->peer, newcomer->peer, sizeof conn->peer);
-        conn->reason = NO_REASON;
-        conn->interest = PS_POLL_IN;
-        conn->max_reply = engine->options.limits.max_payload;
-        conn->connected_at_ns = ps__wall_ns();
-    }
-    pthread_mutex_unlock(&engine->lock);
-    return conn;
-}
-
-static void begin_life(ps_engine *engine, ps_conn *conn)
-{
-    PS_ADD(engine->stats.pending, 1u);
-    if (conn->family != AF_UNIX && !engine->masters[conn->master].prepared) {
-        ps__no_delay(conn->fd);
-        ps__watch_over(conn->fd, &engine->options.limits);
-    }
-    if (ps__count_peer(engine, conn) < 0 ||
-        engine->poll->add(engine->poll_handle, conn->fd, ps__id(conn), PS_POLL_IN) < 0) {
-        ps__no_memory(engine, conn);
-        return;
-    }
-    if (engine->options.limits.idle_timeout_ns)
-        ps__timer_start(engine, conn, PS_TIMER_IDLE);
-    if (engine->options.framing == PS_NATIVE)
-        ps__timer_start_now(engine, conn, PS_TIMER_CIR);
-    else
-        ps__let_in(engine, conn);
-}
-
-void ps__admit(ps_engine *engine, int fd, uint8_t master, const struct sockaddr *peer)
-{
-    ps_conn newcomer = {.fd = fd, .master = master, .family = (uint8_t)engine->masters[master].family};
-    PS_ADD(engine->stats.accepted, 1u);
-    int cause = ps__may_connect(engine, &newcomer, peer);
-    if (cause == PS_NO_CAUSE && !make_way(engine))
-        cause = PS_CAUSE_FULL;
-    ps_conn *conn = cause == PS_NO_CAUSE ? take_slot(engine, &newcomer) : NULL;
-    if (conn)
-        begin_life(engine, conn);
-    else
-        ps__turn_away(engine, fd, cause == PS_NO_CAUSE ? PS_CAUSE_NO_MEMORY : cause);
 }
 
 /* Ask the connect hook. What it pushes to the client is put aside in *pushed, to follow the answer to the CIR. */

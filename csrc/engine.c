@@ -142,14 +142,6 @@ int ps_engine_add_master(ps_engine *engine, int fd, int flags)
     return 0;
 }
 
-/* -- the hooks' side ----------------------------------------------------------------------------------------------- */
-
-void ps__fail(ps_engine *engine, int error)
-{
-    if (error < 0 && !engine->fatal)
-        engine->fatal = error;
-}
-
 static void check(ps_engine *engine)
 {
     ps__fail(engine, engine->hooks.check(engine->hooks.context));
@@ -238,17 +230,23 @@ static void work_done(ps_engine *engine)
     ps__timers_worked(engine);
 }
 
+static void expire(ps_engine *engine)
+{
+    enum ps_timer_list list;
+    for (ps_conn *late; (late = ps__timers_pop_late(engine, &list)) != NULL;)
+        ps__too_late(engine, late, list);
+}
+
 static void end_turn(ps_engine *engine)
 {
     run_batches(engine, false);
-    ps__timers_expire(engine);
-    if (engine->accept_again_ns && engine->accept_again_ns <= engine->now_ns)
-        ps__start_accepting(engine);
+    expire(engine);
     feed_the_starved(engine);
     if (engine->tell_again_ns && engine->tell_again_ns <= engine->now_ns)
         ps__tell_rest(engine);
     ps__flush_dirty(engine);
     ps__bury(engine);
+    ps__start_accepting(engine); /* here: what was closed in this turn has made room */
     if (!engine->inside)
         return;
     check(engine);

@@ -81,7 +81,7 @@ typedef struct ps_chunk {
 
 /* -- who connects -------------------------------------------------------------------------------------------------- */
 
-enum { PS_PEER_KEY = 16, PS_NO_CAUSE = -1 };
+enum { PS_PEER_KEY = 16, PS_NO_CAUSE = -1, PS_NO_REASON = 0xFF };
 
 typedef struct ps_peer {
     uint8_t key[PS_PEER_KEY];
@@ -293,7 +293,8 @@ struct ps_engine {
     uint64_t look_ns;   /* when the loop has last looked at what the kernel has */
     uint32_t full_looks; /* so often in a row the kernel had more to tell of than there is room for in events */
     uint64_t held_ns[PS_TIMER_LISTS]; /* by how much the clocks of the deadlines are behind the real one */
-    uint64_t accept_again_ns;
+    uint64_t accept_again_ns;  /* 0: it isn't paused */
+    bool descriptor_freed;     /* which may end that pause */
     uint64_t send_again_ns; /* 0: nobody is starved */
     uint64_t tell_again_ns; /* of causes; 0: there is nothing untold */
     int reserve;        /* a descriptor to give up where there are no more, so that those who wait can be told; or -1 */
@@ -367,25 +368,25 @@ ps_engine *ps__engine_new(const ps_options *options, const ps_hooks *hooks, int 
 void ps__engine_close(ps_engine *engine);
 void ps__engine_free(ps_engine *engine);
 int ps__engine_run(ps_engine *engine);
-void ps__fail(ps_engine *engine, int error);
 
 /* causes.c */
 void ps__note(ps_engine *engine, enum ps_cause cause);
 void ps__note_later(ps_engine *engine, enum ps_cause cause);
 void ps__tell_rest(ps_engine *engine);
 
-/* wait.c */
+/* host.c */
 int ps__enter(ps_engine *engine);
 void ps__leave(ps_engine *engine);
 void ps__share(ps_engine *engine);
+void ps__fail(ps_engine *engine, int error);
+
+/* wait.c */
 int ps__wait(ps_engine *engine);
 
 /* conn.c: the life of one connection */
-void ps__admit(ps_engine *engine, int fd, uint8_t master, const struct sockaddr *peer);
 int ps__let_in(ps_engine *engine, ps_conn *conn);
 void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason);
 void ps__no_memory(ps_engine *engine, ps_conn *conn);
-void ps__turn_away(ps_engine *engine, int fd, int cause);
 void ps__refuse(ps_engine *engine, ps_conn *conn, uint16_t code, const char *text, enum ps_reason reason);
 void ps__turn_out(ps_engine *engine, ps_conn *conn, enum ps_cause cause, const char *text, enum ps_reason reason);
 void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps_reason reason);
@@ -432,7 +433,7 @@ void ps__timer_start_now(ps_engine *engine, ps_conn *conn, enum ps_timer_list li
 void ps__timer_stop(ps_engine *engine, ps_conn *conn, enum ps_timer_link link);
 ps_conn *ps__timer_first(const ps_engine *engine, enum ps_timer_list list);
 uint32_t ps__timer_age_ms(const ps_engine *engine, const ps_conn *conn, enum ps_timer_list list); /* one that runs */
-void ps__timers_expire(ps_engine *engine);
+ps_conn *ps__timers_pop_late(ps_engine *engine, enum ps_timer_list *list); /* one after the other; NULL: that was all */
 void ps__timers_worked(ps_engine *engine); /* the work of a turn is done, now_ns is its end */
 uint64_t ps__timers_due_ns(const ps_engine *engine); /* UINT64_MAX: none runs */
 

@@ -138,18 +138,19 @@ static bool has_seen_all(ps_engine *engine)
     return true;
 }
 
-void ps__timers_expire(ps_engine *engine)
+ps_conn *ps__timers_pop_late(ps_engine *engine, enum ps_timer_list *list)
 {
     if (!has_seen_all(engine))
-        return;
+        return NULL;
     for (int i = 0; i < PS_TIMER_LISTS; i++) {
-        enum ps_timer_list list = (enum ps_timer_list)i;
-        while (left_ns(engine, list, engine->look_ns) == 0) {
-            ps_conn *conn = ps__timer_first(engine, list);
-            ps__timer_stop(engine, conn, link_of[list]); /* so this loop ends, whatever becomes of the connection */
-            ps__too_late(engine, conn, list);
-        }
+        *list = (enum ps_timer_list)i;
+        if (left_ns(engine, *list, engine->look_ns) != 0)
+            continue;
+        ps_conn *conn = ps__timer_first(engine, *list);
+        ps__timer_stop(engine, conn, link_of[*list]); /* so this comes to an end, whatever becomes of the connection */
+        return conn;
     }
+    return NULL;
 }
 
 uint64_t ps__timers_due_ns(const ps_engine *engine)

@@ -12,6 +12,7 @@
 #include "engine.c"
 #include "fork.c"
 #include "frame.c"
+#include "host.c"
 #include "input.c"
 #include "lost.c"
 #include "output.c"

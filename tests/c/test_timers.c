@@ -1,5 +1,4 @@
-/* Deadlines, with a clock that the test sets. What happens to a connection that is too late is this file's own affair: it
- * has its ps__too_late, so the linker leaves protocol.c out. */
+/* Deadlines, with a clock that the test sets. */
 #include <errno.h>
 
 #include "check.h"
@@ -17,15 +16,6 @@ static struct {
 } late[4 * CLIENTS];
 static size_t late_count;
 static bool restarts; /* what is too late gets a new deadline */
-
-void ps__too_late(ps_engine *e, ps_conn *conn, enum ps_timer_list list)
-{
-    CHECK(e == &engine && late_count < sizeof late / sizeof *late);
-    late[late_count].slot = conn->slot;
-    late[late_count++].list = list;
-    if (restarts)
-        ps__timer_start(e, conn, list);
-}
 
 static void look_at(uint64_t now_ns)
 {
@@ -52,11 +42,23 @@ static void end(void)
     ps__table_close(&engine.table);
 }
 
+static void expire(void)
+{
+    enum ps_timer_list list;
+    for (ps_conn *conn; (conn = ps__timers_pop_late(&engine, &list)) != NULL; late_count++) {
+        CHECK(late_count < sizeof late / sizeof *late);
+        late[late_count].slot = conn->slot;
+        late[late_count].list = list;
+        if (restarts)
+            ps__timer_start(&engine, conn, list);
+    }
+}
+
 static void expire_at(uint64_t now_ns)
 {
     late_count = 0;
     look_at(now_ns);
-    ps__timers_expire(&engine);
+    expire();
 }
 
 static void nothing_runs(void)
@@ -251,7 +253,7 @@ static void started_in_long_work(void)
     begin(0);
     engine.now_ns = 5000 * MS;
     ps__timer_start(&engine, conns[0], PS_TIMER_CIR);
-    ps__timers_expire(&engine);
+    expire();
     CHECK_EQ(late_count, 0);
     work_until(5001 * MS);
     CHECK_EQ(ps__timers_due_ns(&engine), 100 * MS);
