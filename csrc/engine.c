@@ -149,6 +149,30 @@ static void check(ps_engine *engine)
 
 /* -- the turn ------------------------------------------------------------------------------------------------------ */
 
+static void flush(ps_engine *engine, ps_conn *conn)
+{
+    if (conn->state == PS_CONN_CLOSED || conn->flags & PS_IS_HOLDING)
+        return;
+    ps__send_queue(engine, conn);
+    if (conn->state == PS_CONN_CLOSED)
+        return;
+    ps__resume(engine, conn);
+    ps__settle(engine, conn);
+}
+
+/* What becomes dirty meanwhile is dealt with in the next turn, which does not sleep then: nobody is starved. */
+static void flush_dirty(ps_engine *engine)
+{
+    uint32_t slot = engine->dirty;
+    engine->dirty = PS_NOBODY;
+    while (slot != PS_NOBODY) {
+        ps_conn *conn = ps__slot(&engine->table, slot);
+        slot = conn->next_dirty;
+        conn->flags &= (uint16_t)~PS_IS_DIRTY;
+        flush(engine, conn);
+    }
+}
+
 static void client_event(ps_engine *engine, const ps_event *event)
 {
     ps_conn *conn = ps__table_find(&engine->table, event->key);
@@ -156,7 +180,7 @@ static void client_event(ps_engine *engine, const ps_event *event)
         return; /* an event from before it was closed */
     if (event->ready & PS_POLL_OUT) {
         conn->flags |= conn->flags & PS_IS_SENDING ? PS_IS_SENT : 0;
-        ps__flush(engine, conn);
+        flush(engine, conn);
     }
     if (event->ready & (PS_POLL_IN | PS_POLL_GONE) && ps__reads(engine, conn) && !conn->held)
         ps__readable(engine, conn);
@@ -212,7 +236,7 @@ static void send_again(ps_engine *engine, ps_conn *conn)
     if (!(conn->flags & PS_IS_STARVED))
         return;
     conn->flags &= (uint16_t)~PS_IS_STARVED;
-    ps__flush(engine, conn);
+    flush(engine, conn);
 }
 
 static void feed_the_starved(ps_engine *engine)
@@ -244,7 +268,7 @@ static void end_turn(ps_engine *engine)
     feed_the_starved(engine);
     if (engine->tell_again_ns && engine->tell_again_ns <= engine->now_ns)
         ps__tell_rest(engine);
-    ps__flush_dirty(engine);
+    flush_dirty(engine);
     ps__bury(engine);
     ps__start_accepting(engine); /* here: what was closed in this turn has made room */
     if (!engine->inside)
@@ -312,7 +336,7 @@ static void drain(ps_engine *engine)
     run_batches(engine, true);
     for_each(engine, wind_up);
     run_batches(engine, true); /* what was held back for a paused client */
-    ps__flush_dirty(engine);
+    flush_dirty(engine);
     ps__bury(engine);
     work_done(engine);
 }
@@ -357,7 +381,7 @@ static void close_all(ps_engine *engine)
     if (engine->accepting)
         stop_accepting(engine);
     for_each(engine, lose);
-    ps__flush_dirty(engine); /* only empties the list: all are closed */
+    flush_dirty(engine); /* only empties the list: all are closed */
     ps__bury(engine);
     ps__tell_rest(engine);
     ps__enter(engine);

@@ -384,11 +384,9 @@ void ps__fail(ps_engine *engine, int error);
 int ps__wait(ps_engine *engine);
 
 /* conn.c: the life of one connection */
-int ps__let_in(ps_engine *engine, ps_conn *conn);
 void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason);
 void ps__no_memory(ps_engine *engine, ps_conn *conn);
-void ps__refuse(ps_engine *engine, ps_conn *conn, uint16_t code, const char *text, enum ps_reason reason);
-void ps__turn_out(ps_engine *engine, ps_conn *conn, enum ps_cause cause, const char *text, enum ps_reason reason);
+void ps__drop_proof(ps_conn *conn);
 void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps_reason reason);
 void ps__settle(ps_engine *engine, ps_conn *conn);
 void ps__update_interest(ps_engine *engine, ps_conn *conn);
@@ -407,7 +405,11 @@ int ps__peers_add(ps_peers *peers, const uint8_t *key);
 void ps__peers_take(ps_peers *peers, const uint8_t *key);
 void ps__peers_close(ps_peers *peers);
 
-/* cir.c */
+/* admit.c */
+void ps__violation(ps_engine *engine, ps_conn *conn, uint32_t request_id, uint16_t refusal, const char *text);
+void ps__refuse(ps_engine *engine, ps_conn *conn, uint16_t code, const char *text, enum ps_reason reason);
+void ps__turn_out(ps_engine *engine, ps_conn *conn, enum ps_cause cause, const char *text, enum ps_reason reason);
+int ps__let_in(ps_engine *engine, ps_conn *conn);
 void ps__take_cir(ps_engine *engine, ps_conn *conn, const ps_frame *frame);
 void ps__take_proof(ps_engine *engine, ps_conn *conn, const ps_frame *frame);
 
@@ -483,11 +485,22 @@ bool ps__is_utf8(const uint8_t *data, size_t size);
 /* input.c */
 void ps__readable(ps_engine *engine, ps_conn *conn);
 void ps__resume(ps_engine *engine, ps_conn *conn);
+
+/* cut.c: all of these bytes; a client that may not go on keeps the rest, one that is ending loses it */
+void ps__cut(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size);
+void ps__finish_part(ps_engine *engine, ps_conn *conn);
+
+/* part.c; false: there is no memory */
+bool ps__part_begin(ps_engine *engine, ps_conn *conn, const ps_frame *head, const uint8_t *data, size_t size);
+bool ps__part_add(ps_engine *engine, ps_part *part, const uint8_t *data, size_t size);
+bool ps__part_grow(ps_engine *engine, ps_part *part, uint32_t more);
+bool ps__part_resize(ps_engine *engine, ps_part *part, uint32_t room);
+void ps__part_forget_guess(ps_engine *engine, const ps_part *part);
+void ps__part_free(ps_engine *engine, ps_part *part);
 void ps__drop_input(ps_engine *engine, ps_conn *conn);
 
 /* protocol.c */
 enum ps_verdict { PS_TAKE, PS_SKIP, PS_BROKEN };
-void ps__violation(ps_engine *engine, ps_conn *conn, uint32_t request_id, uint16_t refusal, const char *text);
 enum ps_verdict ps__judge(ps_engine *engine, ps_conn *conn, const ps_frame *frame);
 void ps__take_frame(ps_engine *engine, ps_conn *conn, const ps_frame *frame, void *object);
 void ps__cannot_serve(ps_engine *engine, ps_conn *conn, const ps_frame *frame, uint16_t code, const char *text,
@@ -506,13 +519,27 @@ void ps__output_end(ps_engine *engine, ps_conn *conn);
 void ps__send(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const void *data,
               size_t size, void *object);
 void ps__send_text(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const char *text);
-void ps__flush(ps_engine *engine, ps_conn *conn);
-void ps__drop_output(ps_engine *engine, ps_conn *conn);
-void ps__flush_dirty(ps_engine *engine);
+/* Send of what waits as much as the kernel takes. */
+void ps__send_queue(ps_engine *engine, ps_conn *conn);
+/* The same of a connection that is lost in the next line, unless that closed it. */
+void ps__send_last(ps_engine *engine, ps_conn *conn);
 /* Output made while the connect hook runs is put aside, then joined behind what was sent meanwhile. */
-ps_chunk *ps__take_queue(ps_conn *conn);
 void ps__join_queue(ps_engine *engine, ps_conn *conn, ps_chunk *chunks);
+
+/* queue.c */
+ps_chunk *ps__copy_chunk(const void *data, size_t size); /* NULL, as from the next two: there is no memory */
+ps_chunk *ps__object_chunk(ps_engine *engine, const uint8_t *data, size_t size, void *object);
+ps_chunk *ps__chunk_of_piece(ps_engine *engine, unsigned i, size_t sent);
 void ps__free_chunks(ps_engine *engine, ps_chunk *chunk);
+void ps__append_chunk(ps_conn *conn, ps_chunk *chunk);
+void ps__count_queued(ps_conn *conn, uint64_t queued);
+ps_chunk *ps__take_queue(ps_conn *conn);
+size_t ps__queue_vector(const ps_conn *conn, struct iovec *iov, size_t *total);
+void ps__advance_queue(ps_engine *engine, ps_conn *conn, size_t sent);
+void ps__close_piece(ps_engine *engine);
+void ps__drop_gathered(ps_engine *engine);
+void ps__gathered_clear(ps_engine *engine); /* in a forked child: it is the parent's to send */
+void ps__drop_output(ps_engine *engine, ps_conn *conn);
 
 /* command.c */
 int ps__push(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size);

@@ -12,56 +12,6 @@
 
 #include "internal.h"
 
-static void append_chunk(ps_conn *conn, ps_chunk *chunk)
-{
-    chunk->next = NULL;
-    if (conn->out_tail)
-        conn->out_tail->next = chunk;
-    else
-        conn->out_head = chunk;
-    conn->out_tail = chunk;
-}
-
-static void release(ps_engine *engine, void *object)
-{
-    ps__enter(engine);
-    engine->hooks.object_release(engine->hooks.context, object);
-}
-
-void ps__free_chunks(ps_engine *engine, ps_chunk *chunk)
-{
-    while (chunk) {
-        ps_chunk *next = chunk->next;
-        if (chunk->object)
-            release(engine, chunk->object);
-        ps__free(chunk);
-        chunk = next;
-    }
-}
-
-static void drop_gathered(ps_engine *engine);
-
-static void count_queued(ps_conn *conn, uint64_t queued)
-{
-    __atomic_store_n(&conn->queued, queued, __ATOMIC_RELAXED);
-}
-
-void ps__drop_output(ps_engine *engine, ps_conn *conn)
-{
-    if (conn == engine->out_conn)
-        drop_gathered(engine);
-    ps__free_chunks(engine, ps__take_queue(conn));
-    ps__timer_stop(engine, conn, PS_LINK_OUTPUT);
-}
-
-ps_chunk *ps__take_queue(ps_conn *conn)
-{
-    ps_chunk *chunks = conn->out_head;
-    conn->out_head = conn->out_tail = NULL;
-    count_queued(conn, 0);
-    return chunks;
-}
-
 /* From so many unsent bytes on the client isn't read. One that wasn't let in yet is owed nothing. */
 static uint64_t pause_at(const ps_engine *engine, const ps_conn *conn)
 {
@@ -72,7 +22,7 @@ static uint64_t pause_at(const ps_engine *engine, const ps_conn *conn)
 static void queue_grew(ps_engine *engine, ps_conn *conn, size_t size)
 {
     const ps_limits *limits = &engine->options.limits;
-    count_queued(conn, conn->queued + size);
+    ps__count_queued(conn, conn->queued + size);
     if (conn->flags & PS_IS_HOLDING)
         return;
     if (!(conn->flags & PS_TIMED_OUTPUT))
@@ -85,17 +35,6 @@ static void queue_grew(ps_engine *engine, ps_conn *conn, size_t size)
     if (conn->queued > pause_at(engine, conn))
         conn->flags |= PS_PAUSED_OUTPUT;
     ps__mark_dirty(engine, conn);
-}
-
-static ps_chunk *copy_chunk(const void *data, size_t size)
-{
-    size_t room = size < PS_CHUNK ? PS_CHUNK : size;
-    ps_chunk *chunk = ps_sys.allocate(sizeof *chunk + room);
-    if (!chunk)
-        return NULL;
-    *chunk = (ps_chunk){.data = chunk->own, .size = size, .room = room};
-    memcpy(chunk->own, data, size);
-    return chunk;
 }
 
 static void count_output(ps_engine *engine, ps_conn *conn, size_t size)
@@ -112,35 +51,24 @@ static void queue_copy(ps_engine *engine, ps_conn *conn, const void *data, size_
         memcpy(last->own + last->size, data, size);
         last->size += size;
     } else {
-        ps_chunk *chunk = copy_chunk(data, size);
+        ps_chunk *chunk = ps__copy_chunk(data, size);
         if (!chunk) {
             ps__no_memory(engine, conn); /* to keep what it does not take */
             return;
         }
-        append_chunk(conn, chunk);
+        ps__append_chunk(conn, chunk);
     }
     queue_grew(engine, conn, size);
 }
 
-/* The rest of an object's bytes waits inside the object. */
-static ps_chunk *object_chunk(ps_engine *engine, const uint8_t *data, size_t size, void *object)
-{
-    ps_chunk *chunk = ps_sys.allocate(sizeof *chunk);
-    if (!chunk)
-        return NULL;
-    *chunk = (ps_chunk){.data = data, .size = size, .object = object};
-    engine->hooks.object_hold(engine->hooks.context, object);
-    return chunk;
-}
-
 static void queue_object(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size, void *object)
 {
-    ps_chunk *chunk = object_chunk(engine, data, size, object);
+    ps_chunk *chunk = ps__object_chunk(engine, data, size, object);
     if (!chunk) {
         ps__no_memory(engine, conn);
         return;
     }
-    append_chunk(conn, chunk);
+    ps__append_chunk(conn, chunk);
     count_output(engine, conn, size);
     queue_grew(engine, conn, size);
 }
@@ -176,35 +104,6 @@ static ssize_t send_vector(ps_engine *engine, ps_conn *conn, struct iovec *iov, 
 
 /* -- gathering ----------------------------------------------------------------------------------------------------- */
 
-/* What was copied into the buffer since the last piece becomes a piece. */
-static void close_piece(ps_engine *engine)
-{
-    size_t from = engine->out_closed, size = engine->out_used - from;
-    if (!size)
-        return;
-    engine->pieces[engine->piece_count] = (struct iovec){engine->out + from, size};
-    engine->piece_objects[engine->piece_count++] = NULL;
-    engine->out_closed = engine->out_used;
-}
-
-static void drop_gathered(ps_engine *engine)
-{
-    unsigned count = engine->piece_count;
-    engine->piece_count = 0;
-    engine->out_used = engine->out_closed = engine->out_lent = 0;
-    for (unsigned i = 0; i < count; i++)
-        if (engine->piece_objects[i])
-            release(engine, engine->piece_objects[i]);
-}
-
-static ps_chunk *chunk_of_piece(ps_engine *engine, unsigned i, size_t sent)
-{
-    const uint8_t *data = (const uint8_t *)engine->pieces[i].iov_base + sent;
-    size_t size = engine->pieces[i].iov_len - sent;
-    void *object = engine->piece_objects[i];
-    return object ? object_chunk(engine, data, size, object) : copy_chunk(data, size);
-}
-
 /* What the kernel did not take of the pieces goes in front of the queue: it is older. */
 static void keep_rest(ps_engine *engine, ps_conn *conn, size_t sent)
 {
@@ -215,7 +114,7 @@ static void keep_rest(ps_engine *engine, ps_conn *conn, size_t sent)
         sent -= done;
         if (done == here)
             continue;
-        last = *end = chunk_of_piece(engine, i, done);
+        last = *end = ps__chunk_of_piece(engine, i, done);
         if (!last) {
             ps__free_chunks(engine, first);
             ps__no_memory(engine, conn);
@@ -235,14 +134,14 @@ static void keep_rest(ps_engine *engine, ps_conn *conn, size_t sent)
 
 static void send_gathered(ps_engine *engine, ps_conn *conn)
 {
-    close_piece(engine);
+    ps__close_piece(engine);
     if (!engine->piece_count)
         return;
     count_output(engine, conn, engine->out_used + engine->out_lent);
     ssize_t sent = send_vector(engine, conn, engine->pieces, engine->piece_count);
     if (sent >= 0)
         keep_rest(engine, conn, (size_t)sent);
-    drop_gathered(engine);
+    ps__drop_gathered(engine);
 }
 
 static bool gathers(const ps_engine *engine, const ps_conn *conn)
@@ -267,7 +166,7 @@ static void put(ps_engine *engine, ps_conn *conn, const void *data, size_t size)
 /* Lend the object's bytes to the next send. Two pieces may be needed: what was copied before it, and itself. */
 static void lend(ps_engine *engine, const uint8_t *data, size_t size, void *object)
 {
-    close_piece(engine);
+    ps__close_piece(engine);
     engine->hooks.object_hold(engine->hooks.context, object);
     engine->pieces[engine->piece_count] = (struct iovec){(void *)(uintptr_t)data, size};
     engine->piece_objects[engine->piece_count++] = object;
@@ -368,7 +267,7 @@ void ps__join_queue(ps_engine *engine, ps_conn *conn, ps_chunk *chunks)
 {
     while (chunks) {
         ps_chunk *next = chunks->next;
-        append_chunk(conn, chunks);
+        ps__append_chunk(conn, chunks);
         queue_grew(engine, conn, chunks->size - chunks->sent);
         if (conn->state == PS_CONN_CLOSED) { /* over the limit: all that was queued is gone, not what comes next */
             ps__free_chunks(engine, next);
@@ -378,51 +277,19 @@ void ps__join_queue(ps_engine *engine, ps_conn *conn, ps_chunk *chunks)
     }
 }
 
-/* Forget the first `sent` bytes of the queue. */
-static void advance(ps_engine *engine, ps_conn *conn, size_t sent)
-{
-    count_queued(conn, conn->queued - sent);
-    while (sent) {
-        ps_chunk *chunk = conn->out_head;
-        size_t here = chunk->size - chunk->sent;
-        if (sent < here) {
-            chunk->sent += sent;
-            return;
-        }
-        sent -= here;
-        conn->out_head = chunk->next;
-        if (!conn->out_head)
-            conn->out_tail = NULL;
-        chunk->next = NULL;
-        ps__free_chunks(engine, chunk);
-    }
-}
-
-static size_t fill_vector(const ps_conn *conn, struct iovec *iov, size_t *total)
-{
-    size_t count = 0;
-    *total = 0;
-    for (const ps_chunk *chunk = conn->out_head; chunk && count < PS_IOV_MAX; chunk = chunk->next) {
-        size_t left = chunk->size - chunk->sent;
-        iov[count++] = (struct iovec){(void *)(uintptr_t)(chunk->data + chunk->sent), left};
-        *total += left;
-    }
-    return count;
-}
-
-/* Send the queue until it is empty or the kernel full. */
-static void send_queue(ps_engine *engine, ps_conn *conn)
+/* Until it is empty or the kernel full. */
+static void send_queued(ps_engine *engine, ps_conn *conn)
 {
     if (conn->flags & PS_IS_STARVED)
         return;
     while (conn->out_head) {
         struct iovec iov[PS_IOV_MAX];
-        size_t total, count = fill_vector(conn, iov, &total);
+        size_t total, count = ps__queue_vector(conn, iov, &total);
         ssize_t sent = send_vector(engine, conn, iov, count);
         if (sent < 0)
             return;
         if (sent > 0) {
-            advance(engine, conn, (size_t)sent);
+            ps__advance_queue(engine, conn, (size_t)sent);
             ps__timer_start_now(engine, conn, PS_TIMER_OUTPUT); /* progress */
         }
         if ((size_t)sent < total)
@@ -431,28 +298,15 @@ static void send_queue(ps_engine *engine, ps_conn *conn)
     ps__timer_stop(engine, conn, PS_LINK_OUTPUT);
 }
 
-void ps__flush(ps_engine *engine, ps_conn *conn)
+void ps__send_queue(ps_engine *engine, ps_conn *conn)
 {
-    if (conn->state == PS_CONN_CLOSED || conn->flags & PS_IS_HOLDING)
-        return;
-    send_queue(engine, conn);
-    if (conn->state == PS_CONN_CLOSED)
-        return;
+    send_queued(engine, conn);
     if (conn->flags & PS_PAUSED_OUTPUT && conn->queued <= pause_at(engine, conn) / 2)
         conn->flags &= (uint16_t)~PS_PAUSED_OUTPUT;
-    ps__resume(engine, conn);
-    ps__settle(engine, conn);
 }
 
-void ps__flush_dirty(ps_engine *engine)
+void ps__send_last(ps_engine *engine, ps_conn *conn)
 {
-    /* What becomes dirty meanwhile is dealt with in the next turn, which does not sleep then: nobody is starved. */
-    uint32_t slot = engine->dirty;
-    engine->dirty = PS_NOBODY;
-    while (slot != PS_NOBODY) {
-        ps_conn *conn = ps__slot(&engine->table, slot);
-        slot = conn->next_dirty;
-        conn->flags &= (uint16_t)~PS_IS_DIRTY;
-        ps__flush(engine, conn);
-    }
+    ps__send_queue(engine, conn);
+    ps__settle(engine, conn);
 }

@@ -1,27 +1,10 @@
 /* protocol.c: which frames may come when, and what a service request message (SRM) does to a connection. The connection
- * initiation request (CIR) is another kind of event: see cir.c. pysock/wire/rules.py is the counterpart of both; the tests
- * hold them together byte by byte. */
+ * initiation request (CIR) is another kind of event: see admit.c. pysock/wire/rules.py is the counterpart of both; the
+ * tests hold them together byte by byte. */
 #include <stdio.h>
 #include <string.h>
 
 #include "internal.h"
-
-/* -- violations ---------------------------------------------------------------------------------------------------- */
-
-/* Before the CIR is accepted a violation is answered by a refusal, after it by an error; then the connection ends. */
-void ps__violation(ps_engine *engine, ps_conn *conn, uint32_t request_id, uint16_t refusal, const char *text)
-{
-    bool established = conn->state == PS_CONN_ESTABLISHED; /* a log handler may close it */
-    ps__note(engine, PS_CAUSE_VIOLATION);
-    if (established) {
-        PS_ADD(engine->stats.errors, 1u);
-        ps__send_text(engine, conn, PS_ERROR, PS_MALFORMED, request_id, text);
-    } else {
-        PS_ADD(engine->stats.refused, 1u);
-        ps__send_text(engine, conn, PS_CIR_REFUSED, refusal, 0, text);
-    }
-    ps__end(engine, conn, PS_EV_VIOLATION, PS_PROTOCOL_VIOLATION);
-}
 
 void ps__over_limit(ps_engine *engine, ps_conn *conn)
 {
@@ -221,7 +204,7 @@ void ps__too_late(ps_engine *engine, ps_conn *conn, enum ps_timer_list list)
             ps__send_text(engine, conn, PS_GOAWAY, 0, 0, "nothing came for too long");
         ps__end(engine, conn, PS_EV_DRAIN, PS_TIMED_OUT);
     }
-    ps__flush(engine, conn);
+    ps__send_last(engine, conn);
     ps__lost(engine, conn, PS_TIMED_OUT); /* unless that closed it already */
 }
 

@@ -1,8 +1,101 @@
-/* cir.c: the master's side of the protocol: what a connection initiation request (CIR) does, and the PROOF that follows it
- * where an auth key is set. How the key is used is up to the hooks; here it is only a matter of whose turn it is. */
+/* admit.c: how a connection is let in, or refused: the connection initiation request (CIR), the PROOF that follows it where
+ * an auth key is set, the connect hook, and the answer. How the key is used is up to the hooks; here it is only a matter of
+ * whose turn it is. */
 #include <string.h>
 
 #include "internal.h"
+
+/* Before the CIR is accepted a violation is answered by a refusal, after it by an error; then the connection ends. */
+void ps__violation(ps_engine *engine, ps_conn *conn, uint32_t request_id, uint16_t refusal, const char *text)
+{
+    bool established = conn->state == PS_CONN_ESTABLISHED; /* a log handler may close it */
+    ps__note(engine, PS_CAUSE_VIOLATION);
+    if (established) {
+        PS_ADD(engine->stats.errors, 1u);
+        ps__send_text(engine, conn, PS_ERROR, PS_MALFORMED, request_id, text);
+    } else {
+        PS_ADD(engine->stats.refused, 1u);
+        ps__send_text(engine, conn, PS_CIR_REFUSED, refusal, 0, text);
+    }
+    ps__end(engine, conn, PS_EV_VIOLATION, PS_PROTOCOL_VIOLATION);
+}
+
+void ps__refuse(ps_engine *engine, ps_conn *conn, uint16_t code, const char *text, enum ps_reason reason)
+{
+    bool challenged = conn->state == PS_CONN_CHALLENGED;
+    PS_ADD(engine->stats.refused, 1u);
+    if (engine->options.framing == PS_NATIVE)
+        ps__send_text(engine, conn, PS_CIR_REFUSED, code, 0, text);
+    ps__end(engine, conn, challenged ? PS_EV_PROOF_REFUSED : PS_EV_CIR_REFUSED, reason);
+}
+
+/* It has waited for too long to be let in. If the refusal can't be sent at once, it goes without; one that was refused
+ * before, and hasn't taken that, hears nothing new. */
+void ps__turn_out(ps_engine *engine, ps_conn *conn, enum ps_cause cause, const char *text, enum ps_reason reason)
+{
+    if (conn->state != PS_CONN_DRAINING) {
+        ps__note(engine, cause);
+        ps__refuse(engine, conn, PS_REFUSED_TOO_LATE, text, reason);
+        ps__send_last(engine, conn);
+    }
+    ps__lost(engine, conn, reason);
+}
+
+/* Ask the connect hook. What it pushes to the client is put aside in *pushed, to follow the answer to the CIR. */
+static int ask(ps_engine *engine, ps_conn *conn, ps_chunk **pushed, char *reason, size_t room)
+{
+    int refused = ps__enter(engine);
+    if (refused < 0)
+        return refused;
+    ps_chunk *waiting = ps__take_queue(conn);
+    conn->flags |= PS_IS_HOLDING;
+    refused = engine->hooks.connect(engine->hooks.context, conn, reason, room);
+    conn->flags &= (uint16_t)~PS_IS_HOLDING;
+    *pushed = ps__take_queue(conn);
+    if (conn->state == PS_CONN_CLOSED)
+        ps__free_chunks(engine, waiting);
+    else
+        ps__join_queue(engine, conn, waiting);
+    return refused;
+}
+
+static void welcome(ps_engine *engine, ps_conn *conn)
+{
+    uint8_t id[8], field[3 + sizeof id];
+    ps__put32(id, conn->generation);
+    ps__put32(id + 4, conn->slot);
+    size_t size = ps__put_field(field, PS_TAG_CLIENT_ID, id, sizeof id);
+    memcpy(engine->welcome, field, size); /* the room in front of it is kept for this */
+    ps__send(engine, conn, PS_CIR_ACCEPTED, 0, 0, engine->welcome, size + engine->options.welcome_size, NULL);
+}
+
+int ps__let_in(ps_engine *engine, ps_conn *conn)
+{
+    ps_chunk *pushed = NULL;
+    char reason[256] = "not allowed";
+    enum ps_conn_state state = conn->state;
+    ps__drop_proof(conn);
+    int refused = engine->options.ask_connects ? ask(engine, conn, &pushed, reason, sizeof reason) : 0;
+    if (refused < 0)
+        ps__fail(engine, refused);
+    if (refused || conn->state != state) { /* the hook may have closed the client itself */
+        ps__free_chunks(engine, pushed);
+        ps__refuse(engine, conn, PS_REFUSED_NOT_ALLOWED, reason, PS_CLOSED_BY_SERVER);
+        return 0;
+    }
+    ps__conn_event(conn, state == PS_CONN_CHALLENGED ? PS_EV_PROOF_ACCEPTED : PS_EV_CIR_ACCEPTED);
+    ps__timer_stop(engine, conn, PS_LINK_INPUT);
+    __atomic_store_n(&conn->established, 1, __ATOMIC_RELAXED);
+    PS_TAKE_ONE(engine->stats.pending);
+    PS_ADD(engine->stats.clients, 1u);
+    PS_ADD(engine->stats.established, 1u);
+    if (engine->options.framing == PS_NATIVE)
+        welcome(engine, conn);
+    ps__join_queue(engine, conn, pushed);
+    return 1;
+}
+
+/* -- the fields of a CIR ------------------------------------------------------------------------------------------- */
 
 /* What a CIR said, beside what the connection remembers itself. */
 typedef struct cir {
