@@ -1,5 +1,7 @@
 /* causes.c: what a limit or a fault cost somebody is counted, and told of once a second at most: a storm of them must not
  * become a storm of log lines. What came in between is told of when that second is over. */
+#include <string.h>
+
 #include "internal.h"
 
 enum { TELL_EVERY_NS = 1000000000 };
@@ -46,4 +48,10 @@ void ps__note(ps_engine *engine, enum ps_cause cause)
         tell(engine, cause);
     else if (!engine->tell_again_ns)
         engine->tell_again_ns = engine->now_ns + TELL_EVERY_NS;
+}
+
+void ps__causes_clear(ps_engine *engine)
+{
+    memset(engine->untold, 0, sizeof engine->untold);
+    engine->tell_again_ns = 0;
 }

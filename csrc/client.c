@@ -47,13 +47,23 @@ static void drop_part(ps_client *client, ps_sink *sink)
     client->part.object = NULL;
 }
 
-void ps__client_close(ps_client *client, ps_sink *sink)
+static void close_fd(ps_client *client)
 {
-    drop_part(client, sink);
     if (client->fd >= 0 && ps__is_still(client->fd, &client->file))
         ps_sys.close(client->fd);
     client->fd = -1;
     client->broken = true;
+}
+
+void ps__client_close(ps_client *client, ps_sink *sink)
+{
+    drop_part(client, sink);
+    close_fd(client);
+}
+
+void ps__client_abandon(ps_client *client)
+{
+    close_fd(client);
 }
 
 void ps__client_free(ps_client *client, ps_sink *sink)

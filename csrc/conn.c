@@ -188,3 +188,15 @@ void ps__bury(ps_engine *engine)
         }
     }
 }
+
+/* In a forked child. Nobody is told that it is gone: the parent still has it. */
+void ps__conn_leave(ps_conn *conn)
+{
+    if (!conn->state)
+        return;
+    ps__leave_fd(&conn->fd);
+    if (conn->state != PS_CONN_CLOSED)
+        ps__conn_event(conn, PS_EV_LOST);
+    conn->established = conn->attached = 0;
+    conn->flags = 0;
+}

@@ -30,8 +30,7 @@ static void init(ps_engine *engine, const ps_options *options, const ps_hooks *h
     engine->batch_due_ns = UINT64_MAX;
     engine->now_ns = engine->look_ns = ps__now_ns();
     engine->users.seed = engine->addresses.seed = (uint64_t)(uintptr_t)engine ^ engine->now_ns;
-    for (int i = 0; i < PS_TIMER_LISTS; i++)
-        engine->timers[i].first = engine->timers[i].last = PS_NOBODY;
+    ps__timers_clear(engine);
     pthread_mutex_init(&engine->lock, NULL);
 }
 

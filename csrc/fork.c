@@ -1,4 +1,4 @@
-/* fork.c: what fork() does to an engine and to a client's link.
+/* fork.c: what fork() does to an engine. A client's link is left by whoever has it.
  *
  * The child has copies of all descriptors, and epoll goes on reporting for them (epoll(7)): they are closed, nothing else.
  * No shutdown(), no epoll_ctl(): both act on what parent and child share. The loop does not exist in the child, unless it
@@ -12,79 +12,35 @@
  * The list of the engines is the only global there is: whoever forks knows none of them. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <string.h>
 
-#include "client.h"
 #include "internal.h"
 
 static pthread_mutex_t engines_lock = PTHREAD_MUTEX_INITIALIZER;
 static ps_engine *engines;
 static bool is_watching;
 
-/* accept4(), and the descriptor written down as the newcomer, until it has a row or is turned away. */
-int ps__accept_newcomer(ps_engine *engine, int master, struct sockaddr *peer, socklen_t *size)
-{
-    pthread_mutex_lock(&engine->lock);
-    int fd = ps_sys.accept4(master, peer, size, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    engine->newcomer = fd < 0 ? -1 : fd;
-    pthread_mutex_unlock(&engine->lock);
-    return fd;
-}
-
-/* close(), never again, whatever it returns: Linux has freed the number (close(2)). Others ask the kernel about *fd under
- * the lock. */
-void ps__close_fd(ps_engine *engine, int *fd)
-{
-    pthread_mutex_lock(&engine->lock);
-    ps__descriptors_are_ours(engine); /* else *fd is -1 by now */
-    ps_sys.close(*fd);
-    *fd = -1;
-    pthread_mutex_unlock(&engine->lock);
-}
-
 /* -- in the child -------------------------------------------------------------------------------------------------- */
-
-static void leave(int *fd)
-{
-    if (*fd >= 0)
-        ps_sys.close(*fd);
-    *fd = -1;
-}
-
-/* Nobody is told that it is gone: the parent still has it. */
-static void leave_connection(ps_conn *conn)
-{
-    if (!conn->state)
-        return;
-    leave(&conn->fd);
-    if (conn->state != PS_CONN_CLOSED)
-        ps__conn_event(conn, PS_EV_LOST);
-    conn->established = conn->attached = 0;
-    conn->flags = 0;
-}
 
 static void forget_everybody(ps_engine *engine)
 {
     for (uint32_t slot = 0; slot < engine->table.made; slot++)
-        leave_connection(ps__slot(&engine->table, slot));
-    for (int i = 0; i < PS_TIMER_LISTS; i++)
-        engine->timers[i].first = engine->timers[i].last = PS_NOBODY;
+        ps__conn_leave(ps__slot(&engine->table, slot));
+    ps__timers_clear(engine);
+    ps__causes_clear(engine);
+    ps__gathered_clear(engine);
     engine->dirty = engine->dead = PS_NOBODY;
     engine->batch_due_ns = UINT64_MAX;
-    engine->accept_again_ns = engine->send_again_ns = engine->tell_again_ns = 0;
-    memset(engine->untold, 0, sizeof engine->untold);
-    engine->out_used = engine->out_closed = engine->out_lent = 0; /* what was gathered is the parent's to send */
-    engine->piece_count = 0;
+    engine->accept_again_ns = engine->send_again_ns = 0;
 }
 
 void ps_engine_abandon(ps_engine *engine)
 {
     ps__descriptors_are_ours(engine);
-    leave(&engine->poll_handle);
-    leave(&engine->wake[0]);
-    leave(&engine->wake[1]);
-    leave(&engine->newcomer);
-    leave(&engine->reserve);
+    ps__leave_fd(&engine->poll_handle);
+    ps__leave_fd(&engine->wake[0]);
+    ps__leave_fd(&engine->wake[1]);
+    ps__leave_fd(&engine->newcomer);
+    ps__leave_fd(&engine->reserve);
     if (engine->table.chunks)
         forget_everybody(engine);
     engine->accepting = false;
@@ -144,14 +100,4 @@ void ps__unwatch_forks(ps_engine *engine)
         }
     }
     pthread_mutex_unlock(&engines_lock);
-}
-
-/* -- a client's link ------------------------------------------------------------------------------------------------ */
-
-void ps__client_abandon(ps_client *client)
-{
-    if (!ps__is_still(client->fd, &client->file))
-        client->fd = -1;
-    leave(&client->fd);
-    client->broken = true;
 }

@@ -281,7 +281,7 @@ struct ps_engine {
     const ps_poll_ops *poll;
     int poll_handle;
     int wake[2]; /* a pipe: other threads' commands and signals end the wait */
-    ps_file wake_file; /* what both its numbers stand for, as long as the descriptors are ours: see lost.c */
+    ps_file wake_file; /* what both its numbers stand for, as long as the descriptors are ours: see descriptors.c */
     uint8_t state; /* enum ps_server_state */
     bool inside;  /* between hooks.enter and hooks.leave */
     bool refusing; /* what arrives now came too late */
@@ -373,6 +373,7 @@ int ps__engine_run(ps_engine *engine);
 void ps__note(ps_engine *engine, enum ps_cause cause);
 void ps__note_later(ps_engine *engine, enum ps_cause cause);
 void ps__tell_rest(ps_engine *engine);
+void ps__causes_clear(ps_engine *engine);
 
 /* host.c */
 int ps__enter(ps_engine *engine);
@@ -392,6 +393,7 @@ void ps__settle(ps_engine *engine, ps_conn *conn);
 void ps__update_interest(ps_engine *engine, ps_conn *conn);
 void ps__mark_dirty(ps_engine *engine, ps_conn *conn);
 void ps__bury(ps_engine *engine);
+void ps__conn_leave(ps_conn *conn);
 
 /* access.c */
 /* PS_NO_CAUSE, or why it may not; what the kernel says of the peer goes into conn. */
@@ -436,6 +438,7 @@ void ps__timer_stop(ps_engine *engine, ps_conn *conn, enum ps_timer_link link);
 ps_conn *ps__timer_first(const ps_engine *engine, enum ps_timer_list list);
 uint32_t ps__timer_age_ms(const ps_engine *engine, const ps_conn *conn, enum ps_timer_list list); /* one that runs */
 ps_conn *ps__timers_pop_late(ps_engine *engine, enum ps_timer_list *list); /* one after the other; NULL: that was all */
+void ps__timers_clear(ps_engine *engine); /* nobody's runs */
 void ps__timers_worked(ps_engine *engine); /* the work of a turn is done, now_ns is its end */
 uint64_t ps__timers_due_ns(const ps_engine *engine); /* UINT64_MAX: none runs */
 
@@ -541,8 +544,12 @@ void ps__drop_gathered(ps_engine *engine);
 void ps__gathered_clear(ps_engine *engine); /* in a forked child: it is the parent's to send */
 void ps__drop_output(ps_engine *engine, ps_conn *conn);
 
+/* push.c */
+int ps__push(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size); /* 1, 0: it isn't there; -EMSGSIZE */
+int64_t ps__push_to_all(ps_engine *engine, const uint8_t *data, size_t size);     /* how many it reached */
+int ps__disconnect(ps_engine *engine, ps_conn *conn);                             /* 1 */
+
 /* command.c */
-int ps__push(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size);
 void ps__run_commands(ps_engine *engine);
 void ps__free_commands(ps_engine *engine);
 int ps__open_wake(ps_engine *engine);
@@ -551,10 +558,11 @@ void ps__close_wake(ps_engine *engine);
 /* fork.c */
 int ps__watch_forks(ps_engine *engine);
 void ps__unwatch_forks(ps_engine *engine);
+
+/* descriptors.c */
 int ps__accept_newcomer(ps_engine *engine, int master, struct sockaddr *peer, socklen_t *size);
 void ps__close_fd(ps_engine *engine, int *fd);
-
-/* lost.c */
+void ps__leave_fd(int *fd);
 bool ps__descriptors_are_ours(ps_engine *engine); /* under the lock; if they aren't, they are forgotten */
 void ps__look_at_descriptors(ps_engine *engine);
 bool ps__wake_is_ours(const ps_engine *engine);

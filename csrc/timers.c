@@ -51,6 +51,12 @@ static uint32_t clock_ms(const ps_engine *engine, enum ps_timer_list list, uint6
     return (uint32_t)((engine->look_ns + (worked < most ? worked : most) - engine->held_ns[list]) / 1000000u);
 }
 
+void ps__timers_clear(ps_engine *engine)
+{
+    for (int i = 0; i < PS_TIMER_LISTS; i++)
+        engine->timers[i].first = engine->timers[i].last = PS_NOBODY;
+}
+
 void ps__timers_worked(ps_engine *engine)
 {
     uint64_t worked = engine->now_ns - engine->look_ns;
