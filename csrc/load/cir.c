@@ -127,7 +127,7 @@ static void read_welcome(ps_load *load, uint32_t size)
             found = true;
     }
     if (more < 0)
-        ps__load_fail(load, PS_LOAD_NOT_NATIVE, 0);
+        ps__load_fail(load, PS_LOAD_NOT_PYSOCK, 0);
     else if (!found)
         ps__load_fail(load, PS_LOAD_NO_SERVICE, 0);
     if (found)
@@ -137,7 +137,7 @@ static void read_welcome(ps_load *load, uint32_t size)
 static void keep_welcome(ps_load *load, uint32_t size)
 {
     if (size > WELCOME_MAX)
-        ps__load_fail(load, PS_LOAD_NOT_NATIVE, 0);
+        ps__load_fail(load, PS_LOAD_NOT_PYSOCK, 0);
     else if (!load->scouted && !(load->welcome = ps_sys.allocate(size + 1u)))
         ps__load_fail(load, PS_LOAD_SYSTEM, -ENOMEM);
 }
@@ -174,7 +174,7 @@ static void begin_greeting(ps_load *load, ps_load_conn *conn, const ps_frame *fr
     else if (frame->kind == PS_CHALLENGE)
         ps__load_fail(load, PS_LOAD_CHALLENGED, 0);
     else
-        ps__load_wrong(load, PS_LOAD_NOT_NATIVE, PS_CIR_ACCEPTED, frame->kind);
+        ps__load_wrong(load, PS_LOAD_NOT_PYSOCK, PS_CIR_ACCEPTED, frame->kind);
 }
 
 static void begin_answer(ps_load *load, ps_load_conn *conn, const ps_frame *frame)
@@ -307,7 +307,7 @@ static void take(ps_load *load, ps_load_conn *conn, const uint8_t *data, size_t 
         ps__load_answered(load, conn, conn->done - before, now_ns);
 }
 
-const ps_load_framing_ops ps__load_native = {
+const ps_load_framing_ops ps__load_pysock = {
     .head = PS_HEADER_SIZE,
     .write_head = write_head,
     .connected = greet,

@@ -78,7 +78,7 @@ typedef struct ps_load_mode_ops {
     bool (*is_over)(const ps_load *load);
 } ps_load_mode_ops;
 
-extern const ps_load_framing_ops ps__load_native, ps__load_u32, ps__load_line, ps__load_raw;
+extern const ps_load_framing_ops ps__load_pysock, ps__load_u32, ps__load_line, ps__load_raw;
 extern const ps_load_mode_ops ps__load_closed, ps__load_paced, ps__load_churn;
 
 /* -- a run --------------------------------------------------------------------------------------------------------- */

@@ -16,7 +16,7 @@ enum {
 /* -- making and freeing -------------------------------------------------------------------------------------------- */
 
 static const ps_load_framing_ops *const framings[] = {
-    [PS_NATIVE] = &ps__load_native,
+    [PS_PYSOCK] = &ps__load_pysock,
     [PS_U32] = &ps__load_u32,
     [PS_LINE] = &ps__load_line,
     [PS_RAW] = &ps__load_raw,

@@ -195,7 +195,7 @@ static void in_every_way(uint32_t framing, int family)
 
 static void all_framings(void)
 {
-    for (uint32_t framing = PS_NATIVE; framing <= PS_RAW; framing++)
+    for (uint32_t framing = PS_PYSOCK; framing <= PS_RAW; framing++)
         in_every_way(framing, framing % 2 ? AF_INET : AF_UNIX);
 }
 
@@ -207,7 +207,7 @@ static void calls_that_do_less(void)
     ps_sys.sendmsg = short_sendmsg;
     ps_sys.epoll_wait = interrupted_wait;
     fault.seed = 7;
-    for (uint32_t framing = PS_NATIVE; framing <= PS_RAW; framing++) {
+    for (uint32_t framing = PS_PYSOCK; framing <= PS_RAW; framing++) {
         fault.room = framing % 2 ? 13 : 70;
         in_every_way(framing, framing % 2 ? AF_UNIX : AF_INET);
     }
@@ -217,10 +217,10 @@ static void calls_that_do_less(void)
 
 static void a_backlog_that_is_full(void)
 {
-    begin(PS_NATIVE, AF_UNIX);
+    begin(PS_PYSOCK, AF_UNIX);
     real = ps_sys;
     ps_sys.connect = reluctant_connect;
-    ps_load_options o = options(PS_NATIVE);
+    ps_load_options o = options(PS_PYSOCK);
     fault.failure = -EAGAIN;
     fault.refusals = 7;
     expect_all(&o);
@@ -241,8 +241,8 @@ static void a_backlog_that_is_full(void)
 static void no_memory(void)
 {
     int error = 0, worked = 0;
-    begin(PS_NATIVE, AF_UNIX);
-    ps_load_options o = options(PS_NATIVE);
+    begin(PS_PYSOCK, AF_UNIX);
+    ps_load_options o = options(PS_PYSOCK);
     real = ps_sys;
     ps_sys.allocate = scarce_memory;
     for (int enough = 0; !worked; enough++) {
@@ -265,7 +265,7 @@ static void no_memory(void)
 
 static void fails_with(int error)
 {
-    ps_load_options o = options(PS_NATIVE);
+    ps_load_options o = options(PS_PYSOCK);
     fault.failure = error;
     ps_load_result result = run(&o);
     CHECK(result.failure == PS_LOAD_SYSTEM || result.failure == PS_LOAD_HUNG_UP);
@@ -275,7 +275,7 @@ static void fails_with(int error)
 
 static void calls_that_fail(void)
 {
-    begin(PS_NATIVE, AF_UNIX);
+    begin(PS_PYSOCK, AF_UNIX);
     real = ps_sys;
     ps_sys.socket = failing_socket;
     fails_with(-EMFILE);
@@ -327,8 +327,8 @@ static void watched_and_stopped_by_another_thread(void)
 {
     int error;
     pthread_t thread;
-    begin(PS_NATIVE, AF_UNIX);
-    ps_load_options o = options(PS_NATIVE);
+    begin(PS_PYSOCK, AF_UNIX);
+    ps_load_options o = options(PS_PYSOCK);
     o.count = UINT64_MAX;
     ps_load *load = ps_load_new(&o, &error);
     CHECK(load);
