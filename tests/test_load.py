@@ -19,7 +19,7 @@ from support import WELCOME, run_python, wait_for
 import pysock
 from pysock import Address, Server
 from pysock.load import FRAMINGS, Failure, Load, LoadError, LoadOptions, LoadResult, Outcome, run_load
-from pysock.load import _percentile as percentile
+from pysock.load.result import percentile
 from pysock.wire.format import Kind, encode
 
 if native_is_missing():

@@ -1,4 +1,4 @@
-"""The crossing to the load generator of ``csrc/load/``, as ``native.py`` is for the engine: the only other module that
+"""The crossing to the load generator of ``csrc/load/``, as ``engine.py`` is for the engine: the only other module that
 imports the extension.
 """
 
@@ -11,27 +11,48 @@ from pysock._engine import ffi, lib
 from pysock.base.unique import Unique
 from pysock.engine import SocketAddress
 from pysock.engine.native.engine import pack_address
-from pysock.load import FRAMINGS, LoadOptions, Outcome, Progress
+from pysock.engine.native.outcome import Outcome, Progress
 
 _NANOSECONDS: Final = 1_000_000_000
 _MODES: Final = {"closed": lib.PS_LOAD_CLOSED, "open": lib.PS_LOAD_OPEN, "churn": lib.PS_LOAD_CHURN}
 
 
 class NativeLoad(Unique):
-    """One run, in C."""
+    """One run, in C.
 
-    def __init__(self, options: LoadOptions, target: SocketAddress, cir: bytes) -> None:
+    :param framing: a :class:`pysock.wire.format.Framing`.
+    :param mode: ``closed``, ``open`` or ``churn``.
+    :param duration: seconds, like ``linger`` and ``stall``. Of what doesn't matter the value is 0.
+    """
+
+    def __init__(
+        self,
+        target: SocketAddress,
+        *,
+        cir: bytes,
+        service: str,
+        framing: int,
+        mode: str,
+        connections: int,
+        in_flight: int,
+        size: int,
+        rate: float,
+        duration: float,
+        count: int,
+        linger: float,
+        stall: float,
+    ) -> None:
         address = pack_address(target)
         c = ffi.new("ps_load_options *")
         kept = [ffi.from_buffer("uint8_t[]", address), ffi.from_buffer("uint8_t[]", cir)]
-        service = ffi.new("char[]", options.service.encode())
+        name = ffi.new("char[]", service.encode())
         c.address, c.address_size = kept[0], len(address)
         c.cir, c.cir_size = kept[1], len(cir)
-        c.service, c.rate = service, options.rate or 0.0
-        c.duration_ns, c.count = int((options.duration or 0) * _NANOSECONDS), options.count or 0
-        c.linger_ns, c.stall_ns = int(options.linger * _NANOSECONDS), int(options.stall * _NANOSECONDS)
-        c.framing, c.mode = FRAMINGS.index(options.framing), _MODES[options.mode]
-        c.connections, c.in_flight, c.size = options.connections, options.in_flight, options.size
+        c.service, c.rate = name, rate
+        c.duration_ns, c.count = int(duration * _NANOSECONDS), count
+        c.linger_ns, c.stall_ns = int(linger * _NANOSECONDS), int(stall * _NANOSECONDS)
+        c.framing, c.mode = framing, _MODES[mode]
+        c.connections, c.in_flight, c.size = connections, in_flight, size
         error = ffi.new("int *")
         self._load: Any = lib.ps_load_new(c, error)
         if self._load == ffi.NULL:
