@@ -121,7 +121,7 @@ if not TYPE_CHECKING:  # by it a type checker would take every name for one that
         from importlib import import_module  # noqa: PLC0415  # only when it is needed, as all here
 
         if name == "backend":
-            return import_module("pysock.engine").choose().name
+            return import_module("pysock.engine.choice").choose().name
         if name in _MODULES:
             return import_module(f"pysock.{name}")
         if name not in _HOME_OF:

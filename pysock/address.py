@@ -22,8 +22,8 @@ import socket
 import sys
 from collections.abc import Callable
 
+from pysock.base.aliases import SocketAddress
 from pysock.base.lean import TYPE_CHECKING, dataclass, field_names, replace
-from pysock.engine import SocketAddress
 from pysock.files.own_directory import own_socket_file
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pysock.access.peers import Ids, expected_server
     from pysock.address import Address, AddressLike, as_address
     from pysock.base import kinds
+    from pysock.base.aliases import Buffer
     from pysock.base.clock import monotonic
     from pysock.base.deadlines import checked_timeout, deadline_of, time_left
     from pysock.base.forking import own
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from pysock.base.ids import shown
     from pysock.base.payload import SERVERS_LIMIT, checked
     from pysock.connecting import Trust, open_link
-    from pysock.engine import BUSY, Buffer, Link, choose
+    from pysock.engine.choice import choose
+    from pysock.engine.contract import BUSY, Link
     from pysock.limits import LARGEST_PAYLOAD
     from pysock.mailbox import PUSHES_MAX, Mailbox
     from pysock.parameters import checked_linger
@@ -489,6 +491,7 @@ def _take_parts() -> None:
         return
     from pysock.access.peers import Ids, expected_server
     from pysock.address import Address, AddressLike, as_address
+    from pysock.base.aliases import Buffer
     from pysock.base.clock import monotonic
     from pysock.base.deadlines import checked_timeout, deadline_of, time_left
     from pysock.base.forking import own
@@ -496,7 +499,8 @@ def _take_parts() -> None:
     from pysock.base.ids import shown
     from pysock.base.payload import SERVERS_LIMIT, checked
     from pysock.connecting import Trust, open_link
-    from pysock.engine import BUSY, Buffer, Link, choose
+    from pysock.engine.choice import choose
+    from pysock.engine.contract import BUSY, Link
     from pysock.limits import LARGEST_PAYLOAD
     from pysock.mailbox import PUSHES_MAX, Mailbox
     from pysock.parameters import checked_linger

@@ -17,7 +17,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.payload import checked
 from pysock.base.unique import Unique
 from pysock.data import DataSocket, ServedSocket
-from pysock.engine import ClientInfo, Engine
+from pysock.engine.contract import ClientInfo, Engine
 
 if TYPE_CHECKING:
     from pysock.base import kinds

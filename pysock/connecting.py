@@ -16,13 +16,14 @@ from contextlib import suppress
 from pysock._version import __version__
 from pysock.access.peers import check_server
 from pysock.address import Address
+from pysock.base.aliases import SocketAddress
 from pysock.base.deadlines import deadline_of, time_left
 from pysock.base.faults import explained_fault, explains
 from pysock.base.forking import guard, own_socket
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.base.vanish import notice_vanished, vanishing
-from pysock.engine import Link, SocketAddress
+from pysock.engine.contract import Link
 from pysock.errors import ConnectionLost, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull
 from pysock.files.own_directory import choices
 from pysock.files.place import kind, reachable

@@ -25,7 +25,7 @@ from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.base.logs import server_log as log
 from pysock.base.payload import checked
 from pysock.base.unique import Unique
-from pysock.engine import ClientInfo, Sockets
+from pysock.engine.contract import ClientInfo, Sockets
 from pysock.errors import ConnectionLost
 from pysock.states import ConnectionEvent, ConnectionState, next_connection_state
 

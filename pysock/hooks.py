@@ -19,8 +19,8 @@ from pysock.base.logs import ERROR, INFO, Seldom
 from pysock.base.logs import server_log as log
 from pysock.clients import ClientTable
 from pysock.data import DataSocket
-from pysock.engine import Callbacks
 from pysock.engine.causes import level_and_line
+from pysock.engine.contract import Callbacks
 from pysock.engine.guards import apart, guarded
 from pysock.errors import ConnectionRefused, PysockError
 from pysock.failures import Failed, encoded, text_of

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from pysock.address import Address, AddressLike, as_address
+from pysock.base.aliases import SocketAddress
 from pysock.base.borrowed import borrowed
 from pysock.base.faults import explained_fault, explains
 from pysock.base.forking import close_quietly, guard, own
@@ -35,7 +36,8 @@ from pysock.base.registry import HINT, listens_at
 from pysock.base.unique import Unique
 from pysock.base.vanish import notice_vanished, prepare, vanishing
 from pysock.data import HandSocket
-from pysock.engine import Backend, SocketAddress, choose
+from pysock.engine.choice import choose
+from pysock.engine.contract import Backend
 from pysock.errors import AddressInUse, PysockError
 from pysock.files.place import Place
 from pysock.files.socketfile import SocketFile

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from pysock.base.logs import server_log as log
     from pysock.clients import ClientTable
     from pysock.descriptors import check_descriptors
-    from pysock.engine import Engine, EngineOptions, EngineStats, choose
+    from pysock.engine.choice import choose
+    from pysock.engine.contract import Engine, EngineOptions, EngineStats
     from pysock.limits import Limits
     from pysock.master import MasterSocket
     from pysock.parameters import (
@@ -507,7 +508,8 @@ def _take_parts() -> None:
     from pysock.base.logs import server_log as log
     from pysock.clients import ClientTable
     from pysock.descriptors import check_descriptors
-    from pysock.engine import Engine, EngineOptions, EngineStats, choose
+    from pysock.engine.choice import choose
+    from pysock.engine.contract import Engine, EngineOptions, EngineStats
     from pysock.limits import Limits
     from pysock.master import MasterSocket
     from pysock.parameters import (

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pysock.base.deadlines import FOREVER
 from pysock.base.functions import checked_function, described
 from pysock.base.lean import TYPE_CHECKING
-from pysock.engine import Service
+from pysock.engine.contract import Service
 from pysock.wire.format import LARGEST_NAME, Framing
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ import struct
 import threading
 import time
 
-from pysock.engine import Callbacks, EngineOptions, Service, choose
 from pysock.engine.causes import Cause
+from pysock.engine.choice import choose
+from pysock.engine.contract import Callbacks, EngineOptions, Service
 from pysock.errors import FrameTooLarge
 from pysock.limits import Limits
 from pysock.states import DISCONNECT_REASONS

@@ -16,7 +16,7 @@ from wire import CUTS
 
 from pysock import MasterSocket, Server
 from pysock.descriptors import raise_descriptor_limit
-from pysock.engine import choose
+from pysock.engine.choice import choose
 
 BACKENDS = ("native", "pure")
 

@@ -12,8 +12,8 @@ import pytest
 from conftest import native_is_missing
 from support import ROOT
 
-from pysock.engine import EngineStats
 from pysock.engine.causes import COUNTERS, Cause
+from pysock.engine.contract import EngineStats
 from pysock.states import (
     CONNECTION_TRANSITIONS,
     DISCONNECT_REASONS,

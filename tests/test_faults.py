@@ -10,7 +10,7 @@ import pytest
 from support import plug, running
 
 from pysock import MasterSocket, Server, ServerState
-from pysock.engine import choose
+from pysock.engine.choice import choose
 from pysock.engine.pure.commands import Commands
 
 

@@ -12,7 +12,7 @@ from support import RawPeer, plug, wait_for
 
 import pysock
 from pysock import RemoteError, ServerState, connect
-from pysock.engine import Callbacks
+from pysock.engine.contract import Callbacks
 from pysock.engine.guards import INSTEAD, guarded
 from pysock.wire.format import ErrorCode, Kind, encode
 

@@ -15,7 +15,7 @@ import pytest
 from support import PATIENCE, plug, running
 
 from pysock import connect
-from pysock.engine import choose
+from pysock.engine.choice import choose
 from pysock.wire.format import FLAG_NO_REPLY, Kind, encode_cir
 
 

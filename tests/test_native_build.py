@@ -19,7 +19,7 @@ from programs import tool
 from support import ROOT
 
 from pysock._freezing import get_hook_dirs
-from pysock.engine import REINSTALL
+from pysock.engine.contract import REINSTALL
 
 CSRC = ROOT / "csrc"
 

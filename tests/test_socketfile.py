@@ -13,7 +13,7 @@ import pytest
 from support import Program, run_python, running, wait_for
 
 from pysock import Address, AddressInUse, MasterSocket, connect
-from pysock.engine import choose
+from pysock.engine.choice import choose
 from pysock.files.probe import Finding, probe
 from pysock.files.socketfile import SocketFile
 

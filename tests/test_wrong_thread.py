@@ -8,7 +8,7 @@ import pytest
 from support import plug, running, until_bye, wait_for, welcomed
 
 from pysock import MasterSocket, PysockError, RemoteError, ServerState, connect
-from pysock.engine import choose
+from pysock.engine.choice import choose
 from pysock.states import IllegalTransition
 from pysock.wire.format import Kind, encode, encode_cir
 

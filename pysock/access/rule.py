@@ -19,7 +19,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR, Seldom
 from pysock.base.logs import server_log as log
 from pysock.data import Peer
-from pysock.engine import NOBODY, Access
+from pysock.engine.contract import NO_ACCESS, Access
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -43,7 +43,7 @@ class Rule:
         #: Asked about each peer, if it isn't ``None``.
         self.ask: Callable[[int, int, int], bool] | None = None
         #: Who may come in where nobody is asked.
-        self.access: Access = NOBODY
+        self.access: Access = NO_ACCESS
         if self._default:
             self.access = Access(uids=frozenset((os.geteuid(), 0)))
         elif callable(allow):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pysock.base.aliases import Buffer
 from pysock.base.lean import TYPE_CHECKING
-from pysock.engine import Buffer
 from pysock.errors import FrameTooLarge
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from pysock.cli.target import load
 from pysock.cli.words import answered, as_commands_say, explain
 from pysock.demo import run as demo_module
 from pysock.descriptors import raise_descriptor_limit
-from pysock.engine import CHOICES
+from pysock.engine.choice import CHOICES
 
 F = TypeVar("F", bound=Callable[..., Any])
 

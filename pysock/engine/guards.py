@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 
 from pysock.base.lean import TYPE_CHECKING
-from pysock.engine import Callbacks
+from pysock.engine.contract import Callbacks
 from pysock.wire.format import TEXT_NOT_ALLOWED, ErrorCode
 
 if TYPE_CHECKING:

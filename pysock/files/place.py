@@ -20,11 +20,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from pysock.address import PATH_BYTES_MAX, Address
+from pysock.base.aliases import SocketAddress
 from pysock.base.faults import explained_fault
 from pysock.base.identity import file_of, is_still
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.base.unique import Unique
-from pysock.engine import SocketAddress
 from pysock.files.own_directory import choices
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from pysock.address import AddressLike, as_address
+from pysock.base.aliases import SocketAddress
 from pysock.base.unique import Unique
-from pysock.engine import REINSTALL, SocketAddress
+from pysock.engine.contract import REINSTALL
 from pysock.engine.native.outcome import Failure, Outcome, Progress
 from pysock.files.place import reachable
 from pysock.load.options import LoadOptions

@@ -21,7 +21,7 @@ from support import own_host, plug
 from lab.errnos import ERRNOS
 from lab.experiment import Scale, check, per_engine
 from pysock import Address, Server, ServerState
-from pysock.engine import choose
+from pysock.engine.choice import choose
 
 #: By the name in errnos.py: what makes that call. The sockets are the engine's, the rest is the facade's.
 _SOCKETS = ("socket", "bind", "listen", "unlink", "close")

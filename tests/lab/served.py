@@ -22,7 +22,7 @@ from support import own_host
 from lab.experiment import Failed
 from lab.processes import PATIENCE, Child, cpu, descriptors, memory, until
 from pysock import Limits, Server, ServerState
-from pysock.engine import choose
+from pysock.engine.choice import choose
 
 # A fork shall find both engines loaded. Where the native one isn't built, an experiment on it says so.
 choose("pure")

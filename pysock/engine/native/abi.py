@@ -8,7 +8,7 @@ change of the declarations.
 from __future__ import annotations
 
 from pysock.base.lean import TYPE_CHECKING
-from pysock.engine import REINSTALL
+from pysock.engine.contract import REINSTALL
 
 if TYPE_CHECKING:
     from typing import Any, Final

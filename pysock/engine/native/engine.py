@@ -19,24 +19,23 @@ from threading import get_ident
 
 from pysock._engine import ffi, lib
 from pysock.base import forking
+from pysock.base.aliases import Buffer, SocketAddress
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
 from pysock.base.payload import checked_all
 from pysock.base.unique import Unique
 from pysock.base.vanish import vanishing
-from pysock.engine import (
+from pysock.engine.causes import COUNTERS
+from pysock.engine.contract import (
     BUSY,
     TEXT_DESCRIPTORS_LOST,
     Backend,
-    Buffer,
     ClientInfo,
     EngineOptions,
     EngineStats,
     OnlyInMain,
-    SocketAddress,
     too_much_queued,
 )
-from pysock.engine.causes import COUNTERS
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.engine.native.abi import check_abi
 from pysock.engine.ready import wait_until_ready

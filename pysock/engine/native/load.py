@@ -8,8 +8,8 @@ import os
 from typing import Any, Final
 
 from pysock._engine import ffi, lib
+from pysock.base.aliases import SocketAddress
 from pysock.base.unique import Unique
-from pysock.engine import SocketAddress
 from pysock.engine.native.engine import pack_address
 from pysock.engine.native.outcome import Outcome, Progress
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextvars import copy_context
 
 from pysock.base.lean import TYPE_CHECKING
-from pysock.engine import Service
+from pysock.engine.contract import Service
 from pysock.engine.guards import type_name
 from pysock.engine.pure.reply import Failure
 from pysock.states import ConnectionState

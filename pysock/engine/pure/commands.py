@@ -15,7 +15,7 @@ from pysock.base.forking import close_quietly
 from pysock.base.identity import file_of, is_still
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
-from pysock.engine import too_much_queued
+from pysock.engine.contract import too_much_queued
 
 if TYPE_CHECKING:
     from typing import Final

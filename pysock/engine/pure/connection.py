@@ -19,8 +19,8 @@ from pysock.access.peers import peer_of
 from pysock.base.forking import guard
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import no_sigpipe
-from pysock.engine import ClientInfo
 from pysock.engine.causes import Cause
+from pysock.engine.contract import ClientInfo
 from pysock.engine.pure.access import Place
 from pysock.engine.pure.core import LARGE_READ_MAX, READ_MAX
 from pysock.engine.pure.output import SHORT_OF_MEMORY, Output

@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import wraps
 from math import ceil
 
+from pysock.base.aliases import Buffer
 from pysock.base.clock import monotonic
 from pysock.base.forking import close_quietly, guard, own
 from pysock.base.identity import file_of, is_still
@@ -23,7 +24,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.payload import checked_all
 from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.base.unique import Unique
-from pysock.engine import BUSY, Buffer
+from pysock.engine.contract import BUSY
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.engine.pure.core import READ_MAX
 from pysock.engine.pure.linger import Linger
@@ -78,7 +79,7 @@ def _alone(call: Call) -> Call:
 
 
 class PureLink(Unique):
-    """See :class:`pysock.engine.Link`."""
+    """See :class:`pysock.engine.contract.Link`."""
 
     def __init__(self, fd: int, linger: float | None, max_payload: int) -> None:
         self.inbox = Inbox((), INBOX_MAX)

@@ -8,9 +8,9 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from pysock.base.aliases import Buffer, SocketAddress
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
-from pysock.engine import Buffer, SocketAddress
 from pysock.engine.pure.accept import no_delay
 from pysock.engine.ready import wait_until_ready
 
@@ -46,7 +46,7 @@ def _waited(fd: int, event: int, call: Callable[..., Result], *arguments: Any) -
 
 
 class PureSockets:
-    """See :class:`pysock.engine.Sockets`."""
+    """See :class:`pysock.engine.contract.Sockets`."""
 
     def socket(self, family: int) -> int:
         """A stream socket, closed on exec."""

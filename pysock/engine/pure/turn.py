@@ -18,12 +18,13 @@ from contextlib import suppress
 from threading import get_ident
 from time import sleep
 
+from pysock.base.aliases import Buffer
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
 from pysock.base.unique import Unique
-from pysock.engine import TEXT_DESCRIPTORS_LOST, Backend, Buffer, ClientInfo, EngineOptions, EngineStats
 from pysock.engine.causes import COUNTERS, Cause
+from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Backend, ClientInfo, EngineOptions, EngineStats
 from pysock.engine.pure.accept import Masters
 from pysock.engine.pure.commands import Commands
 from pysock.engine.pure.connection import Connection
@@ -67,7 +68,7 @@ _CONNECTIONS: Final = {Framing.PYSOCK: NativeConnection, Framing.U32: U32Connect
 
 
 class PureEngine(Unique):
-    """One server's loop and client table; see :class:`pysock.engine.Engine`."""
+    """One server's loop and client table; see :class:`pysock.engine.contract.Engine`."""
 
     def __init__(self, options: EngineOptions) -> None:
         self._core = core = Core(options)

@@ -1,0 +1,370 @@
+"""The engine contract: what an engine, its sockets and its links do, and what it is told and tells.
+
+This file owns the seam. Above it (the facade: ``server.py``, ``client.py``, ``master.py`` ...) nothing asks which
+engine runs; a difference is data in ``Backend.features``. Below it are ``native`` (C, by cffi) and ``pure`` (Python),
+which behave the same as seen from outside.
+
+Threads: ``Engine.run`` is the loop and belongs to one thread. Every other method may be called from any thread, and
+from a handler inside the loop. Numbers cross the seam, not objects: a client is its 64-bit id.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+
+from pysock.base.aliases import Buffer, SocketAddress
+from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
+from pysock.engine.inbox import Inbox
+from pysock.limits import Limits
+from pysock.wire.format import Frame, Framing
+
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+
+class Service(NamedTuple):
+    """One entry of the service table. Its index there is its number on the wire; number 0 is the unnamed service.
+
+    ``handler`` is called as ``handler(client, request)``, or ``handler(clients, requests)`` if ``batch``: with all
+    requests of this service that are ready in this turn, at most ``max_batch`` of them, held back for at most
+    ``max_wait`` seconds to let more come. It is ``None`` where there is no such service.
+    """
+
+    name: str
+    handler: Callable[[Any, Any], Any] | None
+    batch: bool = False
+    max_batch: int = 1024
+    max_wait: float = 0.0
+
+
+class Access(NamedTuple):
+    """Who may connect to a Unix socket: who runs as one of these users, or is in one of these groups."""
+
+    uids: frozenset[int] = frozenset()
+    gids: frozenset[int] = frozenset()
+
+
+NO_ACCESS: Final = Access()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callbacks:
+    """What the engine calls in the facade, always in the loop's thread.
+
+    An exception that isn't an ``Exception`` (``KeyboardInterrupt``, ``SystemExit``) ends the loop and comes out of
+    ``Engine.run``. None of the callbacks below raises anything else but ``MemoryError``, which costs at most the client
+    concerned its connection.
+    """
+
+    #: ``client(client_id)`` -> the DataSocket; asked once for each client, before the first handler call for it.
+    client: Callable[[int], Any]
+    #: ``connect(client_id)`` -> ``None`` to let the client in, or the reason to refuse it. It runs when the CIR has
+    #: been found good and before CIR_ACCEPTED is sent; what it pushes to the client follows CIR_ACCEPTED.
+    #: ``None`` if nobody wants to be asked: then no Python runs for a CIR.
+    connect: Callable[[int], str | None] | None
+    #: ``disconnect(client_id, reason)``, an index in ``DISCONNECT_REASONS``. It is called once for each client that
+    #: was let in, if ``EngineOptions.watch_disconnects`` or if ``attach`` or ``client`` made an object for it.
+    #: ``info(client_id)`` still works inside.
+    disconnect: Callable[[int, int], None]
+    #: ``failed(client_id, service, exception)`` -> ``(code, text)`` of the ERROR that answers the request. The
+    #: exception is what the handler raised, or a ``TypeError``/``FrameTooLarge`` of the engine's about what it
+    #: returned. Framings that have no error frame close the connection instead, after the earlier replies.
+    failed: Callable[[int, int, Exception], tuple[int, bytes]]
+    #: ``draining()``: the loop has stopped accepting; close the master sockets.
+    draining: Callable[[], None]
+    #: ``log(level, message)``: something an operator should know.
+    log: Callable[[int, str], None]
+    #: ``noted(cause, times)``: a limit was reached, or a fault met (see ``pysock.engine.causes``), so many times since
+    #: the last call for this cause. At most one call a second for each cause.
+    noted: Callable[[int, int], None]
+    #: ``allow(pid, uid, gid)``: may this peer of a checked Unix socket connect? Asked instead of
+    #: ``EngineOptions.access`` where it isn't ``None``.
+    allow: Callable[[int, int, int], bool] | None = None
+    #: ``challenge(nonce, name)`` -> the fields of the CHALLENGE that answers a CIR with this nonce and name, and the
+    #: MAC that its PROOF must have. ``None``: there is no auth key, and a CIR's nonce is not looked at.
+    challenge: Callable[[bytes, bytes], tuple[bytes, bytes]] | None = None
+    #: ``prove(expected, got)``: are the two MACs equal? In constant time. Set with ``challenge``.
+    prove: Callable[[bytes, bytes], bool] | None = None
+    #: ``dropped(client_id)`` may be called in place of ``disconnect`` where nobody could tell the difference: without
+    #: ``watch_disconnects``, for an object made by ``client`` that nobody but the engine and the facade refers to.
+    #: It is only there to make short connections cheap, so an engine that can't know needn't call it.
+    dropped: Callable[[int], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """Everything an engine needs to know at birth."""
+
+    framing: Framing
+    limits: Limits
+    #: Seconds to poll without sleeping before a wait; 0 switches it off, ``None`` leaves it to the engine.
+    linger: float | None
+    services: Sequence[Service]
+    callbacks: Callbacks
+    #: The fields of CIR_ACCEPTED that follow the client id, encoded.
+    welcome: bytes
+    watch_disconnects: bool
+    #: Who may connect to the master sockets that are checked.
+    access: Access = NO_ACCESS
+
+
+class ClientInfo(NamedTuple):
+    """One row of the client table."""
+
+    client_id: int
+    fd: int
+    state: int
+    name: str
+    master: int  # index of the master socket, in the order of add_master
+    address: str  # the peer: "host:port" over TCP, "" over a Unix socket
+    pid: int  # of the peer on a Unix socket; -1 where unknown, like the next two
+    uid: int
+    gid: int
+    connected_at: float  # seconds since the epoch
+    requests: int
+    bytes_in: int
+    bytes_out: int
+    in_flight: int  # requests whose reply isn't written yet
+    queued: int  # bytes of replies the kernel hasn't taken yet
+
+
+class EngineStats(NamedTuple):
+    """Counters since the start; the first two are of now."""
+
+    clients: int  # let in, and still connected
+    pending: int  # connected, and not let in yet
+    accepted: int  # connections accepted by the master sockets
+    established: int  # of them, let in
+    refused: int  # CIRs refused, and connections over max_clients
+    disconnected: int  # clients that were let in and are gone
+    requests: int  # whole SRMs of clients, served or not
+    errors: int  # requests that failed: answered by an ERROR, or by nothing
+    pushes: int
+    timeouts: int  # connections closed at a deadline
+    over_limit: int  # connections closed over a limit
+    bytes_in: int
+    bytes_out: int
+    # One for each cause, in the order of pysock.engine.causes.
+    refused_full: int  # over max_clients, or no descriptor left
+    refused_peer: int  # over max_clients_per_uid or max_clients_per_ip
+    refused_crowd: int  # over max_pending_cir: the one that had waited longest
+    refused_late: int  # no CIR, or no proof, within cir_timeout
+    refused_access: int  # not allowed, by its credentials
+    refused_proof: int  # no nonce where a key is set, or a wrong proof
+    violations: int  # connections closed for a protocol violation
+    too_large: int  # requests over max_payload
+    frames_late: int
+    outputs_full: int
+    outputs_stalled: int
+    idle: int
+    no_memory: int
+    accept_failures: int  # accept() failed for want of descriptors or memory
+    send_failures: int  # send() failed for want of memory, and was tried again
+
+
+class Engine(Protocol):
+    """One server's loop and client table."""
+
+    def __init__(self, options: EngineOptions) -> None: ...
+
+    def add_master(self, fd: int, checked: bool = False, prepared: bool = False) -> None:
+        """Accept from this listening socket, from ``run`` on. The descriptor stays the caller's, who closes it
+        when ``Callbacks.draining`` says so.
+
+        :param checked: its peers, over a Unix socket, are held against the rule of access before a byte is read.
+        :param prepared: its data sockets inherit what TCP options they need (:func:`pysock.base.vanish.prepare`);
+            else the engine sets them on each.
+        """
+
+    @property
+    def wakeup_fd(self) -> int:
+        """For ``signal.set_wakeup_fd``: a byte written here ends the loop's wait, and Python's signal handlers run
+        if the loop has the main thread.
+        """
+
+    def run(self) -> None:
+        """Serve until ``stop``, then return with every connection closed. Called once.
+
+        :raises BaseException: what a handler raised that isn't an ``Exception``; connections are closed first.
+        :raises PysockError: it runs already, or has run.
+        """
+
+    def stop(self, grace: float) -> None:
+        """Begin to drain: stop accepting, send GOAWAY, answer and flush what was accepted, close; after ``grace``
+        seconds end regardless. Called again it can only shorten the time. Doesn't wait; safe in a signal handler.
+
+        :raises OSError: the loop couldn't be woken, and may take a while to notice; so may ``push``, ``broadcast`` and
+            ``disconnect`` from other threads than the loop's.
+        """
+
+    def close(self) -> None:
+        """Free everything. ``run`` must have returned, or never been called. Other methods then act as on an empty
+        table. Called again it does nothing.
+        """
+
+    def abandon(self) -> None:
+        """In a forked child: close the copies of all descriptors but the master sockets', and act on nothing that the
+        parent has as well. It waits for no lock. Nobody is told anything; the table is empty then. If it is a handler
+        that has forked, ``run`` returns in the child as soon as the handler does.
+        """
+
+    def client_ids(self) -> list[int]:
+        """The ids of the clients that were let in and are connected, oldest first."""
+
+    def client_count(self) -> int:
+        """How many ``client_ids`` there are, in O(1)."""
+
+    def attach(self, client_id: int) -> bool:
+        """Ask for ``Callbacks.disconnect`` when this client goes. ``False`` if it isn't connected (any more), or waits
+        to be let in.
+        """
+
+    def info(self, client_id: int) -> ClientInfo | None:
+        """The row of a connected client, also of one that waits for its CIR; ``None`` if there is none."""
+
+    def find(self, name: str) -> int | None:
+        """The id of the client that connected last under this name, of those let in."""
+
+    def push(self, client_id: int, payload: Buffer) -> bool:
+        """Send bytes the client didn't ask for: a PUSH, or one message of the framing.
+
+        ``False`` if the client isn't connected (any more) or is draining. It never blocks: the queue of a client
+        that doesn't read is bounded by ``Limits.output_drop``.
+
+        :raises FrameTooLarge: the client said in its CIR that it takes less.
+        :raises OSError: ENOBUFS: see :func:`too_much_queued`.
+        """
+
+    def broadcast(self, payload: Buffer) -> int:
+        """``push`` to every client that was let in and takes so many bytes; how many. In another thread than the
+        loop's: how many there are at this moment, of whom some may be gone when the loop comes to it.
+
+        :raises OSError: ENOBUFS: see :func:`too_much_queued`.
+        """
+
+    def disconnect(self, client_id: int) -> bool:
+        """Close this connection in order: nothing more is read, what was accepted is answered and flushed."""
+
+    def stats(self) -> EngineStats:
+        """The counters."""
+
+
+def too_much_queued() -> OSError:
+    """What a push raises when the loop is held up, and as much waits for it already as it keeps."""
+    return OSError(
+        errno.ENOBUFS,
+        "the server's loop is held up, by a handler perhaps, and 64 MiB that other threads send wait for it already:"
+        " try again later",
+    )
+
+
+class Sockets(Protocol):
+    """The system calls of a master socket and of data sockets used by hand; one call each, blocking."""
+
+    def socket(self, family: int) -> int:
+        """A stream socket, closed on exec."""
+
+    def bind(self, fd: int, address: SocketAddress) -> None:
+        """Bind; TCP sockets get ``SO_REUSEADDR`` first."""
+
+    def listen(self, fd: int, backlog: int) -> None:
+        """Let connections come in; the kernel caps ``backlog`` by ``somaxconn``."""
+
+    def accept(self, fd: int) -> int:
+        """A blocking data socket; ``TCP_NODELAY`` set over TCP."""
+
+    def recv(self, fd: int, max_bytes: int) -> bytes:
+        """At most that many bytes; ``b""`` at the end."""
+
+    def send(self, fd: int, data: Buffer) -> None:
+        """All of it; no SIGPIPE."""
+
+    def close(self, fd: int) -> None:
+        """Close it, and never try again: whatever is reported, the number is free (close(2))."""
+
+    def unlink(self, path: str) -> None:
+        """Remove a socket file."""
+
+
+#: What is logged where the program has closed the descriptors of a loop that runs: as fast as it can be found out, the
+#: loop ends, ``run`` returns, and no number is closed or written to any more, for it may be somebody else's.
+TEXT_DESCRIPTORS_LOST: Final = "the program has closed the descriptors of this server under it: it ends"
+
+#: What a second call on a link says, while a first one runs.
+BUSY: Final = (
+    "this connection is in the middle of another call: of another thread, or of this one, if a signal's handler calls;"
+    " one call at a time"
+)
+
+
+class Link(Protocol):
+    """The client's end of one connection: blocking, one call at a time; a second one raises ``PysockError``.
+
+    ``timeout`` is in seconds, ``None`` waits for ever. Every call may raise ``ConnectionLost`` and
+    ``ProtocolError``, and ``RequestTimeout`` where it takes a timeout; after the first two the link is closed.
+    A timeout or an interruption that leaves a frame half sent closes it as well.
+    """
+
+    #: PUSH and GOAWAY frames, and ERRORs that answer no request, that came while something else was awaited, oldest
+    #: first.
+    inbox: Inbox
+
+    def __init__(self, fd: int, linger: float | None, max_payload: int) -> None:
+        """Take over a connected socket. A frame from the server over ``max_payload`` is a protocol error."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the link is useless, by ``close`` or by an error."""
+
+    def send(
+        self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
+    ) -> None:
+        """Send one frame whole."""
+
+    def receive(self, timeout: float | None) -> Frame:
+        """The next frame, whatever it is (the inbox isn't looked at)."""
+
+    def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
+        """One SRM and its reply.
+
+        :raises RemoteError: the server answered with an ERROR.
+        """
+
+    def request_many(
+        self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int
+    ) -> tuple[list[Any], int]:
+        """Pipelined SRMs, at most ``window`` in flight: a reply (``bytes``) or a ``RemoteError`` for each, in order.
+
+        Returned with them is how many are errors. The payloads are anything a user may have given: before one is sent,
+        all are checked as by :func:`pysock.base.payload.checked_all`.
+        """
+
+    def next_request_id(self) -> int:
+        """A number no other request of this link has had lately."""
+
+    def close(self) -> None:
+        """Close the socket. Called again it does nothing."""
+
+    def abandon(self, why: str) -> None:
+        """In a forked child: close the copy of the descriptor. The link is useless there."""
+
+
+class Backend(NamedTuple):
+    """One engine, complete: what ``choose`` returns."""
+
+    name: str
+    features: frozenset[str]
+    engine: type[Engine]
+    sockets: Sockets
+    link: type[Link]
+
+
+class OnlyInMain(ImportError):
+    """The native engine was imported in a sub-interpreter that shares the GIL, and refused."""
+
+
+#: What builds the engine again, whatever lies in a cache of pip's. In a checkout its path is in place of the last word.
+REINSTALL: Final = (
+    "PYSOCK_BUILD=require pip install --no-cache-dir --force-reinstall --no-binary pysock-engine pysock-engine"
+)
