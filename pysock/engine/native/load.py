@@ -1,19 +1,15 @@
-"""The crossing to the load generator of ``csrc/load/``, as ``engine.py`` is for the engine: the only other module that
-imports the extension.
-"""
+"""One run of the load generator of ``csrc/load/``."""
 
 from __future__ import annotations
 
 import os
 from typing import Any, Final
 
-from pysock._engine import ffi, lib
 from pysock.base.aliases import SocketAddress
 from pysock.base.unique import Unique
-from pysock.engine.native.engine import pack_address
+from pysock.engine.native.crossing import NANOSECONDS, ffi, lib, pack_address
 from pysock.engine.native.outcome import Outcome, Progress
 
-_NANOSECONDS: Final = 1_000_000_000
 _MODES: Final = {"closed": lib.PS_LOAD_CLOSED, "open": lib.PS_LOAD_OPEN, "churn": lib.PS_LOAD_CHURN}
 
 
@@ -49,8 +45,8 @@ class NativeLoad(Unique):
         c.address, c.address_size = kept[0], len(address)
         c.cir, c.cir_size = kept[1], len(cir)
         c.service, c.rate = name, rate
-        c.duration_ns, c.count = int(duration * _NANOSECONDS), count
-        c.linger_ns, c.stall_ns = int(linger * _NANOSECONDS), int(stall * _NANOSECONDS)
+        c.duration_ns, c.count = int(duration * NANOSECONDS), count
+        c.linger_ns, c.stall_ns = int(linger * NANOSECONDS), int(stall * NANOSECONDS)
         c.framing, c.mode = framing, _MODES[mode]
         c.connections, c.in_flight, c.size = connections, in_flight, size
         error = ffi.new("int *")
@@ -60,7 +56,7 @@ class NativeLoad(Unique):
 
     def run(self, seconds: float | None = None) -> bool:
         """Go on for so long, or to the end, without the GIL. Whether there is more to do."""
-        slice_ns = 2**64 - 1 if seconds is None else int(seconds * _NANOSECONDS)
+        slice_ns = 2**64 - 1 if seconds is None else int(seconds * NANOSECONDS)
         return bool(lib.ps_load_run(self._load, slice_ns) > 0)
 
     def stop(self) -> None:
@@ -71,7 +67,7 @@ class NativeLoad(Unique):
         """Return how far it is; from any thread."""
         c = ffi.new("ps_load_progress *")
         lib.ps_load_watch(self._load, c)
-        return Progress(c.connections, c.messages, c.errors, c.elapsed_ns / _NANOSECONDS)
+        return Progress(c.connections, c.messages, c.errors, c.elapsed_ns / NANOSECONDS)
 
     def outcome(self) -> Outcome:
         """Return what came of it, when it ended."""

@@ -1,0 +1,157 @@
+"""The client's end of one connection, in C; here what a call gave becomes results, or an exception."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+
+from pysock.base import forking
+from pysock.base.aliases import Buffer
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.payload import checked_all
+from pysock.base.unique import Unique
+from pysock.engine.contract import BUSY
+from pysock.engine.inbox import INBOX_MAX, Inbox
+from pysock.engine.native.crossing import ffi, lib, nanoseconds, of_linger, result_of
+from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
+from pysock.wire.format import Frame, Kind
+
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+#: What a call on a link can fail with, beside an exception raised inside it.
+_LINK_ERRORS: Final = {
+    errno.ETIMEDOUT: (RequestTimeout, "the server didn't answer in time"),
+    errno.ECONNRESET: (ConnectionLost, "the server closed the connection; it may have run what it hasn't answered"),
+    errno.EPIPE: (ConnectionLost, "the connection is closed"),
+    errno.EMSGSIZE: (ProtocolError, "the server sent a frame that is too large: give connect() a larger max_payload"),
+    errno.EPROTO: (ProtocolError, "the server sent a frame that no server sends, or not in the middle of a connection"),
+    errno.EBUSY: (PysockError, BUSY),
+}
+#: After these it stays open, if no frame was left half sent.
+_HARMLESS: Final = frozenset((errno.ETIMEDOUT, errno.ECANCELED))
+_VERDICTS: Final = frozenset((Kind.CIR_ACCEPTED, Kind.CIR_REFUSED, Kind.CHALLENGE))
+#: What a request with a payload that can't be sent results in.
+_WRONG_PAYLOAD: Final = -errno.EINVAL
+
+
+class NativeLink(Unique):
+    """The client's end of one connection, in C."""
+
+    def __init__(self, fd: int, linger: float | None, max_payload: int) -> None:
+        self.inbox: Inbox = Inbox((), INBOX_MAX)
+        self._verdicts: deque[Frame] = deque()  # on a CIR or a PROOF, that came while something was being sent
+        error = ffi.new("int *")
+        link = lib.ps_link_new(fd, of_linger(linger), max_payload, error)
+        if link == ffi.NULL:
+            result_of(error[0])
+        # Freed with its last user: another thread may be inside a call.
+        self._link: Any = ffi.gc(link, lib.ps_link_free)
+        forking.own(self)
+
+    @property
+    def closed(self) -> bool:
+        return self._link is None
+
+    def _finish(self, result: int, raised: list[BaseException]) -> None:
+        if result == 0:
+            return
+        link = self._link
+        # None: this is a child, forked by a signal's handler in the middle of the call. Busy: it is another's call.
+        if link is not None and result != -errno.EBUSY and (-result not in _HARMLESS or lib.ps_link_broken(link)):
+            self.close()
+        if raised:
+            raise raised[0]
+        kind, text = _LINK_ERRORS.get(-result, (ConnectionLost, os.strerror(-result)))
+        raise kind(text)
+
+    def _open(self) -> Any:
+        if self._link is None:
+            raise ConnectionLost("the connection is closed")
+        return self._link
+
+    def send(
+        self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
+    ) -> None:
+        raised: list[BaseException] = []
+        others = Inbox((), INBOX_MAX)
+        wait = -1 if timeout is None else nanoseconds(timeout)
+        result = lib.ps_link_send(
+            self._open(), kind, flags, code, request_id, id(payload), wait, id(others), id(raised)
+        )
+        self.inbox.dropped += others.dropped
+        for frame in map(Frame._make, others):
+            (self._verdicts if frame.kind in _VERDICTS else self.inbox).append(frame)
+        if self._verdicts and kind != Kind.PROOF:
+            result = -errno.EPROTO
+        if result == -errno.ECONNRESET and self._verdicts:
+            self.close()  # what was being sent came too late; the verdict says why
+            return
+        self._finish(result, raised)
+
+    def receive(self, timeout: float | None) -> Frame:
+        if self._verdicts:
+            return self._verdicts.popleft()
+        raised: list[BaseException] = []
+        got: deque[tuple[int, int, int, int, bytes]] = deque()
+        wait = -1 if timeout is None else nanoseconds(timeout)
+        self._finish(lib.ps_link_receive(self._open(), wait, id(got), id(raised)), raised)
+        return Frame._make(got[0])
+
+    def _exchange(
+        self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int
+    ) -> tuple[list[Any], int]:
+        """The results, and how many of them are errors, as pairs of code and message; or why nothing was sent."""
+        raised: list[BaseException] = []
+        results: list[Any] = [None] * len(payloads)
+        others = Inbox((), INBOX_MAX)
+        wait = -1 if timeout is None else nanoseconds(timeout)
+        result = lib.ps_link_request(
+            self._open(), service, id(payloads), limit, id(results), window, wait, id(others), id(raised)
+        )
+        if others:
+            self.inbox.dropped += others.dropped
+            self.inbox.extend(map(Frame._make, others))
+        if result < 0 and result != _WRONG_PAYLOAD:
+            self._finish(result, raised)
+        return results, result
+
+    def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
+        (result,), errors = self._exchange(service, [payload], len(payload), timeout, 1)
+        if errors:
+            raise _remote_error(result)
+        return result  # type: ignore[no-any-return]  # bytes
+
+    def request_many(
+        self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int
+    ) -> tuple[list[Any], int]:
+        # C looks at each payload anyway: nothing here takes time for each, unless something is wrong.
+        results, errors = self._exchange(service, payloads, limit, timeout, window)
+        if errors == _WRONG_PAYLOAD:
+            results, errors = self._exchange(service, checked_all(payloads, limit), limit, timeout, window)
+        if errors:
+            results = [result if type(result) is bytes else _remote_error(result) for result in results]
+        return results, errors
+
+    def next_request_id(self) -> int:
+        return int(lib.ps_link_next_id(self._open()))
+
+    def close(self) -> None:
+        link = self._link
+        if link is None:
+            return
+        with forking.guard:
+            if lib.ps_link_close(link) < 0:
+                raise PysockError(BUSY)
+            self._link = None
+
+    def abandon(self, why: str) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            lib.ps_link_abandon(link)
+
+
+def _remote_error(answer: tuple[int, bytes]) -> RemoteError:
+    code, text = answer
+    return RemoteError(text.decode("utf-8", "replace"), code)
