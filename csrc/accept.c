@@ -45,7 +45,7 @@ static enum outcome classify(int error)
 /* -- one that comes ------------------------------------------------------------------------------------------------ */
 
 /* No room for it, or no right to come in: say so where the framing can, and close. */
-static void turn_away(ps_engine *engine, int fd, int cause)
+static void turn_away(ps_engine *engine, int fd, const ps_listener *listener, int cause)
 {
     static const char full[] = "the server is full";
     static const struct {
@@ -60,7 +60,7 @@ static void turn_away(ps_engine *engine, int fd, int cause)
     uint8_t frame[PS_HEADER_SIZE + 64];
     PS_ADD(engine->stats.refused, 1u); /* before it is told: it may ask */
     ps__note(engine, (enum ps_cause)cause);
-    if (engine->options.framing == PS_NATIVE) {
+    if (listener->framing->has_texts) {
         uint32_t size = (uint32_t)strlen(refusals[cause].text);
         ps__write_header(frame, size, PS_CIR_REFUSED, 0, refusals[cause].code, 0);
         memcpy(frame + PS_HEADER_SIZE, refusals[cause].text, size);
@@ -99,7 +99,7 @@ static ps_conn *take_slot(ps_engine *engine, const ps_conn *newcomer)
     if (conn) {
         conn->fd = newcomer->fd;
         engine->newcomer = -1;
-        conn->master = newcomer->master;
+        conn->listener = newcomer->listener;
         conn->family = newcomer->family;
         conn->peer_port = newcomer->peer_port;
         memcpy(conn->peer, newcomer->peer, sizeof conn->peer);
@@ -115,7 +115,7 @@ static ps_conn *take_slot(ps_engine *engine, const ps_conn *newcomer)
 static void begin_life(ps_engine *engine, ps_conn *conn)
 {
     PS_ADD(engine->stats.pending, 1u);
-    if (conn->family != AF_UNIX && !engine->masters[conn->master].prepared) {
+    if (conn->family != AF_UNIX && !ps__listener(engine, conn)->prepared) {
         ps__no_delay(conn->fd);
         ps__watch_over(conn->fd, &engine->options.limits);
     }
@@ -126,15 +126,16 @@ static void begin_life(ps_engine *engine, ps_conn *conn)
     }
     if (engine->options.limits.idle_timeout_ns)
         ps__timer_start(engine, conn, PS_TIMER_IDLE);
-    if (engine->options.framing == PS_NATIVE)
+    if (ps__framing(engine, conn)->has_cir)
         ps__timer_start_now(engine, conn, PS_TIMER_CIR);
     else
         ps__let_in(engine, conn);
 }
 
-static void take_in(ps_engine *engine, int fd, uint8_t master, const struct sockaddr *peer)
+static void take_in(ps_engine *engine, int fd, uint8_t number, const struct sockaddr *peer)
 {
-    ps_conn newcomer = {.fd = fd, .master = master, .family = (uint8_t)engine->masters[master].family};
+    const ps_listener *listener = &engine->listeners[number];
+    ps_conn newcomer = {.fd = fd, .listener = number, .family = (uint8_t)listener->family};
     PS_ADD(engine->stats.accepted, 1u);
     int cause = ps__may_connect(engine, &newcomer, peer);
     if (cause == PS_NO_CAUSE && !make_way(engine))
@@ -143,7 +144,7 @@ static void take_in(ps_engine *engine, int fd, uint8_t master, const struct sock
     if (conn)
         begin_life(engine, conn);
     else
-        turn_away(engine, fd, cause == PS_NO_CAUSE ? PS_CAUSE_NO_MEMORY : cause);
+        turn_away(engine, fd, listener, cause == PS_NO_CAUSE ? PS_CAUSE_NO_MEMORY : cause);
 }
 
 /* -- the master sockets --------------------------------------------------------------------------------------------- */
@@ -151,10 +152,10 @@ static void take_in(ps_engine *engine, int fd, uint8_t master, const struct sock
 static int watch_masters(ps_engine *engine, unsigned interest)
 {
     int failed = 0;
-    for (uint32_t i = 0; i < engine->master_count; i++) {
-        if (engine->masters[i].shut)
+    for (uint32_t i = 0; i < engine->listener_count; i++) {
+        if (engine->listeners[i].shut)
             continue;
-        int error = engine->poll->change(engine->poll_handle, engine->masters[i].fd, i, interest);
+        int error = engine->poll->change(engine->poll_handle, engine->listeners[i].fd, i, interest);
         failed = error < 0 ? error : failed;
     }
     return failed;
@@ -169,11 +170,12 @@ static void pause_accepting(ps_engine *engine)
 }
 
 /* Who made an inherited socket may shut it down: nobody comes through it any more, and it would count as ready for ever. */
-void ps__shut(ps_engine *engine, uint8_t master)
+void ps__shut(ps_engine *engine, uint8_t number)
 {
+    ps_listener *listener = &engine->listeners[number];
     ps__note(engine, PS_CAUSE_ACCEPT);
-    engine->masters[master].shut = true;
-    engine->poll->remove(engine->poll_handle, engine->masters[master].fd);
+    listener->shut = true;
+    engine->poll->remove(engine->poll_handle, listener->fd);
 }
 
 /* -- the reserve: one descriptor that is given up so that those who wait can be told that there is none for them ------ */
@@ -192,15 +194,15 @@ void ps__close_reserve(ps_engine *engine)
         ps__close_fd(engine, &engine->reserve);
 }
 
-static void refuse_waiting(ps_engine *engine, int master)
+static void refuse_waiting(ps_engine *engine, const ps_listener *listener)
 {
     ps__close_reserve(engine);
     for (int i = 0; i < PS_ACCEPTS_MAX; i++) {
-        int fd = ps__accept_newcomer(engine, master, NULL, NULL);
+        int fd = ps__accept_newcomer(engine, listener->fd, NULL, NULL);
         if (fd < 0) /* none waits any more; or somebody else has taken the descriptor */
             break;
         PS_ADD(engine->stats.accepted, 1u);
-        turn_away(engine, fd, PS_CAUSE_FULL);
+        turn_away(engine, fd, listener, PS_CAUSE_FULL);
     }
     ps__open_reserve(engine);
 }
@@ -223,26 +225,26 @@ void ps__stop_accepting(ps_engine *engine)
 {
     engine->accepting = false;
     engine->accept_again_ns = 0;
-    for (uint32_t i = 0; i < engine->master_count; i++)
-        engine->poll->remove(engine->poll_handle, engine->masters[i].fd);
+    for (uint32_t i = 0; i < engine->listener_count; i++)
+        engine->poll->remove(engine->poll_handle, engine->listeners[i].fd);
 }
 
-void ps__accept(ps_engine *engine, uint8_t master)
+void ps__accept(ps_engine *engine, uint8_t number)
 {
+    const ps_listener *listener = &engine->listeners[number];
+    bool tcp = listener->family != AF_UNIX;
     int failed = 0;
     for (int i = 0; i < PS_ACCEPTS_MAX && engine->accepting && !engine->accept_again_ns; i++) {
         struct sockaddr_storage peer;
         socklen_t size = sizeof peer;
-        bool tcp = engine->masters[master].family != AF_UNIX;
-        int fd = ps__accept_newcomer(engine, engine->masters[master].fd, tcp ? (struct sockaddr *)&peer : NULL,
-                                     tcp ? &size : NULL);
+        int fd = ps__accept_newcomer(engine, listener->fd, tcp ? (struct sockaddr *)&peer : NULL, tcp ? &size : NULL);
         if (fd >= 0) {
-            take_in(engine, fd, master, (struct sockaddr *)&peer);
+            take_in(engine, fd, number, (struct sockaddr *)&peer);
             continue;
         }
         enum outcome outcome = classify(fd);
         if (outcome == NO_DESCRIPTORS)
-            refuse_waiting(engine, engine->masters[master].fd);
+            refuse_waiting(engine, listener);
         if (outcome == NO_DESCRIPTORS || outcome == EXHAUSTED)
             pause_accepting(engine);
         if (outcome != AGAIN)

@@ -90,7 +90,7 @@ static bool is_allowed(ps_engine *engine, int fd, const struct ucred *who)
 
 static bool user_may(ps_engine *engine, ps_conn *conn)
 {
-    bool checked = engine->masters[conn->master].checked;
+    bool checked = ps__listener(engine, conn)->checked;
     struct ucred who;
     socklen_t size = sizeof who;
     if (!checked && !most_from_peer(engine, conn))

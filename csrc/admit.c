@@ -24,7 +24,7 @@ void ps__refuse(ps_engine *engine, ps_conn *conn, uint16_t code, const char *tex
 {
     bool challenged = conn->state == PS_CONN_CHALLENGED;
     PS_ADD(engine->stats.refused, 1u);
-    if (engine->options.framing == PS_NATIVE)
+    if (ps__framing(engine, conn)->has_texts)
         ps__send_text(engine, conn, PS_CIR_REFUSED, code, 0, text);
     ps__end(engine, conn, challenged ? PS_EV_PROOF_REFUSED : PS_EV_CIR_REFUSED, reason);
 }
@@ -89,7 +89,7 @@ int ps__let_in(ps_engine *engine, ps_conn *conn)
     PS_TAKE_ONE(engine->stats.pending);
     PS_ADD(engine->stats.clients, 1u);
     PS_ADD(engine->stats.established, 1u);
-    if (engine->options.framing == PS_NATIVE)
+    if (ps__framing(engine, conn)->has_cir)
         welcome(engine, conn);
     ps__join_queue(engine, conn, pushed);
     return 1;

@@ -52,24 +52,29 @@ static size_t stash(ps_conn *conn, const uint8_t *data, size_t size)
     return size;
 }
 
-/* Nearly every frame: there is nothing to judge. For native framing PS_NO_REPLY is the one flag with a meaning. */
+/* Nearly every frame: there is nothing to judge. PS_NO_REPLY is the one flag with a meaning. */
 static bool is_ordinary(const ps_engine *engine, const ps_conn *conn, const ps_frame *frame)
 {
     return frame->kind == PS_SRM && !(frame->flags & ~PS_NO_REPLY) && conn->state == PS_CONN_ESTABLISHED &&
            frame->size <= engine->options.limits.max_payload;
 }
 
+void ps__read_head(const ps_framing_facts *framing, const uint8_t *data, ps_frame *frame)
+{
+    if (framing->name == PS_PYSOCK)
+        ps__read_header(data, frame);
+    else
+        *frame = (ps_frame){.size = ps__get32(data), .kind = PS_SRM};
+}
+
 static size_t cut_framed(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
 {
-    bool native = engine->options.framing == PS_NATIVE;
-    size_t head = native ? PS_HEADER_SIZE : 4;
+    const ps_framing_facts *framing = ps__framing(engine, conn);
+    size_t head = framing->head_size;
     ps_frame frame;
     if (size < head)
         return stash(conn, data, size);
-    if (native)
-        ps__read_header(data, &frame);
-    else
-        frame = (ps_frame){.size = ps__get32(data), .kind = PS_SRM};
+    ps__read_head(framing, data, &frame);
     enum ps_verdict verdict = is_ordinary(engine, conn, &frame) ? PS_TAKE : ps__judge(engine, conn, &frame);
     switch (verdict) {
     case PS_BROKEN:
@@ -125,7 +130,7 @@ static size_t cut_raw(ps_engine *engine, ps_conn *conn, const uint8_t *data, siz
 
 static size_t cut(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
 {
-    switch (engine->options.framing) {
+    switch (ps__framing(engine, conn)->name) {
     case PS_LINE:
         return cut_line(engine, conn, data, size);
     case PS_RAW:

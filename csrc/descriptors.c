@@ -19,8 +19,8 @@ bool ps__wake_is_ours(const ps_engine *engine)
 static void forget_all(ps_engine *engine)
 {
     engine->poll_handle = engine->wake[0] = engine->wake[1] = engine->reserve = engine->newcomer = -1;
-    for (uint32_t i = 0; i < engine->master_count; i++)
-        engine->masters[i].fd = -1;
+    for (uint32_t i = 0; i < engine->listener_count; i++)
+        engine->listeners[i].fd = -1;
     for (uint32_t slot = 0; slot < engine->table.made; slot++)
         ps__slot(&engine->table, slot)->fd = -1;
 }

@@ -127,17 +127,21 @@ void ps__engine_free(ps_engine *engine)
 
 int ps_engine_add_master(ps_engine *engine, int fd, int flags)
 {
-    if (engine->master_count == PS_MASTERS_MAX)
+    if (engine->listener_count == PS_MASTERS_MAX)
         return -ENOSPC;
     int family = ps__family(fd);
     if (family < 0)
         return family;
-    int error = engine->poll->add(engine->poll_handle, fd, engine->master_count, PS_POLL_IN);
+    int error = engine->poll->add(engine->poll_handle, fd, engine->listener_count, PS_POLL_IN);
     if (error < 0)
         return error;
-    engine->masters[engine->master_count++] = (ps_master){.fd = fd, .family = family,
-                                                            .checked = flags & PS_MASTER_CHECKED,
-                                                            .prepared = flags & PS_MASTER_PREPARED};
+    engine->listeners[engine->listener_count++] = (ps_listener){
+        .fd = fd,
+        .family = family,
+        .framing = &ps__framings[engine->options.framing],
+        .checked = flags & PS_MASTER_CHECKED,
+        .prepared = flags & PS_MASTER_PREPARED,
+    };
     return 0;
 }
 
@@ -189,10 +193,10 @@ static void client_event(ps_engine *engine, const ps_event *event)
 
 static void master_event(ps_engine *engine, const ps_event *event)
 {
-    uint8_t master = (uint8_t)event->key;
-    ps__accept(engine, master);
+    uint8_t number = (uint8_t)event->key;
+    ps__accept(engine, number);
     if (event->ready & PS_POLL_GONE && engine->accepting)
-        ps__shut(engine, master);
+        ps__shut(engine, number);
 }
 
 static bool handle_event(ps_engine *engine, const ps_event *event)

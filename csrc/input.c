@@ -106,7 +106,8 @@ static void take_pieces(ps_engine *engine, ps_conn *conn, const uint8_t *head, s
 static bool read_into_guess(ps_engine *engine, ps_conn *conn, ps_part *part)
 {
     uint8_t head[PS_HEADER_SIZE];
-    size_t head_size = engine->options.framing == PS_NATIVE ? PS_HEADER_SIZE : 4, room = part->room;
+    const ps_framing_facts *framing = ps__framing(engine, conn);
+    size_t head_size = framing->head_size, room = part->room;
     struct iovec iov[3] = {{head, head_size}, {part->data, room}, {engine->in, PS_READ_MAX}};
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = 3};
     ssize_t got = ps_sys.recvmsg(conn->fd, &message, 0);
@@ -117,10 +118,8 @@ static bool read_into_guess(ps_engine *engine, ps_conn *conn, ps_part *part)
     count_input(engine, conn, (size_t)got);
     size_t whole = (size_t)got, behind = whole > head_size ? whole - head_size : 0;
     ps_frame frame = {.size = 0};
-    if (behind && head_size == PS_HEADER_SIZE)
-        ps__read_header(head, &frame);
-    else if (behind)
-        frame = (ps_frame){.size = ps__get32(head), .kind = PS_SRM};
+    if (behind)
+        ps__read_head(framing, head, &frame);
     if (frame.size == room && ps__judge(engine, conn, &frame) == PS_TAKE)
         take_guessed(engine, conn, &frame, part, behind);
     else
@@ -135,7 +134,7 @@ static bool read_guessing(ps_engine *engine, ps_conn *conn)
     ps_part *part = ps_sys.allocate(sizeof *part);
     if (!part)
         return ps__no_memory(engine, conn), false;
-    *part = (ps_part){.head = {.size = engine->guess}};
+    *part = (ps_part){.head = {.size = engine->guess}, .in_object = engine->guess > PS_LARGE};
     if (ps__part_resize(engine, part, engine->guess))
         return read_into_guess(engine, conn, part);
     ps__free(part);
@@ -161,13 +160,13 @@ void ps__readable(ps_engine *engine, ps_conn *conn)
 {
     uint64_t frames_before = engine->frames, bytes_before = conn->bytes_in;
     ps__output_begin(engine, conn);
-    bool lines = engine->options.framing == PS_LINE; /* a line's end is not known: it is searched for in the buffer */
+    bool behind_part = ps__framing(engine, conn)->tells_size; /* else its end is searched for, in the buffer */
     bool more = true;
     if (may_guess(engine, conn))
         more = read_guessing(engine, conn);
-    else if (!conn->part || lines)
+    else if (!conn->part || !behind_part)
         more = read_plain(engine, conn);
-    while (more && conn->part && !lines && conn->bytes_in - bytes_before < PS_LARGE_TURN)
+    while (more && conn->part && behind_part && conn->bytes_in - bytes_before < PS_LARGE_TURN)
         more = read_part(engine, conn);
     time_frame(engine, conn, frames_before);
     ps__output_end(engine, conn);

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
+#include "framing.h"
 #include "linger.h"
 #include "pysock.h"
 #include "sys.h"
@@ -61,7 +62,8 @@ typedef struct ps_part {
     uint8_t *data;
     void *object; /* the request object that data lies in, or NULL: data is ours */
     uint32_t have, room;
-    bool guessed; /* room was made for the whole frame before it came */
+    bool in_object; /* it is large: the handler gets it where it lies */
+    bool guessed;   /* room was made for the whole frame before it came */
 } ps_part;
 
 /* Whole frames read from a client that is paused. */
@@ -141,7 +143,7 @@ typedef struct ps_conn {
     uint8_t state;    /* enum ps_conn_state, changed by ps__conn_event only; 0 in a free slot */
     uint8_t reason;   /* enum ps_reason, once it is ending */
     uint8_t interest; /* what the poll waits for */
-    uint8_t master;
+    uint8_t listener; /* through which it came */
     uint16_t flags;   /* enum ps_conn_flag: the loop's own; the next two are for other threads as well */
     uint8_t attached; /* somebody wants to hear when it goes */
     uint8_t established; /* was let in once */
@@ -260,13 +262,15 @@ typedef struct ps_command {
     uint8_t data[];
 } ps_command;
 
-typedef struct ps_master {
+/* A master socket, and what is common to all connections that come through it. */
+typedef struct ps_listener {
     int fd;
-    int family;
-    bool checked;
-    bool prepared;
-    bool shut; /* somebody else has shut it down */
-} ps_master;
+    int family; /* AF_... */
+    const ps_framing_facts *framing;
+    bool checked;  /* who comes is held against the rule of access before a byte is read */
+    bool prepared; /* its data sockets inherit the options of TCP that they need */
+    bool shut;     /* somebody else has shut it down */
+} ps_listener;
 
 /* A cause, since it was last told of. */
 typedef struct ps_untold {
@@ -319,9 +323,9 @@ struct ps_engine {
     unsigned piece_count;
     ps_conn *out_conn; /* whose replies are being gathered in out */
     ps_stats stats;
-    ps_master masters[PS_MASTERS_MAX];
+    ps_listener listeners[PS_MASTERS_MAX];
     int newcomer; /* an accepted descriptor that has no row in the table yet, else -1 */
-    uint32_t master_count;
+    uint32_t listener_count;
     ps_event events[PS_EVENTS_MAX];
     pthread_t thread;
     bool running;
@@ -347,6 +351,16 @@ static inline uint64_t ps__id(const ps_conn *conn)
 static inline int ps__state(const ps_conn *conn)
 {
     return __atomic_load_n(&conn->state, __ATOMIC_RELAXED);
+}
+
+static inline const ps_listener *ps__listener(const ps_engine *engine, const ps_conn *conn)
+{
+    return &engine->listeners[conn->listener];
+}
+
+static inline const ps_framing_facts *ps__framing(const ps_engine *engine, const ps_conn *conn)
+{
+    return ps__listener(engine, conn)->framing;
 }
 
 static inline ps_conn *ps__slot(const ps_table *table, uint32_t slot)
@@ -418,8 +432,8 @@ void ps__take_proof(ps_engine *engine, ps_conn *conn, const ps_frame *frame);
 /* accept.c */
 void ps__open_reserve(ps_engine *engine);
 void ps__close_reserve(ps_engine *engine);
-void ps__accept(ps_engine *engine, uint8_t master);
-void ps__shut(ps_engine *engine, uint8_t master);
+void ps__accept(ps_engine *engine, uint8_t number);
+void ps__shut(ps_engine *engine, uint8_t number);
 void ps__stop_accepting(ps_engine *engine);
 void ps__start_accepting(ps_engine *engine);
 
@@ -492,6 +506,7 @@ void ps__resume(ps_engine *engine, ps_conn *conn);
 /* cut.c: all of these bytes; a client that may not go on keeps the rest, one that is ending loses it */
 void ps__cut(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size);
 void ps__finish_part(ps_engine *engine, ps_conn *conn);
+void ps__read_head(const ps_framing_facts *framing, const uint8_t *data, ps_frame *frame);
 
 /* part.c; false: there is no memory */
 bool ps__part_begin(ps_engine *engine, ps_conn *conn, const ps_frame *head, const uint8_t *data, size_t size);

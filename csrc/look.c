@@ -29,7 +29,7 @@ static void copy_row(const ps_conn *conn, ps_info *info)
         .in_flight = __atomic_load_n(&conn->in_flight, __ATOMIC_RELAXED),
         .state = (uint32_t)ps__state(conn),
         .fd = conn->fd,
-        .master = conn->master,
+        .master = conn->listener,
     };
     if (conn->name)
         strcpy(info->name, conn->name);

@@ -202,13 +202,14 @@ void ps__output_end(ps_engine *engine, ps_conn *conn)
         ps__settle(engine, conn);
 }
 
-static size_t write_head(uint32_t framing, uint8_t *head, size_t size, uint8_t kind, uint16_t code, uint32_t request_id)
+static size_t write_head(const ps_framing_facts *framing, uint8_t *head, size_t size, uint8_t kind, uint16_t code,
+                         uint32_t request_id)
 {
-    if (framing == PS_NATIVE) {
+    if (framing->name == PS_PYSOCK) {
         ps__write_header(head, (uint32_t)size, kind, 0, code, request_id);
         return PS_HEADER_SIZE;
     }
-    if (framing != PS_U32)
+    if (framing->name != PS_U32)
         return 0;
     ps__put32(head, (uint32_t)size);
     return 4;
@@ -225,7 +226,7 @@ typedef struct message_head {
  * copied at once as a word stall the processor. */
 static bool gather(ps_engine *engine, const ps_conn *conn, const message_head *head, const void *data, size_t size)
 {
-    uint32_t framing = engine->options.framing;
+    const ps_framing_facts *framing = ps__framing(engine, conn);
     if (!gathers(engine, conn) || engine->out_used + size > PS_OUT_ROOM) /* the buffer has slack for head and newline */
         return false;
     uint8_t *to = engine->out + engine->out_used;
@@ -233,7 +234,7 @@ static bool gather(ps_engine *engine, const ps_conn *conn, const message_head *h
     if (size)
         memcpy(to, data, size);
     to += size;
-    if (framing == PS_LINE)
+    if (framing->ends_line)
         *to++ = '\n';
     engine->out_used = (size_t)(to - engine->out);
     return true;
@@ -247,14 +248,15 @@ void ps__send(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uin
     if (conn->state == PS_CONN_CLOSED || (!by_reference && gather(engine, conn, &message, data, size)))
         return;
     uint8_t head[PS_HEADER_SIZE];
-    size_t head_size = write_head(engine->options.framing, head, size, kind, code, request_id);
+    const ps_framing_facts *framing = ps__framing(engine, conn);
+    size_t head_size = write_head(framing, head, size, kind, code, request_id);
     if (head_size)
         put(engine, conn, head, head_size);
     if (by_reference)
         put_object(engine, conn, data, size, object);
     else if (size)
         put(engine, conn, data, size);
-    if (engine->options.framing == PS_LINE)
+    if (framing->ends_line)
         put(engine, conn, "\n", 1);
 }
 

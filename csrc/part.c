@@ -42,7 +42,7 @@ void ps__drop_input(ps_engine *engine, ps_conn *conn)
 bool ps__part_resize(ps_engine *engine, ps_part *part, uint32_t room)
 {
     void *context = engine->hooks.context;
-    if (part->head.size > PS_LARGE && engine->options.framing != PS_LINE) {
+    if (part->in_object) {
         ps__enter(engine);
         part->object = part->object ? engine->hooks.object_resize(context, part->object, room, &part->data)
                                     : engine->hooks.object_new(context, room, &part->data);
@@ -79,7 +79,7 @@ bool ps__part_begin(ps_engine *engine, ps_conn *conn, const ps_frame *head, cons
     ps_part *part = ps_sys.allocate(sizeof *part);
     if (!part)
         return false;
-    *part = (ps_part){.head = *head};
+    *part = (ps_part){.head = *head, .in_object = head->size > PS_LARGE && ps__framing(engine, conn)->tells_size};
     conn->part = part;
     if (!ps__part_grow(engine, part, (uint32_t)size))
         return false;

@@ -64,7 +64,7 @@ static enum ps_verdict judge_srm(ps_engine *engine, ps_conn *conn, const ps_fram
     return PS_SKIP;
 }
 
-static enum ps_verdict judge_native(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
+static enum ps_verdict judge_pysock(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
     const char *wrong = wrong_kind(conn, frame->kind);
     if (!wrong && frame->flags & ~(frame->kind == PS_SRM ? PS_NO_REPLY : 0))
@@ -85,8 +85,8 @@ static enum ps_verdict judge_native(ps_engine *engine, ps_conn *conn, const ps_f
 
 enum ps_verdict ps__judge(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
-    if (engine->options.framing == PS_NATIVE)
-        return judge_native(engine, conn, frame);
+    if (ps__framing(engine, conn)->has_cir)
+        return judge_pysock(engine, conn, frame);
     if (frame->size <= engine->options.limits.max_payload)
         return PS_TAKE;
     ps__over_limit(engine, conn);
@@ -101,7 +101,7 @@ void ps__cannot_serve(ps_engine *engine, ps_conn *conn, const ps_frame *frame, u
                       size_t size)
 {
     PS_ADD(engine->stats.errors, 1u);
-    if (engine->options.framing != PS_NATIVE) {
+    if (!ps__framing(engine, conn)->has_texts) {
         if (!engine->refusing) /* what is refused came after all that wait for their batch: those are answered still */
             conn->flags |= PS_IS_BROKEN;
         ps__end(engine, conn, PS_EV_DRAIN, engine->refusing ? PS_SERVER_STOPPING : PS_CLOSED_BY_SERVER);
@@ -189,18 +189,18 @@ void ps__too_late(ps_engine *engine, ps_conn *conn, enum ps_timer_list list)
         [PS_TIMER_OUTPUT] = PS_CAUSE_OUTPUT_STALLED,
         [PS_TIMER_IDLE] = PS_CAUSE_IDLE,
     };
-    bool native = engine->options.framing == PS_NATIVE;
+    bool tells = ps__framing(engine, conn)->has_texts;
     if (list == PS_TIMER_CIR) {
         ps__turn_out(engine, conn, PS_CAUSE_LATE, "the CIR did not come in time", PS_TIMED_OUT);
         return;
     }
     ps__note(engine, causes[list]);
     if (list == PS_TIMER_FRAME) {
-        if (native)
+        if (tells)
             ps__send_text(engine, conn, PS_ERROR, PS_DEADLINE_PASSED, 0, "the rest of the frame did not come in time");
         ps__end(engine, conn, PS_EV_DRAIN, PS_TIMED_OUT);
     } else if (list == PS_TIMER_IDLE && conn->state != PS_CONN_DRAINING) {
-        if (native && conn->state == PS_CONN_ESTABLISHED)
+        if (tells && conn->state == PS_CONN_ESTABLISHED)
             ps__send_text(engine, conn, PS_GOAWAY, 0, 0, "nothing came for too long");
         ps__end(engine, conn, PS_EV_DRAIN, PS_TIMED_OUT);
     }
@@ -211,7 +211,7 @@ void ps__too_late(ps_engine *engine, ps_conn *conn, enum ps_timer_list list)
 void ps__say_goodbye(ps_engine *engine, ps_conn *conn)
 {
     static const char reason[] = "the server is shutting down";
-    if (engine->options.framing != PS_NATIVE)
+    if (!ps__framing(engine, conn)->has_texts)
         return;
     if (conn->state == PS_CONN_ESTABLISHED) {
         ps__send_text(engine, conn, PS_GOAWAY, 0, 0, reason);

@@ -7,10 +7,6 @@
 
 #include "pysock_abi.h"
 
-/* The names that these had before, until the files that say them are renamed. */
-#define PS_NATIVE PS_PYSOCK
-#define PS_LOAD_NOT_NATIVE PS_LOAD_NOT_PYSOCK
-
 _Static_assert(sizeof(ps_limits) == 96, "ps_limits has drifted: cffi and C must agree");
 _Static_assert(sizeof(ps_options) == 176, "ps_options has drifted: cffi and C must agree");
 _Static_assert(sizeof(ps_info) == 408, "ps_info has drifted: cffi and C must agree");

@@ -79,7 +79,7 @@ static int not_bytes(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObje
 static int answer_other(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
 {
     if (result == Py_None)
-        return py->engine->options.framing == PS_NATIVE ? send_reply(py, conn, frame, NULL, 0, NULL) : 0;
+        return ps__framing(py->engine, conn)->has_ids ? send_reply(py, conn, frame, NULL, 0, NULL) : 0;
     if (!PyObject_CheckBuffer(result))
         return not_bytes(py, conn, frame, result);
     PyObject *bytes = PyBytes_FromObject(result);

@@ -90,7 +90,7 @@ static int finish_call(ps_python *py, int callback, PyObject *result)
 static int no_handler(ps_python *py, ps_conn *conn, const ps_frame *frame)
 {
     static const char text[] = "no such service";
-    bool mute = py->engine->options.framing != PS_NATIVE;
+    bool mute = !ps__framing(py->engine, conn)->has_texts;
     ps__cannot_serve(py->engine, conn, frame, PS_NO_SUCH_SERVICE, text, sizeof text - 1);
     if (!mute || py->said_no_service)
         return 0;

@@ -14,6 +14,7 @@
 #include "engine.c"
 #include "fork.c"
 #include "frame.c"
+#include "framing.c"
 #include "host.c"
 #include "input.c"
 #include "look.c"

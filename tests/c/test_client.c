@@ -111,7 +111,7 @@ static uint8_t bytes[1 << 20];
 
 static void begin(void)
 {
-    const ps_options options = echo_options(PS_NATIVE);
+    const ps_options options = echo_options(PS_PYSOCK);
     for (size_t i = 0; i < sizeof bytes; i++)
         bytes[i] = (uint8_t)(i * 7 + i / 253);
     echo_begin(&server, &options, AF_UNIX);

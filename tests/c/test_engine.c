@@ -46,7 +46,7 @@ static void others_are_served(void)
 
 static void a_conversation(void)
 {
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     int fd = echo_plug(&server);
     uint64_t id = hello(fd, "sensor-7");
     CHECK(id >> 32);
@@ -64,7 +64,7 @@ static void a_conversation(void)
 
 static void the_table_tells(void)
 {
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     int fd = echo_plug(&server), other = echo_plug(&server);
     ps_info info;
     uint64_t id = hello(fd, "sensor-7"), other_id = hello(other, ""), ids[4];
@@ -93,7 +93,7 @@ static void pipelined(void)
     enum { COUNT = 1000, LONGEST = 40 };
     static uint8_t bytes[COUNT * (PS_HEADER_SIZE + LONGEST)];
     size_t size = 0;
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     int fd = echo_plug(&server);
     hello(fd, "");
     for (uint32_t i = 0; i < COUNT; i++) {
@@ -116,7 +116,7 @@ static void byte_by_byte(void)
 {
     static const uint8_t bytes[] = {0, 0, 0, 4, PS_CIR, 0, 0, 1, 0, 0, 0, 0, 'P', 'S', 'K', '1',
                                     0, 0, 0, 3, PS_SRM, 0, 0, 0, 0, 0, 0, 7, 'a', 'b', 'c'};
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     int fd = echo_plug(&server);
     for (size_t i = 0; i < sizeof bytes; i++) {
         uint64_t before = echo_stats(&server).bytes_in;
@@ -134,7 +134,7 @@ static void large_frames(void)
 {
     static const uint32_t sizes[] = {PS_BY_REFERENCE - 1, PS_BY_REFERENCE, PS_LARGE - PS_HEADER_SIZE, PS_LARGE - 1,
                                      PS_LARGE, PS_LARGE + 1, PS_OUT_ROOM, 1 << 20, (5 << 20) + 3};
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     int fd = echo_plug(&server);
     hello(fd, "");
     for (uint32_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -151,7 +151,7 @@ static void large_frames(void)
 
 static void no_reply_wanted(void)
 {
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     int fd = echo_plug(&server);
     uint8_t *data = pattern(PS_LARGE * 2);
     hello(fd, "");
@@ -167,7 +167,7 @@ static void no_reply_wanted(void)
 
 static void ping_and_pong(void)
 {
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     int fd = echo_plug(&server);
     send_frame(fd, (ps_frame){.kind = PS_PING, .request_id = 3, .payload = (const uint8_t *)"well?", .size = 5});
     expect_frame(fd, PS_PONG, 0, 3, "well?", 5); /* before the CIR, too */
@@ -180,7 +180,7 @@ static void ping_and_pong(void)
 
 static void half_closed(void)
 {
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     int fd = echo_plug(&server);
     hello(fd, "");
     for (uint32_t i = 1; i <= 100; i++)
@@ -228,7 +228,7 @@ static const struct {
 static void violations_end_the_connection(void)
 {
     enum { COUNT = sizeof violations / sizeof *violations };
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     for (size_t i = 0; i < COUNT; i++) {
         int fd = echo_plug(&server);
         if (violations[i].after_cir)
@@ -245,7 +245,7 @@ static void violations_end_the_connection(void)
 
 static void over_the_limit(void)
 {
-    ps_options options = echo_options(PS_NATIVE);
+    ps_options options = echo_options(PS_PYSOCK);
     options.limits.max_payload = 1000;
     echo_begin(&server, &options, family);
     int fd = echo_plug(&server);
@@ -268,7 +268,7 @@ static void over_the_limit(void)
 
 static void not_let_in(void)
 {
-    ps_options options = echo_options(PS_NATIVE);
+    ps_options options = echo_options(PS_PYSOCK);
     options.ask_connects = 1;
     echo_begin(&server, &options, family);
     int fd = echo_plug(&server);
@@ -284,7 +284,7 @@ static void not_let_in(void)
 
 static void a_full_server(void)
 {
-    ps_options options = echo_options(PS_NATIVE);
+    ps_options options = echo_options(PS_PYSOCK);
     options.limits.max_clients = 2;
     echo_begin(&server, &options, family);
     int first = echo_plug(&server), second = echo_plug(&server);
@@ -305,7 +305,7 @@ static void a_full_server(void)
 /* A crowd of silent clients: the one that has waited longest goes. */
 static void a_crowd_at_the_door(void)
 {
-    ps_options options = echo_options(PS_NATIVE);
+    ps_options options = echo_options(PS_PYSOCK);
     options.limits.max_pending_cir = 3;
     echo_begin(&server, &options, family);
     int silent[5];
@@ -327,7 +327,7 @@ static void a_crowd_at_the_door(void)
 static void too_late(void)
 {
     const uint64_t soon = 150 * 1000000;
-    ps_options options = echo_options(PS_NATIVE);
+    ps_options options = echo_options(PS_PYSOCK);
     options.limits.cir_timeout_ns = options.limits.frame_timeout_ns = soon;
     options.limits.idle_timeout_ns = 4 * soon;
     echo_begin(&server, &options, family);
@@ -356,7 +356,7 @@ static void vanishing(void)
                                     0, 0, 0, 3, PS_SRM, 0, 0, 0, 0, 0, 0, 7, 'a', 'b', 'c',
                                     0, 0, 0, 0, PS_BYE, 0, 0, 0, 0, 0, 0, 0};
     const struct linger reset = {.l_onoff = 1};
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     for (size_t size = 0; size <= sizeof bytes; size++) {
         int fd = echo_plug(&server);
         send_all(fd, bytes, size);
@@ -440,7 +440,7 @@ static void framing_raw(void)
 
 static void pushes(void)
 {
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     int fd = echo_plug(&server), other = echo_plug(&server);
     uint64_t id = hello(fd, "me");
     hello(other, "");
@@ -463,7 +463,7 @@ static void pushes(void)
 
 static void disconnects(void)
 {
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     int fd = echo_plug(&server);
     uint64_t id = hello(fd, "");
     CHECK_EQ(ps_engine_attach(server.engine, id), 1);
@@ -496,7 +496,7 @@ static void a_stop_answers_everything(void)
     static bool answered[COUNT + 1];
     uint32_t replies = 0, errors = 0, goodbyes = 0;
     uint8_t room[256];
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     int fd = echo_plug(&server);
     memset(answered, 0, sizeof answered);
     hello(fd, "");
@@ -525,7 +525,7 @@ static void a_stop_answers_everything(void)
 
 static void a_stop_refuses_who_waits_at_the_door(void)
 {
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     int fd = echo_plug(&server);
     WAIT_FOR(echo_stats(&server).pending == 1);
     CHECK_EQ(ps_engine_stop(server.engine, (uint64_t)PATIENCE_S * 1000000000), 0);
@@ -538,7 +538,7 @@ static void a_stop_refuses_who_waits_at_the_door(void)
 /* A client that takes nothing keeps a stop waiting for the grace, and no longer. */
 static void the_grace_ends(void)
 {
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     int fd = echo_plug(&server);
     uint8_t *data = pattern(8 << 20);
     uint64_t id = hello(fd, "");
@@ -556,7 +556,7 @@ static void the_grace_ends(void)
 
 static void a_second_stop_is_sooner(void)
 {
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     int fd = echo_plug(&server);
     uint8_t *data = pattern(8 << 20);
     uint64_t id = hello(fd, "");
@@ -571,7 +571,7 @@ static void a_second_stop_is_sooner(void)
 
 static void stopped_before_it_ran(void)
 {
-    const ps_options options = echo_options(PS_NATIVE);
+    const ps_options options = echo_options(PS_PYSOCK);
     echo_new(&server, &options);
     CHECK_EQ(ps_engine_stop(server.engine, 0), 0);
     CHECK_EQ(ps__engine_run(server.engine), 0);
@@ -581,7 +581,7 @@ static void stopped_before_it_ran(void)
 
 static void never_run(void)
 {
-    const ps_options options = echo_options(PS_NATIVE);
+    const ps_options options = echo_options(PS_PYSOCK);
     ps_stats stats;
     echo_new(&server, &options);
     CHECK_EQ(ps_engine_push(server.engine, (uint64_t)1 << 32, (const uint8_t *)"x", 1), 0);
@@ -615,7 +615,7 @@ static void accept_fails(void)
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
         failure = -errors[i];
         failures = 2;
-        begin(PS_NATIVE);
+        begin(PS_PYSOCK);
         others_are_served();
         bool pauses = i >= 12;
         bool by_reserve = errors[i] == EMFILE || errors[i] == ENFILE; /* which takes the second failure */
@@ -645,7 +645,7 @@ static void *scarce_resize(void *block, size_t size)
 static void no_memory_for_an_engine(void)
 {
     real = ps_sys;
-    const ps_options options = echo_options(PS_NATIVE);
+    const ps_options options = echo_options(PS_PYSOCK);
     const ps_hooks hooks = {0};
     int error = 0;
     ps_engine *engine = NULL;
@@ -667,7 +667,7 @@ static void no_memory_for_a_client(void)
     ps_sys.allocate = scarce;
     ps_sys.resize = scarce_resize;
     allowed = -1;
-    begin(PS_NATIVE);
+    begin(PS_PYSOCK);
     int modest = echo_plug(&server), greedy = echo_plug(&server);
     hello(modest, "");
     hello(greedy, "");

@@ -13,7 +13,7 @@ static _Thread_local bool ours;
 
 static void begin(void)
 {
-    ps_options options = echo_options(PS_NATIVE);
+    ps_options options = echo_options(PS_PYSOCK);
     options.linger_ns = 0;
     real = ps_sys;
     echo_begin(&server, &options, AF_UNIX);

@@ -52,7 +52,7 @@ static void a_child_has_nothing(void)
 {
     echo e;
     bool before[FD_ROOM];
-    ps_options options = echo_options(PS_NATIVE);
+    ps_options options = echo_options(PS_PYSOCK);
     look(before, -1);
     echo_begin(&e, &options, AF_UNIX);
     int fd = echo_plug(&e), gate[2];
@@ -100,7 +100,7 @@ static void forks_while_clients_come_and_go(void)
 {
     echo e;
     bool before[FD_ROOM];
-    ps_options options = echo_options(PS_NATIVE);
+    ps_options options = echo_options(PS_PYSOCK);
     pid_t clients[2];
     look(before, -1);
     echo_begin(&e, &options, AF_UNIX);
@@ -149,7 +149,7 @@ static void *loop_main(void *context)
 static void a_loop_that_forks_ends_in_the_child(void)
 {
     echo e;
-    ps_options options = echo_options(PS_NATIVE);
+    ps_options options = echo_options(PS_PYSOCK);
     parent = getpid();
     echo_new(&e, &options);
     request = e.engine->hooks.request;

@@ -111,8 +111,8 @@ static void fill(uint8_t *to, uint32_t i, uint32_t size)
 /* One message as it lies on the wire. */
 static size_t wire(const traffic *t, uint8_t *to, uint32_t i, uint8_t kind)
 {
-    uint32_t size = size_of(t, i), head = t->framing == PS_NATIVE ? PS_HEADER_SIZE : t->framing == PS_U32 ? 4 : 0;
-    if (t->framing == PS_NATIVE)
+    uint32_t size = size_of(t, i), head = t->framing == PS_PYSOCK ? PS_HEADER_SIZE : t->framing == PS_U32 ? 4 : 0;
+    if (t->framing == PS_PYSOCK)
         ps__write_header(to, size, kind, 0, 0, i + 1);
     else if (t->framing == PS_U32)
         ps__put32(to, size);
@@ -147,7 +147,7 @@ static void there_and_back(uint32_t framing, uint32_t divisor)
 {
     traffic t = {.fd = echo_plug(&server), .framing = framing, .divisor = divisor, .messages = MESSAGES};
     pthread_t sender;
-    if (framing == PS_NATIVE)
+    if (framing == PS_PYSOCK)
         hello(t.fd, "");
     CHECK_EQ(pthread_create(&sender, NULL, send_traffic, &t), 0);
     receive_traffic(&t);
@@ -155,7 +155,7 @@ static void there_and_back(uint32_t framing, uint32_t divisor)
     CHECK_EQ(close(t.fd), 0);
 }
 
-#define FOR_EACH_FRAMING(f) for (uint32_t f = PS_NATIVE; f <= PS_RAW; f++)
+#define FOR_EACH_FRAMING(f) for (uint32_t f = PS_PYSOCK; f <= PS_RAW; f++)
 
 static void a_small_send_buffer(void)
 {
@@ -191,10 +191,10 @@ static void pieces_of_any_size(void)
 static void no_buffers(void)
 {
     static const int errors[] = {-ENOBUFS, -ENOMEM, -EINTR};
-    const ps_options options = echo_options(PS_NATIVE);
+    const ps_options options = echo_options(PS_PYSOCK);
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
         begin_moody(&options, 5000, errors[i]);
-        there_and_back(PS_NATIVE, 10);
+        there_and_back(PS_PYSOCK, 10);
         end();
     }
 }
@@ -203,12 +203,12 @@ static void no_buffers(void)
 static void many_slow_clients(void)
 {
     enum { CLIENTS = 5 };
-    const ps_options options = echo_options(PS_NATIVE);
+    const ps_options options = echo_options(PS_PYSOCK);
     traffic t[CLIENTS];
     pthread_t senders[CLIENTS];
     begin(&options);
     for (int i = 0; i < CLIENTS; i++) {
-        t[i] = (traffic){.fd = echo_plug(&server), .framing = PS_NATIVE, .divisor = (uint32_t)i + 1, .messages = 20};
+        t[i] = (traffic){.fd = echo_plug(&server), .framing = PS_PYSOCK, .divisor = (uint32_t)i + 1, .messages = 20};
         hello(t[i].fd, "");
         CHECK_EQ(pthread_create(&senders[i], NULL, send_traffic, &t[i]), 0);
     }
@@ -225,10 +225,10 @@ static void many_slow_clients(void)
 /* Who does not take replies is not read either; when it takes them again it is, and nothing was lost. */
 static void a_client_that_stops_reading(void)
 {
-    ps_options options = echo_options(PS_NATIVE);
+    ps_options options = echo_options(PS_PYSOCK);
     options.limits.output_pause = 300000;
     begin(&options);
-    traffic t = {.fd = echo_plug(&server), .framing = PS_NATIVE, .divisor = 1, .messages = MESSAGES};
+    traffic t = {.fd = echo_plug(&server), .framing = PS_PYSOCK, .divisor = 1, .messages = MESSAGES};
     uint64_t id = hello(t.fd, ""), before = 0;
     pthread_t sender;
     ps_info info = {0};
@@ -250,7 +250,7 @@ static void a_client_that_stops_reading(void)
 
 static void a_client_that_is_too_far_behind(void)
 {
-    ps_options options = echo_options(PS_NATIVE);
+    ps_options options = echo_options(PS_PYSOCK);
     options.limits.output_drop = 500000;
     begin(&options);
     int fd = echo_plug(&server);
@@ -266,7 +266,7 @@ static void a_client_that_is_too_far_behind(void)
 
 static void a_client_that_takes_nothing(void)
 {
-    ps_options options = echo_options(PS_NATIVE);
+    ps_options options = echo_options(PS_PYSOCK);
     options.limits.output_timeout_ns = 100 * 1000000;
     begin(&options);
     int fd = echo_plug(&server);
@@ -282,7 +282,7 @@ static void a_client_that_takes_nothing(void)
 
 static void a_client_that_vanishes_owed(void)
 {
-    const ps_options options = echo_options(PS_NATIVE);
+    const ps_options options = echo_options(PS_PYSOCK);
     begin(&options);
     static uint8_t data[1 << 20];
     int fd = echo_plug(&server);
@@ -299,7 +299,7 @@ static void a_client_that_vanishes_owed(void)
 /* What was sent before a disconnect is taken first, however slowly. */
 static void a_slow_goodbye(void)
 {
-    const ps_options options = echo_options(PS_NATIVE);
+    const ps_options options = echo_options(PS_PYSOCK);
     begin(&options);
     static uint8_t data[300000];
     int fd = echo_plug(&server);
@@ -317,7 +317,7 @@ static void a_slow_goodbye(void)
 /* A stop, too, waits for those who are slow. */
 static void a_slow_stop(void)
 {
-    const ps_options options = echo_options(PS_NATIVE);
+    const ps_options options = echo_options(PS_PYSOCK);
     begin(&options);
     static uint8_t data[300000];
     int fd = echo_plug(&server);

@@ -169,7 +169,7 @@ static void everything_at_once(void)
     pthread_t threads[ENGINES][PARTS];
     int last[ENGINES];
     for (int e = 0; e < ENGINES; e++) {
-        const ps_options options = echo_options(PS_NATIVE);
+        const ps_options options = echo_options(PS_PYSOCK);
         echo_begin(&worlds[e].server, &options, e % 2 ? AF_INET : AF_UNIX);
         for (int i = 0; i < PARTS - STOPS; i++)
             CHECK_EQ(pthread_create(&threads[e][i], NULL, parts[i], &worlds[e]), 0);

@@ -122,11 +122,11 @@ static void play(stream *it, const uint8_t options[4], uint32_t most)
 static void add_large(buffer *to, uint32_t framing, uint32_t size)
 {
     uint8_t head[PS_HEADER_SIZE] = {0};
-    if (framing == PS_NATIVE)
+    if (framing == PS_PYSOCK)
         ps__write_header(head, size, PS_SRM, 0, 0, size);
     else
         ps__put32(head, size);
-    buffer_add(to, head, framing == PS_NATIVE ? PS_HEADER_SIZE : framing == PS_U32 ? 4 : 0);
+    buffer_add(to, head, framing == PS_PYSOCK ? PS_HEADER_SIZE : framing == PS_U32 ? 4 : 0);
     uint8_t block[251]; /* a prime: a shift is seen */
     for (uint32_t i = 0; i < sizeof block; i++)
         block[i] = (uint8_t)(i * 7 + 1);

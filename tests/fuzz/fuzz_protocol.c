@@ -77,7 +77,7 @@ static void send_message(script *from, link *to)
     payload[0] = first;
     if (frame.kind == PS_BYE)
         frame.size = 0;
-    if (sim.options.framing == PS_NATIVE) {
+    if (sim.options.framing == PS_PYSOCK) {
         send_frame(to, frame, what & 128 ? next_byte(from) : 0);
         return;
     }
@@ -106,7 +106,7 @@ static void send_much(script *from, link *to)
     memset(block, 'm', sizeof block);
     if (what & 64) {
         ps__write_header(head, size, PS_SRM, 0, 0, first);
-        kernel_send(to, head, sim.options.framing == PS_NATIVE ? PS_HEADER_SIZE : sim.options.framing == PS_U32 ? 4 : 0);
+        kernel_send(to, head, sim.options.framing == PS_PYSOCK ? PS_HEADER_SIZE : sim.options.framing == PS_U32 ? 4 : 0);
     }
     block[0] = first;
     for (uint32_t sent = 0; sent < size; sent += sizeof block, block[0] = 'm')
@@ -255,7 +255,7 @@ static void set_up(script *from)
         .limits = limits_of(sizes, times),
         .framing = what & 3,
         .ask_connects = what >> 3 & 1,
-        .has_key = more >> 2 & 1 && (what & 3) == PS_NATIVE,
+        .has_key = more >> 2 & 1 && (what & 3) == PS_PYSOCK,
         .watch_disconnects = what >> 4 & 1,
         .linger_ns = what & 32 ? PS_LINGER_AUTO : 0,
         .hold_ns = what & 64 ? 6000000 : 0,

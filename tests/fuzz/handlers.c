@@ -120,7 +120,7 @@ static bool act(ps_conn *conn, const ps_frame *frame)
         ps__cannot_serve(sim.engine, conn, frame, PS_HANDLER_FAILED, "failed", 6);
         return true;
     case 'N':
-        return sim.options.framing != PS_NATIVE;
+        return sim.options.framing != PS_PYSOCK;
     case 'P':
         ps_engine_push(sim.engine, ps__id(conn), frame->payload, frame->size);
         break;

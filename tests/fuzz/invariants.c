@@ -54,7 +54,7 @@ static void check_timed(const ps_conn *conn)
     else if (conn->state == PS_CONN_ESTABLISHED)
         REQUIRE(input == (limits->frame_timeout_ns && is_incomplete(conn)) && !cir);
     else if (conn->state == PS_CONN_DRAINING && !conn->established) /* refused: its time goes on */
-        REQUIRE(input == (limits->cir_timeout_ns && sim.options.framing == PS_NATIVE) && cir == input && !idle);
+        REQUIRE(input == (limits->cir_timeout_ns && sim.options.framing == PS_PYSOCK) && cir == input && !idle);
     else
         REQUIRE(!input && !idle);
     if (conn->state <= PS_CONN_ESTABLISHED)
@@ -187,7 +187,7 @@ static bool next_sent(const link *it, size_t *at, ps_frame *frame)
         return false;
     const uint8_t *data = it->up.data + *at;
     const uint8_t *end = sim.options.framing == PS_LINE ? memchr(data, '\n', left) : NULL;
-    size_t head = sim.options.framing == PS_NATIVE ? PS_HEADER_SIZE : sim.options.framing == PS_U32 ? 4 : 0;
+    size_t head = sim.options.framing == PS_PYSOCK ? PS_HEADER_SIZE : sim.options.framing == PS_U32 ? 4 : 0;
     if (left < head || (sim.options.framing == PS_LINE && !end))
         return false;
     *frame = (ps_frame){.kind = PS_SRM};
@@ -303,6 +303,6 @@ void invariants_at_the_end(const link *it)
         check_given_raw(it);
     else
         check_given(it);
-    if (sim.options.framing == PS_NATIVE)
+    if (sim.options.framing == PS_PYSOCK)
         check_answers(it);
 }

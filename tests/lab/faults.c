@@ -111,7 +111,7 @@ static ps_options engine_options(uint32_t framing)
     options.limits.keep_idle = options.limits.keep_interval = 60; /* as of an inherited socket: set on each that is accepted */
     options.limits.keep_count = 3;
     options.limits.user_timeout = 60000;
-    options.has_key = guests_prove = framing == PS_NATIVE;
+    options.has_key = guests_prove = framing == PS_PYSOCK;
     return options;
 }
 
@@ -243,7 +243,7 @@ static void come_in(guest *g, const char *name)
     g->told = before;
     guest_patience_ms = patience(true);
     start_over();
-    if (guest_framing == PS_NATIVE) {
+    if (guest_framing == PS_PYSOCK) {
         add_cir(name);
         if (!g->lost)
             transfer(g, false);
@@ -262,7 +262,7 @@ static void come_in(guest *g, const char *name)
 static void small_requests(guest *g)
 {
     start_over();
-    if (guest_framing == PS_NATIVE) {
+    if (guest_framing == PS_PYSOCK) {
         add_message(&asked, PS_PING, 7, pattern, 9);
         add_message(&wanted, PS_PONG, 7, pattern, 9);
     }
@@ -436,7 +436,7 @@ static void while_it_lasts(void)
     come_in(polite, "polite");
     start_over();
     add_message(&asked, PS_BYE, 0, NULL, 0);
-    if (guest_framing == PS_NATIVE)
+    if (guest_framing == PS_PYSOCK)
         converse(polite, false);
     guest_leave(polite);
     the_gone_are_gone();
@@ -581,7 +581,7 @@ static void converse_as_client(ps_client *client, taker *t)
 
 static void client_script(void)
 {
-    const ps_options options = echo_options(PS_NATIVE);
+    const ps_options options = echo_options(PS_PYSOCK);
     taker t = {.sink = {.enter = sink_nothing, .leave = sink_nothing, .check = sink_check, .take = sink_take,
                         .object_new = sink_object, .object_release = sink_release}};
     int error, fd;
@@ -752,7 +752,7 @@ int main(int argc, char **argv)
         if (strcmp(argv[1], scripts[i].name) == 0)
             script = scripts[i].run;
     CHECK(script);
-    guest_framing = strcmp(argv[2], "u32") == 0 ? PS_U32 : PS_NATIVE;
+    guest_framing = strcmp(argv[2], "u32") == 0 ? PS_U32 : PS_PYSOCK;
     family = strcmp(argv[3], "tcp") == 0 ? AF_INET : AF_UNIX;
     for (size_t i = 0; i < sizeof bytes; i++)
         bytes[i] = (uint8_t)(i * 7 + i / 253);

@@ -34,11 +34,11 @@ static void add_message(stream *s, uint8_t kind, uint32_t id, const void *data, 
 {
     uint8_t *to = s->data + s->size;
     CHECK(s->size + PS_HEADER_SIZE + size <= ROOM);
-    if (guest_framing == PS_NATIVE)
+    if (guest_framing == PS_PYSOCK)
         ps__write_header(to, (uint32_t)size, kind, 0, 0, id);
     else
         ps__put32(to, (uint32_t)size);
-    s->size += guest_framing == PS_NATIVE ? PS_HEADER_SIZE : 4;
+    s->size += guest_framing == PS_PYSOCK ? PS_HEADER_SIZE : 4;
     if (size)
         memcpy(s->data + s->size, data, size);
     s->size += size;
@@ -81,7 +81,7 @@ static void compare(guest *g, size_t *right, size_t have)
         *right = have;
         return;
     }
-    CHECK(guest_framing == PS_NATIVE);
+    CHECK(guest_framing == PS_PYSOCK);
     while (got[*right] == wanted.data[*right])
         ++*right;
     size_t start = frame_start(*right);
