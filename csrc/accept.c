@@ -64,8 +64,8 @@ static void turn_away(ps_engine *engine, int fd, const ps_listener *listener, in
         uint32_t size = (uint32_t)strlen(refusals[cause].text);
         ps__write_header(frame, size, PS_CIR_REFUSED, 0, refusals[cause].code, 0);
         memcpy(frame + PS_HEADER_SIZE, refusals[cause].text, size);
-        ps_sys.sendto(fd, frame, PS_HEADER_SIZE + size, MSG_NOSIGNAL | MSG_DONTWAIT);
-        ps_sys.recvfrom(fd, engine->in, PS_READ_MAX, MSG_DONTWAIT); /* as conn.c does before it closes one */
+        listener->transport->last_words(fd, frame, PS_HEADER_SIZE + size);
+        ps__discard_input(fd, engine->in, PS_READ_MAX);
     }
     ps__close_fd(engine, &engine->newcomer);
 }

@@ -120,11 +120,10 @@ void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps
     ps__mark_dirty(engine, conn);
 }
 
-/* Closing a socket that has unread bytes resets it, and the reset can overtake our last words (RFC 2525, 2.17). */
 static void empty_input(ps_engine *engine, const ps_conn *conn)
 {
     if (conn->reason != PS_LEFT && conn->reason != PS_CLOSED_BY_PEER)
-        ps_sys.recvfrom(conn->fd, engine->in, PS_READ_MAX, MSG_DONTWAIT);
+        ps__discard_input(conn->fd, engine->in, PS_READ_MAX);
 }
 
 /* Once a TCP socket is closed, whatever the client still sends is answered by a reset, and then what the kernel took from

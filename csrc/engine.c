@@ -139,6 +139,7 @@ int ps_engine_add_master(ps_engine *engine, int fd, int flags)
         .fd = fd,
         .family = family,
         .framing = &ps__framings[engine->options.framing],
+        .transport = &ps__plain,
         .checked = flags & PS_MASTER_CHECKED,
         .prepared = flags & PS_MASTER_PREPARED,
     };

@@ -30,6 +30,11 @@ static void time_frame(ps_engine *engine, ps_conn *conn, uint64_t frames_before)
 
 /* -- reading ------------------------------------------------------------------------------------------------------- */
 
+static ssize_t receive(const ps_engine *engine, ps_conn *conn, struct iovec *iov, size_t count)
+{
+    return ps__listener(engine, conn)->transport->receive(conn, iov, count);
+}
+
 /* The client sends nothing more (0), or the connection is broken. */
 static void input_ended(ps_engine *engine, ps_conn *conn, ssize_t result)
 {
@@ -57,8 +62,7 @@ static bool read_part(ps_engine *engine, ps_conn *conn)
         return ps__no_memory(engine, conn), false;
     size_t here = part->room - part->have;
     struct iovec iov[2] = {{part->data + part->have, here}, {engine->in, PS_READ_MAX}};
-    struct msghdr message = {.msg_iov = iov, .msg_iovlen = 2};
-    ssize_t got = ps_sys.recvmsg(conn->fd, &message, 0);
+    ssize_t got = receive(engine, conn, iov, 2);
     if (got <= 0)
         return input_ended(engine, conn, got), false;
     count_input(engine, conn, (size_t)got);
@@ -109,8 +113,7 @@ static bool read_into_guess(ps_engine *engine, ps_conn *conn, ps_part *part)
     const ps_framing_facts *framing = ps__framing(engine, conn);
     size_t head_size = framing->head_size, room = part->room;
     struct iovec iov[3] = {{head, head_size}, {part->data, room}, {engine->in, PS_READ_MAX}};
-    struct msghdr message = {.msg_iov = iov, .msg_iovlen = 3};
-    ssize_t got = ps_sys.recvmsg(conn->fd, &message, 0);
+    ssize_t got = receive(engine, conn, iov, 3);
     if (got <= 0) {
         ps__part_free(engine, part);
         return input_ended(engine, conn, got), false;
@@ -147,7 +150,8 @@ static bool read_plain(ps_engine *engine, ps_conn *conn)
     size_t stashed = conn->stash_size;
     if (stashed)
         memcpy(engine->in, conn->stash, stashed);
-    ssize_t got = ps_sys.recvfrom(conn->fd, engine->in + stashed, PS_READ_MAX, 0);
+    struct iovec iov = {engine->in + stashed, PS_READ_MAX};
+    ssize_t got = receive(engine, conn, &iov, 1);
     if (got <= 0)
         return input_ended(engine, conn, got), false;
     conn->stash_size = 0;

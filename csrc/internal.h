@@ -10,6 +10,7 @@
 #include "linger.h"
 #include "pysock.h"
 #include "sys.h"
+#include "transport.h"
 
 /* -- bounds, each with its reason ---------------------------------------------------------------------------------- */
 
@@ -267,6 +268,7 @@ typedef struct ps_listener {
     int fd;
     int family; /* AF_... */
     const ps_framing_facts *framing;
+    const ps_transport *transport;
     bool checked;  /* who comes is held against the rule of access before a byte is read */
     bool prepared; /* its data sockets inherit the options of TCP that they need */
     bool shut;     /* somebody else has shut it down */

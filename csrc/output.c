@@ -86,12 +86,7 @@ static void starve(ps_engine *engine, ps_conn *conn)
 /* Bytes taken by the kernel (0 when it is full), or -1: the connection is lost. */
 static ssize_t send_vector(ps_engine *engine, ps_conn *conn, struct iovec *iov, size_t count)
 {
-    struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
-    ssize_t sent;
-    if (count == 1)
-        sent = ps_sys.sendto(conn->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL);
-    else
-        sent = ps_sys.sendmsg(conn->fd, &message, MSG_NOSIGNAL);
+    ssize_t sent = ps__listener(engine, conn)->transport->send(conn, iov, count);
     if (sent >= 0)
         return sent;
     if (sent == -EAGAIN || sent == -EINTR)

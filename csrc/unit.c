@@ -31,4 +31,5 @@
 #include "sys.c"
 #include "table.c"
 #include "timers.c"
+#include "transport.c"
 #include "wait.c"

@@ -1,6 +1,6 @@
 /* faults.c: scripts of clients against an engine of which one system call, or allocation, fails.
  *
- *   faults SCRIPT FRAMING FAMILY     engine | client | load | hand, native | u32, unix | tcp
+ *   faults SCRIPT FRAMING FAMILY     engine | client | load | hand, pysock | u32, unix | tcp
  *
  * Each line on standard input is one fault: `CALL ERRNO CAP N MODE`, MODE one of once, same, ever. For each of them the
  * script runs from the beginning to the end, in which nothing may crash, hang, spin or leak, no client may see a wrong
