@@ -24,6 +24,7 @@ from collections.abc import Callable
 
 from pysock.base.aliases import SocketAddress
 from pysock.base.lean import TYPE_CHECKING, dataclass, field_names, replace
+from pysock.errors import ParameterError
 from pysock.files.own_directory import own_socket_file
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ _FIELDS: Final = {
     "tcp": ("host", "port", "backlog"),
     "fd": ("fd",),
 }
+#: What fields are called that have another name in an address's text.
+_NAMES: Final = {"port": "the port", "fd": "the descriptor"}
 _OPTIONS: Final = ("name", "mode", "user", "group", "backlog")
 
 #: What a field has that isn't set, where that isn't ``None``.
@@ -93,19 +96,21 @@ class Address:
         allowed = _FIELDS.get(self.transport)
         if allowed is None:
             advice = f", or write Address.parse({self.transport!r})" if _is_text(self.transport) else ""
-            raise ValueError(f"unknown transport {self.transport!r}: choose one of {', '.join(_FIELDS)}{advice}")
+            problem = f"unknown transport {self.transport!r}: choose one of {', '.join(_FIELDS)}{advice}"
+            raise ParameterError("transport", problem, name="")
         for name in field_names(self)[1:]:
             if name not in allowed and getattr(self, name) != _UNSET.get(name):
-                raise ValueError(f"{name!r} doesn't go with the transport {self.transport!r}{_takes(allowed)}")
+                problem = f"doesn't go with the transport {self.transport!r}{_takes(allowed)}"
+                raise ParameterError(name, problem, name=repr(name))
         if self.transport == "unix":
             _check_socket_file(self.path, self.name)
         elif self.transport == "abstract":
             _check_path("abstract name", self.path, "unix:@demo")
         elif self.transport == "tcp":
             _check_host(self.host)
-            _check_range("the port", self.port, 0, 65535, "tcp://127.0.0.1:9000")
+            _check_range("port", self.port, 0, 65535, "tcp://127.0.0.1:9000")
         else:
-            _check_range("the descriptor", self.fd, 0, 2**31 - 1, "fd://3")
+            _check_range("fd", self.fd, 0, 2**31 - 1, "fd://3")
         _check_options(self)
 
     @classmethod
@@ -124,7 +129,7 @@ class Address:
         try:
             return cls(**_read(text))
         except ValueError as error:
-            raise ValueError(f"bad address {text!r}: {error}") from None
+            raise ParameterError("address", f"bad address {text!r}: {error}", name="") from None
 
     def __repr__(self) -> str:
         return f"Address({str(self)!r})"
@@ -181,7 +186,7 @@ class Address:
         if self.transport == "abstract":
             return [(socket.AF_UNIX, "\0" + self.path)]
         if not listening and (self.transport == "fd" or self.port == 0):
-            raise ValueError(f"can't connect to {self}: that is only something to listen at")
+            raise ParameterError("address", f"can't connect to {self}: that is only something to listen at", name="")
         assert self.transport == "tcp"
         found = _look_up(self, socket.AI_PASSIVE if listening else 0)
         if listening:
@@ -210,7 +215,9 @@ def _look_up(address: Address, flags: int) -> list[SocketAddress]:
         text = f"{address}: the host {address.host!r} can't be resolved ({error.strerror}); check its spelling"
         raise socket.gaierror(error.errno, text) from None
     except UnicodeError as error:
-        raise ValueError(f"{address}: {address.host!r} isn't the name of a host: {error}") from None
+        raise ParameterError(
+            "host", f"{address}: {address.host!r} isn't the name of a host: {error}", name=""
+        ) from None
     return [(int(row[0]), row[4]) for row in rows]
 
 
@@ -230,19 +237,16 @@ def _check_socket_file(path: str, name: str | None) -> None:
     if path:
         _check_path("path", path, "unix:/run/demo.sock")
         if path.rpartition("/")[2] in {"", ".", ".."}:
-            raise ValueError(
-                f"the path {path!r} is that of a directory; write the name of a socket file, too, for example"
-                " unix:/run/demo.sock"
-            )
+            problem = f"the path {path!r} is that of a directory; write the name of a socket file, too, for example"
+            raise ParameterError("path", f"{problem} unix:/run/demo.sock", name="")
     if name is not None:
         if path:
-            raise ValueError("'name' goes with a socket file that has no path; write for example unix:?name=demo")
+            problem = "goes with a socket file that has no path; write for example unix:?name=demo"
+            raise ParameterError("name", problem, name="'name'")
         # It becomes part of a path: no slash, no dot in front, nothing that is written in another way.
         if not isinstance(name, str) or not _can_name_a_file(name):
-            raise ValueError(
-                f"{name!r} can't name a socket file: take up to 64 of A-Z a-z 0-9 . _ -, as in unix:?name=demo,"
-                " or write a path"
-            )
+            problem = f"{name!r} can't name a socket file: take up to 64 of A-Z a-z 0-9 . _ -, as in unix:?name=demo,"
+            raise ParameterError("name", f"{problem} or write a path", name="")
 
 
 def _can_name_a_file(name: str) -> bool:
@@ -256,17 +260,19 @@ def _can_name_somebody(name: str) -> bool:
 
 def _check_path(what: str, path: str, example: str) -> None:
     if not path:
-        raise ValueError(f"the {what} is empty; write for example {example}")
+        raise ParameterError("path", f"is empty; write for example {example}", name=f"the {what}")
     if "\0" in path:
         never = "no path can have" if what == "path" else "pysock doesn't take"
-        raise ValueError(f"the {what} {path!r} has a NUL in it, which {never}; leave it out (it may be written as %00)")
+        problem = f"{path!r} has a NUL in it, which {never}; leave it out (it may be written as %00)"
+        raise ParameterError("path", problem, name=f"the {what}")
     try:
         encoded = os.fsencode(path)
     except UnicodeError as error:
-        raise ValueError(f"the {what} {path!r} can't be encoded: {error}") from None
+        raise ParameterError("path", f"{path!r} can't be encoded: {error}", name=f"the {what}") from None
     problem = _too_long(encoded, has_directory=what == "path")
     if problem:
-        raise ValueError(f"the {what} {path!r} has {len(encoded)} bytes{problem}, for example {example}")
+        problem = f"{path!r} has {len(encoded)} bytes{problem}, for example {example}"
+        raise ParameterError("path", problem, name=f"the {what}")
 
 
 def _too_long(path: bytes, *, has_directory: bool) -> str:
@@ -288,18 +294,20 @@ def _too_long(path: bytes, *, has_directory: bool) -> str:
 
 def _check_host(host: str) -> None:
     if any(char.isspace() or not char.isprintable() or char in "/?#@[]" for char in host):
-        raise ValueError(f"{host!r} isn't a host; write for example tcp://127.0.0.1:9000 or tcp://[::1]:9000")
+        problem = f"{host!r} isn't a host; write for example tcp://127.0.0.1:9000 or tcp://[::1]:9000"
+        raise ParameterError("host", problem, name="")
 
 
-def _check_range(what: str, value: int, least: int, most: int, example: str) -> None:
+def _check_range(name: str, value: int, least: int, most: int, example: str) -> None:
     if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{what} must be a number from {least} to {most}, not {value!r}; write for example {example}")
+        problem = f"must be a number from {least} to {most}, not {value!r}; write for example {example}"
+        raise ParameterError(name, problem, name=_NAMES.get(name))
 
 
 def _check_mode(mode: int) -> None:
     if type(mode) is not int or not 0 <= mode <= 0o777:
         shown = oct(mode) if type(mode) is int else repr(mode)
-        raise ValueError(f"mode must be a number from 0 to 0o777, not {shown}; write for example mode=0o660")
+        raise ParameterError("mode", f"must be a number from 0 to 0o777, not {shown}; write for example mode=0o660")
 
 
 def _check_options(address: Address) -> None:
@@ -310,7 +318,8 @@ def _check_options(address: Address) -> None:
     for name in ("user", "group"):
         value = getattr(address, name)
         if value is not None and (not isinstance(value, str) or not _can_name_somebody(value)):
-            raise ValueError(f"{name} must be a name or a number, not {value!r}; write for example {name}=www-data")
+            problem = f"must be a name or a number, not {value!r}; write for example {name}=www-data"
+            raise ParameterError(name, problem)
 
 
 # Reading and writing

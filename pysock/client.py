@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from pysock.base.lean import TYPE_CHECKING, overload
 from pysock.base.unique import Unique
-from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
+from pysock.errors import ConnectionLost, ParameterError, ProtocolError, PysockError, RemoteError, RequestTimeout
 
 if TYPE_CHECKING:
     from typing import Any, Final, Literal, NoReturn, TypeVar
@@ -80,9 +80,9 @@ class Client(Unique):
     ) -> None:
         _take_parts()
         if not 0 < max_payload <= LARGEST_PAYLOAD:
-            raise ValueError(f"max_payload must be from 1 to {LARGEST_PAYLOAD}, not {max_payload!r}")
+            raise ParameterError("max_payload", f"must be from 1 to {LARGEST_PAYLOAD}, not {max_payload!r}")
         if not isinstance(max_pushes, int) or max_pushes < 1:
-            raise ValueError(f"max_pushes must be a number from 1 on, not {max_pushes!r}")
+            raise ParameterError("max_pushes", f"must be a number from 1 on, not {max_pushes!r}")
         self._address = as_address(address)
         self._timeout = None if timeout is None else checked_timeout(timeout)
         self._name = name or ""

@@ -24,7 +24,16 @@ from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.base.vanish import notice_vanished, vanishing
 from pysock.engine.contract import Link
-from pysock.errors import ConnectionLost, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull
+from pysock.errors import (
+    GIVE_KEY,
+    KEY_AT_BOTH_ENDS,
+    ConnectionLost,
+    ConnectionRefused,
+    ProtocolError,
+    RequestTimeout,
+    ServerFull,
+    advised,
+)
 from pysock.files.own_directory import choices
 from pysock.files.place import kind, reachable
 from pysock.limits import VANISH_TIMEOUT
@@ -214,9 +223,9 @@ def _challenge(frame: Frame, address: Address) -> bytes:
     if frame.kind == Kind.CHALLENGE:
         return frame.payload
     if frame.kind == Kind.CIR_ACCEPTED:
-        raise ConnectionRefused(
-            f"{address}: the server has no auth key: set authkey= there, or leave it out here", Refusal.WRONG_PROOF
-        )
+        problem = f"{address}: the server has no auth key"
+        refused = ConnectionRefused(f"{problem}: {KEY_AT_BOTH_ENDS}", Refusal.WRONG_PROOF)
+        raise advised(refused, problem, KEY_AT_BOTH_ENDS)
     raise _unwelcome(frame, address, has_key=True)
 
 
@@ -248,7 +257,7 @@ def _unwelcome(frame: Frame, address: Address, has_key: bool) -> ConnectionRefus
 def _refusal(frame: Frame, has_key: bool) -> ConnectionRefused:
     reason = frame.payload.decode("utf-8", "replace")
     if frame.code == Refusal.WRONG_PROOF and not has_key:
-        reason = f"{reason}: pass authkey= to connect()"
+        return advised(ConnectionRefused(f"{reason}: {GIVE_KEY}", frame.code), reason, GIVE_KEY)
     options: dict[str, Any] = {"reason": reason} if reason else {}
     if frame.code == Refusal.SERVER_FULL:
         return ServerFull(**options)

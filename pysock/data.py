@@ -26,7 +26,7 @@ from pysock.base.logs import server_log as log
 from pysock.base.payload import checked
 from pysock.base.unique import Unique
 from pysock.engine.contract import ClientInfo, Sockets
-from pysock.errors import ConnectionLost
+from pysock.errors import ConnectionLost, ParameterError
 from pysock.states import ConnectionEvent, ConnectionState, next_connection_state
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class HandSocket(DataSocket):
         :raises OSError: what ``recv()`` says, e.g. ``ConnectionResetError``.
         """
         if max_bytes <= 0:
-            raise ValueError(f"max_bytes must be more than 0, not {max_bytes}")
+            raise ParameterError("max_bytes", f"must be more than 0, not {max_bytes}")
         data = self._sockets.recv(self._open_fd(), max_bytes)
         log.debug("recvfrom(%d) -> %d bytes", self.fd, len(data))
         if data:

@@ -11,11 +11,44 @@ import errno
 from pysock.base.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Final, TypeVar
+
+    E = TypeVar("E", bound=Exception)
+
+#: What Python code can do about an error, as the end of its text. Programs whose users have options, and no parameters,
+#: have other words for each: see :func:`advised`.
+GIVE_KEY: Final = "pass authkey= to connect()"
+KEY_AT_BOTH_ENDS: Final = "set authkey= there, or leave it out here"
+KEEP_OTHERS_OUT: Final = (
+    "set authkey=, listen at 127.0.0.1 or [::1], or say insecure=True if the network itself keeps others out"
+)
+OTHER_SERVER_UID: Final = "(server_uid)"
+
+
+def advised(error: E, problem: str, advice: str) -> E:
+    """Return the error with the two parts of its text as ``problem`` and ``advice``."""
+    error.__dict__.update(problem=problem, advice=advice)
+    return error
+
+
+class ParameterError(ValueError):
+    """A parameter is wrong: a mistake in the program, and so no :class:`PysockError`.
+
+    :ivar parameter: its name.
+    :ivar name: what the text begins with, which is how Python code writes the parameter; ``""``: not with that.
+    :ivar problem: what is wrong, which follows.
+    :ivar advice: the end of the text, or ``""``.
+    """
+
+    def __init__(self, parameter: str, problem: str = "", *, name: str | None = None, advice: str = "") -> None:
+        self.parameter, self.problem, self.advice = parameter, problem, advice
+        self.name = parameter if name is None else name
+        text = " ".join(filter(None, (self.name, problem)))
+        super().__init__(f"{text}: {advice}" if advice else text)
 
 
 class PysockError(Exception):
-    """The root of all exceptions that pysock defines."""
+    """The root of all exceptions that pysock defines, but for those of wrong parameters."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # BaseException's own would call the class with `args`, which are what the innermost __init__ was given.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 
 from pysock.base.lean import TYPE_CHECKING, dataclass, field, field_names
+from pysock.errors import ParameterError
 
 if TYPE_CHECKING:
     from typing import Final
@@ -96,6 +97,8 @@ class Limits:
             if not isinstance(value, number) or isinstance(value, bool):
                 raise TypeError(f"Limits.{name} takes a number, not {value!r}")
             if not 0 < value <= most:
-                raise ValueError(f"Limits.{name} must be more than 0 and at most {most}, not {value}")
+                raise ParameterError(
+                    name, f"must be more than 0 and at most {most}, not {value}", name=f"Limits.{name}"
+                )
         if self.output_drop < self.output_pause:
-            raise ValueError("Limits.output_drop must not be less than output_pause")
+            raise ParameterError("output_drop", "must not be less than output_pause", name="Limits.output_drop")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from pysock.address import as_address
 from pysock.base.lean import TYPE_CHECKING
+from pysock.errors import ParameterError
 from pysock.limits import Limits
 from pysock.wire.format import Framing
 
@@ -27,7 +28,7 @@ def checked_linger(linger: float | None) -> float | None:
     :raises ValueError: it is no number of seconds from 0 to 1.
     """
     if linger is not None and (not isinstance(linger, (int, float)) or not 0 <= linger <= LINGER_MAX):
-        raise ValueError(f"linger must be a number of seconds from 0 to {LINGER_MAX:g}, not {linger!r}")
+        raise ParameterError("linger", f"must be a number of seconds from 0 to {LINGER_MAX:g}, not {linger!r}")
     return linger
 
 
@@ -38,7 +39,8 @@ def checked_addresses(addresses: Iterable[AddressLike], rule: Rule) -> tuple[Add
     """
     wanted = tuple(map(as_address, addresses))
     if not wanted:
-        raise ValueError('a server needs at least one address, for example Server("unix:/run/demo.sock")')
+        example = 'Server("unix:/run/demo.sock")'
+        raise ParameterError("addresses", f"a server needs at least one address, for example {example}", name="")
     for address in wanted:
         rule.refuse_open_name(address, address.transport)
     _refuse_twice(wanted)
@@ -52,7 +54,7 @@ def _refuse_twice(wanted: Iterable[Address]) -> None:
     for address in wanted:
         place = (address.transport, address.path, address.name)
         if address.transport in {"unix", "abstract"} and place in seen:
-            raise ValueError(f"this server has the address {address} twice: leave one out")
+            raise ParameterError("addresses", f"this server has the address {address} twice: leave one out", name="")
         seen.add(place)
 
 
@@ -75,7 +77,7 @@ def checked_framing(name: str) -> Framing:
     """
     choices = {framing.name.lower(): framing for framing in Framing}
     if name not in choices:
-        raise ValueError(f"unknown framing {name!r}: choose one of {', '.join(choices)}")
+        raise ParameterError("framing", f"unknown framing {name!r}: choose one of {', '.join(choices)}", name="")
     return choices[name]
 
 
@@ -86,9 +88,8 @@ def server_key(key: bytes, framing: Framing) -> bytes:
     :raises ValueError: it is empty, or the framing can't prove one.
     """
     if framing is not Framing.PYSOCK:
-        raise ValueError(
-            f"authkey= needs the framing 'pysock': {framing.name.lower()!r} has no frames to prove it with"
-        )
+        problem = f"needs the framing 'pysock': {framing.name.lower()!r} has no frames to prove it with"
+        raise ParameterError("authkey", problem, name="authkey=")
     from pysock.wire.auth import checked_key  # noqa: PLC0415  # the hashes take a while to import
 
     return checked_key(key)
@@ -100,5 +101,5 @@ def checked_grace(grace: float) -> float:
     :raises ValueError: they are no number from 0 on.
     """
     if not isinstance(grace, (int, float)) or not 0 <= grace < math.inf:
-        raise ValueError(f"grace must be 0 or more seconds, not {grace!r}")
+        raise ParameterError("grace", f"must be 0 or more seconds, not {grace!r}")
     return min(float(grace), threading.TIMEOUT_MAX / 2)

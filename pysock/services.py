@@ -12,6 +12,7 @@ from pysock.base.deadlines import FOREVER
 from pysock.base.functions import checked_function, described
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.contract import Service
+from pysock.errors import ParameterError
 from pysock.wire.format import LARGEST_NAME, Framing
 
 if TYPE_CHECKING:
@@ -48,9 +49,8 @@ class Services:
         max_wait = min(max_wait, FOREVER)
         if name is None:
             if self._table[0].handler is not None:
-                raise ValueError(
-                    'the unnamed service is registered already; give this one a name: @server.service("name")'
-                )
+                problem = 'the unnamed service is registered already; give this one a name: @server.service("name")'
+                raise ParameterError("name", problem, name="")
             self._table[0] = Service("", handler, batch, max_batch, max_wait)
             return
         self._check_name(name)
@@ -58,18 +58,22 @@ class Services:
 
     def _check_name(self, name: str) -> None:
         if self._framing is not Framing.PYSOCK:
-            raise ValueError(
+            problem = (
                 f"the framing {self._framing.name.lower()!r} can't name services: register the unnamed one,"
                 " with @server.service, or use framing='pysock'"
             )
+            raise ParameterError("name", problem, name="")
         try:
             length = len(name.encode("utf-8"))
         except UnicodeEncodeError as error:
-            raise ValueError(f"the service name {name!r} can't be encoded in UTF-8: {error}") from None
+            problem = f"the service name {name!r} can't be encoded in UTF-8: {error}"
+            raise ParameterError("name", problem, name="") from None
         if not 1 <= length <= LARGEST_NAME:
-            raise ValueError(f"a service name has 1 to {LARGEST_NAME} bytes of UTF-8, not {length}: {name!r}")
+            problem = f"a service name has 1 to {LARGEST_NAME} bytes of UTF-8, not {length}: {name!r}"
+            raise ParameterError("name", problem, name="")
         if any(service.name == name for service in self._table):
-            raise ValueError(f"the service {name!r} is registered already; choose another name for this one")
+            problem = f"the service {name!r} is registered already; choose another name for this one"
+            raise ParameterError("name", problem, name="")
         if len(self._table) > SERVICES_MAX:
             raise ValueError(f"a server has at most {SERVICES_MAX} named services")
 
@@ -92,6 +96,6 @@ class Services:
 
 def _check_batch(max_batch: int, max_wait: float) -> None:
     if isinstance(max_batch, bool) or not isinstance(max_batch, int) or not 1 <= max_batch < 2**31:
-        raise ValueError(f"max_batch must be a whole number of at least 1, not {max_batch!r}")
+        raise ParameterError("max_batch", f"must be a whole number of at least 1, not {max_batch!r}")
     if not isinstance(max_wait, (int, float)) or not 0 <= max_wait < math.inf:
-        raise ValueError(f"max_wait must be 0 or more seconds, not {max_wait!r}")
+        raise ParameterError("max_wait", f"must be 0 or more seconds, not {max_wait!r}")

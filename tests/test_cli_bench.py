@@ -205,7 +205,7 @@ def test_no_such_service(bench, where: str) -> None:
 def test_a_server_with_a_key(bench, make_server: Callable[..., Server], address: str) -> None:
     with make_server(address, authkey=b"secret") as server:
         err = failed(bench(str(server.addresses[0]), "-n", "1"))
-    assert err.endswith(": this server wants an auth key, and pysock bench has no option for one\n")
+    assert err.endswith(": this server wants an auth key, and the load generator has none\n")
 
 
 def test_nobody(bench, socket_dir: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_server_that_does_it_wrong(bench, socket_dir: Path, play, framing: str
         (["unix:x", "-d", "many"], "'many' is not a valid integer"),
         (["unix:x", "-s", "-1"], "'--size' / '-s'"),
         (["unix:x", "-t", "0"], "'--duration' / '-t'"),
-        (["unix:x", "-t", "nan"], "duration must be"),
+        (["unix:x", "-t", "nan"], "--duration must be from 0.001 to 86400, not nan"),
         (["unix:x", "-n", "0"], "'--count' / '-n'"),
         (["unix:x", "--rate", "0"], "'--rate'"),
         (["unix:x", "--rate", "inf"], "'--rate'"),
@@ -250,7 +250,7 @@ def test_a_server_that_does_it_wrong(bench, socket_dir: Path, play, framing: str
         (["unix:x", "--stall", "0"], "'--stall'"),
         (["unix:x", "--framing", "http"], "'http' is not one of"),
         (["unix:x", "--framing", "raw", "-s", "0"], "size must be at least 1"),
-        (["unix:x", "--framing", "u32", "--service", "a"], "'u32' has none"),
+        (["unix:x", "--framing", "u32", "--service", "a"], "'u32' has no services"),
         (["unix:x", "--churn", "-d", "2"], "--in-flight must be 1"),
         (["unix:x", "--churn", "--rate", "2"], "takes no rate"),
         (["unix:x", "extra"], "unexpected extra argument"),
@@ -262,7 +262,8 @@ def test_wrong_usage(bench, arguments: list[str], words: str) -> None:
 
 def test_without_the_extension(bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pysock._engine", None)
-    monkeypatch.delitem(sys.modules, "pysock.engine.native.load", raising=False)
+    for module in ("load", "crossing"):
+        monkeypatch.delitem(sys.modules, f"pysock.engine.native.{module}", raising=False)
     assert "the load generator is part of the native engine" in failed(bench("unix:x"))
 
 

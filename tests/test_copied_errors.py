@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 import pysock
-from pysock.errors import ConnectionLost
+from pysock.errors import ConnectionLost, ParameterError, advised
 from pysock.states import IllegalTransition
 
 
@@ -146,6 +146,9 @@ def test_what_users_derive_is_the_same_after_a_copy(error, way):
         pysock.ServerFull(),
         pysock.RequestTimeout(errno.ETIMEDOUT, "late", "a", None, "b"),
         pysock.RequestTimeout(),
+        ParameterError("linger", "must be less", name="Limits.linger", advice="take another"),
+        advised(pysock.ConnectionRefused("a: b", 7), "a", "b"),
+        advised(PermissionError(errno.EPERM, "a (b)"), "a", "(b)"),
     ],
     ids=repr,
 )

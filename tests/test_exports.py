@@ -113,7 +113,7 @@ def test_backend_can_be_imported_from():
 
 def test_an_unknown_backend_is_an_error():
     done = run_python("import pysock; pysock.backend", PYSOCK_BACKEND="fast")
-    assert "ValueError: unknown backend 'fast': choose one of auto, native, pure" in done.stderr
+    assert "ParameterError: unknown backend 'fast': choose one of auto, native, pure" in done.stderr
     with pytest.raises(ValueError, match="unknown backend 'fast': choose one of auto, native, pure"):
         pysock.Server("unix:/x", backend="fast")
 

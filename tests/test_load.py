@@ -587,7 +587,7 @@ def test_linger_counts_as_no_work(foreign) -> None:
         ({"count": 1, "churn": True, "in_flight": 2}, "in_flight must be 1"),
         ({"count": 1, "churn": True, "rate": 5.0}, "takes no rate"),
         ({"count": 1, "framing": "raw", "size": 0}, "at least 1"),
-        ({"count": 1, "framing": "u32", "service": "add"}, "'u32' has none"),
+        ({"count": 1, "framing": "u32", "service": "add"}, "'u32' has no services"),
         ({"count": 1, "service": "a\0b"}, "has no NUL"),
         ({"count": 1, "framing": "http"}, "unknown framing 'http'"),
     ],

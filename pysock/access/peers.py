@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 
 from pysock.access.unmapped import unmapped_users
 from pysock.base.lean import TYPE_CHECKING
+from pysock.errors import OTHER_SERVER_UID, ParameterError, advised
 
 if TYPE_CHECKING:
     from typing import Any, Final, TypeAlias
@@ -42,18 +43,18 @@ _SOL_LOCAL, _LOCAL_PEERCRED, _LOCAL_PEERPID = 0, 1, 2
 _XUCRED: Final = struct.Struct("IIhxx16I")
 
 
-def user_ids(users: Ids) -> frozenset[int]:
-    """Return the numbers of users.
+def user_ids(users: Ids, parameter: str = "allow") -> frozenset[int]:
+    """Return the numbers of users, which are the value of this parameter or in it.
 
     :raises ValueError: there is no such user, a number is out of range, or none is given at all.
     :raises TypeError: one is neither a number nor a name.
     """
-    return _ids("user", users, _user_named)
+    return _ids("user", users, _user_named, parameter)
 
 
 def group_ids(groups: Ids) -> frozenset[int]:
     """Return the numbers of groups; raises what :func:`user_ids` does."""
-    return _ids("group", groups, _group_named)
+    return _ids("group", groups, _group_named, "allow")
 
 
 def peer_of(sock: socket.socket) -> tuple[int, int, int]:
@@ -96,8 +97,8 @@ def expected_server(address: Address, server_uid: Ids | None) -> frozenset[int] 
         known = frozenset((os.geteuid(), 0)) - unmapped_users()
         return known if address.transport == "abstract" else None
     if address.transport not in {"unix", "abstract"}:
-        raise ValueError(f"server_uid goes with a Unix socket, not with {address}: use authkey there")
-    return user_ids(server_uid) - unmapped_users()
+        raise ParameterError("server_uid", f"goes with a Unix socket, not with {address}: use authkey there")
+    return user_ids(server_uid, "server_uid") - unmapped_users()
 
 
 def check_server(sock: socket.socket, address: Address, expected: frozenset[int]) -> None:
@@ -111,36 +112,38 @@ def check_server(sock: socket.socket, address: Address, expected: frozenset[int]
         if uid in unmapped_users():
             who += " or as one who isn't mapped into this user namespace"
         wanted = " or ".join(map(str, sorted(expected))) or "anybody who can be told apart here"
-        raise PermissionError(
-            errno.EPERM, f"{address}: the server there runs as {who}, not as {wanted}; nothing was sent (server_uid)"
-        )
+        problem = f"{address}: the server there runs as {who}, not as {wanted}; nothing was sent"
+        error = PermissionError(errno.EPERM, f"{problem} {OTHER_SERVER_UID}")
+        raise advised(error, problem, OTHER_SERVER_UID)
 
 
 def _known(number: int) -> int:
     return number if number <= _LARGEST_ID else -1
 
 
-def _ids(what: str, given: Any, named: Callable[[str], int]) -> frozenset[int]:
+def _ids(what: str, given: Any, named: Callable[[str], int], parameter: str) -> frozenset[int]:
     several = [given] if isinstance(given, (int, str)) else given
     if isinstance(several, (bytes, bytearray)) or not isinstance(several, Iterable):
         raise TypeError(f"a {what} is a number or a name, not {given!r}")
-    found = frozenset(_id(what, one, named) for one in several)
+    found = frozenset(_id(what, one, named, parameter) for one in several)
     if not found:
-        raise ValueError(f"no {what} is given at all; give a number or a name")
+        raise ParameterError(parameter, f"no {what} is given at all; give a number or a name", name="")
     return found
 
 
-def _id(what: str, one: Any, named: Callable[[str], int]) -> int:
+def _id(what: str, one: Any, named: Callable[[str], int], parameter: str) -> int:
     if isinstance(one, str) and not (one.isascii() and one.isdecimal()):
         try:
             return named(one)
         except (KeyError, ValueError):  # ValueError: a NUL in it
-            raise ValueError(f"this machine has no {what} {one!r}; give a name or a number") from None
+            problem = f"this machine has no {what} {one!r}; give a name or a number"
+            raise ParameterError(parameter, problem, name="") from None
     if isinstance(one, bool) or not isinstance(one, (int, str)):
         raise TypeError(f"a {what} is a number or a name, not {one!r}")
     number = int(one)
     if not 0 <= number <= _LARGEST_ID:
-        raise ValueError(f"the number of a {what} is from 0 to {_LARGEST_ID}, not {number}")
+        problem = f"the number of a {what} is from 0 to {_LARGEST_ID}, not {number}"
+        raise ParameterError(parameter, problem, name="")
     return number
 
 

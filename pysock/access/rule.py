@@ -20,6 +20,7 @@ from pysock.base.logs import ERROR, Seldom
 from pysock.base.logs import server_log as log
 from pysock.data import Peer
 from pysock.engine.contract import NO_ACCESS, Access
+from pysock.errors import KEEP_OTHERS_OUT, ParameterError
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -80,9 +81,11 @@ class Rule:
         :raises ValueError: it is an abstract name, and the rule is ``"anyone"``.
         """
         if self._anyone and transport == "abstract":
-            raise ValueError(
+            raise ParameterError(
+                "allow",
                 f'{address}: an abstract name has no permissions, so allow="anyone" would let in every user of this'
-                ' machine: name users or groups, allow={"uid": ..., "gid": ...}, or give a function of a peer'
+                ' machine: name users or groups, allow={"uid": ..., "gid": ...}, or give a function of a peer',
+                name="",
             )
 
     def refuse_tcp_alone(self, sockets: Iterable[tuple[Address, int]]) -> None:
@@ -93,9 +96,11 @@ class Rule:
         :raises ValueError: none of them is a Unix socket.
         """
         if not self._default and all(_transport(address, fd) == "tcp" for address, fd in sockets):
-            raise ValueError(
-                "allow= is about Unix sockets, and this server has none: over TCP nobody's user is known; there let in"
-                " those who prove to have a key, with authkey="
+            raise ParameterError(
+                "allow",
+                "is about Unix sockets, and this server has none: over TCP nobody's user is known; there let in those"
+                " who prove to have a key, with authkey=",
+                name="allow=",
             )
 
     def warn_unreachable(self, addresses: Iterable[Address]) -> None:
@@ -119,7 +124,7 @@ class Rule:
     def _is_out_of_reach(self, address: Address) -> bool:
         if address.transport != "unix" or address.mode is not None or self._default:
             return False
-        owner = user_ids(address.user or os.geteuid())
+        owner = user_ids(address.user or os.geteuid(), "user")
         return bool(self._named.uids - owner - {0, os.geteuid()} or self._named.gids - {os.getegid()})
 
 
@@ -136,10 +141,8 @@ def refuse_exposed(address: Address, fd: int) -> None:
 
     found = ip_address(host.partition("%")[0])
     if not (getattr(found, "ipv4_mapped", None) or found).is_loopback:
-        raise ValueError(
-            f"{address}: other machines can connect there, and this server lets in whoever does: set authkey=, listen"
-            " at 127.0.0.1 or [::1], or say insecure=True if the network itself keeps others out"
-        )
+        problem = f"{address}: other machines can connect there, and this server lets in whoever does"
+        raise ParameterError("insecure", problem, name="", advice=KEEP_OTHERS_OUT)
 
 
 def _transport(address: Address, fd: int) -> str:
@@ -159,7 +162,7 @@ def _has_default_mode(address: Address) -> bool:
 
 def _listed(allow: Mapping[str, Any]) -> Access:
     if not allow or not set(allow) <= {"uid", "gid"}:
-        raise ValueError(f"{_WHAT}, not {dict(allow)!r}")
+        raise ParameterError("allow", f"{_WHAT}, not {dict(allow)!r}", name="")
     return Access(
         uids=user_ids(allow["uid"]) if "uid" in allow else frozenset(),
         gids=group_ids(allow["gid"]) if "gid" in allow else frozenset(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
+from pysock.errors import ParameterError
 
 if TYPE_CHECKING:
     from typing import Final
@@ -18,7 +19,7 @@ def checked_timeout(timeout: float) -> float | None:
     :raises ValueError: it is less than 0, or not a number.
     """
     if not isinstance(timeout, (int, float)) or not timeout >= 0:  # so that NaN doesn't pass
-        raise ValueError(f"a timeout must be 0 or more seconds, not {timeout!r}")
+        raise ParameterError("timeout", f"must be 0 or more seconds, not {timeout!r}", name="a timeout")
     return None if timeout >= FOREVER else timeout
 
 

@@ -19,16 +19,10 @@ from rich.table import Table
 
 from pysock.address import Address
 from pysock.cli.options import FRAMINGS, check_address, example
-from pysock.cli.words import OPTIONS, answered, as_commands_say, naming
+from pysock.cli.words import answered, as_commands_say, naming
 from pysock.load import LARGEST, MOST_CONNECTIONS, MOST_IN_FLIGHT, Load, LoadOptions, LoadResult
 from pysock.load import Progress as LoadProgress
 
-#: As for the other commands; but here nobody can give a key.
-WORDS: Final = {
-    **OPTIONS,
-    "this server wants an auth key": "this server wants an auth key, and pysock bench has no option for one",
-    "which this version can't give": "and pysock bench has no option for one",
-}
 #: Above this use of its core the generator is what was measured.
 _CLIENT_BOUND: Final = 0.85
 #: Below this part of the rate asked for an open loop is no longer one.
@@ -112,7 +106,7 @@ def bench(address: str, json: bool, quiet: bool, **options: Any) -> int:
     make_room(load.options.connections)
     interrupted = False
     try:
-        with as_commands_say(address, WORDS), screen.progress(load.options) as show:
+        with as_commands_say(address), screen.progress(load.options) as show:
             load.run(show, 0.25)
     except KeyboardInterrupt:
         interrupted = True
@@ -136,8 +130,10 @@ def count_errors(result: LoadResult) -> str:
 
 def read_options(address: str, options: dict[str, Any]) -> LoadOptions:
     """Return the options in the units of :mod:`pysock.load`."""
-    if options["duration"] is None and options["count"] is None:
-        options["duration"] = 5.0
+    if options["duration"] is not None and options["count"] is not None:
+        raise click.UsageError("give either --duration or --count")
+    if options["count"] is None:
+        options["duration"] = options["duration"] or 5.0
     options["linger"] /= 1e6
     options["service"] = options["service"] or ""
     with as_commands_say():

@@ -7,41 +7,49 @@ line may not. This file owns how they are said otherwise.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import click
 
 from pysock.address import Address
-from pysock.errors import PysockError
+from pysock.errors import (
+    GIVE_KEY,
+    KEEP_OTHERS_OUT,
+    KEY_AT_BOTH_ENDS,
+    OTHER_SERVER_UID,
+    ParameterError,
+    PysockError,
+)
 from pysock.wire.format import TEXT_NO_SUCH_SERVICE
 
-#: Words of the library -> what the command line says instead.
-OPTIONS: Final = {
-    "pass authkey= to connect()": "give --authkey-file",
-    "set authkey= there, or leave it out here": (
-        "give it one there (--authkey-file, or authkey= of its Server), or leave out --authkey-file here"
+#: The options that aren't called like their parameters.
+OPTIONS: Final = {"authkey": "--authkey-file"}
+
+#: What the library advises -> what follows the problem here.
+ADVICE: Final = {
+    GIVE_KEY: ": give --authkey-file",
+    KEY_AT_BOTH_ENDS: (
+        ": give it one there (--authkey-file, or authkey= of its Server), or leave out --authkey-file here"
     ),
-    "set authkey=, listen": "give --authkey-file, listen",
-    "or say insecure=True if": "or say --insecure if",
-    "authkey= needs the framing": "--authkey-file needs the framing",
-    "; nothing was sent (server_uid)": "; nothing was sent",
-    "in_flight must be 1": "--in-flight must be 1",
-    "give either a duration or a count": "give either --duration or --count",
+    KEEP_OTHERS_OUT: (
+        ": give --authkey-file, listen at 127.0.0.1 or [::1], or say --insecure if the network itself keeps others out"
+    ),
+    OTHER_SERVER_UID: "",
 }
 
 
 @contextmanager
-def as_commands_say(address: str = "", words: Mapping[str, str] = OPTIONS) -> Iterator[None]:
+def as_commands_say(address: str = "") -> Iterator[None]:
     """Turn what the library raises into click's errors; with ``address``, that of the server, they name it."""
     try:
         yield
     except (PysockError, OSError) as error:  # before ValueError: a few are both, and no wrong usage
-        text = in_options(explain(error), words)
+        text = in_options(error)
         raise click.ClickException(naming(Address.parse(address), text) if address else text) from error
     except ValueError as error:
-        raise click.UsageError(in_options(str(error), words)) from error
+        raise click.UsageError(in_options(error)) from error
 
 
 def answered(text: str, service: str | None, names: Collection[str] | None) -> str:
@@ -62,11 +70,15 @@ def _is_exception(text: str) -> bool:
     return is_builtin or (text.isidentifier() and text.endswith(("Error", "Exception")))
 
 
-def in_options(text: str, words: Mapping[str, str]) -> str:
-    """Return the text with options in place of parameters."""
-    for parameter, option in words.items():
-        text = text.replace(parameter, option)
-    return text
+def in_options(error: Exception) -> str:
+    """Return what an exception says, with an option in place of a parameter, and advice for the command line."""
+    advice = getattr(error, "advice", "")
+    if advice in ADVICE:
+        return f"{vars(error)['problem']}{ADVICE[advice]}"
+    if isinstance(error, ParameterError) and error.name:
+        option = OPTIONS.get(error.parameter) or f"--{error.parameter.replace('_', '-')}"
+        return f"{option} {error.problem}"
+    return explain(error)
 
 
 def naming(address: Address, text: str) -> str:

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.engine.contract import REINSTALL, Backend, OnlyInMain
+from pysock.errors import ParameterError
 
 if TYPE_CHECKING:
     from typing import Final
@@ -30,9 +31,8 @@ def choose(wanted: str | None = None) -> Backend:
     if wanted is None or wanted == "auto":
         wanted = os.environ.get("PYSOCK_BACKEND", "auto")
     if wanted not in CHOICES:
-        raise ValueError(
-            f"unknown backend {wanted!r}: choose one of {', '.join(CHOICES)} (PYSOCK_BACKEND sets the default)"
-        )
+        problem = f"unknown backend {wanted!r}: choose one of {', '.join(CHOICES)} (PYSOCK_BACKEND sets the default)"
+        raise ParameterError("backend", problem, name="")
     if wanted == "pure":
         return _load("pure")
     try:

@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from typing import Final
 
 import pysock
+from pysock.errors import GIVE_KEY, KEEP_OTHERS_OUT
 
-#: What the library tells programs to pass, which the examples have no options for -> what they say instead.
+#: What the library advises programs to pass, which the examples have no options for -> what follows the problem here.
 _NO_OPTIONS: Final = {
-    "set authkey=, listen at 127.0.0.1 or [::1], or say insecure=True if the network itself keeps others out": (
-        "listen at 127.0.0.1 or [::1]"
-    ),
-    ": pass authkey= to connect()": ", and this example has no option for one",
+    KEEP_OTHERS_OUT: ": listen at 127.0.0.1 or [::1]",
+    GIVE_KEY: ", and this example has no option for one",
 }
 
 
@@ -73,16 +72,20 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (pysock.PysockError, OSError) as error:
-        sys.exit(_say(getattr(error, "strerror", None) or error, 1))
+        sys.exit(_say(_words(error), 1))
     except ValueError as error:
-        sys.exit(_say(error, 2))
+        sys.exit(_say(_words(error), 2))
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _say(error: object, code: int) -> int:
-    text = str(error)
-    for advice, instead in _NO_OPTIONS.items():
-        text = text.replace(advice, instead)
+def _words(error: Exception) -> str:
+    advice = getattr(error, "advice", "")
+    if advice in _NO_OPTIONS:
+        return f"{vars(error)['problem']}{_NO_OPTIONS[advice]}"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _say(text: str, code: int) -> int:
     print(f"{sys.argv[0].rpartition('/')[2]}: {text}", file=sys.stderr)
     return code

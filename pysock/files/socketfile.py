@@ -22,7 +22,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
 from pysock.base.unique import Unique
 from pysock.engine.contract import Sockets
-from pysock.errors import AddressInUse
+from pysock.errors import AddressInUse, ParameterError
 from pysock.files.lock import LockFile
 from pysock.files.place import Pin, Place, kind, same_file
 from pysock.files.probe import Finding, probe
@@ -237,7 +237,8 @@ def _user_id(address: Address) -> int:
     try:
         return pwd.getpwnam(user).pw_uid
     except KeyError:
-        raise ValueError(f"{address}: this machine has no user {user!r}; give a name or a number") from None
+        problem = f"{address}: this machine has no user {user!r}; give a name or a number"
+        raise ParameterError("user", problem, name="") from None
 
 
 def _group_id(address: Address) -> int:
@@ -249,4 +250,5 @@ def _group_id(address: Address) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise ValueError(f"{address}: this machine has no group {group!r}; give a name or a number") from None
+        problem = f"{address}: this machine has no group {group!r}; give a name or a number"
+        raise ParameterError("group", problem, name="") from None

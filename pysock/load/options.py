@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pysock.address import Address
+from pysock.errors import ParameterError
 from pysock.wire.format import Framing
 
 FRAMINGS: Final = tuple(framing.name.lower() for framing in Framing)
@@ -48,20 +49,22 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         if self.framing not in FRAMINGS:
-            raise ValueError(f"unknown framing {self.framing!r}: choose one of {', '.join(FRAMINGS)}")
+            raise ParameterError(
+                "framing", f"unknown framing {self.framing!r}: choose one of {', '.join(FRAMINGS)}", name=""
+            )
         self._check_ranges()
         if (self.duration is None) == (self.count is None):
-            raise ValueError("give either a duration or a count")
+            raise ParameterError("duration", "give either a duration or a count", name="")
         if self.churn and self.in_flight != 1:
-            raise ValueError("with churn each connection has one request: in_flight must be 1")
+            raise ParameterError("in_flight", "must be 1 with churn: each connection has one request then")
         if self.churn and self.rate is not None:
-            raise ValueError("churn goes as fast as it can: it takes no rate")
+            raise ParameterError("rate", "churn goes as fast as it can: it takes no rate", name="")
         if self.framing == "raw" and not self.size:
-            raise ValueError("an empty message can't be seen in the framing 'raw': the size must be at least 1")
+            raise ParameterError("size", "must be at least 1: an empty message can't be seen in the framing 'raw'")
         if self.service and self.framing != "pysock":
-            raise ValueError(f"only the framing 'pysock' has services, {self.framing!r} has none")
+            raise ParameterError("service", f"needs the framing 'pysock': {self.framing!r} has no services")
         if "\0" in self.service:
-            raise ValueError("the name of a service has no NUL")
+            raise ParameterError("service", "the name of a service has no NUL", name="")
 
     def _check_ranges(self) -> None:
         _check_range("connections", self.connections, 1, MOST_CONNECTIONS)
@@ -81,4 +84,4 @@ class LoadOptions:
 
 def _check_range(name: str, value: float | None, least: float, most: float) -> None:
     if value is not None and not least <= value <= most:
-        raise ValueError(f"{name} must be from {least:g} to {most:g}, not {value!r}")
+        raise ParameterError(name, f"must be from {least:g} to {most:g}, not {value!r}")

@@ -11,7 +11,9 @@ from pysock.connecting import explained
 from pysock.engine.native.outcome import Failure, Outcome
 from pysock.errors import PysockError
 from pysock.load.options import LoadOptions
-from pysock.wire.format import ErrorCode
+from pysock.wire.format import ErrorCode, Refusal
+
+_NO_KEY: Final = ", and the load generator has none"
 
 
 class LoadError(PysockError):
@@ -47,6 +49,11 @@ def _stalled(outcome: Outcome, options: LoadOptions) -> str:
     return f"no reply came for {options.stall:g} seconds{_hint(options)}"
 
 
+def _refused(outcome: Outcome, _options: LoadOptions) -> str:
+    no_key = _NO_KEY if outcome.code == Refusal.WRONG_PROOF else ""
+    return f"the server refused a connection: {outcome.text}{no_key}"
+
+
 def _hint(options: LoadOptions) -> str:
     return f"; does a server listen there that echoes in the framing {options.framing!r}?"
 
@@ -54,8 +61,8 @@ def _hint(options: LoadOptions) -> str:
 _TEXTS: Final[dict[Failure, Callable[[Outcome, LoadOptions], str]]] = {
     Failure.HUNG_UP: lambda _outcome, options: f"the server closed a connection before it answered{_hint(options)}",
     Failure.STALLED: _stalled,
-    Failure.REFUSED: lambda outcome, _options: f"the server refused a connection: {outcome.text}",
-    Failure.CHALLENGED: lambda _outcome, _options: "the server wants an auth key, which this version can't give",
+    Failure.REFUSED: _refused,
+    Failure.CHALLENGED: lambda _outcome, _options: f"the server wants an auth key{_NO_KEY}",
     Failure.NOT_PYSOCK: lambda _outcome, options: f"the answer to the CIR isn't pysock's protocol{_hint(options)}",
     Failure.NO_SERVICE: lambda outcome, options: (
         f"the server has no service {options.service!r}; it has {outcome.text or 'none with a name'}"

@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable
 
 from pysock.base.lean import TYPE_CHECKING
-from pysock.errors import ConnectionRefused, ProtocolError
+from pysock.errors import ConnectionRefused, ParameterError, ProtocolError
 from pysock.wire.format import (
     NONCE_SIZE,
     Malformed,
@@ -40,7 +40,7 @@ def checked_key(key: Any) -> bytes:
     if not isinstance(key, bytes):
         raise TypeError(f"an authkey is bytes, not {type(key).__name__}; for example secrets.token_bytes(32)")
     if not key:
-        raise ValueError("the authkey is empty; make one with secrets.token_bytes(32)")
+        raise ParameterError("authkey", "is empty; make one with secrets.token_bytes(32)", name="the authkey")
     return key
 
 

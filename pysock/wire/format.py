@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
-from pysock.errors import PysockError
+from pysock.errors import ParameterError, PysockError
 
 if TYPE_CHECKING:
     from typing import Final
@@ -270,7 +270,8 @@ def encode_cir(name: str = "", software: str = "", max_payload: int | None = Non
         raise TypeError(f"a client's name is a str, not {type(name).__name__}")
     encoded = name.encode("utf-8")
     if len(encoded) > LARGEST_NAME or b"\0" in encoded:
-        raise ValueError(f"a name is at most {LARGEST_NAME} bytes of UTF-8 without NUL, not {name!r}")
+        problem = f"is at most {LARGEST_NAME} bytes of UTF-8 without NUL, not {name!r}"
+        raise ParameterError("name", problem, name="a name")
     payload = MAGIC
     if encoded:
         payload += encode_field(Tag.NAME, encoded)
