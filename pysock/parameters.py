@@ -10,7 +10,7 @@ from pysock.address import as_address
 from pysock.base.lean import TYPE_CHECKING
 from pysock.errors import ParameterError
 from pysock.limits import Limits
-from pysock.wire.format import Framing
+from pysock.wire.format import FRAMING_BY_NAME, Framing
 
 if TYPE_CHECKING:
     from typing import Final
@@ -75,10 +75,10 @@ def checked_framing(name: str) -> Framing:
 
     :raises ValueError: there is none.
     """
-    choices = {framing.name.lower(): framing for framing in Framing}
-    if name not in choices:
-        raise ParameterError("framing", f"unknown framing {name!r}: choose one of {', '.join(choices)}", name="")
-    return choices[name]
+    if name not in FRAMING_BY_NAME:
+        known = ", ".join(FRAMING_BY_NAME)
+        raise ParameterError("framing", f"unknown framing {name!r}: choose one of {known}", name="")
+    return FRAMING_BY_NAME[name]
 
 
 def server_key(key: bytes, framing: Framing) -> bytes:

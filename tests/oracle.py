@@ -17,7 +17,8 @@ import wire
 
 from pysock.states import DISCONNECT_REASONS, ConnectionState, DisconnectReason
 from pysock.wire.format import HEADER, ErrorCode, Framing, Kind, encode
-from pysock.wire.rules import Answer, Initiation, NativeProtocol, NotServed, PlainProtocol, Request, Rules
+from pysock.wire.framing import FRAMINGS
+from pysock.wire.rules import Answer, FrameProtocol, Initiation, NotServed, PlainProtocol, Request, Rules
 
 #: What the library has as well: the numbers of its services, its welcome, and the id of its first client.
 SERVICES = range(3)
@@ -115,7 +116,7 @@ def by_python(stream: Stream) -> Outcome:
 
 
 def _native(stream: Stream, sent: bytearray, given: list, count: _Count) -> DisconnectReason:
-    protocol = NativeProtocol(Rules(stream.max_payload, stream.max_cir_bytes, SERVICES))
+    protocol = FrameProtocol(Rules(stream.max_payload, stream.max_cir_bytes, SERVICES))
     for piece in stream.pieces:
         protocol.feed(piece)
         while (action := protocol.next()) is not None:
@@ -151,7 +152,7 @@ def _echoed(request: Request, most: int, given: list, count: _Count) -> bytes:
 
 
 def _plain(stream: Stream, sent: bytearray, given: list, count: _Count) -> DisconnectReason:
-    protocol = PlainProtocol(stream.framing, stream.max_payload)
+    protocol = PlainProtocol(FRAMINGS[stream.framing], stream.max_payload)
     protocol.accept()
     count.established = 1
     for piece in _as_read(stream):

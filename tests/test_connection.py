@@ -15,7 +15,8 @@ from pysock.engine.causes import Cause
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, IllegalTransition
 from pysock.wire import format as p
 from pysock.wire.format import ErrorCode, Framing, Kind, Refusal, encode, encode_cir, encode_text
-from pysock.wire.rules import Answer, Ending, Initiation, NativeProtocol, NotServed, PlainProtocol, Request, Rules
+from pysock.wire.framing import FRAMINGS
+from pysock.wire.rules import Answer, Ending, FrameProtocol, Initiation, NotServed, PlainProtocol, Request, Rules
 
 RULES = Rules(max_payload=1000, max_cir_bytes=100, services=frozenset({0, 3}))
 VIOLATION = DisconnectReason.PROTOCOL_VIOLATION
@@ -49,7 +50,7 @@ def run(connection, *pieces):
 @pytest.fixture
 def waiting():
     """A connection that was accepted and whose CIR is awaited."""
-    return NativeProtocol(RULES)
+    return FrameProtocol(RULES)
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def key():
 @pytest.fixture
 def locked(key):
     """A connection whose CIR is awaited by a server with a key."""
-    return NativeProtocol(RULES._replace(challenge=key.challenge, prove=key.prove))
+    return FrameProtocol(RULES._replace(challenge=key.challenge, prove=key.prove))
 
 
 @pytest.fixture
@@ -355,23 +356,23 @@ def test_the_same_answers_in_any_cuts(frames, sizes):
         size = sizes[index % len(sizes)]
         pieces.append(data[at : at + size])
         at, index = at + size, index + 1
-    whole, cut = NativeProtocol(RULES), NativeProtocol(RULES)
+    whole, cut = FrameProtocol(RULES), FrameProtocol(RULES)
     assert run(whole, data) == run(cut, *pieces)
     assert whole.state is cut.state
 
 
 @given(st.binary(max_size=200))
 def test_noise_never_raises(noise):
-    connection = NativeProtocol(RULES)
+    connection = FrameProtocol(RULES)
     run(connection, encode_cir(), noise)
-    run(NativeProtocol(RULES), noise)
+    run(FrameProtocol(RULES), noise)
 
 
 # --- the other framings ---
 
 
 def test_the_other_framings_have_no_cir():
-    connection = PlainProtocol(Framing.LINE, 100)
+    connection = PlainProtocol(FRAMINGS[Framing.LINE], 100)
     assert connection.feed(b"early\n") == []
     connection.accept()
     assert connection.state is ConnectionState.ESTABLISHED

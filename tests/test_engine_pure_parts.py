@@ -14,13 +14,13 @@ from bare import eventually, reply, srm, started
 from pysock import Limits, Server, connect
 from pysock.engine.causes import Cause
 from pysock.engine.pure import core, output
-from pysock.engine.pure.access import Places, network_of
+from pysock.engine.pure.access import Origins, network_of
 from pysock.engine.pure.causes import Causes
 from pysock.engine.pure.commands import Commands
-from pysock.engine.pure.framed import NativeConnection
+from pysock.engine.pure.framed import FramedConnection
 from pysock.engine.pure.poll import READ, WRITE, EpollPoller, SelectorPoller
 from pysock.engine.pure.sockets import PureSockets
-from pysock.engine.pure.table import ClientTable
+from pysock.engine.pure.table import Rows
 from pysock.engine.pure.timers import Deadlines
 from pysock.engine.pure.turn import BACKEND, PureEngine
 from pysock.wire.format import TEXT_SERVER_FULL, Kind, Refusal, encode, encode_text
@@ -86,7 +86,7 @@ def test_accept_fails(start, errors, failures):
     running = start()
     first = running.peer()
     first.let_in()
-    masters = running.engine._masters._masters
+    masters = running.engine._masters._listeners
     masters[0].sock = Refusing(masters[0].sock, errors)
     began = time.monotonic()
     running.peer().let_in()
@@ -98,14 +98,14 @@ def test_accept_fails(start, errors, failures):
 
 def fail_to_start(monkeypatch, error):
     """The next connection's start fails, when it is done."""
-    start_one = NativeConnection.start
+    start_one = FramedConnection.start
 
     def fails(connection):
         monkeypatch.undo()
         start_one(connection)
         raise error
 
-    monkeypatch.setattr(NativeConnection, "start", fails)
+    monkeypatch.setattr(FramedConnection, "start", fails)
 
 
 def test_no_memory_at_the_start_of_a_connection(start, monkeypatch):
@@ -150,8 +150,8 @@ def test_one_that_is_gone_before_it_is_accepted(peer, limits, unix_address):
     server = Server("tcp://127.0.0.1:0", unix_address, backend="pure", limits=limits, allow=asked.append)
     server.service(lambda client, request: request.upper())
     with server:
-        eventually(lambda: server._engine._masters._masters)
-        masters = server._engine._masters._masters
+        eventually(lambda: server._engine._masters._listeners)
+        masters = server._engine._masters._listeners
         masters[0].sock = Nameless(masters[0].sock, [peer])
         with wire.dial(server) as gone:
             assert gone.rest() == b""
@@ -167,7 +167,7 @@ def test_who_waits_is_told_that_there_is_no_descriptor(start, number):
     running = start()
     first = running.peer()
     first.let_in()
-    masters = running.engine._masters._masters
+    masters = running.engine._masters._listeners
     masters[0].sock = Refusing(masters[0].sock, [number])
     reserve = running.engine._masters._reserve
     assert running.peer().to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, TEXT_SERVER_FULL)
@@ -185,7 +185,7 @@ def test_a_descriptor_of_ours_that_is_freed_ends_the_pause(start, monkeypatch):
     running = start()
     first = running.peer()
     first.let_in()
-    masters = running.engine._masters._masters
+    masters = running.engine._masters._listeners
     masters[0].sock = Refusing(masters[0].sock, [errno.ENOBUFS])
     second = running.peer()
     eventually(lambda: running.engine.stats().accept_failures == 1)
@@ -296,7 +296,7 @@ def test_commands_are_bounded():
 
 
 def test_generations_wrap_past_zero():
-    table = ClientTable()
+    table = Rows()
     row = object()
     assert table.add(row) == 1 << 32
     table._generations[0] = 2**32 - 1
@@ -305,7 +305,7 @@ def test_generations_wrap_past_zero():
 
 
 def test_names_are_those_of_the_last():
-    table = ClientTable()
+    table = Rows()
     ids = [table.add(object()) for _ in range(3)]
     for client_id in ids:
         table.let_in(client_id, object(), "twin")
@@ -356,17 +356,17 @@ def test_what_counts_as_one_address(host, place):
     assert network_of(host) == place
 
 
-def test_places():
-    places = Places()
+def test_origins():
+    origins = Origins()
     for number in (1, 2):
-        places.take(b"here")
-        assert places.taken(b"here") == number
-    places.take(7)
-    places.leave(b"here")
-    assert (places.taken(b"here"), places.taken(7), places.taken(8)) == (1, 1, 0)
-    places.leave(b"here")
-    places.leave(7)
-    assert not places._taken  # who has none costs nothing
+        origins.take(b"here")
+        assert origins.taken(b"here") == number
+    origins.take(7)
+    origins.leave(b"here")
+    assert (origins.taken(b"here"), origins.taken(7), origins.taken(8)) == (1, 1, 0)
+    origins.leave(b"here")
+    origins.leave(7)
+    assert not origins._taken  # who has none costs nothing
 
 
 def test_causes_are_told_once_a_second():
@@ -386,13 +386,12 @@ def test_a_connection_there_is_no_memory_for(start, monkeypatch):
     running = start()
     good = running.peer()
     good.let_in()
-    masters, made = running.engine._masters, running.engine._masters._make
 
-    def fails(*arguments):
-        masters._make = made
+    def fails(*_arguments):
+        monkeypatch.undo()
         raise MemoryError
 
-    masters._make = fails
+    monkeypatch.setattr(FramedConnection, "__init__", fails)
     assert running.peer().to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, TEXT_SERVER_FULL)
     running.peer().let_in()
     good.send(srm())

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pysock.wire.format import Frame, Framing, Kind, encode
-from pysock.wire.framing import LineCutter, NativeCutter, RawCutter, U32Cutter, encode_plain, plain_cutter
+from pysock.wire.framing import FRAMINGS, FrameCutter, LineCutter, RawCutter, U32Cutter
 
 LIMIT = 50
 PIECES = st.lists(st.integers(1, 40), min_size=1, max_size=30)
@@ -30,7 +30,7 @@ def judge(header):
 
 
 def run_native(pieces):
-    cutter, found = NativeCutter(judge), []
+    cutter, found = FrameCutter(judge), []
     for piece in pieces:
         cutter.feed(piece)
         while (one := cutter.next()) is not None:
@@ -58,7 +58,7 @@ def test_native_frames_in_any_cuts(frames, sizes, rest):
 
 
 def test_a_header_is_judged_before_its_payload():
-    cutter = NativeCutter(judge)
+    cutter = FrameCutter(judge)
     cutter.feed(struct.pack("!IBBHI", 2**32 - 1, Kind.SRM, 0, 0, 7)[:-1])
     assert cutter.next() is None
     cutter.feed(b"\7")
@@ -67,7 +67,7 @@ def test_a_header_is_judged_before_its_payload():
 
 
 def test_what_is_skipped_is_never_kept():
-    cutter = NativeCutter(judge)
+    cutter = FrameCutter(judge)
     cutter.feed(struct.pack("!IBBHI", 100_000, Kind.SRM, 0, 0, 7))
     assert cutter.next()[0] == "too large"
     for _ in range(100):
@@ -82,7 +82,7 @@ def test_what_is_skipped_is_never_kept():
 @pytest.mark.parametrize("size", [1, 3, 100, 4095, 4096, 10_000])
 def test_a_payload_in_pieces_grows_with_what_arrives(size):
     payload = bytes(range(256)) * 100
-    cutter = NativeCutter(lambda header: None)
+    cutter = FrameCutter(lambda header: None)
     found = []
     for piece in cuts(encode(Kind.SRM, payload), [size]):
         cutter.feed(piece)
@@ -92,7 +92,7 @@ def test_a_payload_in_pieces_grows_with_what_arrives(size):
 
 
 def test_going_on_with_what_was_kept():
-    cutter = NativeCutter(judge)
+    cutter = FrameCutter(judge)
     cutter.feed(encode(Kind.SRM, b"a") + encode(Kind.SRM, b"b") + b"\0")
     assert cutter.next().payload == b"a"
     assert cutter.kept
@@ -115,7 +115,7 @@ def run_plain(cutter, pieces):
 @given(st.lists(st.binary(max_size=LIMIT)), PIECES, st.binary(max_size=3))
 def test_u32_in_any_cuts(messages, sizes, rest):
     cutter = U32Cutter(LIMIT)
-    data = b"".join(encode_plain(Framing.U32, message) for message in messages)
+    data = b"".join(FRAMINGS[Framing.U32].message(message) for message in messages)
     assert run_plain(cutter, cuts(data + rest, sizes)) == messages
     assert cutter.partial == bool(rest)
     assert not cutter.too_large
@@ -124,7 +124,7 @@ def test_u32_in_any_cuts(messages, sizes, rest):
 @given(st.lists(st.binary(max_size=LIMIT).map(lambda b: b.replace(b"\n", b"\r"))), PIECES)
 def test_lines_in_any_cuts(messages, sizes):
     cutter = LineCutter(LIMIT)
-    data = b"".join(encode_plain(Framing.LINE, message) for message in messages)
+    data = b"".join(FRAMINGS[Framing.LINE].message(message) for message in messages)
     assert run_plain(cutter, cuts(data + b"rest", sizes)) == messages
     assert cutter.partial
     assert not cutter.too_large
@@ -150,7 +150,7 @@ def test_raw_loses_nothing(data, sizes):
     ],
 )
 def test_a_message_over_the_limit_ends_the_stream(framing, good, bad, sizes):
-    cutter = plain_cutter(framing, LIMIT)
+    cutter = FRAMINGS[framing].cutter(LIMIT)
     assert run_plain(cutter, cuts(good * 3 + bad, sizes)) == [b"ok"] * 3
     assert cutter.too_large
     assert cutter.partial
@@ -165,6 +165,19 @@ def test_a_line_exactly_at_the_limit():
 
 
 def test_encoders():
-    assert encode_plain(Framing.U32, b"ab") == b"\0\0\0\2ab"
-    assert encode_plain(Framing.LINE, b"ab") == b"ab\n"
-    assert encode_plain(Framing.RAW, b"ab") == b"ab"
+    assert FRAMINGS[Framing.U32].message(b"ab") == b"\0\0\0\2ab"
+    assert FRAMINGS[Framing.LINE].message(b"ab") == b"ab\n"
+    assert FRAMINGS[Framing.RAW].message(b"ab") == b"ab"
+    assert FRAMINGS[Framing.PYSOCK].message(b"ab") == encode(Kind.PUSH, b"ab")
+
+
+@pytest.mark.parametrize("framing", Framing)
+def test_the_facts_are_those_of_the_messages(framing):
+    """What a row says of its framing is what its messages look like, and a row is where its number says."""
+    facts = FRAMINGS[framing]
+    one, other = facts.message(b"a"), facts.message(b"bc")
+    assert facts.name is framing
+    assert len(one) == facts.head_size + 1 + facts.ends_line
+    assert one.endswith(b"\n") == facts.ends_line
+    assert (one[: facts.head_size] != other[: facts.head_size]) == facts.tells_size
+    assert (facts.cutter is None) == facts.has_cir == facts.has_ids == facts.has_texts

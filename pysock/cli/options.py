@@ -9,11 +9,11 @@ from typing import Any, Final, TypeVar
 import click
 
 from pysock.address import Address
-from pysock.wire.format import Framing
+from pysock.wire.format import FRAMING_BY_NAME
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FRAMINGS: Final = [framing.name.lower() for framing in Framing]
+FRAMINGS: Final = [*FRAMING_BY_NAME]
 
 
 def check_address(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:

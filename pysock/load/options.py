@@ -7,9 +7,9 @@ from typing import Final
 
 from pysock.address import Address
 from pysock.errors import ParameterError
-from pysock.wire.format import Framing
+from pysock.wire.format import FRAMING_BY_NAME
 
-FRAMINGS: Final = tuple(framing.name.lower() for framing in Framing)
+FRAMINGS: Final = tuple(FRAMING_BY_NAME)
 
 #: As in ``csrc/load/load.h``.
 MOST_CONNECTIONS: Final = 1_000_000

@@ -15,7 +15,7 @@ from pysock.files.place import reachable
 from pysock.load.options import LoadOptions
 from pysock.load.result import LoadResult, made_of
 from pysock.load.words import LoadError, explain
-from pysock.wire.format import Framing, encode_cir
+from pysock.wire.format import FRAMING_BY_NAME, encode_cir
 
 if TYPE_CHECKING:
     from pysock.engine.native.load import NativeLoad
@@ -105,7 +105,7 @@ def _made(driver: type[NativeLoad], options: LoadOptions, target: SocketAddress)
         target,
         cir=encode_cir() if options.framing == "pysock" else b"",
         service=options.service,
-        framing=Framing[options.framing.upper()],
+        framing=FRAMING_BY_NAME[options.framing],
         mode=options.mode,
         connections=options.connections,
         in_flight=options.in_flight,

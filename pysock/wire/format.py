@@ -81,6 +81,10 @@ class Framing(IntEnum):
     RAW = 3  # whatever arrives
 
 
+#: What users call them.
+FRAMING_BY_NAME: Final = {framing.name.lower(): framing for framing in Framing}
+
+
 class Kind(IntEnum):
     """What a frame is; kinds from 0x80 come from the server."""
 

@@ -1,4 +1,4 @@
-"""Cutting a stream of bytes into messages: one cutter for each framing, without any I/O.
+"""Cutting a stream of bytes into messages, without any I/O: a cutter for each framing, and a row of facts.
 
 A cutter takes bytes as they arrive, whole, one at a time or in any cuts, and always gives the same messages. It owns
 the bytes of one unfinished message and no more. An announced length is compared with the limit before a single byte of
@@ -11,14 +11,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from pysock.base.lean import TYPE_CHECKING, Generic, Protocol, TypeVar
-from pysock.wire.format import HEADER, Frame, Framing, Header
+from pysock.base.lean import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+from pysock.wire.format import HEADER, Frame, Framing, Header, Kind
 
 if TYPE_CHECKING:
     from typing import Final
 
 LENGTH: Final = struct.Struct("!I")
 _unpack_length = LENGTH.unpack_from
+_PUSH: Final = int(Kind.PUSH)
 
 #: Pieces shorter than this are copied together: each small object costs some 40 bytes more than it holds, and a client
 #: could make millions of them.
@@ -68,7 +69,7 @@ class _Pieces:
 Verdict = TypeVar("Verdict")
 
 
-class NativeCutter(Generic[Verdict]):
+class FrameCutter(Generic[Verdict]):
     """The framing ``pysock``.
 
     Each header is shown to ``judge`` as soon as its 12 bytes are there. If that returns ``None``, the payload is
@@ -306,25 +307,50 @@ class RawCutter:
         return [data[at : at + most] for at in range(0, len(data), most)]
 
 
-def plain_cutter(framing: Framing, max_payload: int) -> PlainCutter:
-    """A new cutter for a framing other than ``pysock``."""
-    if framing is Framing.U32:
-        return U32Cutter(max_payload)
-    if framing is Framing.LINE:
-        return LineCutter(max_payload)
-    assert framing is Framing.RAW
-    return RawCutter(max_payload)
+def _frame_head(size: int) -> bytes:
+    return HEADER.pack(size, _PUSH, 0, 0, 0)
 
 
-#: What a framing other than ``pysock`` puts before a message, made of its size, and what behind it.
-ENVELOPES: Final[dict[Framing, tuple[Callable[[int], bytes] | None, bytes]]] = {
-    Framing.U32: (LENGTH.pack, b""),
-    Framing.LINE: (None, b"\n"),
-    Framing.RAW: (None, b""),
-}
+class FramingFacts(NamedTuple):
+    """How one framing differs from another. ``csrc/framing.h`` has the same facts under the same names.
+
+    Whoever wants to know asks for a fact, never for the name of a framing.
+    """
+
+    name: Framing
+    head_size: int  # bytes in front of a payload
+    has_cir: bool  # a client is let in by a CIR, and frames have kinds; else it is in at once, and all are SRMs
+    has_ids: bool  # a reply says which request it answers, so each request has one, or says that it wants none
+    has_texts: bool  # there are frames that tell a client why: refusals, errors, GOAWAY
+    tells_size: bool  # in the head: the end of a payload is known before it comes
+    ends_line: bool  # there is a newline behind each payload
+    #: Makes the cutter of one connection, for payloads up to a limit. With a CIR it is a ``FrameCutter``, which asks
+    #: for a judgement.
+    cutter: Callable[[int], PlainCutter] | None
+    #: What comes before a message that names no request, made of its size: a push, and without ids a reply as well.
+    head: Callable[[int], bytes] | None
+    tail: bytes  # and what behind it
+
+    def message(self, payload: bytes) -> bytes:
+        """A message that names no request, as it is sent."""
+        return (self.head(len(payload)) if self.head else b"") + payload + self.tail
 
 
-def encode_plain(framing: Framing, message: bytes) -> bytes:
-    """Return the message as a framing other than ``pysock`` sends it."""
-    head, tail = ENVELOPES[framing]
-    return (head(len(message)) if head else b"") + message + tail
+#: By ``Framing``.
+FRAMINGS: Final = (
+    FramingFacts(
+        Framing.PYSOCK,
+        head_size=HEADER.size,
+        has_cir=True,
+        has_ids=True,
+        has_texts=True,
+        tells_size=True,
+        ends_line=False,
+        cutter=None,
+        head=_frame_head,
+        tail=b"",
+    ),
+    FramingFacts(Framing.U32, LENGTH.size, False, False, False, True, False, U32Cutter, LENGTH.pack, b""),
+    FramingFacts(Framing.LINE, 0, False, False, False, False, True, LineCutter, None, b"\n"),
+    FramingFacts(Framing.RAW, 0, False, False, False, False, False, RawCutter, None, b""),
+)

@@ -20,8 +20,8 @@ from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.engine.causes import Cause
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, next_connection_state
 from pysock.wire import format as p
-from pysock.wire.format import ErrorCode, Frame, Framing, Header, Kind, Refusal
-from pysock.wire.framing import NativeCutter, PlainCutter, plain_cutter
+from pysock.wire.format import ErrorCode, Frame, Header, Kind, Refusal
+from pysock.wire.framing import FrameCutter, FramingFacts, PlainCutter
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -90,7 +90,7 @@ def _error(flags: int, request_id: int, code: ErrorCode, text: str) -> bytes:
     return b"" if flags & p.FLAG_NO_REPLY else p.encode_text(Kind.ERROR, code, text, request_id)
 
 
-class NativeProtocol:
+class FrameProtocol:
     """The server's side of one connection of the framing ``pysock``."""
 
     __slots__ = ("_cir", "_expected", "_rules", "cutter", "name", "reply_limit", "shutting_down", "state")
@@ -98,7 +98,7 @@ class NativeProtocol:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self.state: ConnectionState = ConnectionState.ACCEPTED
-        self.cutter: NativeCutter[NotServed | Ending] = NativeCutter(self._judge)
+        self.cutter: FrameCutter[NotServed | Ending] = FrameCutter(self._judge)
         self._cir = p.Cir()
         self._expected = b""  # the MAC of the PROOF that is awaited
         self.name: str = ""
@@ -255,13 +255,14 @@ class PlainProtocol:
     The kernel's connect is the connection initiation request, so ``accept`` comes with the accept.
     """
 
-    __slots__ = ("_framing", "_max_payload", "cutter", "name", "reply_limit", "state")
+    __slots__ = ("_max_payload", "_new_cutter", "cutter", "name", "reply_limit", "state")
 
-    def __init__(self, framing: Framing, max_payload: int) -> None:
-        self._framing = framing
+    def __init__(self, framing: FramingFacts, max_payload: int) -> None:
+        assert framing.cutter is not None
+        self._new_cutter = framing.cutter
         self._max_payload = max_payload
         self.state: ConnectionState = ConnectionState.ACCEPTED
-        self.cutter: PlainCutter = plain_cutter(framing, max_payload)
+        self.cutter: PlainCutter = framing.cutter(max_payload)
         self.name: str = ""
         self.reply_limit: int = max_payload
 
@@ -282,4 +283,4 @@ class PlainProtocol:
 
     def forget(self) -> None:
         """Forget a request that has been begun."""
-        self.cutter = plain_cutter(self._framing, self._max_payload)
+        self.cutter = self._new_cutter(self._max_payload)

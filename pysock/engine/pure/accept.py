@@ -10,25 +10,28 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 
+from pysock.address import join_host_port
 from pysock.base.forking import guard
 from pysock.base.lean import TYPE_CHECKING
-from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.base.unique import Unique
 from pysock.base.vanish import notice_vanished, vanishing
 from pysock.engine.causes import Cause
 from pysock.engine.pure.access import Door
-from pysock.engine.pure.connection import Connection
-from pysock.engine.pure.core import READ_MAX
+from pysock.engine.pure.ending import turn_out
+from pysock.engine.pure.framed import FramedConnection
+from pysock.engine.pure.listener import Listener
+from pysock.engine.pure.plain import PlainConnection, U32Connection
 from pysock.engine.pure.poll import READ
+from pysock.engine.pure.transport import discard_input
 from pysock.states import DisconnectReason
 from pysock.wire.format import (
     TEXT_CIR_CROWD,
     TEXT_NOT_ALLOWED,
     TEXT_PEER_FULL,
     TEXT_SERVER_FULL,
+    Framing,
     Kind,
     Refusal,
     encode_text,
@@ -37,6 +40,7 @@ from pysock.wire.format import (
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from pysock.engine.pure.connection import Connection
     from pysock.engine.pure.core import Core
 
 #: Accepts of one master socket a turn.
@@ -58,6 +62,8 @@ _NEXT: Final = frozenset(
 _DONE: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK))
 _NO_DESCRIPTORS: Final = frozenset((errno.EMFILE, errno.ENFILE))
 
+_CONNECTIONS: Final = {Framing.PYSOCK: FramedConnection, Framing.U32: U32Connection}
+
 #: What somebody is told who isn't let through the door.
 _REFUSALS: Final = {
     cause: encode_text(Kind.CIR_REFUSED, code, text)
@@ -70,36 +76,15 @@ _REFUSALS: Final = {
 }
 
 
-class _Master:
-    """One master socket. Its descriptor is the caller's, who closes it."""
-
-    def __init__(self, fd: int, index: int, checked: bool, prepared: bool) -> None:
-        self.fd = fd
-        self.index = index
-        self.checked = checked  # its peers are held against the rule of access
-        self.prepared = prepared  # its data sockets inherit what they need
-        # Python finds out about family and type by itself.
-        self.sock = socket.socket(fileno=fd)
-        try:
-            self.sock.setblocking(False)
-        except OSError:
-            self.sock.detach()
-            raise
-        self.tcp = self.sock.family != socket.AF_UNIX
-        self.interest = 0
-        self.shut = False  # by somebody else
-
-
 class Masters(Unique):
     """The master sockets of one engine."""
 
-    def __init__(self, core: Core, make: Callable[[Core, socket.socket, int, str], Connection]) -> None:
+    def __init__(self, core: Core) -> None:
         self._core = core
-        self._make = make
         self._door = Door(core)
         self._fds: list[tuple[int, bool, bool]] = []
         self._vanishing = vanishing(core.limits.vanish_timeout, core.limits.output_timeout)
-        self._masters: list[_Master] = []
+        self._listeners: list[Listener] = []
         self.resume_at: float | None = None  # the end of a pause
         self._reserve = -1
         self._open = False
@@ -116,31 +101,31 @@ class Masters(Unique):
         """Begin to accept."""
         self._open = True
         for index, (fd, checked, prepared) in enumerate(self._fds):
-            master = _Master(fd, index, checked, prepared)
-            self._masters.append(master)
-            self._core.on_event[fd] = lambda bits, master=master: self._on_event(master, bits)  # type: ignore[misc]
-        for master in self._masters:
-            self._core.poller.change(master.fd, 0, READ)
-            master.interest = READ
+            listener = Listener(self._core, fd, index, checked=checked, prepared=prepared)
+            self._listeners.append(listener)
+            self._core.on_event[fd] = lambda bits, one=listener: self._on_event(one, bits)  # type: ignore[misc]
+        for listener in self._listeners:
+            self._core.poller.change(listener.fd, 0, READ)
+            listener.interest = READ
 
     def stop(self) -> None:
         """Accept no more. Called again it does nothing."""
         self._open = False
         self.resume_at = None
         self._watch(0)
-        for master in self._masters:
-            self._core.on_event.pop(master.fd, None)
-            master.sock.detach()
-        self._masters = []
+        for listener in self._listeners:
+            self._core.on_event.pop(listener.fd, None)
+            listener.sock.detach()
+        self._listeners = []
         self.close_reserve()
 
     def abandon(self) -> None:
         """In a forked child: accept no more. The descriptors are the caller's."""
         self._open = False
         self.resume_at = None
-        for master in self._masters:
-            master.sock.detach()
-        self._masters = []
+        for listener in self._listeners:
+            listener.sock.detach()
+        self._listeners = []
         if self._newcomer is not None:
             self._newcomer.close()
         self.close_reserve()
@@ -148,10 +133,10 @@ class Masters(Unique):
     def forget(self) -> None:
         """The descriptors aren't ours any more."""
         self._open, self.resume_at, self._reserve = False, None, -1
-        for master in self._masters:
-            self._core.on_event.pop(master.fd, None)
-            master.sock.detach()
-        self._masters = []
+        for listener in self._listeners:
+            self._core.on_event.pop(listener.fd, None)
+            listener.sock.detach()
+        self._listeners = []
 
     def resume_if_due(self) -> None:
         """End a pause that has been long enough."""
@@ -169,40 +154,40 @@ class Masters(Unique):
     def _watch(self, interest: int) -> bool:
         """Whether it could be done: somebody may have closed one, or the kernel has no memory."""
         done = True
-        for master in self._masters:
-            if master.interest != interest and not master.shut:
+        for listener in self._listeners:
+            if listener.interest != interest and not listener.shut:
                 try:
-                    self._core.poller.change(master.fd, master.interest, interest)
+                    self._core.poller.change(listener.fd, listener.interest, interest)
                 except OSError:
                     done = False
                 else:
-                    master.interest = interest
+                    listener.interest = interest
         return done
 
-    def _on_event(self, master: _Master, bits: int) -> None:
-        self._accept(master)
+    def _on_event(self, listener: Listener, bits: int) -> None:
+        self._accept(listener)
         if bits & ~READ and self._open:
-            self._shut(master)
+            self._shut(listener)
 
-    def _shut(self, master: _Master) -> None:
+    def _shut(self, listener: Listener) -> None:
         """Who made an inherited socket may shut it down: nobody comes through it any more, and it would count as ready
         for ever.
         """
         self._core.note(Cause.ACCEPT)
-        master.shut = True
-        if master.interest:
+        listener.shut = True
+        if listener.interest:
             with suppress(OSError):
-                self._core.poller.change(master.fd, master.interest, 0)
-            master.interest = 0
+                self._core.poller.change(listener.fd, listener.interest, 0)
+            listener.interest = 0
 
-    def _accept(self, master: _Master) -> None:
+    def _accept(self, listener: Listener) -> None:
         failed = 0
         for _ in range(_ACCEPTS_MAX):
             if not self._open or self.resume_at is not None:
                 return
             try:
                 with guard:
-                    sock, peer = master.sock.accept()
+                    sock, peer = listener.sock.accept()
                     self._newcomer = sock
             except MemoryError:
                 self._pause()
@@ -215,11 +200,11 @@ class Masters(Unique):
                 if error.errno in _NO_DESCRIPTORS:
                     if self._core.dead:
                         return  # some are closed at the end of this turn
-                    self._refuse_waiting(master)
+                    self._refuse_waiting(listener)
                 # Or all failed alike: not each connection's own trouble, but a rule that forbids them, say.
                 self._pause()
             else:
-                self._admit(master, sock, peer)
+                self._admit(listener, sock, peer)
 
     def _pause(self) -> None:
         core = self._core
@@ -241,28 +226,28 @@ class Masters(Unique):
             if reserve >= 0 and self._core.are_open():
                 os.close(reserve)
 
-    def _refuse_waiting(self, master: _Master) -> None:
+    def _refuse_waiting(self, listener: Listener) -> None:
         self.close_reserve()
         with suppress(OSError):  # nobody waits any more; or somebody else has taken the descriptor
             for _ in range(_ACCEPTS_MAX):
                 with guard:
-                    sock, _peer = master.sock.accept()
+                    sock, _peer = listener.sock.accept()
                     self._newcomer = sock
                 self._core.counts.accepted += 1
-                self._turn_away(sock, Cause.FULL)
+                self._turn_away(sock, listener, Cause.FULL)
         self._open_reserve()
 
     # --- the door ---
 
-    def _admit(self, master: _Master, sock: socket.socket, peer: Any) -> None:
+    def _admit(self, listener: Listener, sock: socket.socket, peer: Any) -> None:
         self._core.counts.accepted += 1
-        if master.tcp and not peer:  # macOS: it is gone already
+        if listener.tcp and not peer:  # macOS: it is gone already
             _drop(sock)
             return
         try:
-            connection = self._let_through(master, sock, peer if master.tcp else None)
+            connection = self._let_through(listener, sock, peer if listener.tcp else None)
         except MemoryError:
-            self._turn_away(sock, Cause.NO_MEMORY)
+            self._turn_away(sock, listener, Cause.NO_MEMORY)
             return
         except OSError:  # it can't be made non-blocking, and the loop must not wait for it
             _drop(sock)
@@ -273,22 +258,23 @@ class Masters(Unique):
         if connection is not None:
             _begin(connection)
 
-    def _let_through(self, master: _Master, sock: socket.socket, peer: Any) -> Connection | None:
-        newcomer, cause = self._door.judge(sock, peer, checked=master.checked)
+    def _let_through(self, listener: Listener, sock: socket.socket, peer: Any) -> Connection | None:
+        newcomer, cause = self._door.judge(sock, peer, checked=listener.checked)
         if cause is None and not self._make_way():
             cause = Cause.FULL
         if cause is not None:
-            self._turn_away(sock, cause)
+            self._turn_away(sock, listener, cause)
             return None
         sock.setblocking(False)
-        if master.tcp and not master.prepared:
+        if listener.tcp and not listener.prepared:
             no_delay(sock)
             notice_vanished(sock, self._vanishing)
-        connection = self._make(self._core, sock, master.index, address_text(peer) if master.tcp else "")
+        make = _CONNECTIONS.get(listener.framing.name, PlainConnection)
+        connection = make(self._core, sock, listener, join_host_port(*peer[:2]) if listener.tcp else "")
         connection.credentials = newcomer.credentials
-        if newcomer.place is not None:
-            self._core.places.take(newcomer.place)
-            connection.place = newcomer.place
+        if newcomer.origin is not None:
+            self._core.origins.take(newcomer.origin)
+            connection.origin = newcomer.origin
         return connection
 
     def _make_way(self) -> bool:
@@ -306,19 +292,17 @@ class Masters(Unique):
         oldest = self._core.cirs.first()
         if oldest is None:
             return False
-        oldest.turn_out(Cause.CROWD, TEXT_CIR_CROWD, DisconnectReason.OVER_A_LIMIT)
+        turn_out(oldest, Cause.CROWD, TEXT_CIR_CROWD, DisconnectReason.OVER_A_LIMIT)
         return True
 
-    def _turn_away(self, sock: socket.socket, cause: Cause) -> None:
+    def _turn_away(self, sock: socket.socket, listener: Listener, cause: Cause) -> None:
         """No room for it, or no right to come in: say so where the framing can, and close."""
         self._core.counts.refused += 1
         self._core.note(cause)
         with guard, suppress(OSError, MemoryError), sock:
-            if self._core.native:
-                sock.setblocking(False)
-                no_sigpipe(sock)
-                sock.send(_REFUSALS[cause], NO_SIGNAL)
-                sock.recv(READ_MAX)  # closing with unread bytes would reset it (RFC 2525, 2.17)
+            if listener.framing.has_texts:
+                listener.transport.last_words(sock, _REFUSALS[cause])
+                discard_input(sock)
 
 
 def _begin(connection: Connection) -> None:
@@ -340,9 +324,3 @@ def no_delay(sock: socket.socket) -> None:
     """Don't let small replies wait for the acknowledgement of earlier ones (Nagle)."""
     with suppress(OSError):  # macOS: EINVAL where the peer is gone already
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def address_text(peer: Any) -> str:
-    """``host:port`` of a TCP peer; the host in brackets if it is IPv6."""
-    host, port = peer[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from pysock.engine.pure.core import Core
 
-#: What counts as one: a user, or a network address in bytes.
-Place: TypeAlias = int | bytes
+#: Whence a connection comes, what counts as one: a user, or a network address in bytes.
+Origin: TypeAlias = int | bytes
 
 #: The beginning of an IPv4 address that is mapped into IPv6 (RFC 4291, 2.5.5.2).
 _MAPPED: Final = bytes(10) + b"\xff\xff"
@@ -28,39 +28,39 @@ class Newcomer(NamedTuple):
     """What is known of a connection before it is let through the door."""
 
     credentials: tuple[int, int, int] | None  # None where nobody wants to know
-    place: Place | None  # None where there is no limit for it
+    origin: Origin | None  # None where there is no limit for it
 
 
-class Places:
+class Origins:
     """How many connections each user and each address has, where that has a limit. All in O(1)."""
 
     __slots__ = ("_taken",)
 
     def __init__(self) -> None:
-        self._taken: dict[Place, int] = {}
+        self._taken: dict[Origin, int] = {}
 
-    def taken(self, place: Place) -> int:
+    def taken(self, origin: Origin) -> int:
         """How many connections they have."""
-        return self._taken.get(place, 0)
+        return self._taken.get(origin, 0)
 
-    def take(self, place: Place) -> None:
+    def take(self, origin: Origin) -> None:
         """One more."""
-        self._taken[place] = self._taken.get(place, 0) + 1
+        self._taken[origin] = self._taken.get(origin, 0) + 1
 
-    def leave(self, place: Place) -> None:
+    def leave(self, origin: Origin) -> None:
         """One less. Who has none isn't remembered."""
-        left = self._taken[place] - 1
+        left = self._taken[origin] - 1
         if left:
-            self._taken[place] = left
+            self._taken[origin] = left
         else:
-            del self._taken[place]
+            del self._taken[origin]
 
 
 class Door:
     """The rule of access, and the limits by user and by address."""
 
     def __init__(self, core: Core) -> None:
-        self._places = core.places
+        self._origins = core.origins
         self._ask = core.callbacks.allow
         self._uids, self._gids = core.options.access
         self._per_uid = core.limits.max_clients_per_uid
@@ -77,7 +77,7 @@ class Door:
         if not tcp and newcomer.credentials is not None and not self._may_connect(sock, newcomer.credentials, checked):
             return newcomer, Cause.ACCESS
         most = self._per_ip if tcp else self._per_uid
-        full = most is not None and newcomer.place is not None and self._places.taken(newcomer.place) >= most
+        full = most is not None and newcomer.origin is not None and self._origins.taken(newcomer.origin) >= most
         return newcomer, Cause.PEER if full else None
 
     def _over_tcp(self, host: str) -> Newcomer:

@@ -1,4 +1,4 @@
-"""One client's connection, whatever the framing: its beginning, its input, its end.
+"""One client's connection, whatever the framing: its beginning, its input, its states.
 
 Two rules keep it safe whatever a handler does in the middle of an event:
 
@@ -15,28 +15,25 @@ from abc import abstractmethod
 from contextlib import suppress
 from contextvars import copy_context
 
-from pysock.access.peers import peer_of
-from pysock.base.forking import guard
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import no_sigpipe
 from pysock.engine.causes import Cause
-from pysock.engine.contract import ClientInfo
-from pysock.engine.pure.access import Place
+from pysock.engine.pure.access import Origin
 from pysock.engine.pure.core import LARGE_READ_MAX, READ_MAX
 from pysock.engine.pure.output import SHORT_OF_MEMORY, Output
 from pysock.engine.pure.poll import READ, WRITE
-from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
-from pysock.wire.format import Kind, Refusal, encode_text
-from pysock.wire.rules import NativeProtocol, PlainProtocol
+from pysock.engine.pure.transport import discard_input
+from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+from pysock.wire.rules import FrameProtocol, PlainProtocol
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
     from pysock.engine.pure.core import Core
+    from pysock.engine.pure.listener import Listener
 
 TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-_NUMBER: Final = {reason: number for number, reason in enumerate(DISCONNECT_REASONS)}
-NOBODY: Final = object()
+UNMADE: Final = object()
 #: Requests in one read from a client whose frames are large.
 _FEW: Final = 8
 #: Bytes of the requests that wait for their batch, at which a client isn't read.
@@ -61,8 +58,7 @@ class Connection(Output):
         "established",
         "fd",
         "interest",
-        "master",
-        "place",
+        "origin",
         "protocol",
         "read_max",
         "reason",
@@ -76,23 +72,22 @@ class Connection(Output):
         "waiting_bytes",
     )
 
-    protocol: NativeProtocol | PlainProtocol
+    protocol: FrameProtocol | PlainProtocol
 
-    def __init__(self, core: Core, sock: socket.socket, master: int, address: str) -> None:
-        super().__init__(core, sock)
-        self.recv = sock.recv
+    def __init__(self, core: Core, sock: socket.socket, listener: Listener, address: str) -> None:
+        super().__init__(core, sock, listener)
+        self.recv = listener.transport.receive(sock)
         self.fd = sock.fileno()
-        self.master = master
         self.address = address
         self.connected_at = time.time()
         self.read_max = READ_MAX
         self.requests = self.bytes_in = 0
-        self.client: Any = NOBODY
+        self.client: Any = UNMADE
         self.attached = core.options.watch_disconnects
         self.established = False  # was let in, once
         self.reason: DisconnectReason | None = None  # of the end, once it is ending
         self.credentials: tuple[int, int, int] | None = None
-        self.place: Place | None = None  # that it takes, of those that its user or address may have
+        self.origin: Origin | None = None  # that it takes, of those that its user or address may have
         self.interest = 0
         self.waiting = self.waiting_bytes = 0  # requests that wait for their batch
         self.buried = False  # its end is being told
@@ -136,7 +131,7 @@ class Connection(Output):
 
     def client_object(self) -> Any:
         """What a handler is called with; asked for once."""
-        if self.client is NOBODY:
+        if self.client is UNMADE:
             # What a handler sets must not be seen by another client's. A copy for each request would cost more.
             self.run = copy_context().run
             self.client = self.core.callbacks.client(self.client_id)
@@ -260,7 +255,8 @@ class Connection(Output):
         if state is _CLOSED:
             return
         if state is _DRAINING and not self.out and not self.waiting and not self._is_sending():
-            self._empty_input()
+            if self.reason not in {DisconnectReason.LEFT, DisconnectReason.CLOSED_BY_PEER}:
+                discard_input(self.sock)
             self.protocol.take(ConnectionEvent.FLUSHED)
             self._close()
             return
@@ -309,53 +305,6 @@ class Connection(Output):
                 self.reason = reason
             self._close()
 
-    def last_words(self, frame: bytes, event: ConnectionEvent, reason: DisconnectReason) -> None:
-        """Say this if it can be said without waiting, and close."""
-        if self.protocol.state < _DRAINING:
-            if frame:
-                self.put(frame)
-            self.end(event, reason)
-        self.flush()
-        self.settle()
-        self.lost(reason)
-
-    def turn_out(self, cause: Cause, text: str, reason: DisconnectReason) -> None:
-        """It has waited for too long to be let in, in the framing ``pysock``: refuse it, and close it. One that was
-        refused before, and hasn't taken that, hears nothing new.
-        """
-        if self.protocol.state is _DRAINING:
-            self.lost(reason)
-            return
-        challenged = self.protocol.state is ConnectionState.CHALLENGED
-        event = ConnectionEvent.PROOF_REFUSED if challenged else ConnectionEvent.CIR_REFUSED
-        self.core.note(cause)
-        self.core.counts.refused += 1
-        self.last_words(encode_text(Kind.CIR_REFUSED, Refusal.CIR_TOO_LATE, text), event, reason)
-
-    def bury(self) -> None:
-        """The end of the turn in which it was closed: tell, and free the row."""
-        core = self.core
-        self.buried = True
-        self.out.clear()
-        self.queued = 0
-        fd, self.fd = self.fd, -1
-        core.on_event.pop(fd, None)
-        if not core.are_open():
-            self.sock.detach()
-        with guard, suppress(OSError):  # never again, whatever it says: Linux has freed the number (close(2))
-            self.sock.close()
-        core.descriptor_freed()
-        try:
-            with core.table.lock:
-                told, self.attached = self.attached and self.established, False
-            if told:
-                assert self.reason is not None
-                with suppress(MemoryError):  # nobody else pays for it
-                    core.callbacks.disconnect(self.client_id, _NUMBER[self.reason])
-        finally:
-            self._count_gone()
-            self.client = None
-
     def abandon(self) -> None:
         """In a forked child: close the copy of the descriptor, and tell nobody. A handler of its may be running."""
         if self.protocol.state is not _CLOSED:
@@ -387,12 +336,6 @@ class Connection(Output):
                 self.core.outputs.start_now(self, self.core.now)
         return self.sending
 
-    def _empty_input(self) -> None:
-        """Closing a socket with unread bytes resets it, and the reset may overtake our last words (RFC 2525, 2.17)."""
-        if self.reason not in {DisconnectReason.LEFT, DisconnectReason.CLOSED_BY_PEER}:
-            with suppress(OSError, MemoryError):
-                self.recv(READ_MAX)
-
     def _close(self) -> None:
         """It is CLOSED: nothing of it is waited for."""
         core = self.core
@@ -405,24 +348,13 @@ class Connection(Output):
         for deadlines in (core.cirs, core.frames, core.outputs, core.idles):
             deadlines.stop(self)
         core.table.leave(self.client_id, self.protocol.name)
-        if self.place is not None:
-            core.places.leave(self.place)
+        if self.origin is not None:
+            core.origins.leave(self.origin)
         if self.established:
             core.counts.clients -= 1
         else:
             core.counts.pending -= 1
         core.dead.append(self)
-
-    def _count_gone(self) -> None:
-        counts, reason = self.core.counts, self.reason
-        counts.disconnected += self.established
-        counts.timeouts += reason is DisconnectReason.TIMED_OUT
-        counts.over_limit += reason is DisconnectReason.OVER_A_LIMIT
-        with self.core.table.lock:
-            counts.requests += self.requests
-            counts.bytes_in += self.bytes_in
-            counts.bytes_out += self.bytes_out
-            self.core.table.remove(self.client_id)
 
     def _watch(self, interest: int) -> None:
         old, self.interest = self.interest, interest
@@ -435,34 +367,6 @@ class Connection(Output):
             self.interest = old if not interest else 0
             if interest:
                 self.no_memory()
-
-    # --- looking at it ---
-
-    def info(self) -> ClientInfo:
-        """Its row, for people. Any thread."""
-        pid, uid, gid = self._peer()
-        return ClientInfo(
-            client_id=self.client_id,
-            fd=self.fd,
-            state=int(self.protocol.state),
-            name=self.protocol.name,
-            master=self.master,
-            address=self.address,
-            pid=pid,
-            uid=uid,
-            gid=gid,
-            connected_at=self.connected_at,
-            requests=self.requests,
-            bytes_in=self.bytes_in,
-            bytes_out=self.bytes_out,
-            in_flight=self.waiting,
-            queued=self.queued,
-        )
-
-    def _peer(self) -> tuple[int, int, int]:
-        if self.credentials is None:
-            self.credentials = (-1, -1, -1) if self.address else peer_of(self.sock)
-        return self.credentials
 
 
 def _ignore(_bits: int) -> None:

@@ -1,6 +1,6 @@
 """What the parts of one pure engine share: its options, its table, its deadlines, and the lists of who needs attention.
 
-It does nothing by itself: ``pure.py`` runs the turn, the connections carry it out.
+It does nothing by itself: ``turn.py`` runs the turn, the connections carry it out.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from pysock.base.unique import Unique
 from pysock.engine.causes import Cause
 from pysock.engine.contract import EngineOptions
 from pysock.engine.guards import INSTEAD, guarded
-from pysock.engine.pure.access import Places
+from pysock.engine.pure.access import Origins
 from pysock.engine.pure.batch import Batch
 from pysock.engine.pure.causes import Causes
 from pysock.engine.pure.poll import NoPoller, new_poller
-from pysock.engine.pure.table import ClientTable
+from pysock.engine.pure.table import Rows
 from pysock.engine.pure.timers import Deadlines
-from pysock.wire.format import Framing
 from pysock.wire.rules import Rules
 
 if TYPE_CHECKING:
@@ -75,8 +74,6 @@ class Core(Unique):
         self.limits = limits = options.limits
         given = {name: getattr(options.callbacks, name) for name in INSTEAD}
         self.callbacks = guarded(_callback_failed, **given)
-        self.framing = options.framing
-        self.native = options.framing is Framing.PYSOCK
         self.max_payload = limits.max_payload
         services = options.services
         self.rules = Rules(
@@ -94,10 +91,10 @@ class Core(Unique):
                 self.batches[number] = Batch(self, number, service)
             elif service.handler is not None:
                 self.handlers[number] = service.handler
-        self.table = ClientTable()
+        self.table = Rows()
         self.counts = Counts()
         self.causes = Causes(self.callbacks.noted)
-        self.places = Places()
+        self.origins = Origins()
         self.poller = new_poller()
         #: By descriptor: what is called with the bits of an event.
         self.on_event: dict[int, Callable[[int], None]] = {}

@@ -1,8 +1,8 @@
 """A connection of the framing ``pysock``.
 
-``NativeProtocol`` decides everything; this file carries its actions out. One shortcut is taken: whole, ordinary SRMs
+``FrameProtocol`` decides everything; this file carries its actions out. One shortcut is taken: whole, ordinary SRMs
 on an established connection are cut and answered by the loop in ``_serve_whole``, which knows nothing that isn't in
-``NativeProtocol`` too and leaves it everything else, from the first byte of the frame on.
+``FrameProtocol`` too and leaves it everything else, from the first byte of the frame on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.causes import Cause
-from pysock.engine.pure.connection import NOBODY, Connection
+from pysock.engine.pure.connection import UNMADE, Connection
 from pysock.engine.pure.core import READ_MAX, ROW_MAX
 from pysock.engine.pure.output import COPY_MAX, GATHER_MAX
 from pysock.engine.pure.poll import READ
@@ -27,12 +27,13 @@ from pysock.wire.format import (
     encode_text,
     fitting,
 )
-from pysock.wire.rules import Answer, Ending, Initiation, NativeProtocol, NotServed, Request
+from pysock.wire.rules import Answer, Ending, FrameProtocol, Initiation, NotServed, Request
 
 if TYPE_CHECKING:
     from typing import Any
 
     from pysock.engine.pure.core import Core
+    from pysock.engine.pure.listener import Listener
 
 _ESTABLISHED = ConnectionState.ESTABLISHED
 # Plain numbers: comparing and packing an enum's member costs more.
@@ -41,18 +42,18 @@ _SRM = int(Kind.SRM)
 _REPLY = int(Kind.REPLY)
 
 
-class NativeConnection(Connection):
+class FramedConnection(Connection):
     """One client."""
 
     __slots__ = ("_cutter", "_small")
 
-    protocol: NativeProtocol
+    protocol: FrameProtocol
 
-    def __init__(self, core: Core, sock: socket.socket, master: int, address: str) -> None:
-        self.protocol = NativeProtocol(core.rules)
+    def __init__(self, core: Core, sock: socket.socket, listener: Listener, address: str) -> None:
+        self.protocol = FrameProtocol(listener.rules)
         self._cutter = self.protocol.cutter
         self._small = 0  # bytes of a reply that the short way takes
-        super().__init__(core, sock, master, address)
+        super().__init__(core, sock, listener, address)
 
     def start(self) -> None:
         """Wait for its CIR."""
@@ -135,7 +136,7 @@ class NativeConnection(Connection):
         while self._cutter.kept and self.protocol.state is _ESTABLISHED:
             self.choked = False
             if self.waiting:
-                for batch in self.core.batches.values():
+                for batch in self.listener.batches.values():
                     batch.run(everything=True)
             self._go_on(progress=False)
 
@@ -225,9 +226,9 @@ class NativeConnection(Connection):
 
     def _serve_whole(self, data: bytes, at: int, row: int) -> int:
         """Serve the whole, ordinary SRMs that ``data`` has from ``at`` on, at most ``row`` of them; up to where."""
-        core, protocol, out = self.core, self.protocol, self.out
-        most, small, end = core.max_payload, self._small, len(data)
-        client = self.client if self.client is not NOBODY else self.client_object()
+        handlers, protocol, out = self.listener.handlers, self.protocol, self.out
+        most, small, end = self.core.max_payload, self._small, len(data)
+        client = self.client if self.client is not UNMADE else self.client_object()
         run = self.run
         gathered, last = 0, self.requests + row
         while end - at >= 12 and self.requests < last:
@@ -235,7 +236,7 @@ class NativeConnection(Connection):
             start, stop = at + 12, at + 12 + length
             if kind != _SRM or flags or stop > end or length > most:
                 break
-            handler = core.handlers.get(service)
+            handler = handlers.get(service)
             if handler is None:
                 break
             at = stop
@@ -266,7 +267,7 @@ class NativeConnection(Connection):
     def _serve_one(self, request: Request) -> None:
         """An SRM that came in pieces, or wants no reply, or is for a batch."""
         self.requests += 1
-        batch = self.core.batches.get(request.service)
+        batch = self.listener.batches.get(request.service)
         if batch is not None:
             self.wait(1, len(request.payload))
             batch.add([(self, request.request_id, request.wants_reply, request.payload)])
@@ -276,7 +277,7 @@ class NativeConnection(Connection):
     def _call(self, request: Request) -> Any:
         client = self.client_object()
         try:
-            return self.run(self.core.handlers[request.service], client, request.payload)
+            return self.run(self.listener.handlers[request.service], client, request.payload)
         except Exception as error:
             return Failure(error)
 

@@ -18,6 +18,7 @@ from math import ceil
 
 from pysock.base.aliases import Buffer
 from pysock.base.clock import monotonic
+from pysock.base.deadlines import deadline_of, time_left
 from pysock.base.forking import close_quietly, guard, own
 from pysock.base.identity import file_of, is_still
 from pysock.base.lean import TYPE_CHECKING
@@ -31,7 +32,7 @@ from pysock.engine.pure.linger import Linger
 from pysock.engine.pure.output import GATHER_MAX
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.wire.format import HEADER, Frame, Header, Kind
-from pysock.wire.framing import NativeCutter
+from pysock.wire.framing import FrameCutter
 
 if TYPE_CHECKING:
     from typing import Any, Final, NoReturn, TypeVar
@@ -85,7 +86,7 @@ class PureLink(Unique):
         self.inbox = Inbox((), INBOX_MAX)
         self._arrived: deque[Frame] = deque()  # answers that came while something was being sent
         self._max_payload = max_payload
-        self._cutter: NativeCutter[None] = NativeCutter(self._judge)
+        self._cutter: FrameCutter[None] = FrameCutter(self._judge)
         self._last_id = 0
         self._going_away = False
         self._hung_up: OSError | None = None  # what send() said when the server took no more
@@ -125,7 +126,7 @@ class PureLink(Unique):
         self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
     ) -> None:
         head = HEADER.pack(len(payload), kind, flags, code, request_id)
-        end = _end(timeout)
+        end = deadline_of(timeout)
         if len(payload) <= GATHER_MAX:
             self._send(head + payload, end)
             return
@@ -141,13 +142,13 @@ class PureLink(Unique):
     @_alone
     def receive(self, timeout: float | None) -> Frame:
         """The next frame, whatever it is."""
-        return self._next(_end(timeout))
+        return self._next(deadline_of(timeout))
 
     @_alone
     def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
         """One SRM and its reply."""
         request_id = self.next_request_id()
-        end = _end(timeout)
+        end = deadline_of(timeout)
         self._send_frame(_SRM, service, request_id, payload, timeout)
         while True:
             frame = self._next(end)
@@ -165,7 +166,7 @@ class PureLink(Unique):
         """Pipelined SRMs: a reply or a ``RemoteError`` for each, in order."""
         self._check_open()
         pipeline = _Pipeline(service, checked_all(payloads, limit), max(1, window), self._reserve(len(payloads)))
-        end = _end(timeout)
+        end = deadline_of(timeout)
         try:
             while pipeline.missing:
                 self._pump(pipeline, end)
@@ -360,8 +361,7 @@ class PureLink(Unique):
         if self._hung_up is not None and not self._poll.poll(0):
             self._lost(self._hung_up)  # all that it had said was heard
         while True:
-            left = None if end is None else max(0.0, end - monotonic())
-            ready = self._linger.wait(left)
+            ready = self._linger.wait(time_left(end))
             if ready:
                 return ready[0][1]
             if end is not None and monotonic() >= end:
@@ -484,7 +484,3 @@ def _is_unasked(frame: Frame) -> bool:
 
 def _remote_error(frame: Frame) -> RemoteError:
     return RemoteError(frame.payload.decode("utf-8", "replace"), frame.code)
-
-
-def _end(timeout: float | None) -> float | None:
-    return None if timeout is None else monotonic() + timeout

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from pysock.engine.pure.core import Core
+    from pysock.engine.pure.listener import Listener
 
 #: Output up to this is joined for one send; what is more is sent from where it is.
 GATHER_MAX: Final = 64 * 1024
@@ -42,13 +43,15 @@ class Output(Unique, ABC):
     """The part of a connection that sends."""
 
     __slots__ = (
-        "bytes_out", "choked", "core", "holding", "out", "pause_at", "queued", "send", "sock", "stalled", "starved"
+        "bytes_out", "choked", "core", "holding", "listener", "out", "pause_at", "queued", "send", "sock", "stalled",
+        "starved",
     )  # fmt: skip
 
-    def __init__(self, core: Core, sock: socket.socket) -> None:
+    def __init__(self, core: Core, sock: socket.socket, listener: Listener) -> None:
         self.core = core
         self.sock = sock
-        self.send = sock.send
+        self.listener = listener  # through which it came
+        self.send = listener.transport.send(sock)
         self.out: list[bytes | bytearray | memoryview] = []
         self.queued = 0  # bytes in it
         self.bytes_out = 0
@@ -144,7 +147,7 @@ class Output(Unique, ABC):
         for _ in range(_SENDS_MAX):
             some = self.out[:_IOV_MAX]
             try:
-                sent = self.sock.sendmsg(some, (), NO_SIGNAL)
+                sent = self.listener.transport.send_pieces(self.sock, some)
             except OSError as error:
                 sent = self._not_sent(error)
             if sent < 0:

@@ -11,20 +11,20 @@ import socket
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
 from pysock.engine.causes import Cause
-from pysock.engine.pure.connection import NOBODY, Connection
+from pysock.engine.pure.connection import UNMADE, Connection
 from pysock.engine.pure.core import READ_MAX, ROW_MAX
 from pysock.engine.pure.output import COPY_MAX, GATHER_MAX
 from pysock.engine.pure.poll import READ
 from pysock.engine.pure.reply import Failure, checked_reply
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
-from pysock.wire.format import Framing
-from pysock.wire.framing import ENVELOPES, LENGTH
+from pysock.wire.framing import LENGTH
 from pysock.wire.rules import PlainProtocol
 
 if TYPE_CHECKING:
     from typing import Any
 
     from pysock.engine.pure.core import Core
+    from pysock.engine.pure.listener import Listener
 
 _unpack_from, _pack = LENGTH.unpack_from, LENGTH.pack
 _ESTABLISHED = ConnectionState.ESTABLISHED
@@ -37,18 +37,18 @@ class PlainConnection(Connection):
 
     protocol: PlainProtocol
 
-    def __init__(self, core: Core, sock: socket.socket, master: int, address: str) -> None:
-        limits = core.limits
-        self.protocol = PlainProtocol(core.framing, limits.max_payload)
+    def __init__(self, core: Core, sock: socket.socket, listener: Listener, address: str) -> None:
+        limits, framing = core.limits, listener.framing
+        self.protocol = PlainProtocol(framing, limits.max_payload)
         self._cutter = self.protocol.cutter
-        self._head, self._tail = ENVELOPES[core.framing]
+        self._head, self._tail = framing.head, framing.tail
         self._limit = limits.max_payload
         self._small = min(COPY_MAX, self._limit)  # for the short ways
-        self._handler = core.handlers.get(0)
+        self._handler = listener.handlers.get(0)
         self._kept: list[bytes] = []  # requests that were read, and may not be looked at yet
         self._broken = False  # a request failed: no later one is answered
-        super().__init__(core, sock, master, address)
-        if core.framing is Framing.RAW:
+        super().__init__(core, sock, listener, address)
+        if not framing.tells_size and not framing.ends_line:  # a read is a message
             self.read_max = min(READ_MAX, limits.max_payload)
 
     def start(self) -> None:
@@ -110,7 +110,7 @@ class PlainConnection(Connection):
         while self._kept and self.protocol.state is _ESTABLISHED:
             self.choked = False
             if self.waiting:
-                self.core.batches[0].run(everything=True)
+                self.listener.batches[0].run(everything=True)
             self.go_on()
 
     def has_input(self) -> bool:
@@ -148,7 +148,7 @@ class PlainConnection(Connection):
             return
         protocol, out, small = self.protocol, self.out, self._small
         head, tail = self._head, self._tail
-        client = self.client if self.client is not NOBODY else self.client_object()
+        client = self.client if self.client is not UNMADE else self.client_object()
         run = self.run
         gathered, before = 0, self.requests
         for request in requests if len(requests) <= ROW_MAX else requests[:ROW_MAX]:
@@ -184,7 +184,7 @@ class PlainConnection(Connection):
 
     def _serve_otherwise(self, requests: list[bytes]) -> None:
         """By a batch, or not at all."""
-        batch = self.core.batches.get(0)
+        batch = self.listener.batches.get(0)
         if batch is None:
             self._no_service()
             return
@@ -264,7 +264,7 @@ class U32Connection(PlainConnection):
             return
         if size <= READ_MAX < self.read_max:
             self.read_max = READ_MAX
-        client = self.client if self.client is not NOBODY else self.client_object()
+        client = self.client if self.client is not UNMADE else self.client_object()
         self.bytes_in += size
         self.requests += 1
         try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _GENERATIONS: Final = 2**32 - 1
 
 
-class ClientTable(Unique):
+class Rows(Unique):
     """All connections of one engine."""
 
     def __init__(self) -> None:

@@ -4,10 +4,11 @@ This file is the turn: wait, read, dispatch, send. What it drives has a file eac
 
 - ``core``: what the parts share; ``table``: the client table
 - ``poll``: waiting; ``linger``: polling before it; ``timers``: deadlines
-- ``commands``: other threads
-- ``accept``: master sockets; ``access``: who may come in; ``causes``: limits and faults, counted
-- ``connection``, ``framed``, ``plain``: data sockets
-- ``batch``: batch services
+- ``commands``: what other threads leave to the loop; ``push``: what they and handlers may do; ``look``: what they see
+- ``accept``: master sockets, ``listener`` each; ``access``: who may come in; ``causes``: limits and faults, counted
+- ``connection``, ``framed``, ``plain``: data sockets; ``output``: what they send; ``ending``: how they are ended
+- ``transport``: their bytes
+- ``reply``: what a handler made of a request; ``batch``: batch services
 - ``link``: the client's end; ``sockets``: sockets used by hand
 """
 
@@ -23,33 +24,24 @@ from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
 from pysock.base.unique import Unique
-from pysock.engine.causes import COUNTERS, Cause
+from pysock.engine.causes import Cause
 from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Backend, ClientInfo, EngineOptions, EngineStats
+from pysock.engine.pure import look
 from pysock.engine.pure.accept import Masters
 from pysock.engine.pure.commands import Commands
 from pysock.engine.pure.connection import Connection
 from pysock.engine.pure.core import Core
-from pysock.engine.pure.framed import NativeConnection
+from pysock.engine.pure.ending import bury, frame_too_late, idle_too_long, turn_out
 from pysock.engine.pure.linger import Linger
 from pysock.engine.pure.link import PureLink
 from pysock.engine.pure.output import Output
-from pysock.engine.pure.plain import PlainConnection, U32Connection
 from pysock.engine.pure.poll import READ, TOLD_MAX
+from pysock.engine.pure.push import Pushes
 from pysock.engine.pure.sockets import PureSockets
 from pysock.engine.pure.timers import Deadlines
-from pysock.errors import FrameTooLarge, PysockError
+from pysock.errors import PysockError
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
-from pysock.wire.format import (
-    TEXT_CIR_TOO_LATE,
-    TEXT_FRAME_TOO_SLOW,
-    TEXT_IDLE,
-    ErrorCode,
-    Framing,
-    Kind,
-    encode,
-    encode_text,
-)
-from pysock.wire.framing import encode_plain
+from pysock.wire.format import TEXT_CIR_TOO_LATE
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -64,8 +56,6 @@ _PAUSE_MEMORY: Final = 0.01
 
 _LARGE_BLOCK: Final = 1024 * 1024
 
-_CONNECTIONS: Final = {Framing.PYSOCK: NativeConnection, Framing.U32: U32Connection}
-
 
 class PureEngine(Unique):
     """One server's loop and client table; see :class:`pysock.engine.contract.Engine`."""
@@ -77,7 +67,8 @@ class PureEngine(Unique):
         except OSError:
             core.poller.close()
             raise
-        self._masters = Masters(core, _CONNECTIONS.get(core.framing, PlainConnection))
+        self._pushes = Pushes(core, self._commands)
+        self._masters = Masters(core)
         core.are_open = self._are_open
         self._linger = Linger(core.poller.wait, options.linger, core.requests)
         self._batches = list(core.batches.values())
@@ -85,7 +76,6 @@ class PureEngine(Unique):
         self._deadlines = deadlines
         self._running = [kind.ends for kind in deadlines]
         self._full_looks = 0  # so often in a row there was more to tell of than the poll tells at once
-        self._thread: int | None = None
         self._stop_at: float | None = None
         self._draining = False
         self._closed = self._has_run = False
@@ -106,9 +96,9 @@ class PureEngine(Unique):
         core, commands = self._core, self._commands
         with core.table.lock:
             if self._has_run:
-                what = "has run: make a new server" if self._thread is None else "runs already"
+                what = "has run: make a new server" if self._pushes.loop is None else "runs already"
                 raise PysockError(f"this loop {what}")
-            self._has_run, self._thread = True, get_ident()
+            self._has_run, self._pushes.loop = True, get_ident()
         core.now = monotonic()
         _keep_heap()
         try:
@@ -233,7 +223,7 @@ class PureEngine(Unique):
                 _spare_others(connection, connection.flush)
                 connection.settle()
         while core.dead:
-            core.dead.popleft().bury()
+            bury(core.dead.popleft())
 
     # --- deadlines ---
 
@@ -257,30 +247,14 @@ class PureEngine(Unique):
         core = self._core
         now = core.now
         while late := core.cirs.pop_expired(now):
-            self._cir_too_late(late)
+            turn_out(late, Cause.LATE, TEXT_CIR_TOO_LATE, DisconnectReason.TIMED_OUT)
         while late := core.frames.pop_expired(now):
-            self._frame_too_late(late)
+            frame_too_late(late)
         while slow := core.outputs.pop_expired(now):
             core.note(Cause.OUTPUT_STALLED)
             slow.lost(DisconnectReason.TIMED_OUT)
         while late := core.idles.pop_expired(now):
-            self._idle_too_long(late)
-
-    def _cir_too_late(self, connection: Connection) -> None:
-        connection.turn_out(Cause.LATE, TEXT_CIR_TOO_LATE, DisconnectReason.TIMED_OUT)
-
-    def _frame_too_late(self, connection: Connection) -> None:
-        self._core.note(Cause.FRAME_LATE)
-        native = self._core.native
-        error = encode_text(Kind.ERROR, ErrorCode.DEADLINE_PASSED, TEXT_FRAME_TOO_SLOW) if native else b""
-        connection.last_words(error, ConnectionEvent.DRAIN, DisconnectReason.TIMED_OUT)
-
-    def _idle_too_long(self, connection: Connection) -> None:
-        self._core.note(Cause.IDLE)
-        says = self._core.native and connection.established
-        connection.last_words(
-            encode_text(Kind.GOAWAY, 0, TEXT_IDLE) if says else b"", ConnectionEvent.DRAIN, DisconnectReason.TIMED_OUT
-        )
+            idle_too_long(late)
 
     # --- the end ---
 
@@ -333,10 +307,10 @@ class PureEngine(Unique):
                 connection.lost(DisconnectReason.SERVER_STOPPING)
         while core.dead:
             with suppress(BaseException):
-                core.dead.popleft().bury()
+                bury(core.dead.popleft())
         with suppress(BaseException):
             core.causes.tell_rest(core.now)
-        self._thread = None
+        self._pushes.loop = None
 
     def close(self) -> None:
         """Free everything."""
@@ -359,119 +333,34 @@ class PureEngine(Unique):
         self._masters.abandon()
         self._core.abandon()
 
-    # --- the client table ---
+    # --- for others: look.py, push.py ---
 
     def client_ids(self) -> list[int]:
-        """Who was let in and is connected, oldest first."""
         return list(self._core.table.clients)
 
     def client_count(self) -> int:
-        """How many ``client_ids`` there are."""
         return len(self._core.table.clients)
 
     def attach(self, client_id: int) -> bool:
-        """Ask for ``Callbacks.disconnect`` when this client goes."""
-        with self._core.table.lock:
-            connection = self._find(client_id)
-            if connection is None:
-                return False
-            connection.attached = True
-            return True
+        return look.attach(self._core, client_id)
 
     def info(self, client_id: int) -> ClientInfo | None:
-        """The row of a connected client."""
-        connection = self._core.table.rows.get(client_id)
-        if connection is None or (connection.protocol.state is ConnectionState.CLOSED and not connection.buried):
-            return None
-        return connection.info()
+        return look.info(self._core, client_id)
 
     def find(self, name: str) -> int | None:
-        """The id of the client that connected last under this name."""
         return self._core.table.find(name)
 
-    def _find(self, client_id: int) -> Connection | None:
-        connection = self._core.table.rows.get(client_id)
-        return None if connection is None or connection.protocol.state is ConnectionState.CLOSED else connection
-
-    # --- sending ---
+    def stats(self) -> EngineStats:
+        return look.stats(self._core)
 
     def push(self, client_id: int, payload: Buffer) -> bool:
-        """Send bytes the client didn't ask for."""
-        connection = self._find(client_id)
-        if connection is None:
-            return False
-        payload = bytes(payload)
-        if len(payload) > connection.protocol.reply_limit:
-            raise FrameTooLarge(
-                f"a payload of {len(payload)} bytes is more than this client takes (max_payload= of its connect())"
-            )
-        return self._push(connection, self._encode_push(payload))
+        return self._pushes.push(client_id, payload)
 
     def broadcast(self, payload: Buffer) -> int:
-        """``push`` to every client that was let in; how many."""
-        payload = bytes(payload)
-        if len(payload) > self._core.rules.max_payload:
-            raise FrameTooLarge(f"{len(payload)} bytes are too many: at most {self._core.rules.max_payload}")
-        frame, size = self._encode_push(payload), len(payload)
-        clients = list(self._core.table.clients.values())
-        clients = [client for client in clients if size <= client.protocol.reply_limit and client.takes_pushes()]
-        if get_ident() == self._thread:
-            return sum(client.push(frame) for client in clients)
-
-        def push_to_all() -> None:
-            for client in clients:
-                client.push(frame)
-
-        # One command: all get it or, where the loop can't be told, nobody.
-        return len(clients) if clients and self._commands.post(push_to_all, len(frame)) else 0
-
-    def _encode_push(self, payload: bytes) -> bytes:
-        return encode(Kind.PUSH, payload) if self._core.native else encode_plain(self._core.framing, payload)
-
-    def _push(self, connection: Connection, frame: bytes) -> bool:
-        if get_ident() == self._thread:
-            return connection.push(frame)
-        if not connection.takes_pushes():
-            return False
-        return self._commands.post(lambda: connection.push(frame), len(frame))
+        return self._pushes.broadcast(payload)
 
     def disconnect(self, client_id: int) -> bool:
-        """Close this connection in order."""
-        connection = self._find(client_id)
-        if connection is None:
-            return False
-        found = connection
-
-        def end() -> None:
-            found.end(ConnectionEvent.DRAIN, DisconnectReason.CLOSED_BY_SERVER)
-
-        if get_ident() == self._thread:
-            end()
-        else:
-            self._commands.post(end)
-        return True
-
-    def stats(self) -> EngineStats:
-        """The counters."""
-        table, counts = self._core.table, self._core.counts
-        with table.lock:
-            rows = list(table.rows.values())
-            return EngineStats(
-                clients=counts.clients,
-                pending=counts.pending,
-                accepted=counts.accepted,
-                established=counts.established,
-                refused=counts.refused,
-                disconnected=counts.disconnected,
-                requests=counts.requests + sum(row.requests for row in rows),
-                errors=counts.errors,
-                pushes=counts.pushes,
-                timeouts=counts.timeouts,
-                over_limit=counts.over_limit,
-                bytes_in=counts.bytes_in + sum(row.bytes_in for row in rows),
-                bytes_out=counts.bytes_out + sum(row.bytes_out for row in rows),
-                **dict(zip(COUNTERS, self._core.causes.counts, strict=True)),
-            )
+        return self._pushes.disconnect(client_id)
 
 
 def _keep_heap() -> None:

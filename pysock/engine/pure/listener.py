@@ -1,0 +1,56 @@
+"""One master socket, and what is common to all connections that come through it: the profile of a listener.
+
+Whatever differs by where a client comes in is asked of the connection's listener, not of the engine: how its bytes are
+cut, by what they come and go, what is served to it.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.unique import Unique
+from pysock.engine.pure.transport import PLAIN
+from pysock.wire.framing import FRAMINGS
+
+if TYPE_CHECKING:
+    from pysock.engine.pure.core import Core
+
+
+class Listener(Unique):
+    """The descriptor of the master socket is the caller's, who closes it."""
+
+    __slots__ = (
+        "batches",
+        "checked",
+        "fd",
+        "framing",
+        "handlers",
+        "index",
+        "interest",
+        "prepared",
+        "rules",
+        "shut",
+        "sock",
+        "tcp",
+        "transport",
+    )
+
+    def __init__(self, core: Core, fd: int, index: int, *, checked: bool, prepared: bool) -> None:
+        self.fd = fd
+        self.index = index  # in the order in which they were added
+        self.framing = FRAMINGS[core.options.framing]
+        self.transport = PLAIN
+        self.rules, self.handlers, self.batches = core.rules, core.handlers, core.batches
+        self.checked = checked  # who comes is held against the rule of access before a byte is read
+        self.prepared = prepared  # its data sockets inherit the options of TCP that they need
+        # Python finds out about family and type by itself.
+        self.sock = socket.socket(fileno=fd)
+        try:
+            self.sock.setblocking(False)
+        except OSError:
+            self.sock.detach()
+            raise
+        self.tcp = self.sock.family != socket.AF_UNIX
+        self.interest = 0
+        self.shut = False  # somebody else has shut it down

@@ -1,0 +1,83 @@
+"""Looking at one engine from outside its loop: the rows of the client table, and the counters. Any thread may."""
+
+from __future__ import annotations
+
+from pysock.access.peers import peer_of
+from pysock.base.lean import TYPE_CHECKING
+from pysock.engine.causes import COUNTERS
+from pysock.engine.contract import ClientInfo, EngineStats
+from pysock.states import ConnectionState
+
+if TYPE_CHECKING:
+    from pysock.engine.pure.connection import Connection
+    from pysock.engine.pure.core import Core
+
+
+def find(core: Core, client_id: int) -> Connection | None:
+    """The connection of this id, unless it is closed."""
+    connection = core.table.rows.get(client_id)
+    return None if connection is None or connection.protocol.state is ConnectionState.CLOSED else connection
+
+
+def attach(core: Core, client_id: int) -> bool:
+    """Ask for ``Callbacks.disconnect`` when this client goes."""
+    with core.table.lock:
+        connection = find(core, client_id)
+        if connection is None:
+            return False
+        connection.attached = True
+        return True
+
+
+def info(core: Core, client_id: int) -> ClientInfo | None:
+    """The row of a connected client; also of one whose end is being told."""
+    connection = core.table.rows.get(client_id)
+    if connection is None or (connection.protocol.state is ConnectionState.CLOSED and not connection.buried):
+        return None
+    pid, uid, gid = _peer(connection)
+    return ClientInfo(
+        client_id=client_id,
+        fd=connection.fd,
+        state=int(connection.protocol.state),
+        name=connection.protocol.name,
+        master=connection.listener.index,
+        address=connection.address,
+        pid=pid,
+        uid=uid,
+        gid=gid,
+        connected_at=connection.connected_at,
+        requests=connection.requests,
+        bytes_in=connection.bytes_in,
+        bytes_out=connection.bytes_out,
+        in_flight=connection.waiting,
+        queued=connection.queued,
+    )
+
+
+def _peer(connection: Connection) -> tuple[int, int, int]:
+    if connection.credentials is None:
+        connection.credentials = (-1, -1, -1) if connection.address else peer_of(connection.sock)
+    return connection.credentials
+
+
+def stats(core: Core) -> EngineStats:
+    """The counters."""
+    table, counts = core.table, core.counts
+    with table.lock:
+        rows = list(table.rows.values())
+        return EngineStats(
+            clients=counts.clients,
+            pending=counts.pending,
+            accepted=counts.accepted,
+            established=counts.established,
+            refused=counts.refused,
+            disconnected=counts.disconnected,
+            requests=counts.requests + sum(row.requests for row in rows),
+            errors=counts.errors,
+            pushes=counts.pushes,
+            timeouts=counts.timeouts,
+            over_limit=counts.over_limit,
+            bytes_in=counts.bytes_in + sum(row.bytes_in for row in rows),
+            bytes_out=counts.bytes_out + sum(row.bytes_out for row in rows),
+            **dict(zip(COUNTERS, core.causes.counts, strict=True)),
+        )

@@ -1,0 +1,78 @@
+"""What anybody may do to clients, from any thread: push, broadcast, disconnect. The loop's thread does it at once, the
+others leave it to the loop.
+"""
+
+from __future__ import annotations
+
+from threading import get_ident
+
+from pysock.base.aliases import Buffer
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.unique import Unique
+from pysock.engine.pure.look import find
+from pysock.errors import FrameTooLarge
+from pysock.states import ConnectionEvent, DisconnectReason
+
+if TYPE_CHECKING:
+    from pysock.engine.pure.commands import Commands
+    from pysock.engine.pure.core import Core
+
+
+class Pushes(Unique):
+    """Of one engine."""
+
+    def __init__(self, core: Core, commands: Commands) -> None:
+        self._core = core
+        self._commands = commands
+        self.loop: int | None = None  # the thread that runs it
+
+    def push(self, client_id: int, payload: Buffer) -> bool:
+        """Send bytes the client didn't ask for."""
+        connection = find(self._core, client_id)
+        if connection is None:
+            return False
+        payload = bytes(payload)
+        if len(payload) > connection.protocol.reply_limit:
+            raise FrameTooLarge(
+                f"a payload of {len(payload)} bytes is more than this client takes (max_payload= of its connect())"
+            )
+        message = connection.listener.framing.message(payload)
+        if get_ident() == self.loop:
+            return connection.push(message)
+        if not connection.takes_pushes():
+            return False
+        return self._commands.post(lambda: connection.push(message), len(message))
+
+    def broadcast(self, payload: Buffer) -> int:
+        """``push`` to every client that was let in; how many."""
+        payload = bytes(payload)
+        core, size = self._core, len(payload)
+        if size > core.rules.max_payload:
+            raise FrameTooLarge(f"{size} bytes are too many: at most {core.rules.max_payload}")
+        clients = list(core.table.clients.values())
+        clients = [client for client in clients if size <= client.protocol.reply_limit and client.takes_pushes()]
+        messages = {listener: listener.framing.message(payload) for listener in {client.listener for client in clients}}
+
+        def push_to_all() -> int:
+            return sum(client.push(messages[client.listener]) for client in clients)
+
+        if get_ident() == self.loop:
+            return push_to_all()
+        # One command: all get it or, where the loop can't be told, nobody.
+        waits = sum(map(len, messages.values()))
+        return len(clients) if clients and self._commands.post(push_to_all, waits) else 0
+
+    def disconnect(self, client_id: int) -> bool:
+        """Close this connection in order."""
+        connection = find(self._core, client_id)
+        if connection is None:
+            return False
+
+        def end() -> None:
+            connection.end(ConnectionEvent.DRAIN, DisconnectReason.CLOSED_BY_SERVER)
+
+        if get_ident() == self.loop:
+            end()
+        else:
+            self._commands.post(end)
+        return True
