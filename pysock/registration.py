@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from pysock.base.kinds import BatchHandler, Handler
-    from pysock.clients import ClientTable
     from pysock.data import DataSocket
+    from pysock.hooks import Hooks
+    from pysock.services import Services
     from pysock.states import DisconnectReason, ServerState
-    from pysock.wire.format import Framing
 
     F = TypeVar("F", bound=Callable[..., Any])
     One = TypeVar("One", bound=Handler)
@@ -35,12 +35,9 @@ class Registration(Unique, ABC):
 
     _instead = "make a new Server"
 
-    def __init__(self, framing: Framing, clients: ClientTable) -> None:
-        from pysock.hooks import Hooks  # noqa: PLC0415  # with the first server, as what it runs on
-        from pysock.services import Services  # noqa: PLC0415
-
-        self._services = Services(framing)
-        self._hooks = Hooks(clients, self._services)
+    def __init__(self, services: Services, hooks: Hooks) -> None:
+        self._services = services
+        self._hooks = hooks
 
     @property
     @abstractmethod

@@ -30,7 +30,7 @@ _EVERYWHERE: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104  # compared, not
 def server_behind(handle: socket.socket) -> weakref.ref[Server] | None:
     """The server of this process that a connected socket leads to, if there is one; no client keeps it alive."""
     for server in servers():
-        if any(_leads_to_master(handle, master) for master in server._masters):
+        if any(_leads_to_master(handle, master) for master in server._running.listening.masters):
             return weakref.ref(server)
     return None
 
@@ -43,7 +43,7 @@ def refuse_own_loop(beside: weakref.ref[Server]) -> None:
     server = beside()
     if server is None:
         return
-    if server._owner == threading.get_ident() and server.state is not ServerState.CLOSED:
+    if server._running.owner == threading.get_ident() and server.state is not ServerState.CLOSED:
         raise PysockError(
             f"this thread runs the loop of {server!r}, which would have to answer: it would wait for itself. Call the"
             " function itself, or connect in another thread"

@@ -627,4 +627,4 @@ def test_users_that_are_not_mapped_match_no_rule(backend, rule):
 
 def test_where_all_users_are_mapped_that_number_is_a_user_like_any(backend, unix_address):
     server = pysock.Server(unix_address, allow={"uid": 65534}, backend=backend)
-    assert server._rule.access.uids == {65534}
+    assert server._running.rule.access.uids == {65534}

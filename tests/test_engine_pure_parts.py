@@ -150,8 +150,8 @@ def test_one_that_is_gone_before_it_is_accepted(peer, limits, unix_address):
     server = Server("tcp://127.0.0.1:0", unix_address, backend="pure", limits=limits, allow=asked.append)
     server.service(lambda client, request: request.upper())
     with server:
-        eventually(lambda: server._engine._masters._listeners)
-        masters = server._engine._masters._listeners
+        eventually(lambda: server._running.engine._masters._listeners)
+        masters = server._running.engine._masters._listeners
         masters[0].sock = Nameless(masters[0].sock, [peer])
         with wire.dial(server) as gone:
             assert gone.rest() == b""

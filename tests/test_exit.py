@@ -46,10 +46,10 @@ def ask(service, times=1):
         pass  # the server ends
 
 # Registered before pysock's own, so it runs after it.
-import pysock.server
-atexit.unregister(pysock.server._stop_background)
+import pysock.running
+atexit.unregister(pysock.running.stop_background)
 atexit.register(lambda: print("exit", time.monotonic(), flush=True))
-atexit.register(pysock.server._stop_background)
+atexit.register(pysock.running.stop_background)
 server.start()
 """
 

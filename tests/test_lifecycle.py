@@ -290,7 +290,7 @@ def test_stop_in_a_handler_does_not_wait(server):
 
 
 def test_stop_returns_though_a_handler_does_not(make_server, unix_address, monkeypatch, caplog):
-    monkeypatch.setattr("pysock.server.PATIENCE", 0.05)
+    monkeypatch.setattr("pysock.running.PATIENCE", 0.05)
     entered, go_on = threading.Event(), threading.Event()
     server = make_server(unix_address)
 

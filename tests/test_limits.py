@@ -414,7 +414,7 @@ def test_frame_timeout_of_a_frame_that_was_begun_while_the_client_was_not_read(s
     server = serve(frame_timeout=0.2, output_pause=10_000)
     with Good(server) as good, wire.let_in(server) as peer:
         peer.send(srm(b"6000000", 1, service=Services.SIZE) + srm(b"x" * 100, 2)[:part])
-        wait_for(lambda: any(server._engine.info(client).queued for client in server.clients))
+        wait_for(lambda: any(server._running.engine.info(client).queued for client in server.clients))
         good.check()
         time.sleep(0.25)
         assert wire.next_frame(peer) == replied(b"s" * 6_000_000, 1)
@@ -513,7 +513,7 @@ def test_max_in_flight_of_one_client_is_nothing_to_another(make_server, address)
     with server, wire.let_in(server) as waiting, wire.let_in(server) as other:
         waiting.send(b"".join(srm(b"%d" % number, number, service=2) for number in range(3)) + srm(b"a", 9, service=1))
         wait_for(lambda: server.stats()["requests"] == 2)
-        (info,) = [row for row in map(server._engine.info, server.clients) if row.requests]
+        (info,) = [row for row in map(server._running.engine.info, server.clients) if row.requests]
         assert info.in_flight == 2
         started = time.monotonic()
         other.send(srm(b"b", 1, service=1))
@@ -535,7 +535,7 @@ def test_output_pause(make_server, address):
         peer.sock.settimeout(10)
         stalled = wait_until_still(server, "requests")
         assert stalled < number
-        (info,) = [row for row in map(server._engine.info, server.clients) if row.queued]
+        (info,) = [row for row in map(server._running.engine.info, server.clients) if row.queued]
         assert 100_000 < info.queued < 100_000 + 64 * 1024 + 2 * 50_012 + 256 * 1024
         good.check()
         for each in range(number):

@@ -24,12 +24,12 @@ address, backend = sys.argv[1:]
 server = pysock.Server(address, backend=backend)
 began = []
 
-def watched(grace, interrupt=server._interrupt):
+def watched(grace, interrupt=server._running.interrupt):
     interrupt(grace)
     began.append(True)
     os.write(1, b"began\\n")  # in a signal's handler print() might be inside itself
 
-server._interrupt = watched
+server._running.interrupt = watched
 
 @server.service
 def handler(client, request):
@@ -105,8 +105,8 @@ def test_a_second_signal_ends_at_once(backend, unix_address, socket_dir, number,
 
 
 HELD_UP = """
-import logging, os, sys, time, pysock, pysock.server
-pysock.server.PATIENCE = 0.05
+import logging, os, sys, time, pysock, pysock.running
+pysock.running.PATIENCE = 0.05
 address, backend = sys.argv[1:]
 server = pysock.Server(address, backend=backend)
 told = []

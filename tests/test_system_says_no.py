@@ -158,7 +158,7 @@ def test_a_loop_that_cannot_be_made(backend, socket_dir, monkeypatch, number):
     def fails(self):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(Server, "_make_engine", fails)
+    monkeypatch.setattr("pysock.running.Running._make_engine", fails)
     server = Server(f"unix:{socket_dir}/s", f"unix:{socket_dir}/t", backend=backend)
     with pytest.raises(OSError, match=r"/s and unix:.*/t: making the server's loop failed") as caught:
         server.start()

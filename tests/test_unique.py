@@ -63,7 +63,7 @@ def things(make_server, address, backend):
         master.bind()
         master.listen()
         with by_hand(master) as hand:
-            yield [server, client, server.clients, served, master, hand, client._link, server._engine]
+            yield [server, client, server.clients, served, master, hand, client._link, server._running.engine]
         assert client.request(b"y") == b"y"
         assert served.requests == 2
 

@@ -23,7 +23,7 @@ def server(make_server, address):
 def test_a_loop_runs_once_and_in_one_thread(server):
     """The second call raises, and the loop goes on."""
     with running(server), connect(server.addresses[0], backend=server.backend) as client:
-        engine = server._engine
+        engine = server._running.engine
         for _ in range(3):
             with pytest.raises(PysockError, match="this loop runs already"):
                 engine.run()
@@ -42,7 +42,7 @@ def test_a_server_is_started_once(server):
 
 def test_a_handler_that_starts_its_own_server(server):
     """It is told as anybody is; the client gets an ERROR, and the next request its answer."""
-    starts = [server.start, server.serve_forever, lambda: server._engine.run()]  # noqa: PLW0108  # it is made later
+    starts = [server.start, server.serve_forever, lambda: server._running.engine.run()]  # noqa: PLW0108  # it is made later
 
     @server.service("again")
     def again(client, request):
@@ -172,7 +172,7 @@ def test_a_client_may_be_used_by_several_threads(server):
 def test_a_master_socket_that_a_server_has(server):
     """Its loop does the accepting; by hand it is refused, and the loop goes on."""
     with running(server), connect(server.addresses[0], backend=server.backend) as client:
-        (master,) = server._masters
+        (master,) = server._running.listening.masters
         for step in (master.accept, master.create, master.bind, master.listen):
             with pytest.raises(IllegalTransition, match="SERVING"):
                 step()

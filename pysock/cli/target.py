@@ -15,11 +15,11 @@ from typing import Any, Final
 
 import click
 
-from pysock import server
+from pysock import running, server
 from pysock.base import imported
 
 #: Between the import and the user's code, or below it.
-_NOT_THE_USERS: Final = {__file__, importlib.__file__, imported.__file__, server.__file__}
+_NOT_THE_USERS: Final = {__file__, importlib.__file__, imported.__file__, server.__file__, running.__file__}
 
 log: Final = logging.getLogger(__name__)
 

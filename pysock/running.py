@@ -1,0 +1,376 @@
+"""Running: one server's loop, its states, and everything that is undone at its end.
+
+This file owns the order of things: what a server was given is looked at, its master sockets listen, the loop runs in a
+thread of its own or in the caller's, drains, and everything made is undone. It never touches a client's bytes; the
+engine does.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from pysock._version import __version__
+from pysock.access.rule import Rule
+from pysock.base import forking, registry
+from pysock.base.clock import monotonic
+from pysock.base.faults import explains
+from pysock.base.green import refuse_green_threads
+from pysock.base.imported import refuse_while_imported
+from pysock.base.lean import TYPE_CHECKING, cast
+from pysock.base.logs import server_log as log
+from pysock.base.unique import Unique
+from pysock.clients import ClientTable
+from pysock.descriptors import check_descriptors
+from pysock.engine.choice import choose
+from pysock.engine.contract import Engine, EngineOptions, EngineStats
+from pysock.errors import PysockError
+from pysock.hooks import Hooks
+from pysock.listening import Listening
+from pysock.parameters import checked_framing, checked_grace, checked_limits, checked_linger, server_key
+from pysock.services import Services
+from pysock.signals import stopping
+from pysock.states import ServerEvent, ServerState, next_server_state
+from pysock.wire.format import encode_welcome
+
+if TYPE_CHECKING:
+    from typing import Final
+
+    from pysock.address import AddressLike
+    from pysock.base import kinds
+    from pysock.limits import Limits
+    from pysock.server import Server
+
+#: How long after its grace a stop waits for a handler that doesn't return, in seconds.
+PATIENCE: Final = 2.0
+
+#: How long the interpreter's exit waits for handlers that don't return, in seconds, all servers together.
+_PATIENCE_AT_EXIT: Final = 1.0
+
+
+class Running(Unique):
+    """What :class:`pysock.Server` runs on; its parameters are that one's. It runs once."""
+
+    _instead = "make a new Server"
+
+    def __init__(
+        self,
+        server: Server,
+        addresses: Iterable[AddressLike],
+        *,
+        framing: str,
+        backend: str,
+        limits: Limits | None,
+        linger: float | None,
+        allow: kinds.Allow | None,
+        authkey: bytes | None,
+        insecure: bool,
+    ) -> None:
+        log.prepare()
+        self._server = server
+        self.limits = checked_limits(limits)
+        self.backend = choose(backend)
+        self.rule = Rule(allow)
+        guarded = authkey is not None or insecure
+        self.listening = Listening(addresses, self.rule, self.backend, self.limits, guarded)
+        self._framing = checked_framing(framing)
+        self._linger = checked_linger(linger)
+        self._key = None if authkey is None else server_key(authkey, self._framing)
+        self.clients = ClientTable(self.limits.max_payload)
+        self.services = Services(self._framing)
+        self.hooks = Hooks(self.clients, self.services)
+        self.engine: Engine | None = None
+        self._last_stats: EngineStats | None = None
+        self.state = ServerState.NEW
+        self._cancelled = False
+        #: The thread that must not wait for the end, because the end is its own work.
+        self.owner: int | None = None
+        #: The process that runs it.
+        self._process: int | None = None
+        #: In a forked child, where the server is the parent's: what to say to whoever uses it.
+        self._elsewhere: str | None = None
+        # Re-entrant, because a signal handler may call stop() while its own thread is inside start().
+        self._lock = threading.RLock()
+        # Held while the loop runs. A bare lock can be waited for in a signal handler, which an Event can't.
+        self._runs = threading.Lock()
+        forking.own(self)
+
+    def listen_at(self, addresses: Iterable[AddressLike]) -> None:
+        """As :meth:`pysock.Server.listen_at`."""
+        with self._lock:
+            if self.state is not ServerState.NEW:
+                raise PysockError("this server runs, or has run, already: it can't listen elsewhere any more")
+            self.listening.listen_at(addresses)
+
+    def stats(self) -> EngineStats:
+        """The counters as they are, or as they were at the end."""
+        engine, last = self.engine, self._last_stats
+        if last is not None:
+            return last
+        return EngineStats(*[0] * len(EngineStats._fields)) if engine is None else engine.stats()
+
+    # Life
+
+    def start(self) -> None:
+        """As :meth:`pysock.Server.start`."""
+        refuse_green_threads(self.backend.name)
+        with _explained_where_there_are_no_daemons():
+            thread = threading.Thread(
+                target=self._run_in_background, name=f"pysock-{self._server.name or 'server'}", daemon=True
+            )
+
+        def launch() -> None:
+            try:
+                with _explained_where_there_are_no_daemons():
+                    thread.start()
+            except BaseException:  # Ctrl-C, say: the loop may run already, and must not lose its engine under its feet
+                self._call_off(thread)
+                raise
+            self.owner = thread.ident
+
+        self._open(launch)
+
+    def serve_forever(self, grace: float) -> None:
+        """As :meth:`pysock.Server.serve_forever`."""
+        refuse_while_imported()
+        grace = checked_grace(grace)
+        # The handlers come first: whoever sees the server listen may send a signal at once.
+        with stopping(lambda: self._signalled(grace)) as wake_by:
+            try:
+                engine = self._open()
+            except _Cancelled:
+                return
+            wake_by(engine.wakeup_fd)
+            try:
+                engine.run()
+            finally:
+                wake_by(-1)  # before the engine closes it and its number gets another meaning
+                self._end()
+            self._check_here()
+
+    def stop(self, grace: float) -> None:
+        """As :meth:`pysock.Server.stop`."""
+        grace = checked_grace(grace)
+        if self._process not in (None, os.getpid()):
+            return  # a child that Python knows nothing of: C code called fork()
+        with self._lock:
+            engine = self.engine
+            if self.state is ServerState.NEW:
+                self._advance(ServerEvent.CLOSE)
+            if self.state is ServerState.CLOSED:
+                return
+            if engine is None:
+                self._cancelled = True  # a hook or a signal handler inside start(), in its own thread
+                return
+        with suppress(OSError):  # the loop wasn't woken, and will notice by itself
+            engine.stop(grace)
+        if self.owner != threading.get_ident():
+            self.wait(grace + PATIENCE)
+
+    def interrupt(self, grace: float) -> None:
+        """``stop`` for a signal's handler: it takes no lock and writes no log."""
+        if self.engine is None:
+            self._cancelled = True
+        else:
+            with suppress(OSError):  # as in stop()
+                self.engine.stop(grace)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the end; where it doesn't come in time, that is logged."""
+        if self._runs.acquire(timeout=seconds):
+            self._runs.release()
+        elif self.state is not ServerState.CLOSED:
+            log.error("%r didn't end in %g seconds: a handler hasn't returned", self._server, seconds)
+
+    def abandon(self, why: str) -> None:
+        """For :mod:`pysock.base.forking`: this is a forked child, the server is the parent's. No hook hears of it."""
+        self._lock, self._runs = threading.RLock(), threading.Lock()
+        if self.state in {ServerState.NEW, ServerState.CLOSED}:
+            return
+        self.state = next_server_state(self.state, ServerEvent.CLOSE)
+        self._elsewhere = f"this server {why}"
+        registry.discard(self._server)
+        if self.engine is not None:
+            self.engine.abandon()
+        self.engine = cast(Engine, forking.Elsewhere(self._elsewhere))
+        self.clients.serve(self.engine, self.listening.addresses)
+
+    # The beginning
+
+    def _open(self, launch: Callable[[], None] = lambda: None) -> Engine:
+        """Everything up to SERVING, and ``launch()``; what was made is undone if one of them fails."""
+        mine = False
+        try:
+            with self._lock:
+                self._check_here()
+                if self.state is not ServerState.NEW:
+                    what = "has ended: make a new Server" if self.state is ServerState.CLOSED else "runs already"
+                    raise PysockError(f"this server {what}")
+                mine = True
+                engine = self._prepare()
+            # Without the lock: the loop may run before this ends, and a handler may want to stop it.
+            launch()
+        except BaseException:
+            if mine:
+                self._end()
+            raise
+        return engine
+
+    def _prepare(self) -> Engine:
+        self.owner, self._process = threading.get_ident(), os.getpid()
+        try:
+            check_descriptors(self.limits)
+            self.listening.open(self._server.name, self._advance)
+            addresses = self.listening.addresses
+            with explains(" and ".join(map(str, addresses)), "making the server's loop"):
+                self.engine = engine = self._make_engine()
+            self.clients.serve(engine, addresses)
+            # Before anybody can see it serve: whoever does may end the interpreter at once.
+            self._runs.acquire()
+            registry.add(self._server)
+            self._warn_of_no_service()
+            self._advance(ServerEvent.SERVE)
+            if self._cancelled:
+                raise _Cancelled("the server was stopped while it was starting")
+        except BaseException:
+            self._end()
+            raise
+        return engine
+
+    def _warn_of_no_service(self) -> None:
+        if not any(service.handler for service in self.services.table()):
+            log.warning(
+                "%r has no service, so that no request can be answered: register one before the start, with"
+                " @server.service",
+                self._server,
+            )
+
+    def _make_engine(self) -> Engine:
+        limits = self.limits
+        options = EngineOptions(
+            framing=self._framing,
+            limits=limits,
+            linger=self._linger,
+            services=self.services.table(),
+            callbacks=self.hooks.callbacks(self._drain, self.rule, self._key),
+            welcome=encode_welcome(
+                limits.max_payload, limits.max_in_flight, self.services.numbers(), f"pysock/{__version__}"
+            ),
+            watch_disconnects=self.hooks.watch_disconnects,
+            access=self.rule.access,
+        )
+        engine = self.backend.engine(options)
+        try:
+            self.listening.hand_to(engine)
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+    def _run_in_background(self) -> None:
+        assert self.engine is not None
+        self.owner = threading.get_ident()
+        try:
+            self.engine.run()
+            self._check_here()
+        except BaseException:
+            # Nobody would see it: this thread has no caller.
+            log.critical("%r ended because of an exception", self._server, exc_info=True)
+        finally:
+            self._end()
+
+    def _check_here(self) -> None:
+        if self._elsewhere is not None:
+            raise PysockError(self._elsewhere)
+
+    # The end
+
+    def _call_off(self, thread: threading.Thread) -> None:
+        """End the loop of a thread that may have begun."""
+        assert self.engine is not None
+        with suppress(OSError):
+            self.engine.stop(0)
+        with suppress(RuntimeError):  # it has not begun
+            thread.join()
+
+    def _signalled(self, grace: float) -> None:
+        """At the first signal: :meth:`stop`, whose waiting is another thread's, for this one may be in a handler."""
+        self.interrupt(grace)
+        if self.engine is None:
+            return  # nothing runs yet, and so there is nothing to wait for
+        # Not a threading.Thread: that one's start takes locks, which the code that was interrupted may hold.
+        with suppress(RuntimeError, MemoryError):
+            _thread.start_new_thread(self.wait, (grace + PATIENCE,))
+
+    def _drain(self) -> None:
+        """In the loop's thread: no new connections."""
+        try:
+            self._advance(ServerEvent.DRAIN)
+        finally:
+            self.listening.close()
+
+    def _end(self) -> None:
+        """Undo everything, in whatever state things are. Called again it does nothing."""
+        if self.state is ServerState.CLOSED:
+            return
+        with ExitStack() as steps:  # last things first; whatever one of them raises, the others are taken
+            steps.callback(self._no_longer_runs)
+            steps.callback(self._advance, ServerEvent.CLOSE)
+            steps.callback(self._close_engine)
+            steps.callback(registry.discard, self._server)
+            steps.callback(self.listening.close)
+
+    def _close_engine(self) -> None:
+        if self.engine is None:
+            return
+        try:
+            self._last_stats = self.engine.stats()
+        finally:
+            self.engine.close()
+
+    def _no_longer_runs(self) -> None:
+        """A signal, or an exit in a hook, may have come: who waits in stop() mustn't wait in vain."""
+        if self._runs.locked():
+            self._runs.release()
+
+    def _advance(self, event: ServerEvent) -> None:
+        old, self.state = self.state, next_server_state(self.state, event)
+        log.info("%s: %s -> %s", self._server.name or "server", old.name, self.state.name)
+        self.hooks.state_changed(old, self.state)
+
+
+@contextmanager
+def _explained_where_there_are_no_daemons() -> Iterator[None]:
+    """Around the making and the start of a thread: since Python 3.12 the one is refused, before it was the other."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "subinterpreter" not in str(error) and "(sub)interpreter" not in str(error):
+            raise  # the system has no more threads, say
+        raise PysockError(
+            "start() needs a daemon thread, and this sub-interpreter allows none: call serve_forever() of a new Server"
+            " here, or start it in the main interpreter"
+        ) from error
+
+
+class _Cancelled(PysockError):
+    """The server was stopped while it was starting."""
+
+
+# Those in daemon threads must end before Python's own structures do, else the thread would block for ever in the middle
+# of its work.
+@atexit.register
+def stop_background() -> None:
+    """At the interpreter's exit: all are told before one is waited for, so that a handler that doesn't return costs its
+    server's wait once for all.
+    """
+    still_there = [server._running for server in registry.servers()]
+    for running in still_there:
+        running.interrupt(0)
+    deadline = monotonic() + _PATIENCE_AT_EXIT
+    for running in still_there:
+        running.wait(max(0.0, deadline - monotonic()))
