@@ -24,7 +24,8 @@ WARNING: Final = 30
 ERROR: Final = 40
 CRITICAL: Final = 50
 
-_TELL_EVERY: Final = 1.0
+#: Seconds between two log lines of one kind.
+TELL_EVERY: Final = 1.0
 
 
 class Log:
@@ -138,7 +139,7 @@ class Seldom:
         now = monotonic()
         if now < self._tell_at:
             return
-        self._tell_at = now + _TELL_EVERY
+        self._tell_at = now + TELL_EVERY
         times, self._untold = self._untold, 0
         text = f"{self._text}; {times} times" if times > 1 else self._text
         self._logger.log(self._level, text, *about, exc_info=traceback, stacklevel=2)

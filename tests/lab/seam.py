@@ -261,7 +261,7 @@ _MODULES = {
     "select": Module(select, epoll=FaultyEpoll, poll=FaultyPoll),
     "os": Module(os, pipe=_pipe, read=_read, write=_write, close=_close, set_blocking=_set_blocking),
 }
-_ENGINE = ("accept", "commands", "connection", "link", "listener", "output", "poll", "sockets")
+_ENGINE = ("accept", "commands", "connection", "link", "listener", "output", "poll", "sockets", "waiter")
 
 
 def install() -> None:

@@ -7,13 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import TELL_EVERY
 from pysock.engine.causes import Cause
-
-if TYPE_CHECKING:
-    from typing import Final
-
-_TELL_EVERY: Final = 1.0
 
 
 class Causes:
@@ -35,7 +30,7 @@ class Causes:
         if now >= self._tell_at[cause]:
             self._tell(cause, now)
         elif self.rest_at is None:
-            self.rest_at = now + _TELL_EVERY
+            self.rest_at = now + TELL_EVERY
 
     def note_later(self, cause: Cause, now: float) -> None:
         """For the middle of an output, where who is told may want to send something: the loop tells it in its turn."""
@@ -57,7 +52,7 @@ class Causes:
         self._untold = [0] * len(Cause)
 
     def _tell(self, cause: Cause, now: float) -> None:
-        self._tell_at[cause] = now + _TELL_EVERY
+        self._tell_at[cause] = now + TELL_EVERY
         times, self._untold[cause] = self._untold[cause], 0
         with suppress(MemoryError):  # nobody pays for it
             self._noted(cause, times)

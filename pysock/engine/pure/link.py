@@ -9,16 +9,13 @@ from __future__ import annotations
 import errno
 import select
 import socket
-import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
-from math import ceil
 
 from pysock.base.aliases import Buffer
-from pysock.base.clock import monotonic
-from pysock.base.deadlines import deadline_of, time_left
+from pysock.base.deadlines import deadline_of
 from pysock.base.forking import close_quietly, guard, own
 from pysock.base.identity import file_of, is_still
 from pysock.base.lean import TYPE_CHECKING
@@ -28,9 +25,10 @@ from pysock.base.unique import Unique
 from pysock.engine.contract import BUSY
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.engine.pure.core import READ_MAX
-from pysock.engine.pure.linger import Linger
 from pysock.engine.pure.output import GATHER_MAX
-from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
+from pysock.engine.pure.pipeline import Pipeline, remote_error
+from pysock.engine.pure.waiter import Waiter
+from pysock.errors import ConnectionLost, ProtocolError, PysockError, RequestTimeout
 from pysock.wire.format import HEADER, Frame, Header, Kind
 from pysock.wire.framing import FrameCutter
 
@@ -42,10 +40,6 @@ if TYPE_CHECKING:
 #: Bytes of what a server says of itself, its services for example.
 _CONTROL_MAX: Final = 16 * 1024 * 1024
 _CARRIERS: Final = frozenset((Kind.REPLY, Kind.PUSH))
-#: The longest sleep, in milliseconds: poll() takes an int.
-_SLEEP_MAX: Final = 3_600_000
-#: The same where signals are handled: one that comes just before the sleep doesn't end it.
-_NAP: Final = 50
 
 #: What send() says when it may work later; and when the server is gone, which may have said something before.
 _NOT_NOW: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
@@ -100,10 +94,7 @@ class PureLink(Unique):
             raise
         self._open_file = file_of(fd)  # what the number stands for, as long as it is ours
         no_sigpipe(self._sock)
-        self._poll = select.poll()
-        self._waits_for = _IN
-        self._poll.register(fd, _IN)
-        self._linger = Linger(self._ready, linger, lambda: self._last_id)
+        self._waiter = Waiter(self._sock, linger, lambda: self._last_id)
         own(self)
 
     # --- the contract ---
@@ -156,7 +147,7 @@ class PureLink(Unique):
                 if frame.kind == _REPLY:
                     return frame.payload
                 if frame.kind == _ERROR:
-                    raise _remote_error(frame)
+                    raise remote_error(frame)
             self._set_aside(frame)
 
     @_alone
@@ -165,7 +156,7 @@ class PureLink(Unique):
     ) -> tuple[list[Any], int]:
         """Pipelined SRMs: a reply or a ``RemoteError`` for each, in order."""
         self._check_open()
-        pipeline = _Pipeline(service, checked_all(payloads, limit), max(1, window), self._reserve(len(payloads)))
+        pipeline = Pipeline(service, checked_all(payloads, limit), max(1, window), self._reserve(len(payloads)))
         end = deadline_of(timeout)
         try:
             while pipeline.missing:
@@ -346,26 +337,11 @@ class PureLink(Unique):
             self._read(end)
             self._put_away()
 
-    def _ready(self, timeout: float | None) -> list[tuple[int, int]]:
-        if timeout == 0:
-            return self._poll.poll(0)
-        longest = _NAP if threading.current_thread() is threading.main_thread() else _SLEEP_MAX
-        return self._poll.poll(longest if timeout is None else min(ceil(timeout * 1000), longest))
-
     def _wait(self, bits: int, end: float | None) -> int:
         """Wait until the socket is ready for this; what it is ready for."""
-        if bits != self._waits_for:
-            self._waits_for = 0  # an exception that comes in between leaves it unknown
-            self._poll.modify(self._sock, bits)
-            self._waits_for = bits
-        if self._hung_up is not None and not self._poll.poll(0):
+        if self._hung_up is not None and not self._waiter.is_ready(bits):
             self._lost(self._hung_up)  # all that it had said was heard
-        while True:
-            ready = self._linger.wait(time_left(end))
-            if ready:
-                return ready[0][1]
-            if end is not None and monotonic() >= end:
-                raise RequestTimeout("the server didn't answer in time")
+        return self._waiter.wait(bits, end)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -378,7 +354,7 @@ class PureLink(Unique):
 
     # --- the pipeline ---
 
-    def _pump(self, pipeline: _Pipeline, end: float | None) -> None:
+    def _pump(self, pipeline: Pipeline, end: float | None) -> None:
         """Send what the window allows, and take what has come."""
         pipeline.fill()
         if pipeline.unsent:
@@ -390,7 +366,7 @@ class PureLink(Unique):
                 self._read(end)
                 self._collect(pipeline)
 
-    def _collect(self, pipeline: _Pipeline) -> bool:
+    def _collect(self, pipeline: Pipeline) -> bool:
         """Hand the replies that have arrived to the pipeline; return whether there were any."""
         cutter, before = self._cutter, pipeline.missing
         while self._arrived:
@@ -403,84 +379,10 @@ class PureLink(Unique):
                 return pipeline.missing < before
             self._give(pipeline, frame)
 
-    def _give(self, pipeline: _Pipeline, frame: Frame) -> None:
+    def _give(self, pipeline: Pipeline, frame: Frame) -> None:
         if not pipeline.take(frame):
             self._set_aside(frame)
 
 
-class _Pipeline:
-    """Requests on their way, and the replies to them."""
-
-    def __init__(self, service: int, payloads: Sequence[Buffer], window: int, first_id: int) -> None:
-        self._service = service
-        self._payloads = payloads
-        self._window = window
-        self._first_id = first_id
-        self._begun = 0  # requests that were put into `unsent` up to now
-        self.missing = len(payloads)  # replies
-        self.errors = 0
-        self.results: list[Any] = [None] * len(payloads)
-        self.unsent: Buffer = b""
-        self.cut = False  # a frame may be half sent
-
-    def fill(self) -> None:
-        """Put the next requests together, if the last ones are on their way and the window allows more."""
-        if self.unsent:
-            return
-        at = self._begun
-        until = min(len(self._payloads), at + self._room())
-        frames: list[Buffer] = []
-        size = 0
-        while at < until and size < GATHER_MAX:
-            payload = self._payloads[at]
-            frames += HEADER.pack(len(payload), _SRM, 0, self._service, self._first_id + at), payload
-            size += HEADER.size + len(payload)
-            at += 1
-        self._begun = at
-        self.unsent = b"".join(frames)
-
-    def _room(self) -> int:
-        """How many more requests the window allows."""
-        answered = len(self._payloads) - self.missing
-        return self._window - (self._begun - answered)
-
-    def sent(self, size: int) -> None:
-        """So much of ``unsent`` is on its way."""
-        if size:
-            self.unsent = b"" if size == len(self.unsent) else memoryview(self.unsent)[size:]
-        self.cut = type(self.unsent) is memoryview
-
-    def take_whole(self, data: bytes, at: int, most: int) -> int:
-        """Take the whole replies that ``data`` has from ``at`` on; up to where."""
-        unpack_from, results, first = HEADER.unpack_from, self.results, self._first_id
-        begun, end, taken = self._begun, len(data), 0
-        while end - at >= 12:
-            length, kind, flags, _code, request_id = unpack_from(data, at)
-            stop, index = at + 12 + length, request_id - first
-            if kind != _REPLY or flags or stop > end or length > most or not 0 <= index < begun:
-                break
-            if results[index] is not None:
-                break
-            results[index] = data[at + 12 : stop]
-            taken += 1
-            at = stop
-        self.missing -= taken
-        return at
-
-    def take(self, frame: Frame) -> bool:
-        """Take one frame, if it is an answer to a request of ours."""
-        index = frame.request_id - self._first_id
-        if frame.kind not in {_REPLY, _ERROR} or not 0 <= index < self._begun or self.results[index] is not None:
-            return False
-        self.results[index] = frame.payload if frame.kind == _REPLY else _remote_error(frame)
-        self.errors += frame.kind == _ERROR
-        self.missing -= 1
-        return True
-
-
 def _is_unasked(frame: Frame) -> bool:
     return frame.kind in _UNASKED or (frame.kind == _ERROR and not frame.request_id)
-
-
-def _remote_error(frame: Frame) -> RemoteError:
-    return RemoteError(frame.payload.decode("utf-8", "replace"), frame.code)

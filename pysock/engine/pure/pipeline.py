@@ -1,0 +1,93 @@
+"""Many requests of one link on their way at once: which are still to be sent, and whose reply has come. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pysock.base.aliases import Buffer
+from pysock.base.lean import TYPE_CHECKING
+from pysock.engine.pure.output import GATHER_MAX
+from pysock.errors import RemoteError
+from pysock.wire.format import HEADER, Frame, Kind
+
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+_SRM: Final = int(Kind.SRM)
+_REPLY: Final = int(Kind.REPLY)
+_ERROR: Final = int(Kind.ERROR)
+
+
+class Pipeline:
+    """Requests on their way, and the replies to them."""
+
+    def __init__(self, service: int, payloads: Sequence[Buffer], window: int, first_id: int) -> None:
+        self._service = service
+        self._payloads = payloads
+        self._window = window
+        self._first_id = first_id
+        self._begun = 0  # requests that were put into `unsent` up to now
+        self.missing = len(payloads)  # replies
+        self.errors = 0
+        self.results: list[Any] = [None] * len(payloads)
+        self.unsent: Buffer = b""
+        self.cut = False  # a frame may be half sent
+
+    def fill(self) -> None:
+        """Put the next requests together, if the last ones are on their way and the window allows more."""
+        if self.unsent:
+            return
+        at = self._begun
+        until = min(len(self._payloads), at + self._room())
+        frames: list[Buffer] = []
+        size = 0
+        while at < until and size < GATHER_MAX:
+            payload = self._payloads[at]
+            frames += HEADER.pack(len(payload), _SRM, 0, self._service, self._first_id + at), payload
+            size += HEADER.size + len(payload)
+            at += 1
+        self._begun = at
+        self.unsent = b"".join(frames)
+
+    def _room(self) -> int:
+        """How many more requests the window allows."""
+        answered = len(self._payloads) - self.missing
+        return self._window - (self._begun - answered)
+
+    def sent(self, size: int) -> None:
+        """So much of ``unsent`` is on its way."""
+        if size:
+            self.unsent = b"" if size == len(self.unsent) else memoryview(self.unsent)[size:]
+        self.cut = type(self.unsent) is memoryview
+
+    def take_whole(self, data: bytes, at: int, most: int) -> int:
+        """Take the whole replies that ``data`` has from ``at`` on; up to where."""
+        unpack_from, results, first = HEADER.unpack_from, self.results, self._first_id
+        begun, end, taken = self._begun, len(data), 0
+        while end - at >= 12:
+            length, kind, flags, _code, request_id = unpack_from(data, at)
+            stop, index = at + 12 + length, request_id - first
+            if kind != _REPLY or flags or stop > end or length > most or not 0 <= index < begun:
+                break
+            if results[index] is not None:
+                break
+            results[index] = data[at + 12 : stop]
+            taken += 1
+            at = stop
+        self.missing -= taken
+        return at
+
+    def take(self, frame: Frame) -> bool:
+        """Take one frame, if it is an answer to a request of ours."""
+        index = frame.request_id - self._first_id
+        if frame.kind not in {_REPLY, _ERROR} or not 0 <= index < self._begun or self.results[index] is not None:
+            return False
+        self.results[index] = frame.payload if frame.kind == _REPLY else remote_error(frame)
+        self.errors += frame.kind == _ERROR
+        self.missing -= 1
+        return True
+
+
+def remote_error(frame: Frame) -> RemoteError:
+    """What an ERROR says."""
+    return RemoteError(frame.payload.decode("utf-8", "replace"), frame.code)
