@@ -59,7 +59,7 @@ enum ps_reason {
 enum ps_cause {
     PS_CAUSE_FULL, PS_CAUSE_PEER, PS_CAUSE_CROWD, PS_CAUSE_LATE, PS_CAUSE_ACCESS, PS_CAUSE_PROOF, PS_CAUSE_VIOLATION,
     PS_CAUSE_TOO_LARGE, PS_CAUSE_FRAME_LATE, PS_CAUSE_OUTPUT_FULL, PS_CAUSE_OUTPUT_STALLED, PS_CAUSE_IDLE,
-    PS_CAUSE_NO_MEMORY, PS_CAUSE_ACCEPT, PS_CAUSE_SEND
+    PS_CAUSE_NO_MEMORY, PS_CAUSE_ACCEPT, PS_CAUSE_SEND, PS_CAUSES
 };
 
 #define PS_HEADER_SIZE 12
@@ -69,7 +69,6 @@ enum ps_cause {
 #define PS_ADDRESS_MAX 64
 #define PS_NONCE_SIZE 32
 #define PS_MAC_SIZE 32
-#define PS_CAUSES 15
 #define PS_LINGER_AUTO 0xFFFFFFFFFFFFFFFF /* poll where it pays */
 
 /* A number made from this file, by build_engine.py; pysock/engine/native/abi.py has the same. */
@@ -121,7 +120,7 @@ typedef struct ps_info {
 typedef struct ps_stats {
     uint64_t clients, pending, accepted, established, refused, disconnected, requests, errors, pushes, timeouts,
         over_limit, bytes_in, bytes_out;
-    uint64_t causes[15];         /* by enum ps_cause */
+    uint64_t causes[PS_CAUSES];  /* by enum ps_cause */
 } ps_stats;
 
 typedef struct ps_engine ps_engine;

@@ -27,7 +27,7 @@ from pysock.base.unique import Unique
 from pysock.clients import ClientTable
 from pysock.descriptors import check_descriptors
 from pysock.engine.choice import choose
-from pysock.engine.contract import Engine, EngineOptions, EngineStats
+from pysock.engine.contract import NO_STATS, Engine, EngineOptions, EngineStats
 from pysock.errors import PysockError
 from pysock.hooks import Hooks
 from pysock.listening import Listening
@@ -111,7 +111,7 @@ class Running(Unique):
         engine, last = self.engine, self._last_stats
         if last is not None:
             return last
-        return EngineStats(*[0] * len(EngineStats._fields)) if engine is None else engine.stats()
+        return NO_STATS if engine is None else engine.stats()
 
     # Life
 

@@ -118,7 +118,7 @@ class Server(Registration):
 
     def stats(self) -> dict[str, int]:
         """The counters since the start, by name; those of the end once it is closed."""
-        return self._running.stats()._asdict()
+        return self._running.stats().by_name()
 
     # Life
 

@@ -88,7 +88,7 @@ OTHER_NAMES = {
 def test_the_numbers(prefix, numbers, enum):
     """Every member of each enumeration, and no other but the count of them."""
     there = {name.removeprefix("PS_"): number for number, name in ffi.typeof(f"enum {enum}").elements.items()}
-    counts = {name: number for name, number in there.items() if name.endswith(("_STATES", "_EVENTS"))}
+    counts = {name: number for name, number in there.items() if name.endswith(("_STATES", "_EVENTS", "CAUSES"))}
     wanted = {OTHER_NAMES.get(prefix + member.name, prefix + member.name): int(member) for member in numbers}
     assert {name: number for name, number in there.items() if name not in counts} == wanted
     assert all(number == 1 + max(wanted.values()) for number in counts.values())
@@ -149,10 +149,11 @@ def _bytes_at(struct, path, size):
 def test_the_counters():
     """In the order in which Python names them, all of 8 bytes."""
     fields = ffi.typeof("ps_stats").fields
-    assert (*(name for name, _ in fields if name != "causes"), *COUNTERS) == EngineStats._fields
+    assert tuple(name for name, _ in fields) == EngineStats._fields
     assert [field.offset for _, field in fields] == [8 * number for number in range(len(fields))]
     assert fields[-1][0] == "causes"
     assert ffi.sizeof(fields[-1][1].type) == 8 * len(Cause) == 8 * lib.PS_CAUSES
+    assert len(COUNTERS) == len(Cause)
 
 
 def test_the_texts():

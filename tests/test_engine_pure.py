@@ -17,6 +17,7 @@ import weakref
 import pytest
 from bare import Running, echo, eventually, reply, srm, started, u32
 
+from pysock.engine.causes import Cause
 from pysock.engine.contract import Service
 from pysock.engine.pure.core import ROW_MAX
 from pysock.errors import FrameTooLarge
@@ -52,7 +53,7 @@ def test_hello(start):
     assert running.engine.info(client_id) is None
     stats = running.engine.stats()
     assert (stats.accepted, stats.established, stats.disconnected, stats.requests) == (1, 1, 1, 1)
-    assert (stats.clients, stats.pending, stats.errors, stats.violations) == (0, 0, 0, 0)
+    assert (stats.clients, stats.pending, stats.errors, sum(stats.causes)) == (0, 0, 0, 0)
     assert stats.bytes_in == len(encode_cir("me")) + 13 + 4 + 12
 
 
@@ -658,7 +659,7 @@ def test_a_violation(start):
     wanted = reply() + encode_text(Kind.ERROR, ErrorCode.MALFORMED, p.TEXT_UNKNOWN_KIND, 4)
     assert peer.to_the_end() == wanted
     eventually(lambda: running.reasons() == ["protocol violation"])
-    assert running.engine.stats().violations == 1
+    assert running.engine.stats().causes[Cause.VIOLATION] == 1
 
 
 # --- the end ---

@@ -50,7 +50,7 @@ def test_send_fails_for_want_of_memory(start, number):
     connection.send = send
     peer.send(srm())
     peer.expect(reply())
-    assert running.engine.stats().send_failures == 1
+    assert running.engine.stats().causes[Cause.SEND] == 1
     eventually(lambda: running.noted == [(Cause.SEND, 1)])
 
 
@@ -90,7 +90,7 @@ def test_accept_fails(start, errors, failures):
     masters[0].sock = Refusing(masters[0].sock, errors)
     began = time.monotonic()
     running.peer().let_in()
-    assert running.engine.stats().accept_failures == failures
+    assert running.engine.stats().causes[Cause.ACCEPT] == failures
     assert running.noted == [(Cause.ACCEPT, 1)] * min(failures, 1)
     assert time.monotonic() - began >= 0.045 * failures
     masters[0].sock = masters[0].sock._sock
@@ -118,7 +118,7 @@ def test_no_memory_at_the_start_of_a_connection(start, monkeypatch):
     good.send(srm())
     good.expect(reply())
     eventually(lambda: running.engine.stats()[:2] == (1, 0))
-    assert (running.engine.stats().no_memory, running.engine.stats().over_limit) == (1, 1)
+    assert (running.engine.stats().causes[Cause.NO_MEMORY], running.engine.stats().over_limit) == (1, 1)
 
 
 def test_one_that_is_gone_at_the_start_of_its_connection(start, monkeypatch):
@@ -171,12 +171,12 @@ def test_who_waits_is_told_that_there_is_no_descriptor(start, number):
     masters[0].sock = Refusing(masters[0].sock, [number])
     reserve = running.engine._masters._reserve
     assert running.peer().to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, TEXT_SERVER_FULL)
-    eventually(lambda: running.engine.stats().accept_failures == 1)  # it looks for more who wait until then
+    eventually(lambda: running.engine.stats().causes[Cause.ACCEPT] == 1)  # it looks for more who wait until then
     running.peer().let_in()
     assert reserve >= 0
     assert running.engine._masters._reserve >= 0
     stats = running.engine.stats()
-    assert (stats.accepted, stats.refused, stats.refused_full, stats.accept_failures) == (3, 1, 1, 1)
+    assert (stats.accepted, stats.refused, stats.causes[Cause.FULL], stats.causes[Cause.ACCEPT]) == (3, 1, 1, 1)
     masters[0].sock = masters[0].sock._sock
 
 
@@ -188,7 +188,7 @@ def test_a_descriptor_of_ours_that_is_freed_ends_the_pause(start, monkeypatch):
     masters = running.engine._masters._listeners
     masters[0].sock = Refusing(masters[0].sock, [errno.ENOBUFS])
     second = running.peer()
-    eventually(lambda: running.engine.stats().accept_failures == 1)
+    eventually(lambda: running.engine.stats().causes[Cause.ACCEPT] == 1)
     first.sock.close()
     second.let_in()
     masters[0].sock = masters[0].sock._sock
@@ -396,7 +396,7 @@ def test_a_connection_there_is_no_memory_for(start, monkeypatch):
     running.peer().let_in()
     good.send(srm())
     good.expect(reply())
-    assert (running.engine.stats().no_memory, running.engine.stats().refused) == (1, 1)
+    assert (running.engine.stats().causes[Cause.NO_MEMORY], running.engine.stats().refused) == (1, 1)
 
 
 def test_the_backend_is_complete():

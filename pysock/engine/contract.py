@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from pysock.base.aliases import Buffer, SocketAddress
 from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
+from pysock.engine.causes import COUNTERS
 from pysock.engine.inbox import Inbox
 from pysock.limits import Limits
 from pysock.wire.format import Frame, Framing
@@ -145,22 +146,16 @@ class EngineStats(NamedTuple):
     over_limit: int  # connections closed over a limit
     bytes_in: int
     bytes_out: int
-    # One for each cause, in the order of pysock.engine.causes.
-    refused_full: int  # over max_clients, or no descriptor left
-    refused_peer: int  # over max_clients_per_uid or max_clients_per_ip
-    refused_crowd: int  # over max_pending_cir: the one that had waited longest
-    refused_late: int  # no CIR, or no proof, within cir_timeout
-    refused_access: int  # not allowed, by its credentials
-    refused_proof: int  # no nonce where a key is set, or a wrong proof
-    violations: int  # connections closed for a protocol violation
-    too_large: int  # requests over max_payload
-    frames_late: int
-    outputs_full: int
-    outputs_stalled: int
-    idle: int
-    no_memory: int
-    accept_failures: int  # accept() failed for want of descriptors or memory
-    send_failures: int  # send() failed for want of memory, and was tried again
+    causes: tuple[int, ...]  # how often each Cause was met
+
+    def by_name(self) -> dict[str, int]:
+        """Each counter under its own name; those of the causes have theirs from :data:`COUNTERS`."""
+        counters: dict[str, Any] = self._asdict()
+        return counters | dict(zip(COUNTERS, counters.pop("causes"), strict=True))
+
+
+#: Before anything has happened.
+NO_STATS: Final = EngineStats._make([*[0] * (len(EngineStats._fields) - 1), (0,) * len(COUNTERS)])
 
 
 class Engine(Protocol):

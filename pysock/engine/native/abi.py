@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x89755F3F
+ABI: Final = 0x04EA8C4A
 
 
 def check_abi(lib: Any) -> None:

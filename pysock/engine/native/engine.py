@@ -12,7 +12,6 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
 from pysock.base.unique import Unique
 from pysock.base.vanish import vanishing
-from pysock.engine.causes import COUNTERS
 from pysock.engine.contract import (
     TEXT_DESCRIPTORS_LOST,
     Backend,
@@ -29,9 +28,6 @@ from pysock.limits import Limits
 
 if TYPE_CHECKING:
     from typing import Any, Final
-
-#: Of the counters those that come one by one; the rest is an array, by cause.
-_PLAIN_COUNTERS: Final = EngineStats._fields[: -len(COUNTERS)]
 
 
 def _posted(result: int) -> int:
@@ -209,7 +205,8 @@ class NativeEngine(Unique):
     def stats(self) -> EngineStats:
         counters = ffi.new("ps_stats *")
         lib.ps_engine_stats(self._engine, counters)
-        return EngineStats._make([*(getattr(counters, name) for name in _PLAIN_COUNTERS), *counters.causes])
+        *plain, causes = (getattr(counters, name) for name in EngineStats._fields)
+        return EngineStats._make([*plain, tuple(causes)])
 
 
 BACKEND: Final = Backend("native", frozenset({"c-loop"}), NativeEngine, NativeSockets(), NativeLink)

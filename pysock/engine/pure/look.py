@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pysock.access.peers import peer_of
 from pysock.base.lean import TYPE_CHECKING
-from pysock.engine.causes import COUNTERS
 from pysock.engine.contract import ClientInfo, EngineStats
 from pysock.states import ConnectionState
 
@@ -79,5 +78,5 @@ def stats(core: Core) -> EngineStats:
             over_limit=counts.over_limit,
             bytes_in=counts.bytes_in + sum(row.bytes_in for row in rows),
             bytes_out=counts.bytes_out + sum(row.bytes_out for row in rows),
-            **dict(zip(COUNTERS, core.causes.counts, strict=True)),
+            causes=tuple(core.causes.counts),
         )
