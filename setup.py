@@ -91,7 +91,7 @@ class WholeSource(sdist):
 
     def make_distribution(self) -> None:
         found = [path for folder in ("csrc", "tests", "bench") for path in sorted(Path(folder).rglob("*"))]
-        kinds, corpus = (".py", ".c", ".h", ".dict"), Path("tests/fuzz/corpus")
+        kinds, corpus = (".py", ".c", ".h", ".dict", ".md"), Path("tests/fuzz/corpus")
         sources = [path for path in found if path.suffix in kinds or path.name == "Makefile"]
         sources += [path for path in found if corpus in path.parents and path.is_file()]
         self.filelist.extend(map(str, sources))

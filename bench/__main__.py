@@ -22,6 +22,7 @@ from bench.suite import Job, Settings, Suite, count_runs, plan
 RESULTS: Final = ROOT / "bench" / "results"
 LATEST: Final = RESULTS / "latest.json"
 CHARTS: Final = ROOT / "bench" / "charts"
+PAGE: Final = ROOT / "bench" / "README.md"
 
 #: rounds, seconds of a run, seconds of warm-up.
 FULL: Final = (3, 2.0, 0.3)
@@ -131,26 +132,29 @@ def report(words: list[str]) -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     from bench.charts import draw  # noqa: PLC0415 - matplotlib may be missing
-    from bench.report import NoPlace, refresh  # noqa: PLC0415
+    from bench.report import NoPlace, bars, refresh, tables  # noqa: PLC0415
 
     for path in draw(results, given.charts):
         print(path)
-    try:
-        changed = refresh(given.readme, results)
-    except (OSError, NoPlace) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    print(given.readme, "refreshed" if changed else "was fresh already")
+    for page, part in ((given.page, tables(results)), (given.readme, bars(results))):
+        try:
+            changed = refresh(page, part)
+        except (OSError, NoPlace) as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 1
+        print(page, "refreshed" if changed else "was fresh already")
     return 0
 
 
 def _report_options(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m bench report", description="Draw an SVG for each scenario, and refresh the README's tables."
+        prog="python -m bench report",
+        description="Draw an SVG for each scenario, and refresh bench/README.md and the README's figures.",
     )
     parser.add_argument("file", nargs="?", type=Path, default=LATEST, help="[bench/results/latest.json]")
     parser.add_argument("--charts", type=Path, default=CHARTS, help="where the drawings go [bench/charts]")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="the page with the markers [README.md]")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page for the tables [bench/README.md]")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="the page for the figures [README.md]")
     return parser.parse_args(words)
 
 

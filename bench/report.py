@@ -1,4 +1,4 @@
-"""Results as charts, and as the tables of the README."""
+"""Results as text: the tables of bench/README.md, and the few figures of the README."""
 
 from __future__ import annotations
 
@@ -7,37 +7,56 @@ import textwrap
 from pathlib import Path
 from typing import Final
 
+from bench.figures import short
 from bench.results import CLIENT_BOUND, Results
-from bench.summary import Summary, summaries
+from bench.summary import Figure, Summary, shown, summaries
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 WIDTH: Final = 120
 
+#: Characters of the longest bar of a figure.
+BAR: Final = 60
+
 _PART: Final = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
 
 
 class NoPlace(Exception):
-    """The page has no part for the tables."""
+    """The page has no part for what was measured."""
 
 
-def refresh(page: Path, results: Results) -> bool:
-    """Put the tables between the markers; return whether that changed the page.
+def refresh(page: Path, part: str) -> bool:
+    """Put this part between the markers; return whether that changed the page.
 
     :raises NoPlace: there are no markers.
     """
     text = page.read_text()
     if len(_PART.findall(text)) != 1:
         raise NoPlace(f"{page.name} has no part between {BEGIN} and {END}")
-    fresh = _PART.sub(lambda _found: f"{BEGIN}\n{markdown(results)}{END}", text)
+    fresh = _PART.sub(lambda _found: f"{BEGIN}\n{part}{END}", text)
     page.write_text(fresh)
     return fresh != text
 
 
-def markdown(results: Results) -> str:
-    """What stands between the markers."""
+def tables(results: Results) -> str:
+    """What stands between the markers of bench/README.md."""
     parts = [_origin(results), *(_table(summary) for summary in summaries(results)), _legend()]
     return "\n".join(parts)
+
+
+def bars(results: Results) -> str:
+    """What stands between the markers of the README."""
+    drawn = "\n".join(map(_bars, shown(results)))
+    legend = "floor: an echo server in C without Python. Unix sockets, 64 bytes."
+    return f"```text\n{drawn}```\n\n{legend}\n{_origin(results)}"
+
+
+def _bars(figure: Figure) -> str:
+    most = max(value for _, value in figure.values) or 1.0
+    lines = [
+        f"  {name:14}{short(value):>7}  {'#' * max(1, round(BAR * value / most))}\n" for name, value in figure.values
+    ]
+    return f"{figure.title}\n{''.join(lines)}"
 
 
 def _origin(results: Results) -> str:

@@ -29,7 +29,7 @@ class Load:
     :ivar work_us: what the handler computes.
     :ivar by: who makes the load: ``"generator"``, ``"python"`` or ``"both"``.
     :ivar quick: whether the quick mode has it.
-    :ivar headline: whether the summary and the README have it.
+    :ivar headline: whether the summary and ``bench/README.md`` have it.
     """
 
     transport: str = "unix"

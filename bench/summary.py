@@ -32,6 +32,30 @@ OWN_CLIENTS: Final = (
     ("connect, request, close: /s", "S7", "Unix 1 x 1, 64 B, connect", "messages_per_second"),
 )
 
+#: What the README shows: scenario, load, metric, and what to call them.
+SHOWN: Final = (
+    ("S1", "Unix 1 x 1, 64 B", "p50_us", "One client, one request at a time: median latency in us, less is better"),
+    ("S2", "Unix 8 x 1, 64 B", "messages_per_second", "8 clients, one request at a time: messages/s"),
+    ("S3", "Unix 8 x 256, 64 B", "messages_per_second", "8 clients, 256 requests in flight each: messages/s"),
+    (
+        "S7",
+        "Unix 32 x 1, 64 B, connect, request, close",
+        "messages_per_second",
+        "32 clients that connect, ask once and close: requests/s",
+    ),
+)
+
+#: Whose figures those are, where they were measured.
+SHOWN_COLUMNS: Final = ("floor", "pysock", "pysock pure", "uvloop", "asyncio", "mp.connection")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One of those that the README shows: the best of each library, by its name."""
+
+    title: str
+    values: list[tuple[str, float]]
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -61,6 +85,16 @@ def summaries(results: Results) -> list[Summary]:
         _own_clients(results),
     ]
     return [summary for summary in found if summary.rows]
+
+
+def shown(results: Results) -> list[Figure]:
+    """The figures of the README that were measured."""
+    found = []
+    for scenario, load, metric, title in SHOWN:
+        rows = results.of(scenario, load, False)
+        bests = [(name, best([row for row in rows if row.group == name], metric)) for name in SHOWN_COLUMNS]
+        found.append(Figure(title, [(name, row.median(metric) or 0.0) for name, row in bests if row is not None]))
+    return [figure for figure in found if figure.values]
 
 
 def _by_library(results: Results, title: str, metric: str | None) -> Summary:

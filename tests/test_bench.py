@@ -20,6 +20,7 @@ from support import ROOT
 sys.path.insert(0, str(ROOT))  # bench isn't part of the package: it runs in a checkout
 
 from bench import build, figures, report, summary, tables
+from bench.__main__ import LATEST
 from bench.peers import PEERS, WITH_PYTHON_CLIENTS, Peer
 from bench.results import Results, Row
 from bench.scenarios import SCENARIOS, Load, chosen
@@ -243,11 +244,11 @@ def results_of(**figures_of):
     return results
 
 
-def test_the_readme_is_refreshed(tmp_path):
+def test_the_page_is_refreshed(tmp_path):
     page, results = tmp_path / "page.md", results_of(floor=[400e3, 410e3, 100e3], pysock=[380e3], uvloop=[500e3])
     page.write_text(f"# Page\n\n{report.BEGIN}\nold\n{report.END}\n\nThe end.\n")
-    assert report.refresh(page, results)
-    assert not report.refresh(page, results)
+    assert report.refresh(page, report.tables(results))
+    assert not report.refresh(page, report.tables(results))
     text = page.read_text()
     assert text.startswith(f"# Page\n\n{report.BEGIN}\nMeasured on 2026-01-02 with a processor, 2 cores, Linux 6,")
     assert text.endswith(f"{report.END}\n\nThe end.\n")
@@ -259,10 +260,39 @@ def test_the_readme_is_refreshed(tmp_path):
     assert text.count("client-bound") == 1
 
 
+def test_the_figures_of_the_readme():
+    """The bars of one figure are in proportion; a figure that wasn't measured isn't there, nor is a library."""
+    results = results_of(floor=[400e3], pysock=[200e3], **{"pysock-pure": [1.0]})
+    for row in results.rows:
+        row.load = "Unix 8 x 1, 64 B"
+    text = report.bars(results)
+    title = next(title for scenario, *_, title in summary.SHOWN if scenario == "S2")
+    assert text.startswith(
+        f"```text\n{title}\n  floor           400 k  {'#' * report.BAR}\n"
+        f"  pysock          200 k  {'#' * (report.BAR // 2)}\n  pysock pure      1.00  #\n```\n"
+    )
+    assert "Measured on 2026-01-02 with a processor" in text
+
+
+def test_what_the_readme_shows_is_measured():
+    for scenario, load, metric, _ in summary.SHOWN:
+        (found,) = [item for item in SCENARIOS if item.id == scenario]
+        assert load in {item.title for item in found.loads}
+        assert metric in figures.METRICS
+    assert len(summary.SHOWN) == 4
+    assert set(summary.SHOWN_COLUMNS) <= set(summary.COLUMNS)
+
+
+@pytest.mark.parametrize(("page", "part"), [("README.md", report.bars), ("bench/README.md", report.tables)])
+def test_the_pages_are_those_of_the_latest_results(page, part):
+    text = (ROOT / page).read_text()
+    assert f"{report.BEGIN}\n{part(Results.load(LATEST))}{report.END}\n" in text
+
+
 def test_a_page_without_a_place(tmp_path):
     (tmp_path / "page.md").write_text("# Page\n")
     with pytest.raises(report.NoPlace, match=r"page\.md has no part between <!-- bench:begin -->"):
-        report.refresh(tmp_path / "page.md", results_of(floor=[1e3]))
+        report.refresh(tmp_path / "page.md", "")
 
 
 def test_the_best_idiom_stands_for_its_library():
@@ -294,16 +324,19 @@ def test_a_file_that_is_not_a_result(tmp_path, text):
 def test_report(tmp_path):
     results = results_of(floor=[400e3, 410e3, 100e3], pysock=[380e3], uvloop=[500e3])
     results.save(tmp_path / "r.json")
-    (tmp_path / "README.md").write_text(f"{report.BEGIN}\n{report.END}\n")
-    words = ["report", tmp_path / "r.json", "--charts", tmp_path / "charts", "--readme", tmp_path / "README.md"]
+    readme, page = tmp_path / "README.md", tmp_path / "page.md"
+    for path in (readme, page):
+        path.write_text(f"{report.BEGIN}\n{report.END}\n")
+    words = ["report", tmp_path / "r.json", "--charts", tmp_path / "charts", "--readme", readme, "--page", page]
     code, out, err = bench(*words)
     assert (code, err) == (0, "")
-    assert out.splitlines() == [str(tmp_path / "charts" / "S2.svg"), f"{tmp_path / 'README.md'} refreshed"]
+    assert out.splitlines() == [str(tmp_path / "charts" / "S2.svg"), f"{page} refreshed", f"{readme} refreshed"]
     drawing = (tmp_path / "charts" / "S2.svg").read_text()
     assert drawing.count("uvloop Protocol") >= 1
     assert "messages/s: more is better" in drawing
     assert "a processor" in drawing
-    assert "| scenario | floor | pysock | uvloop |" in (tmp_path / "README.md").read_text()
+    assert "| scenario | floor | pysock | uvloop |" in page.read_text()
+    assert readme.read_text() == f"{report.BEGIN}\n{report.bars(results)}{report.END}\n"
 
 
 @pytest.mark.parametrize(

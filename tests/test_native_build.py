@@ -141,6 +141,7 @@ def test_a_source_distribution_has_what_it_takes(source):
     assert csrc == {name for name in names if name.startswith("csrc/")}
     assert names >= {
         *("pyproject.toml", "setup.py", "README.md", "LICENSE", "CHANGELOG.md"),
+        *("pysock/docs/guide.md", "pysock/examples/client.js", "bench/README.md"),
         *("pysock/py.typed", "pysock/_engine.pyi", "pysock/engine/native/engine.py", "pysock/examples/upper.py"),
         *("tests/conftest.py", "tests/support.py", "tests/test_server.py", "tests/c/check.h", "tests/c/test_frame.c"),
         *(str(path.relative_to(ROOT)) for path in (ROOT / "bench").rglob("*.[pc]*") if path.suffix in (".py", ".c")),
@@ -244,12 +245,16 @@ def test_modules_that_are_gone_are_not_shipped(checkout):
     assert name.endswith("-py3-none-any.whl")
     assert "pysock/gone.py" not in files
     assert "pysock/server.py" in files
+    assert {file for file in files if file.startswith("pysock/docs/")} == {
+        str(path.relative_to(ROOT)) for path in (ROOT / "pysock" / "docs").iterdir()
+    }
+    assert "pysock/examples/client.js" in files
 
 
 def test_what_our_texts_advise_is_one_command():
     wanted = "PYSOCK_BUILD=require pip install --no-cache-dir --force-reinstall --no-binary pysock-engine"
     assert wanted in REINSTALL
-    for path in ("setup.py", "README.md"):
+    for path in ("setup.py", "pysock/docs/engines.md"):
         assert wanted in re.sub(r'"?\s*\n\s*"', "", (ROOT / path).read_text()), path
 
 

@@ -1,7 +1,7 @@
-"""The command line: ``pysock demo | serve | call | ping | bench``.
+"""The command line: ``pysock demo | serve | call | ping | bench | docs``.
 
-click parses and validates, rich draws the demo. This file owns the exit codes: 0 fine, 1 the operation failed, 2 wrong
-usage, 130 Ctrl-C. Whatever goes wrong is one line on standard error.
+click parses and validates, rich draws the demo and the documentation. This file owns the exit codes: 0 fine, 1 the
+operation failed, 2 wrong usage, 130 Ctrl-C. Whatever goes wrong is one line on standard error.
 
 Each option can be set by a variable as well, for example ``PYSOCK_SERVE_BIND``; ``--help`` tells their names.
 """
@@ -27,6 +27,7 @@ from rich.console import Console
 
 import pysock
 from pysock.cli.bench import bench
+from pysock.cli.docs import docs
 from pysock.cli.options import FRAMINGS, authkey_option, check_address, example, read_authkey
 from pysock.cli.output import occupy_standard_descriptors
 from pysock.cli.target import load
@@ -264,6 +265,7 @@ def ping(address: str, count: int, interval: float, authkey_file: Path | None, t
 
 
 cli.add_command(bench)
+cli.add_command(docs)
 
 
 def main(arguments: list[str] | None = None) -> int:
