@@ -16,7 +16,7 @@ ENGINE: Final = ROOT / "csrc"
 BUILD: Final = ROOT / "build" / "bench"
 
 #: As the extension is compiled.
-FLAGS: Final = ("-std=gnu11", "-O3", "-fvisibility=hidden", "-pthread", "-Icsrc")
+FLAGS: Final = ("-std=gnu11", "-D_GNU_SOURCE", "-O3", "-fvisibility=hidden", "-pthread", "-Icsrc")
 
 
 class BuildFailed(Exception):
@@ -28,9 +28,9 @@ def built(source: str) -> Path:
     """Return the program made from ``bench/servers/SOURCE``; compile it unless it is there and new enough."""
     target = BUILD / Path(source).stem
     parts = [SERVERS / source]
-    if "internal.h" in parts[0].read_text():
-        parts += sorted(path for path in ENGINE.glob("*.c") if path.name not in {"python.c", "unit.c"})
-    newest = max(path.stat().st_mtime for path in [*parts, *SERVERS.glob("*.h"), *ENGINE.glob("*.h")])
+    if "engine.h" in parts[0].read_text():
+        parts += sorted(path for path in ENGINE.glob("*/*.c") if path.parent.name not in {"python", "load"})
+    newest = max(path.stat().st_mtime for path in [*parts, *SERVERS.glob("*.h"), *ENGINE.rglob("*.h")])
     if not target.exists() or target.stat().st_mtime < newest:
         _compile(parts, target)
     return target

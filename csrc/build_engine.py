@@ -33,7 +33,7 @@ ffibuilder.set_source(
     depends=[f"csrc/{name}" for name in [*INCLUDED, "build_engine.py"]],
     include_dirs=["csrc"],
     extra_compile_args=FLAGS,
-    # python.c calls handlers by vectorcall and builds bytes in place, which the limited API has not.
-    define_macros=[("_CFFI_NO_LIMITED_API", None), ("PYSOCK_ABI", f"{ABI:#x}u")],
+    # python/ calls handlers by vectorcall and builds bytes in place, which the limited API has not.
+    define_macros=[("_GNU_SOURCE", None), ("_CFFI_NO_LIMITED_API", None), ("PYSOCK_ABI", f"{ABI:#x}u")],
     py_limited_api=False,
 )

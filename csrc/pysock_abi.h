@@ -161,7 +161,7 @@ int64_t ps_socket_send(int fd, const uint8_t *data, size_t size);
 int ps_socket_close(int fd);
 int ps_socket_unlink(const char *path);
 
-/* -- Python's side: python.c. Objects cross as id() numbers, borrowed for the call --------------------------------- */
+/* -- Python's side: python/. Objects cross as id() numbers, borrowed for the call ---------------------------------- */
 
 typedef struct ps_python ps_python;
 

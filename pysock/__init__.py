@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from pysock.address import Address
     from pysock.base.kinds import Buffer
     from pysock.base.registry import servers
-    from pysock.client import Client
+    from pysock.client import Client, connect
     from pysock.clients import ClientTable
-    from pysock.connecting import connect
     from pysock.data import DataSocket, Peer
     from pysock.errors import (
         AddressInUse,
@@ -88,8 +87,7 @@ __all__ = [
 
 _HOMES = {
     "address": ("Address",),
-    "client": ("Client",),
-    "connecting": ("connect",),
+    "client": ("Client", "connect"),
     "clients": ("ClientTable",),
     "data": ("DataSocket", "Peer"),
     "errors": (

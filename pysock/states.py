@@ -1,6 +1,6 @@
 """The two state machines, as tables.
 
-This file owns every transition; nothing else in Python changes a state. ``csrc/state.c`` holds the same two tables
+This file owns every transition; nothing else in Python changes a state. ``csrc/base/state.c`` holds the same two tables
 with the same numbers, and a test compares them cell by cell.
 
 Three rules:

@@ -96,13 +96,21 @@ def test_every_c_test_is_a_file_of_its_own():
     assert tested >= {"frame", "table", "state", "timers", "engine", "output", "client", "threads"}
 
 
-@pytest.mark.parametrize("path", sorted(CSRC.rglob("*.[ch]")), ids=lambda path: path.name)
-def test_python_is_known_to_python_c_alone(path):
+def named(path: Path) -> str:
+    return str(path.relative_to(CSRC))
+
+
+SOURCES = sorted(CSRC.rglob("*.[ch]"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=named)
+def test_python_is_known_to_one_folder_by_one_door(path):
     includes = re.findall(r'#include [<"](.*)[>"]', path.read_text())
-    assert ("Python.h" in includes) == (path.name == "python.c")
+    assert ("Python.h" in includes) == (named(path) == "python/python.h")
+    assert "python/python.h" not in includes or path.parent.name == "python"
 
 
-@pytest.mark.parametrize("path", sorted(CSRC.rglob("*.[ch]")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SOURCES, ids=named)
 def test_system_calls_are_made_in_sys_c_alone(path):
     if path.name in ("sys.c", "sys.h"):
         return
@@ -113,7 +121,7 @@ def test_system_calls_are_made_in_sys_c_alone(path):
 
 
 def test_errno_is_read_in_sys_c_alone():
-    for path in CSRC.rglob("*.[ch]"):
+    for path in SOURCES:
         code = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
         assert path.name == "sys.c" or not re.search(r"(?<![<\w])errno\b(?!\.h)(?! %d)", code), path.name
 
@@ -226,7 +234,8 @@ def test_a_build_that_fails_leaves_no_older_extension(checkout, compiler):
     assert "none-any" not in name
     assert [file for file in files if file.startswith("pysock/_engine.") and file.endswith(".so")]
 
-    (checkout / "csrc" / "state.c").write_text((checkout / "csrc" / "state.c").read_text() + "/* changed */")
+    changed = checkout / "csrc" / "base" / "state.c"
+    changed.write_text(changed.read_text() + "/* changed */")
     code, output = run(*in_place, cwd=checkout, PYSOCK_BUILD="auto", CC="false")
     assert code == 0, output
     assert WARNING in output

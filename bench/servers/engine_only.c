@@ -1,10 +1,11 @@
 /* engine_only.c: the C engine with a C echo hook, framing u32: what the engine costs without Python. Compiled with all of
- * csrc but python.c. Compare it with the floor, never with a server whose handler is Python. */
-#define _GNU_SOURCE
-#include "internal.h"
+ * csrc but python/ and load/. Compare it with the floor, never with a server whose handler is Python. */
 #include "listen.h"
+#include "conn/output.h"
+#include "loop/engine.h"
+#include "loop/turn.h"
 
-/* A payload that the engine needs beyond the call, as bytes objects are for python.c. One thread: a plain count. */
+/* A payload that the engine needs beyond the call, as bytes objects are for Python. One thread: a plain count. */
 typedef struct object {
     int users;
     uint8_t data[];

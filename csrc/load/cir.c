@@ -4,8 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "load.h"
-#include "internal.h"
+#include "base/sys.h"
+#include "base/wire.h"
+#include "load/load.h"
 
 enum { WELCOME_MAX = 1 << 20 }; /* bytes of a CIR_ACCEPTED */
 

@@ -5,8 +5,9 @@
 #include <errno.h>
 #include <string.h>
 
-#include "load.h"
-#include "internal.h"
+#include "base/socket.h"
+#include "base/sys.h"
+#include "load/load.h"
 
 enum { PIECES_MAX = 64 };
 

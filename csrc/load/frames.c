@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "load.h"
+#include "load/load.h"
 
 /* Upper case, so that a service that makes letters large echoes as well; no line ends; 37 of them, no power of two,
  * so that bytes that moved by 2, 4, 8, ... are noticed. */

@@ -1,7 +1,7 @@
 /* histogram.c: latencies counted in buckets. No allocation, no I/O; adding is inline, in histogram.h. */
 #include <string.h>
 
-#include "histogram.h"
+#include "load/histogram.h"
 
 void ps__histogram_clear(ps_histogram *h)
 {

@@ -7,14 +7,14 @@
  *
  * Floors, from below: histogram.c and outcome.c, frames.c, conn.c, cir.c and order.c (the framings), modes.c, run.c. What
  * is above them they call by the tables. */
-#ifndef PYSOCK_LOAD_H
-#define PYSOCK_LOAD_H
+#ifndef PYSOCK_LOAD_LOAD_H
+#define PYSOCK_LOAD_LOAD_H
 
 #include <stdbool.h>
 
-#include "histogram.h"
+#include "base/sys.h"
+#include "load/histogram.h"
 #include "pysock.h"
-#include "sys.h"
 
 enum {
     PS_LOAD_ROOM = 256 * 1024,    /* bytes received, or sent, by one call */

@@ -9,7 +9,7 @@
  * thousands. */
 #include <errno.h>
 
-#include "load.h"
+#include "load/load.h"
 
 enum {
     OPENING_MAX = 256,             /* connections that wait to be let in at once: a quarter of what our server allows */

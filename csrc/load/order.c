@@ -1,7 +1,7 @@
 /* order.c: the framings without request ids: replies come in the order of the requests, and are, byte for byte, what was
  * sent. So they need no cutting, only comparing. */
-#include "load.h"
-#include "internal.h"
+#include "base/wire.h"
+#include "load/load.h"
 
 static void write_size(uint8_t *to, uint32_t size)
 {

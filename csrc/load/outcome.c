@@ -1,6 +1,6 @@
 /* outcome.c: what comes of a run: the first thing that went wrong, and its figures, for other threads while it runs and
  * for everybody afterwards. */
-#include "load.h"
+#include "load/load.h"
 
 _Static_assert(PS_LOAD_BUCKETS == PS_LOAD_ROWS_MAX, "who reads the histogram makes room for all of it");
 

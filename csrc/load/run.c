@@ -5,7 +5,7 @@
 #include <poll.h>
 #include <string.h>
 
-#include "load.h"
+#include "load/load.h"
 
 enum {
     GLANCE_NS = 50 * 1000 * 1000,  /* at most between two looks at stop */

@@ -312,7 +312,7 @@ def _frame_head(size: int) -> bytes:
 
 
 class FramingFacts(NamedTuple):
-    """How one framing differs from another. ``csrc/framing.h`` has the same facts under the same names.
+    """How one framing differs from another. ``csrc/base/framing.h`` has the same facts under the same names.
 
     Whoever wants to know asks for a fact, never for the name of a framing.
     """

@@ -11,8 +11,11 @@
 #include <sys/un.h>
 
 #include "plug.h"
+#include "conn/output.h"
+#include "loop/engine.h"
+#include "loop/turn.h"
 
-/* What a payload lies in, as bytes objects are for python.c. */
+/* What a payload lies in, as bytes objects are for Python. */
 typedef struct echo_object {
     atomic_int users;
     uint8_t data[];

@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "internal.h"
+#include "pysock.h"
+#include "base/sys.h"
+#include "base/wire.h"
 
 enum { PATIENCE_S = 20 }; /* long enough for a busy machine under a sanitizer */
 

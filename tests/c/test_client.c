@@ -1,7 +1,8 @@
 /* The blocking client against the echo: one request, many pipelined, large ones, deadlines, and ends that break it. */
-#include "client.h"
-
 #include "echo.h"
+#include "base/sys.h"
+#include "client/link.h"
+
 
 enum { WINDOW = 64 };
 

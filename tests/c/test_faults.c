@@ -1,7 +1,9 @@
 /* System calls that fail in ways that cost more than they should, once: each was found by tests/lab/faults.c. */
-#include "client.h"
-
 #include "echo.h"
+#include "base/sys.h"
+#include "client/link.h"
+#include "loop/engine.h"
+
 
 #define SECOND ((uint64_t)1000000000)
 

@@ -2,7 +2,8 @@
 #include <errno.h>
 
 #include "check.h"
-#include "internal.h"
+#include "pysock.h"
+#include "base/wire.h"
 
 /* -- headers ------------------------------------------------------------------------------------------------------- */
 

@@ -1,7 +1,8 @@
 /* When the linger polls: each row of tries in vain doubles the waits that don't. And whether it is to poll at all: what
  * a trial finds. tests/test_linger.py asks the same of the pure engine. */
 #include "check.h"
-#include "linger.h"
+#include "base/linger.h"
+#include "base/trial.h"
 
 static int waits_that_poll(ps_linger *linger, int waits, uint64_t slept_ns)
 {

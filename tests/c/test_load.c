@@ -1,8 +1,10 @@
 /* The load generator against the echo: each framing and mode, with system calls that fail, or do less than was asked.
  * */
+#include "echo.h"
+#include "pysock.h"
+#include "base/sys.h"
 #include "load/load.h"
 
-#include "echo.h"
 
 #define SECOND ((uint64_t)1000000000)
 

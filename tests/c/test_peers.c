@@ -2,7 +2,8 @@
 #include <errno.h>
 
 #include "check.h"
-#include "internal.h"
+#include "base/peers.h"
+#include "base/sys.h"
 
 enum { KINDS = 300, STEPS = 200000 };
 

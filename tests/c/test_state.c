@@ -3,7 +3,7 @@
 #include <errno.h>
 
 #include "check.h"
-#include "internal.h"
+#include "conn/life.h"
 
 typedef int (*next_state)(int state, int event);
 

@@ -2,7 +2,8 @@
 #include <errno.h>
 
 #include "check.h"
-#include "internal.h"
+#include "base/sys.h"
+#include "table/table.h"
 
 static ps_table table;
 

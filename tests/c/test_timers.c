@@ -2,7 +2,8 @@
 #include <errno.h>
 
 #include "check.h"
-#include "internal.h"
+#include "table/table.h"
+#include "table/timers.h"
 
 enum { CLIENTS = 8 };
 

@@ -1,6 +1,9 @@
 /* handlers.c: the engine's hooks as a program of a user would fill them. What a handler does, its request says with the
  * first byte; what the connect hook does, the client's name. */
 #include "world.h"
+#include "base/sys.h"
+#include "conn/output.h"
+#include "conn/rules.h"
 
 static link *link_of_conn(const ps_conn *conn)
 {

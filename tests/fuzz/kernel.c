@@ -2,13 +2,13 @@
  *
  * What the engine may not do whatever its peers do is checked here: use a descriptor that it has closed, watch one twice,
  * spin, sleep although its stop is due. */
-#define _GNU_SOURCE
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
 #include "world.h"
+#include "base/sys.h"
 
 enum { FIRST_FD = 100, TICK_NS = 7000, SPIN = 2000 };
 

@@ -1,5 +1,7 @@
 /* world.c: one run from the engine's birth to its end, and what must be left then: nothing. */
 #include "world.h"
+#include "loop/engine.h"
+#include "loop/turn.h"
 
 world sim;
 

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "internal.h"
+#include "table/table.h"
 
 enum {
     WORLD_LINKS = 32,  /* connections in a run */
@@ -71,7 +71,7 @@ typedef struct descriptor {
 /* What the next call of a kind returns instead of doing its work, once. */
 enum fault { FAULT_RECV, FAULT_SEND, FAULT_ACCEPT, FAULT_WATCH, FAULT_OPTION, FAULT_WAIT, FAULTS };
 
-/* What a payload lies in, as bytes objects are for python.c. */
+/* What a payload lies in, as bytes objects are for Python. */
 typedef struct object {
     int users;
     uint8_t data[];

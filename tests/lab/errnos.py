@@ -1,9 +1,9 @@
 """What each system call of ours may fail with.
 
-A line is ``call | source | errnos``. The call's name is that of its member in ``ps_sys_table`` (csrc/sys.h), or that of
-the function in the module ``os``. The source is the section ERRORS of that page of the Linux man-pages 6.03; what
-another page or the kernel's own code adds has a line of its own. EWOULDBLOCK is EAGAIN. Left out is ERESTARTSYS, which
-a program never sees.
+A line is ``call | source | errnos``. The call's name is that of its member in ``ps_sys_table`` (csrc/base/sys.h), or
+that of the function in the module ``os``. The source is the section ERRORS of that page of the Linux man-pages 6.03;
+what another page or the kernel's own code adds has a line of its own. EWOULDBLOCK is EAGAIN. Left out is ERESTARTSYS,
+which a program never sees.
 """
 
 from __future__ import annotations

@@ -6,12 +6,14 @@
  * script runs from the beginning to the end, in which nothing may crash, hang, spin or leak, no client may see a wrong
  * byte, and those that the fault doesn't concern must be served. A line of the result follows: `ok STRUCK LOST`. At the
  * end of the input the sites are told: `site CALL ADDRESS HITS STRUCK FIRST`. A check that fails ends the program. */
-#define _GNU_SOURCE
 #include <grp.h>
 
-#include "client.h"
 #include "guest.h"
+#include "base/sys.h"
+#include "client/link.h"
 #include "load/load.h"
+#include "loop/engine.h"
+#include "loop/turn.h"
 
 /* sanitizer/allocator_interface.h, which gcc doesn't bring along */
 size_t __sanitizer_get_current_allocated_bytes(void);

@@ -24,8 +24,8 @@ from lab.faults import ALLOCATIONS, REACHED, Torture, inflict
 CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "faults"
 
-#: Files that need an interpreter: what they allocate isn't reached from here.
-ELSEWHERE = ("python.c", "python_client.h", "python_context.h", "python_request.h", "python_server.h")
+#: Needs an interpreter: what it allocates isn't reached from here.
+ELSEWHERE = "python"
 #: What only a forked child does, where nothing can be made of an error.
 IN_A_CHILD = ("        ps_sys.close(*fd);",)
 
@@ -45,8 +45,8 @@ def program() -> Path:
 def link(archive: Path, built: Path, *flags: str) -> Path:
     """The program with the engine of this archive."""
     here = Path(__file__).parent
-    common = "-std=gnu11 -Wall -Wextra -Wconversion -Wshadow -Werror -g -O1 -fno-omit-frame-pointer -DPYSOCK_FAULTS"
-    sanitizers = "-pthread -fsanitize=address,undefined -fno-sanitize-recover=undefined -no-pie"
+    common = "-std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wconversion -Wshadow -Werror -g -O1 -fno-omit-frame-pointer"
+    sanitizers = "-DPYSOCK_FAULTS -pthread -fsanitize=address,undefined -fno-sanitize-recover=undefined -no-pie"
     include = [f"-I{folder}" for folder in (CSRC, ROOT / "tests" / "c", here)]
     source = [str(here / "faults.c"), str(archive)]
     fresh = built.with_suffix(".fresh")  # another experiment may be running the old one
@@ -66,7 +66,7 @@ def _places(addresses: list[str]) -> list[str]:
         return []
     command = ["addr2line", "-e", str(program()), *(hex(int(address, 16) - 1) for address in addresses)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    return [re.sub(r".*/([^/:]+:\d+).*", r"\1", line) for line in lines]
+    return [re.sub(r".*/([^/:]+/[^/:]+:\d+).*", r"\1", line) for line in lines]
 
 
 def _torture(script: str, framing: str, transport: str) -> Torture:
@@ -95,16 +95,16 @@ def tortures(built: Path) -> list[Torture]:
 def _places_in_the_source() -> set[str]:
     """Where a wrapper is called."""
     return {
-        f"{path.name}:{number}"
-        for path in CSRC.glob("*.[ch]")
-        if path.name not in ELSEWHERE and path.stem != "sys"
+        f"{path.relative_to(CSRC)}:{number}"
+        for path in CSRC.glob("*/*.[ch]")
+        if path.parent.name != ELSEWHERE and path.stem != "sys"
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if re.search(r"\bps_sys\.\w+\(", line) and line not in IN_A_CHILD
     }
 
 
 def _every_place(_scale: Scale) -> str:
-    wrappers = set(re.findall(r"\(\*(\w+)\)\(", (CSRC / "sys.h").read_text()))
+    wrappers = set(re.findall(r"\(\*(\w+)\)\(", (CSRC / "base" / "sys.h").read_text()))
     unknown = wrappers - set(ERRNOS) - set(ALLOCATIONS)
     check(not unknown, f"errnos.py knows nothing of {sorted(unknown)}")
     if not REACHED.is_dir():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x04EA8C4A
+ABI: Final = 0x8A12A807
 
 
 def check_abi(lib: Any) -> None:

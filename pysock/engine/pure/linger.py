@@ -1,6 +1,6 @@
 """Polling before a sleep: when something may be found, and whether that is worth its price.
 
-``csrc/linger.h`` and ``csrc/trial.h`` have the same rules, with the reasons and the sources.
+``csrc/base/linger.h`` and ``csrc/base/trial.h`` have the same rules, with the reasons and the sources.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ appends, stopping takes out, expiring looks at the head.
 
 Nobody is late because the loop was busy: what came in time may lie in the kernel, or had no room there. So a deadline
 expires only by the time of the loop's last look at the kernel, and after all that was found is dealt with; and each
-kind has a clock of its own, for which a turn's work counts for an eighth of the deadline at most. ``csrc/timers.c``
-does the same.
+kind has a clock of its own, for which a turn's work counts for an eighth of the deadline at most.
+``csrc/table/timers.c`` does the same.
 """
 
 from __future__ import annotations

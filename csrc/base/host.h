@@ -1,0 +1,63 @@
+/* host.h: what the engine asks of whoever runs it, and the gate to it. */
+#ifndef PYSOCK_BASE_HOST_H
+#define PYSOCK_BASE_HOST_H
+
+#include <stdbool.h>
+
+#include "base/wire.h"
+#include "pysock.h"
+
+struct ps_conn;
+
+/* What the hook makes of a CIR where an auth key is set. */
+typedef struct ps_challenge {
+    uint8_t fields[128];
+    size_t size;
+    uint8_t expected[PS_MAC_SIZE]; /* in the PROOF */
+} ps_challenge;
+
+/* What the engine asks of whoever runs it: python/server.c in the extension, an echo in the C tests. All members are called in
+ * the loop's thread. -ECANCELED from any of them ends the loop. */
+typedef struct ps_hooks {
+    void *context;
+    /* Before the first other call of a turn, and after the last: the GIL is taken, and let go. */
+    void (*enter)(void *context);
+    void (*leave)(void *context);
+    /* Once a turn between the two, and when a wait was interrupted: signal handlers run here. */
+    int (*check)(void *context);
+    /* May this client come in? 0 yes, 1 no: why is then in reason. May be NULL: everybody comes in. */
+    int (*connect)(void *context, struct ps_conn *conn, char *reason, size_t room);
+    /* One request. object holds the payload and is the hook's from now on, or is NULL and the payload must be copied. */
+    int (*request)(void *context, struct ps_conn *conn, const ps_frame *frame, void *object);
+    /* Answer what was kept back for a batch and is due (or all of it); *due_ns: when the next is due, UINT64_MAX never. */
+    int (*batches)(void *context, bool all, uint64_t *due_ns);
+    /* The connection is closed; told for those the options or an attach ask for. */
+    int (*disconnect)(void *context, struct ps_conn *conn);
+    /* The loop has stopped accepting. */
+    int (*draining)(void *context);
+    /* A cause was met, so many times since this was last called for it. */
+    int (*noted)(void *context, int cause, uint64_t times);
+    /* May this peer connect? 1 yes, 0 no. Asked if the options say so. */
+    int (*allow)(void *context, int64_t pid, uint32_t uid, uint32_t gid);
+    /* Answer a CIR that has this nonce: 0, or 1 where there is no memory; and see whether two MACs are equal: 1 yes, 0 no.
+     * Called if there is a key. */
+    int (*challenge)(void *context, const uint8_t *nonce, const char *name, ps_challenge *made);
+    int (*prove)(void *context, const uint8_t *expected, const uint8_t *got);
+    /* A request object with room for size bytes at *data; a larger one with the same bytes; NULL: no memory (the old
+     * one is gone). */
+    void *(*object_new)(void *context, size_t size, uint8_t **data);
+    void *(*object_resize)(void *context, void *object, size_t size, uint8_t **data);
+    /* One more, or one less, user of an object. */
+    void (*object_hold)(void *context, void *object);
+    void (*object_release)(void *context, void *object);
+} ps_hooks;
+
+/* Returns 0, or what ended the loop: then no handler is called any more. */
+int ps__enter(ps_engine *engine);
+void ps__leave(ps_engine *engine);
+/* At the end of a turn: let others in where the loop has been inside for long. */
+void ps__share(ps_engine *engine);
+/* Something ended the loop: the first of several is what it ended by. */
+void ps__fail(ps_engine *engine, int error);
+
+#endif

@@ -1,0 +1,60 @@
+/* link.h: the client's end of a connection, without Python. */
+#ifndef PYSOCK_CLIENT_LINK_H
+#define PYSOCK_CLIENT_LINK_H
+
+#include <pthread.h>
+
+#include "base/linger.h"
+#include "base/sys.h"
+#include "core/conn.h"
+
+/* Where frames go; all members are called between enter and leave. */
+typedef struct ps_sink {
+    void *context;
+    void (*enter)(void *context);
+    void (*leave)(void *context);
+    /* A signal has come, or may have come. < 0 ends the call. */
+    int (*check)(void *context);
+    /* One frame; object holds the payload and is the sink's from now on, or is NULL and the payload must be copied.
+     * 1: that was all that was awaited, 0: go on, < 0: end the call. */
+    int (*take)(void *context, const ps_frame *frame, void *object);
+    void *(*object_new)(void *context, size_t size, uint8_t **data);
+    void (*object_release)(void *context, void *object);
+    uint32_t answered; /* replies so far: the window of requests in flight moves with it */
+} ps_sink;
+
+typedef struct ps_payload {
+    const uint8_t *data;
+    size_t size;
+} ps_payload;
+
+typedef struct ps_client {
+    int fd;
+    ps_file file; /* what the number stands for, as long as it is ours: the program may close it */
+    uint32_t max_payload, next_id;
+    ps_linger linger;
+    uint64_t frames;  /* whole frames so far */
+    pthread_t waiter; /* who waited last: the trial's clock is a thread's */
+    bool broken; /* a frame was left half sent or half understood: nothing can follow */
+    uint8_t *in, *out;
+    size_t in_have;
+    size_t out_at, out_end;
+    ps_payload large; /* what is left of a payload sent from where it lies, behind out */
+    ps_part part;     /* a large frame being received; object == NULL: none */
+} ps_client;
+
+ps_client *ps__client_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error);
+/* Close the connection; every later call fails. */
+void ps__client_close(ps_client *client, ps_sink *sink);
+void ps__client_free(ps_client *client, ps_sink *sink);
+/* In a forked child: close the copy of the descriptor. */
+void ps__client_abandon(ps_client *client);
+/* What comes while a frame is being sent is handed to the sink, which wants nothing of it.
+ * A deadline is a moment of ps__now_ns; UINT64_MAX: never. -ETIMEDOUT, -ECONNRESET (the other end is gone), -EMSGSIZE
+ * (a frame over max_payload), -EPROTO (one that no server sends), -EPIPE (broken before). */
+int ps__client_send(ps_client *client, const ps_frame *frame, uint64_t deadline_ns, ps_sink *sink);
+int ps__client_receive(ps_client *client, uint64_t deadline_ns, ps_sink *sink);
+int ps__client_exchange(ps_client *client, uint16_t service, const ps_payload *payloads, uint32_t count,
+                        uint32_t first_id, uint32_t window, uint64_t deadline_ns, ps_sink *sink);
+
+#endif

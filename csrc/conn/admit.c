@@ -1,0 +1,256 @@
+/* admit.c: how a connection is let in, or refused: the connection initiation request (CIR), the PROOF that follows it where
+ * an auth key is set, the connect hook, and the answer. How the key is used is up to the hooks; here it is only a matter of
+ * whose turn it is. */
+#include <string.h>
+
+#include "base/causes.h"
+#include "base/host.h"
+#include "base/sys.h"
+#include "base/wire.h"
+#include "conn/admit.h"
+#include "conn/life.h"
+#include "conn/output.h"
+#include "conn/queue.h"
+#include "table/timers.h"
+
+/* Before the CIR is accepted a violation is answered by a refusal, after it by an error; then the connection ends. */
+void ps__violation(ps_engine *engine, ps_conn *conn, uint32_t request_id, uint16_t refusal, const char *text)
+{
+    bool established = conn->state == PS_CONN_ESTABLISHED; /* a log handler may close it */
+    ps__note(engine, PS_CAUSE_VIOLATION);
+    if (established) {
+        PS_ADD(engine->stats.errors, 1u);
+        ps__send_text(engine, conn, PS_ERROR, PS_MALFORMED, request_id, text);
+    } else {
+        PS_ADD(engine->stats.refused, 1u);
+        ps__send_text(engine, conn, PS_CIR_REFUSED, refusal, 0, text);
+    }
+    ps__end(engine, conn, PS_EV_VIOLATION, PS_PROTOCOL_VIOLATION);
+}
+
+void ps__refuse(ps_engine *engine, ps_conn *conn, uint16_t code, const char *text, enum ps_reason reason)
+{
+    bool challenged = conn->state == PS_CONN_CHALLENGED;
+    PS_ADD(engine->stats.refused, 1u);
+    if (ps__framing(engine, conn)->has_texts)
+        ps__send_text(engine, conn, PS_CIR_REFUSED, code, 0, text);
+    ps__end(engine, conn, challenged ? PS_EV_PROOF_REFUSED : PS_EV_CIR_REFUSED, reason);
+}
+
+/* It has waited for too long to be let in. If the refusal can't be sent at once, it goes without; one that was refused
+ * before, and hasn't taken that, hears nothing new. */
+void ps__turn_out(ps_engine *engine, ps_conn *conn, enum ps_cause cause, const char *text, enum ps_reason reason)
+{
+    if (conn->state != PS_CONN_DRAINING) {
+        ps__note(engine, cause);
+        ps__refuse(engine, conn, PS_REFUSED_TOO_LATE, text, reason);
+        ps__send_last(engine, conn);
+    }
+    ps__lost(engine, conn, reason);
+}
+
+/* Ask the connect hook. What it pushes to the client is put aside in *pushed, to follow the answer to the CIR. */
+static int ask(ps_engine *engine, ps_conn *conn, ps_chunk **pushed, char *reason, size_t room)
+{
+    int refused = ps__enter(engine);
+    if (refused < 0)
+        return refused;
+    ps_chunk *waiting = ps__take_queue(conn);
+    conn->flags |= PS_IS_HOLDING;
+    refused = engine->hooks.connect(engine->hooks.context, conn, reason, room);
+    conn->flags &= (uint16_t)~PS_IS_HOLDING;
+    *pushed = ps__take_queue(conn);
+    if (conn->state == PS_CONN_CLOSED)
+        ps__free_chunks(engine, waiting);
+    else
+        ps__join_queue(engine, conn, waiting);
+    return refused;
+}
+
+static void welcome(ps_engine *engine, ps_conn *conn)
+{
+    uint8_t id[8], field[3 + sizeof id];
+    ps__put32(id, conn->generation);
+    ps__put32(id + 4, conn->slot);
+    size_t size = ps__put_field(field, PS_TAG_CLIENT_ID, id, sizeof id);
+    memcpy(engine->welcome, field, size); /* the room in front of it is kept for this */
+    ps__send(engine, conn, PS_CIR_ACCEPTED, 0, 0, engine->welcome, size + engine->options.welcome_size, NULL);
+}
+
+int ps__let_in(ps_engine *engine, ps_conn *conn)
+{
+    ps_chunk *pushed = NULL;
+    char reason[256] = "not allowed";
+    enum ps_conn_state state = conn->state;
+    ps__drop_proof(conn);
+    int refused = engine->options.ask_connects ? ask(engine, conn, &pushed, reason, sizeof reason) : 0;
+    if (refused < 0)
+        ps__fail(engine, refused);
+    if (refused || conn->state != state) { /* the hook may have closed the client itself */
+        ps__free_chunks(engine, pushed);
+        ps__refuse(engine, conn, PS_REFUSED_NOT_ALLOWED, reason, PS_CLOSED_BY_SERVER);
+        return 0;
+    }
+    ps__conn_event(conn, state == PS_CONN_CHALLENGED ? PS_EV_PROOF_ACCEPTED : PS_EV_CIR_ACCEPTED);
+    ps__timer_stop(engine, conn, PS_LINK_INPUT);
+    __atomic_store_n(&conn->established, 1, __ATOMIC_RELAXED);
+    PS_TAKE_ONE(engine->stats.pending);
+    PS_ADD(engine->stats.clients, 1u);
+    PS_ADD(engine->stats.established, 1u);
+    if (ps__framing(engine, conn)->has_cir)
+        welcome(engine, conn);
+    ps__join_queue(engine, conn, pushed);
+    return 1;
+}
+
+/* -- the fields of a CIR ------------------------------------------------------------------------------------------- */
+
+/* What a CIR said, beside what the connection remembers itself. */
+typedef struct cir {
+    const uint8_t *nonce;
+} cir;
+
+static bool set_name(ps_engine *engine, ps_conn *conn, const ps_field *field)
+{
+    if (!field->size || field->size > PS_NAME_MAX || conn->name || !ps__is_utf8(field->value, field->size) ||
+        memchr(field->value, 0, field->size))
+        return false;
+    char *name = ps_sys.allocate(field->size + 1u);
+    if (!name)
+        return ps__no_memory(engine, conn), false;
+    memcpy(name, field->value, field->size);
+    name[field->size] = 0;
+    pthread_mutex_lock(&engine->lock); /* other threads look names up */
+    conn->name = name;
+    pthread_mutex_unlock(&engine->lock);
+    return true;
+}
+
+/* Of several promises the one that is easiest to keep counts. */
+static bool set_max_reply(ps_conn *conn, const ps_field *field)
+{
+    if (field->size != 4)
+        return false;
+    uint32_t most = ps__get32(field->value);
+    if (most < conn->max_reply)
+        __atomic_store_n(&conn->max_reply, most, __ATOMIC_RELAXED); /* other threads look at it before a push */
+    return true;
+}
+
+/* A field of exactly so many bytes, and the only one of its kind. */
+static bool set_once(const uint8_t **value, const ps_field *field, uint16_t size)
+{
+    bool good = !*value && field->size == size;
+    *value = field->value;
+    return good;
+}
+
+static bool read_cir_field(ps_engine *engine, ps_conn *conn, const ps_field *field, cir *said)
+{
+    switch (field->tag) {
+    case PS_TAG_NAME:
+        return set_name(engine, conn, field);
+    case PS_TAG_MAX_PAYLOAD:
+        return set_max_reply(conn, field);
+    case PS_TAG_NONCE:
+        return set_once(&said->nonce, field, PS_NONCE_SIZE);
+    default:
+        return true;
+    }
+}
+
+static bool read_cir_fields(ps_engine *engine, ps_conn *conn, const uint8_t *at, const uint8_t *end, cir *said)
+{
+    ps_field field;
+    int more;
+    while ((more = ps__next_field(&at, end, &field)) > 0) {
+        if (!read_cir_field(engine, conn, &field, said))
+            return false;
+    }
+    return more == 0;
+}
+
+/* -- the auth key -------------------------------------------------------------------------------------------------- */
+
+static void refuse_proof(ps_engine *engine, ps_conn *conn, const char *text)
+{
+    ps__note(engine, PS_CAUSE_PROOF);
+    ps__refuse(engine, conn, PS_REFUSED_PROOF, text, PS_CLOSED_BY_SERVER);
+}
+
+static void challenge(ps_engine *engine, ps_conn *conn, const uint8_t *nonce)
+{
+    ps_challenge made;
+    int error = ps__enter(engine);
+    if (error == 0)
+        error = engine->hooks.challenge(engine->hooks.context, nonce, conn->name ? conn->name : "", &made);
+    if (error < 0) {
+        ps__fail(engine, error);
+        return;
+    }
+    conn->expected = error ? NULL : ps_sys.allocate(PS_MAC_SIZE);
+    if (!conn->expected) {
+        ps__no_memory(engine, conn);
+        return;
+    }
+    memcpy(conn->expected, made.expected, PS_MAC_SIZE);
+    ps__conn_event(conn, PS_EV_CIR_CHALLENGED);
+    ps__send(engine, conn, PS_CHALLENGE, 0, 0, made.fields, made.size, NULL);
+}
+
+static const uint8_t *mac_of(const ps_frame *frame)
+{
+    const uint8_t *at = frame->payload, *end = at + frame->size, *mac = NULL;
+    ps_field field;
+    int more;
+    while ((more = ps__next_field(&at, end, &field)) > 0) {
+        if (field.tag == PS_TAG_MAC && !set_once(&mac, &field, PS_MAC_SIZE))
+            return NULL;
+    }
+    return more == 0 ? mac : NULL;
+}
+
+void ps__take_proof(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
+{
+    const uint8_t *mac = mac_of(frame);
+    if (!mac) {
+        ps__violation(engine, conn, 0, PS_REFUSED_MALFORMED, "the PROOF has a broken field");
+        return;
+    }
+    int equal = ps__enter(engine);
+    if (equal == 0)
+        equal = engine->hooks.prove(engine->hooks.context, conn->expected, mac);
+    if (equal > 0)
+        ps__let_in(engine, conn);
+    else if (equal == 0)
+        refuse_proof(engine, conn, "wrong proof: the auth keys differ");
+    else
+        ps__fail(engine, equal);
+}
+
+/* -- the CIR ------------------------------------------------------------------------------------------------------- */
+
+void ps__take_cir(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
+{
+    static const char magic[4] = {'P', 'S', 'K', '1'};
+    cir said = {NULL};
+    if (frame->size < sizeof magic) {
+        ps__violation(engine, conn, 0, PS_REFUSED_MALFORMED, "the CIR is too short to hold the magic PSK1");
+        return;
+    }
+    if (memcmp(frame->payload, magic, sizeof magic) != 0) {
+        ps__violation(engine, conn, 0, PS_REFUSED_VERSION, "wrong magic: a CIR begins with PSK1");
+        return;
+    }
+    if (!read_cir_fields(engine, conn, frame->payload + sizeof magic, frame->payload + frame->size, &said)) {
+        if (conn->state != PS_CONN_CLOSED) /* it has been where there is no memory for its name */
+            ps__violation(engine, conn, 0, PS_REFUSED_MALFORMED, "the CIR has a broken field");
+        return;
+    }
+    if (!engine->options.has_key)
+        ps__let_in(engine, conn);
+    else if (said.nonce)
+        challenge(engine, conn, said.nonce);
+    else
+        refuse_proof(engine, conn, "this server wants an auth key");
+}

@@ -1,0 +1,11 @@
+/* cut.h: bytes become frames. */
+#ifndef PYSOCK_CONN_CUT_H
+#define PYSOCK_CONN_CUT_H
+
+#include "core/engine.h"
+
+void ps__cut(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size);
+void ps__finish_part(ps_engine *engine, ps_conn *conn);
+void ps__read_head(const ps_framing_facts *framing, const uint8_t *data, ps_frame *frame);
+
+#endif

@@ -1,0 +1,220 @@
+/* life.c: the life of one connection, from the accepted descriptor to the freed slot.
+ *
+ * A connection never dies in the middle of its own event: ps__lost and ps__settle close the descriptor and put the slot
+ * on the list of the dead, and ps__bury frees it at the end of the turn, after the disconnect hook. So a pointer to a
+ * connection stays good through everything a handler may do; only its state must be looked at again. */
+#include <string.h>
+
+#include "base/causes.h"
+#include "base/host.h"
+#include "base/socket.h"
+#include "base/sys.h"
+#include "conn/life.h"
+#include "conn/part.h"
+#include "conn/queue.h"
+#include "conn/transport.h"
+#include "table/access.h"
+#include "table/descriptors.h"
+#include "table/table.h"
+#include "table/timers.h"
+
+int ps__conn_event(ps_conn *conn, enum ps_conn_event event)
+{
+    int next = ps_conn_next(conn->state, (int)event);
+    if (next > 0)
+        __atomic_store_n(&conn->state, (uint8_t)next, __ATOMIC_RELAXED); /* other threads read it in ps_engine_info */
+    return next < 0 ? next : 0;
+}
+
+void ps__mark_dirty(ps_engine *engine, ps_conn *conn)
+{
+    if (conn->flags & PS_IS_DIRTY)
+        return;
+    conn->flags |= PS_IS_DIRTY;
+    conn->next_dirty = engine->dirty;
+    engine->dirty = conn->slot;
+}
+
+void ps__update_interest(ps_engine *engine, ps_conn *conn)
+{
+    unsigned in = conn->state <= PS_CONN_ESTABLISHED && !(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_BATCH));
+    unsigned out = (conn->out_head || conn->flags & PS_IS_SENDING) && !(conn->flags & PS_IS_STARVED);
+    unsigned wanted = (in ? PS_POLL_IN : 0u) | (out ? PS_POLL_OUT : 0u);
+    if (wanted == conn->interest)
+        return;
+    int error = 0;
+    if (!wanted) /* taken out: a hang-up would be told again and again, and what was sent before it is still to be read */
+        engine->poll->remove(engine->poll_handle, conn->fd);
+    else if (!conn->interest)
+        error = engine->poll->add(engine->poll_handle, conn->fd, ps__id(conn), wanted);
+    else
+        error = engine->poll->change(engine->poll_handle, conn->fd, ps__id(conn), wanted);
+    conn->interest = (uint8_t)wanted;
+    if (error < 0)
+        ps__no_memory(engine, conn); /* the kernel has none to watch it */
+}
+
+/* -- the end ------------------------------------------------------------------------------------------------------- */
+
+static void count_gone(ps_engine *engine, const ps_conn *conn)
+{
+    if (conn->established) {
+        PS_TAKE_ONE(engine->stats.clients);
+        PS_ADD(engine->stats.disconnected, 1u);
+    } else {
+        PS_TAKE_ONE(engine->stats.pending);
+    }
+    if (conn->reason == PS_TIMED_OUT)
+        PS_ADD(engine->stats.timeouts, 1u);
+    else if (conn->reason == PS_OVER_A_LIMIT)
+        PS_ADD(engine->stats.over_limit, 1u);
+}
+
+void ps__drop_proof(ps_conn *conn)
+{
+    if (conn->established)
+        return;
+    ps__free(conn->expected);
+    conn->expected = NULL;
+}
+
+static bool is_watched(const ps_engine *engine, const ps_conn *conn)
+{
+    return conn->established &&
+           (conn->object || conn->attached || engine->options.watch_disconnects);
+}
+
+static void close_data_socket(ps_engine *engine, ps_conn *conn)
+{
+    if (is_watched(engine, conn)) /* who is told that it is gone may ask who it was */
+        ps__remember_peer(conn);
+    engine->poll->remove(engine->poll_handle, conn->fd);
+    ps__close_fd(engine, &conn->fd);
+    for (int link = 0; link < PS_TIMER_LINKS; link++)
+        ps__timer_stop(engine, conn, (enum ps_timer_link)link);
+    ps__drop_input(engine, conn);
+    ps__drop_output(engine, conn);
+    ps__drop_proof(conn);
+    ps__uncount_peer(engine, conn);
+    count_gone(engine, conn);
+    conn->next = engine->dead;
+    engine->dead = conn->slot;
+    engine->descriptor_freed = true;
+}
+
+/* It leaves instead of proving that it has the auth key: most likely it has another one. */
+static void note_no_proof(ps_engine *engine, const ps_conn *conn, enum ps_reason reason)
+{
+    if (conn->state == PS_CONN_CHALLENGED && reason == PS_CLOSED_BY_PEER)
+        ps__note(engine, PS_CAUSE_PROOF);
+}
+
+void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason)
+{
+    note_no_proof(engine, conn, reason);
+    if (ps__conn_event(conn, PS_EV_LOST) < 0)
+        return;
+    if (conn->reason == PS_NO_REASON)
+        conn->reason = (uint8_t)reason;
+    close_data_socket(engine, conn);
+}
+
+void ps__no_memory(ps_engine *engine, ps_conn *conn)
+{
+    ps__note(engine, PS_CAUSE_NO_MEMORY);
+    ps__lost(engine, conn, PS_OVER_A_LIMIT);
+}
+
+void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps_reason reason)
+{
+    note_no_proof(engine, conn, reason);
+    if (ps__conn_event(conn, event) < 0)
+        return;
+    if (conn->reason == PS_NO_REASON)
+        conn->reason = (uint8_t)reason;
+    ps__drop_input(engine, conn);
+    if (conn->established) /* one that wasn't let in keeps the deadline for that, or it could stay by taking no refusal */
+        ps__timer_stop(engine, conn, PS_LINK_INPUT);
+    ps__timer_stop(engine, conn, PS_LINK_IDLE);
+    ps__mark_dirty(engine, conn);
+}
+
+static void empty_input(ps_engine *engine, const ps_conn *conn)
+{
+    if (conn->reason != PS_LEFT && conn->reason != PS_CLOSED_BY_PEER)
+        ps__discard_input(conn->fd, engine->in, PS_READ_MAX);
+}
+
+/* Once a TCP socket is closed, whatever the client still sends is answered by a reset, and then what the kernel took from
+ * us and has not sent yet is lost. So it is closed only when all is on its way. */
+static bool is_sending(ps_engine *engine, ps_conn *conn)
+{
+    bool may_get_more = conn->reason != PS_LEFT && conn->reason != PS_CLOSED_BY_PEER;
+    if (conn->family == AF_UNIX || !may_get_more || conn->flags & PS_IS_SENT)
+        return false;
+    if (!(conn->flags & PS_IS_SENDING) && ps__tell_when_sent(conn->fd) < 0)
+        return false;
+    conn->flags |= PS_IS_SENDING;
+    if (!(conn->flags & PS_TIMED_OUTPUT))
+        ps__timer_start_now(engine, conn, PS_TIMER_OUTPUT);
+    return true;
+}
+
+void ps__settle(ps_engine *engine, ps_conn *conn)
+{
+    if (conn->state == PS_CONN_CLOSED || conn == engine->out_conn)
+        return;
+    if (conn->state != PS_CONN_DRAINING || conn->out_head || conn->in_flight || is_sending(engine, conn)) {
+        ps__update_interest(engine, conn);
+        return;
+    }
+    empty_input(engine, conn);
+    ps__conn_event(conn, PS_EV_FLUSHED);
+    close_data_socket(engine, conn);
+}
+
+static void bury_one(ps_engine *engine, ps_conn *conn)
+{
+    if (is_watched(engine, conn)) {
+        ps__enter(engine);
+        ps__fail(engine, engine->hooks.disconnect(engine->hooks.context, conn));
+    }
+    if (conn->object) {
+        ps__enter(engine);
+        engine->hooks.object_release(engine->hooks.context, conn->object);
+        conn->object = NULL;
+    }
+    pthread_mutex_lock(&engine->lock);
+    ps__free(conn->name);
+    conn->name = NULL;
+    ps__table_remove(&engine->table, conn);
+    pthread_mutex_unlock(&engine->lock);
+}
+
+void ps__bury(ps_engine *engine)
+{
+    uint32_t slot = engine->dead;
+    engine->dead = PS_NOBODY;
+    while (slot != PS_NOBODY) {
+        ps_conn *conn = ps__slot(&engine->table, slot);
+        slot = conn->next;
+        if (conn->flags & PS_IS_DIRTY) { /* still on that list: wait for the next turn */
+            conn->next = engine->dead;
+            engine->dead = conn->slot;
+        } else {
+            bury_one(engine, conn);
+        }
+    }
+}
+
+/* In a forked child. Nobody is told that it is gone: the parent still has it. */
+void ps__conn_leave(ps_conn *conn)
+{
+    if (!conn->state)
+        return;
+    ps__leave_fd(&conn->fd);
+    if (conn->state != PS_CONN_CLOSED)
+        ps__conn_event(conn, PS_EV_LOST);
+    conn->established = conn->attached = 0;
+    conn->flags = 0;
+}

@@ -1,0 +1,29 @@
+/* life.h: the life of one connection. */
+#ifndef PYSOCK_CONN_LIFE_H
+#define PYSOCK_CONN_LIFE_H
+
+#include "core/engine.h"
+
+void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason);
+void ps__no_memory(ps_engine *engine, ps_conn *conn);
+void ps__drop_proof(ps_conn *conn);
+void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps_reason reason);
+void ps__settle(ps_engine *engine, ps_conn *conn);
+void ps__update_interest(ps_engine *engine, ps_conn *conn);
+void ps__mark_dirty(ps_engine *engine, ps_conn *conn);
+void ps__bury(ps_engine *engine);
+void ps__conn_leave(ps_conn *conn);
+
+/* -EINVAL: it is illegal in this state, and nothing has happened. */
+int ps__conn_event(ps_conn *conn, enum ps_conn_event event);
+
+/* May input of this connection be looked at now? */
+static inline bool ps__reads(const ps_engine *engine, const ps_conn *conn)
+{
+    if (conn->state == PS_CONN_DRAINING || conn->state == PS_CONN_CLOSED)
+        return false;
+    /* A drain asks for the last of the input, paused or not. */
+    return !(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_BATCH)) || engine->state == PS_SERVER_DRAINING;
+}
+
+#endif

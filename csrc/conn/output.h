@@ -1,0 +1,20 @@
+/* output.h: from replies to bytes in the kernel. */
+#ifndef PYSOCK_CONN_OUTPUT_H
+#define PYSOCK_CONN_OUTPUT_H
+
+#include "core/engine.h"
+
+void ps__output_begin(ps_engine *engine, ps_conn *conn);
+void ps__output_end(ps_engine *engine, ps_conn *conn);
+/* One message of the framing. object: what data lies in, or NULL. */
+void ps__send(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const void *data,
+              size_t size, void *object);
+void ps__send_text(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const char *text);
+/* Send of what waits as much as the kernel takes. */
+void ps__send_queue(ps_engine *engine, ps_conn *conn);
+/* The same of a connection that is lost in the next line, unless that closed it. */
+void ps__send_last(ps_engine *engine, ps_conn *conn);
+/* Output made while the connect hook runs is put aside, then joined behind what was sent meanwhile. */
+void ps__join_queue(ps_engine *engine, ps_conn *conn, ps_chunk *chunks);
+
+#endif

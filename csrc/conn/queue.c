@@ -1,0 +1,150 @@
+/* queue.c: what is on its way to one client and not in the kernel yet.
+ *
+ * The replies of a turn are gathered in the engine's one buffer, as pieces: copied bytes and lent objects in turn. Only what
+ * the kernel does not take of them becomes memory of the connection: a queue of chunks. Whoever appends to it decides what
+ * that means for the client: see output.c. */
+#include <string.h>
+
+#include "base/host.h"
+#include "base/sys.h"
+#include "conn/queue.h"
+#include "table/timers.h"
+
+void ps__append_chunk(ps_conn *conn, ps_chunk *chunk)
+{
+    chunk->next = NULL;
+    if (conn->out_tail)
+        conn->out_tail->next = chunk;
+    else
+        conn->out_head = chunk;
+    conn->out_tail = chunk;
+}
+
+static void release(ps_engine *engine, void *object)
+{
+    ps__enter(engine);
+    engine->hooks.object_release(engine->hooks.context, object);
+}
+
+void ps__free_chunks(ps_engine *engine, ps_chunk *chunk)
+{
+    while (chunk) {
+        ps_chunk *next = chunk->next;
+        if (chunk->object)
+            release(engine, chunk->object);
+        ps__free(chunk);
+        chunk = next;
+    }
+}
+
+void ps__count_queued(ps_conn *conn, uint64_t queued)
+{
+    __atomic_store_n(&conn->queued, queued, __ATOMIC_RELAXED);
+}
+
+ps_chunk *ps__take_queue(ps_conn *conn)
+{
+    ps_chunk *chunks = conn->out_head;
+    conn->out_head = conn->out_tail = NULL;
+    ps__count_queued(conn, 0);
+    return chunks;
+}
+
+ps_chunk *ps__copy_chunk(const void *data, size_t size)
+{
+    size_t room = size < PS_CHUNK ? PS_CHUNK : size;
+    ps_chunk *chunk = ps_sys.allocate(sizeof *chunk + room);
+    if (!chunk)
+        return NULL;
+    *chunk = (ps_chunk){.data = chunk->own, .size = size, .room = room};
+    memcpy(chunk->own, data, size);
+    return chunk;
+}
+
+/* The rest of an object's bytes waits inside the object. */
+ps_chunk *ps__object_chunk(ps_engine *engine, const uint8_t *data, size_t size, void *object)
+{
+    ps_chunk *chunk = ps_sys.allocate(sizeof *chunk);
+    if (!chunk)
+        return NULL;
+    *chunk = (ps_chunk){.data = data, .size = size, .object = object};
+    engine->hooks.object_hold(engine->hooks.context, object);
+    return chunk;
+}
+
+/* Forget the first `sent` bytes of the queue. */
+void ps__advance_queue(ps_engine *engine, ps_conn *conn, size_t sent)
+{
+    ps__count_queued(conn, conn->queued - sent);
+    while (sent) {
+        ps_chunk *chunk = conn->out_head;
+        size_t here = chunk->size - chunk->sent;
+        if (sent < here) {
+            chunk->sent += sent;
+            return;
+        }
+        sent -= here;
+        conn->out_head = chunk->next;
+        if (!conn->out_head)
+            conn->out_tail = NULL;
+        chunk->next = NULL;
+        ps__free_chunks(engine, chunk);
+    }
+}
+
+size_t ps__queue_vector(const ps_conn *conn, struct iovec *iov, size_t *total)
+{
+    size_t count = 0;
+    *total = 0;
+    for (const ps_chunk *chunk = conn->out_head; chunk && count < PS_IOV_MAX; chunk = chunk->next) {
+        size_t left = chunk->size - chunk->sent;
+        iov[count++] = (struct iovec){(void *)(uintptr_t)(chunk->data + chunk->sent), left};
+        *total += left;
+    }
+    return count;
+}
+
+/* -- what is gathered ---------------------------------------------------------------------------------------------- */
+
+/* What was copied into the buffer since the last piece becomes a piece. */
+void ps__close_piece(ps_engine *engine)
+{
+    size_t from = engine->out_closed, size = engine->out_used - from;
+    if (!size)
+        return;
+    engine->pieces[engine->piece_count] = (struct iovec){engine->out + from, size};
+    engine->piece_objects[engine->piece_count++] = NULL;
+    engine->out_closed = engine->out_used;
+}
+
+void ps__drop_gathered(ps_engine *engine)
+{
+    unsigned count = engine->piece_count;
+    engine->piece_count = 0;
+    engine->out_used = engine->out_closed = engine->out_lent = 0;
+    for (unsigned i = 0; i < count; i++)
+        if (engine->piece_objects[i])
+            release(engine, engine->piece_objects[i]);
+}
+
+ps_chunk *ps__chunk_of_piece(ps_engine *engine, unsigned i, size_t sent)
+{
+    const uint8_t *data = (const uint8_t *)engine->pieces[i].iov_base + sent;
+    size_t size = engine->pieces[i].iov_len - sent;
+    void *object = engine->piece_objects[i];
+    return object ? ps__object_chunk(engine, data, size, object) : ps__copy_chunk(data, size);
+}
+
+void ps__gathered_clear(ps_engine *engine)
+{
+    engine->out_used = engine->out_closed = engine->out_lent = 0;
+    engine->piece_count = 0;
+}
+
+void ps__drop_output(ps_engine *engine, ps_conn *conn)
+{
+    if (conn == engine->out_conn)
+        ps__drop_gathered(engine);
+    ps__free_chunks(engine, ps__take_queue(conn));
+    ps__timer_stop(engine, conn, PS_LINK_OUTPUT);
+}

@@ -1,0 +1,124 @@
+/* conn.h: what a connection is: a row of the client table, and what hangs on it. conn/life.c says how it lives. */
+#ifndef PYSOCK_CORE_CONN_H
+#define PYSOCK_CORE_CONN_H
+
+#include "base/wire.h"
+#include "pysock.h"
+
+/* A frame being received. It grows with what has arrived, not with what was announced; but for those that are guessed to be
+ * like the last one. */
+typedef struct ps_part {
+    ps_frame head;
+    uint8_t *data;
+    void *object; /* the request object that data lies in, or NULL: data is ours */
+    uint32_t have, room;
+    bool in_object; /* it is large: the handler gets it where it lies */
+    bool guessed;   /* room was made for the whole frame before it came */
+} ps_part;
+
+/* Whole frames read from a client that is paused. */
+typedef struct ps_held {
+    size_t size;
+    uint8_t data[];
+} ps_held;
+
+/* Output the kernel did not take yet: data of our own behind the struct, or inside an object we hold. */
+typedef struct ps_chunk {
+    struct ps_chunk *next;
+    const uint8_t *data;
+    size_t size, sent, room; /* room: of our own data */
+    void *object;
+    uint8_t own[];
+} ps_chunk;
+
+enum { PS_NO_CAUSE = -1, PS_NO_REASON = 0xFF };
+
+enum ps_timer_list { PS_TIMER_CIR, PS_TIMER_FRAME, PS_TIMER_OUTPUT, PS_TIMER_IDLE, PS_TIMER_LISTS };
+
+/* A connection waits for its CIR or for the rest of a frame, never for both: the two lists share a link. */
+enum ps_timer_link { PS_LINK_INPUT, PS_LINK_OUTPUT, PS_LINK_IDLE, PS_TIMER_LINKS };
+
+typedef struct ps_timer {
+    uint32_t previous, next; /* slots; PS_NOBODY at the ends */
+    uint32_t start_ms;
+} ps_timer;
+
+#define PS_NOBODY UINT32_MAX
+
+enum ps_conn_flag {
+    PS_IS_DIRTY = 1 << 0,      /* on the dirty list: to be flushed or resumed at the end of the turn */
+    PS_IS_HOLDING = 1 << 1,    /* the connect hook runs: output waits */
+    PS_IS_SKIPPING = 1 << 2,   /* an oversized payload is thrown away as it arrives */
+    PS_PAUSED_OUTPUT = 1 << 3, /* not read: it does not take its replies */
+    PS_PAUSED_BATCH = 1 << 4,  /* not read: too many requests in flight */
+    PS_TIMED_INPUT = 1 << 5,   /* on the list of its PS_LINK_...; which one of two for the first */
+    PS_TIMED_OUTPUT = 1 << 6,
+    PS_TIMED_IDLE = 1 << 7,
+    PS_TIMED_CIR = 1 << 8,
+    PS_TALKS_LARGE = 1 << 9,   /* its last frame was large */
+    PS_IS_BROKEN = 1 << 10,    /* a request stays without an answer, so no later one gets any */
+    PS_IS_SENDING = 1 << 11,   /* all that is left to do: the kernel sends what it took */
+    PS_IS_SENT = 1 << 12,      /* it has */
+    PS_IS_COUNTED = 1 << 13,   /* in the table of its user, or address */
+    PS_IS_STARVED = 1 << 14,   /* its output waits until send_again_ns, though its socket is writable */
+};
+
+/* A slot of the client table: a connection and its data socket. An idle client costs this and nothing else. */
+typedef struct ps_conn {
+    uint32_t generation; /* with the slot number it makes the client id; a stale id finds another generation here */
+    uint32_t slot;
+    int fd;
+    uint8_t state;    /* enum ps_conn_state, changed by ps__conn_event only; 0 in a free slot */
+    uint8_t reason;   /* enum ps_reason, once it is ending */
+    uint8_t interest; /* what the poll waits for */
+    uint8_t listener; /* through which it came */
+    uint16_t flags;   /* enum ps_conn_flag: the loop's own; the next two are for other threads as well */
+    uint8_t attached; /* somebody wants to hear when it goes */
+    uint8_t established; /* was let in once */
+    uint8_t family;   /* of its socket, AF_... */
+    uint8_t stash_size;
+    uint16_t peer_port;
+    uint8_t peer[16]; /* its IP address; of a Unix socket a ps_owner, as far as somebody wants to know */
+    union {
+        uint8_t stash[PS_HEADER_SIZE]; /* an incomplete header */
+        uint32_t skip;                 /* with PS_IS_SKIPPING: bytes of an oversized payload still to be thrown away */
+    };
+    uint32_t max_reply; /* the largest payload this client takes */
+    uint32_t in_flight; /* requests that wait for their batch */
+    uint32_t next_dirty;
+    uint32_t next; /* on the free list, or the list of the dead */
+    ps_timer timers[PS_TIMER_LINKS];
+    ps_part *part;
+    ps_held *held;
+    ps_chunk *out_head, *out_tail;
+    uint64_t queued;
+    uint64_t kept; /* bytes of the requests that wait for their batch */
+    union {
+        void *object;      /* Python's DataSocket, once a handler has asked for it */
+        uint8_t *expected; /* before it is let in: the MAC that its PROOF must have */
+    };
+    char *name;
+    uint64_t connected_at_ns, requests, bytes_in, bytes_out;
+} ps_conn;
+
+/* Who is at the other end of a Unix socket; the first 8 bytes are the key of max_clients_per_uid. */
+typedef struct ps_owner {
+    uint32_t uid, zero;
+    uint32_t gid, pid_1; /* the process's number and 1; 0: it wasn't asked for */
+} ps_owner;
+
+_Static_assert(sizeof(ps_owner) == 16, "it lies in ps_conn.peer");
+_Static_assert(sizeof(ps_conn) <= 200, "an idle client must stay cheap");
+
+static inline uint64_t ps__id(const ps_conn *conn)
+{
+    return (uint64_t)conn->generation << 32 | conn->slot;
+}
+
+/* For other threads, which hold the lock: it keeps the row in its place, but the loop changes states without it. */
+static inline int ps__state(const ps_conn *conn)
+{
+    return __atomic_load_n(&conn->state, __ATOMIC_RELAXED);
+}
+
+#endif

@@ -1,0 +1,119 @@
+/* engine.h: what an engine is: the memory of one server. */
+#ifndef PYSOCK_CORE_ENGINE_H
+#define PYSOCK_CORE_ENGINE_H
+
+#include <pthread.h>
+#include <sys/uio.h>
+
+#include "base/framing.h"
+#include "base/host.h"
+#include "base/linger.h"
+#include "base/peers.h"
+#include "base/poll.h"
+#include "base/sys.h"
+#include "core/bounds.h"
+#include "core/conn.h"
+#include "pysock.h"
+
+struct ps_command;
+struct ps_transport;
+
+typedef struct ps_table {
+    ps_conn **chunks;
+    uint32_t made, most; /* slots in existence, slots allowed */
+    uint32_t used;
+    uint32_t free_slot;
+} ps_table;
+
+/* A master socket, and what is common to all connections that come through it. */
+typedef struct ps_listener {
+    int fd;
+    int family; /* AF_... */
+    const ps_framing_facts *framing;
+    const struct ps_transport *transport;
+    bool checked;  /* who comes is held against the rule of access before a byte is read */
+    bool prepared; /* its data sockets inherit the options of TCP that they need */
+    bool shut;     /* somebody else has shut it down */
+} ps_listener;
+
+/* A cause, since it was last told of. */
+typedef struct ps_untold {
+    uint64_t told_ns, times;
+} ps_untold;
+
+struct ps_engine {
+    ps_engine *next; /* on the list of all, in fork.c */
+    ps_options options;
+    ps_hooks hooks;
+    uint8_t *welcome;
+    const ps_poll_ops *poll;
+    int poll_handle;
+    int wake[2]; /* a pipe: other threads' commands and signals end the wait */
+    ps_file wake_file; /* what both its numbers stand for, as long as the descriptors are ours: see descriptors.c */
+    uint8_t state; /* enum ps_server_state */
+    bool inside;  /* between hooks.enter and hooks.leave */
+    bool refusing; /* what arrives now came too late */
+    bool accepting;
+    int fatal;    /* -errno that ends the loop */
+    uint64_t inside_since_ns;
+    uint64_t contended_until_ns; /* another thread wants to be inside as well */
+    uint64_t now_ns;
+    uint64_t look_ns;   /* when the loop has last looked at what the kernel has */
+    uint32_t full_looks; /* so often in a row the kernel had more to tell of than there is room for in events */
+    uint64_t held_ns[PS_TIMER_LISTS]; /* by how much the clocks of the deadlines are behind the real one */
+    uint64_t accept_again_ns;  /* 0: it isn't paused */
+    bool descriptor_freed;     /* which may end that pause */
+    uint64_t send_again_ns; /* 0: nobody is starved */
+    uint64_t tell_again_ns; /* of causes; 0: there is nothing untold */
+    int reserve;        /* a descriptor to give up where there are no more, so that those who wait can be told; or -1 */
+    uint64_t batch_due_ns;
+    ps_linger linger;
+    uint64_t frames;    /* whole frames so far */
+    uint32_t guess;     /* the payload size of the last large frame: of the next one, perhaps */
+    uint64_t guessed;   /* see PS_GUESSED_BYTES */
+    ps_table table;
+    ps_peers users, addresses;
+    ps_untold untold[PS_CAUSES];
+    uint32_t *ids;      /* what the options' uids and gids point to */
+    struct {
+        uint32_t first, last;
+    } timers[PS_TIMER_LISTS];
+    uint32_t dirty, dead; /* lists of slots */
+    uint8_t *in, *out;
+    size_t out_used, out_closed; /* bytes copied into out, and how many of them are pieces already */
+    size_t out_lent;             /* bytes of the pieces that lie in objects */
+    struct iovec pieces[PS_PIECES_MAX];
+    void *piece_objects[PS_PIECES_MAX];
+    unsigned piece_count;
+    ps_conn *out_conn; /* whose replies are being gathered in out */
+    ps_stats stats;
+    ps_listener listeners[PS_MASTERS_MAX];
+    int newcomer; /* an accepted descriptor that has no row in the table yet, else -1 */
+    uint32_t listener_count;
+    ps_event events[PS_EVENTS_MAX];
+    pthread_t thread;
+    bool running;
+    /* Guards what other threads read of the table, the commands, and every descriptor that comes or goes: see fork.c. */
+    pthread_mutex_t lock;
+    struct ps_command *commands, **commands_end;
+    size_t commands_size;
+    bool woken;
+    bool stop_wanted;
+    uint64_t stop_at_ns; /* of a drain: the end of the grace */
+};
+
+/* A counter that other threads may read. */
+#define PS_ADD(counter, n) __atomic_store_n(&(counter), (counter) + (n), __ATOMIC_RELAXED)
+#define PS_TAKE_ONE(counter) __atomic_store_n(&(counter), (counter) - 1u, __ATOMIC_RELAXED)
+
+static inline const ps_listener *ps__listener(const ps_engine *engine, const ps_conn *conn)
+{
+    return &engine->listeners[conn->listener];
+}
+
+static inline const ps_framing_facts *ps__framing(const ps_engine *engine, const ps_conn *conn)
+{
+    return ps__listener(engine, conn)->framing;
+}
+
+#endif

@@ -1,0 +1,265 @@
+/* accept.c: the door: connections are taken from the master sockets, and let in as far as their CIR or turned away. Nothing
+ * else ever happens on a master socket.
+ *
+ * Where accept() fails for want of descriptors or memory the master sockets are left alone for a moment: they would stay
+ * readable, and a level-triggered wait would spin. A descriptor that we free ourselves ends the pause at once; one that is
+ * freed elsewhere in the process is found when the pause is over. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/causes.h"
+#include "base/socket.h"
+#include "base/sys.h"
+#include "base/wire.h"
+#include "conn/admit.h"
+#include "conn/life.h"
+#include "conn/transport.h"
+#include "loop/accept.h"
+#include "table/access.h"
+#include "table/descriptors.h"
+#include "table/table.h"
+#include "table/timers.h"
+
+enum outcome { ACCEPTED, DONE, AGAIN, NO_DESCRIPTORS, EXHAUSTED };
+
+/* accept(2), "Error handling": Linux passes pending network errors of the new socket on as an error of accept(); they
+ * concern that connection alone. */
+static enum outcome classify(int error)
+{
+    switch (-error) {
+    case EAGAIN:
+        return DONE;
+    case EMFILE:
+    case ENFILE:
+        return NO_DESCRIPTORS;
+    case ENOBUFS:
+    case ENOMEM:
+        return EXHAUSTED;
+    case EINTR:
+    case ECONNABORTED:
+    case ENETDOWN:
+    case EPROTO:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case ENONET:
+    case EHOSTUNREACH:
+    case EOPNOTSUPP:
+    case ENETUNREACH:
+    case EPERM: /* a firewall rule */
+        return AGAIN;
+    default:
+        return EXHAUSTED; /* whatever it is, it must not make the loop spin */
+    }
+}
+
+/* -- one that comes ------------------------------------------------------------------------------------------------ */
+
+/* No room for it, or no right to come in: say so where the framing can, and close. */
+static void turn_away(ps_engine *engine, int fd, const ps_listener *listener, int cause)
+{
+    static const char full[] = "the server is full";
+    static const struct {
+        uint16_t code;
+        const char *text;
+    } refusals[PS_CAUSES] = {
+        [PS_CAUSE_FULL] = {PS_REFUSED_FULL, full},
+        [PS_CAUSE_PEER] = {PS_REFUSED_FULL, "too many connections from this user or address"},
+        [PS_CAUSE_ACCESS] = {PS_REFUSED_NOT_ALLOWED, "not allowed"},
+        [PS_CAUSE_NO_MEMORY] = {PS_REFUSED_FULL, full},
+    };
+    uint8_t frame[PS_HEADER_SIZE + 64];
+    PS_ADD(engine->stats.refused, 1u); /* before it is told: it may ask */
+    ps__note(engine, (enum ps_cause)cause);
+    if (listener->framing->has_texts) {
+        uint32_t size = (uint32_t)strlen(refusals[cause].text);
+        ps__write_header(frame, size, PS_CIR_REFUSED, 0, refusals[cause].code, 0);
+        memcpy(frame + PS_HEADER_SIZE, refusals[cause].text, size);
+        listener->transport->last_words(fd, frame, PS_HEADER_SIZE + size);
+        ps__discard_input(fd, engine->in, PS_READ_MAX);
+    }
+    ps__close_fd(engine, &engine->newcomer);
+}
+
+static void drop_from_crowd(ps_engine *engine, ps_conn *oldest)
+{
+    ps__turn_out(engine, oldest, PS_CAUSE_CROWD, "too many others wait to be let in", PS_OVER_A_LIMIT);
+}
+
+/* Is there room for one more? A crowd of silent clients must not keep the door shut: the one that has waited longest
+ * goes, where too many wait, and where the server is full and it had time enough to say something. */
+static bool make_way(ps_engine *engine)
+{
+    const ps_limits *limits = &engine->options.limits;
+    ps_conn *oldest = ps__timer_first(engine, PS_TIMER_CIR);
+    if (oldest && engine->stats.pending >= limits->max_pending_cir)
+        drop_from_crowd(engine, oldest);
+    if (engine->stats.clients + engine->stats.pending < limits->max_clients)
+        return true;
+    oldest = ps__timer_first(engine, PS_TIMER_CIR);
+    if (!oldest || ps__timer_age_ms(engine, oldest, PS_TIMER_CIR) < PS_CROWD_MS)
+        return false;
+    drop_from_crowd(engine, oldest);
+    return true;
+}
+
+static ps_conn *take_slot(ps_engine *engine, const ps_conn *newcomer)
+{
+    pthread_mutex_lock(&engine->lock);
+    ps_conn *conn = ps__table_add(&engine->table);
+    if (conn) {
+        conn->fd = newcomer->fd;
+        engine->newcomer = -1;
+        conn->listener = newcomer->listener;
+        conn->family = newcomer->family;
+        conn->peer_port = newcomer->peer_port;
+        memcpy(conn->peer, newcomer->peer, sizeof conn->peer);
+        conn->reason = PS_NO_REASON;
+        conn->interest = PS_POLL_IN;
+        conn->max_reply = engine->options.limits.max_payload;
+        conn->connected_at_ns = ps__wall_ns();
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return conn;
+}
+
+static void begin_life(ps_engine *engine, ps_conn *conn)
+{
+    PS_ADD(engine->stats.pending, 1u);
+    if (conn->family != AF_UNIX && !ps__listener(engine, conn)->prepared) {
+        ps__no_delay(conn->fd);
+        ps__watch_over(conn->fd, &engine->options.limits);
+    }
+    if (ps__count_peer(engine, conn) < 0 ||
+        engine->poll->add(engine->poll_handle, conn->fd, ps__id(conn), PS_POLL_IN) < 0) {
+        ps__no_memory(engine, conn);
+        return;
+    }
+    if (engine->options.limits.idle_timeout_ns)
+        ps__timer_start(engine, conn, PS_TIMER_IDLE);
+    if (ps__framing(engine, conn)->has_cir)
+        ps__timer_start_now(engine, conn, PS_TIMER_CIR);
+    else
+        ps__let_in(engine, conn);
+}
+
+static void take_in(ps_engine *engine, int fd, uint8_t number, const struct sockaddr *peer)
+{
+    const ps_listener *listener = &engine->listeners[number];
+    ps_conn newcomer = {.fd = fd, .listener = number, .family = (uint8_t)listener->family};
+    PS_ADD(engine->stats.accepted, 1u);
+    int cause = ps__may_connect(engine, &newcomer, peer);
+    if (cause == PS_NO_CAUSE && !make_way(engine))
+        cause = PS_CAUSE_FULL;
+    ps_conn *conn = cause == PS_NO_CAUSE ? take_slot(engine, &newcomer) : NULL;
+    if (conn)
+        begin_life(engine, conn);
+    else
+        turn_away(engine, fd, listener, cause == PS_NO_CAUSE ? PS_CAUSE_NO_MEMORY : cause);
+}
+
+/* -- the master sockets --------------------------------------------------------------------------------------------- */
+
+static int watch_masters(ps_engine *engine, unsigned interest)
+{
+    int failed = 0;
+    for (uint32_t i = 0; i < engine->listener_count; i++) {
+        if (engine->listeners[i].shut)
+            continue;
+        int error = engine->poll->change(engine->poll_handle, engine->listeners[i].fd, i, interest);
+        failed = error < 0 ? error : failed;
+    }
+    return failed;
+}
+
+static void pause_accepting(ps_engine *engine)
+{
+    ps__note(engine, PS_CAUSE_ACCEPT);
+    engine->descriptor_freed = false;
+    engine->accept_again_ns = engine->now_ns + PS_PAUSE_ACCEPT_MS * 1000000u;
+    watch_masters(engine, 0);
+}
+
+/* Who made an inherited socket may shut it down: nobody comes through it any more, and it would count as ready for ever. */
+void ps__shut(ps_engine *engine, uint8_t number)
+{
+    ps_listener *listener = &engine->listeners[number];
+    ps__note(engine, PS_CAUSE_ACCEPT);
+    listener->shut = true;
+    engine->poll->remove(engine->poll_handle, listener->fd);
+}
+
+/* -- the reserve: one descriptor that is given up so that those who wait can be told that there is none for them ------ */
+
+void ps__open_reserve(ps_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock); /* see fork.c */
+    if (engine->reserve < 0)
+        engine->reserve = ps_sys.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); /* any kind will do */
+    pthread_mutex_unlock(&engine->lock);
+}
+
+void ps__close_reserve(ps_engine *engine)
+{
+    if (engine->reserve >= 0)
+        ps__close_fd(engine, &engine->reserve);
+}
+
+static void refuse_waiting(ps_engine *engine, const ps_listener *listener)
+{
+    ps__close_reserve(engine);
+    for (int i = 0; i < PS_ACCEPTS_MAX; i++) {
+        int fd = ps__accept_newcomer(engine, listener->fd, NULL, NULL);
+        if (fd < 0) /* none waits any more; or somebody else has taken the descriptor */
+            break;
+        PS_ADD(engine->stats.accepted, 1u);
+        turn_away(engine, fd, listener, PS_CAUSE_FULL);
+    }
+    ps__open_reserve(engine);
+}
+
+/* -- the turn's part ------------------------------------------------------------------------------------------------ */
+
+/* Is the pause over? */
+void ps__start_accepting(ps_engine *engine)
+{
+    if (!engine->accept_again_ns || (engine->accept_again_ns > engine->now_ns && !engine->descriptor_freed))
+        return;
+    engine->accept_again_ns = 0;
+    engine->descriptor_freed = false;
+    ps__open_reserve(engine);
+    if (engine->accepting && watch_masters(engine, PS_POLL_IN) < 0) /* nobody would come in any more: try again */
+        engine->accept_again_ns = engine->now_ns + PS_PAUSE_ACCEPT_MS * 1000000u;
+}
+
+void ps__stop_accepting(ps_engine *engine)
+{
+    engine->accepting = false;
+    engine->accept_again_ns = 0;
+    for (uint32_t i = 0; i < engine->listener_count; i++)
+        engine->poll->remove(engine->poll_handle, engine->listeners[i].fd);
+}
+
+void ps__accept(ps_engine *engine, uint8_t number)
+{
+    const ps_listener *listener = &engine->listeners[number];
+    bool tcp = listener->family != AF_UNIX;
+    int failed = 0;
+    for (int i = 0; i < PS_ACCEPTS_MAX && engine->accepting && !engine->accept_again_ns; i++) {
+        struct sockaddr_storage peer;
+        socklen_t size = sizeof peer;
+        int fd = ps__accept_newcomer(engine, listener->fd, tcp ? (struct sockaddr *)&peer : NULL, tcp ? &size : NULL);
+        if (fd >= 0) {
+            take_in(engine, fd, number, (struct sockaddr *)&peer);
+            continue;
+        }
+        enum outcome outcome = classify(fd);
+        if (outcome == NO_DESCRIPTORS)
+            refuse_waiting(engine, listener);
+        if (outcome == NO_DESCRIPTORS || outcome == EXHAUSTED)
+            pause_accepting(engine);
+        if (outcome != AGAIN)
+            return;
+        if (++failed == PS_ACCEPTS_MAX) /* not each connection's own trouble: a rule that forbids them all, say */
+            pause_accepting(engine);
+    }
+}

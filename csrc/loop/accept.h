@@ -1,0 +1,14 @@
+/* accept.h: the door. */
+#ifndef PYSOCK_LOOP_ACCEPT_H
+#define PYSOCK_LOOP_ACCEPT_H
+
+#include "core/engine.h"
+
+void ps__open_reserve(ps_engine *engine);
+void ps__close_reserve(ps_engine *engine);
+void ps__accept(ps_engine *engine, uint8_t number);
+void ps__shut(ps_engine *engine, uint8_t number);
+void ps__stop_accepting(ps_engine *engine);
+void ps__start_accepting(ps_engine *engine);
+
+#endif

@@ -1,0 +1,232 @@
+/* command.c: what others ask of the loop: pushes, closing a client, a stop.
+ *
+ * In the loop's own thread (a handler) a request is carried out at once. From any other thread it becomes a command: a
+ * copy on a list under the lock, and one byte in the wakeup pipe if the list was empty. Only the loop touches
+ * connections. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "base/host.h"
+#include "base/sys.h"
+#include "conn/push.h"
+#include "loop/command.h"
+#include "table/descriptors.h"
+#include "table/table.h"
+
+enum ps_command_kind { PS_DO_PUSH, PS_DO_BROADCAST, PS_DO_DISCONNECT };
+
+typedef struct ps_command {
+    struct ps_command *next;
+    uint64_t client_id;
+    size_t size;
+    enum ps_command_kind kind;
+    uint8_t data[];
+} ps_command;
+
+/* -- in the loop --------------------------------------------------------------------------------------------------- */
+
+static void carry_out(ps_engine *engine, const ps_command *command)
+{
+    ps_conn *conn = ps__table_find(&engine->table, command->client_id);
+    if (command->kind == PS_DO_BROADCAST)
+        ps__push_to_all(engine, command->data, command->size);
+    else if (conn && command->kind == PS_DO_PUSH)
+        ps__push(engine, conn, command->data, command->size);
+    else if (conn)
+        ps__disconnect(engine, conn);
+}
+
+static ps_command *take_commands(ps_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    ps_command *commands = engine->commands;
+    engine->commands = NULL;
+    engine->commands_end = &engine->commands;
+    engine->commands_size = 0;
+    engine->woken = false;
+    pthread_mutex_unlock(&engine->lock);
+    return commands;
+}
+
+void ps__run_commands(ps_engine *engine)
+{
+    uint8_t bytes[256];
+    ssize_t got;
+    ps__look_at_descriptors(engine);
+    if (engine->wake[0] < 0)
+        return; /* the loop ends */
+    do
+        got = ps_sys.read(engine->wake[0], bytes, sizeof bytes);
+    while (got == (ssize_t)sizeof bytes);
+    if (got < 0 && got != -EAGAIN && got != -EINTR)
+        ps__fail(engine, (int)got); /* it would stay readable, and the loop could not sleep any more */
+    for (ps_command *command = take_commands(engine), *next; command; command = next) {
+        next = command->next;
+        carry_out(engine, command);
+        ps__free(command);
+    }
+}
+
+void ps__free_commands(ps_engine *engine)
+{
+    for (ps_command *command = take_commands(engine), *next; command; command = next) {
+        next = command->next;
+        ps__free(command);
+    }
+}
+
+/* -- from anywhere ------------------------------------------------------------------------------------------------- */
+
+int ps__open_wake(ps_engine *engine)
+{
+    engine->commands_end = &engine->commands;
+    int error = ps_sys.pipe2(engine->wake, O_CLOEXEC | O_NONBLOCK);
+    if (error == 0)
+        engine->wake_file = ps__file_of(engine->wake[0]);
+    return error;
+}
+
+/* With the lock held: nobody writes to a descriptor that is somebody else's by now. */
+void ps__close_wake(ps_engine *engine)
+{
+    for (int i = 0; i < 2; i++) {
+        if (engine->wake[i] >= 0)
+            ps_sys.close(engine->wake[i]);
+        engine->wake[i] = -1;
+    }
+}
+
+int ps_engine_wakeup_fd(const ps_engine *engine)
+{
+    return engine->wake[1];
+}
+
+static bool in_loop(ps_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    bool mine = engine->running && pthread_equal(engine->thread, pthread_self());
+    pthread_mutex_unlock(&engine->lock);
+    return mine;
+}
+
+/* With the lock held: 0, or why the loop does not hear of it. A full pipe is as good as one more byte. */
+static int wake(ps_engine *engine)
+{
+    ssize_t written = 1;
+    if (!engine->woken && engine->wake[1] >= 0 && !ps__wake_is_ours(engine))
+        return -EBADF; /* it will find that out by itself */
+    while (!engine->woken && engine->wake[1] >= 0) {
+        written = ps_sys.write(engine->wake[1], "", 1);
+        if (written != -EINTR)
+            break;
+    }
+    if (written < 0 && written != -EAGAIN)
+        return (int)written;
+    engine->woken = true;
+    return 0;
+}
+
+static int post(ps_engine *engine, enum ps_command_kind kind, uint64_t client_id, const uint8_t *data, size_t size)
+{
+    ps_command *command = ps_sys.allocate(sizeof *command + size);
+    if (!command)
+        return -ENOMEM;
+    *command = (ps_command){.client_id = client_id, .size = size, .kind = kind};
+    if (size)
+        memcpy(command->data, data, size);
+    pthread_mutex_lock(&engine->lock);
+    size_t cost = size + PS_COMMAND_COST;
+    bool closes = kind == PS_DO_DISCONNECT; /* it must be possible always */
+    bool fits = closes || !engine->commands || engine->commands_size + cost <= PS_COMMANDS_BYTES;
+    int error = fits ? wake(engine) : -ENOBUFS; /* the loop takes no command before the lock is free */
+    if (error == 0) {
+        *engine->commands_end = command;
+        engine->commands_end = &command->next;
+        engine->commands_size += cost;
+    }
+    pthread_mutex_unlock(&engine->lock);
+    if (error < 0)
+        ps__free(command);
+    return error < 0 ? error : 1;
+}
+
+/* The state of a client as other threads may ask for it; 0 = there is none. */
+static int state_of(ps_engine *engine, uint64_t client_id)
+{
+    pthread_mutex_lock(&engine->lock);
+    const ps_conn *conn = ps__table_find(&engine->table, client_id);
+    int state = conn ? ps__state(conn) : 0;
+    pthread_mutex_unlock(&engine->lock);
+    return state;
+}
+
+/* The largest push that a client takes, as other threads may ask for it; -1 = there is no such client. */
+static int64_t most_of(ps_engine *engine, uint64_t client_id)
+{
+    pthread_mutex_lock(&engine->lock);
+    const ps_conn *conn = ps__table_find(&engine->table, client_id);
+    bool ready = conn && ps__state(conn) == PS_CONN_ESTABLISHED;
+    int64_t most = ready ? (int64_t)__atomic_load_n(&conn->max_reply, __ATOMIC_RELAXED) : -1;
+    pthread_mutex_unlock(&engine->lock);
+    return most;
+}
+
+static int post_push(ps_engine *engine, uint64_t client_id, const uint8_t *data, size_t size)
+{
+    int64_t most = most_of(engine, client_id);
+    if (most < 0)
+        return 0;
+    return size > (size_t)most ? -EMSGSIZE : post(engine, PS_DO_PUSH, client_id, data, size);
+}
+
+int ps_engine_push(ps_engine *engine, uint64_t client_id, const uint8_t *data, size_t size)
+{
+    if (!in_loop(engine))
+        return post_push(engine, client_id, data, size);
+    ps_conn *conn = ps__table_find(&engine->table, client_id);
+    return conn ? ps__push(engine, conn, data, size) : 0;
+}
+
+/* How many would get a push of this size, as other threads may ask for it. */
+static int64_t count_takers(ps_engine *engine, size_t size)
+{
+    int64_t takers = 0;
+    pthread_mutex_lock(&engine->lock);
+    for (uint32_t slot = 0; slot < engine->table.made; slot++) {
+        const ps_conn *conn = ps__slot(&engine->table, slot);
+        takers += ps__state(conn) == PS_CONN_ESTABLISHED && size <= __atomic_load_n(&conn->max_reply, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return takers;
+}
+
+int64_t ps_engine_broadcast(ps_engine *engine, const uint8_t *data, size_t size)
+{
+    if (in_loop(engine))
+        return ps__push_to_all(engine, data, size);
+    int64_t takers = count_takers(engine, size);
+    int posted = takers ? post(engine, PS_DO_BROADCAST, 0, data, size) : 0;
+    return posted < 0 ? posted : takers;
+}
+
+int ps_engine_disconnect(ps_engine *engine, uint64_t client_id)
+{
+    if (!in_loop(engine))
+        return state_of(engine, client_id) ? post(engine, PS_DO_DISCONNECT, client_id, NULL, 0) : 0;
+    ps_conn *conn = ps__table_find(&engine->table, client_id);
+    return conn ? ps__disconnect(engine, conn) : 0;
+}
+
+int ps_engine_stop(ps_engine *engine, uint64_t grace_ns)
+{
+    uint64_t now = ps__now_ns(), at = grace_ns > UINT64_MAX - now ? UINT64_MAX : now + grace_ns;
+    pthread_mutex_lock(&engine->lock);
+    if (!engine->stop_wanted || at < engine->stop_at_ns)
+        __atomic_store_n(&engine->stop_at_ns, at, __ATOMIC_RELAXED); /* the loop reads it without the lock as well */
+    engine->stop_wanted = true;
+    engine->woken = false; /* in a signal handler the loop may be about to sleep: always write */
+    int error = wake(engine);
+    pthread_mutex_unlock(&engine->lock);
+    return error;
+}

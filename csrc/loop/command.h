@@ -1,0 +1,15 @@
+/* command.h: what others ask of the loop, and the pipe that wakes it. */
+#ifndef PYSOCK_LOOP_COMMAND_H
+#define PYSOCK_LOOP_COMMAND_H
+
+#include "core/engine.h"
+
+/* The key of the pipe in the poll; a listener's is its number, a connection's its id. */
+enum { PS_WAKE_KEY = 0xFFFF };
+
+void ps__run_commands(ps_engine *engine);
+void ps__free_commands(ps_engine *engine);
+int ps__open_wake(ps_engine *engine);
+void ps__close_wake(ps_engine *engine);
+
+#endif

@@ -1,0 +1,280 @@
+/* turn.c: the turn: wait, read, dispatch, send; and the beginning and the end of the loop around it. */
+#include <errno.h>
+
+#include "base/causes.h"
+#include "base/host.h"
+#include "base/sys.h"
+#include "conn/input.h"
+#include "conn/life.h"
+#include "conn/output.h"
+#include "conn/rules.h"
+#include "loop/accept.h"
+#include "loop/command.h"
+#include "loop/turn.h"
+#include "loop/wait.h"
+#include "table/descriptors.h"
+#include "table/table.h"
+#include "table/timers.h"
+
+static void check(ps_engine *engine)
+{
+    ps__fail(engine, engine->hooks.check(engine->hooks.context));
+}
+
+/* -- the turn ------------------------------------------------------------------------------------------------------ */
+
+static void flush(ps_engine *engine, ps_conn *conn)
+{
+    if (conn->state == PS_CONN_CLOSED || conn->flags & PS_IS_HOLDING)
+        return;
+    ps__send_queue(engine, conn);
+    if (conn->state == PS_CONN_CLOSED)
+        return;
+    ps__resume(engine, conn);
+    ps__settle(engine, conn);
+}
+
+/* What becomes dirty meanwhile is dealt with in the next turn, which does not sleep then: nobody is starved. */
+static void flush_dirty(ps_engine *engine)
+{
+    uint32_t slot = engine->dirty;
+    engine->dirty = PS_NOBODY;
+    while (slot != PS_NOBODY) {
+        ps_conn *conn = ps__slot(&engine->table, slot);
+        slot = conn->next_dirty;
+        conn->flags &= (uint16_t)~PS_IS_DIRTY;
+        flush(engine, conn);
+    }
+}
+
+static void client_event(ps_engine *engine, const ps_event *event)
+{
+    ps_conn *conn = ps__table_find(&engine->table, event->key);
+    if (!conn)
+        return; /* an event from before it was closed */
+    if (event->ready & PS_POLL_OUT) {
+        conn->flags |= conn->flags & PS_IS_SENDING ? PS_IS_SENT : 0;
+        flush(engine, conn);
+    }
+    if (event->ready & (PS_POLL_IN | PS_POLL_GONE) && ps__reads(engine, conn) && !conn->held)
+        ps__readable(engine, conn);
+    else if (event->ready & PS_POLL_GONE)
+        ps__lost(engine, conn, PS_CLOSED_BY_PEER); /* both directions are shut: nobody takes the replies any more */
+}
+
+static void master_event(ps_engine *engine, const ps_event *event)
+{
+    uint8_t number = (uint8_t)event->key;
+    ps__accept(engine, number);
+    if (event->ready & PS_POLL_GONE && engine->accepting)
+        ps__shut(engine, number);
+}
+
+static bool handle_event(ps_engine *engine, const ps_event *event)
+{
+    if (event->key >> 32)
+        client_event(engine, event);
+    else if (event->key == PS_WAKE_KEY)
+        return true;
+    else if (engine->accepting)
+        master_event(engine, event);
+    return false;
+}
+
+static void woken(ps_engine *engine)
+{
+    ps__run_commands(engine);
+    if (ps__enter(engine) == 0)
+        check(engine);
+}
+
+static void run_batches(ps_engine *engine, bool all)
+{
+    if (engine->batch_due_ns == UINT64_MAX || (!all && engine->batch_due_ns > engine->now_ns))
+        return;
+    if (ps__enter(engine) == 0)
+        ps__fail(engine, engine->hooks.batches(engine->hooks.context, all, &engine->batch_due_ns));
+}
+
+static void for_each(ps_engine *engine, void (*act)(ps_engine *, ps_conn *))
+{
+    for (uint32_t slot = 0; slot < engine->table.made; slot++) {
+        ps_conn *conn = ps__slot(&engine->table, slot);
+        if (conn->state && conn->state != PS_CONN_CLOSED)
+            act(engine, conn);
+    }
+}
+
+static void send_again(ps_engine *engine, ps_conn *conn)
+{
+    if (!(conn->flags & PS_IS_STARVED))
+        return;
+    conn->flags &= (uint16_t)~PS_IS_STARVED;
+    flush(engine, conn);
+}
+
+static void feed_the_starved(ps_engine *engine)
+{
+    if (!engine->send_again_ns || engine->send_again_ns > engine->now_ns)
+        return;
+    engine->send_again_ns = 0;
+    for_each(engine, send_again);
+}
+
+/* Handlers may have taken long: whatever is reckoned from now on begins now. */
+static void work_done(ps_engine *engine)
+{
+    engine->now_ns = ps__now_ns();
+    ps__timers_worked(engine);
+}
+
+static void expire(ps_engine *engine)
+{
+    enum ps_timer_list list;
+    for (ps_conn *late; (late = ps__timers_pop_late(engine, &list)) != NULL;)
+        ps__too_late(engine, late, list);
+}
+
+static void end_turn(ps_engine *engine)
+{
+    run_batches(engine, false);
+    expire(engine);
+    feed_the_starved(engine);
+    if (engine->tell_again_ns && engine->tell_again_ns <= engine->now_ns)
+        ps__tell_rest(engine);
+    flush_dirty(engine);
+    ps__bury(engine);
+    ps__start_accepting(engine); /* here: what was closed in this turn has made room */
+    if (!engine->inside)
+        return;
+    check(engine);
+    work_done(engine);
+    ps__share(engine);
+}
+
+static void poll_failed(ps_engine *engine, int error)
+{
+    ps__look_at_descriptors(engine);
+    ps__fail(engine, error);
+}
+
+static void turn(ps_engine *engine)
+{
+    bool wake = false;
+    int count = ps__wait(engine);
+    engine->now_ns = engine->look_ns = ps__now_ns();
+    engine->full_looks = count == PS_EVENTS_MAX ? engine->full_looks + 1 : 0;
+    if (count == -EINTR)
+        wake = true;
+    else if (count < 0)
+        poll_failed(engine, count);
+    for (int i = 0; i < count; i++)
+        wake |= handle_event(engine, &engine->events[i]);
+    if (wake)
+        woken(engine);
+    end_turn(engine);
+}
+
+/* -- the end ------------------------------------------------------------------------------------------------------- */
+
+/* What was read is served; what lies in the kernel came too late and is told so: a client learns that it was not run. */
+static void wind_up(ps_engine *engine, ps_conn *conn)
+{
+    ps__resume(engine, conn);
+    ps__say_goodbye(engine, conn);
+    engine->refusing = true;
+    if (conn->state == PS_CONN_ESTABLISHED)
+        ps__readable(engine, conn);
+    engine->refusing = false;
+    ps__end(engine, conn, PS_EV_DRAIN, PS_SERVER_STOPPING);
+    ps__mark_dirty(engine, conn);
+}
+
+static void lose(ps_engine *engine, ps_conn *conn)
+{
+    ps__lost(engine, conn, PS_SERVER_STOPPING);
+}
+
+static void stop_accepting(ps_engine *engine)
+{
+    ps__stop_accepting(engine);
+    if (engine->state == PS_SERVER_SERVING)
+        engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_DRAIN);
+    ps__enter(engine); /* told even if a hook has ended the loop: the master sockets are to be closed */
+    ps__fail(engine, engine->hooks.draining(engine->hooks.context));
+}
+
+static void drain(ps_engine *engine)
+{
+    stop_accepting(engine);
+    run_batches(engine, true);
+    for_each(engine, wind_up);
+    run_batches(engine, true); /* what was held back for a paused client */
+    flush_dirty(engine);
+    ps__bury(engine);
+    work_done(engine);
+}
+
+/* Has a stop been asked for, and is its time up? */
+static bool stop_wanted(ps_engine *engine, bool *now)
+{
+    pthread_mutex_lock(&engine->lock);
+    bool wanted = engine->stop_wanted;
+    *now = wanted && engine->stop_at_ns <= engine->now_ns;
+    pthread_mutex_unlock(&engine->lock);
+    return wanted;
+}
+
+static void serve(ps_engine *engine)
+{
+    bool now = false;
+    while (!engine->fatal && !now) {
+        turn(engine);
+        if (!stop_wanted(engine, &now))
+            continue;
+        if (engine->state == PS_SERVER_SERVING)
+            ps__look_at_descriptors(engine);
+        if (engine->state == PS_SERVER_SERVING && !engine->fatal)
+            drain(engine);
+        if (engine->table.used == 0)
+            return;
+    }
+}
+
+static void set_running(ps_engine *engine, bool running)
+{
+    pthread_mutex_lock(&engine->lock);
+    engine->thread = pthread_self();
+    engine->running = running;
+    pthread_mutex_unlock(&engine->lock);
+}
+
+static void close_all(ps_engine *engine)
+{
+    ps__look_at_descriptors(engine);
+    if (engine->accepting)
+        stop_accepting(engine);
+    for_each(engine, lose);
+    flush_dirty(engine); /* only empties the list: all are closed */
+    ps__bury(engine);
+    ps__tell_rest(engine);
+    ps__enter(engine);
+    engine->hooks.batches(engine->hooks.context, true, &engine->batch_due_ns); /* its clients are gone: it drops them */
+    ps__leave(engine);
+}
+
+int ps__engine_run(ps_engine *engine)
+{
+    if (engine->state != PS_SERVER_NEW)
+        return -EINVAL;
+    engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_ADOPT);
+    engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_SERVE);
+    engine->accepting = true;
+    engine->now_ns = engine->look_ns = ps__now_ns();
+    set_running(engine, true);
+    serve(engine);
+    close_all(engine);
+    set_running(engine, false);
+    engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_CLOSE);
+    return engine->fatal;
+}

@@ -1,0 +1,74 @@
+/* inside.c: what handlers call: push, broadcast and disconnect in the loop's own thread.
+ *
+ * A push, a broadcast or a disconnect in the loop's own thread may reach hooks, and hooks are called with the GIL held: so
+ * these are no functions of the ABI, around which cffi lets the GIL go. That also spares a handler the wait for it beside
+ * a thread that computes. */
+#include <errno.h>
+
+#include "python/python.h"
+
+static ps_engine *engine_of(PyObject *self)
+{
+    return ((ps_python *)PyCapsule_GetPointer(self, NULL))->engine;
+}
+
+static PyObject *inside_push(PyObject *self, PyObject *args)
+{
+    unsigned long long id;
+    Py_buffer view;
+    if (!PyArg_ParseTuple(args, "Ky*", &id, &view))
+        return NULL;
+    size_t size = (size_t)view.len;
+    int result = ps_engine_push(engine_of(self), id, view.buf, size);
+    PyBuffer_Release(&view);
+    if (result != -EMSGSIZE)
+        return PyBool_FromLong(result > 0);
+    ps_python *py = PyCapsule_GetPointer(self, NULL);
+    return PyErr_Format(py->callbacks[FRAME_TOO_LARGE],
+                        "a payload of %zu bytes is more than this client takes (max_payload= of its connect())", size);
+}
+
+static PyObject *inside_broadcast(PyObject *self, PyObject *args)
+{
+    Py_buffer view;
+    if (!PyArg_ParseTuple(args, "y*", &view))
+        return NULL;
+    int64_t reached = ps_engine_broadcast(engine_of(self), view.buf, (size_t)view.len);
+    PyBuffer_Release(&view);
+    return PyLong_FromLongLong(reached);
+}
+
+static PyObject *inside_disconnect(PyObject *self, PyObject *args)
+{
+    unsigned long long id;
+    if (!PyArg_ParseTuple(args, "K", &id))
+        return NULL;
+    return PyBool_FromLong(ps_engine_disconnect(engine_of(self), id) > 0);
+}
+
+static PyMethodDef inside_methods[] = {
+    {"push", inside_push, METH_VARARGS, NULL},
+    {"broadcast", inside_broadcast, METH_VARARGS, NULL},
+    {"disconnect", inside_disconnect, METH_VARARGS, NULL},
+};
+
+static int append_method(PyObject *list, PyMethodDef *method, PyObject *self)
+{
+    PyObject *function = PyCFunction_New(method, self);
+    int error = function ? PyList_Append(list, function) : -1;
+    Py_XDECREF(function);
+    return error;
+}
+
+int ps_python_inside(ps_python *py, uintptr_t list)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *self = PyCapsule_New(py, NULL, NULL);
+    int error = self ? 0 : -1;
+    for (size_t i = 0; error == 0 && i < sizeof inside_methods / sizeof *inside_methods; i++)
+        error = append_method((PyObject *)list, &inside_methods[i], self);
+    Py_XDECREF(self);
+    PyErr_Clear();
+    PyGILState_Release(gil);
+    return error ? -ENOMEM : 0;
+}

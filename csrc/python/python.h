@@ -1,0 +1,92 @@
+/* python.h: what the files share that know Python, and the only door of Python.h. objects.c has exceptions and bytes,
+ * context.c keeps the context variables of clients apart, answer.c makes replies of what handlers return, batch.c and
+ * request.c call them (by vectorcall), inside.c is what they call, server.c gives the engine its hooks (the GIL is taken
+ * once a turn), link.c does the same for the client.
+ *
+ * Ownership: objects reach the functions of the ABI as id() numbers that the caller keeps alive for the call; what is
+ * kept longer is referenced here. A request object is the handler's; a reply object is held while bytes of it wait.
+ * Every reference is taken and dropped with the GIL held. */
+#ifndef PYSOCK_PYTHON_PYTHON_H
+#define PYSOCK_PYTHON_PYTHON_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdbool.h>
+
+#include "core/engine.h"
+
+typedef struct kept_request {
+    uint64_t client_id;
+    ps_frame frame; /* payload unused */
+    PyObject *client, *request;
+} kept_request;
+
+typedef struct service {
+    PyObject *handler; /* NULL: there is no such service */
+    bool batch;
+    uint32_t max_batch;
+    uint64_t max_wait_ns, due_ns;
+    kept_request *kept;
+    size_t kept_count, kept_room;
+} service;
+
+enum { ON_CLIENT, ON_CONNECT, ON_DISCONNECT, ON_FAILED, ON_DRAINING, ON_LOG, ON_DROPPED, ON_NOTED,
+       ON_ALLOW, ON_CHALLENGE, ON_PROVE, FRAME_TOO_LARGE, CALLBACKS };
+
+struct ps_python {
+    ps_engine *engine;
+    PyObject *callbacks[CALLBACKS];
+    PyObject *raised; /* during a run: the list for what ends it */
+    PyThreadState *thread;
+    PyObject *entered; /* the context that the loop is in, of the client that was served last; or NULL */
+    bool handles;      /* a handler runs */
+    PyObject *spare; /* the memory of the last large request, if nobody kept it: the next one's */
+    PyObject *small; /* likewise of the last small one: the next one's, if that is as long */
+    bool said_no_service;
+    uint32_t service_count;
+    service services[];
+};
+
+static inline PyObject *object_of(const ps_conn *conn)
+{
+    return PyTuple_GET_ITEM((PyObject *)conn->object, 0);
+}
+
+static inline PyObject *variables_of(const ps_conn *conn)
+{
+    return PyTuple_GET_ITEM((PyObject *)conn->object, 1);
+}
+
+/* objects.c */
+PyObject *ps__py_take_exception(void);
+int ps__py_hand_over(PyObject *raised);
+void *ps__py_object_new(void *context, size_t size, uint8_t **data);
+void *ps__py_object_resize(void *context, void *object, size_t size, uint8_t **data);
+void ps__py_object_ref(void *context, void *object);
+void ps__py_object_unref(void *context, void *object);
+
+/* context.c */
+PyObject *ps__py_with_variables(PyObject *object);
+void ps__py_leave_variables(ps_python *py);
+PyObject *ps__py_callback(ps_python *py, int callback);
+PyObject *ps__py_call_within(ps_python *py, const ps_conn *conn, PyObject *handler, PyObject *request);
+PyObject *ps__py_call_afresh(ps_python *py, PyObject *handler, PyObject *clients, PyObject *requests);
+
+/* answer.c: 0, or what ends the loop */
+size_t ps__py_fitting(const char *text, size_t size, size_t most);
+int ps__py_callback_failed(ps_python *py, int callback);
+int ps__py_finish_call(ps_python *py, int callback, PyObject *result);
+int ps__py_failed(ps_python *py, ps_conn *conn, const ps_frame *frame);
+int ps__py_answer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result);
+
+/* batch.c */
+int ps__py_keep(ps_python *py, service *s, ps_conn *conn, const ps_frame *frame, PyObject *request);
+int ps__py_on_batches(void *context, bool all, uint64_t *due_ns);
+
+/* request.c */
+int ps__py_on_request(void *context, ps_conn *conn, const ps_frame *frame, void *object);
+void *ps__py_request_new(void *context, size_t size, uint8_t **data);
+void ps__py_request_unref(void *context, void *object);
+
+#endif

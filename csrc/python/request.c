@@ -1,0 +1,124 @@
+/* request.c: one request: its memory, and the call of its handler. */
+#include <string.h>
+
+#include "conn/life.h"
+#include "conn/rules.h"
+#include "python/python.h"
+
+/* -- its memory ---------------------------------------------------------------------------------------------------- */
+
+enum { SPARE_MAX = 1 << 20 };
+
+/* glibc gives the top of the heap back to the kernel after each large free, and each page is faulted in again by the next
+ * large request. So the last one is kept, unless somebody else keeps it. */
+void ps__py_request_unref(void *context, void *object)
+{
+    ps_python *py = context;
+    PyObject *held = object;
+    Py_ssize_t size = PyBytes_CheckExact(held) ? PyBytes_GET_SIZE(held) : 0;
+    if (!py->spare && Py_REFCNT(held) == 1 && size > PS_LARGE && size <= SPARE_MAX)
+        py->spare = held;
+    else
+        Py_DECREF(held);
+}
+
+/* New bytes of this size in the memory of the spare. Its hash is forgotten by a change of size. */
+static void *reuse(ps_python *py, size_t size, uint8_t **data)
+{
+    PyObject *bytes = py->spare;
+    py->spare = NULL;
+    if ((size_t)PyBytes_GET_SIZE(bytes) == size && _PyBytes_Resize(&bytes, (Py_ssize_t)size + 1) < 0)
+        return PyErr_Clear(), NULL;
+    return ps__py_object_resize(NULL, bytes, size, data);
+}
+
+void *ps__py_request_new(void *context, size_t size, uint8_t **data)
+{
+    ps_python *py = context;
+    return py->spare ? reuse(py, size, data) : ps__py_object_new(NULL, size, data);
+}
+
+/* Most handlers let go of a request when they return, and most requests are as long as the one before: so no memory is
+ * taken and given back for each. The hash that the old bytes may have is forgotten. */
+static PyObject *small_request(ps_python *py, const ps_frame *frame)
+{
+    PyObject *bytes = py->small;
+    py->small = NULL;
+    if (!bytes || (size_t)PyBytes_GET_SIZE(bytes) != frame->size) {
+        Py_XDECREF(bytes);
+        return PyBytes_FromStringAndSize((const char *)frame->payload, (Py_ssize_t)frame->size);
+    }
+    memcpy(PyBytes_AS_STRING(bytes), frame->payload, frame->size);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* for readers: it may be gone one day, like the cast below */
+    ((PyBytesObject *)bytes)->ob_shash = -1;
+#pragma GCC diagnostic pop
+    return bytes;
+}
+
+static void request_release(ps_python *py, PyObject *request)
+{
+    if (Py_REFCNT(request) == 1 && PyBytes_GET_SIZE(request) <= PS_LARGE && !py->small)
+        py->small = request;
+    else
+        ps__py_request_unref(py, request);
+}
+
+/* -- its handler --------------------------------------------------------------------------------------------------- */
+
+/* Without an object nothing can be served: then the client has been closed. */
+static int make_client(ps_python *py, ps_conn *conn)
+{
+    conn->object = ps__py_with_variables(PyObject_CallFunction(ps__py_callback(py, ON_CLIENT), "K", (unsigned long long)ps__id(conn)));
+    if (conn->object)
+        return 0;
+    int error = ps__py_callback_failed(py, ON_CLIENT);
+    if (error == 0)
+        ps__no_memory(py->engine, conn);
+    return error;
+}
+
+static int call_handler(ps_python *py, const service *s, ps_conn *conn, const ps_frame *frame, PyObject *request)
+{
+    PyObject *result = ps__py_call_within(py, conn, s->handler, request);
+    if (!result)
+        return ps__py_failed(py, conn, frame);
+    int error = ps__py_answer(py, conn, frame, result);
+    Py_DECREF(result);
+    return error;
+}
+
+/* Where no frame can say so, the log does, once. */
+static int no_handler(ps_python *py, ps_conn *conn, const ps_frame *frame)
+{
+    static const char text[] = "no such service";
+    bool mute = !ps__framing(py->engine, conn)->has_texts;
+    ps__cannot_serve(py->engine, conn, frame, PS_NO_SUCH_SERVICE, text, sizeof text - 1);
+    if (!mute || py->said_no_service)
+        return 0;
+    py->said_no_service = true;
+    return ps__py_finish_call(py, ON_LOG, PyObject_CallFunction(ps__py_callback(py, ON_LOG), "is", 40,
+                                                         "a request came, and there is no service: the connection is closed"));
+}
+
+int ps__py_on_request(void *context, ps_conn *conn, const ps_frame *frame, void *object)
+{
+    ps_python *py = context;
+    service *s = &py->services[frame->code];
+    PyObject *request = object;
+    int error;
+    if (!request)
+        request = small_request(py, frame);
+    if (!request)
+        return ps__py_failed(py, conn, frame);
+    if (!s->handler)
+        error = no_handler(py, conn, frame);
+    else if (!conn->object && ((error = make_client(py, conn)) < 0 || !conn->object))
+        ;
+    else if (s->batch)
+        error = ps__py_keep(py, s, conn, frame, request);
+    else
+        error = call_handler(py, s, conn, frame, request);
+    request_release(py, request);
+    return error;
+}

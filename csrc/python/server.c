@@ -1,0 +1,270 @@
+/* server.c: the engine's hooks, in Python's terms, and the server's functions of the ABI. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/sys.h"
+#include "loop/engine.h"
+#include "loop/turn.h"
+#include "python/python.h"
+
+static void on_enter(void *context)
+{
+    ps_python *py = context;
+    PyEval_RestoreThread(py->thread);
+}
+
+static void on_leave(void *context)
+{
+    ps_python *py = context;
+    py->thread = PyEval_SaveThread();
+}
+
+static int on_check(void *context)
+{
+    ps_python *py = context;
+    ps__py_leave_variables(py);
+    return PyErr_CheckSignals() < 0 ? ps__py_hand_over(py->raised) : 0; /* does nothing outside the main thread */
+}
+
+/* The reason of a refusal, cut to what fits. */
+static void copy_reason(PyObject *answer, char *reason, size_t room)
+{
+    const char *text = PyUnicode_AsUTF8(answer);
+    if (!text) {
+        PyErr_Clear();
+        return;
+    }
+    size_t size = ps__py_fitting(text, strlen(text), room - 1);
+    memcpy(reason, text, size);
+    reason[size] = 0;
+}
+
+static int on_connect(void *context, ps_conn *conn, char *reason, size_t room)
+{
+    ps_python *py = context;
+    PyObject *answer = PyObject_CallFunction(ps__py_callback(py, ON_CONNECT), "K", (unsigned long long)ps__id(conn));
+    if (!answer) {
+        int error = ps__py_callback_failed(py, ON_CONNECT);
+        return error < 0 ? error : 1;
+    }
+    int refused = answer != Py_None;
+    if (refused)
+        copy_reason(answer, reason, room);
+    Py_DECREF(answer);
+    return refused;
+}
+
+/* Only the engine and the facade's table refer to the client's object: nobody can look at it any more. */
+static bool is_forgotten(const ps_python *py, const ps_conn *conn)
+{
+    return conn->object && Py_REFCNT(object_of(conn)) == 2 && !conn->attached &&
+           !py->engine->options.watch_disconnects && py->callbacks[ON_DROPPED] != Py_None;
+}
+
+static int on_disconnect(void *context, ps_conn *conn)
+{
+    ps_python *py = context;
+    unsigned long long id = ps__id(conn);
+    if (is_forgotten(py, conn))
+        return ps__py_finish_call(py, ON_DROPPED, PyObject_CallFunction(ps__py_callback(py, ON_DROPPED), "K", id));
+    return ps__py_finish_call(py, ON_DISCONNECT, PyObject_CallFunction(ps__py_callback(py, ON_DISCONNECT), "Ki", id, (int)conn->reason));
+}
+
+static int on_draining(void *context)
+{
+    ps_python *py = context;
+    return ps__py_finish_call(py, ON_DRAINING, PyObject_CallNoArgs(ps__py_callback(py, ON_DRAINING)));
+}
+
+static int on_noted(void *context, int cause, uint64_t times)
+{
+    ps_python *py = context;
+    return ps__py_finish_call(py, ON_NOTED, PyObject_CallFunction(ps__py_callback(py, ON_NOTED), "iK", cause, (unsigned long long)times));
+}
+
+/* -- access and keys ----------------------------------------------------------------------------------------------- */
+
+static int truth(ps_python *py, int callback, PyObject *answer)
+{
+    int yes = answer ? PyObject_IsTrue(answer) : -1;
+    Py_XDECREF(answer);
+    return yes < 0 ? ps__py_callback_failed(py, callback) : yes;
+}
+
+static int on_allow(void *context, int64_t pid, uint32_t uid, uint32_t gid)
+{
+    ps_python *py = context;
+    return truth(py, ON_ALLOW, PyObject_CallFunction(ps__py_callback(py, ON_ALLOW), "LII", (long long)pid, uid, gid));
+}
+
+static int on_challenge(void *context, const uint8_t *nonce, const char *name, ps_challenge *made)
+{
+    ps_python *py = context;
+    const char *fields, *expected;
+    Py_ssize_t size, expected_size;
+    PyObject *answer = PyObject_CallFunction(ps__py_callback(py, ON_CHALLENGE), "y#y", (const char *)nonce,
+                                             (Py_ssize_t)PS_NONCE_SIZE, name);
+    bool good = answer && PyArg_ParseTuple(answer, "y#y#", &fields, &size, &expected, &expected_size);
+    if (good && (size > (Py_ssize_t)sizeof made->fields || expected_size != PS_MAC_SIZE)) {
+        PyErr_SetString(PyExc_ValueError, "a challenge has at most 128 bytes, and 32 are expected in its proof");
+        good = false;
+    }
+    if (good) {
+        made->size = (size_t)size;
+        memcpy(made->fields, fields, made->size);
+        memcpy(made->expected, expected, PS_MAC_SIZE);
+    }
+    Py_XDECREF(answer);
+    if (good)
+        return 0;
+    int error = ps__py_callback_failed(py, ON_CHALLENGE);
+    return error < 0 ? error : 1;
+}
+
+static int on_prove(void *context, const uint8_t *expected, const uint8_t *got)
+{
+    ps_python *py = context;
+    return truth(py, ON_PROVE, PyObject_CallFunction(ps__py_callback(py, ON_PROVE), "y#y#", (const char *)expected,
+                                           (Py_ssize_t)PS_MAC_SIZE, (const char *)got, (Py_ssize_t)PS_MAC_SIZE));
+}
+
+/* -- the server's functions of the ABI ----------------------------------------------------------------------------- */
+
+int ps_python_is_main(uintptr_t builtins)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *here = PyImport_AddModule("builtins"); /* borrowed */
+    int is_main = here == (PyObject *)builtins && PyInterpreterState_Get() == PyInterpreterState_Main();
+    PyErr_Clear();
+    PyGILState_Release(gil);
+    return is_main;
+}
+
+/* From the named tuple Service: (name, handler, batch, max_batch, max_wait). */
+static int read_service(service *s, PyObject *entry)
+{
+    PyObject *name, *handler;
+    int batch;
+    unsigned max_batch;
+    double max_wait;
+    if (!PyArg_ParseTuple(entry, "OOpId", &name, &handler, &batch, &max_batch, &max_wait))
+        return -EINVAL;
+    s->handler = handler == Py_None ? NULL : Py_NewRef(handler);
+    s->batch = batch;
+    s->max_batch = max_batch ? max_batch : 1;
+    s->max_wait_ns = (uint64_t)(max_wait * 1e9);
+    return 0;
+}
+
+static void drop_references(ps_python *py)
+{
+    for (int i = 0; i < CALLBACKS; i++)
+        Py_CLEAR(py->callbacks[i]);
+    Py_CLEAR(py->spare);
+    Py_CLEAR(py->small);
+    for (uint32_t i = 0; i < py->service_count; i++) {
+        Py_CLEAR(py->services[i].handler);
+        ps__free(py->services[i].kept);
+        py->services[i].kept = NULL;
+    }
+}
+
+static int fill(ps_python *py, PyObject *services, PyObject *callbacks)
+{
+    for (int i = 0; i < CALLBACKS; i++)
+        py->callbacks[i] = Py_NewRef(PyTuple_GET_ITEM(callbacks, i));
+    for (uint32_t i = 0; i < py->service_count; i++) {
+        int error = read_service(&py->services[i], PyTuple_GET_ITEM(services, (Py_ssize_t)i));
+        if (error < 0)
+            return error;
+    }
+    return 0;
+}
+
+static const ps_hooks python_hooks = {
+    .enter = on_enter,
+    .leave = on_leave,
+    .check = on_check,
+    .connect = on_connect,
+    .request = ps__py_on_request,
+    .batches = ps__py_on_batches,
+    .disconnect = on_disconnect,
+    .draining = on_draining,
+    .noted = on_noted,
+    .allow = on_allow,
+    .challenge = on_challenge,
+    .prove = on_prove,
+    .object_new = ps__py_request_new,
+    .object_resize = ps__py_object_resize,
+    .object_hold = ps__py_object_ref,
+    .object_release = ps__py_request_unref,
+};
+
+static ps_python *new_python(uint32_t services)
+{
+    size_t size = sizeof(ps_python) + services * sizeof(service);
+    ps_python *py = ps_sys.allocate(size);
+    if (!py)
+        return NULL;
+    memset(py, 0, size);
+    py->service_count = services;
+    return py;
+}
+
+ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_t callbacks, int *error)
+{
+    ps_python *py = new_python(options->services);
+    *error = -ENOMEM;
+    if (!py)
+        return NULL;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    ps_hooks hooks = python_hooks;
+    hooks.context = py;
+    *error = fill(py, (PyObject *)services, (PyObject *)callbacks);
+    PyErr_Clear();
+    if (*error == 0)
+        py->engine = ps__engine_new(options, &hooks, error);
+    if (*error < 0)
+        drop_references(py);
+    PyGILState_Release(gil);
+    if (*error == 0)
+        return py;
+    ps__free(py);
+    return NULL;
+}
+
+void ps_python_close(ps_python *py)
+{
+    ps__engine_close(py->engine);
+    PyGILState_STATE gil = PyGILState_Ensure();
+    drop_references(py);
+    PyGILState_Release(gil);
+}
+
+void ps_python_free(ps_python *py)
+{
+    ps_python_close(py);
+    ps__engine_free(py->engine);
+    ps__free(py);
+}
+
+ps_engine *ps_python_engine(ps_python *py)
+{
+    return py->engine;
+}
+
+int ps_python_run(ps_python *py, uintptr_t raised)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    int error = -EBUSY;
+    if (!py->raised) {
+        py->raised = (PyObject *)raised;
+        py->thread = PyEval_SaveThread(); /* the hooks take it back with on_enter */
+        error = ps__engine_run(py->engine);
+        PyEval_RestoreThread(py->thread);
+        ps__py_leave_variables(py);
+        py->raised = NULL;
+    }
+    PyGILState_Release(gil);
+    return error;
+}

@@ -1,0 +1,168 @@
+/* access.c: who a connection comes from, whether they may come in, and how many they have. All of it happens before a
+ * byte is read, from what the kernel says of the other end; what a client says of itself counts for nothing here. */
+#include <netinet/in.h>
+#include <string.h>
+
+#include "base/host.h"
+#include "base/peers.h"
+#include "base/sys.h"
+#include "table/access.h"
+
+/* -- who it is ----------------------------------------------------------------------------------------------------- */
+
+static void remember_address(ps_conn *conn, const struct sockaddr *peer)
+{
+    if (conn->family == AF_INET) {
+        const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)peer;
+        memcpy(conn->peer, &v4->sin_addr, sizeof v4->sin_addr);
+        conn->peer_port = ntohs(v4->sin_port);
+    } else if (conn->family == AF_INET6) {
+        const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)peer;
+        memcpy(conn->peer, &v6->sin6_addr, sizeof v6->sin6_addr);
+        conn->peer_port = ntohs(v6->sin6_port);
+    }
+}
+
+static ps_peers *table_of(ps_engine *engine, const ps_conn *conn)
+{
+    return conn->family == AF_UNIX ? &engine->users : &engine->addresses;
+}
+
+static uint32_t most_from_peer(const ps_engine *engine, const ps_conn *conn)
+{
+    const ps_limits *limits = &engine->options.limits;
+    return conn->family == AF_UNIX ? limits->max_clients_per_uid : limits->max_clients_per_ip;
+}
+
+/* What counts as one: a user; an IPv4 address, also one that is mapped into IPv6; the first 64 bits of an IPv6 address,
+ * for a machine commonly has all that begin with them (RFC 6177). */
+static void key_of(const ps_conn *conn, uint8_t key[PS_PEER_KEY])
+{
+    static const uint8_t mapped[12] = {[10] = 0xFF, [11] = 0xFF};
+    memset(key, 0, PS_PEER_KEY);
+    if (conn->family == AF_INET) {
+        memcpy(key, mapped, sizeof mapped);
+        memcpy(key + sizeof mapped, conn->peer, 4);
+    } else {
+        bool whole = conn->family == AF_INET6 && memcmp(conn->peer, mapped, sizeof mapped) == 0;
+        memcpy(key, conn->peer, whole ? PS_PEER_KEY : PS_PEER_KEY / 2);
+    }
+}
+
+void ps__remember_peer(ps_conn *conn)
+{
+    struct ucred who;
+    socklen_t size = sizeof who;
+    if (conn->family != AF_UNIX || ps_sys.getsockopt(conn->fd, SOL_SOCKET, SO_PEERCRED, &who, &size) < 0)
+        return;
+    const ps_owner owner = {.uid = who.uid, .gid = who.gid, .pid_1 = (uint32_t)who.pid + 1};
+    memcpy(conn->peer, &owner, sizeof owner);
+}
+
+/* Of a connection that is closed: what was remembered. */
+void ps__peer_credentials(const ps_conn *conn, ps_info *info)
+{
+    ps_conn copy = {.fd = conn->fd, .family = conn->family};
+    ps_owner owner;
+    memcpy(copy.peer, conn->peer, sizeof copy.peer);
+    if (conn->fd >= 0)
+        ps__remember_peer(&copy);
+    memcpy(&owner, copy.peer, sizeof owner);
+    bool known = conn->family == AF_UNIX && owner.pid_1;
+    info->pid = known ? (int64_t)owner.pid_1 - 1 : -1;
+    info->uid = known ? (int64_t)owner.uid : -1;
+    info->gid = known ? (int64_t)owner.gid : -1;
+}
+
+/* -- may they? ----------------------------------------------------------------------------------------------------- */
+
+static bool is_among(uint32_t id, const uint32_t *ids, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (ids[i] == id)
+            return true;
+    }
+    return false;
+}
+
+/* The engine's input buffer has room for all the groups that a process can reasonably have: 16,000. */
+static bool is_in_group(ps_engine *engine, int fd, gid_t primary)
+{
+    const ps_options *options = &engine->options;
+    socklen_t size = PS_READ_MAX;
+    if (!options->gid_count || is_among(primary, options->gids, options->gid_count))
+        return options->gid_count;
+    if (ps_sys.getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, engine->in, &size) < 0)
+        return false;
+    for (socklen_t at = 0; at + sizeof(uint32_t) <= size; at += sizeof(uint32_t)) {
+        uint32_t group;
+        memcpy(&group, engine->in + at, sizeof group);
+        if (is_among(group, options->gids, options->gid_count))
+            return true;
+    }
+    return false;
+}
+
+static bool is_allowed(ps_engine *engine, int fd, const struct ucred *who)
+{
+    const ps_options *options = &engine->options;
+    if (!options->ask_allow)
+        return is_among(who->uid, options->uids, options->uid_count) || is_in_group(engine, fd, who->gid);
+    int answer = ps__enter(engine);
+    if (answer == 0)
+        answer = engine->hooks.allow(engine->hooks.context, who->pid, who->uid, who->gid);
+    ps__fail(engine, answer);
+    return answer > 0;
+}
+
+static bool user_may(ps_engine *engine, ps_conn *conn)
+{
+    bool checked = ps__listener(engine, conn)->checked;
+    struct ucred who;
+    socklen_t size = sizeof who;
+    if (!checked && !most_from_peer(engine, conn))
+        return true;
+    if (ps_sys.getsockopt(conn->fd, SOL_SOCKET, SO_PEERCRED, &who, &size) < 0)
+        return false;
+    uint32_t uid = who.uid;
+    memcpy(conn->peer, &uid, sizeof uid);
+    return !checked || is_allowed(engine, conn->fd, &who);
+}
+
+int ps__may_connect(ps_engine *engine, ps_conn *conn, const struct sockaddr *peer)
+{
+    uint8_t key[PS_PEER_KEY];
+    uint32_t most = most_from_peer(engine, conn);
+    if (conn->family != AF_UNIX)
+        remember_address(conn, peer);
+    else if (!user_may(engine, conn))
+        return PS_CAUSE_ACCESS;
+    if (!most)
+        return PS_NO_CAUSE;
+    key_of(conn, key);
+    return ps__peers_count(table_of(engine, conn), key) < most ? PS_NO_CAUSE : PS_CAUSE_PEER;
+}
+
+/* -- how many they have -------------------------------------------------------------------------------------------- */
+
+int ps__count_peer(ps_engine *engine, ps_conn *conn)
+{
+    uint8_t key[PS_PEER_KEY];
+    if (!most_from_peer(engine, conn))
+        return 0;
+    key_of(conn, key);
+    int error = ps__peers_add(table_of(engine, conn), key);
+    if (error == 0)
+        conn->flags |= PS_IS_COUNTED;
+    return error;
+}
+
+void ps__uncount_peer(ps_engine *engine, ps_conn *conn)
+{
+    uint8_t key[PS_PEER_KEY];
+    if (!(conn->flags & PS_IS_COUNTED))
+        return;
+    conn->flags &= (uint16_t)~PS_IS_COUNTED;
+    key_of(conn, key);
+    ps__peers_take(table_of(engine, conn), key);
+}

@@ -1,0 +1,16 @@
+/* access.h: who a connection comes from, and whether they may come in. */
+#ifndef PYSOCK_TABLE_ACCESS_H
+#define PYSOCK_TABLE_ACCESS_H
+
+#include <sys/socket.h>
+
+#include "core/engine.h"
+
+/* PS_NO_CAUSE, or why it may not; what the kernel says of the peer goes into conn. */
+int ps__may_connect(ps_engine *engine, ps_conn *conn, const struct sockaddr *peer);
+int ps__count_peer(ps_engine *engine, ps_conn *conn);
+void ps__uncount_peer(ps_engine *engine, ps_conn *conn);
+void ps__remember_peer(ps_conn *conn);
+void ps__peer_credentials(const ps_conn *conn, ps_info *info);
+
+#endif

@@ -1,0 +1,84 @@
+/* table.c: the client table: slots with generations. Adding, finding and removing are O(1).
+ *
+ * Slots lie in chunks that never move, so a pointer to a connection stays good while it lives. A slot's generation grows
+ * each time it is freed: an id from before finds nothing, which is how a late event or a late reply can't reach the wrong
+ * client. Generation 0 is never used by a client: keys of that generation are the engine's own. The freed slot is taken
+ * again first, while it is warm in the cache. The engine owns what a slot points to, and the lock. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/sys.h"
+#include "table/table.h"
+
+int ps__table_open(ps_table *table, uint32_t most)
+{
+    size_t chunks = ((size_t)most + PS_CHUNK_SLOTS - 1) / PS_CHUNK_SLOTS;
+    *table = (ps_table){.most = most, .free_slot = PS_NOBODY};
+    table->chunks = ps_sys.allocate(chunks * sizeof *table->chunks);
+    return table->chunks ? 0 : -ENOMEM;
+}
+
+void ps__table_close(ps_table *table)
+{
+    if (!table->chunks)
+        return;
+    for (uint32_t made = 0; made < table->made; made += PS_CHUNK_SLOTS)
+        ps__free(table->chunks[made / PS_CHUNK_SLOTS]);
+    ps__free(table->chunks);
+    table->chunks = NULL;
+    table->made = table->used = 0;
+}
+
+static int add_chunk(ps_table *table)
+{
+    ps_conn *chunk = ps_sys.allocate(PS_CHUNK_SLOTS * sizeof *chunk);
+    if (!chunk)
+        return -ENOMEM;
+    memset(chunk, 0, PS_CHUNK_SLOTS * sizeof *chunk);
+    uint32_t left = table->most - table->made;
+    uint32_t count = left < PS_CHUNK_SLOTS ? left : PS_CHUNK_SLOTS;
+    for (uint32_t i = count; i-- > 0;) {
+        chunk[i].slot = table->made + i;
+        chunk[i].generation = 1;
+        chunk[i].next = table->free_slot;
+        table->free_slot = chunk[i].slot;
+    }
+    table->chunks[table->made / PS_CHUNK_SLOTS] = chunk;
+    table->made += count;
+    return 0;
+}
+
+ps_conn *ps__table_add(ps_table *table)
+{
+    if (table->free_slot == PS_NOBODY && (table->made == table->most || add_chunk(table) < 0))
+        return NULL;
+    ps_conn *conn = ps__slot(table, table->free_slot);
+    table->free_slot = conn->next;
+    table->used++;
+    *conn = (ps_conn){.slot = conn->slot, .generation = conn->generation, .fd = -1, .state = PS_CONN_ACCEPTED};
+    return conn;
+}
+
+void ps__table_remove(ps_table *table, ps_conn *conn)
+{
+    conn->state = 0;
+    conn->generation = conn->generation == UINT32_MAX ? 1 : conn->generation + 1;
+    conn->next = table->free_slot;
+    table->free_slot = conn->slot;
+    table->used--;
+}
+
+ps_conn *ps__table_row(const ps_table *table, uint64_t id)
+{
+    uint32_t slot = (uint32_t)id;
+    if (slot >= table->made)
+        return NULL;
+    ps_conn *conn = ps__slot(table, slot);
+    return conn->generation == (uint32_t)(id >> 32) && ps__state(conn) ? conn : NULL;
+}
+
+ps_conn *ps__table_find(const ps_table *table, uint64_t id)
+{
+    ps_conn *conn = ps__table_row(table, id);
+    return conn && ps__state(conn) != PS_CONN_CLOSED ? conn : NULL;
+}

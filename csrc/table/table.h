@@ -1,0 +1,19 @@
+/* table.h: the client table. */
+#ifndef PYSOCK_TABLE_TABLE_H
+#define PYSOCK_TABLE_TABLE_H
+
+#include "core/engine.h"
+
+int ps__table_open(ps_table *table, uint32_t most);
+void ps__table_close(ps_table *table);
+ps_conn *ps__table_add(ps_table *table);
+void ps__table_remove(ps_table *table, ps_conn *conn);
+ps_conn *ps__table_find(const ps_table *table, uint64_t id); /* of a connection that is not closed */
+ps_conn *ps__table_row(const ps_table *table, uint64_t id);  /* also of one that is closed and not buried yet */
+
+static inline ps_conn *ps__slot(const ps_table *table, uint32_t slot)
+{
+    return &table->chunks[slot / PS_CHUNK_SLOTS][slot % PS_CHUNK_SLOTS];
+}
+
+#endif
