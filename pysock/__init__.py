@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from pysock.address import Address
     from pysock.base.kinds import Buffer
     from pysock.base.registry import servers
-    from pysock.client import Client, connect
+    from pysock.client import Client
     from pysock.clients import ClientTable
+    from pysock.connecting import connect
     from pysock.data import DataSocket, Peer
     from pysock.errors import (
         AddressInUse,
@@ -87,7 +88,8 @@ __all__ = [
 
 _HOMES = {
     "address": ("Address",),
-    "client": ("Client", "connect"),
+    "client": ("Client",),
+    "connecting": ("connect",),
     "clients": ("ClientTable",),
     "data": ("DataSocket", "Peer"),
     "errors": (

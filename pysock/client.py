@@ -1,45 +1,42 @@
 """Client: the blocking client of the framing ``pysock``.
 
 This file owns the conversation: who may use the connection when, and what becomes of pushes and of the server's
-goodbye. How a connection comes about is in ``connecting.py``; the bytes are the link's, in the engine.
+goodbye. What a call goes through has a file each in ``calls/``; the bytes are the link's, in the engine.
 """
-
-# ruff: noqa: PLC0415, PLW0603  # see _take_parts()
 
 from __future__ import annotations
 
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 
+from pysock.access.peers import Ids, expected_server
+from pysock.address import Address, AddressLike, as_address
+from pysock.base import kinds
+from pysock.base.deadlines import checked_timeout, deadline_of, time_left
+from pysock.base.forking import own
+from pysock.base.functions import checked_function
+from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING, overload
+from pysock.base.payload import SERVERS_LIMIT, checked
 from pysock.base.unique import Unique
-from pysock.errors import ConnectionLost, ParameterError, ProtocolError, PysockError, RemoteError, RequestTimeout
+from pysock.calls.handshake import Handshake, Trust
+from pysock.calls.mailbox import PUSHES_MAX, Mailbox
+from pysock.calls.named import NamedServices
+from pysock.calls.ping import ping
+from pysock.calls.selfcall import refuse_own_loop
+from pysock.calls.turns import Turns
+from pysock.engine.choice import choose
+from pysock.engine.contract import BUSY, Link
+from pysock.errors import ConnectionLost, PysockError, RemoteError, RequestTimeout
+from pysock.limits import LARGEST_PAYLOAD
+from pysock.parameters import checked_linger, checked_most, client_key
+from pysock.wire.format import FLAG_NO_REPLY, LARGEST_PING, Kind
 
 if TYPE_CHECKING:
     from typing import Any, Final, Literal, NoReturn, TypeVar
-
-    from pysock.access.peers import Ids, expected_server
-    from pysock.address import Address, AddressLike, as_address
-    from pysock.base import kinds
-    from pysock.base.aliases import Buffer
-    from pysock.base.clock import monotonic
-    from pysock.base.deadlines import checked_timeout, deadline_of, time_left
-    from pysock.base.forking import own
-    from pysock.base.functions import checked_function
-    from pysock.base.ids import shown
-    from pysock.base.payload import SERVERS_LIMIT, checked
-    from pysock.connecting import Trust, open_link
-    from pysock.engine.choice import choose
-    from pysock.engine.contract import BUSY, Link
-    from pysock.limits import LARGEST_PAYLOAD
-    from pysock.mailbox import PUSHES_MAX, Mailbox
-    from pysock.parameters import checked_linger
-    from pysock.selfcall import refuse_own_loop
-    from pysock.wire.format import FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE, ErrorCode, Frame, Kind
 
     PushHook = TypeVar("PushHook", bound=Callable[[bytes], Any])
     Result = TypeVar("Result")
@@ -78,32 +75,22 @@ class Client(Unique):
         authkey: bytes | None = None,
         server_uid: Ids | None = None,
     ) -> None:
-        _take_parts()
-        if not 0 < max_payload <= LARGEST_PAYLOAD:
-            raise ParameterError("max_payload", f"must be from 1 to {LARGEST_PAYLOAD}, not {max_payload!r}")
-        if not isinstance(max_pushes, int) or max_pushes < 1:
-            raise ParameterError("max_pushes", f"must be a number from 1 on, not {max_pushes!r}")
+        checked_most(max_payload, max_pushes)
         self._address = as_address(address)
         self._timeout = None if timeout is None else checked_timeout(timeout)
         self._name = name or ""
-        trust = Trust(expected_server(self._address, server_uid), None if authkey is None else _checked_key(authkey))
-        self._link, welcome, self._beside = open_link(
-            self._address,
-            self._name,
-            choose(backend).link,
-            self._timeout,
-            linger=checked_linger(linger),
-            max_payload=max_payload,
-            trust=trust,
+        trust = Trust(expected_server(self._address, server_uid), None if authkey is None else client_key(authkey))
+        handshake = Handshake(self._address, self._timeout, trust)
+        self._link, welcome = handshake.open(
+            self._name, choose(backend).link, linger=checked_linger(linger), max_payload=max_payload
         )
+        self._beside = handshake.beside
         self._id = welcome.client_id
-        self._numbers = {name: number for name, number in welcome.services.items() if name}
+        self._services = NamedServices(welcome.services)
         self._software = welcome.software
         self._max_payload = LARGEST_PAYLOAD if welcome.max_payload is None else welcome.max_payload
         self._window = max(1, welcome.max_in_flight or 1)
-        # Re-entrant only because such a lock knows whose it is, which typeshed doesn't.
-        self._lock: Any = threading.RLock()
-        self._waiting = 0  # threads that want the lock; only a hint, so it needs no lock itself
+        self._turns = Turns()
         self._closing = False
         self._ended = "this client is closed: connect() again"
         self._mail = Mailbox(repr(self), max_pushes)
@@ -129,7 +116,7 @@ class Client(Unique):
     @property
     def services(self) -> Mapping[str, int]:
         """The server's named services: name -> number."""
-        return MappingProxyType(self._numbers)
+        return MappingProxyType(self._services.numbers)
 
     @property
     def server_software(self) -> str:
@@ -143,9 +130,7 @@ class Client(Unique):
 
     @property
     def dropped_pushes(self) -> int:
-        """How many pushes were thrown away because nobody took them, see ``max_pushes`` of :func:`connect`. The first
-        one is logged.
-        """
+        """How many pushes nobody took, so that they were thrown away (``max_pushes``). The first one is logged."""
         return self._mail.dropped
 
     @property
@@ -164,7 +149,7 @@ class Client(Unique):
             closes it.
         :raises FrameTooLarge: the payload is over the server's :attr:`max_payload`.
         """
-        number, data = self._number(service), self._checked(payload)
+        number, data = self._services.number(service), checked(payload, self._max_payload, SERVERS_LIMIT)
         if self._beside is not None:
             refuse_own_loop(self._beside)
         return self._in_turn(timeout, self._link.request, number, data)
@@ -205,7 +190,7 @@ class Client(Unique):
             sent: that closes it.
         :raises FrameTooLarge: a payload is over the server's :attr:`max_payload`; nothing was sent.
         """
-        number, all_payloads = self._number(service), list(payloads)
+        number, all_payloads = self._services.number(service), list(payloads)
         if self._beside is not None:
             refuse_own_loop(self._beside)
         replies, errors = self._in_turn(
@@ -213,7 +198,7 @@ class Client(Unique):
             lambda seconds: self._link.request_many(number, all_payloads, self._max_payload, seconds, self._window),
         )
         if errors:
-            replies = [self._telling_services(one) if isinstance(one, RemoteError) else one for one in replies]
+            replies = [self._services.telling(one) if isinstance(one, RemoteError) else one for one in replies]
         if errors and not return_exceptions:
             raise next(reply for reply in replies if isinstance(reply, RemoteError))
         return replies
@@ -225,7 +210,7 @@ class Client(Unique):
         :raises RequestTimeout: the server took it too slowly; the client is closed if that left a frame half sent.
         :raises FrameTooLarge: the payload is over the server's :attr:`max_payload`.
         """
-        number, data = self._number(service), self._checked(payload)
+        number, data = self._services.number(service), checked(payload, self._max_payload, SERVERS_LIMIT)
         link = self._link
         self._in_turn(
             timeout,
@@ -241,25 +226,7 @@ class Client(Unique):
         data = checked(payload, LARGEST_PING, "a ping's limit")
         if self._beside is not None:
             refuse_own_loop(self._beside)
-        return self._in_turn(timeout, lambda seconds: self._ping(data, seconds))
-
-    def _ping(self, payload: Buffer, seconds: float | None) -> float:
-        started = monotonic()
-        request_id = self._link.next_request_id()
-        self._link.send(Kind.PING, 0, request_id, payload, seconds)
-        frame = self._await_pong(request_id, deadline_of(seconds))
-        elapsed = monotonic() - started
-        if frame.payload != payload:
-            self._link.close()
-            raise ProtocolError("the server answered a ping with other bytes than those it was sent")
-        return elapsed
-
-    def _await_pong(self, request_id: int, deadline: float | None) -> Frame:
-        while True:
-            frame = self._link.receive(time_left(deadline))
-            if frame.kind == Kind.PONG and frame.request_id == request_id:
-                return frame
-            self._link.inbox.append(frame)  # the mailbox knows what to do with it
+        return self._in_turn(timeout, ping, self._link, data)
 
     # Pushes
 
@@ -295,14 +262,14 @@ class Client(Unique):
                 looks -= 1
             if looks < 0 or not self._listen(left):
                 return
-            if self._waiting:
+            if self._turns.waiting:
                 time.sleep(0.001)  # so that a thread that wants the lock really gets it
 
     def _listen(self, left: float | None) -> bool:
         """Wait a while for something to come; ``False`` when nothing more will."""
-        lock, held = self._idle_lock(), False
+        lock, held = self._turns.idle_lock(), False
         try:  # as in _in_turn()
-            remaining = self._acquire(lock, left)
+            remaining = self._turns.acquire(left)
             held = True
             return self._hear(remaining)
         except RequestTimeout:
@@ -337,9 +304,9 @@ class Client(Unique):
         """
         if self._elsewhere:
             return
-        lock, held = self._idle_lock(), False
+        lock, held = self._turns.idle_lock(), False
         self._closing = True
-        self._waiting += 1
+        self._turns.waiting += 1
         try:  # as in _in_turn(); the `with` of some Pythons looks for signals between the lock and its first line
             lock.acquire()
             held = True
@@ -350,7 +317,7 @@ class Client(Unique):
         finally:
             if held or lock._is_owned():
                 lock.release()
-            self._waiting -= 1
+            self._turns.waiting -= 1
 
     def __enter__(self) -> Client:
         return self
@@ -360,7 +327,7 @@ class Client(Unique):
 
     def abandon(self, why: str) -> None:
         """For :mod:`pysock.base.forking`: a forked child, the connection is the parent's. The link closes itself."""
-        self._lock = threading.RLock()
+        self._turns = Turns()
         if not self._closing:
             self._ended = f"this client {why}"
         self._closing = self._elsewhere = True
@@ -388,7 +355,7 @@ class Client(Unique):
         lock knows it; and once ``held`` says so, nothing is called before it is given back. A generator or a context
         manager of ours would be left at its own entry, and keep the lock for ever.
         """
-        lock, held = self._lock, False
+        lock, held = self._turns.lock, False
         if lock._is_owned():
             raise PysockError(BUSY)
         try:
@@ -399,7 +366,7 @@ class Client(Unique):
             except ConnectionLost as error:
                 self._lost(error)
             except RemoteError as error:
-                raise self._telling_services(error) from None
+                raise self._services.telling(error) from None
             finally:
                 if self._link.inbox:
                     self._mail.sort(self._link.inbox)
@@ -409,154 +376,22 @@ class Client(Unique):
             if held:
                 self._mail.deliver()  # now that others may have the connection: the hook may want it, too
 
-    def _idle_lock(self) -> Any:
-        """The lock; but not for a signal's handler in the middle of a call of this thread, which would spoil that."""
-        lock = self._lock
-        if lock._is_owned():
-            raise PysockError(BUSY)
-        return lock
-
     def _begin(self, lock: Any, timeout: float | None) -> float | None:
         """Take the lock, which the caller gives back; the time that is left then."""
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
         if not lock.acquire(False):
-            seconds = self._acquire(lock, seconds)
+            seconds = self._turns.acquire(seconds)
         if self._closing or self._mail.goodbye is not None or self._link.closed:
             raise ConnectionLost(self._farewell() or self._ended)
         return seconds
 
-    def _acquire(self, lock: Any, seconds: float | None) -> float | None:
-        deadline = deadline_of(seconds)
-        self._waiting += 1
-        try:
-            if not lock.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX)):
-                raise RequestTimeout("another thread's call on this client took all the time")
-        finally:
-            self._waiting -= 1
-        return time_left(deadline)
-
     def _lost(self, error: ConnectionLost) -> NoReturn:
         """The connection ended within a call. If the server had said goodbye, or what is wrong, say so."""
         self._mail.sort(self._link.inbox)
-        reason = self._farewell()
-        if reason is None and self._mail.last_words:
-            reason = f"{error}; it said: {self._mail.last_words}"
+        reason = self._farewell() or self._mail.blamed(error)
         if reason is None:
             raise error
         raise ConnectionLost(reason) from error
 
     def _farewell(self) -> str | None:
-        goodbye = self._mail.goodbye
-        return None if goodbye is None or self._closing else f"the server said goodbye: {goodbye}"
-
-    def _telling_services(self, error: RemoteError) -> RemoteError:
-        """The same error; where the unnamed service is missing, with the names of those there are."""
-        if error.code != ErrorCode.NO_SUCH_SERVICE or error.message != TEXT_NO_SUCH_SERVICE:
-            return error
-        known = ", ".join(map(repr, self._numbers)) or "no named ones"
-        return RemoteError(f"{error.message}: the server has no unnamed one; it has {known}", error.code)
-
-    def _number(self, service: str | None) -> int:
-        if service is None:
-            return 0
-        number = self._numbers.get(service)
-        if number is None:
-            known = ", ".join(map(repr, self._numbers)) or "no named ones"
-            raise RemoteError(f"the server has no service {service!r}; it has {known}", ErrorCode.NO_SUCH_SERVICE)
-        return number
-
-    def _checked(self, payload: kinds.Buffer) -> Buffer:
-        return checked(payload, self._max_payload, SERVERS_LIMIT)
-
-
-def _checked_key(key: bytes) -> bytes:
-    from pysock.wire.auth import checked_key  # the hashes take a while to import
-
-    return checked_key(key)
-
-
-_parts_taken = False
-
-
-def _take_parts() -> None:
-    """Import what a client runs on, when the first one is made: a program that only has the name pays nothing, and one
-    that has a Client can give up its rights, or its root directory, with nothing left to import.
-    """
-    global _parts_taken
-    global Address, AddressLike, as_address, monotonic, Trust, open_link, checked_timeout, deadline_of, time_left
-    global BUSY, Buffer, Link, choose, own, checked_function, shown, LARGEST_PAYLOAD, PUSHES_MAX, Mailbox
-    global SERVERS_LIMIT, checked, Ids, expected_server, FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE
-    global ErrorCode, Frame, Kind, refuse_own_loop, checked_linger
-    if _parts_taken:
-        return
-    from pysock.access.peers import Ids, expected_server
-    from pysock.address import Address, AddressLike, as_address
-    from pysock.base.aliases import Buffer
-    from pysock.base.clock import monotonic
-    from pysock.base.deadlines import checked_timeout, deadline_of, time_left
-    from pysock.base.forking import own
-    from pysock.base.functions import checked_function
-    from pysock.base.ids import shown
-    from pysock.base.payload import SERVERS_LIMIT, checked
-    from pysock.connecting import Trust, open_link
-    from pysock.engine.choice import choose
-    from pysock.engine.contract import BUSY, Link
-    from pysock.limits import LARGEST_PAYLOAD
-    from pysock.mailbox import PUSHES_MAX, Mailbox
-    from pysock.parameters import checked_linger
-    from pysock.selfcall import refuse_own_loop
-    from pysock.wire.format import FLAG_NO_REPLY, LARGEST_PING, TEXT_NO_SUCH_SERVICE, ErrorCode, Frame, Kind
-
-    _parts_taken = True
-
-
-def connect(
-    address: AddressLike,
-    name: str | None = None,
-    *,
-    timeout: float | None = 10.0,
-    backend: kinds.BackendName = "auto",
-    linger: float | None = None,
-    max_payload: int = 16 * 1024 * 1024,
-    max_pushes: int = 10_000,
-    authkey: bytes | None = None,
-    server_uid: Ids | None = None,
-) -> Client:
-    """Connect to a server and be let in: ``connect()``, then the connection initiation request (CIR).
-
-    :param address: where the server listens: a text, an :class:`Address`, or the ``Path`` of a socket file.
-    :param name: how the server shall call this client: at most 255 bytes of UTF-8.
-    :param timeout: seconds for all of this, and by default for each call later; ``None`` waits for ever.
-    :param backend: ``"auto"``, ``"native"`` or ``"pure"``.
-    :param linger: how long to poll for a reply without sleeping before the first sleep. By default up to 20
-        microseconds, where trying now and then shows that it pays, as of a :class:`Server`; a number of seconds is
-        obeyed, 0 switches it off, 1 is the most.
-    :param max_payload: the largest reply in bytes that this client takes.
-    :param max_pushes: pushes that are kept while nobody takes them; then the oldest goes for each new one. Of those
-        that come within one call at most 65,536 are kept.
-    :param authkey: a secret that the server must have, too. Each end proves to the other that it has it, by HMAC-SHA256
-        and without sending it; nothing is encrypted.
-    :param server_uid: who the server behind a Unix socket may run as: the number or name of a user, or several.
-        It is the user who called ``listen()``, looked at before a byte is sent. By default anybody; on an abstract
-        address, which has no permissions, this process's own user and root.
-    :raises FileNotFoundError: there is no such socket file.
-    :raises ConnectionRefusedError: nobody listens there.
-    :raises ConnectionRefused: the server didn't let the client in (:class:`ServerFull` if it had no room); with code 3
-        because of the auth key: the two differ, or only one end has one.
-    :raises PermissionError: the server runs as somebody else than ``server_uid`` says, or the system doesn't let this
-        process connect.
-    :raises RequestTimeout: it took too long.
-    :raises ProtocolError: it isn't a pysock server.
-    :raises ValueError: a parameter is wrong; the message says which.
-    """
-    return Client(
-        address,
-        name,
-        timeout=timeout,
-        backend=backend,
-        linger=linger,
-        max_payload=max_payload,
-        max_pushes=max_pushes,
-        authkey=authkey,
-        server_uid=server_uid,
-    )
+        return None if self._closing else self._mail.farewell()

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pysock.address import as_address
 from pysock.base.lean import TYPE_CHECKING
 from pysock.errors import ParameterError
-from pysock.limits import Limits
+from pysock.limits import LARGEST_PAYLOAD, Limits
 from pysock.wire.format import FRAMING_BY_NAME, Framing
 
 if TYPE_CHECKING:
@@ -90,9 +90,29 @@ def server_key(key: bytes, framing: Framing) -> bytes:
     if framing is not Framing.PYSOCK:
         problem = f"needs the framing 'pysock': {framing.name.lower()!r} has no frames to prove it with"
         raise ParameterError("authkey", problem, name="authkey=")
+    return client_key(key)
+
+
+def client_key(key: bytes) -> bytes:
+    """Return a client's auth key.
+
+    :raises TypeError: it isn't ``bytes``.
+    :raises ValueError: it is empty.
+    """
     from pysock.wire.auth import checked_key  # noqa: PLC0415  # the hashes take a while to import
 
     return checked_key(key)
+
+
+def checked_most(max_payload: int, max_pushes: int) -> None:
+    """Look at how much a client takes.
+
+    :raises ValueError: one of them can't be.
+    """
+    if not 0 < max_payload <= LARGEST_PAYLOAD:
+        raise ParameterError("max_payload", f"must be from 1 to {LARGEST_PAYLOAD}, not {max_payload!r}")
+    if not isinstance(max_pushes, int) or max_pushes < 1:
+        raise ParameterError("max_pushes", f"must be a number from 1 on, not {max_pushes!r}")
 
 
 def checked_grace(grace: float) -> float:

@@ -12,7 +12,8 @@ import wire
 from support import WELCOME, until_bye
 from wire import Good, Services, cir, field, frame, goaway, parse, ping, ponged, pushed, refused, replied, say, srm
 
-from pysock import ConnectionRefused, Limits, ProtocolError, RequestTimeout, Server, connect, connecting
+from pysock import ConnectionRefused, Limits, ProtocolError, RequestTimeout, Server, connect
+from pysock.calls.handshake import Handshake
 from pysock.errors import ConnectionLost
 from pysock.wire import format as p
 
@@ -462,12 +463,12 @@ def test_a_refusal_that_comes_before_the_proof_was_sent(backend, fake, monkeypat
         peer.close()
         refusing.set()
 
-    def send_proof(*arguments, send=connecting._send_proof):
+    def send_proof(*arguments, send=Handshake._send_proof):
         working.set()
         assert refusing.wait(10)
         send(*arguments)
 
-    monkeypatch.setattr(connecting, "_send_proof", send_proof)
+    monkeypatch.setattr(Handshake, "_send_proof", send_proof)
     with pytest.raises(ConnectionRefused, match=r"^stopping$"):
         connect(fake(play), authkey=KEY, backend=backend)
 

@@ -11,7 +11,8 @@ import pytest
 from support import WELCOME, FakeServer, RawPeer, run_python, until_bye, welcomed
 
 import pysock
-from pysock import Address, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull, connect, connecting
+from pysock import Address, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull, connect
+from pysock.calls import handshake
 from pysock.errors import ConnectionLost
 from pysock.wire.format import Kind, Refusal, decode_cir, encode, encode_text
 
@@ -175,14 +176,14 @@ def test_a_refusal_that_comes_before_the_cir_was_sent(backend, socket_dir, monke
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{socket_dir}/s")
     listener.listen()
-    send_cir = connecting._send_cir
+    send_cir = handshake._send_cir
 
     def refused_first(*arguments):
         with RawPeer(listener.accept()[0]) as peer:
             peer.send(encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, "the server is full"))
         send_cir(*arguments)
 
-    monkeypatch.setattr(connecting, "_send_cir", refused_first)
+    monkeypatch.setattr(handshake, "_send_cir", refused_first)
     with listener, pytest.raises(ServerFull):
         connect(f"unix:{socket_dir}/s", backend=backend)
 
@@ -191,7 +192,7 @@ def test_a_refusal_that_comes_before_the_cir_kills_nobody(backend, socket_dir):
     """Not even where SIGPIPE would."""
     code = """
 import signal, socket, sys, pysock
-from pysock import connecting
+from pysock.calls import handshake
 from pysock.wire.format import Kind, Refusal, encode_text
 
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -199,12 +200,12 @@ listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])
 listener.listen()
 
-def refused_first(*arguments, send_cir=connecting._send_cir):
+def refused_first(*arguments, send_cir=handshake._send_cir):
     with listener.accept()[0] as peer:
         peer.send(encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, "the server is full"))
     send_cir(*arguments)
 
-connecting._send_cir = refused_first
+handshake._send_cir = refused_first
 try:
     pysock.connect(f"unix:{sys.argv[1]}", backend=sys.argv[2])
 except pysock.ServerFull as error:

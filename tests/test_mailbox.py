@@ -8,9 +8,9 @@ import pytest
 from support import until_bye, wait_for, welcomed
 
 from pysock import Limits, RemoteError, connect
+from pysock.calls.mailbox import PUSHES_MAX, Mailbox
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.errors import ConnectionLost
-from pysock.mailbox import PUSHES_MAX, Mailbox
 from pysock.wire.format import Frame, Kind, encode
 
 
@@ -86,7 +86,7 @@ def test_pushes_without_time_yields_what_has_come(server, client):
 def test_pushes_without_time_on_one_that_is_in_use(client):
     client.request(b"one", service="push")
     client.ping()
-    with client._lock:
+    with client._turns.lock:
         got = []
         other = threading.Thread(target=lambda: got.extend(client.pushes(timeout=0)))
         other.start()

@@ -73,7 +73,7 @@ class ClientProof:
         self.nonce: bytes = secrets.token_bytes(NONCE_SIZE)
 
     def answer(self, challenge: bytes, name: str) -> bytes:
-        """Return the PROOF frame that answers a CHALLENGE with this payload.
+        """Return the payload of the PROOF that answers a CHALLENGE with this payload.
 
         :param name: as in the CIR.
         :raises ProtocolError: the CHALLENGE is broken.

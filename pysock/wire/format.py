@@ -348,8 +348,8 @@ def decode_challenge(payload: bytes) -> tuple[bytes, bytes]:
 
 
 def encode_proof(mac: bytes) -> bytes:
-    """Return the whole PROOF frame."""
-    return encode(Kind.PROOF, encode_field(Tag.MAC, mac))
+    """Return the payload of a PROOF."""
+    return encode_field(Tag.MAC, mac)
 
 
 def decode_proof(payload: bytes) -> bytes:

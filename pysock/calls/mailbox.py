@@ -54,6 +54,14 @@ class Mailbox(Unique):
                 self.last_words = frame.payload.decode("utf-8", "replace")
             # Anything else answers a request that nobody waits for any more.
 
+    def farewell(self) -> str | None:
+        """The server's goodbye in words, if it has said one."""
+        return None if self.goodbye is None else f"the server said goodbye: {self.goodbye}"
+
+    def blamed(self, error: Exception) -> str | None:
+        """What its last words blame the end on, if it has said any."""
+        return f"{error}; it said: {self.last_words}" if self.last_words else None
+
     def _keep(self, payload: bytes) -> None:
         # Another thread may have taken the last one just now.
         if len(self._pushes) >= self._most and self.take() is not None:

@@ -1,0 +1,40 @@
+"""The server's services as a client knows them: by their names, from the answer to its CIR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pysock.errors import RemoteError
+from pysock.wire.format import TEXT_NO_SUCH_SERVICE as NO_SUCH_SERVICE
+from pysock.wire.format import ErrorCode
+
+
+class NamedServices:
+    """The numbers of the named ones; number 0 is the unnamed one."""
+
+    __slots__ = ("numbers",)
+
+    def __init__(self, services: Mapping[str, int]) -> None:
+        self.numbers = {name: number for name, number in services.items() if name}
+
+    def number(self, service: str | None) -> int:
+        """What stands for it on the wire.
+
+        :raises RemoteError: the server has none of this name.
+        """
+        if service is None:
+            return 0
+        number = self.numbers.get(service)
+        if number is None:
+            text = f"the server has no service {service!r}; it has {self._known()}"
+            raise RemoteError(text, ErrorCode.NO_SUCH_SERVICE)
+        return number
+
+    def telling(self, error: RemoteError) -> RemoteError:
+        """The same error; where the unnamed service is missing, with the names of those there are."""
+        if error.code != ErrorCode.NO_SUCH_SERVICE or error.message != NO_SUCH_SERVICE:
+            return error
+        return RemoteError(f"{error.message}: the server has no unnamed one; it has {self._known()}", error.code)
+
+    def _known(self) -> str:
+        return ", ".join(map(repr, self.numbers)) or "no named ones"
