@@ -55,7 +55,7 @@ enum ps_reason {
     PS_SERVER_STOPPING
 };
 
-/* Why somebody was refused or dropped, or had to wait: pysock/engine/causes.py has the words. */
+/* Why somebody was refused or dropped, or had to wait: pysock/causes.py has the words. */
 enum ps_cause {
     PS_CAUSE_FULL, PS_CAUSE_PEER, PS_CAUSE_CROWD, PS_CAUSE_LATE, PS_CAUSE_ACCESS, PS_CAUSE_PROOF, PS_CAUSE_VIOLATION,
     PS_CAUSE_TOO_LARGE, PS_CAUSE_FRAME_LATE, PS_CAUSE_OUTPUT_FULL, PS_CAUSE_OUTPUT_STALLED, PS_CAUSE_IDLE,

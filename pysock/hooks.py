@@ -17,9 +17,9 @@ from pysock.base.functions import settled
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR, INFO, Seldom
 from pysock.base.logs import server_log as log
+from pysock.causes import level_and_line
 from pysock.clients import ClientTable
 from pysock.data import DataSocket
-from pysock.engine.causes import level_and_line
 from pysock.engine.contract import Callbacks
 from pysock.engine.guards import apart, guarded
 from pysock.errors import ConnectionRefused, PysockError

@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 
-from pysock.engine.causes import Cause
+from pysock.causes import Cause
 from pysock.engine.choice import choose
 from pysock.engine.contract import Callbacks, EngineOptions, Service
 from pysock.errors import FrameTooLarge

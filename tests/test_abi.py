@@ -12,7 +12,7 @@ import pytest
 from conftest import native_is_missing
 from support import ROOT
 
-from pysock.engine.causes import COUNTERS, Cause
+from pysock.causes import COUNTERS, Cause
 from pysock.engine.contract import EngineStats
 from pysock.states import (
     CONNECTION_TRANSITIONS,

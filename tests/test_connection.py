@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pysock.engine.causes import Cause
+from pysock.causes import Cause
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, IllegalTransition
 from pysock.wire import format as p
+from pysock.wire.endings import End
 from pysock.wire.format import ErrorCode, Framing, Kind, Refusal, encode, encode_cir, encode_text
 from pysock.wire.framing import FRAMINGS
 from pysock.wire.rules import Answer, Ending, FrameProtocol, Initiation, NotServed, PlainProtocol, Request, Rules
@@ -97,7 +98,7 @@ def test_a_client_cannot_raise_the_limit_of_replies(waiting):
 def test_refusing_a_good_cir(waiting):
     waiting.feed(encode_cir() + srm())
     assert isinstance(waiting.next(), Initiation)
-    assert waiting.refuse(Refusal.NOT_ALLOWED, "no") == encode_text(Kind.CIR_REFUSED, 2, "no")
+    assert waiting.dismiss(End.NOT_LET_IN, "no") == encode_text(Kind.CIR_REFUSED, 2, "no")
     assert waiting.state is ConnectionState.DRAINING
     assert waiting.next() is None
 
@@ -212,7 +213,7 @@ def test_a_challenge_and_its_proof(locked, key):
 def test_refusing_who_proved_it(challenged):
     challenged.feed(proof())
     assert isinstance(challenged.next(), Initiation)
-    assert challenged.refuse(Refusal.NOT_ALLOWED, "no") == encode_text(Kind.CIR_REFUSED, 2, "no")
+    assert challenged.dismiss(End.NOT_LET_IN, "no") == encode_text(Kind.CIR_REFUSED, 2, "no")
     assert challenged.state is ConnectionState.DRAINING
 
 

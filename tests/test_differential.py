@@ -26,7 +26,7 @@ from support import PATIENCE, wait_for
 from wire import Got, cir, field, frame, ping, srm
 
 from pysock import Limits, Server
-from pysock.engine.causes import COUNTERS
+from pysock.causes import COUNTERS
 
 CAP = 100_000
 LIMITS = Limits(max_payload=CAP, max_cir_bytes=300, max_in_flight=5, output_pause=30_000, output_drop=50_000_000)

@@ -42,8 +42,8 @@ from support import PATIENCE, ROOT, environment, left_in, plug, wait_for
 
 import pysock
 from pysock import Address, Limits, errors, states
+from pysock.causes import COUNTERS
 from pysock.cli import main as cli
-from pysock.engine.causes import COUNTERS
 from pysock.wire import format as protocol
 
 README_LINES_MAX, README_BYTES_MAX = 250, 12 * 1024

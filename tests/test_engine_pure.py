@@ -17,7 +17,7 @@ import weakref
 import pytest
 from bare import Running, echo, eventually, reply, srm, started, u32
 
-from pysock.engine.causes import Cause
+from pysock.causes import Cause
 from pysock.engine.contract import Service
 from pysock.engine.pure.core import ROW_MAX
 from pysock.errors import FrameTooLarge

@@ -12,7 +12,7 @@ import wire
 from bare import eventually, reply, srm, started
 
 from pysock import Limits, Server, connect
-from pysock.engine.causes import Cause
+from pysock.causes import Cause
 from pysock.engine.pure import core, output
 from pysock.engine.pure.access import Origins, network_of
 from pysock.engine.pure.causes import Causes

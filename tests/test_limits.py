@@ -20,7 +20,7 @@ from support import PATIENCE, RawPeer, wait_for
 from wire import Good, Services, cir, failed, frame, goaway, parse, ping, ponged, refused, replied, say, srm
 
 from pysock import ConnectionState, Limits
-from pysock.engine.causes import COUNTERS, Cause
+from pysock.causes import COUNTERS, Cause
 from pysock.wire import format as p
 from pysock.wire.format import HEADER
 

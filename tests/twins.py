@@ -30,7 +30,7 @@ from support import PATIENCE, plug, short_directory
 from wire import cir, field, frame, ping, srm
 
 from pysock import Limits, Server
-from pysock.engine.causes import COUNTERS
+from pysock.causes import COUNTERS
 
 BACKENDS = ("native", "pure")
 CAP = 40_000

@@ -119,7 +119,7 @@ class Seldom:
     """A log line of one kind that anybody who connects can cause: a storm of them must not become a storm of lines.
 
     The first is told at once, then one a second at most, with the number of those since the one before. What the
-    engines count is told in the same way, see :mod:`pysock.engine.causes`; this is for what happens in Python, in one
+    engines count is told in the same way, see :mod:`pysock.causes`; this is for what happens in Python, in one
     thread.
     """
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from pysock.base.aliases import Buffer, SocketAddress
 from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
-from pysock.engine.causes import COUNTERS
+from pysock.causes import COUNTERS
 from pysock.engine.inbox import Inbox
 from pysock.limits import Limits
 from pysock.wire.format import Frame, Framing
@@ -76,7 +76,7 @@ class Callbacks:
     draining: Callable[[], None]
     #: ``log(level, message)``: something an operator should know.
     log: Callable[[int, str], None]
-    #: ``noted(cause, times)``: a limit was reached, or a fault met (see ``pysock.engine.causes``), so many times since
+    #: ``noted(cause, times)``: a limit was reached, or a fault met (see ``pysock.causes``), so many times since
     #: the last call for this cause. At most one call a second for each cause.
     noted: Callable[[int, int], None]
     #: ``allow(pid, uid, gid)``: may this peer of a checked Unix socket connect? Asked instead of

@@ -102,6 +102,11 @@ class Kind(IntEnum):
     GOAWAY = 0x87
     CHALLENGE = 0x88
 
+    @property
+    def comes_from_server(self) -> bool:
+        """Whether only servers send it."""
+        return self >= 0x80
+
 
 class ErrorCode(IntEnum):
     """The code of an ERROR."""

@@ -15,16 +15,18 @@ Three rules about time:
 from __future__ import annotations
 
 from collections.abc import Callable, Container
+from enum import IntEnum
 
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
-from pysock.engine.causes import Cause
+from pysock.causes import Cause
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, next_connection_state
 from pysock.wire import format as p
+from pysock.wire.endings import ENDINGS, End, last_words
 from pysock.wire.format import ErrorCode, Frame, Header, Kind, Refusal
 from pysock.wire.framing import FrameCutter, FramingFacts, PlainCutter
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import Final, TypeAlias
 
 
 class Rules(NamedTuple):
@@ -36,6 +38,10 @@ class Rules(NamedTuple):
     # Where an auth key is set, as in Callbacks of the engine contract.
     challenge: Callable[[bytes, bytes], tuple[bytes, bytes]] | None = None
     prove: Callable[[bytes, bytes], bool] | None = None
+
+    def most(self, most: Most) -> int:
+        """How many bytes that is."""
+        return (self.max_payload, self.max_cir_bytes, p.LARGEST_PING, 0)[most]
 
 
 class Request(NamedTuple):
@@ -76,14 +82,48 @@ class Ending(NamedTuple):
 
 Action: TypeAlias = Request | Initiation | Answer | NotServed | Ending
 
-_SERVER_BIT = 0x80
 _OPEN = (ConnectionState.ACCEPTED, ConnectionState.CHALLENGED, ConnectionState.ESTABLISHED)
-_WRONG_CIR = {
-    ConnectionState.CHALLENGED: p.TEXT_SECOND_CIR_WAITING,
-    ConnectionState.ESTABLISHED: p.TEXT_SECOND_CIR,
+
+
+class Most(IntEnum):
+    """How long a frame's payload may be."""
+
+    REQUEST = 0  # the server's max_payload; a longer one is answered, and the connection lives
+    CIR = 1  # the server's max_cir_bytes
+    PING = 2  # 64 bytes
+    NOTHING = 3
+
+
+class Rule(NamedTuple):
+    """What holds for one kind of frame. ``csrc`` has the same rows; a test compares them cell by cell."""
+
+    # Why it may not come: before a CIR was accepted, while a PROOF is awaited, and after; empty: it may.
+    wrong: tuple[str, str, str] = ("", "", "")
+    flags: int = 0  # the bits that have a meaning
+    version: bool = False  # its code is the version of the protocol
+    most: Most = Most.NOTHING
+    too_long: str = ""  # what is said of a longer one
+
+
+def _never(text: str) -> Rule:
+    return Rule(wrong=(text, text, text))
+
+
+#: What clients may send. A kind that isn't here is unknown.
+RULES: Final[dict[int, Rule]] = {
+    Kind.CIR: Rule(
+        wrong=("", p.TEXT_SECOND_CIR_WAITING, p.TEXT_SECOND_CIR),
+        version=True,
+        most=Most.CIR,
+        too_long=p.TEXT_LONG_CIR,
+    ),
+    Kind.PROOF: Rule(wrong=(p.TEXT_UNASKED_PROOF, "", p.TEXT_UNASKED_PROOF), most=Most.CIR, too_long=p.TEXT_LONG_PROOF),
+    Kind.SRM: Rule(wrong=(p.TEXT_SRM_BEFORE_CIR, p.TEXT_SRM_BEFORE_CIR, ""), flags=p.FLAG_NO_REPLY, most=Most.REQUEST),
+    Kind.PING: Rule(most=Most.PING, too_long=p.TEXT_LONG_PING),
+    Kind.BYE: Rule(most=Most.NOTHING, too_long=p.TEXT_LONG_BYE),
+    **{kind: _never(p.TEXT_SERVER_KIND) for kind in Kind if kind.comes_from_server},
 }
-#: What has a limit of its own before a client is let in.
-_LONG = {int(Kind.CIR): p.TEXT_LONG_CIR, int(Kind.PROOF): p.TEXT_LONG_PROOF}
+UNKNOWN: Final = _never(p.TEXT_UNKNOWN_KIND)
 
 
 def _error(flags: int, request_id: int, code: ErrorCode, text: str) -> bytes:
@@ -129,78 +169,49 @@ class FrameProtocol:
         self.take(ConnectionEvent.PROOF_ACCEPTED if challenged else ConnectionEvent.CIR_ACCEPTED)
         return p.encode_accepted(client_id, welcome)
 
-    def refuse(self, code: int, text: str) -> bytes:
-        """Don't let the client in, whatever it is that is awaited of it; what to send it before the end."""
-        challenged = self.state is ConnectionState.CHALLENGED
-        self.take(ConnectionEvent.PROOF_REFUSED if challenged else ConnectionEvent.CIR_REFUSED)
-        return p.encode_text(Kind.CIR_REFUSED, code, text)
-
     # --- a header ---
 
     def _judge(self, header: Header) -> NotServed | Ending | None:
         """Judge a frame by its header: ``None`` if its payload is wanted."""
-        wrong = self._wrong_kind(header.kind) or self._wrong_flags(header)
-        if wrong is None and header.kind == Kind.CIR and header.code != p.PROTOCOL_VERSION:
-            # Before the length: another version may well have longer CIRs.
-            return self._violation(p.TEXT_BAD_VERSION, refusal=Refusal.BAD_MAGIC_OR_VERSION)
-        wrong = wrong or self._wrong_length(header)
-        if wrong is not None:
-            return self._violation(wrong, header.request_id)
-        if header.kind == Kind.SRM and header.length > self._rules.max_payload:
-            text = p.TEXT_REQUEST_TOO_LARGE % (header.length, self._rules.max_payload)
-            return NotServed(_error(header.flags, header.request_id, ErrorCode.PAYLOAD_TOO_LARGE, text), whole=False)
-        return None
+        rule = RULES.get(header.kind, UNKNOWN)
+        wrong = rule.wrong[self.state - ConnectionState.ACCEPTED]
+        if not wrong and header.flags & ~rule.flags:
+            wrong = p.TEXT_BAD_FLAGS
+        if not wrong and rule.version and header.code != p.PROTOCOL_VERSION:
+            # Before the length: another version may well have longer ones.
+            return self._dismiss(End.VERSION, p.TEXT_BAD_VERSION)
+        if not wrong and header.length > self._rules.most(rule.most):
+            if rule.most is Most.REQUEST:
+                return self._too_large(header)
+            wrong = rule.too_long
+        return self._dismiss(End.VIOLATION, wrong, header.request_id) if wrong else None
 
-    def _wrong_kind(self, kind: int) -> str | None:
-        """Why a frame of this kind may not come in this state; ``None`` if it may."""
-        if kind in {Kind.PING, Kind.BYE}:
-            return None
-        if kind == Kind.SRM:
-            return None if self.state is ConnectionState.ESTABLISHED else p.TEXT_SRM_BEFORE_CIR
-        if kind == Kind.CIR:
-            return _WRONG_CIR.get(self.state)
-        if kind == Kind.PROOF:
-            return None if self.state is ConnectionState.CHALLENGED else p.TEXT_UNASKED_PROOF
-        return p.TEXT_SERVER_KIND if _SERVER_BIT < kind <= Kind.CHALLENGE else p.TEXT_UNKNOWN_KIND
-
-    @staticmethod
-    def _wrong_flags(header: Header) -> str | None:
-        allowed = p.FLAG_NO_REPLY if header.kind == Kind.SRM else 0
-        return p.TEXT_BAD_FLAGS if header.flags & ~allowed else None
-
-    def _wrong_length(self, header: Header) -> str | None:
-        """An SRM is never too long to live with; the others are."""
-        kind, length = header.kind, header.length
-        if kind == Kind.PING and length > p.LARGEST_PING:
-            return p.TEXT_LONG_PING
-        if kind == Kind.BYE and length:
-            return p.TEXT_LONG_BYE
-        if kind in _LONG and length > self._rules.max_cir_bytes:
-            return _LONG[kind]
-        return None
+    def _too_large(self, header: Header) -> NotServed:
+        """An SRM is never too long to live with; all other frames are."""
+        text = p.TEXT_REQUEST_TOO_LARGE % (header.length, self._rules.max_payload)
+        return NotServed(_error(header.flags, header.request_id, ErrorCode.PAYLOAD_TOO_LARGE, text), whole=False)
 
     # --- a whole frame ---
 
     def _whole(self, frame: Frame) -> Action:
-        if frame.kind == Kind.SRM:
-            return self._srm(frame)
-        if frame.kind == Kind.PING:
-            self.take(ConnectionEvent.PING)
-            return Answer(p.encode(Kind.PONG, frame.payload, request_id=frame.request_id))
-        if frame.kind == Kind.BYE:
-            self.take(ConnectionEvent.BYE)
-            return Ending(b"", DisconnectReason.LEFT)
-        if frame.kind == Kind.PROOF:
-            return self._proof(frame)
-        assert frame.kind == Kind.CIR
-        return self._initiation(frame)
+        return _TAKES[frame.kind](self, frame)
+
+    def _ping(self, frame: Frame) -> Answer:
+        self.take(ConnectionEvent.PING)
+        return Answer(p.encode(Kind.PONG, frame.payload, request_id=frame.request_id))
+
+    def _bye(self, _frame: Frame) -> Ending:
+        self.take(ConnectionEvent.BYE)
+        return Ending(b"", DisconnectReason.LEFT)
 
     def _initiation(self, frame: Frame) -> Initiation | Answer | Ending:
         """A connection initiation request."""
         try:
             cir = p.decode_cir(frame.payload)
         except p.Malformed as error:
-            return self._violation(str(error), refusal=error.code)
+            return self._dismiss(
+                End.VERSION if error.code == Refusal.BAD_MAGIC_OR_VERSION else End.VIOLATION, str(error)
+            )
         self.name = cir.name
         if cir.max_payload is not None:
             self.reply_limit = min(self.reply_limit, cir.max_payload)
@@ -209,7 +220,7 @@ class FrameProtocol:
 
     def _challenge(self, challenge: Callable[[bytes, bytes], tuple[bytes, bytes]], cir: p.Cir) -> Answer | Ending:
         if cir.nonce is None:
-            return self._unproven(p.TEXT_KEY_WANTED)
+            return self._dismiss(End.KEY_WANTED)
         fields, self._expected = challenge(cir.nonce, cir.name.encode("utf-8"))
         self.take(ConnectionEvent.CIR_CHALLENGED)
         return Answer(p.encode(Kind.CHALLENGE, fields))
@@ -219,12 +230,9 @@ class FrameProtocol:
         try:
             mac = p.decode_proof(frame.payload)
         except p.Malformed as error:
-            return self._violation(str(error))
+            return self._dismiss(End.VIOLATION, str(error))
         assert self._rules.prove is not None
-        return Initiation(self._cir) if self._rules.prove(self._expected, mac) else self._unproven(p.TEXT_WRONG_PROOF)
-
-    def _unproven(self, text: str) -> Ending:
-        return Ending(self.refuse(Refusal.WRONG_PROOF, text), DisconnectReason.CLOSED_BY_SERVER, Cause.PROOF)
+        return Initiation(self._cir) if self._rules.prove(self._expected, mac) else self._dismiss(End.WRONG_PROOF)
 
     def _srm(self, frame: Frame) -> Request | NotServed:
         """A service request message."""
@@ -237,16 +245,31 @@ class FrameProtocol:
             return NotServed(error, whole=True)
         return Request(frame.code, frame.request_id, not frame.flags & p.FLAG_NO_REPLY, frame.payload)
 
-    # --- what can't be done ---
+    # --- the end ---
 
-    def _violation(self, text: str, request_id: int = 0, refusal: int = Refusal.MALFORMED) -> Ending:
-        """A frame that breaks the rules: the reason in words, then the end."""
-        if self.state is ConnectionState.ESTABLISHED:
-            frame = p.encode_text(Kind.ERROR, ErrorCode.MALFORMED, text, request_id)
-        else:
-            frame = p.encode_text(Kind.CIR_REFUSED, refusal, text)
-        self.take(ConnectionEvent.VIOLATION)
-        return Ending(frame, DisconnectReason.PROTOCOL_VIOLATION, Cause.VIOLATION)
+    def dismiss(self, end: End, text: str = "", request_id: int = 0) -> bytes:
+        """End it in this way; what to send it before. A text, where the table has none."""
+        frame = last_words(end, self.state is ConnectionState.ESTABLISHED, text, request_id)
+        event = ENDINGS[end].event
+        if event is None:  # it is refused, whatever it is that is awaited of it
+            challenged = self.state is ConnectionState.CHALLENGED
+            event = ConnectionEvent.PROOF_REFUSED if challenged else ConnectionEvent.CIR_REFUSED
+        self.take(event)
+        return frame
+
+    def _dismiss(self, end: End, text: str = "", request_id: int = 0) -> Ending:
+        row = ENDINGS[end]
+        return Ending(self.dismiss(end, text, request_id), row.reason, row.cause)
+
+
+#: What takes a whole frame.
+_TAKES: Final[dict[int, Callable[[FrameProtocol, Frame], Action]]] = {
+    Kind.CIR: FrameProtocol._initiation,
+    Kind.PROOF: FrameProtocol._proof,
+    Kind.SRM: FrameProtocol._srm,
+    Kind.PING: FrameProtocol._ping,
+    Kind.BYE: FrameProtocol._bye,
+}
 
 
 class PlainProtocol:

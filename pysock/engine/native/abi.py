@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x8A12A807
+ABI: Final = 0x19C091CA
 
 
 def check_abi(lib: Any) -> None:

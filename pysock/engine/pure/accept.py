@@ -17,24 +17,18 @@ from pysock.base.forking import guard
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.base.vanish import notice_vanished, vanishing
-from pysock.engine.causes import Cause
+from pysock.causes import Cause
 from pysock.engine.pure.access import Door
-from pysock.engine.pure.ending import turn_out
+from pysock.engine.pure.ending import dismiss
 from pysock.engine.pure.framed import FramedConnection
 from pysock.engine.pure.listener import Listener
 from pysock.engine.pure.plain import PlainConnection, U32Connection
 from pysock.engine.pure.poll import READ
 from pysock.engine.pure.transport import discard_input
 from pysock.states import DisconnectReason
+from pysock.wire.endings import DOOR, End, last_words
 from pysock.wire.format import (
-    TEXT_CIR_CROWD,
-    TEXT_NOT_ALLOWED,
-    TEXT_PEER_FULL,
-    TEXT_SERVER_FULL,
     Framing,
-    Kind,
-    Refusal,
-    encode_text,
 )
 
 if TYPE_CHECKING:
@@ -65,15 +59,7 @@ _NO_DESCRIPTORS: Final = frozenset((errno.EMFILE, errno.ENFILE))
 _CONNECTIONS: Final = {Framing.PYSOCK: FramedConnection, Framing.U32: U32Connection}
 
 #: What somebody is told who isn't let through the door.
-_REFUSALS: Final = {
-    cause: encode_text(Kind.CIR_REFUSED, code, text)
-    for cause, code, text in (
-        (Cause.FULL, Refusal.SERVER_FULL, TEXT_SERVER_FULL),
-        (Cause.PEER, Refusal.SERVER_FULL, TEXT_PEER_FULL),
-        (Cause.ACCESS, Refusal.NOT_ALLOWED, TEXT_NOT_ALLOWED),
-        (Cause.NO_MEMORY, Refusal.SERVER_FULL, TEXT_SERVER_FULL),
-    )
-}
+_REFUSALS: Final = {cause: last_words(end, admitted=False) for cause, end in DOOR.items()}
 
 
 class Masters(Unique):
@@ -292,7 +278,7 @@ class Masters(Unique):
         oldest = self._core.cirs.first()
         if oldest is None:
             return False
-        turn_out(oldest, Cause.CROWD, TEXT_CIR_CROWD, DisconnectReason.OVER_A_LIMIT)
+        dismiss(oldest, End.CROWD)
         return True
 
     def _turn_away(self, sock: socket.socket, listener: Listener, cause: Cause) -> None:

@@ -10,7 +10,7 @@ import socket
 
 from pysock.access.peers import groups_of, peer_of
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
-from pysock.engine.causes import Cause
+from pysock.causes import Cause
 
 if TYPE_CHECKING:
     from typing import Any, Final, TypeAlias

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from pysock.base.logs import TELL_EVERY
-from pysock.engine.causes import Cause
+from pysock.causes import Cause
 
 
 class Causes:

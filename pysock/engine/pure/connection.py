@@ -17,7 +17,7 @@ from contextvars import copy_context
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import no_sigpipe
-from pysock.engine.causes import Cause
+from pysock.causes import Cause
 from pysock.engine.pure.access import Origin
 from pysock.engine.pure.core import LARGE_READ_MAX, READ_MAX
 from pysock.engine.pure.output import SHORT_OF_MEMORY, Output

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import tell_unraisable
 from pysock.base.unique import Unique
-from pysock.engine.causes import Cause
+from pysock.causes import Cause
 from pysock.engine.contract import EngineOptions
 from pysock.engine.guards import INSTEAD, guarded
 from pysock.engine.pure.access import Origins

@@ -6,9 +6,8 @@ from contextlib import suppress
 
 from pysock.base.forking import guard
 from pysock.base.lean import TYPE_CHECKING
-from pysock.engine.causes import Cause
 from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
-from pysock.wire.format import TEXT_FRAME_TOO_SLOW, TEXT_IDLE, ErrorCode, Kind, Refusal, encode_text
+from pysock.wire.endings import ENDINGS, End, How, Row, last_words
 
 if TYPE_CHECKING:
     from typing import Final
@@ -18,45 +17,39 @@ if TYPE_CHECKING:
 _NUMBER: Final = {reason: number for number, reason in enumerate(DISCONNECT_REASONS)}
 
 
-def _last_words(connection: Connection, frame: bytes, event: ConnectionEvent, reason: DisconnectReason) -> None:
-    """Say this if it can be said without waiting, and close."""
+def dismiss(connection: Connection, end: End, text: str = "") -> None:
+    """End it in this way, as the table has it.
+
+    :param text: of its last words, where the table has none.
+    """
+    row, core, admitted = ENDINGS[end], connection.core, connection.established
+    refused = row.before is not None and not admitted
+    if refused and connection.protocol.state is ConnectionState.DRAINING:
+        connection.lost(row.reason)  # it was refused before, and hasn't taken that: it hears nothing new
+        return
+    if row.how is How.CUT:
+        connection.cut(end)
+        return
+    if row.cause is not None:
+        core.note(row.cause)
+    core.counts.refused += refused
+    core.counts.errors += row.is_error and admitted
     if connection.protocol.state < ConnectionState.DRAINING:
+        frame = last_words(end, admitted, text) if connection.listener.framing.has_texts else b""
         if frame:
             connection.put(frame)
-        connection.end(event, reason)
-    connection.flush()
-    connection.settle()
-    connection.lost(reason)
+        connection.end(_event(row, connection.protocol.state), row.reason)
+    if row.how is How.NOW:
+        connection.flush()
+        connection.settle()
+        connection.lost(row.reason)
 
 
-def turn_out(connection: Connection, cause: Cause, text: str, reason: DisconnectReason) -> None:
-    """It has waited for too long to be let in, where that takes a CIR: refuse it, and close it. One that was refused
-    before, and hasn't taken that, hears nothing new.
-    """
-    if connection.protocol.state is ConnectionState.DRAINING:
-        connection.lost(reason)
-        return
-    challenged = connection.protocol.state is ConnectionState.CHALLENGED
-    event = ConnectionEvent.PROOF_REFUSED if challenged else ConnectionEvent.CIR_REFUSED
-    connection.core.note(cause)
-    connection.core.counts.refused += 1
-    _last_words(connection, encode_text(Kind.CIR_REFUSED, Refusal.CIR_TOO_LATE, text), event, reason)
-
-
-def frame_too_late(connection: Connection) -> None:
-    """The rest of a frame hasn't come in time."""
-    connection.core.note(Cause.FRAME_LATE)
-    says = connection.listener.framing.has_texts
-    error = encode_text(Kind.ERROR, ErrorCode.DEADLINE_PASSED, TEXT_FRAME_TOO_SLOW) if says else b""
-    _last_words(connection, error, ConnectionEvent.DRAIN, DisconnectReason.TIMED_OUT)
-
-
-def idle_too_long(connection: Connection) -> None:
-    """Nothing has come for too long."""
-    connection.core.note(Cause.IDLE)
-    says = connection.listener.framing.has_texts and connection.established
-    goodbye = encode_text(Kind.GOAWAY, 0, TEXT_IDLE) if says else b""
-    _last_words(connection, goodbye, ConnectionEvent.DRAIN, DisconnectReason.TIMED_OUT)
+def _event(row: Row, state: ConnectionState) -> ConnectionEvent:
+    if row.event is not None:
+        return row.event
+    challenged = state is ConnectionState.CHALLENGED
+    return ConnectionEvent.PROOF_REFUSED if challenged else ConnectionEvent.CIR_REFUSED
 
 
 def bury(connection: Connection) -> None:

@@ -10,21 +10,20 @@ from __future__ import annotations
 import socket
 
 from pysock.base.lean import TYPE_CHECKING
-from pysock.engine.causes import Cause
+from pysock.causes import Cause
 from pysock.engine.pure.connection import UNMADE, Connection
 from pysock.engine.pure.core import READ_MAX, ROW_MAX
+from pysock.engine.pure.ending import dismiss
 from pysock.engine.pure.output import COPY_MAX, GATHER_MAX
 from pysock.engine.pure.poll import READ
 from pysock.engine.pure.reply import Failure, checked_reply
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+from pysock.wire.endings import End, last_words
 from pysock.wire.format import (
     HEADER,
     TEXT_NOT_ALLOWED,
-    TEXT_SHUTTING_DOWN,
     Kind,
-    Refusal,
     encode,
-    encode_text,
     fitting,
 )
 from pysock.wire.rules import Answer, Ending, FrameProtocol, Initiation, NotServed, Request
@@ -144,11 +143,9 @@ class FramedConnection(Connection):
         """The server stops: say so, and answer what has arrived, so that closing doesn't reset the connection."""
         protocol = self.protocol
         if protocol.state is _ESTABLISHED:
-            self.put(encode_text(Kind.GOAWAY, 0, TEXT_SHUTTING_DOWN))
+            self.put(last_words(End.STOPPING, admitted=True))
         elif protocol.state < _ESTABLISHED:
-            self.put(protocol.refuse(Refusal.SHUTTING_DOWN, TEXT_SHUTTING_DOWN))
-            self.core.counts.refused += 1
-            self.ending(DisconnectReason.SERVER_STOPPING)
+            dismiss(self, End.STOPPING)
         try:
             data = self.recv(READ_MAX)
         except (BlockingIOError, InterruptedError):
@@ -204,13 +201,13 @@ class FramedConnection(Connection):
 
     def _refuse(self, text: str, dropped: int) -> None:
         """Also where the hook closed the client itself."""
-        self.core.counts.refused += 1
         self.queued -= dropped
         if self.protocol.state < _ESTABLISHED:
-            self.put(self.protocol.refuse(Refusal.NOT_ALLOWED, text))
-            self.ending(DisconnectReason.CLOSED_BY_SERVER)
-        elif self.protocol.state is ConnectionState.DRAINING:
-            self.put(encode_text(Kind.CIR_REFUSED, Refusal.NOT_ALLOWED, text))
+            dismiss(self, End.NOT_LET_IN, text)
+            return
+        self.core.counts.refused += 1
+        if self.protocol.state is ConnectionState.DRAINING:
+            self.put(last_words(End.NOT_LET_IN, admitted=False, text=text))
 
     def _end(self, action: Ending) -> None:
         counts = self.core.counts

@@ -15,8 +15,8 @@ from abc import ABC, abstractmethod
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import NO_SIGNAL
 from pysock.base.unique import Unique
-from pysock.engine.causes import Cause
 from pysock.states import DisconnectReason
+from pysock.wire.endings import ENDINGS, End
 
 if TYPE_CHECKING:
     from typing import Final
@@ -71,12 +71,14 @@ class Output(Unique, ABC):
 
     def no_memory(self) -> None:
         """There is none for its bytes: that costs this client its connection, and nobody else anything."""
-        self.core.note(Cause.NO_MEMORY)
-        self.lost(DisconnectReason.OVER_A_LIMIT)
+        self.cut(End.NO_MEMORY)
 
-    def _too_much(self) -> None:
-        self.core.note(Cause.OUTPUT_FULL)
-        self.lost(DisconnectReason.OVER_A_LIMIT)
+    def cut(self, end: End) -> None:
+        """End it in a way that says nothing and sends nothing more."""
+        row = ENDINGS[end]
+        if row.cause is not None:
+            self.core.note(row.cause)
+        self.lost(row.reason)
 
     def put(self, frame: bytes) -> None:
         """Queue something whole. It is sent at the end of the event or of the turn."""
@@ -91,7 +93,7 @@ class Output(Unique, ABC):
         self.queued += len(frame)
         self.bytes_out += len(frame)
         if self.queued > self.core.limits.output_drop:
-            self._too_much()
+            self.cut(End.OUTPUT_FULL)
         else:
             self.core.dirty[self] = None
 
@@ -189,7 +191,7 @@ class Output(Unique, ABC):
             core.outputs.stop(self)
             return
         if self.queued > limits.output_drop:
-            self._too_much()
+            self.cut(End.OUTPUT_FULL)
             return
         if progress or not self.stalled:
             self.stalled = True

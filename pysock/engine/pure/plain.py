@@ -10,13 +10,14 @@ import socket
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
-from pysock.engine.causes import Cause
 from pysock.engine.pure.connection import UNMADE, Connection
 from pysock.engine.pure.core import READ_MAX, ROW_MAX
+from pysock.engine.pure.ending import dismiss
 from pysock.engine.pure.output import COPY_MAX, GATHER_MAX
 from pysock.engine.pure.poll import READ
 from pysock.engine.pure.reply import Failure, checked_reply
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+from pysock.wire.endings import End
 from pysock.wire.framing import LENGTH
 from pysock.wire.rules import PlainProtocol
 
@@ -94,8 +95,7 @@ class PlainConnection(Connection):
 
     def _after_input(self, progress: bool) -> None:
         if self._cutter.too_large and not self._kept and self.protocol.state is _ESTABLISHED:
-            self.core.note(Cause.TOO_LARGE)
-            self.end(ConnectionEvent.DRAIN, DisconnectReason.OVER_A_LIMIT)
+            dismiss(self, End.TOO_LARGE)
             self.settle()
         self.time_frame(progress)
 

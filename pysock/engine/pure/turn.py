@@ -24,14 +24,14 @@ from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
 from pysock.base.unique import Unique
-from pysock.engine.causes import Cause
+from pysock.causes import Cause
 from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Backend, ClientInfo, EngineOptions, EngineStats
 from pysock.engine.pure import look
 from pysock.engine.pure.accept import Masters
 from pysock.engine.pure.commands import Commands
 from pysock.engine.pure.connection import Connection
 from pysock.engine.pure.core import Core
-from pysock.engine.pure.ending import bury, frame_too_late, idle_too_long, turn_out
+from pysock.engine.pure.ending import bury, dismiss
 from pysock.engine.pure.linger import Linger
 from pysock.engine.pure.link import PureLink
 from pysock.engine.pure.output import Output
@@ -41,7 +41,7 @@ from pysock.engine.pure.sockets import PureSockets
 from pysock.engine.pure.timers import Deadlines
 from pysock.errors import PysockError
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
-from pysock.wire.format import TEXT_CIR_TOO_LATE
+from pysock.wire.endings import End
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -247,14 +247,13 @@ class PureEngine(Unique):
         core = self._core
         now = core.now
         while late := core.cirs.pop_expired(now):
-            turn_out(late, Cause.LATE, TEXT_CIR_TOO_LATE, DisconnectReason.TIMED_OUT)
+            dismiss(late, End.CIR_LATE)
         while late := core.frames.pop_expired(now):
-            frame_too_late(late)
+            dismiss(late, End.FRAME_LATE)
         while slow := core.outputs.pop_expired(now):
-            core.note(Cause.OUTPUT_STALLED)
-            slow.lost(DisconnectReason.TIMED_OUT)
+            slow.cut(End.OUTPUT_STALLED)
         while late := core.idles.pop_expired(now):
-            idle_too_long(late)
+            dismiss(late, End.IDLE)
 
     # --- the end ---
 
