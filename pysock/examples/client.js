@@ -9,7 +9,7 @@ const NAME = 2, NONCE = 3, MAC = 4, SERVICE = 7; // tags of fields
 
 function frame(kind, payload = "", code = 0, id = 0) {
   const head = Buffer.alloc(12), body = Buffer.from(payload); // the flags stay 0
-  head.writeUInt32BE(body.length), head.writeUInt8(kind, 4), head.writeUInt16BE(code, 6), head.writeUInt32BE(id, 8);
+  head.writeUInt32BE(body.length), (head[4] = kind), head.writeUInt16BE(code, 6), head.writeUInt32BE(id, 8);
   return Buffer.concat([head, body]);
 }
 
@@ -22,7 +22,9 @@ function* fields(data) {
   }
 }
 
-const mac = (key, ...parts) => crypto.createHmac("sha256", key).update(Buffer.concat(parts.map((one) => Buffer.from(one)))).digest();
+function mac(key, ...parts) {
+  return parts.reduce((hmac, part) => hmac.update(part), crypto.createHmac("sha256", key)).digest();
+}
 
 // where: what net.connect() takes; key: a Buffer. The promise is kept when the server has let this client in.
 function connect(where, { name = "", key = null, onPush = () => {} } = {}) {
@@ -53,7 +55,8 @@ function connect(where, { name = "", key = null, onPush = () => {} } = {}) {
 
   function welcome(said) {
     if (!proven) throw new Error("the server has not proved that it has the auth key");
-    for (const [tag, value] of said) if (tag === SERVICE) services.set(value.toString("utf8", 3), value.readUInt16BE());
+    for (const [tag, value] of said)
+      if (tag === SERVICE) services.set(value.toString("utf8", 3), value.readUInt16BE());
     admit({ request, services, close: () => socket.end(frame(BYE)) });
   }
 
