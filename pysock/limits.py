@@ -16,6 +16,9 @@ RESERVED_DESCRIPTORS: Final = 64
 #: The default of ``max_clients``, where there are descriptors enough.
 DEFAULT_MAX_CLIENTS: Final = 10_000
 
+#: A client id has 24 bits for the slot of its client, and a slot is taken a little longer than its client is there.
+MOST_CLIENTS: Final = 16_000_000
+
 #: A length on the wire is 32 bits. This bound leaves room for the header in every sum of sizes.
 LARGEST_PAYLOAD: Final = 2**31 - 1
 
@@ -49,7 +52,8 @@ class Limits:
     Where handlers hold the loop up, nobody is late for that: the loop has looked at what came, or could be sent, eight
     times before a deadline is over, and so the deadline may take longer. None is longer than 30 days.
 
-    :param max_clients: connections at once. Default: 10,000, or what ``RLIMIT_NOFILE`` allows less 64.
+    :param max_clients: connections at once, at most 16 million. Default: 10,000, or what ``RLIMIT_NOFILE`` allows
+        less 64.
     :param max_clients_per_uid: connections at once of one user on Unix sockets; ``None``: only ``max_clients`` counts.
     :param max_clients_per_ip: connections at once from one IPv4 address, or from one IPv6 network of 64 bits (which one
         machine may have all of, RFC 6177), over TCP; ``None``: only ``max_clients`` counts.
@@ -94,6 +98,8 @@ class Limits:
             if value is None and name in _NEVER:
                 continue
             number, most = ((int, float), LONGEST_TIMEOUT) if name.endswith("_timeout") else (int, LARGEST_PAYLOAD)
+            if name == "max_clients":
+                most = MOST_CLIENTS
             if not isinstance(value, number) or isinstance(value, bool):
                 raise TypeError(f"Limits.{name} takes a number, not {value!r}")
             if not 0 < value <= most:

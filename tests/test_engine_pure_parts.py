@@ -13,6 +13,7 @@ from bare import eventually, reply, srm, started
 
 from pysock import Limits, Server, connect
 from pysock.causes import Cause
+from pysock.engine.contract import SLOT_BITS
 from pysock.engine.pure import core, output
 from pysock.engine.pure.access import Origins, network_of
 from pysock.engine.pure.causes import Causes
@@ -302,6 +303,17 @@ def test_generations_wrap_past_zero():
     table._generations[0] = 2**32 - 1
     table.remove(1 << 32)
     assert table.add(row) == 1 << 32
+
+
+def test_there_is_a_last_slot():
+    """An id has no room for more; without one there is no memory for the connection."""
+    table = Rows()
+    table._generations = [1] * 5 + [2**32 - 1]
+    table._free = [5]
+    assert table.add(object()) == (1 << 32) + 5
+    table._generations = range(2**SLOT_BITS)
+    with pytest.raises(MemoryError):
+        table.add(object())
 
 
 def test_names_are_those_of_the_last():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pysock import Server, connect
+from pysock import Limits, Server, connect
 from pysock.base.ids import read, shown
+from pysock.engine.contract import SLOT_BITS
+from pysock.limits import MOST_CLIENTS
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,16 @@ def test_what_people_read_is_taken(tmp_path, backend):
         for wrong in ("0.99", "anna", "4294967297"):
             assert wrong not in server.clients
             assert server.clients.get(wrong) is None
+
+
+def test_eight_bits_are_the_loops(tmp_path, backend):
+    """Those above the slot's 24: there is one loop, number 0, and an id of another finds nobody."""
+    server = Server(f"unix:{tmp_path}/s", backend=backend, limits=Limits(max_clients=MOST_CLIENTS))
+    server.service(lambda client, request: shown(client.id).encode())
+    assert MOST_CLIENTS < 2**SLOT_BITS
+    with server, connect(server.addresses[0], backend=backend) as first, connect(server.addresses[0]) as second:
+        assert (first.request(b""), second.request(b"")) == (b"1.0", b"1.1")
+        assert {client.id >> SLOT_BITS for client in server.clients.values()} == {1 << (32 - SLOT_BITS)}
+        for loop in (1, 255):
+            assert second.id | loop << SLOT_BITS not in server.clients
+            assert server.clients.get(second.id | loop << SLOT_BITS) is None

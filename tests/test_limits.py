@@ -56,7 +56,7 @@ def until_closed(peer):
 @pytest.mark.parametrize(
     ("limit", "error", "words"),
     [
-        ({"max_clients": 0}, ValueError, "Limits.max_clients must be more than 0 and at most 2147483647, not 0"),
+        ({"max_clients": 0}, ValueError, "Limits.max_clients must be more than 0 and at most 16000000, not 0"),
         ({"max_payload": 2**31}, ValueError, "Limits.max_payload must be more than 0 and at most 2147483647"),
         ({"max_payload": 1e6}, TypeError, "Limits.max_payload takes a number, not 1000000.0"),
         ({"backlog": True}, TypeError, "Limits.backlog takes a number, not True"),

@@ -79,7 +79,7 @@ def test_each_names_its_parameter(case: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
-        (WRONG["max_clients"], "Limits.max_clients must be more than 0 and at most 2147483647, not 0"),
+        (WRONG["max_clients"], "Limits.max_clients must be more than 0 and at most 16000000, not 0"),
         (WRONG["timeout"], "a timeout must be 0 or more seconds, not -1"),
         (WRONG["authkey"], "the authkey is empty; make one with secrets.token_bytes(32)"),
         (serving(framing="u32", authkey=b"k"), "authkey= needs the framing 'pysock': 'u32' has no frames to prove it"),

@@ -1,6 +1,7 @@
 """How a client id is shown to people: ``1.7`` is the seventh slot in its first use, not ``4294967303``.
 
-The number has two halves: how often the slot in the client table was used, and the number of the slot.
+The number has two halves: how often the slot in the client table was used, and the number of the slot, with that of its
+loop in front, which is 0.
 """
 
 from __future__ import annotations

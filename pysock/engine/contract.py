@@ -5,7 +5,11 @@ engine runs; a difference is data in ``Backend.features``. Below it are ``native
 which behave the same as seen from outside.
 
 Threads: ``Engine.run`` is the loop and belongs to one thread. Every other method may be called from any thread, and
-from a handler inside the loop. Numbers cross the seam, not objects: a client is its 64-bit id.
+from a handler inside the loop.
+
+Numbers cross the seam, not objects: a client is its 64-bit id. The upper half says how often its slot in the client
+table was used, from 1 on, so that an id that is out of date finds nobody. Of the lower half the upper 8 bits are the
+number of the loop whose client it is, which is 0 as long as an engine is one loop; the other 24 are the slot.
 """
 
 from __future__ import annotations
@@ -22,6 +26,10 @@ from pysock.wire.format import Frame, Framing
 
 if TYPE_CHECKING:
     from typing import Any, Final
+
+
+#: Bits of a client id for the slot; those above it, up to 32, are the loop's number.
+SLOT_BITS: Final = 24
 
 
 class Service(NamedTuple):

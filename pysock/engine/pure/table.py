@@ -1,7 +1,8 @@
 """The client table: rows by client id, who was let in, and names.
 
-A client id is ``generation << 32 | slot``: a slot is used again under the next generation, so an id that is out of date
-finds nobody. The loop's thread alone changes the table, under ``lock`` where other threads look at more than one thing.
+A client id is ``generation << 32 | loop << SLOT_BITS | slot``, and the loop's number is 0: a slot is used again under
+the next generation, so an id that is out of date finds nobody. The loop's thread alone changes the table, under
+``lock`` where other threads look at more than one thing.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import threading
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
+from pysock.engine.contract import SLOT_BITS
 
 if TYPE_CHECKING:
     from typing import Final
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from pysock.engine.pure.connection import Connection
 
 _GENERATIONS: Final = 2**32 - 1
+_SLOT: Final = (1 << SLOT_BITS) - 1
 
 
 class Rows(Unique):
@@ -39,6 +42,8 @@ class Rows(Unique):
                 self._generations[slot] = self._generations[slot] % _GENERATIONS + 1
             else:
                 slot = len(self._generations)
+                if slot >> SLOT_BITS:
+                    raise MemoryError
                 self._generations.append(1)
             client_id = self._generations[slot] << 32 | slot
             self.rows[client_id] = connection
@@ -65,7 +70,7 @@ class Rows(Unique):
         """Free the row."""
         with self.lock:
             self.rows.pop(client_id, None)  # in a child where a disconnect hook forked it is gone
-            self._free.append(client_id & 0xFFFFFFFF)
+            self._free.append(client_id & _SLOT)
 
     def abandon(self) -> list[Connection]:
         """In a forked child: empty it; who was in it. Who has the lock may not be here."""
