@@ -63,6 +63,7 @@ enum ps_cause {
 };
 
 #define PS_HEADER_SIZE 12
+#define PS_SLOT_BITS 24 /* of a client id, for its slot; the 8 above them are the number of its loop, which is 0 */
 #define PS_NAME_MAX 255
 #define PS_PING_MAX 64
 #define PS_MASTERS_MAX 64
@@ -169,9 +170,9 @@ typedef struct ps_python ps_python;
  * PyGILState_Ensure knows threads, not interpreters, and leads into another. */
 int ps_python_is_main(uintptr_t builtins);
 
-/* services: a tuple of Service; callbacks: a tuple (client, connect, disconnect, failed, draining, log,
- * dropped, noted, allow, challenge, prove, FrameTooLarge). */
-ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_t callbacks, int *error);
+/* services: a tuple of Service; callbacks: a Callbacks; frame_too_large: the exception FrameTooLarge. */
+ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_t callbacks, uintptr_t frame_too_large,
+                         int *error);
 /* After a run, or instead of one. What other threads may call stays safe until the memory is freed. */
 void ps_python_close(ps_python *python);
 void ps_python_free(ps_python *python);

@@ -12,8 +12,9 @@ import pytest
 from conftest import native_is_missing
 from support import ROOT
 
+from pysock.base.lean import field_names
 from pysock.causes import COUNTERS, Cause
-from pysock.engine.contract import EngineStats
+from pysock.engine.contract import SLOT_BITS, Callbacks, EngineStats
 from pysock.states import (
     CONNECTION_TRANSITIONS,
     DISCONNECT_REASONS,
@@ -24,6 +25,7 @@ from pysock.states import (
     ServerState,
 )
 from pysock.wire import format as p
+from pysock.wire.framing import FRAMINGS, FramingFacts
 
 if native_is_missing():
     pytest.skip("the native engine isn't built", allow_module_level=True)
@@ -109,6 +111,28 @@ def test_the_sizes():
     assert lib.PS_NONCE_SIZE == p.NONCE_SIZE == 32
     assert lib.PS_MAC_SIZE == p.MAC_SIZE == 32
     assert lib.PS_NO_REPLY == p.FLAG_NO_REPLY == 1
+    assert lib.PS_SLOT_BITS == SLOT_BITS == 24
+
+
+def test_the_callbacks():
+    """C finds each by its name, and knows of no other."""
+    listed = re.findall(r'each\((\w+), "(\w+)"\)', (ROOT / "csrc/python/python.h").read_text())
+    assert sorted(name for _, name in listed) == sorted(field_names(Callbacks))
+    assert all(number == name.upper() for number, name in listed)
+
+
+def test_the_framings():
+    """Their facts, row by row."""
+    source = (ROOT / "csrc/base/framing.c").read_text()
+    facts = [name for name in FramingFacts._fields if name.startswith(("has_", "tells_", "ends_"))]
+    for row in FRAMINGS:
+        (text,) = re.findall(rf"\[PS_{row.name.name}\] = \{{(.*?)\}}", source, re.DOTALL)
+        told = dict(re.findall(r"\.(\w+) = (\w+)", text))
+        assert told.pop("name") == f"PS_{row.name.name}"
+        size = told.pop("head_size", "0")
+        assert (lib.PS_HEADER_SIZE if size == "PS_HEADER_SIZE" else int(size)) == row.head_size
+        assert {name for name in facts if getattr(row, name)} == set(told)
+    assert len(FRAMINGS) == len(re.findall(r"\[PS_\w+\] =", source))
 
 
 STRUCTS = re.findall(r"typedef struct (\w+) \{", HEADER)

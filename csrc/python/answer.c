@@ -65,7 +65,7 @@ int ps__py_failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
 
 static int too_large(ps_python *py, ps_conn *conn, const ps_frame *frame, size_t size)
 {
-    PyErr_Format(py->callbacks[FRAME_TOO_LARGE],
+    PyErr_Format(py->frame_too_large,
                  "the reply has %zu bytes, this client takes at most %u (max_payload= of connect() or Limits)", size,
                  (unsigned)conn->max_reply);
     return ps__py_failed(py, conn, frame);

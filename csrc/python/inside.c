@@ -24,7 +24,7 @@ static PyObject *inside_push(PyObject *self, PyObject *args)
     if (result != -EMSGSIZE)
         return PyBool_FromLong(result > 0);
     ps_python *py = PyCapsule_GetPointer(self, NULL);
-    return PyErr_Format(py->callbacks[FRAME_TOO_LARGE],
+    return PyErr_Format(py->frame_too_large,
                         "a payload of %zu bytes is more than this client takes (max_payload= of its connect())", size);
 }
 

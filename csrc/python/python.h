@@ -31,12 +31,19 @@ typedef struct service {
     size_t kept_count, kept_room;
 } service;
 
-enum { ON_CLIENT, ON_CONNECT, ON_DISCONNECT, ON_FAILED, ON_DRAINING, ON_LOG, ON_DROPPED, ON_NOTED,
-       ON_ALLOW, ON_CHALLENGE, ON_PROVE, FRAME_TOO_LARGE, CALLBACKS };
+/* The callbacks, each under its name in the class Callbacks of pysock/engine/contract.py: so they are found. */
+#define CALLBACK_NAMES(each)                                                                                           \
+    each(CLIENT, "client") each(CONNECT, "connect") each(DISCONNECT, "disconnect") each(DROPPED, "dropped")             \
+    each(FAILED, "failed") each(DRAINING, "draining") each(LOG, "log") each(NOTED, "noted") each(ALLOW, "allow")        \
+    each(CHALLENGE, "challenge") each(PROVE, "prove")
+
+#define NUMBER_OF_CALLBACK(name, text) ON_##name,
+enum { CALLBACK_NAMES(NUMBER_OF_CALLBACK) CALLBACKS };
 
 struct ps_python {
     ps_engine *engine;
     PyObject *callbacks[CALLBACKS];
+    PyObject *frame_too_large; /* the exception */
     PyObject *raised; /* during a run: the list for what ends it */
     PyThreadState *thread;
     PyObject *entered; /* the context that the loop is in, of the client that was served last; or NULL */

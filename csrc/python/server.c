@@ -160,6 +160,7 @@ static void drop_references(ps_python *py)
 {
     for (int i = 0; i < CALLBACKS; i++)
         Py_CLEAR(py->callbacks[i]);
+    Py_CLEAR(py->frame_too_large);
     Py_CLEAR(py->spare);
     Py_CLEAR(py->small);
     for (uint32_t i = 0; i < py->service_count; i++) {
@@ -169,10 +170,16 @@ static void drop_references(ps_python *py)
     }
 }
 
+#define NAME_OF_CALLBACK(name, text) text,
+static const char *const callback_names[] = {CALLBACK_NAMES(NAME_OF_CALLBACK)};
+
 static int fill(ps_python *py, PyObject *services, PyObject *callbacks)
 {
-    for (int i = 0; i < CALLBACKS; i++)
-        py->callbacks[i] = Py_NewRef(PyTuple_GET_ITEM(callbacks, i));
+    for (int i = 0; i < CALLBACKS; i++) {
+        py->callbacks[i] = PyObject_GetAttrString(callbacks, callback_names[i]);
+        if (!py->callbacks[i])
+            return -EINVAL;
+    }
     for (uint32_t i = 0; i < py->service_count; i++) {
         int error = read_service(&py->services[i], PyTuple_GET_ITEM(services, (Py_ssize_t)i));
         if (error < 0)
@@ -211,7 +218,8 @@ static ps_python *new_python(uint32_t services)
     return py;
 }
 
-ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_t callbacks, int *error)
+ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_t callbacks, uintptr_t frame_too_large,
+                         int *error)
 {
     ps_python *py = new_python(options->services);
     *error = -ENOMEM;
@@ -220,6 +228,7 @@ ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_
     PyGILState_STATE gil = PyGILState_Ensure();
     ps_hooks hooks = python_hooks;
     hooks.context = py;
+    py->frame_too_large = Py_NewRef((PyObject *)frame_too_large);
     *error = fill(py, (PyObject *)services, (PyObject *)callbacks);
     PyErr_Clear();
     if (*error == 0)

@@ -12,6 +12,8 @@
 
 int ps__table_open(ps_table *table, uint32_t most)
 {
+    if (most > 1u << PS_SLOT_BITS)
+        return -EINVAL;
     size_t chunks = ((size_t)most + PS_CHUNK_SLOTS - 1) / PS_CHUNK_SLOTS;
     *table = (ps_table){.most = most, .free_slot = PS_NOBODY};
     table->chunks = ps_sys.allocate(chunks * sizeof *table->chunks);

@@ -34,6 +34,16 @@ static void a_new_row_is_empty(void)
     ps__table_close(&table);
 }
 
+static void an_id_has_room_for_the_loop(void)
+{
+    CHECK_EQ(ps__table_open(&table, (1u << PS_SLOT_BITS) + 1), -EINVAL);
+    open_table(1u << PS_SLOT_BITS);
+    uint64_t id = ps__id(add());
+    CHECK(ps__table_find(&table, id));
+    CHECK(!ps__table_find(&table, id | (uint64_t)1 << PS_SLOT_BITS)); /* of another loop */
+    ps__table_close(&table);
+}
+
 static void a_stale_id_finds_nothing(void)
 {
     open_table(1);
@@ -206,6 +216,7 @@ static void a_million_random_operations(void)
 int main(void)
 {
     RUN(a_new_row_is_empty);
+    RUN(an_id_has_room_for_the_loop);
     RUN(a_stale_id_finds_nothing);
     RUN(ids_that_never_were);
     RUN(a_closed_row_is_still_a_row);

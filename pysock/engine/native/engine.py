@@ -77,22 +77,8 @@ class NativeEngine(Unique):
         gids = ffi.new("uint32_t[]", sorted(options.access.gids))
         c.uids, c.uid_count, c.gids, c.gid_count = uids, len(uids), gids, len(gids)
         services = tuple(options.services)
-        hooks = (
-            callbacks.client,
-            callbacks.connect,
-            callbacks.disconnect,
-            callbacks.failed,
-            callbacks.draining,
-            callbacks.log,
-            callbacks.dropped,
-            callbacks.noted,
-            callbacks.allow,
-            callbacks.challenge,
-            callbacks.prove,
-            FrameTooLarge,
-        )
         error = ffi.new("int *")
-        python = lib.ps_python_new(c, id(services), id(hooks), error)
+        python = lib.ps_python_new(c, id(services), id(callbacks), id(FrameTooLarge), error)
         if python == ffi.NULL:
             result_of(error[0])
         # Freed with this object, not by close(): another thread may be inside a call.
