@@ -94,7 +94,7 @@ typedef struct ps_limits {
 typedef struct ps_options {
     ps_limits limits;
     uint64_t linger_ns;          /* how long at most to poll without sleeping before a wait, or PS_LINGER_AUTO */
-    uint64_t hold_ns;            /* the GIL is let go after so long: a little more than CPython's switch interval */
+    uint64_t inside_max_ns;            /* the GIL is let go after so long: a little more than CPython's switch interval */
     const uint8_t *welcome;      /* the fields of CIR_ACCEPTED after the client id; copied */
     uint32_t welcome_size;
     uint32_t framing;            /* enum ps_framing */
@@ -186,23 +186,23 @@ int ps_python_inside(ps_python *python, uintptr_t list);
 int ps_python_run(ps_python *python, uintptr_t raised);
 
 /* The client's end. inbox: a deque; raised: a list. Frames are appended as (kind, flags, code, request id, payload). */
-typedef struct ps_link ps_link;
-ps_link *ps_link_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error);
-/* One call at a time, whatever the thread: -EBUSY from a second one. Every call after ps_link_close fails. */
-int ps_link_close(ps_link *link);
-void ps_link_free(ps_link *link);
+typedef struct ps_pylink ps_pylink;
+ps_pylink *ps_pylink_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error);
+/* One call at a time, whatever the thread: -EBUSY from a second one. Every call after ps_pylink_close fails. */
+int ps_pylink_close(ps_pylink *pylink);
+void ps_pylink_free(ps_pylink *pylink);
 /* Whether the last call left it so that every later one fails. */
-int ps_link_broken(const ps_link *link);
+int ps_pylink_broken(const ps_pylink *pylink);
 /* In a forked child: close the copy of the descriptor. Every later call fails. */
-void ps_link_abandon(ps_link *link);
-uint32_t ps_link_next_id(ps_link *link);
-int ps_link_send(ps_link *link, uint8_t kind, uint8_t flags, uint16_t code, uint32_t request_id, uintptr_t payload,
+void ps_pylink_abandon(ps_pylink *pylink);
+uint32_t ps_pylink_next_id(ps_pylink *pylink);
+int ps_pylink_send(ps_pylink *pylink, uint8_t kind, uint8_t flags, uint16_t code, uint32_t request_id, uintptr_t payload,
                  int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
-int ps_link_receive(ps_link *link, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
+int ps_pylink_receive(ps_pylink *pylink, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
 /* payloads: a list of bytes-like objects; results: a list of the same length, each item replaced by the reply (bytes)
  * or by a tuple (code, message) for an ERROR. Returns how many of these there are; -EINVAL: a payload isn't contiguous
  * bytes, or has more than `most` of them; nothing was sent. */
-int ps_link_request(ps_link *link, uint16_t service, uintptr_t payloads, uint32_t most, uintptr_t results,
+int ps_pylink_request(ps_pylink *pylink, uint16_t service, uintptr_t payloads, uint32_t most, uintptr_t results,
                     uint32_t window, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
 
 /* -- the load generator: one thread that drives many connections to an echo server and measures it ----------------- */

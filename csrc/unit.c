@@ -33,6 +33,7 @@
 #include "loop/accept.c"
 #include "loop/engine.c"
 #include "loop/turn.c"
+#include "client/patience.c"
 #include "client/link.c"
 #include "python/objects.c"
 #include "python/context.c"

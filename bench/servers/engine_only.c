@@ -47,13 +47,13 @@ static void *object_resize(void *context, void *old, size_t size, uint8_t **data
     return o;
 }
 
-static void object_hold(void *context, void *o)
+static void object_ref(void *context, void *o)
 {
     (void)context;
     ((object *)o)->users++;
 }
 
-static void object_release(void *context, void *o)
+static void object_unref(void *context, void *o)
 {
     (void)context;
     if (!--((object *)o)->users)
@@ -66,7 +66,7 @@ static int echo(void *context, ps_conn *conn, const ps_frame *frame, void *o)
     work(work_us);
     ps__send(engine, conn, PS_REPLY, 0, frame->request_id, frame->payload, frame->size, o);
     if (o)
-        object_release(context, o);
+        object_unref(context, o);
     return 0;
 }
 
@@ -101,7 +101,7 @@ static ps_options options(void)
                    .output_pause = 1 << 20, .output_drop = 64 << 20, .max_clients = (uint32_t)descriptors(),
                    .max_pending_cir = 1024, .max_cir_bytes = 4096, .max_payload = 16 << 20, .max_in_flight = 1024},
         .linger_ns = PS_LINGER_AUTO,
-        .hold_ns = 6000000,
+        .inside_max_ns = 6000000,
         .framing = PS_U32,
         .services = 1,
     };
@@ -112,7 +112,7 @@ int main(int argc, char **argv)
     const ps_hooks hooks = {
         .enter = do_nothing, .leave = do_nothing, .check = check, .request = echo, .batches = no_batches,
         .disconnect = gone, .draining = check, .noted = say, .object_new = object_new, .object_resize = object_resize,
-        .object_hold = object_hold, .object_release = object_release,
+        .object_ref = object_ref, .object_unref = object_unref,
     };
     const ps_options wanted = options();
     int error;

@@ -46,6 +46,6 @@ void ps__leave(ps_engine *engine)
 /* At the end of a turn. */
 void ps__share(ps_engine *engine)
 {
-    if (engine->now_ns - engine->inside_since_ns > engine->options.hold_ns)
+    if (engine->now_ns - engine->inside_since_ns > engine->options.inside_max_ns)
         ps__leave(engine);
 }

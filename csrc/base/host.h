@@ -16,8 +16,8 @@ typedef struct ps_challenge {
     uint8_t expected[PS_MAC_SIZE]; /* in the PROOF */
 } ps_challenge;
 
-/* What the engine asks of whoever runs it: python/server.c in the extension, an echo in the C tests. All members are called in
- * the loop's thread. -ECANCELED from any of them ends the loop. */
+/* What the engine asks of whoever runs it: python/server.c in the extension, an echo in the C tests. All members are
+ * called in the loop's thread. -ECANCELED from any of them ends the loop. */
 typedef struct ps_hooks {
     void *context;
     /* Before the first other call of a turn, and after the last: the GIL is taken, and let go. */
@@ -35,7 +35,7 @@ typedef struct ps_hooks {
     int (*disconnect)(void *context, struct ps_conn *conn);
     /* The loop has stopped accepting. */
     int (*draining)(void *context);
-    /* A cause was met, so many times since this was last called for it. */
+    /* A cause was met, this many times since the last call for it. */
     int (*noted)(void *context, int cause, uint64_t times);
     /* May this peer connect? 1 yes, 0 no. Asked if the options say so. */
     int (*allow)(void *context, int64_t pid, uint32_t uid, uint32_t gid);
@@ -48,8 +48,8 @@ typedef struct ps_hooks {
     void *(*object_new)(void *context, size_t size, uint8_t **data);
     void *(*object_resize)(void *context, void *object, size_t size, uint8_t **data);
     /* One more, or one less, user of an object. */
-    void (*object_hold)(void *context, void *object);
-    void (*object_release)(void *context, void *object);
+    void (*object_ref)(void *context, void *object);
+    void (*object_unref)(void *context, void *object);
 } ps_hooks;
 
 /* Returns 0, or what ended the loop: then no handler is called any more. */

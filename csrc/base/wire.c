@@ -50,14 +50,16 @@ size_t ps__put_field(uint8_t *to, uint8_t tag, const void *value, uint16_t size)
 /* How many bytes follow this first byte of a sequence, and the least code point they may make; -1: not a first byte. */
 static int follows(uint8_t first, uint32_t *least)
 {
-    if (first < 0x80)
-        return *least = 0, 0;
-    if ((first & 0xE0) == 0xC0)
-        return *least = 0x80, 1;
-    if ((first & 0xF0) == 0xE0)
-        return *least = 0x800, 2;
-    if ((first & 0xF8) == 0xF0)
-        return *least = 0x10000, 3;
+    static const struct {
+        uint8_t mask, bits;
+        uint32_t least;
+    } rows[] = {{0x80, 0x00, 0}, {0xE0, 0xC0, 0x80}, {0xF0, 0xE0, 0x800}, {0xF8, 0xF0, 0x10000}};
+    for (int more = 0; more < 4; more++) {
+        if ((first & rows[more].mask) != rows[more].bits)
+            continue;
+        *least = rows[more].least;
+        return more;
+    }
     return -1;
 }
 

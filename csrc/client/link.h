@@ -19,7 +19,7 @@ typedef struct ps_sink {
      * 1: that was all that was awaited, 0: go on, < 0: end the call. */
     int (*take)(void *context, const ps_frame *frame, void *object);
     void *(*object_new)(void *context, size_t size, uint8_t **data);
-    void (*object_release)(void *context, void *object);
+    void (*object_unref)(void *context, void *object);
     uint32_t answered; /* replies so far: the window of requests in flight moves with it */
 } ps_sink;
 
@@ -28,7 +28,7 @@ typedef struct ps_payload {
     size_t size;
 } ps_payload;
 
-typedef struct ps_client {
+typedef struct ps_link {
     int fd;
     ps_file file; /* what the number stands for, as long as it is ours: the program may close it */
     uint32_t max_payload, next_id;
@@ -41,20 +41,25 @@ typedef struct ps_client {
     size_t out_at, out_end;
     ps_payload large; /* what is left of a payload sent from where it lies, behind out */
     ps_part part;     /* a large frame being received; object == NULL: none */
-} ps_client;
+} ps_link;
 
-ps_client *ps__client_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error);
+static inline bool ps__link_has_output(const ps_link *link)
+{
+    return link->out_at < link->out_end || link->large.size;
+}
+
+ps_link *ps__link_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error);
 /* Close the connection; every later call fails. */
-void ps__client_close(ps_client *client, ps_sink *sink);
-void ps__client_free(ps_client *client, ps_sink *sink);
+void ps__link_close(ps_link *link, ps_sink *sink);
+void ps__link_free(ps_link *link, ps_sink *sink);
 /* In a forked child: close the copy of the descriptor. */
-void ps__client_abandon(ps_client *client);
+void ps__link_abandon(ps_link *link);
 /* What comes while a frame is being sent is handed to the sink, which wants nothing of it.
  * A deadline is a moment of ps__now_ns; UINT64_MAX: never. -ETIMEDOUT, -ECONNRESET (the other end is gone), -EMSGSIZE
  * (a frame over max_payload), -EPROTO (one that no server sends), -EPIPE (broken before). */
-int ps__client_send(ps_client *client, const ps_frame *frame, uint64_t deadline_ns, ps_sink *sink);
-int ps__client_receive(ps_client *client, uint64_t deadline_ns, ps_sink *sink);
-int ps__client_exchange(ps_client *client, uint16_t service, const ps_payload *payloads, uint32_t count,
+int ps__link_send(ps_link *link, const ps_frame *frame, uint64_t deadline_ns, ps_sink *sink);
+int ps__link_receive(ps_link *link, uint64_t deadline_ns, ps_sink *sink);
+int ps__link_exchange(ps_link *link, uint16_t service, const ps_payload *payloads, uint32_t count,
                         uint32_t first_id, uint32_t window, uint64_t deadline_ns, ps_sink *sink);
 
 #endif

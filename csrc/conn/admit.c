@@ -56,9 +56,9 @@ static int ask(ps_engine *engine, ps_conn *conn, ps_chunk **pushed, char *reason
     if (refused < 0)
         return refused;
     ps_chunk *waiting = ps__take_queue(conn);
-    conn->flags |= PS_IS_HOLDING;
+    conn->flags |= PS_IN_HOOK;
     refused = engine->hooks.connect(engine->hooks.context, conn, reason, room);
-    conn->flags &= (uint16_t)~PS_IS_HOLDING;
+    conn->flags &= (uint16_t)~PS_IN_HOOK;
     *pushed = ps__take_queue(conn);
     if (conn->state == PS_CONN_CLOSED)
         ps__free_chunks(engine, waiting);
@@ -93,7 +93,7 @@ int ps__let_in(ps_engine *engine, ps_conn *conn)
     }
     ps__conn_event(conn, state == PS_CONN_CHALLENGED ? PS_EV_PROOF_ACCEPTED : PS_EV_CIR_ACCEPTED);
     ps__timer_stop(engine, conn, PS_LINK_INPUT);
-    __atomic_store_n(&conn->established, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&conn->was_let_in, 1, __ATOMIC_RELAXED);
     PS_TAKE_ONE(engine->stats.pending);
     PS_ADD(engine->stats.clients, 1u);
     PS_ADD(engine->stats.established, 1u);
@@ -116,8 +116,10 @@ static bool set_name(ps_engine *engine, ps_conn *conn, const ps_field *field)
         memchr(field->value, 0, field->size))
         return false;
     char *name = ps_sys.allocate(field->size + 1u);
-    if (!name)
-        return ps__no_memory(engine, conn), false;
+    if (!name) {
+        ps__no_memory(engine, conn);
+        return false;
+    }
     memcpy(name, field->value, field->size);
     name[field->size] = 0;
     pthread_mutex_lock(&engine->lock); /* other threads look names up */

@@ -43,8 +43,10 @@ static size_t continue_part(ps_engine *engine, ps_conn *conn, const uint8_t *dat
 {
     ps_part *part = conn->part;
     size_t missing = part->head.size - part->have, used = size < missing ? size : missing;
-    if (!ps__part_add(engine, part, data, used))
-        return ps__no_memory(engine, conn), size;
+    if (!ps__part_add(engine, part, data, used)) {
+        ps__no_memory(engine, conn);
+        return size;
+    }
     if (part->have == part->head.size)
         ps__finish_part(engine, conn);
     return used;
@@ -116,8 +118,10 @@ static size_t cut_line(ps_engine *engine, ps_conn *conn, const uint8_t *data, si
         return length + 1;
     }
     frame.size = most;
-    if (conn->part ? !ps__part_add(engine, conn->part, data, length) : !ps__part_begin(engine, conn, &frame, data, length))
-        return ps__no_memory(engine, conn), size;
+    if (conn->part ? !ps__part_add(engine, conn->part, data, length) : !ps__part_begin(engine, conn, &frame, data, length)) {
+        ps__no_memory(engine, conn);
+        return size;
+    }
     if (!newline)
         return size;
     ps__finish_part(engine, conn);
@@ -149,17 +153,18 @@ static size_t cut(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t 
     }
 }
 
-static void hold(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
+/* Of a client that is paused. */
+static void put_aside(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
 {
-    size_t before = conn->held ? conn->held->size : 0;
-    ps_held *held = ps_sys.resize(conn->held, sizeof *held + before + size);
-    if (!held) {
+    size_t before = conn->unread ? conn->unread->size : 0;
+    ps_unread *unread = ps_sys.resize(conn->unread, sizeof *unread + before + size);
+    if (!unread) {
         ps__no_memory(engine, conn);
         return;
     }
-    held->size = before + size;
-    memcpy(held->data + before, data, size);
-    conn->held = held;
+    unread->size = before + size;
+    memcpy(unread->data + before, data, size);
+    conn->unread = unread;
 }
 
 /* Cut all of it. A client that may not go on keeps the rest; one that is ending loses it. */
@@ -168,7 +173,7 @@ void ps__cut(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
     while (size) {
         if (!ps__reads(engine, conn)) {
             if (conn->state <= PS_CONN_ESTABLISHED)
-                hold(engine, conn, data, size);
+                put_aside(engine, conn, data, size);
             return;
         }
         size_t used = cut(engine, conn, data, size);

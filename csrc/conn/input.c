@@ -66,13 +66,17 @@ static void count_input(ps_engine *engine, ps_conn *conn, size_t size)
 static bool read_part(ps_engine *engine, ps_conn *conn)
 {
     ps_part *part = conn->part;
-    if (part->have == part->room && !ps__part_grow(engine, part, 1))
-        return ps__no_memory(engine, conn), false;
+    if (part->have == part->room && !ps__part_grow(engine, part, 1)) {
+        ps__no_memory(engine, conn);
+        return false;
+    }
     size_t here = part->room - part->have;
     struct iovec iov[2] = {{part->data + part->have, here}, {engine->in, PS_READ_MAX}};
     ssize_t got = receive(engine, conn, iov, 2);
-    if (got <= 0)
-        return input_ended(engine, conn, got), false;
+    if (got <= 0) {
+        input_ended(engine, conn, got);
+        return false;
+    }
     count_input(engine, conn, (size_t)got);
     size_t inside = (size_t)got < here ? (size_t)got : here;
     part->have += (uint32_t)inside;
@@ -124,7 +128,8 @@ static bool read_into_guess(ps_engine *engine, ps_conn *conn, ps_part *part)
     ssize_t got = receive(engine, conn, iov, 3);
     if (got <= 0) {
         ps__part_free(engine, part);
-        return input_ended(engine, conn, got), false;
+        input_ended(engine, conn, got);
+        return false;
     }
     count_input(engine, conn, (size_t)got);
     size_t whole = (size_t)got, behind = whole > head_size ? whole - head_size : 0;
@@ -143,13 +148,16 @@ static bool read_into_guess(ps_engine *engine, ps_conn *conn, ps_part *part)
 static bool read_guessing(ps_engine *engine, ps_conn *conn)
 {
     ps_part *part = ps_sys.allocate(sizeof *part);
-    if (!part)
-        return ps__no_memory(engine, conn), false;
+    if (!part) {
+        ps__no_memory(engine, conn);
+        return false;
+    }
     *part = (ps_part){.head = {.size = engine->guess}, .in_object = engine->guess > PS_LARGE};
     if (ps__part_resize(engine, part, engine->guess))
         return read_into_guess(engine, conn, part);
     ps__free(part);
-    return ps__no_memory(engine, conn), false;
+    ps__no_memory(engine, conn);
+    return false;
 }
 
 /* Returns whether there may be more: a short read has emptied the socket, and needs no second call to see it. */
@@ -160,8 +168,10 @@ static bool read_plain(ps_engine *engine, ps_conn *conn)
         memcpy(engine->in, conn->stash, stashed);
     struct iovec iov = {engine->in + stashed, PS_READ_MAX};
     ssize_t got = receive(engine, conn, &iov, 1);
-    if (got <= 0)
-        return input_ended(engine, conn, got), false;
+    if (got <= 0) {
+        input_ended(engine, conn, got);
+        return false;
+    }
     conn->stash_size = 0;
     count_input(engine, conn, (size_t)got);
     ps__cut(engine, conn, engine->in, stashed + (size_t)got);
@@ -186,14 +196,14 @@ void ps__readable(ps_engine *engine, ps_conn *conn)
 
 void ps__resume(ps_engine *engine, ps_conn *conn)
 {
-    ps_held *held = conn->held;
-    if (!held || !ps__reads(engine, conn))
+    ps_unread *unread = conn->unread;
+    if (!unread || !ps__reads(engine, conn))
         return;
     uint64_t frames_before = engine->frames;
-    conn->held = NULL;
+    conn->unread = NULL;
     ps__output_begin(engine, conn);
-    ps__cut(engine, conn, held->data, held->size);
+    ps__cut(engine, conn, unread->data, unread->size);
     time_frame(engine, conn, frames_before);
     ps__output_end(engine, conn);
-    ps__free(held);
+    ps__free(unread);
 }

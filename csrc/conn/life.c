@@ -58,7 +58,7 @@ void ps__update_interest(ps_engine *engine, ps_conn *conn)
 
 static void count_gone(ps_engine *engine, const ps_conn *conn)
 {
-    if (conn->established) {
+    if (conn->was_let_in) {
         PS_TAKE_ONE(engine->stats.clients);
         PS_ADD(engine->stats.disconnected, 1u);
     } else {
@@ -72,7 +72,7 @@ static void count_gone(ps_engine *engine, const ps_conn *conn)
 
 void ps__drop_proof(ps_conn *conn)
 {
-    if (conn->established)
+    if (conn->was_let_in)
         return;
     ps__free(conn->expected);
     conn->expected = NULL;
@@ -80,7 +80,7 @@ void ps__drop_proof(ps_conn *conn)
 
 static bool is_watched(const ps_engine *engine, const ps_conn *conn)
 {
-    return conn->established &&
+    return conn->was_let_in &&
            (conn->object || conn->attached || engine->options.watch_disconnects);
 }
 
@@ -133,7 +133,7 @@ void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps
     if (conn->reason == PS_NO_REASON)
         conn->reason = (uint8_t)reason;
     ps__drop_input(engine, conn);
-    if (conn->established) /* one that wasn't let in keeps the deadline for that, or it could stay by taking no refusal */
+    if (conn->was_let_in) /* one that wasn't let in keeps the deadline for that, or it could stay by taking no refusal */
         ps__timer_stop(engine, conn, PS_LINK_INPUT);
     ps__timer_stop(engine, conn, PS_LINK_IDLE);
     ps__mark_dirty(engine, conn);
@@ -181,7 +181,7 @@ static void bury_one(ps_engine *engine, ps_conn *conn)
     }
     if (conn->object) {
         ps__enter(engine);
-        engine->hooks.object_release(engine->hooks.context, conn->object);
+        engine->hooks.object_unref(engine->hooks.context, conn->object);
         conn->object = NULL;
     }
     pthread_mutex_lock(&engine->lock);
@@ -194,8 +194,8 @@ static void bury_one(ps_engine *engine, ps_conn *conn)
 void ps__bury(ps_engine *engine)
 {
     uint32_t slot = engine->dead;
-    engine->dead = PS_NOBODY;
-    while (slot != PS_NOBODY) {
+    engine->dead = PS_NO_SLOT;
+    while (slot != PS_NO_SLOT) {
         ps_conn *conn = ps__slot(&engine->table, slot);
         slot = conn->next;
         if (conn->flags & PS_IS_DIRTY) { /* still on that list: wait for the next turn */
@@ -215,6 +215,6 @@ void ps__conn_leave(ps_conn *conn)
     ps__leave_fd(&conn->fd);
     if (conn->state != PS_CONN_CLOSED)
         ps__conn_event(conn, PS_EV_LOST);
-    conn->established = conn->attached = 0;
+    conn->was_let_in = conn->attached = 0;
     conn->flags = 0;
 }

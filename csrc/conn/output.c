@@ -18,10 +18,10 @@
 #include "conn/transport.h"
 #include "table/timers.h"
 
-/* From so many unsent bytes on the client isn't read. One that wasn't let in yet is owed nothing. */
+/* With more unsent bytes than these the client isn't read. One that wasn't let in yet is owed nothing. */
 static uint64_t pause_at(const ps_engine *engine, const ps_conn *conn)
 {
-    return conn->established ? engine->options.limits.output_pause : 0;
+    return conn->was_let_in ? engine->options.limits.output_pause : 0;
 }
 
 /* The queue has grown: watch its progress, and the limits. */
@@ -29,7 +29,7 @@ static void queue_grew(ps_engine *engine, ps_conn *conn, size_t size)
 {
     const ps_limits *limits = &engine->options.limits;
     ps__count_queued(conn, conn->queued + size);
-    if (conn->flags & PS_IS_HOLDING)
+    if (conn->flags & PS_IN_HOOK)
         return;
     if (!(conn->flags & PS_TIMED_OUTPUT))
         ps__timer_start_now(engine, conn, PS_TIMER_OUTPUT);
@@ -97,8 +97,10 @@ static ssize_t send_vector(ps_engine *engine, ps_conn *conn, struct iovec *iov, 
         return sent;
     if (sent == -EAGAIN || sent == -EINTR)
         return 0;
-    if (sent == -ENOBUFS || sent == -ENOMEM)
-        return starve(engine, conn), 0;
+    if (sent == -ENOBUFS || sent == -ENOMEM) {
+        starve(engine, conn);
+        return 0;
+    }
     ps__lost(engine, conn, PS_CLOSED_BY_PEER);
     return -1;
 }
@@ -147,7 +149,7 @@ static void send_gathered(ps_engine *engine, ps_conn *conn)
 
 static bool gathers(const ps_engine *engine, const ps_conn *conn)
 {
-    return conn == engine->out_conn && !conn->out_head && !(conn->flags & PS_IS_HOLDING);
+    return conn == engine->out_conn && !conn->out_head && !(conn->flags & PS_IN_HOOK);
 }
 
 static void put(ps_engine *engine, ps_conn *conn, const void *data, size_t size)
@@ -168,7 +170,7 @@ static void put(ps_engine *engine, ps_conn *conn, const void *data, size_t size)
 static void lend(ps_engine *engine, const uint8_t *data, size_t size, void *object)
 {
     ps__close_piece(engine);
-    engine->hooks.object_hold(engine->hooks.context, object);
+    engine->hooks.object_ref(engine->hooks.context, object);
     engine->pieces[engine->piece_count] = (struct iovec){(void *)(uintptr_t)data, size};
     engine->piece_objects[engine->piece_count++] = object;
     engine->out_lent += size;

@@ -4,7 +4,7 @@
  * - a header that is cut off is stashed in its slot;
  * - a frame that is cut off becomes its `part`, and what comes next is received straight behind it: for a frame over
  *   PS_LARGE inside the object that the handler will get, so that the kernel's copy is the only one;
- * - whole frames that may not be looked at yet (the client is paused) are `held`. */
+ * - whole frames that may not be looked at yet (the client is paused) are `unread`. */
 #include <string.h>
 
 #include "base/host.h"
@@ -24,7 +24,7 @@ void ps__part_free(ps_engine *engine, ps_part *part)
     ps__part_forget_guess(engine, part);
     if (part->object) {
         ps__enter(engine);
-        engine->hooks.object_release(engine->hooks.context, part->object);
+        engine->hooks.object_unref(engine->hooks.context, part->object);
     } else {
         ps__free(part->data);
     }
@@ -35,8 +35,8 @@ void ps__drop_input(ps_engine *engine, ps_conn *conn)
 {
     ps__part_free(engine, conn->part);
     conn->part = NULL;
-    ps__free(conn->held);
-    conn->held = NULL;
+    ps__free(conn->unread);
+    conn->unread = NULL;
     conn->stash_size = 0;
     conn->flags &= (uint16_t)~PS_IS_SKIPPING;
 }

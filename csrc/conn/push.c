@@ -8,7 +8,7 @@
 
 int ps__push(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
 {
-    bool is_asked = conn->flags & PS_IS_HOLDING && conn->state <= PS_CONN_CHALLENGED;
+    bool is_asked = conn->flags & PS_IN_HOOK && conn->state <= PS_CONN_CHALLENGED;
     if (conn->state != PS_CONN_ESTABLISHED && !is_asked)
         return 0;
     if (size > conn->max_reply)

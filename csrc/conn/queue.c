@@ -23,7 +23,7 @@ void ps__append_chunk(ps_conn *conn, ps_chunk *chunk)
 static void release(ps_engine *engine, void *object)
 {
     ps__enter(engine);
-    engine->hooks.object_release(engine->hooks.context, object);
+    engine->hooks.object_unref(engine->hooks.context, object);
 }
 
 void ps__free_chunks(ps_engine *engine, ps_chunk *chunk)
@@ -68,7 +68,7 @@ ps_chunk *ps__object_chunk(ps_engine *engine, const uint8_t *data, size_t size, 
     if (!chunk)
         return NULL;
     *chunk = (ps_chunk){.data = data, .size = size, .object = object};
-    engine->hooks.object_hold(engine->hooks.context, object);
+    engine->hooks.object_ref(engine->hooks.context, object);
     return chunk;
 }
 

@@ -117,21 +117,21 @@ void ps__cannot_serve(ps_engine *engine, ps_conn *conn, const ps_frame *frame, u
 }
 
 /* A request is kept for a batch: too many of one client's, and it is not read until they are answered. */
-void ps__kept(ps_engine *engine, ps_conn *conn, uint32_t size)
+void ps__waiting_add(ps_engine *engine, ps_conn *conn, uint32_t size)
 {
     PS_ADD(conn->in_flight, 1u);
-    conn->kept += size;
-    if (conn->in_flight >= engine->options.limits.max_in_flight || conn->kept >= PS_KEPT_BYTES)
+    conn->waiting += size;
+    if (conn->in_flight >= engine->options.limits.max_in_flight || conn->waiting >= PS_WAITING_BYTES)
         conn->flags |= PS_PAUSED_BATCH;
 }
 
-void ps__not_kept(ps_engine *engine, ps_conn *conn, uint32_t size)
+void ps__waiting_done(ps_engine *engine, ps_conn *conn, uint32_t size)
 {
     PS_TAKE_ONE(conn->in_flight);
-    conn->kept -= size;
-    if (conn->in_flight <= engine->options.limits.max_in_flight / 2 && conn->kept <= PS_KEPT_BYTES / 2)
+    conn->waiting -= size;
+    if (conn->in_flight <= engine->options.limits.max_in_flight / 2 && conn->waiting <= PS_WAITING_BYTES / 2)
         conn->flags &= (uint16_t)~PS_PAUSED_BATCH;
-    if (conn->held || conn->state != PS_CONN_ESTABLISHED || !(conn->interest & PS_POLL_IN))
+    if (conn->unread || conn->state != PS_CONN_ESTABLISHED || !(conn->interest & PS_POLL_IN))
         ps__mark_dirty(engine, conn); /* to be read again, or closed */
 }
 
@@ -154,7 +154,7 @@ static void take_srm(ps_engine *engine, ps_conn *conn, const ps_frame *frame, vo
         unserved(engine, conn, frame, PS_NO_SUCH_SERVICE, "no such service");
     if (object) {
         ps__enter(engine);
-        engine->hooks.object_release(engine->hooks.context, object);
+        engine->hooks.object_unref(engine->hooks.context, object);
     }
 }
 
@@ -173,7 +173,7 @@ static void take_control(ps_engine *engine, ps_conn *conn, const ps_frame *frame
     }
     if (object) {
         ps__enter(engine);
-        engine->hooks.object_release(engine->hooks.context, object);
+        engine->hooks.object_unref(engine->hooks.context, object);
     }
 }
 

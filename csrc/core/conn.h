@@ -17,10 +17,10 @@ typedef struct ps_part {
 } ps_part;
 
 /* Whole frames read from a client that is paused. */
-typedef struct ps_held {
+typedef struct ps_unread {
     size_t size;
     uint8_t data[];
-} ps_held;
+} ps_unread;
 
 /* Output the kernel did not take yet: data of our own behind the struct, or inside an object we hold. */
 typedef struct ps_chunk {
@@ -39,15 +39,15 @@ enum ps_timer_list { PS_TIMER_CIR, PS_TIMER_FRAME, PS_TIMER_OUTPUT, PS_TIMER_IDL
 enum ps_timer_link { PS_LINK_INPUT, PS_LINK_OUTPUT, PS_LINK_IDLE, PS_TIMER_LINKS };
 
 typedef struct ps_timer {
-    uint32_t previous, next; /* slots; PS_NOBODY at the ends */
+    uint32_t previous, next; /* slots; PS_NO_SLOT at the ends */
     uint32_t start_ms;
 } ps_timer;
 
-#define PS_NOBODY UINT32_MAX
+#define PS_NO_SLOT UINT32_MAX
 
 enum ps_conn_flag {
     PS_IS_DIRTY = 1 << 0,      /* on the dirty list: to be flushed or resumed at the end of the turn */
-    PS_IS_HOLDING = 1 << 1,    /* the connect hook runs: output waits */
+    PS_IN_HOOK = 1 << 1,    /* the connect hook runs: output waits */
     PS_IS_SKIPPING = 1 << 2,   /* an oversized payload is thrown away as it arrives */
     PS_PAUSED_OUTPUT = 1 << 3, /* not read: it does not take its replies */
     PS_PAUSED_BATCH = 1 << 4,  /* not read: too many requests in flight */
@@ -74,7 +74,7 @@ typedef struct ps_conn {
     uint8_t listener; /* through which it came */
     uint16_t flags;   /* enum ps_conn_flag: the loop's own; the next two are for other threads as well */
     uint8_t attached; /* somebody wants to hear when it goes */
-    uint8_t established; /* was let in once */
+    uint8_t was_let_in; /* once; it may be ending */
     uint8_t family;   /* of its socket, AF_... */
     uint8_t stash_size;
     uint16_t peer_port;
@@ -89,10 +89,10 @@ typedef struct ps_conn {
     uint32_t next; /* on the free list, or the list of the dead */
     ps_timer timers[PS_TIMER_LINKS];
     ps_part *part;
-    ps_held *held;
+    ps_unread *unread;
     ps_chunk *out_head, *out_tail;
     uint64_t queued;
-    uint64_t kept; /* bytes of the requests that wait for their batch */
+    uint64_t waiting; /* bytes of the requests that wait for their batch */
     union {
         void *object;      /* Python's DataSocket, once a handler has asked for it */
         uint8_t *expected; /* before it is let in: the MAC that its PROOF must have */

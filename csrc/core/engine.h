@@ -1,4 +1,15 @@
-/* engine.h: what an engine is: the memory of one server. */
+/* engine.h: what an engine is: the memory of one server.
+ *
+ * Floors. core/ has no code, only the shapes that all share. base/ knows no connection; table/ has who is there; conn/ what
+ * happens to the bytes of one connection, in and out; loop/ the turn. A file uses what stands above it in unit.c, nothing
+ * else. client/ is the other end of a connection and load/ many of them: neither knows an engine.
+ *
+ * The turn. loop/turn.c waits, hands each event on, and ends the turn: batches that are due are answered, whoever is late is
+ * told so, what became dirty is flushed, the closed are buried. A connection may end in the middle of anything: it is closed
+ * at once, but its row stays until then, so whoever comes back from a call looks at the state again.
+ *
+ * Threads. One thread runs the loop, and all of this is its own, but for what lock guards: the table's rows coming, going
+ * and being named, the commands of other threads, and the numbers of descriptors. Counters others read as they are. */
 #ifndef PYSOCK_CORE_ENGINE_H
 #define PYSOCK_CORE_ENGINE_H
 
@@ -60,7 +71,7 @@ struct ps_engine {
     uint64_t now_ns;
     uint64_t look_ns;   /* when the loop has last looked at what the kernel has */
     uint32_t full_looks; /* so often in a row the kernel had more to tell of than there is room for in events */
-    uint64_t held_ns[PS_TIMER_LISTS]; /* by how much the clocks of the deadlines are behind the real one */
+    uint64_t lag_ns[PS_TIMER_LISTS]; /* by how much the clocks of the deadlines are behind the real one */
     uint64_t accept_again_ns;  /* 0: it isn't paused */
     bool descriptor_freed;     /* which may end that pause */
     uint64_t send_again_ns; /* 0: nobody is starved */

@@ -36,7 +36,7 @@ static void init(ps_engine *engine, const ps_options *options, const ps_hooks *h
     engine->poll = &ps__epoll;
     engine->poll_handle = engine->wake[0] = engine->wake[1] = engine->reserve = engine->newcomer = -1;
     engine->state = PS_SERVER_NEW;
-    engine->dirty = engine->dead = PS_NOBODY;
+    engine->dirty = engine->dead = PS_NO_SLOT;
     engine->batch_due_ns = UINT64_MAX;
     engine->now_ns = engine->look_ns = ps__now_ns();
     engine->users.seed = engine->addresses.seed = (uint64_t)(uintptr_t)engine ^ engine->now_ns;

@@ -33,7 +33,7 @@ static void forget_everybody(ps_engine *engine)
     ps__timers_clear(engine);
     ps__causes_clear(engine);
     ps__gathered_clear(engine);
-    engine->dirty = engine->dead = PS_NOBODY;
+    engine->dirty = engine->dead = PS_NO_SLOT;
     engine->batch_due_ns = UINT64_MAX;
     engine->accept_again_ns = engine->send_again_ns = 0;
 }

@@ -16,7 +16,7 @@
 #include "table/table.h"
 #include "table/timers.h"
 
-static void check(ps_engine *engine)
+static void check_signals(ps_engine *engine)
 {
     ps__fail(engine, engine->hooks.check(engine->hooks.context));
 }
@@ -25,7 +25,7 @@ static void check(ps_engine *engine)
 
 static void flush(ps_engine *engine, ps_conn *conn)
 {
-    if (conn->state == PS_CONN_CLOSED || conn->flags & PS_IS_HOLDING)
+    if (conn->state == PS_CONN_CLOSED || conn->flags & PS_IN_HOOK)
         return;
     ps__send_queue(engine, conn);
     if (conn->state == PS_CONN_CLOSED)
@@ -38,8 +38,8 @@ static void flush(ps_engine *engine, ps_conn *conn)
 static void flush_dirty(ps_engine *engine)
 {
     uint32_t slot = engine->dirty;
-    engine->dirty = PS_NOBODY;
-    while (slot != PS_NOBODY) {
+    engine->dirty = PS_NO_SLOT;
+    while (slot != PS_NO_SLOT) {
         ps_conn *conn = ps__slot(&engine->table, slot);
         slot = conn->next_dirty;
         conn->flags &= (uint16_t)~PS_IS_DIRTY;
@@ -53,10 +53,11 @@ static void client_event(ps_engine *engine, const ps_event *event)
     if (!conn)
         return; /* an event from before it was closed */
     if (event->ready & PS_POLL_OUT) {
-        conn->flags |= conn->flags & PS_IS_SENDING ? PS_IS_SENT : 0;
+        if (conn->flags & PS_IS_SENDING)
+            conn->flags |= PS_IS_SENT;
         flush(engine, conn);
     }
-    if (event->ready & (PS_POLL_IN | PS_POLL_GONE) && ps__reads(engine, conn) && !conn->held)
+    if (event->ready & (PS_POLL_IN | PS_POLL_GONE) && ps__reads(engine, conn) && !conn->unread)
         ps__readable(engine, conn);
     else if (event->ready & PS_POLL_GONE)
         ps__lost(engine, conn, PS_CLOSED_BY_PEER); /* both directions are shut: nobody takes the replies any more */
@@ -85,7 +86,7 @@ static void woken(ps_engine *engine)
 {
     ps__run_commands(engine);
     if (ps__enter(engine) == 0)
-        check(engine);
+        check_signals(engine);
 }
 
 static void run_batches(ps_engine *engine, bool all)
@@ -147,7 +148,7 @@ static void end_turn(ps_engine *engine)
     ps__start_accepting(engine); /* here: what was closed in this turn has made room */
     if (!engine->inside)
         return;
-    check(engine);
+    check_signals(engine);
     work_done(engine);
     ps__share(engine);
 }

@@ -27,7 +27,7 @@ static uint64_t least(uint64_t a, uint64_t b)
 /* How long the loop may sleep. */
 static int64_t sleep_ns(const ps_engine *engine)
 {
-    if (engine->dirty != PS_NOBODY || engine->dead != PS_NOBODY || engine->fatal)
+    if (engine->dirty != PS_NO_SLOT || engine->dead != PS_NO_SLOT || engine->fatal)
         return 0;
     uint64_t now = engine->now_ns, left = least(ps__timers_due_ns(engine), until(engine->batch_due_ns, now));
     if (engine->accept_again_ns)
@@ -96,7 +96,7 @@ static int sleep_for(ps_engine *engine, int64_t most_ns, bool lingered)
 static int poll_before_sleep(ps_engine *engine, uint64_t window_ns)
 {
     if (engine->inside) {
-        uint64_t here = least(window_ns, until(engine->inside_since_ns + engine->options.hold_ns, engine->now_ns));
+        uint64_t here = least(window_ns, until(engine->inside_since_ns + engine->options.inside_max_ns, engine->now_ns));
         int count = poll_for(engine, here);
         window_ns -= here;
         if (count != 0 || !window_ns)

@@ -6,8 +6,8 @@
 #include "client/link.h"
 #include "python/python.h"
 
-struct ps_link {
-    ps_client *client;
+struct ps_pylink {
+    ps_link *link;
     ps_sink sink;
     /* of the call that runs: */
     PyObject *inbox, *raised, *results;
@@ -19,24 +19,24 @@ struct ps_link {
 
 static void link_enter(void *context)
 {
-    ps_link *link = context;
-    if (!link->inside)
-        link->gil = PyGILState_Ensure();
-    link->inside = true;
+    ps_pylink *pylink = context;
+    if (!pylink->inside)
+        pylink->gil = PyGILState_Ensure();
+    pylink->inside = true;
 }
 
 static void link_leave(void *context)
 {
-    ps_link *link = context;
-    if (link->inside)
-        PyGILState_Release(link->gil);
-    link->inside = false;
+    ps_pylink *pylink = context;
+    if (pylink->inside)
+        PyGILState_Release(pylink->gil);
+    pylink->inside = false;
 }
 
 static int link_check(void *context)
 {
-    ps_link *link = context;
-    return PyErr_CheckSignals() < 0 ? ps__py_hand_over(link->raised) : 0;
+    ps_pylink *pylink = context;
+    return PyErr_CheckSignals() < 0 ? ps__py_hand_over(pylink->raised) : 0;
 }
 
 static PyObject *payload_object(const ps_frame *frame, void *object)
@@ -45,19 +45,19 @@ static PyObject *payload_object(const ps_frame *frame, void *object)
 }
 
 /* A frame nobody waits for in particular goes to the inbox. */
-static int to_inbox(ps_link *link, const ps_frame *frame, void *object)
+static int to_inbox(ps_pylink *pylink, const ps_frame *frame, void *object)
 {
     PyObject *payload = payload_object(frame, object), *item = NULL, *done = NULL;
     if (payload)
         item = Py_BuildValue("(iiiIO)", frame->kind, frame->flags, frame->code, (unsigned)frame->request_id, payload);
     if (item)
-        done = PyObject_CallMethod(link->inbox, "append", "(O)", item);
+        done = PyObject_CallMethod(pylink->inbox, "append", "(O)", item);
     Py_XDECREF(payload);
     Py_XDECREF(item);
     if (!done)
-        return ps__py_hand_over(link->raised);
+        return ps__py_hand_over(pylink->raised);
     Py_DECREF(done);
-    return link->any;
+    return pylink->any;
 }
 
 static PyObject *result_object(const ps_frame *frame, void *object)
@@ -70,96 +70,96 @@ static PyObject *result_object(const ps_frame *frame, void *object)
 
 /* What ends the initiation of a connection has no place in an exchange. Where a frame is only sent it may be the answer
  * to a PROOF, which the caller looks for. */
-static bool is_misplaced(const ps_link *link, const ps_frame *frame)
+static bool is_misplaced(const ps_pylink *pylink, const ps_frame *frame)
 {
     bool initiates = frame->kind == PS_CIR_ACCEPTED || frame->kind == PS_CIR_REFUSED || frame->kind == PS_CHALLENGE;
-    return initiates && link->results;
+    return initiates && pylink->results;
 }
 
 static int link_take(void *context, const ps_frame *frame, void *object)
 {
-    ps_link *link = context;
-    uint32_t index = frame->request_id - link->first_id;
+    ps_pylink *pylink = context;
+    uint32_t index = frame->request_id - pylink->first_id;
     bool answers = frame->kind == PS_REPLY || (frame->kind == PS_ERROR && frame->request_id);
-    if (is_misplaced(link, frame)) {
+    if (is_misplaced(pylink, frame)) {
         Py_XDECREF((PyObject *)object);
         return -EPROTO;
     }
-    if (link->any || !answers)
-        return to_inbox(link, frame, object);
-    if (index >= link->count || PyList_GET_ITEM(link->results, (Py_ssize_t)index) != Py_None) {
+    if (pylink->any || !answers)
+        return to_inbox(pylink, frame, object);
+    if (index >= pylink->count || PyList_GET_ITEM(pylink->results, (Py_ssize_t)index) != Py_None) {
         Py_XDECREF((PyObject *)object); /* the late answer to a request that was given up */
         return 0;
     }
     PyObject *result = result_object(frame, object);
     if (!result)
-        return ps__py_hand_over(link->raised);
-    link->errors += frame->kind == PS_ERROR;
-    PyList_SetItem(link->results, (Py_ssize_t)index, result);
-    return ++link->sink.answered == link->count;
+        return ps__py_hand_over(pylink->raised);
+    pylink->errors += frame->kind == PS_ERROR;
+    PyList_SetItem(pylink->results, (Py_ssize_t)index, result);
+    return ++pylink->sink.answered == pylink->count;
 }
 
-ps_link *ps_link_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error)
+ps_pylink *ps_pylink_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error)
 {
-    ps_link *link = ps_sys.allocate(sizeof *link);
+    ps_pylink *pylink = ps_sys.allocate(sizeof *pylink);
     *error = -ENOMEM;
-    if (!link)
+    if (!pylink)
         return NULL;
-    memset(link, 0, sizeof *link);
-    link->sink = (ps_sink){.context = link, .enter = link_enter, .leave = link_leave, .check = link_check,
-                           .take = link_take, .object_new = ps__py_object_new, .object_release = ps__py_object_unref};
-    link->client = ps__client_new(fd, linger_ns, max_payload, error);
-    if (link->client)
-        return link;
-    ps__free(link);
+    memset(pylink, 0, sizeof *pylink);
+    pylink->sink = (ps_sink){.context = pylink, .enter = link_enter, .leave = link_leave, .check = link_check,
+                           .take = link_take, .object_new = ps__py_object_new, .object_unref = ps__py_object_unref};
+    pylink->link = ps__link_new(fd, linger_ns, max_payload, error);
+    if (pylink->link)
+        return pylink;
+    ps__free(pylink);
     return NULL;
 }
 
 /* False: another call runs. */
-static bool begin(ps_link *link)
+static bool claim(ps_pylink *pylink)
 {
-    return !__atomic_exchange_n(&link->busy, true, __ATOMIC_ACQUIRE);
+    return !__atomic_exchange_n(&pylink->busy, true, __ATOMIC_ACQUIRE);
 }
 
-static int end(ps_link *link, int result)
+static int give_back(ps_pylink *pylink, int result)
 {
-    __atomic_store_n(&link->busy, false, __ATOMIC_RELEASE);
+    __atomic_store_n(&pylink->busy, false, __ATOMIC_RELEASE);
     return result;
 }
 
-int ps_link_close(ps_link *link)
+int ps_pylink_close(ps_pylink *pylink)
 {
-    if (!begin(link))
+    if (!claim(pylink))
         return -EBUSY;
-    link_enter(link);
-    ps__client_close(link->client, &link->sink);
-    link_leave(link);
-    return end(link, 0);
+    link_enter(pylink);
+    ps__link_close(pylink->link, &pylink->sink);
+    link_leave(pylink);
+    return give_back(pylink, 0);
 }
 
-void ps_link_free(ps_link *link)
+void ps_pylink_free(ps_pylink *pylink)
 {
-    link_enter(link);
-    ps__client_free(link->client, &link->sink);
-    link_leave(link);
-    ps__free(link);
+    link_enter(pylink);
+    ps__link_free(pylink->link, &pylink->sink);
+    link_leave(pylink);
+    ps__free(pylink);
 }
 
-int ps_link_broken(const ps_link *link)
+int ps_pylink_broken(const ps_pylink *pylink)
 {
-    return link->client->broken;
+    return pylink->link->broken;
 }
 
-void ps_link_abandon(ps_link *link)
+void ps_pylink_abandon(ps_pylink *pylink)
 {
-    ps__client_abandon(link->client);
+    ps__link_abandon(pylink->link);
 }
 
-uint32_t ps_link_next_id(ps_link *link)
+uint32_t ps_pylink_next_id(ps_pylink *pylink)
 {
-    if (++link->client->next_id == 0) /* 0 means "no id" in what the server sends of itself */
-        link->client->next_id = 1;
-    return link->client->next_id;
+    if (++pylink->link->next_id == 0) /* 0 means "no id" in what the server sends of itself */
+        pylink->link->next_id = 1;
+    return pylink->link->next_id;
 }
 
 static uint64_t deadline(int64_t timeout_ns)
@@ -167,45 +167,45 @@ static uint64_t deadline(int64_t timeout_ns)
     return timeout_ns < 0 ? UINT64_MAX : ps__now_ns() + (uint64_t)timeout_ns;
 }
 
-static bool begin_call(ps_link *link, uintptr_t inbox, uintptr_t raised)
+static bool begin_call(ps_pylink *pylink, uintptr_t inbox, uintptr_t raised)
 {
-    if (!begin(link))
+    if (!claim(pylink))
         return false;
-    link->inbox = (PyObject *)inbox;
-    link->raised = (PyObject *)raised;
-    link->results = NULL;
-    link->count = link->errors = link->sink.answered = 0;
-    link->any = false;
+    pylink->inbox = (PyObject *)inbox;
+    pylink->raised = (PyObject *)raised;
+    pylink->results = NULL;
+    pylink->count = pylink->errors = pylink->sink.answered = 0;
+    pylink->any = false;
     return true;
 }
 
-int ps_link_send(ps_link *link, uint8_t kind, uint8_t flags, uint16_t code, uint32_t request_id, uintptr_t payload,
+int ps_pylink_send(ps_pylink *pylink, uint8_t kind, uint8_t flags, uint16_t code, uint32_t request_id, uintptr_t payload,
                  int64_t timeout_ns, uintptr_t inbox, uintptr_t raised)
 {
     Py_buffer view;
-    if (!begin_call(link, inbox, raised))
+    if (!begin_call(pylink, inbox, raised))
         return -EBUSY;
-    link_enter(link);
+    link_enter(pylink);
     if (PyObject_GetBuffer((PyObject *)payload, &view, PyBUF_SIMPLE) < 0) {
-        int error = ps__py_hand_over(link->raised);
-        link_leave(link);
-        return end(link, error);
+        int error = ps__py_hand_over(pylink->raised);
+        link_leave(pylink);
+        return give_back(pylink, error);
     }
     ps_frame frame = {.payload = view.buf, .size = (uint32_t)view.len, .kind = kind, .flags = flags, .code = code,
                       .request_id = request_id};
-    int error = ps__client_send(link->client, &frame, deadline(timeout_ns), &link->sink);
-    link_enter(link);
+    int error = ps__link_send(pylink->link, &frame, deadline(timeout_ns), &pylink->sink);
+    link_enter(pylink);
     PyBuffer_Release(&view);
-    link_leave(link);
-    return end(link, error);
+    link_leave(pylink);
+    return give_back(pylink, error);
 }
 
-int ps_link_receive(ps_link *link, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised)
+int ps_pylink_receive(ps_pylink *pylink, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised)
 {
-    if (!begin_call(link, inbox, raised))
+    if (!begin_call(pylink, inbox, raised))
         return -EBUSY;
-    link->any = true;
-    return end(link, ps__client_receive(link->client, deadline(timeout_ns), &link->sink));
+    pylink->any = true;
+    return give_back(pylink, ps__link_receive(pylink->link, deadline(timeout_ns), &pylink->sink));
 }
 
 /* The requests of one exchange. The caller's list keeps them; what isn't bytes has its buffer locked as well. */
@@ -240,8 +240,10 @@ static int open_requests(requests *r, PyObject *payloads, size_t most)
         PyObject *payload = PyList_GET_ITEM(payloads, r->count);
         if (PyBytes_CheckExact(payload))
             r->payloads[r->count] = (ps_payload){(uint8_t *)PyBytes_AS_STRING(payload), (size_t)PyBytes_GET_SIZE(payload)};
-        else if (open_view(r, payload, count - r->count) < 0)
-            return PyErr_Clear(), -EINVAL;
+        else if (open_view(r, payload, count - r->count) < 0) {
+            PyErr_Clear();
+            return -EINVAL;
+        }
         if (r->payloads[r->count].size > most)
             return -EINVAL;
     }
@@ -256,28 +258,28 @@ static void close_requests(requests *r)
     ps__free(r->payloads);
 }
 
-int ps_link_request(ps_link *link, uint16_t service_number, uintptr_t payloads, uint32_t most, uintptr_t results,
+int ps_pylink_request(ps_pylink *pylink, uint16_t service_number, uintptr_t payloads, uint32_t most, uintptr_t results,
                     uint32_t window, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised)
 {
     requests r;
     uint64_t deadline_ns = deadline(timeout_ns);
-    if (!begin_call(link, inbox, raised))
+    if (!begin_call(pylink, inbox, raised))
         return -EBUSY;
-    link_enter(link);
+    link_enter(pylink);
     int error = open_requests(&r, (PyObject *)payloads, most);
     if (error == 0 && r.count) {
         uint32_t count = (uint32_t)r.count;
-        link->results = (PyObject *)results;
-        link->count = count;
-        if (link->client->next_id > UINT32_MAX - count)
-            link->client->next_id = 0; /* ids of one exchange don't wrap */
-        link->first_id = link->client->next_id + 1;
-        link->client->next_id += count;
-        error = ps__client_exchange(link->client, service_number, r.payloads, count, link->first_id, window, deadline_ns,
-                                    &link->sink);
+        pylink->results = (PyObject *)results;
+        pylink->count = count;
+        if (pylink->link->next_id > UINT32_MAX - count)
+            pylink->link->next_id = 0; /* ids of one exchange don't wrap */
+        pylink->first_id = pylink->link->next_id + 1;
+        pylink->link->next_id += count;
+        error = ps__link_exchange(pylink->link, service_number, r.payloads, count, pylink->first_id, window, deadline_ns,
+                                    &pylink->sink);
     }
-    link_enter(link);
+    link_enter(pylink);
     close_requests(&r);
-    link_leave(link);
-    return end(link, error < 0 ? error : (int)link->errors);
+    link_leave(pylink);
+    return give_back(pylink, error < 0 ? error : (int)pylink->errors);
 }

@@ -16,19 +16,19 @@
 
 #include "core/engine.h"
 
-typedef struct kept_request {
+typedef struct waiting_request {
     uint64_t client_id;
     ps_frame frame; /* payload unused */
     PyObject *client, *request;
-} kept_request;
+} waiting_request;
 
 typedef struct service {
     PyObject *handler; /* NULL: there is no such service */
     bool batch;
     uint32_t max_batch;
     uint64_t max_wait_ns, due_ns;
-    kept_request *kept;
-    size_t kept_count, kept_room;
+    waiting_request *waiting;
+    size_t waiting_count, waiting_room;
 } service;
 
 /* The callbacks, each under its name in the class Callbacks of pysock/engine/contract.py: so they are found. */
@@ -88,7 +88,7 @@ int ps__py_failed(ps_python *py, ps_conn *conn, const ps_frame *frame);
 int ps__py_answer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result);
 
 /* batch.c */
-int ps__py_keep(ps_python *py, service *s, ps_conn *conn, const ps_frame *frame, PyObject *request);
+int ps__py_add_to_batch(ps_python *py, service *s, ps_conn *conn, const ps_frame *frame, PyObject *request);
 int ps__py_on_batches(void *context, bool all, uint64_t *due_ns);
 
 /* request.c */

@@ -27,8 +27,10 @@ static void *reuse(ps_python *py, size_t size, uint8_t **data)
 {
     PyObject *bytes = py->spare;
     py->spare = NULL;
-    if ((size_t)PyBytes_GET_SIZE(bytes) == size && _PyBytes_Resize(&bytes, (Py_ssize_t)size + 1) < 0)
-        return PyErr_Clear(), NULL;
+    if ((size_t)PyBytes_GET_SIZE(bytes) == size && _PyBytes_Resize(&bytes, (Py_ssize_t)size + 1) < 0) {
+        PyErr_Clear();
+        return NULL;
+    }
     return ps__py_object_resize(NULL, bytes, size, data);
 }
 
@@ -69,7 +71,8 @@ static void request_release(ps_python *py, PyObject *request)
 /* Without an object nothing can be served: then the client has been closed. */
 static int make_client(ps_python *py, ps_conn *conn)
 {
-    conn->object = ps__py_with_variables(PyObject_CallFunction(ps__py_callback(py, ON_CLIENT), "K", (unsigned long long)ps__id(conn)));
+    unsigned long long id = ps__id(conn);
+    conn->object = ps__py_with_variables(PyObject_CallFunction(ps__py_callback(py, ON_CLIENT), "K", id));
     if (conn->object)
         return 0;
     int error = ps__py_callback_failed(py, ON_CLIENT);
@@ -92,33 +95,39 @@ static int call_handler(ps_python *py, const service *s, ps_conn *conn, const ps
 static int no_handler(ps_python *py, ps_conn *conn, const ps_frame *frame)
 {
     static const char text[] = "no such service";
+    static const char log[] = "a request came, and there is no service: the connection is closed";
     bool mute = !ps__framing(py->engine, conn)->has_texts;
     ps__cannot_serve(py->engine, conn, frame, PS_NO_SUCH_SERVICE, text, sizeof text - 1);
     if (!mute || py->said_no_service)
         return 0;
     py->said_no_service = true;
-    return ps__py_finish_call(py, ON_LOG, PyObject_CallFunction(ps__py_callback(py, ON_LOG), "is", 40,
-                                                         "a request came, and there is no service: the connection is closed"));
+    return ps__py_finish_call(py, ON_LOG, PyObject_CallFunction(ps__py_callback(py, ON_LOG), "is", 40, log));
+}
+
+/* 1; 0: there is no object for the client, which has been closed; or what ends the loop. */
+static int ready_client(ps_python *py, ps_conn *conn)
+{
+    int error = conn->object ? 0 : make_client(py, conn);
+    return error < 0 ? error : conn->object != NULL;
+}
+
+static int serve_request(ps_python *py, service *s, ps_conn *conn, const ps_frame *frame, PyObject *request)
+{
+    if (!s->handler)
+        return no_handler(py, conn, frame);
+    int ready = ready_client(py, conn);
+    if (ready <= 0)
+        return ready;
+    return s->batch ? ps__py_add_to_batch(py, s, conn, frame, request) : call_handler(py, s, conn, frame, request);
 }
 
 int ps__py_on_request(void *context, ps_conn *conn, const ps_frame *frame, void *object)
 {
     ps_python *py = context;
-    service *s = &py->services[frame->code];
-    PyObject *request = object;
-    int error;
-    if (!request)
-        request = small_request(py, frame);
+    PyObject *request = object ? object : small_request(py, frame);
     if (!request)
         return ps__py_failed(py, conn, frame);
-    if (!s->handler)
-        error = no_handler(py, conn, frame);
-    else if (!conn->object && ((error = make_client(py, conn)) < 0 || !conn->object))
-        ;
-    else if (s->batch)
-        error = ps__py_keep(py, s, conn, frame, request);
-    else
-        error = call_handler(py, s, conn, frame, request);
+    int error = serve_request(py, &py->services[frame->code], conn, frame, request);
     request_release(py, request);
     return error;
 }

@@ -67,7 +67,8 @@ static int on_disconnect(void *context, ps_conn *conn)
     unsigned long long id = ps__id(conn);
     if (is_forgotten(py, conn))
         return ps__py_finish_call(py, ON_DROPPED, PyObject_CallFunction(ps__py_callback(py, ON_DROPPED), "K", id));
-    return ps__py_finish_call(py, ON_DISCONNECT, PyObject_CallFunction(ps__py_callback(py, ON_DISCONNECT), "Ki", id, (int)conn->reason));
+    PyObject *callback = ps__py_callback(py, ON_DISCONNECT);
+    return ps__py_finish_call(py, ON_DISCONNECT, PyObject_CallFunction(callback, "Ki", id, (int)conn->reason));
 }
 
 static int on_draining(void *context)
@@ -79,7 +80,8 @@ static int on_draining(void *context)
 static int on_noted(void *context, int cause, uint64_t times)
 {
     ps_python *py = context;
-    return ps__py_finish_call(py, ON_NOTED, PyObject_CallFunction(ps__py_callback(py, ON_NOTED), "iK", cause, (unsigned long long)times));
+    PyObject *callback = ps__py_callback(py, ON_NOTED);
+    return ps__py_finish_call(py, ON_NOTED, PyObject_CallFunction(callback, "iK", cause, (unsigned long long)times));
 }
 
 /* -- access and keys ----------------------------------------------------------------------------------------------- */
@@ -165,15 +167,15 @@ static void drop_references(ps_python *py)
     Py_CLEAR(py->small);
     for (uint32_t i = 0; i < py->service_count; i++) {
         Py_CLEAR(py->services[i].handler);
-        ps__free(py->services[i].kept);
-        py->services[i].kept = NULL;
+        ps__free(py->services[i].waiting);
+        py->services[i].waiting = NULL;
     }
 }
 
 #define NAME_OF_CALLBACK(name, text) text,
 static const char *const callback_names[] = {CALLBACK_NAMES(NAME_OF_CALLBACK)};
 
-static int fill(ps_python *py, PyObject *services, PyObject *callbacks)
+static int take_references(ps_python *py, PyObject *services, PyObject *callbacks)
 {
     for (int i = 0; i < CALLBACKS; i++) {
         py->callbacks[i] = PyObject_GetAttrString(callbacks, callback_names[i]);
@@ -203,8 +205,8 @@ static const ps_hooks python_hooks = {
     .prove = on_prove,
     .object_new = ps__py_request_new,
     .object_resize = ps__py_object_resize,
-    .object_hold = ps__py_object_ref,
-    .object_release = ps__py_request_unref,
+    .object_ref = ps__py_object_ref,
+    .object_unref = ps__py_request_unref,
 };
 
 static ps_python *new_python(uint32_t services)
@@ -229,7 +231,7 @@ ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_
     ps_hooks hooks = python_hooks;
     hooks.context = py;
     py->frame_too_large = Py_NewRef((PyObject *)frame_too_large);
-    *error = fill(py, (PyObject *)services, (PyObject *)callbacks);
+    *error = take_references(py, (PyObject *)services, (PyObject *)callbacks);
     PyErr_Clear();
     if (*error == 0)
         py->engine = ps__engine_new(options, &hooks, error);

@@ -1,5 +1,5 @@
-/* descriptors.c: the numbers of an engine's descriptors: how one comes and goes, and what if the program closes them under it,
- * by closefrom(3) for example.
+/* descriptors.c: the numbers of an engine's descriptors: how one comes and goes, and what if the program closes them under
+ * it, by closefrom(3) for example.
  *
  * The numbers are given to what the program opens next. To ask about each before it is used would cost too much. So one
  * file stands for all: the wake-up pipe, which has an inode of its own. It is looked at where a number is to be closed, or

@@ -1,5 +1,5 @@
-/* look.c: looking at the client table, from any thread: under the lock, which the loop takes where it adds, removes or names a
- * client. */
+/* look.c: looking at the client table, from any thread: under the lock, which the loop takes where it adds, removes or names
+ * a client. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
@@ -52,7 +52,7 @@ int ps_engine_info(ps_engine *engine, uint64_t client_id, ps_info *info)
 static bool is_client(const ps_conn *conn)
 {
     int state = ps__state(conn);
-    return state && state != PS_CONN_CLOSED && __atomic_load_n(&conn->established, __ATOMIC_RELAXED);
+    return state && state != PS_CONN_CLOSED && __atomic_load_n(&conn->was_let_in, __ATOMIC_RELAXED);
 }
 
 int ps_engine_attach(ps_engine *engine, uint64_t client_id)

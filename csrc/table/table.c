@@ -15,7 +15,7 @@ int ps__table_open(ps_table *table, uint32_t most)
     if (most > 1u << PS_SLOT_BITS)
         return -EINVAL;
     size_t chunks = ((size_t)most + PS_CHUNK_SLOTS - 1) / PS_CHUNK_SLOTS;
-    *table = (ps_table){.most = most, .free_slot = PS_NOBODY};
+    *table = (ps_table){.most = most, .free_slot = PS_NO_SLOT};
     table->chunks = ps_sys.allocate(chunks * sizeof *table->chunks);
     return table->chunks ? 0 : -ENOMEM;
 }
@@ -52,7 +52,7 @@ static int add_chunk(ps_table *table)
 
 ps_conn *ps__table_add(ps_table *table)
 {
-    if (table->free_slot == PS_NOBODY && (table->made == table->most || add_chunk(table) < 0))
+    if (table->free_slot == PS_NO_SLOT && (table->made == table->most || add_chunk(table) < 0))
         return NULL;
     ps_conn *conn = ps__slot(table, table->free_slot);
     table->free_slot = conn->next;

@@ -50,13 +50,13 @@ static uint64_t duration_ns(const ps_engine *engine, enum ps_timer_list list)
 static uint32_t clock_ms(const ps_engine *engine, enum ps_timer_list list, uint64_t moment_ns)
 {
     uint64_t most = duration_ns(engine, list) / LOOKS, worked = moment_ns - engine->look_ns;
-    return (uint32_t)((engine->look_ns + (worked < most ? worked : most) - engine->held_ns[list]) / 1000000u);
+    return (uint32_t)((engine->look_ns + (worked < most ? worked : most) - engine->lag_ns[list]) / 1000000u);
 }
 
 void ps__timers_clear(ps_engine *engine)
 {
     for (int i = 0; i < PS_TIMER_LISTS; i++)
-        engine->timers[i].first = engine->timers[i].last = PS_NOBODY;
+        engine->timers[i].first = engine->timers[i].last = PS_NO_SLOT;
 }
 
 void ps__timers_worked(ps_engine *engine)
@@ -64,7 +64,7 @@ void ps__timers_worked(ps_engine *engine)
     uint64_t worked = engine->now_ns - engine->look_ns;
     for (int i = 0; i < PS_TIMER_LISTS && worked > LONG_WORK_NS; i++) {
         uint64_t most = duration_ns(engine, (enum ps_timer_list)i) / LOOKS;
-        engine->held_ns[i] += worked > most ? worked - most : 0;
+        engine->lag_ns[i] += worked > most ? worked - most : 0;
     }
     engine->look_ns = engine->now_ns;
 }
@@ -75,11 +75,11 @@ void ps__timer_stop(ps_engine *engine, ps_conn *conn, enum ps_timer_link link)
         return;
     enum ps_timer_list list = list_on(conn, link);
     ps_timer *timer = &conn->timers[link];
-    if (timer->previous == PS_NOBODY)
+    if (timer->previous == PS_NO_SLOT)
         engine->timers[list].first = timer->next;
     else
         ps__slot(&engine->table, timer->previous)->timers[link].next = timer->next;
-    if (timer->next == PS_NOBODY)
+    if (timer->next == PS_NO_SLOT)
         engine->timers[list].last = timer->previous;
     else
         ps__slot(&engine->table, timer->next)->timers[link].previous = timer->previous;
@@ -94,8 +94,8 @@ void ps__timer_start(ps_engine *engine, ps_conn *conn, enum ps_timer_list list)
         return;
     uint32_t last = engine->timers[list].last;
     conn->timers[link] =
-        (ps_timer){.previous = last, .next = PS_NOBODY, .start_ms = clock_ms(engine, list, engine->now_ns)};
-    if (last == PS_NOBODY)
+        (ps_timer){.previous = last, .next = PS_NO_SLOT, .start_ms = clock_ms(engine, list, engine->now_ns)};
+    if (last == PS_NO_SLOT)
         engine->timers[list].first = conn->slot;
     else
         ps__slot(&engine->table, last)->timers[link].next = conn->slot;
@@ -112,7 +112,7 @@ void ps__timer_start_now(ps_engine *engine, ps_conn *conn, enum ps_timer_list li
 ps_conn *ps__timer_first(const ps_engine *engine, enum ps_timer_list list)
 {
     uint32_t first = engine->timers[list].first;
-    return first == PS_NOBODY ? NULL : ps__slot(&engine->table, first);
+    return first == PS_NO_SLOT ? NULL : ps__slot(&engine->table, first);
 }
 
 static uint32_t age_ms(const ps_engine *engine, const ps_conn *conn, enum ps_timer_list list, uint64_t moment_ns)

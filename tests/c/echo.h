@@ -80,7 +80,7 @@ static inline void *echo_object_resize(void *context, void *old, size_t size, ui
     return o;
 }
 
-static inline void echo_object_hold(void *context, void *object)
+static inline void echo_object_ref(void *context, void *object)
 {
     echo *e = context;
     echo_object *o = object;
@@ -88,7 +88,7 @@ static inline void echo_object_hold(void *context, void *object)
     o->users++;
 }
 
-static inline void echo_object_release(void *context, void *object)
+static inline void echo_object_unref(void *context, void *object)
 {
     echo *e = context;
     echo_object *o = object;
@@ -125,7 +125,7 @@ static inline int echo_request(void *context, ps_conn *conn, const ps_frame *fra
     if (!(frame->flags & PS_NO_REPLY))
         ps__send(e->engine, conn, PS_REPLY, 0, frame->request_id, data, frame->size, o);
     if (o)
-        echo_object_release(e, o);
+        echo_object_unref(e, o);
     return 0;
 }
 
@@ -190,7 +190,7 @@ static inline ps_options echo_options(uint32_t framing)
                    .output_pause = 1 << 20, .output_drop = 64 << 20, .max_clients = 1000, .max_pending_cir = 100,
                    .max_cir_bytes = 4096, .max_payload = 16 << 20, .max_in_flight = 1024},
         .linger_ns = PS_LINGER_AUTO,
-        .hold_ns = 6000000,
+        .inside_max_ns = 6000000,
         .framing = framing,
         .services = 1,
         .watch_disconnects = 1,
@@ -238,7 +238,7 @@ static inline ps_hooks echo_hooks(echo *e)
         .context = e, .enter = echo_enter, .leave = echo_leave, .check = echo_check, .connect = echo_connect,
         .request = echo_request, .batches = echo_batches, .disconnect = echo_disconnect, .draining = echo_draining,
         .noted = echo_noted, .challenge = echo_challenge, .prove = echo_prove, .object_new = echo_object_new, .object_resize = echo_object_resize,
-        .object_hold = echo_object_hold, .object_release = echo_object_release,
+        .object_ref = echo_object_ref, .object_unref = echo_object_unref,
     };
 }
 

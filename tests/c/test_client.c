@@ -46,7 +46,7 @@ static void *object_new(void *context, size_t size, uint8_t **data)
     return *data;
 }
 
-static void object_release(void *context, void *object)
+static void object_unref(void *context, void *object)
 {
     taker *t = context;
     CHECK(t->inside);
@@ -69,27 +69,27 @@ static int take(void *context, const ps_frame *frame, void *object)
         t->others++;
     }
     if (object)
-        object_release(t, object);
+        object_unref(t, object);
     return done;
 }
 
 static taker new_taker(void)
 {
     return (taker){.sink = {.enter = enter, .leave = leave, .check = check, .take = take, .object_new = object_new,
-                            .object_release = object_release}};
+                            .object_unref = object_unref}};
 }
 
 /* A client that was let in. */
-static ps_client *join(uint32_t max_payload)
+static ps_link *join(uint32_t max_payload)
 {
     int error, fd = echo_plug(&server);
     hello(fd, "");
-    ps_client *client = ps__client_new(fd, 20000, max_payload, &error);
+    ps_link *client = ps__link_new(fd, 20000, max_payload, &error);
     CHECK(client);
     return client;
 }
 
-static int exchange(ps_client *client, taker *t, const ps_payload *payloads, uint32_t count, uint64_t timeout_ns)
+static int exchange(ps_link *client, taker *t, const ps_payload *payloads, uint32_t count, uint64_t timeout_ns)
 {
     t->sink.context = t;
     t->payloads = payloads;
@@ -97,14 +97,14 @@ static int exchange(ps_client *client, taker *t, const ps_payload *payloads, uin
     t->first_id = client->next_id + 1;
     t->sink.answered = 0;
     client->next_id += count;
-    return ps__client_exchange(client, 0, payloads, count, t->first_id, WINDOW, ps__now_ns() + timeout_ns, &t->sink);
+    return ps__link_exchange(client, 0, payloads, count, t->first_id, WINDOW, ps__now_ns() + timeout_ns, &t->sink);
 }
 
-static void part(ps_client *client, taker *t)
+static void part(ps_link *client, taker *t)
 {
     t->sink.context = t;
     enter(t);
-    ps__client_free(client, &t->sink);
+    ps__link_free(client, &t->sink);
     CHECK_EQ(t->objects, 0);
 }
 
@@ -123,7 +123,7 @@ static void requests_of_any_size(void)
     static const size_t sizes[] = {0, 1, 100, 16384, 16385, 40000, 65524, 65536, 200000, 1 << 20};
     begin();
     taker t = new_taker();
-    ps_client *client = join(16 << 20);
+    ps_link *client = join(16 << 20);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         ps_payload payload = {bytes, sizes[i]};
         CHECK_EQ(exchange(client, &t, &payload, 1, PATIENCE_S * SECOND), 0);
@@ -139,7 +139,7 @@ static void many_pipelined(void)
     static ps_payload payloads[COUNT];
     begin();
     taker t = new_taker();
-    ps_client *client = join(16 << 20);
+    ps_link *client = join(16 << 20);
     for (int large = 0; large < 2; large++) {
         for (size_t i = 0; i < COUNT; i++)
             payloads[i] = (ps_payload){bytes + i, large && i % 100 == 7 ? 200000 : i % 300};
@@ -154,7 +154,7 @@ static void pushes_come_between(void)
 {
     begin();
     taker t = new_taker();
-    ps_client *client = join(16 << 20);
+    ps_link *client = join(16 << 20);
     CHECK_EQ(ps_engine_broadcast(server.engine, bytes, 10), 1);
     CHECK_EQ(ps_engine_broadcast(server.engine, bytes, 100000), 1);
     WAIT_FOR(echo_stats(&server).pushes == 2);
@@ -163,9 +163,9 @@ static void pushes_come_between(void)
     CHECK_EQ(t.others, 2);
     CHECK_EQ(ps_engine_broadcast(server.engine, bytes, 10), 1);
     t.any = true;
-    CHECK_EQ(ps__client_receive(client, ps__now_ns() + PATIENCE_S * SECOND, &t.sink), 0);
+    CHECK_EQ(ps__link_receive(client, ps__now_ns() + PATIENCE_S * SECOND, &t.sink), 0);
     CHECK_EQ(t.others, 3);
-    CHECK_EQ(ps__client_receive(client, ps__now_ns() + SECOND / 20, &t.sink), -ETIMEDOUT);
+    CHECK_EQ(ps__link_receive(client, ps__now_ns() + SECOND / 20, &t.sink), -ETIMEDOUT);
     t.any = false;
     CHECK_EQ(exchange(client, &t, &payload, 1, PATIENCE_S * SECOND), 0); /* a wait in vain breaks nothing */
     part(client, &t);
@@ -177,7 +177,7 @@ static void a_reply_over_the_limit(void)
 {
     begin();
     taker t = new_taker();
-    ps_client *client = join(1000);
+    ps_link *client = join(1000);
     ps_payload payload = {bytes, 1000};
     CHECK_EQ(exchange(client, &t, &payload, 1, PATIENCE_S * SECOND), 0);
     payload.size = 1001;
@@ -190,12 +190,12 @@ static void a_reply_over_the_limit(void)
 
 /* -- a server that follows a script -------------------------------------------------------------------------------- */
 
-static ps_client *half(int *other)
+static ps_link *half(int *other)
 {
     int pair[2], error;
     CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
     *other = pair[1];
-    ps_client *client = ps__client_new(pair[0], 0, 1 << 20, &error);
+    ps_link *client = ps__link_new(pair[0], 0, 1 << 20, &error);
     CHECK(client);
     return client;
 }
@@ -206,16 +206,16 @@ static void a_reply_in_pieces(void)
     static const uint8_t head[PS_HEADER_SIZE] = {0, 0, 0x75, 0x30, PS_REPLY, 0, 0, 0, 0, 0, 0, 1}; /* 30,000 bytes */
     int other;
     taker t = new_taker();
-    ps_client *client = half(&other);
+    ps_link *client = half(&other);
     ps_payload payload = {bytes, 30000};
     send_all(other, head, 5);
     CHECK_EQ(exchange(client, &t, &payload, 1, SECOND / 50), -ETIMEDOUT);
     send_all(other, head + 5, sizeof head - 5);
     send_all(other, bytes, 1000);
-    CHECK_EQ(ps__client_receive(client, ps__now_ns() + SECOND / 50, &t.sink), -ETIMEDOUT);
+    CHECK_EQ(ps__link_receive(client, ps__now_ns() + SECOND / 50, &t.sink), -ETIMEDOUT);
     CHECK_EQ(t.objects, 1);
     send_all(other, bytes + 1000, 29000);
-    CHECK_EQ(ps__client_receive(client, ps__now_ns() + PATIENCE_S * SECOND, &t.sink), 0);
+    CHECK_EQ(ps__link_receive(client, ps__now_ns() + PATIENCE_S * SECOND, &t.sink), 0);
     CHECK_EQ(t.sink.answered, 1);
     CHECK_EQ(t.objects, 0);
     client->next_id = 0;
@@ -235,7 +235,7 @@ static void what_no_server_sends(void)
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
         int other;
         taker t = new_taker();
-        ps_client *client = half(&other);
+        ps_link *client = half(&other);
         ps_payload payload = {bytes, 10};
         send_all(other, heads[i], PS_HEADER_SIZE);
         CHECK_EQ(exchange(client, &t, &payload, 1, PATIENCE_S * SECOND), -EPROTO);
@@ -252,12 +252,12 @@ static void a_full_pipe(void)
     int other;
     taker t = new_taker();
     t.sink.context = &t;
-    ps_client *client = half(&other);
+    ps_link *client = half(&other);
     ps_frame frame = {.kind = PS_SRM, .flags = PS_NO_REPLY, .request_id = 1, .payload = bytes, .size = 1000};
-    while (ps__client_send(client, &frame, ps__now_ns(), &t.sink) == 0)
+    while (ps__link_send(client, &frame, ps__now_ns(), &t.sink) == 0)
         continue;
     send_all(other, push, sizeof push);
-    CHECK_EQ(ps__client_send(client, &frame, ps__now_ns() + SECOND / 50, &t.sink), -ETIMEDOUT);
+    CHECK_EQ(ps__link_send(client, &frame, ps__now_ns() + SECOND / 50, &t.sink), -ETIMEDOUT);
     CHECK_EQ(t.others, 1);
     ps_payload payload = {bytes, sizeof bytes};
     CHECK_EQ(exchange(client, &t, &payload, 1, SECOND / 50), -ETIMEDOUT);
@@ -271,10 +271,10 @@ static void nobody_takes_it(void)
     int other;
     taker t = new_taker();
     t.sink.context = &t;
-    ps_client *client = half(&other);
+    ps_link *client = half(&other);
     ps_frame frame = {.kind = PS_SRM, .request_id = 1, .payload = bytes, .size = sizeof bytes};
-    CHECK_EQ(ps__client_send(client, &frame, ps__now_ns() + SECOND / 50, &t.sink), -ETIMEDOUT);
-    CHECK_EQ(ps__client_send(client, &frame, ps__now_ns() + SECOND, &t.sink), -EPIPE); /* half a frame is out */
+    CHECK_EQ(ps__link_send(client, &frame, ps__now_ns() + SECOND / 50, &t.sink), -ETIMEDOUT);
+    CHECK_EQ(ps__link_send(client, &frame, ps__now_ns() + SECOND, &t.sink), -EPIPE); /* half a frame is out */
     CHECK_EQ(close(other), 0);
     part(client, &t);
 }
@@ -284,12 +284,12 @@ static void nobody_is_there(void)
     int other;
     taker t = new_taker();
     t.sink.context = &t;
-    ps_client *client = half(&other);
+    ps_link *client = half(&other);
     CHECK_EQ(close(other), 0);
     ps_frame frame = {.kind = PS_SRM, .request_id = 1, .payload = bytes, .size = 10};
-    CHECK_EQ(ps__client_send(client, &frame, UINT64_MAX, &t.sink), -ECONNRESET); /* and no SIGPIPE */
+    CHECK_EQ(ps__link_send(client, &frame, UINT64_MAX, &t.sink), -ECONNRESET); /* and no SIGPIPE */
     part(client, &t);
-    ps__client_free(NULL, &t.sink);
+    ps__link_free(NULL, &t.sink);
 }
 
 int main(void)

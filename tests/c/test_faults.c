@@ -217,14 +217,14 @@ static void the_kernel_gives_up(void)
     ps_sink sink = {.enter = sink_nothing, .leave = sink_nothing};
     begin();
     int error, fd = join();
-    ps_client *client = ps__client_new(fd, 0, 1000, &error);
+    ps_link *client = ps__link_new(fd, 0, 1000, &error);
     CHECK(client);
     ps_sys.recvfrom = failing_recvfrom;
     ours = true;
-    CHECK_EQ(ps__client_receive(client, ps__now_ns() + SECOND, &sink), -ECONNRESET);
-    CHECK_EQ(ps__client_receive(client, ps__now_ns() + SECOND, &sink), -EPIPE);
+    CHECK_EQ(ps__link_receive(client, ps__now_ns() + SECOND, &sink), -ECONNRESET);
+    CHECK_EQ(ps__link_receive(client, ps__now_ns() + SECOND, &sink), -EPIPE);
     ours = false;
-    ps__client_free(client, &sink);
+    ps__link_free(client, &sink);
     end();
 }
 

@@ -27,7 +27,7 @@ static void a_new_row_is_empty(void)
     CHECK_EQ(conn->generation, 1);
     CHECK_EQ(conn->state, PS_CONN_ACCEPTED);
     CHECK_EQ(conn->fd, -1);
-    CHECK(!conn->part && !conn->held && !conn->out_head && !conn->out_tail && !conn->object && !conn->name);
+    CHECK(!conn->part && !conn->unread && !conn->out_head && !conn->out_tail && !conn->object && !conn->name);
     CHECK(ps__id(conn) == (uint64_t)1 << 32);
     CHECK(ps__table_find(&table, ps__id(conn)) == conn);
     CHECK_EQ(table.used, 1);

@@ -30,7 +30,7 @@ static void begin(uint64_t now_ns)
     engine.options.limits = (ps_limits){.cir_timeout_ns = 100 * MS, .frame_timeout_ns = 200 * MS,
                                         .output_timeout_ns = 50 * MS, .idle_timeout_ns = 1000 * MS};
     for (int i = 0; i < PS_TIMER_LISTS; i++)
-        engine.timers[i].first = engine.timers[i].last = PS_NOBODY;
+        engine.timers[i].first = engine.timers[i].last = PS_NO_SLOT;
     CHECK_EQ(ps__table_open(&engine.table, CLIENTS), 0);
     for (int i = 0; i < CLIENTS; i++)
         conns[i] = ps__table_add(&engine.table);

@@ -258,7 +258,7 @@ static void set_up(script *from)
         .has_key = more >> 2 & 1 && (what & 3) == PS_PYSOCK,
         .watch_disconnects = what >> 4 & 1,
         .linger_ns = what & 32 ? PS_LINGER_AUTO : 0,
-        .hold_ns = what & 64 ? 6000000 : 0,
+        .inside_max_ns = what & 64 ? 6000000 : 0,
         .services = WORLD_SERVICES,
         .welcome = (const uint8_t *)"welcome",
         .welcome_size = what & 128 ? 7 : 0,

@@ -49,7 +49,7 @@ static void *object_new(void *context, size_t size, uint8_t **data)
     return made;
 }
 
-static void object_release(void *context, void *released)
+static void object_unref(void *context, void *released)
 {
     (void)context;
     object *it = released;
@@ -65,14 +65,14 @@ static void *object_resize(void *context, void *old, size_t size, uint8_t **data
     REQUIRE(sim.inside && ((object *)old)->users == 1);
     object *made = ps_sys.resize(old, sizeof *made + size);
     if (!made) {
-        object_release(context, old);
+        object_unref(context, old);
         return NULL;
     }
     *data = made->data;
     return made;
 }
 
-static void object_hold(void *context, void *held)
+static void object_ref(void *context, void *held)
 {
     (void)context;
     object *it = held;
@@ -102,7 +102,7 @@ static void send_large(ps_conn *conn, const ps_frame *frame)
     }
     memset(data, 'l', size);
     send_reply(conn, frame, data, size, made);
-    object_release(NULL, made);
+    object_unref(NULL, made);
 }
 
 static void disconnect_other(const ps_frame *frame)
@@ -164,7 +164,7 @@ static int keep(ps_conn *conn, const ps_frame *frame)
     uint64_t due = sim.engine->now_ns + sim.batch_wait_ns;
     if (due < sim.engine->batch_due_ns)
         sim.engine->batch_due_ns = due;
-    ps__kept(sim.engine, conn, frame->size);
+    ps__waiting_add(sim.engine, conn, frame->size);
     return 0;
 }
 
@@ -202,7 +202,7 @@ static int on_request(void *context, ps_conn *conn, const ps_frame *frame, void 
         conn->object = object_new(context, 0, &data);
     int error = serve(conn, frame, lies_in);
     if (lies_in)
-        object_release(context, lies_in);
+        object_unref(context, lies_in);
     return error;
 }
 
@@ -218,11 +218,11 @@ static void answer_kept(const kept *it)
                 ps__output_end(engine, engine->out_conn);
             ps__output_begin(engine, conn);
         }
-        ps__not_kept(engine, conn, it->frame.size);
+        ps__waiting_done(engine, conn, it->frame.size);
         if (!(conn->flags & PS_IS_BROKEN))
             send_reply(conn, &it->frame, it->frame.payload, it->frame.size, it->payload);
     }
-    object_release(NULL, it->payload);
+    object_unref(NULL, it->payload);
 }
 
 static int on_batches(void *context, bool all, uint64_t *due_ns)
@@ -327,6 +327,6 @@ const ps_hooks world_hooks = {
     .prove = on_prove,
     .object_new = object_new,
     .object_resize = object_resize,
-    .object_hold = object_hold,
-    .object_release = object_release,
+    .object_ref = object_ref,
+    .object_unref = object_unref,
 };

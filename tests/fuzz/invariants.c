@@ -53,7 +53,7 @@ static void check_timed(const ps_conn *conn)
         REQUIRE(input == (limits->cir_timeout_ns != 0) && cir == input);
     else if (conn->state == PS_CONN_ESTABLISHED)
         REQUIRE(input == (limits->frame_timeout_ns && is_incomplete(conn)) && !cir);
-    else if (conn->state == PS_CONN_DRAINING && !conn->established) /* refused: its time goes on */
+    else if (conn->state == PS_CONN_DRAINING && !conn->was_let_in) /* refused: its time goes on */
         REQUIRE(input == (limits->cir_timeout_ns && sim.options.framing == PS_PYSOCK) && cir == input && !idle);
     else
         REQUIRE(!input && !idle);
@@ -68,10 +68,10 @@ static void check_has_a_reason(const ps_conn *conn)
 {
     if (conn->state == PS_CONN_DRAINING)
         REQUIRE(conn->out_head || conn->in_flight || conn->flags & PS_IS_SENDING);
-    if (conn->held)
+    if (conn->unread)
         REQUIRE(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_BATCH));
     if (conn->flags & PS_PAUSED_OUTPUT && conn->state <= PS_CONN_ESTABLISHED)
-        REQUIRE(conn->queued > (conn->established ? sim.options.limits.output_pause / 2 : 0));
+        REQUIRE(conn->queued > (conn->was_let_in ? sim.options.limits.output_pause / 2 : 0));
     if (conn->flags & PS_PAUSED_BATCH && conn->state <= PS_CONN_ESTABLISHED)
         REQUIRE(conn->in_flight > sim.options.limits.max_in_flight / 2);
 }
@@ -91,8 +91,8 @@ static void check_link(const link *it, const ps_conn *conn)
 static unsigned length_of(enum ps_timer_list list, enum ps_timer_link which)
 {
     unsigned length = 0;
-    uint32_t before = PS_NOBODY;
-    for (uint32_t slot = sim.engine->timers[list].first; slot != PS_NOBODY; length++) {
+    uint32_t before = PS_NO_SLOT;
+    for (uint32_t slot = sim.engine->timers[list].first; slot != PS_NO_SLOT; length++) {
         const ps_conn *conn = ps__slot(&sim.engine->table, slot);
         REQUIRE(conn->timers[which].previous == before && length < WORLD_LINKS);
         before = slot;
@@ -117,8 +117,8 @@ void invariants_between_turns(void)
         }
         check_link(it, conn);
         rows++;
-        clients += conn->established;
-        pending += !conn->established;
+        clients += conn->was_let_in;
+        pending += !conn->was_let_in;
         timed[PS_LINK_INPUT] += (conn->flags & PS_TIMED_INPUT) != 0;
         timed[PS_LINK_OUTPUT] += (conn->flags & PS_TIMED_OUTPUT) != 0;
         timed[PS_LINK_IDLE] += (conn->flags & PS_TIMED_IDLE) != 0;
@@ -134,7 +134,7 @@ void invariants_between_turns(void)
 /* All clients read all they get, and send nothing more: then nothing is left to do. */
 void invariants_when_quiet(void)
 {
-    REQUIRE(sim.accepted == sim.link_count && sim.engine->dirty == PS_NOBODY && !sim.kept_count);
+    REQUIRE(sim.accepted == sim.link_count && sim.engine->dirty == PS_NO_SLOT && !sim.kept_count);
     for (unsigned i = 0; i < sim.accepted; i++) {
         const link *it = &sim.links[i];
         const ps_conn *conn = conn_of(it);
@@ -143,7 +143,7 @@ void invariants_when_quiet(void)
         REQUIRE(conn && conn->state <= PS_CONN_ESTABLISHED);
         REQUIRE(!it->half_closed && !it->gone && !it->was_reset);
         REQUIRE(it->taken == it->up.size && it->seen == it->down.size);
-        REQUIRE(!conn->held && !conn->out_head && !conn->in_flight);
+        REQUIRE(!conn->unread && !conn->out_head && !conn->in_flight);
     }
 }
 

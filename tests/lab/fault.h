@@ -257,7 +257,7 @@ static void *faulty_object_resize(void *context, void *old, size_t size, uint8_t
 {
     if (!STRIKES(object, 0))
         return echo_object_resize(context, old, size, data);
-    echo_object_release(context, old);
+    echo_object_unref(context, old);
     return NULL;
 }
 

@@ -541,14 +541,14 @@ static int sink_take(void *context, const ps_frame *frame, void *object)
     return done;
 }
 
-static int exchange(ps_client *client, taker *t, const ps_payload *payloads, uint32_t count)
+static int exchange(ps_link *client, taker *t, const ps_payload *payloads, uint32_t count)
 {
     t->payloads = payloads;
     t->count = count;
     t->first_id = client->next_id + 1;
     t->sink.answered = 0;
     client->next_id += count;
-    return ps__client_exchange(client, 0, payloads, count, t->first_id, 16, ps__now_ns() + PATIENCE_MS * MS, &t->sink);
+    return ps__link_exchange(client, 0, payloads, count, t->first_id, 16, ps__now_ns() + PATIENCE_MS * MS, &t->sink);
 }
 
 /* It worked, or it failed because of the fault; and what fails breaks the connection for good. */
@@ -561,7 +561,7 @@ static bool went_well(int result, bool *broken)
     return result == 0;
 }
 
-static void converse_as_client(ps_client *client, taker *t)
+static void converse_as_client(ps_link *client, taker *t)
 {
     static ps_payload payloads[60];
     const ps_frame notice = {.kind = PS_SRM, .flags = PS_NO_REPLY, .payload = pattern, .size = 30000};
@@ -570,12 +570,12 @@ static void converse_as_client(ps_client *client, taker *t)
         payloads[i] = (ps_payload){pattern + i, i % 20 == 19 ? (fault.error ? 100000 : 17000) : i};
     went_well(exchange(client, t, payloads, 1), &broken);
     went_well(exchange(client, t, payloads, 60), &broken);
-    went_well(ps__client_send(client, &notice, ps__now_ns() + PATIENCE_MS * MS, &t->sink), &broken);
+    went_well(ps__link_send(client, &notice, ps__now_ns() + PATIENCE_MS * MS, &t->sink), &broken);
     subject = false;
     CHECK(ps_engine_broadcast(server.engine, pattern, 40000) >= 0);
     subject = true;
     t->any = true;
-    if (went_well(ps__client_receive(client, ps__now_ns() + PATIENCE_MS * MS, &t->sink), &broken))
+    if (went_well(ps__link_receive(client, ps__now_ns() + PATIENCE_MS * MS, &t->sink), &broken))
         CHECK_EQ(t->others, 1);
     t->any = false;
     went_well(exchange(client, t, payloads, 10), &broken);
@@ -585,19 +585,19 @@ static void client_script(void)
 {
     const ps_options options = echo_options(PS_PYSOCK);
     taker t = {.sink = {.enter = sink_nothing, .leave = sink_nothing, .check = sink_check, .take = sink_take,
-                        .object_new = sink_object, .object_release = sink_release}};
+                        .object_new = sink_object, .object_unref = sink_release}};
     int error, fd;
     t.sink.context = &t;
     echo_begin(&server, &options, family);
     fd = echo_plug(&server);
     hello(fd, "");
     subject = true;
-    ps_client *client = ps__client_new(fd, 0, 16 << 20, &error);
+    ps_link *client = ps__link_new(fd, 0, 16 << 20, &error);
     if (client)
         converse_as_client(client, &t);
     else
         CHECK(error == -ENOMEM && fault_struck() && close(fd) == 0); /* it is still the caller's */
-    ps__client_free(client, &t.sink);
+    ps__link_free(client, &t.sink);
     subject = false;
     CHECK_EQ(t.objects, 0);
     WAIT_FOR(echo_stats(&server).clients == 0);

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x36B88659
+ABI: Final = 0xBA29D945
 
 
 def check_abi(lib: Any) -> None:

@@ -66,7 +66,7 @@ class NativeEngine(Unique):
         welcome = ffi.from_buffer("uint8_t[]", options.welcome)
         _fill_limits(c.limits, options.limits)
         c.linger_ns = of_linger(options.linger)
-        c.hold_ns = nanoseconds(1.2 * sys.getswitchinterval())
+        c.inside_max_ns = nanoseconds(1.2 * sys.getswitchinterval())
         c.welcome, c.welcome_size = welcome, len(options.welcome)
         c.framing, c.services = int(options.framing), len(options.services)
         c.watch_disconnects = options.watch_disconnects

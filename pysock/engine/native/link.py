@@ -43,11 +43,11 @@ class NativeLink(Unique):
         self.inbox: Inbox = Inbox((), INBOX_MAX)
         self._verdicts: deque[Frame] = deque()  # on a CIR or a PROOF, that came while something was being sent
         error = ffi.new("int *")
-        link = lib.ps_link_new(fd, of_linger(linger), max_payload, error)
+        link = lib.ps_pylink_new(fd, of_linger(linger), max_payload, error)
         if link == ffi.NULL:
             result_of(error[0])
         # Freed with its last user: another thread may be inside a call.
-        self._link: Any = ffi.gc(link, lib.ps_link_free)
+        self._link: Any = ffi.gc(link, lib.ps_pylink_free)
         forking.own(self)
 
     @property
@@ -59,7 +59,7 @@ class NativeLink(Unique):
             return
         link = self._link
         # None: this is a child, forked by a signal's handler in the middle of the call. Busy: it is another's call.
-        if link is not None and result != -errno.EBUSY and (-result not in _HARMLESS or lib.ps_link_broken(link)):
+        if link is not None and result != -errno.EBUSY and (-result not in _HARMLESS or lib.ps_pylink_broken(link)):
             self.close()
         if raised:
             raise raised[0]
@@ -77,7 +77,7 @@ class NativeLink(Unique):
         raised: list[BaseException] = []
         others = Inbox((), INBOX_MAX)
         wait = -1 if timeout is None else nanoseconds(timeout)
-        result = lib.ps_link_send(
+        result = lib.ps_pylink_send(
             self._open(), kind, flags, code, request_id, id(payload), wait, id(others), id(raised)
         )
         self.inbox.dropped += others.dropped
@@ -96,7 +96,7 @@ class NativeLink(Unique):
         raised: list[BaseException] = []
         got: deque[tuple[int, int, int, int, bytes]] = deque()
         wait = -1 if timeout is None else nanoseconds(timeout)
-        self._finish(lib.ps_link_receive(self._open(), wait, id(got), id(raised)), raised)
+        self._finish(lib.ps_pylink_receive(self._open(), wait, id(got), id(raised)), raised)
         return Frame._make(got[0])
 
     def _exchange(
@@ -107,7 +107,7 @@ class NativeLink(Unique):
         results: list[Any] = [None] * len(payloads)
         others = Inbox((), INBOX_MAX)
         wait = -1 if timeout is None else nanoseconds(timeout)
-        result = lib.ps_link_request(
+        result = lib.ps_pylink_request(
             self._open(), service, id(payloads), limit, id(results), window, wait, id(others), id(raised)
         )
         if others:
@@ -135,21 +135,21 @@ class NativeLink(Unique):
         return results, errors
 
     def next_request_id(self) -> int:
-        return int(lib.ps_link_next_id(self._open()))
+        return int(lib.ps_pylink_next_id(self._open()))
 
     def close(self) -> None:
         link = self._link
         if link is None:
             return
         with forking.guard:
-            if lib.ps_link_close(link) < 0:
+            if lib.ps_pylink_close(link) < 0:
                 raise PysockError(BUSY)
             self._link = None
 
     def abandon(self, why: str) -> None:
         link, self._link = self._link, None
         if link is not None:
-            lib.ps_link_abandon(link)
+            lib.ps_pylink_abandon(link)
 
 
 def _remote_error(answer: tuple[int, bytes]) -> RemoteError:

@@ -1,0 +1,73 @@
+/* patience.c: how the client waits: it lingers, as the engine does, then sleeps until something can move. */
+#include <errno.h>
+#include <poll.h>
+
+#include "base/linger.h"
+#include "base/sys.h"
+#include "base/trial.h"
+#include "client/patience.h"
+
+/* A little longer than CPython's switch interval, as in base/host.c: other threads may go on, the server perhaps among
+ * them. */
+enum { INSIDE_NS = 6 * 1000 * 1000 };
+
+/* A signal that comes between the last look for one and the sleep doesn't end the sleep. So the thread in which signals
+ * are handled looks again now and then. */
+enum { NAP_NS = 50 * 1000 * 1000 };
+
+static void weigh_lingering(ps_link *link, uint64_t now)
+{
+    ps_trial *trial = &link->linger.trial;
+    if (!link->linger.tried || !ps__trial_is_due(trial, now, link->frames))
+        return;
+    if (pthread_equal(link->waiter, pthread_self()))
+        ps__trial_step(trial, now, ps__cpu_ns(), link->frames);
+    else
+        ps__trial_begin_half(trial, now, ps__cpu_ns(), link->frames); /* what it began on another thread's clock */
+    link->waiter = pthread_self();
+}
+
+static void begin_to_wait(ps_link *link, ps_patience *p, uint64_t now)
+{
+    weigh_lingering(link, now);
+    p->lingers = ps__linger_now(&link->linger);
+    p->began_ns = now;
+    p->linger_until_ns = p->lingers ? now + link->linger.window_ns : now;
+}
+
+void ps__link_waited(ps_link *link, ps_patience *p)
+{
+    if (p->lingers)
+        ps__linger_hit(&link->linger);
+    *p = (ps_patience){.deadline_ns = p->deadline_ns};
+}
+
+static int64_t nap_ns(int64_t left_ns)
+{
+    bool naps = (left_ns < 0 || left_ns > NAP_NS) && ps__is_first_thread();
+    return naps ? NAP_NS : left_ns;
+}
+
+int ps__link_wait(ps_link *link, ps_patience *p, ps_sink *sink)
+{
+    uint64_t now = ps__now_ns();
+    if (!p->linger_until_ns)
+        begin_to_wait(link, p, now);
+    if (now >= p->deadline_ns)
+        return -ETIMEDOUT;
+    if (now < p->linger_until_ns) {
+        if (now - p->began_ns > INSIDE_NS)
+            sink->leave(sink->context);
+        return 0;
+    }
+    struct pollfd fd = {.fd = link->fd, .events = (short)(POLLIN | (ps__link_has_output(link) ? POLLOUT : 0))};
+    sink->leave(sink->context);
+    int ready = ps_sys.ppoll(&fd, 1, nap_ns(p->deadline_ns == UINT64_MAX ? -1 : (int64_t)(p->deadline_ns - now)));
+    if (p->lingers)
+        ps__linger_miss(&link->linger, ps__now_ns() - now);
+    p->lingers = false;
+    if (ready != -EINTR && ready != 0)
+        return ready < 0 ? ready : 0;
+    sink->enter(sink->context);
+    return sink->check(sink->context);
+}
