@@ -8,7 +8,7 @@ from support import run_python
 
 import pysock
 
-#: What the README describes, and so promises.
+#: What the documentation describes, and so promises.
 PUBLIC = [
     *(
         "Server",
