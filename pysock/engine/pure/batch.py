@@ -8,23 +8,22 @@ from contextvars import copy_context
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.contract import Service
 from pysock.engine.guards import type_name
+from pysock.engine.pure.pending import done
 from pysock.engine.pure.reply import Failure
 from pysock.states import ConnectionState
 
 if TYPE_CHECKING:
-    from typing import Any, TypeAlias
+    from typing import Any
 
-    from pysock.engine.pure.connection import Connection
     from pysock.engine.pure.core import Core
+    from pysock.engine.pure.pending import Unanswered
 
 
-#: A request that waits for its batch: connection, request id, wants a reply, payload. A plain tuple: it is cheap.
-Waiting: TypeAlias = "tuple[Connection, int, bool, bytes]"
 _CLOSED = ConnectionState.CLOSED
 
 
 class Batch:
-    """The requests of one service. How many may wait of each client is bounded: ``Connection.may_read``."""
+    """The requests of one service. How many of one client may wait is bounded: see ``pending``."""
 
     def __init__(self, core: Core, number: int, service: Service) -> None:
         assert service.handler is not None
@@ -34,10 +33,10 @@ class Batch:
         self._most = max(1, service.max_batch)
         self._max_wait = service.max_wait
         self._due = 0.0
-        self._waiting: list[Waiting] = []
+        self._waiting: list[Unanswered] = []
 
-    def add(self, waiting: Iterable[Waiting]) -> None:
-        """Take requests; who adds them calls ``Connection.wait``."""
+    def add(self, waiting: Iterable[Unanswered]) -> None:
+        """Take requests; who adds them calls ``pending.add``."""
         if not self._waiting:
             self._due = self._core.now + self._max_wait
         self._waiting += waiting
@@ -67,19 +66,20 @@ class Batch:
             self._due = self._core.now + self._max_wait
         self._waiting = rest + self._waiting
 
-    def _answer(self, waiting: list[Waiting]) -> None:
+    def _answer(self, waiting: list[Unanswered]) -> None:
         waiting = [entry for entry in waiting if entry[0].protocol.state is not _CLOSED]
         if not waiting:
             return
         number = self._number
         for (connection, request_id, wants_reply, request), reply in zip(waiting, self._call(waiting), strict=True):
-            connection.wait(-1, -len(request))
+            if not done(connection, len(request)):
+                continue
             # A request that can't be answered alone has an exception in place of its reply.
             failed = type(reply) is not bytes and issubclass(type(reply), Exception)  # whatever its __class__ says
             connection.answer(number, request_id, wants_reply, Failure(reply) if failed else reply)
         del reply  # see Failure
 
-    def _call(self, waiting: list[Waiting]) -> list[Any]:
+    def _call(self, waiting: list[Unanswered]) -> list[Any]:
         clients = [entry[0].client_object() for entry in waiting]
         try:
             requests = [entry[3] for entry in waiting]

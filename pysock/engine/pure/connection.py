@@ -18,6 +18,7 @@ from contextvars import copy_context
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import no_sigpipe
 from pysock.causes import Cause
+from pysock.engine.pure import pending
 from pysock.engine.pure.access import Origin
 from pysock.engine.pure.core import LARGE_READ_MAX, READ_MAX
 from pysock.engine.pure.output import SHORT_OF_MEMORY, Output
@@ -36,8 +37,6 @@ TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None
 UNMADE: Final = object()
 #: Requests in one read from a client whose frames are large.
 _FEW: Final = 8
-#: Bytes of the requests that wait for their batch, at which a client isn't read.
-_WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 _CLOSED: Final = ConnectionState.CLOSED
 _ESTABLISHED: Final = ConnectionState.ESTABLISHED
 _DRAINING: Final = ConnectionState.DRAINING
@@ -57,6 +56,9 @@ class Connection(Output):
         "credentials",
         "established",
         "fd",
+        "gave_up",
+        "in_flight",
+        "in_flight_bytes",
         "interest",
         "origin",
         "protocol",
@@ -68,8 +70,6 @@ class Connection(Output):
         "sending",
         "sent",
         "timed",
-        "waiting",
-        "waiting_bytes",
     )
 
     protocol: FrameProtocol | PlainProtocol
@@ -89,7 +89,8 @@ class Connection(Output):
         self.credentials: tuple[int, int, int] | None = None
         self.origin: Origin | None = None  # that it takes, of those that its user or address may have
         self.interest = 0
-        self.waiting = self.waiting_bytes = 0  # requests that wait for their batch
+        self.in_flight = self.in_flight_bytes = 0  # requests that have no answer yet
+        self.gave_up = False  # one stays without, so no later one gets any
         self.buried = False  # its end is being told
         self.timed = False  # the deadline of a frame runs
         self.sending = self.sent = False  # all that is left to do: the kernel sends what it took; and it has
@@ -170,7 +171,7 @@ class Connection(Output):
 
     @abstractmethod
     def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
-        """The reply to a request that waited for its batch."""
+        """The reply to a request that was pending."""
 
     def takes_pushes(self) -> bool:
         """It was let in, or is being let in just now, and isn't ending."""
@@ -196,19 +197,11 @@ class Connection(Output):
         self.settle()
         return bool(self.interest & READ) and bits != WRITE
 
-    def wait(self, requests: int, size: int) -> None:
-        """So many more requests wait for their batch, or so many less; and so many bytes."""
-        self.waiting += requests
-        self.waiting_bytes += size
-
     def may_read(self) -> bool:
         """Its input may be looked at now."""
-        return (
-            self.protocol.state < _DRAINING
-            and not self.choked
-            and self.waiting < self.core.limits.max_in_flight
-            and self.waiting_bytes < _WAITING_BYTES_MAX
-        )
+        if self.choked or self.protocol.state >= _DRAINING:
+            return False
+        return not self.in_flight or pending.room(self) > 0
 
     def adapt_read(self, size: int, begun: bool, requests: int, missing: int) -> None:
         """Read more at once where that is one large frame, and never where it would be many small ones.
@@ -254,7 +247,7 @@ class Connection(Output):
         state = self.protocol.state
         if state is _CLOSED:
             return
-        if state is _DRAINING and not self.out and not self.waiting and not self._is_sending():
+        if state is _DRAINING and not self.out and not self.in_flight and not self._is_sending():
             if self.reason not in {DisconnectReason.LEFT, DisconnectReason.CLOSED_BY_PEER}:
                 discard_input(self.sock)
             self.protocol.take(ConnectionEvent.FLUSHED)

@@ -11,6 +11,7 @@ import socket
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.causes import Cause
+from pysock.engine.pure import pending
 from pysock.engine.pure.connection import UNMADE, Connection
 from pysock.engine.pure.core import READ_MAX, ROW_MAX
 from pysock.engine.pure.ending import dismiss
@@ -105,14 +106,14 @@ class FramedConnection(Connection):
                     most -= self.requests - before
                     progress = True
                     continue
-            waiting = self.waiting
+            pending_before = self.in_flight
             action = protocol.next()
             if action is None:
                 break
             progress = True
             self._carry_out(action)
             # Those that wait for a batch have a limit of their own; the more of them come together, the better.
-            most -= self.waiting == waiting
+            most -= self.in_flight == pending_before
         if self.out:
             self.flush()
         self.time_frame(progress)
@@ -134,7 +135,7 @@ class FramedConnection(Connection):
         """Serve what was kept, paused or not: the server stops."""
         while self._cutter.kept and self.protocol.state is _ESTABLISHED:
             self.choked = False
-            if self.waiting:
+            if self.in_flight:
                 for batch in self.listener.batches.values():
                     batch.run(everything=True)
             self._go_on(progress=False)
@@ -266,7 +267,7 @@ class FramedConnection(Connection):
         self.requests += 1
         batch = self.listener.batches.get(request.service)
         if batch is not None:
-            self.wait(1, len(request.payload))
+            pending.add(self, 1, len(request.payload))
             batch.add([(self, request.request_id, request.wants_reply, request.payload)])
             return
         self._reply(request.service, request.request_id, request.wants_reply, self._call(request))
@@ -279,8 +280,7 @@ class FramedConnection(Connection):
             return Failure(error)
 
     def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
-        """The reply to a request that waited for its batch."""
-        self.core.dirty[self] = None
+        """The reply to a request that was pending."""
         self._reply(service, request_id, wants_reply, reply)
 
     def _reply(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:

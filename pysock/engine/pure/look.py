@@ -48,7 +48,7 @@ def info(core: Core, client_id: int) -> ClientInfo | None:
         requests=connection.requests,
         bytes_in=connection.bytes_in,
         bytes_out=connection.bytes_out,
-        in_flight=connection.waiting,
+        in_flight=connection.in_flight,
         queued=connection.queued,
     )
 

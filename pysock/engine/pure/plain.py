@@ -10,6 +10,7 @@ import socket
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
+from pysock.engine.pure import pending
 from pysock.engine.pure.connection import UNMADE, Connection
 from pysock.engine.pure.core import READ_MAX, ROW_MAX
 from pysock.engine.pure.ending import dismiss
@@ -34,7 +35,7 @@ _ESTABLISHED = ConnectionState.ESTABLISHED
 class PlainConnection(Connection):
     """One client, served by service 0 alone."""
 
-    __slots__ = ("_broken", "_cutter", "_handler", "_head", "_kept", "_limit", "_small", "_tail")
+    __slots__ = ("_cutter", "_handler", "_head", "_kept", "_limit", "_small", "_tail")
 
     protocol: PlainProtocol
 
@@ -47,7 +48,6 @@ class PlainConnection(Connection):
         self._small = min(COPY_MAX, self._limit)  # for the short ways
         self._handler = listener.handlers.get(0)
         self._kept: list[bytes] = []  # requests that were read, and may not be looked at yet
-        self._broken = False  # a request failed: no later one is answered
         super().__init__(core, sock, listener, address)
         if not framing.tells_size and not framing.ends_line:  # a read is a message
             self.read_max = min(READ_MAX, limits.max_payload)
@@ -109,7 +109,7 @@ class PlainConnection(Connection):
         """Serve what was kept, paused or not: the server stops."""
         while self._kept and self.protocol.state is _ESTABLISHED:
             self.choked = False
-            if self.waiting:
+            if self.in_flight:
                 self.listener.batches[0].run(everything=True)
             self.go_on()
 
@@ -188,10 +188,10 @@ class PlainConnection(Connection):
         if batch is None:
             self._no_service()
             return
-        room = self.core.limits.max_in_flight - self.waiting
+        room = pending.room(self)
         taken = requests[:room]
         self.requests += len(taken)
-        self.wait(len(taken), sum(map(len, taken)))
+        pending.add(self, len(taken), sum(map(len, taken)))
         batch.add([(self, 0, True, request) for request in taken])
         self._keep(requests, room)
 
@@ -213,9 +213,8 @@ class PlainConnection(Connection):
         return len(head) + len(reply) + len(tail)
 
     def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
-        """The reply to a request that waited for its batch."""
-        self.core.dirty[self] = None
-        if self._broken or self.protocol.state is ConnectionState.CLOSED:
+        """The reply to a request that was pending."""
+        if self.protocol.state is ConnectionState.CLOSED:
             return
         if type(reply) is bytes and len(reply) <= self._small:  # half of the time that _append takes
             reply = self._head(len(reply)) + reply if self._head else reply + self._tail
@@ -243,7 +242,7 @@ class PlainConnection(Connection):
         self.settle()
 
     def _break_off(self) -> None:
-        self._broken = True
+        pending.give_up(self)
         self.end(ConnectionEvent.DRAIN, DisconnectReason.CLOSED_BY_SERVER)
 
 

@@ -8,7 +8,7 @@ This file is the turn: wait, read, dispatch, send. What it drives has a file eac
 - ``accept``: master sockets, ``listener`` each; ``access``: who may come in; ``causes``: limits and faults, counted
 - ``connection``, ``framed``, ``plain``: data sockets; ``output``: what they send; ``ending``: how they are ended
 - ``transport``: their bytes
-- ``reply``: what a handler made of a request; ``batch``: batch services
+- ``reply``: what a handler made of a request; ``pending``: requests without an answer; ``batch``: batch services
 - ``link``: the client's end; ``sockets``: sockets used by hand
 """
 
