@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ from support import PATIENCE
 
 import pysock
 from pysock import Server, __main__
+from pysock import cli as package
 from pysock.cli import main as cli
 from pysock.cli.words import ADVICE
 
@@ -506,6 +508,13 @@ def test_without_arguments_there_is_help() -> None:
     done = pysock_command()
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"Commands:" in done.stdout
+
+
+def test_a_command_and_its_module_have_one_name_each() -> None:
+    for name, command in cli.cli.commands.items():
+        module = importlib.import_module(f"pysock.cli.{name}")
+        assert getattr(package, name) is module
+        assert getattr(module, name) is command
 
 
 def test_every_option_has_a_variable() -> None:

@@ -24,6 +24,7 @@ import pysock
 from pysock import Server
 from pysock.cli import bench as cli_bench
 from pysock.cli import main as cli
+from pysock.cli import screen as cli_screen
 from pysock.load import Latency, LoadOptions, LoadResult, Progress
 
 if native_is_missing():
@@ -333,24 +334,24 @@ RESULT = LoadResult(
 )
 @pytest.mark.parametrize("quiet", [False, True])
 def test_warnings(capsys: pytest.CaptureFixture[str], changes: dict[str, float], words: str, quiet: bool) -> None:
-    cli_bench.Screen(quiet).warn(replace(RESULT, **changes))
+    cli_screen.Screen(quiet).warn(replace(RESULT, **changes))
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"pysock: {words}") if words and not quiet else err == ""
 
 
 def test_the_rows_of_the_histogram() -> None:
-    assert cli_bench.rows_of([]) == []
-    assert cli_bench.rows_of([(0.05, 1), (0.1, 2)]) == [(0.1, 3)]
-    assert cli_bench.rows_of([(10.0, 1), (10.1, 2), (29.0, 4)]) == [(10.0, 1), (15.0, 2), (20.0, 0), (30.0, 4)]
-    assert cli_bench.rows_of([(1e12, 7)]) == [(7e7, 7)]
+    assert cli_screen.rows_of([]) == []
+    assert cli_screen.rows_of([(0.05, 1), (0.1, 2)]) == [(0.1, 3)]
+    assert cli_screen.rows_of([(10.0, 1), (10.1, 2), (29.0, 4)]) == [(10.0, 1), (15.0, 2), (20.0, 0), (30.0, 4)]
+    assert cli_screen.rows_of([(1e12, 7)]) == [(7e7, 7)]
 
 
 def test_fewer_rows() -> None:
     rows = [(1.0, 5), (2.0, 900), (3.0, 800), (5.0, 2), (7.0, 0), (10.0, 1)]
-    assert cli_bench.fewer(rows, 6) == rows
-    assert cli_bench.fewer(rows, 4) == [(1.0, 5), (2.0, 900), (3.0, 800), (10.0, 3)]
-    assert cli_bench.fewer([], 4) == []
+    assert cli_screen.fewer(rows, 6) == rows
+    assert cli_screen.fewer(rows, 4) == [(1.0, 5), (2.0, 900), (3.0, 800), (10.0, 3)]
+    assert cli_screen.fewer([], 4) == []
 
 
 def test_the_longest_report_fits_a_terminal(
@@ -367,9 +368,9 @@ def test_the_longest_report_fits_a_terminal(
         seconds=100_000.0,
         client_core=0.99,
         latency=Latency(least=slow, mean=slow, percentiles=percentiles, most=slow),
-        histogram=tuple((edge, 1_000_000) for edge in cli_bench._EDGES),
+        histogram=tuple((edge, 1_000_000) for edge in cli_screen._EDGES),
     )
-    screen = cli_bench.Screen(False)
+    screen = cli_screen.Screen(False)
     screen.report(result)
     screen.warn(result)
     out, err = capsys.readouterr()
@@ -380,7 +381,7 @@ def test_the_longest_report_fits_a_terminal(
 
 
 def test_bars(capsys: pytest.CaptureFixture[str]) -> None:
-    screen = cli_bench.Screen(False)
+    screen = cli_screen.Screen(False)
     bars = [screen._bar(part) for part in (0.0, 1e-9, 0.5, 1.0)]
     assert [len(bar) for bar in bars] == [0, 1, 20, 40]
 
@@ -388,12 +389,12 @@ def test_bars(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_words_of_progress() -> None:
     options = replace(RESULT.options, connections=5)
     start = Progress(0, 0, 0, 0.0)
-    assert cli_bench.describe(Progress(3, 0, 0, 0.0), start, options) == "3 of 5 connected"
+    assert cli_screen.describe(Progress(3, 0, 0, 0.0), start, options) == "3 of 5 connected"
     before, now = Progress(5, 1000, 0, 1.0), Progress(5, 3000, 7, 1.5)
-    assert cli_bench.describe(now, before, options) == "4,000 messages/s, 7 errors"
-    assert cli_bench.describe(before, before, options) == "0 messages/s"
-    assert cli_bench.how_far(now, options) == 3007
-    assert cli_bench.how_far(now, replace(options, count=None, duration=2.0)) == 1.5
+    assert cli_screen.describe(now, before, options) == "4,000 messages/s, 7 errors"
+    assert cli_screen.describe(before, before, options) == "0 messages/s"
+    assert cli_screen.how_far(now, options) == 3007
+    assert cli_screen.how_far(now, replace(options, count=None, duration=2.0)) == 1.5
 
 
 def test_room_for_connections(monkeypatch: pytest.MonkeyPatch) -> None:

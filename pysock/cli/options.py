@@ -42,6 +42,17 @@ def authkey_option(function: F) -> F:
     )(function)
 
 
+def timeout_option(function: F) -> F:
+    """Add ``--timeout``."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(0, 86_400, min_open=True),
+        default=10.0,
+        show_envvar=True,
+        help="Seconds to wait for the connection, and for each answer.",
+    )(function)
+
+
 def read_authkey(path: Path | None) -> bytes | None:
     """Return the auth key that the file holds; ``None`` where no file was named."""
     if path is None:

@@ -1,0 +1,41 @@
+"""``pysock call``: one request, and its reply as it is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+import pysock
+from pysock.cli.options import authkey_option, check_address, example, read_authkey, timeout_option
+from pysock.cli.words import answered, as_commands_say
+
+
+@click.command(epilog=example('pysock call unix:upper.sock "hello"'))
+@click.argument("address", metavar="ADDR", callback=check_address)
+@click.argument("payload", default="-")
+@click.option("--service", show_envvar=True, help="The service's name.  [default: the unnamed service]")
+@authkey_option
+@timeout_option
+def call(address: str, payload: str, service: str | None, authkey_file: Path | None, timeout: float) -> None:
+    """Send one request and write the reply's bytes to standard output, exactly as they are.
+
+    PAYLOAD is the request; "-" or nothing reads it from standard input.
+    """
+    request = standard_input() if payload == "-" else os.fsencode(payload)
+    key = read_authkey(authkey_file)
+    with as_commands_say(address), pysock.connect(address, timeout=timeout, authkey=key) as client:
+        try:
+            reply = client.request(request, service=service, timeout=timeout)
+        except pysock.RemoteError as error:
+            raise pysock.RemoteError(answered(error.message, service, client.services), error.code) from error
+    click.echo(reply, nl=False)
+
+
+def standard_input() -> bytes:
+    """Return all of it."""
+    if sys.stdin is None:  # Python's way to say that the descriptor is closed
+        raise click.UsageError("standard input is closed: give the PAYLOAD as an argument")
+    return sys.stdin.buffer.read()

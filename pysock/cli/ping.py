@@ -1,0 +1,40 @@
+"""``pysock ping``: how long the server takes to answer."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+
+import click
+
+import pysock
+from pysock.cli.options import authkey_option, check_address, example, read_authkey, timeout_option
+from pysock.cli.words import as_commands_say
+
+
+@click.command(epilog=example("pysock ping tcp://127.0.0.1:9000 --count 3"))
+@click.argument("address", metavar="ADDR", callback=check_address)
+@click.option("--count", type=click.IntRange(min=1), default=4, show_envvar=True, help="How many pings.")
+@click.option(
+    "--interval", type=click.FloatRange(0, 86_400), default=0.2, show_envvar=True, help="Seconds between them."
+)
+@authkey_option
+@timeout_option
+def ping(address: str, count: int, interval: float, authkey_file: Path | None, timeout: float) -> None:
+    """Measure how long the server takes to answer."""
+    times: list[float] = []
+    key = read_authkey(authkey_file)
+    with as_commands_say(address):
+        client = pysock.connect(address, timeout=timeout, authkey=key)
+    with client:
+        for number in range(1, count + 1):
+            if number > 1:
+                time.sleep(interval)
+            with as_commands_say(address):  # not what goes wrong with standard output
+                times.append(client.ping(timeout=timeout) * 1000)
+            click.echo(f"pong {number} from {address}: {times[-1]:.3f} ms")
+    click.echo(
+        f"{count} of {count} answered, ms: {min(times):.3f} min, {statistics.median(times):.3f} median,"
+        f" {max(times):.3f} max"
+    )

@@ -1,0 +1,129 @@
+"""``pysock serve``: run the server, or the handler, that a module has."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import click
+
+import pysock
+from pysock.cli.options import FRAMINGS, authkey_option, check_address, example, read_authkey
+from pysock.cli.target import load
+from pysock.cli.words import as_commands_say
+from pysock.descriptors import raise_descriptor_limit
+
+LOG_LEVELS: Final = ["debug", "info", "warning", "error"]
+
+
+@click.command(epilog=example("pysock serve pysock.examples.upper:upper --bind unix:upper.sock"))
+@click.argument("target", metavar="MODULE:NAME")
+@click.option(
+    "--bind",
+    metavar="ADDR",
+    callback=check_address,
+    multiple=True,
+    show_envvar=True,
+    help="Where to listen; may be repeated.",
+)
+@click.option("--framing", type=click.Choice(FRAMINGS), show_envvar=True, help="How bytes are cut into messages.")
+@authkey_option
+@click.option(
+    "--insecure", is_flag=True, show_envvar=True, help="Listen also where other machines can connect, without a key."
+)
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_envvar=True, help="How much to tell.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0, 86_400),
+    default=10.0,
+    show_envvar=True,
+    help="Seconds for what was accepted to be answered when it stops.",
+)
+def serve(target: str, bind: tuple[str, ...], log_level: str, grace: float, **options: Any) -> int:
+    """Serve NAME of MODULE: a pysock.Server, or a handler(client, request).
+
+    A Server brings its own addresses unless some are given here, and its own framing and key. MODULE is also looked for
+    in the current directory. The server drains and ends on Ctrl-C or SIGTERM; a second one ends it at once.
+    """
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    raise_descriptor_limit()  # before the module makes a server, whose limits follow from it
+    found = load(target)
+    server = make_server(found, bind, **options)
+    raise_descriptor_limit(server.limits.max_clients)  # it may have asked for more
+    interrupted, unwritten = watch(server)
+    # A Server was made by Python code, which has parameters and no options.
+    with nullcontext() if server is found else as_commands_say():
+        server.serve_forever(grace=grace)
+    if unwritten:
+        raise unwritten[0]
+    return 130 if interrupted else 0
+
+
+def watch(server: pysock.Server) -> tuple[list[int], list[OSError]]:
+    """Print where the server listens when it does. Of the lists that are returned the first gets a member when Ctrl-C
+    ends it, the second when nobody could be told where it listens, which ends it, too.
+    """
+    interrupted: list[int] = []
+    unwritten: list[OSError] = []
+
+    @server.on_state
+    def changed(_old: pysock.ServerState, new: pysock.ServerState) -> None:
+        if new is not pysock.ServerState.SERVING:
+            return
+        drain = signal.getsignal(signal.SIGINT)
+        if callable(drain):  # serve_forever's own handler, which goes when that returns
+            signal.signal(signal.SIGINT, partial(note_interrupt, interrupted, drain))
+        # Last, because whoever reads this may send the signal at once.
+        try:
+            click.echo(f"serving on {' '.join(map(str, server.addresses))} ({server.backend} engine)")
+        except OSError as error:
+            unwritten.append(error)
+            server.stop(0)
+
+    return interrupted, unwritten
+
+
+def note_interrupt(
+    interrupted: list[int], drain: Callable[[int, FrameType | None], Any], number: int, frame: FrameType | None
+) -> None:
+    """Remember the signal, then do what was to be done."""
+    interrupted.append(number)
+    drain(number, frame)
+
+
+def make_server(
+    found: Any, bind: tuple[str, ...], framing: Any, authkey_file: Path | None, insecure: bool
+) -> pysock.Server:
+    """Return the server to run: the one found, or a new one around the handler found."""
+    if isinstance(found, pysock.Server):
+        given = {"--framing": framing, "--authkey-file": authkey_file, "--insecure": insecure}
+        for option, value in given.items():
+            if value:
+                raise click.UsageError(f"{option} goes with a handler; a pysock.Server has its own")
+        if found.state is not pysock.ServerState.NEW:
+            raise click.ClickException(
+                "the server was started while its module was imported: leave that to pysock serve, or put it behind"
+                ' if __name__ == "__main__":'
+            )
+        if bind:
+            found.listen_at(*bind)
+        return found
+    if not callable(found):
+        kind = type(found).__name__
+        raise click.UsageError(f"an object of type {kind!r} is neither a pysock.Server nor a handler(client, request)")
+    if not bind:
+        raise click.UsageError("a handler needs an address: --bind unix:PATH or --bind tcp://HOST:PORT")
+    key = read_authkey(authkey_file)
+    with as_commands_say():
+        server = pysock.Server(*bind, framing=framing or "pysock", authkey=key, insecure=insecure)
+        try:
+            server.service(found)
+        except TypeError as error:  # it isn't a plain function
+            raise click.UsageError(str(error)) from error
+    return server
