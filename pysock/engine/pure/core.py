@@ -6,14 +6,14 @@ It does nothing by itself: ``turn.py`` runs the turn, the connections carry it o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import tell_unraisable
 from pysock.base.unique import Unique
 from pysock.causes import Cause
-from pysock.engine.contract import EngineOptions
+from pysock.engine.contract import EngineOptions, Service
 from pysock.engine.guards import INSTEAD, guarded
 from pysock.engine.pure.access import Origins
 from pysock.engine.pure.batch import Batch
@@ -86,11 +86,7 @@ class Core(Unique):
         #: By service number, what is called at once; and those that answer in batches.
         self.handlers: dict[int, Callable[[Any, Any], Any]] = {}
         self.batches: dict[int, Batch] = {}
-        for number, service in enumerate(services):
-            if service.handler is not None and service.batch:
-                self.batches[number] = Batch(self, number, service)
-            elif service.handler is not None:
-                self.handlers[number] = service.handler
+        self._read_services(services)
         self.table = Rows()
         self.counts = Counts()
         self.causes = Causes(self.callbacks.noted)
@@ -115,6 +111,13 @@ class Core(Unique):
         self.are_open: Callable[[], bool] = lambda: True
         self.lost = False
         self.logged_no_service = False
+
+    def _read_services(self, services: Sequence[Service]) -> None:
+        for number, service in enumerate(services):
+            if service.handler is not None and service.batch:
+                self.batches[number] = Batch(self, number, service)
+            elif service.handler is not None:
+                self.handlers[number] = service.handler
 
     def note(self, cause: Cause) -> None:
         """A limit was reached, or a fault met."""
