@@ -62,6 +62,17 @@ enum ps_cause {
     PS_CAUSE_NO_MEMORY, PS_CAUSE_ACCEPT, PS_CAUSE_SEND, PS_CAUSES
 };
 
+enum ps_end { /* how a connection is ended by this end of it: pysock/wire/endings.py says more of each */
+    PS_END_VIOLATION, PS_END_VERSION, PS_END_KEY_WANTED, PS_END_WRONG_PROOF, PS_END_NOT_LET_IN, PS_END_CIR_LATE,
+    PS_END_CROWD, PS_END_FRAME_LATE, PS_END_IDLE, PS_END_OUTPUT_STALLED, PS_END_OUTPUT_FULL, PS_END_NO_MEMORY,
+    PS_END_TOO_LARGE, PS_END_STOPPING, PS_END_DOOR_FULL, PS_END_DOOR_PEER, PS_END_DOOR_ACCESS, PS_END_DOOR_NO_MEMORY,
+    PS_ENDS
+};
+
+enum ps_how { PS_HOW_FLUSH, PS_HOW_NOW, PS_HOW_CUT }; /* what becomes of replies that aren't sent yet */
+
+enum ps_most { PS_MOST_REQUEST, PS_MOST_CIR, PS_MOST_PING, PS_MOST_NOTHING }; /* how long a payload may be */
+
 #define PS_HEADER_SIZE 12
 #define PS_SLOT_BITS 24 /* of a client id, for its slot; the 8 above them are the number of its loop, which is 0 */
 #define PS_NAME_MAX 255
@@ -78,6 +89,33 @@ uint64_t ps_abi(void);
 /* The state that follows, or -EINVAL if the event is illegal in this state. */
 int ps_server_next(int state, int event);
 int ps_conn_next(int state, int event);
+
+/* A frame, as somebody's last words. */
+typedef struct ps_said {
+    const char *text; /* NULL: that of whoever ends it */
+    uint16_t code;
+    uint8_t kind; /* 0: nothing is said */
+} ps_said;
+
+typedef struct ps_ending {
+    ps_said before, after; /* to one that isn't let in, which counts as refused then; to one that is */
+    int8_t cause;          /* -1: none */
+    int8_t event;          /* -1: that it is refused, by what is awaited of it */
+    uint8_t reason, how, is_error;
+} ps_ending;
+
+/* What holds for one kind of frame from a client. */
+typedef struct ps_rule {
+    const char *wrong[3]; /* why it may not come: before a CIR was accepted, while a PROOF is awaited, after; NULL: it may */
+    const char *too_long;
+    uint8_t flags;   /* the bits that have a meaning */
+    uint8_t version; /* its code is the version of the protocol */
+    uint8_t most;
+} ps_rule;
+
+/* A row; NULL where there is none. */
+const ps_ending *ps_ending_of(int end);
+const ps_rule *ps_rule_of(int kind);
 
 /* -- the engine: one server's loop and client table ---------------------------------------------------------------- */
 

@@ -25,7 +25,9 @@ from pysock.states import (
     ServerState,
 )
 from pysock.wire import format as p
+from pysock.wire.endings import ENDINGS, End, How, Said
 from pysock.wire.framing import FRAMINGS, FramingFacts
+from pysock.wire.rules import RULES, UNKNOWN, Most
 
 if native_is_missing():
     pytest.skip("the native engine isn't built", allow_module_level=True)
@@ -84,13 +86,16 @@ OTHER_NAMES = {
         ("CONN_", ConnectionState, "ps_conn_state"),
         ("EV_", ConnectionEvent, "ps_conn_event"),
         ("CAUSE_", Cause, "ps_cause"),
+        ("END_", End, "ps_end"),
+        ("HOW_", How, "ps_how"),
+        ("MOST_", Most, "ps_most"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 def test_the_numbers(prefix, numbers, enum):
     """Every member of each enumeration, and no other but the count of them."""
     there = {name.removeprefix("PS_"): number for number, name in ffi.typeof(f"enum {enum}").elements.items()}
-    counts = {name: number for name, number in there.items() if name.endswith(("_STATES", "_EVENTS", "CAUSES"))}
+    counts = {name: number for name, number in there.items() if name.endswith(("_STATES", "_EVENTS", "CAUSES", "ENDS"))}
     wanted = {OTHER_NAMES.get(prefix + member.name, prefix + member.name): int(member) for member in numbers}
     assert {name: number for name, number in there.items() if name not in counts} == wanted
     assert all(number == 1 + max(wanted.values()) for number in counts.values())
@@ -187,3 +192,34 @@ def test_the_texts():
         if name.startswith("TEXT_"):
             pattern = re.escape(text).replace("%u", "%(u|zu)")
             assert re.search(f'"{pattern}"', source), f"{name}: {text!r}"
+
+
+def text(pointer):
+    return "" if pointer == ffi.NULL else ffi.string(pointer).decode()
+
+
+@pytest.mark.parametrize("kind", range(256))
+def test_the_rules_of_frame_kinds(kind):
+    row, rule = lib.ps_rule_of(kind), RULES.get(kind, UNKNOWN)
+    assert [text(wrong) for wrong in row.wrong] == list(rule.wrong)
+    if all(rule.wrong):
+        return  # the rest doesn't matter of one that never may
+    assert (row.flags, bool(row.version), row.most) == (rule.flags, rule.version, rule.most)
+    assert text(row.too_long) == rule.too_long
+
+
+def said(row):
+    return Said(p.Kind(row.kind), row.code, text(row.text)) if row.kind else None
+
+
+@pytest.mark.parametrize("end", End)
+def test_the_endings(end):
+    row, ending = lib.ps_ending_of(end), ENDINGS[end]
+    assert (said(row.before), said(row.after)) == (ending.before, ending.after)
+    assert (row.cause, row.event) == tuple(-1 if one is None else one for one in (ending.cause, ending.event))
+    assert DISCONNECT_REASONS[row.reason] is ending.reason
+    assert (How(row.how), bool(row.is_error)) == (ending.how, ending.is_error)
+
+
+def test_there_are_no_more_rows():
+    assert [lib.ps_ending_of(-1), lib.ps_ending_of(len(End)), lib.ps_rule_of(-1), lib.ps_rule_of(256)] == [ffi.NULL] * 4

@@ -8,46 +8,11 @@
 #include "base/sys.h"
 #include "base/wire.h"
 #include "conn/admit.h"
+#include "conn/dismiss.h"
 #include "conn/life.h"
 #include "conn/output.h"
 #include "conn/queue.h"
 #include "table/timers.h"
-
-/* Before the CIR is accepted a violation is answered by a refusal, after it by an error; then the connection ends. */
-void ps__violation(ps_engine *engine, ps_conn *conn, uint32_t request_id, uint16_t refusal, const char *text)
-{
-    bool established = conn->state == PS_CONN_ESTABLISHED; /* a log handler may close it */
-    ps__note(engine, PS_CAUSE_VIOLATION);
-    if (established) {
-        PS_ADD(engine->stats.errors, 1u);
-        ps__send_text(engine, conn, PS_ERROR, PS_MALFORMED, request_id, text);
-    } else {
-        PS_ADD(engine->stats.refused, 1u);
-        ps__send_text(engine, conn, PS_CIR_REFUSED, refusal, 0, text);
-    }
-    ps__end(engine, conn, PS_EV_VIOLATION, PS_PROTOCOL_VIOLATION);
-}
-
-void ps__refuse(ps_engine *engine, ps_conn *conn, uint16_t code, const char *text, enum ps_reason reason)
-{
-    bool challenged = conn->state == PS_CONN_CHALLENGED;
-    PS_ADD(engine->stats.refused, 1u);
-    if (ps__framing(engine, conn)->has_texts)
-        ps__send_text(engine, conn, PS_CIR_REFUSED, code, 0, text);
-    ps__end(engine, conn, challenged ? PS_EV_PROOF_REFUSED : PS_EV_CIR_REFUSED, reason);
-}
-
-/* It has waited for too long to be let in. If the refusal can't be sent at once, it goes without; one that was refused
- * before, and hasn't taken that, hears nothing new. */
-void ps__turn_out(ps_engine *engine, ps_conn *conn, enum ps_cause cause, const char *text, enum ps_reason reason)
-{
-    if (conn->state != PS_CONN_DRAINING) {
-        ps__note(engine, cause);
-        ps__refuse(engine, conn, PS_REFUSED_TOO_LATE, text, reason);
-        ps__send_last(engine, conn);
-    }
-    ps__lost(engine, conn, reason);
-}
 
 /* Ask the connect hook. What it pushes to the client is put aside in *pushed, to follow the answer to the CIR. */
 static int ask(ps_engine *engine, ps_conn *conn, ps_chunk **pushed, char *reason, size_t room)
@@ -77,6 +42,16 @@ static void welcome(ps_engine *engine, ps_conn *conn)
     ps__send(engine, conn, PS_CIR_ACCEPTED, 0, 0, engine->welcome, size + engine->options.welcome_size, NULL);
 }
 
+static void refuse(ps_engine *engine, ps_conn *conn, const char *reason)
+{
+    if (conn->state < PS_CONN_DRAINING) {
+        ps__dismiss(engine, conn, PS_END_NOT_LET_IN, 0, reason);
+        return;
+    }
+    PS_ADD(engine->stats.refused, 1u); /* the hook has closed it itself */
+    ps__last_words(engine, conn, PS_END_NOT_LET_IN, 0, reason);
+}
+
 int ps__let_in(ps_engine *engine, ps_conn *conn)
 {
     ps_chunk *pushed = NULL;
@@ -88,7 +63,7 @@ int ps__let_in(ps_engine *engine, ps_conn *conn)
         ps__fail(engine, refused);
     if (refused || conn->state != state) { /* the hook may have closed the client itself */
         ps__free_chunks(engine, pushed);
-        ps__refuse(engine, conn, PS_REFUSED_NOT_ALLOWED, reason, PS_CLOSED_BY_SERVER);
+        refuse(engine, conn, reason);
         return 0;
     }
     ps__conn_event(conn, state == PS_CONN_CHALLENGED ? PS_EV_PROOF_ACCEPTED : PS_EV_CIR_ACCEPTED);
@@ -174,12 +149,6 @@ static bool read_cir_fields(ps_engine *engine, ps_conn *conn, const uint8_t *at,
 
 /* -- the auth key -------------------------------------------------------------------------------------------------- */
 
-static void refuse_proof(ps_engine *engine, ps_conn *conn, const char *text)
-{
-    ps__note(engine, PS_CAUSE_PROOF);
-    ps__refuse(engine, conn, PS_REFUSED_PROOF, text, PS_CLOSED_BY_SERVER);
-}
-
 static void challenge(ps_engine *engine, ps_conn *conn, const uint8_t *nonce)
 {
     ps_challenge made;
@@ -216,7 +185,7 @@ void ps__take_proof(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
     const uint8_t *mac = mac_of(frame);
     if (!mac) {
-        ps__violation(engine, conn, 0, PS_REFUSED_MALFORMED, "the PROOF has a broken field");
+        ps__dismiss(engine, conn, PS_END_VIOLATION, 0, "the PROOF has a broken field");
         return;
     }
     int equal = ps__enter(engine);
@@ -225,7 +194,7 @@ void ps__take_proof(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
     if (equal > 0)
         ps__let_in(engine, conn);
     else if (equal == 0)
-        refuse_proof(engine, conn, "wrong proof: the auth keys differ");
+        ps__dismiss(engine, conn, PS_END_WRONG_PROOF, 0, NULL);
     else
         ps__fail(engine, equal);
 }
@@ -237,16 +206,16 @@ void ps__take_cir(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
     static const char magic[4] = {'P', 'S', 'K', '1'};
     cir said = {NULL};
     if (frame->size < sizeof magic) {
-        ps__violation(engine, conn, 0, PS_REFUSED_MALFORMED, "the CIR is too short to hold the magic PSK1");
+        ps__dismiss(engine, conn, PS_END_VIOLATION, 0, "the CIR is too short to hold the magic PSK1");
         return;
     }
     if (memcmp(frame->payload, magic, sizeof magic) != 0) {
-        ps__violation(engine, conn, 0, PS_REFUSED_VERSION, "wrong magic: a CIR begins with PSK1");
+        ps__dismiss(engine, conn, PS_END_VERSION, 0, "wrong magic: a CIR begins with PSK1");
         return;
     }
     if (!read_cir_fields(engine, conn, frame->payload + sizeof magic, frame->payload + frame->size, &said)) {
         if (conn->state != PS_CONN_CLOSED) /* it has been where there is no memory for its name */
-            ps__violation(engine, conn, 0, PS_REFUSED_MALFORMED, "the CIR has a broken field");
+            ps__dismiss(engine, conn, PS_END_VIOLATION, 0, "the CIR has a broken field");
         return;
     }
     if (!engine->options.has_key)
@@ -254,5 +223,5 @@ void ps__take_cir(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
     else if (said.nonce)
         challenge(engine, conn, said.nonce);
     else
-        refuse_proof(engine, conn, "this server wants an auth key");
+        ps__dismiss(engine, conn, PS_END_KEY_WANTED, 0, NULL);
 }

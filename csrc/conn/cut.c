@@ -5,6 +5,7 @@
 #include "base/sys.h"
 #include "base/wire.h"
 #include "conn/cut.h"
+#include "conn/dismiss.h"
 #include "conn/life.h"
 #include "conn/part.h"
 #include "conn/rules.h"
@@ -109,7 +110,7 @@ static size_t cut_line(ps_engine *engine, ps_conn *conn, const uint8_t *data, si
     const uint8_t *newline = memchr(data, '\n', size);
     size_t length = newline ? (size_t)(newline - data) : size;
     if (length + (conn->part ? conn->part->have : 0) > most) {
-        ps__over_limit(engine, conn);
+        ps__dismiss(engine, conn, PS_END_TOO_LARGE, 0, NULL);
         return size;
     }
     ps_frame frame = {.payload = data, .size = (uint32_t)length, .kind = PS_SRM};

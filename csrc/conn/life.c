@@ -9,6 +9,7 @@
 #include "base/host.h"
 #include "base/socket.h"
 #include "base/sys.h"
+#include "base/tables.h"
 #include "conn/life.h"
 #include "conn/part.h"
 #include "conn/queue.h"
@@ -119,10 +120,15 @@ void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason)
     close_data_socket(engine, conn);
 }
 
+void ps__cut_off(ps_engine *engine, ps_conn *conn, enum ps_end end)
+{
+    ps__note(engine, (enum ps_cause)ps__endings[end].cause);
+    ps__lost(engine, conn, (enum ps_reason)ps__endings[end].reason);
+}
+
 void ps__no_memory(ps_engine *engine, ps_conn *conn)
 {
-    ps__note(engine, PS_CAUSE_NO_MEMORY);
-    ps__lost(engine, conn, PS_OVER_A_LIMIT);
+    ps__cut_off(engine, conn, PS_END_NO_MEMORY);
 }
 
 void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps_reason reason)

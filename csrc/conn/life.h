@@ -5,6 +5,8 @@
 #include "core/engine.h"
 
 void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason);
+/* Ended in a way that says nothing and sends nothing more. */
+void ps__cut_off(ps_engine *engine, ps_conn *conn, enum ps_end end);
 void ps__no_memory(ps_engine *engine, ps_conn *conn);
 void ps__drop_proof(ps_conn *conn);
 void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps_reason reason);

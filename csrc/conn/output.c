@@ -34,8 +34,7 @@ static void queue_grew(ps_engine *engine, ps_conn *conn, size_t size)
     if (!(conn->flags & PS_TIMED_OUTPUT))
         ps__timer_start_now(engine, conn, PS_TIMER_OUTPUT);
     if (conn->queued > limits->output_drop) {
-        ps__note(engine, PS_CAUSE_OUTPUT_FULL);
-        ps__lost(engine, conn, PS_OVER_A_LIMIT);
+        ps__cut_off(engine, conn, PS_END_OUTPUT_FULL);
         return;
     }
     if (conn->queued > pause_at(engine, conn))

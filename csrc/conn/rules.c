@@ -7,58 +7,18 @@
 #include "base/causes.h"
 #include "base/host.h"
 #include "base/state.h"
+#include "base/tables.h"
 #include "conn/admit.h"
+#include "conn/dismiss.h"
 #include "conn/life.h"
 #include "conn/output.h"
 #include "conn/rules.h"
 
-void ps__over_limit(ps_engine *engine, ps_conn *conn)
-{
-    ps__note(engine, PS_CAUSE_TOO_LARGE);
-    ps__end(engine, conn, PS_EV_DRAIN, PS_OVER_A_LIMIT); /* earlier replies still go out */
-}
-
 /* -- headers ------------------------------------------------------------------------------------------------------- */
 
-/* Why a frame of this kind may not come in this state; NULL if it may. */
-static const char *wrong_kind(const ps_conn *conn, uint8_t kind)
+/* An SRM is never too long to live with; all other frames are. */
+static enum ps_verdict oversized(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
-    bool established = conn->state == PS_CONN_ESTABLISHED, challenged = conn->state == PS_CONN_CHALLENGED;
-    switch (kind) {
-    case PS_PING:
-    case PS_BYE:
-        return NULL;
-    case PS_SRM:
-        return established ? NULL : "a service request came before the CIR: send a CIR first";
-    case PS_CIR:
-        return established ? "a second CIR on an established connection"
-               : challenged ? "a second CIR: a PROOF is awaited" : NULL;
-    case PS_PROOF:
-        return challenged ? NULL : "a PROOF that was not asked for";
-    default:
-        return kind > 0x80 && kind <= PS_CHALLENGE ? "a frame of a kind that only servers send"
-                                                   : "not a frame of the pysock protocol: unknown kind";
-    }
-}
-
-/* An SRM is never too long to live with; the others are. */
-static const char *wrong_length(const ps_engine *engine, const ps_frame *frame)
-{
-    if (frame->kind == PS_PING && frame->size > PS_PING_MAX)
-        return "a PING carries at most 64 bytes";
-    if (frame->kind == PS_BYE && frame->size)
-        return "a BYE carries no payload";
-    if (frame->kind == PS_CIR && frame->size > engine->options.limits.max_cir_bytes)
-        return "the CIR is too long";
-    if (frame->kind == PS_PROOF && frame->size > engine->options.limits.max_cir_bytes)
-        return "the PROOF is too long";
-    return NULL;
-}
-
-static enum ps_verdict judge_srm(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
-{
-    if (frame->size <= engine->options.limits.max_payload)
-        return PS_TAKE;
     PS_ADD(engine->stats.errors, 1u);
     ps__note(engine, PS_CAUSE_TOO_LARGE);
     if (frame->flags & PS_NO_REPLY)
@@ -70,23 +30,33 @@ static enum ps_verdict judge_srm(ps_engine *engine, ps_conn *conn, const ps_fram
     return PS_SKIP;
 }
 
+static uint32_t most_bytes(const ps_engine *engine, uint8_t most)
+{
+    const ps_limits *limits = &engine->options.limits;
+    return most == PS_MOST_REQUEST ? limits->max_payload : most == PS_MOST_CIR ? limits->max_cir_bytes
+           : most == PS_MOST_PING ? PS_PING_MAX : 0;
+}
+
 static enum ps_verdict judge_pysock(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
-    const char *wrong = wrong_kind(conn, frame->kind);
-    if (!wrong && frame->flags & ~(frame->kind == PS_SRM ? PS_NO_REPLY : 0))
+    const ps_rule *rule = ps__rule(frame->kind);
+    const char *wrong = rule->wrong[conn->state - PS_CONN_ACCEPTED];
+    if (!wrong && frame->flags & ~rule->flags)
         wrong = "unknown flags: only bit 0 of an SRM has a meaning";
-    if (!wrong && frame->kind == PS_CIR && frame->code != 1) {
-        /* before the length: another version may well have longer CIRs */
-        ps__violation(engine, conn, 0, PS_REFUSED_VERSION, "this server speaks version 1 of the pysock protocol");
+    if (!wrong && rule->version && frame->code != 1) {
+        /* before the length: another version may well have longer ones */
+        ps__dismiss(engine, conn, PS_END_VERSION, 0, "this server speaks version 1 of the pysock protocol");
         return PS_BROKEN;
     }
+    bool too_long = !wrong && frame->size > most_bytes(engine, rule->most);
+    if (too_long && rule->most == PS_MOST_REQUEST)
+        return oversized(engine, conn, frame);
+    if (too_long)
+        wrong = rule->too_long;
     if (!wrong)
-        wrong = wrong_length(engine, frame);
-    if (wrong) {
-        ps__violation(engine, conn, frame->request_id, PS_REFUSED_MALFORMED, wrong);
-        return PS_BROKEN;
-    }
-    return frame->kind == PS_SRM ? judge_srm(engine, conn, frame) : PS_TAKE;
+        return PS_TAKE;
+    ps__dismiss(engine, conn, PS_END_VIOLATION, frame->request_id, wrong);
+    return PS_BROKEN;
 }
 
 enum ps_verdict ps__judge(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
@@ -95,7 +65,7 @@ enum ps_verdict ps__judge(ps_engine *engine, ps_conn *conn, const ps_frame *fram
         return judge_pysock(engine, conn, frame);
     if (frame->size <= engine->options.limits.max_payload)
         return PS_TAKE;
-    ps__over_limit(engine, conn);
+    ps__dismiss(engine, conn, PS_END_TOO_LARGE, 0, NULL);
     return PS_BROKEN;
 }
 
@@ -108,9 +78,9 @@ void ps__cannot_serve(ps_engine *engine, ps_conn *conn, const ps_frame *frame, u
 {
     PS_ADD(engine->stats.errors, 1u);
     if (!ps__framing(engine, conn)->has_texts) {
-        if (!engine->refusing) /* what is refused came after all that wait for their batch: those are answered still */
+        if (!(conn->flags & PS_REFUSES)) /* what is refused came after all that wait for their batch: those are answered still */
             conn->flags |= PS_IS_BROKEN;
-        ps__end(engine, conn, PS_EV_DRAIN, engine->refusing ? PS_SERVER_STOPPING : PS_CLOSED_BY_SERVER);
+        ps__end(engine, conn, PS_EV_DRAIN, conn->flags & PS_REFUSES ? PS_SERVER_STOPPING : PS_CLOSED_BY_SERVER);
     } else if (!(frame->flags & PS_NO_REPLY)) {
         ps__send(engine, conn, PS_ERROR, code, frame->request_id, text, size, NULL);
     }
@@ -144,11 +114,11 @@ static void take_srm(ps_engine *engine, ps_conn *conn, const ps_frame *frame, vo
 {
     PS_ADD(conn->requests, 1u);
     PS_ADD(engine->stats.requests, 1u);
-    if (!engine->refusing && !engine->fatal && frame->code < engine->options.services && ps__enter(engine) == 0) {
+    if (!(conn->flags & PS_REFUSES) && !engine->fatal && frame->code < engine->options.services && ps__enter(engine) == 0) {
         ps__fail(engine, engine->hooks.request(engine->hooks.context, conn, frame, object));
         return;
     }
-    if (engine->refusing)
+    if (conn->flags & PS_REFUSES)
         unserved(engine, conn, frame, PS_SHUTTING_DOWN, "the server is shutting down");
     else if (!engine->fatal)
         unserved(engine, conn, frame, PS_NO_SUCH_SERVICE, "no such service");
@@ -158,19 +128,28 @@ static void take_srm(ps_engine *engine, ps_conn *conn, const ps_frame *frame, vo
     }
 }
 
+static void answer_ping(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
+{
+    ps__conn_event(conn, PS_EV_PING);
+    ps__send(engine, conn, PS_PONG, 0, frame->request_id, frame->payload, frame->size, NULL);
+}
+
+static void take_bye(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
+{
+    (void)frame;
+    ps__end(engine, conn, PS_EV_BYE, PS_LEFT);
+}
+
 /* An object: it was large enough for one of its own, though no SRM; a CIR is, if the limits allow such ones. */
 static void take_control(ps_engine *engine, ps_conn *conn, const ps_frame *frame, void *object)
 {
-    if (frame->kind == PS_CIR) {
-        ps__take_cir(engine, conn, frame);
-    } else if (frame->kind == PS_PROOF) {
-        ps__take_proof(engine, conn, frame);
-    } else if (frame->kind == PS_PING) {
-        ps__conn_event(conn, PS_EV_PING);
-        ps__send(engine, conn, PS_PONG, 0, frame->request_id, frame->payload, frame->size, NULL);
-    } else { /* judged before: it is a BYE */
-        ps__end(engine, conn, PS_EV_BYE, PS_LEFT);
-    }
+    static void (*const takes[])(ps_engine *, ps_conn *, const ps_frame *) = {
+        [PS_CIR] = ps__take_cir,
+        [PS_PROOF] = ps__take_proof,
+        [PS_PING] = answer_ping,
+        [PS_BYE] = take_bye,
+    };
+    takes[frame->kind](engine, conn, frame); /* judged before: it is one of these */
     if (object) {
         ps__enter(engine);
         engine->hooks.object_unref(engine->hooks.context, object);
@@ -184,45 +163,4 @@ void ps__take_frame(ps_engine *engine, ps_conn *conn, const ps_frame *frame, voi
         take_srm(engine, conn, frame, object);
     else
         take_control(engine, conn, frame, object);
-}
-
-/* -- the server's own words ---------------------------------------------------------------------------------------- */
-
-void ps__too_late(ps_engine *engine, ps_conn *conn, enum ps_timer_list list)
-{
-    static const enum ps_cause causes[PS_TIMER_LISTS] = {
-        [PS_TIMER_FRAME] = PS_CAUSE_FRAME_LATE,
-        [PS_TIMER_OUTPUT] = PS_CAUSE_OUTPUT_STALLED,
-        [PS_TIMER_IDLE] = PS_CAUSE_IDLE,
-    };
-    bool tells = ps__framing(engine, conn)->has_texts;
-    if (list == PS_TIMER_CIR) {
-        ps__turn_out(engine, conn, PS_CAUSE_LATE, "the CIR did not come in time", PS_TIMED_OUT);
-        return;
-    }
-    ps__note(engine, causes[list]);
-    if (list == PS_TIMER_FRAME) {
-        if (tells)
-            ps__send_text(engine, conn, PS_ERROR, PS_DEADLINE_PASSED, 0, "the rest of the frame did not come in time");
-        ps__end(engine, conn, PS_EV_DRAIN, PS_TIMED_OUT);
-    } else if (list == PS_TIMER_IDLE && conn->state != PS_CONN_DRAINING) {
-        if (tells && conn->state == PS_CONN_ESTABLISHED)
-            ps__send_text(engine, conn, PS_GOAWAY, 0, 0, "nothing came for too long");
-        ps__end(engine, conn, PS_EV_DRAIN, PS_TIMED_OUT);
-    }
-    ps__send_last(engine, conn);
-    ps__lost(engine, conn, PS_TIMED_OUT); /* unless that closed it already */
-}
-
-void ps__say_goodbye(ps_engine *engine, ps_conn *conn)
-{
-    static const char reason[] = "the server is shutting down";
-    if (!ps__framing(engine, conn)->has_texts)
-        return;
-    if (conn->state == PS_CONN_ESTABLISHED) {
-        ps__send_text(engine, conn, PS_GOAWAY, 0, 0, reason);
-    } else if (conn->state == PS_CONN_ACCEPTED || conn->state == PS_CONN_CHALLENGED) {
-        PS_ADD(engine->stats.refused, 1u);
-        ps__send_text(engine, conn, PS_CIR_REFUSED, PS_REFUSED_SHUTTING_DOWN, 0, reason);
-    }
 }

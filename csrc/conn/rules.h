@@ -12,8 +12,5 @@ void ps__cannot_serve(ps_engine *engine, ps_conn *conn, const ps_frame *frame, u
 /* A request that was kept for a batch is dealt with. */
 void ps__waiting_add(ps_engine *engine, ps_conn *conn, uint32_t size);
 void ps__waiting_done(ps_engine *engine, ps_conn *conn, uint32_t size);
-void ps__over_limit(ps_engine *engine, ps_conn *conn);
-void ps__too_late(ps_engine *engine, ps_conn *conn, enum ps_timer_list list);
-void ps__say_goodbye(ps_engine *engine, ps_conn *conn);
 
 #endif

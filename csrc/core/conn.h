@@ -31,7 +31,7 @@ typedef struct ps_chunk {
     uint8_t own[];
 } ps_chunk;
 
-enum { PS_NO_CAUSE = -1, PS_NO_REASON = 0xFF };
+enum { PS_NO_END = -1, PS_NO_REASON = 0xFF };
 
 enum ps_timer_list { PS_TIMER_CIR, PS_TIMER_FRAME, PS_TIMER_OUTPUT, PS_TIMER_IDLE, PS_TIMER_LISTS };
 
@@ -61,6 +61,7 @@ enum ps_conn_flag {
     PS_IS_SENT = 1 << 12,      /* it has */
     PS_IS_COUNTED = 1 << 13,   /* in the table of its user, or address */
     PS_IS_STARVED = 1 << 14,   /* its output waits until send_again_ns, though its socket is writable */
+    PS_REFUSES = 1 << 15,      /* the server stops: what arrives now came too late, and is told so */
 };
 
 /* A slot of the client table: a connection and its data socket. An idle client costs this and nothing else. */

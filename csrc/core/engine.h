@@ -63,7 +63,6 @@ struct ps_engine {
     ps_file wake_file; /* what both its numbers stand for, as long as the descriptors are ours: see descriptors.c */
     uint8_t state; /* enum ps_server_state */
     bool inside;  /* between hooks.enter and hooks.leave */
-    bool refusing; /* what arrives now came too late */
     bool accepting;
     int fatal;    /* -errno that ends the loop */
     uint64_t inside_since_ns;

@@ -10,8 +10,10 @@
 #include "base/causes.h"
 #include "base/socket.h"
 #include "base/sys.h"
+#include "base/tables.h"
 #include "base/wire.h"
 #include "conn/admit.h"
+#include "conn/dismiss.h"
 #include "conn/life.h"
 #include "conn/transport.h"
 #include "loop/accept.h"
@@ -55,25 +57,16 @@ static enum outcome classify(int error)
 /* -- one that comes ------------------------------------------------------------------------------------------------ */
 
 /* No room for it, or no right to come in: say so where the framing can, and close. */
-static void turn_away(ps_engine *engine, int fd, const ps_listener *listener, int cause)
+static void turn_away(ps_engine *engine, int fd, const ps_listener *listener, enum ps_end end)
 {
-    static const char full[] = "the server is full";
-    static const struct {
-        uint16_t code;
-        const char *text;
-    } refusals[PS_CAUSES] = {
-        [PS_CAUSE_FULL] = {PS_REFUSED_FULL, full},
-        [PS_CAUSE_PEER] = {PS_REFUSED_FULL, "too many connections from this user or address"},
-        [PS_CAUSE_ACCESS] = {PS_REFUSED_NOT_ALLOWED, "not allowed"},
-        [PS_CAUSE_NO_MEMORY] = {PS_REFUSED_FULL, full},
-    };
+    const ps_ending *row = &ps__endings[end];
     uint8_t frame[PS_HEADER_SIZE + 64];
     PS_ADD(engine->stats.refused, 1u); /* before it is told: it may ask */
-    ps__note(engine, (enum ps_cause)cause);
+    ps__note(engine, (enum ps_cause)row->cause);
     if (listener->framing->has_texts) {
-        uint32_t size = (uint32_t)strlen(refusals[cause].text);
-        ps__write_header(frame, size, PS_CIR_REFUSED, 0, refusals[cause].code, 0);
-        memcpy(frame + PS_HEADER_SIZE, refusals[cause].text, size);
+        uint32_t size = (uint32_t)strlen(row->before.text);
+        ps__write_header(frame, size, row->before.kind, 0, row->before.code, 0);
+        memcpy(frame + PS_HEADER_SIZE, row->before.text, size);
         listener->transport->last_words(fd, frame, PS_HEADER_SIZE + size);
         ps__discard_input(fd, engine->in, PS_READ_MAX);
     }
@@ -82,7 +75,7 @@ static void turn_away(ps_engine *engine, int fd, const ps_listener *listener, in
 
 static void drop_from_crowd(ps_engine *engine, ps_conn *oldest)
 {
-    ps__turn_out(engine, oldest, PS_CAUSE_CROWD, "too many others wait to be let in", PS_OVER_A_LIMIT);
+    ps__dismiss(engine, oldest, PS_END_CROWD, 0, NULL);
 }
 
 /* Is there room for one more? A crowd of silent clients must not keep the door shut: the one that has waited longest
@@ -147,14 +140,14 @@ static void take_in(ps_engine *engine, int fd, uint8_t number, const struct sock
     const ps_listener *listener = &engine->listeners[number];
     ps_conn newcomer = {.fd = fd, .listener = number, .family = (uint8_t)listener->family};
     PS_ADD(engine->stats.accepted, 1u);
-    int cause = ps__may_connect(engine, &newcomer, peer);
-    if (cause == PS_NO_CAUSE && !make_way(engine))
-        cause = PS_CAUSE_FULL;
-    ps_conn *conn = cause == PS_NO_CAUSE ? take_slot(engine, &newcomer) : NULL;
+    int end = ps__may_connect(engine, &newcomer, peer);
+    if (end == PS_NO_END && !make_way(engine))
+        end = PS_END_DOOR_FULL;
+    ps_conn *conn = end == PS_NO_END ? take_slot(engine, &newcomer) : NULL;
     if (conn)
         begin_life(engine, conn);
     else
-        turn_away(engine, fd, listener, cause == PS_NO_CAUSE ? PS_CAUSE_NO_MEMORY : cause);
+        turn_away(engine, fd, listener, end == PS_NO_END ? PS_END_DOOR_NO_MEMORY : (enum ps_end)end);
 }
 
 /* -- the master sockets --------------------------------------------------------------------------------------------- */
@@ -212,7 +205,7 @@ static void refuse_waiting(ps_engine *engine, const ps_listener *listener)
         if (fd < 0) /* none waits any more; or somebody else has taken the descriptor */
             break;
         PS_ADD(engine->stats.accepted, 1u);
-        turn_away(engine, fd, listener, PS_CAUSE_FULL);
+        turn_away(engine, fd, listener, PS_END_DOOR_FULL);
     }
     ps__open_reserve(engine);
 }

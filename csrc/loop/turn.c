@@ -4,6 +4,7 @@
 #include "base/causes.h"
 #include "base/host.h"
 #include "base/sys.h"
+#include "conn/dismiss.h"
 #include "conn/input.h"
 #include "conn/life.h"
 #include "conn/output.h"
@@ -131,9 +132,15 @@ static void work_done(ps_engine *engine)
 
 static void expire(ps_engine *engine)
 {
+    static const uint8_t ends[PS_TIMER_LISTS] = {
+        [PS_TIMER_CIR] = PS_END_CIR_LATE,
+        [PS_TIMER_FRAME] = PS_END_FRAME_LATE,
+        [PS_TIMER_OUTPUT] = PS_END_OUTPUT_STALLED,
+        [PS_TIMER_IDLE] = PS_END_IDLE,
+    };
     enum ps_timer_list list;
     for (ps_conn *late; (late = ps__timers_pop_late(engine, &list)) != NULL;)
-        ps__too_late(engine, late, list);
+        ps__dismiss(engine, late, (enum ps_end)ends[list], 0, NULL);
 }
 
 static void end_turn(ps_engine *engine)
@@ -182,11 +189,14 @@ static void turn(ps_engine *engine)
 static void wind_up(ps_engine *engine, ps_conn *conn)
 {
     ps__resume(engine, conn);
-    ps__say_goodbye(engine, conn);
-    engine->refusing = true;
-    if (conn->state == PS_CONN_ESTABLISHED)
-        ps__readable(engine, conn);
-    engine->refusing = false;
+    if (conn->state == PS_CONN_ESTABLISHED) {
+        ps__last_words(engine, conn, PS_END_STOPPING, 0, NULL);
+        conn->flags |= PS_REFUSES;
+        if (conn->state == PS_CONN_ESTABLISHED)
+            ps__readable(engine, conn);
+    } else if (conn->state < PS_CONN_ESTABLISHED) {
+        ps__dismiss(engine, conn, PS_END_STOPPING, 0, NULL);
+    }
     ps__end(engine, conn, PS_EV_DRAIN, PS_SERVER_STOPPING);
     ps__mark_dirty(engine, conn);
 }

@@ -136,11 +136,11 @@ int ps__may_connect(ps_engine *engine, ps_conn *conn, const struct sockaddr *pee
     if (conn->family != AF_UNIX)
         remember_address(conn, peer);
     else if (!user_may(engine, conn))
-        return PS_CAUSE_ACCESS;
+        return PS_END_DOOR_ACCESS;
     if (!most)
-        return PS_NO_CAUSE;
+        return PS_NO_END;
     key_of(conn, key);
-    return ps__peers_count(table_of(engine, conn), key) < most ? PS_NO_CAUSE : PS_CAUSE_PEER;
+    return ps__peers_count(table_of(engine, conn), key) < most ? PS_NO_END : PS_END_DOOR_PEER;
 }
 
 /* -- how many they have -------------------------------------------------------------------------------------------- */

@@ -6,7 +6,7 @@
 
 #include "core/engine.h"
 
-/* PS_NO_CAUSE, or why it may not; what the kernel says of the peer goes into conn. */
+/* PS_NO_END, or how it is turned away (enum ps_end); what the kernel says of the peer goes into conn. */
 int ps__may_connect(ps_engine *engine, ps_conn *conn, const struct sockaddr *peer);
 int ps__count_peer(ps_engine *engine, ps_conn *conn);
 void ps__uncount_peer(ps_engine *engine, ps_conn *conn);

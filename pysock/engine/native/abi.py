@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0xBA29D945
+ABI: Final = 0x6C4EC204
 
 
 def check_abi(lib: Any) -> None:

@@ -24,17 +24,18 @@ def dismiss(connection: Connection, end: End, text: str = "") -> None:
     """
     row, core, admitted = ENDINGS[end], connection.core, connection.established
     refused = row.before is not None and not admitted
-    if refused and connection.protocol.state is ConnectionState.DRAINING:
-        connection.lost(row.reason)  # it was refused before, and hasn't taken that: it hears nothing new
-        return
+    speaks = connection.protocol.state < ConnectionState.DRAINING
     if row.how is How.CUT:
         connection.cut(end)
+        return
+    if refused and not speaks:
+        connection.lost(row.reason)  # it was refused before, and hasn't taken that: it hears nothing new
         return
     if row.cause is not None:
         core.note(row.cause)
     core.counts.refused += refused
     core.counts.errors += row.is_error and admitted
-    if connection.protocol.state < ConnectionState.DRAINING:
+    if speaks:
         frame = last_words(end, admitted, text) if connection.listener.framing.has_texts else b""
         if frame:
             connection.put(frame)
