@@ -20,9 +20,9 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable
 
 from pysock.base.aliases import SocketAddress
+from pysock.base.forms import FIELDS, OPTIONS, read, write_option
 from pysock.base.lean import TYPE_CHECKING, dataclass, field_names, replace
 from pysock.errors import ParameterError
 from pysock.files.own_directory import own_socket_file
@@ -43,18 +43,8 @@ NAME_BYTES_MAX: Final = PATH_BYTES_MAX - len("/proc/self/fd/1234567/")
 #: Linux takes no longer paths, with the final NUL: PATH_MAX in limits.h.
 _LONGEST_PATH: Final = 4095
 
-_FORMS: Final = "unix:/run/demo.sock, unix:@name, tcp://127.0.0.1:9000 or fd://3"
-
-#: Which fields an address may have set, and the options among them that can be written after a "?".
-_FIELDS: Final = {
-    "unix": ("path", "name", "mode", "user", "group", "backlog"),
-    "abstract": ("path", "backlog"),
-    "tcp": ("host", "port", "backlog"),
-    "fd": ("fd",),
-}
 #: What fields are called that have another name in an address's text.
 _NAMES: Final = {"port": "the port", "fd": "the descriptor"}
-_OPTIONS: Final = ("name", "mode", "user", "group", "backlog")
 
 #: What a field has that isn't set, where that isn't ``None``.
 _UNSET: Final[dict[str, object]] = {"path": "", "host": "", "port": 0, "fd": -1}
@@ -93,10 +83,10 @@ class Address:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        allowed = _FIELDS.get(self.transport)
+        allowed = FIELDS.get(self.transport)
         if allowed is None:
             advice = f", or write Address.parse({self.transport!r})" if _is_text(self.transport) else ""
-            problem = f"unknown transport {self.transport!r}: choose one of {', '.join(_FIELDS)}{advice}"
+            problem = f"unknown transport {self.transport!r}: choose one of {', '.join(FIELDS)}{advice}"
             raise ParameterError("transport", problem, name="")
         for name in field_names(self)[1:]:
             if name not in allowed and getattr(self, name) != _UNSET.get(name):
@@ -127,7 +117,7 @@ class Address:
                 " unix:/run/demo.sock or tcp://127.0.0.1:9000"
             )
         try:
-            return cls(**_read(text))
+            return cls(**read(text))
         except ValueError as error:
             raise ParameterError("address", f"bad address {text!r}: {error}", name="") from None
 
@@ -135,7 +125,7 @@ class Address:
         return f"Address({str(self)!r})"
 
     def __str__(self) -> str:
-        options = "&".join(_write_option(name, getattr(self, name)) for name in _OPTIONS if _is_set(self, name))
+        options = "&".join(write_option(name, getattr(self, name)) for name in OPTIONS if _is_set(self, name))
         return self.bare() + ("?" + options if options else "")
 
     def bare(self) -> str:
@@ -322,119 +312,5 @@ def _check_options(address: Address) -> None:
             raise ParameterError(name, problem)
 
 
-# Reading and writing
-
-
-def _read(text: str) -> dict[str, Any]:
-    scheme, colon, rest = text.partition(":")
-    reader = _READERS.get(scheme.lower()) if colon else None
-    if reader is None:
-        if "://" in text:
-            raise ValueError(f"unknown scheme {text.partition('://')[0]!r}; write {_FORMS}")
-        _refuse_bare_path(text)
-        reader, rest = _read_tcp, text
-    rest, mark, query = rest.partition("?")
-    found = reader(rest)
-    if mark:
-        found |= _read_options(query, found["transport"])
-    return found
-
-
-def _refuse_bare_path(text: str) -> None:
-    """Raise for what is no address of TCP, but the path of a socket file or an abstract name."""
-    path = text.partition("?")[0]
-    if path.startswith("@") or "/" in path or path.endswith((".sock", ".socket")):
-        raise ValueError(f"did you mean unix:{os.path.expanduser(text)}?")
-
-
-def _read_unix(rest: str) -> dict[str, Any]:
-    path = rest.removeprefix("//")
-    if path.startswith("@"):
-        return _read_abstract(path[1:])
-    return {"transport": "unix", "path": _decode(path)}
-
-
-def _read_abstract(rest: str) -> dict[str, Any]:
-    return {"transport": "abstract", "path": _decode(rest)}
-
-
-def _read_tcp(rest: str) -> dict[str, Any]:
-    rest = rest.removeprefix("//")
-    host, colon, port = rest.rpartition(":")
-    if not colon or "]" in port:
-        raise ValueError(f"there is no port; write {_FORMS}")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-        if ":" not in host:
-            raise ValueError(f"{host!r} isn't an IPv6 address; only those go in brackets, as in tcp://[::1]:9000")
-    elif ":" in host:
-        raise ValueError("an IPv6 address goes in brackets; write for example tcp://[::1]:9000")
-    return {"transport": "tcp", "host": host, "port": _number(port, "the port", "tcp://127.0.0.1:9000")}
-
-
-def _read_fd(rest: str) -> dict[str, Any]:
-    return {"transport": "fd", "fd": _number(rest.removeprefix("//"), "the descriptor", "fd://3")}
-
-
-_READERS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
-    "unix": _read_unix,
-    "ipc": _read_unix,
-    "unix-abstract": _read_abstract,
-    "tcp": _read_tcp,
-    "fd": _read_fd,
-}
-
-
-def _read_options(query: str, transport: str) -> dict[str, Any]:
-    allowed = [name for name in _FIELDS[transport] if name in _OPTIONS]
-    options: dict[str, Any] = {}
-    known = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
-    for number, part in enumerate(query.split("&")):
-        if not part:
-            decoded = ", and %3F is a '?' in a path" if transport == "unix" else ""
-            raise ValueError(f"there is no option after the {'&' if number else '?'!r}; {known}{decoded}")
-        name, equals, value = part.partition("=")
-        if name not in allowed:
-            raise ValueError(f"unknown option {name!r} for the transport {transport!r}; {known}")
-        if not equals or not value:
-            raise ValueError(f"the option {name!r} has no value; write {name}=VALUE")
-        if name in options:
-            raise ValueError(f"the option {name!r} is given twice")
-        options[name] = _read_option(name, value)
-    return options
-
-
-def _read_option(name: str, value: str) -> Any:
-    if name == "mode":
-        digits = value.removeprefix("0o")
-        if not (len(digits) == 3 or (len(digits) == 4 and digits[0] == "0")) or digits.strip("01234567"):
-            raise ValueError(
-                f"mode must be an octal number from 000 to 0777, not {value!r}; write for example mode=0660"
-            )
-        return int(value, 8)
-    if name == "backlog":
-        return _number(value, "backlog", "backlog=4096")
-    return value
-
-
-def _write_option(name: str, value: Any) -> str:
-    return f"mode={value:04o}" if name == "mode" else f"{name}={value}"
-
-
 def _is_set(address: Address, name: str) -> bool:
     return getattr(address, name) is not None
-
-
-def _number(text: str, what: str, example: str) -> int:
-    # int() alone would take "+5", "5_0", " 5" and the digits of other scripts.
-    if not (text.isascii() and text.isdigit() and len(text) <= 10):
-        raise ValueError(f"{what} must be a number, not {text!r}; write for example {example}")
-    return int(text)
-
-
-def _decode(path: str) -> str:
-    if "%" not in path:
-        return path
-    from urllib.parse import unquote  # noqa: PLC0415  # takes a while to import, and few need it
-
-    return unquote(path, errors="surrogateescape")
