@@ -24,6 +24,7 @@
 #include "conn/life.c"
 #include "conn/output.c"
 #include "conn/dismiss.c"
+#include "conn/pending.c"
 #include "conn/admit.c"
 #include "conn/push.c"
 #include "conn/rules.c"

@@ -38,7 +38,7 @@ void ps__mark_dirty(ps_engine *engine, ps_conn *conn)
 
 void ps__update_interest(ps_engine *engine, ps_conn *conn)
 {
-    unsigned in = conn->state <= PS_CONN_ESTABLISHED && !(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_BATCH));
+    unsigned in = conn->state <= PS_CONN_ESTABLISHED && !(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_PENDING));
     unsigned out = (conn->out_head || conn->flags & PS_IS_SENDING) && !(conn->flags & PS_IS_STARVED);
     unsigned wanted = (in ? PS_POLL_IN : 0u) | (out ? PS_POLL_OUT : 0u);
     if (wanted == conn->interest)

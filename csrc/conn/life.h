@@ -25,7 +25,7 @@ static inline bool ps__reads(const ps_engine *engine, const ps_conn *conn)
     if (conn->state == PS_CONN_DRAINING || conn->state == PS_CONN_CLOSED)
         return false;
     /* A drain asks for the last of the input, paused or not. */
-    return !(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_BATCH)) || engine->state == PS_SERVER_DRAINING;
+    return !(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_PENDING)) || engine->state == PS_SERVER_DRAINING;
 }
 
 #endif

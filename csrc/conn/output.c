@@ -200,7 +200,7 @@ void ps__output_end(ps_engine *engine, ps_conn *conn)
     if (conn->state != PS_CONN_CLOSED)
         send_gathered(engine, conn);
     engine->out_conn = NULL;
-    if (conn->state != PS_CONN_ESTABLISHED || conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_BATCH))
+    if (conn->state != PS_CONN_ESTABLISHED || conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_PENDING))
         ps__settle(engine, conn);
 }
 

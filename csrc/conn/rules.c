@@ -12,6 +12,7 @@
 #include "conn/dismiss.h"
 #include "conn/life.h"
 #include "conn/output.h"
+#include "conn/pending.h"
 #include "conn/rules.h"
 
 /* -- headers ------------------------------------------------------------------------------------------------------- */
@@ -78,31 +79,12 @@ void ps__cannot_serve(ps_engine *engine, ps_conn *conn, const ps_frame *frame, u
 {
     PS_ADD(engine->stats.errors, 1u);
     if (!ps__framing(engine, conn)->has_texts) {
-        if (!(conn->flags & PS_REFUSES)) /* what is refused came after all that wait for their batch: those are answered still */
-            conn->flags |= PS_IS_BROKEN;
+        if (!(conn->flags & PS_REFUSES)) /* what is refused came after all that are pending: those are answered still */
+            ps__pending_give_up(conn);
         ps__end(engine, conn, PS_EV_DRAIN, conn->flags & PS_REFUSES ? PS_SERVER_STOPPING : PS_CLOSED_BY_SERVER);
     } else if (!(frame->flags & PS_NO_REPLY)) {
         ps__send(engine, conn, PS_ERROR, code, frame->request_id, text, size, NULL);
     }
-}
-
-/* A request is kept for a batch: too many of one client's, and it is not read until they are answered. */
-void ps__waiting_add(ps_engine *engine, ps_conn *conn, uint32_t size)
-{
-    PS_ADD(conn->in_flight, 1u);
-    conn->waiting += size;
-    if (conn->in_flight >= engine->options.limits.max_in_flight || conn->waiting >= PS_WAITING_BYTES)
-        conn->flags |= PS_PAUSED_BATCH;
-}
-
-void ps__waiting_done(ps_engine *engine, ps_conn *conn, uint32_t size)
-{
-    PS_TAKE_ONE(conn->in_flight);
-    conn->waiting -= size;
-    if (conn->in_flight <= engine->options.limits.max_in_flight / 2 && conn->waiting <= PS_WAITING_BYTES / 2)
-        conn->flags &= (uint16_t)~PS_PAUSED_BATCH;
-    if (conn->unread || conn->state != PS_CONN_ESTABLISHED || !(conn->interest & PS_POLL_IN))
-        ps__mark_dirty(engine, conn); /* to be read again, or closed */
 }
 
 static void unserved(ps_engine *engine, ps_conn *conn, const ps_frame *frame, uint16_t code, const char *text)

@@ -9,8 +9,5 @@ enum ps_verdict ps__judge(ps_engine *engine, ps_conn *conn, const ps_frame *fram
 void ps__take_frame(ps_engine *engine, ps_conn *conn, const ps_frame *frame, void *object);
 void ps__cannot_serve(ps_engine *engine, ps_conn *conn, const ps_frame *frame, uint16_t code, const char *text,
                       size_t size);
-/* A request that was kept for a batch is dealt with. */
-void ps__waiting_add(ps_engine *engine, ps_conn *conn, uint32_t size);
-void ps__waiting_done(ps_engine *engine, ps_conn *conn, uint32_t size);
 
 #endif

@@ -50,13 +50,13 @@ enum ps_conn_flag {
     PS_IN_HOOK = 1 << 1,    /* the connect hook runs: output waits */
     PS_IS_SKIPPING = 1 << 2,   /* an oversized payload is thrown away as it arrives */
     PS_PAUSED_OUTPUT = 1 << 3, /* not read: it does not take its replies */
-    PS_PAUSED_BATCH = 1 << 4,  /* not read: too many requests in flight */
+    PS_PAUSED_PENDING = 1 << 4, /* not read: too many of its requests have no answer yet */
     PS_TIMED_INPUT = 1 << 5,   /* on the list of its PS_LINK_...; which one of two for the first */
     PS_TIMED_OUTPUT = 1 << 6,
     PS_TIMED_IDLE = 1 << 7,
     PS_TIMED_CIR = 1 << 8,
     PS_TALKS_LARGE = 1 << 9,   /* its last frame was large */
-    PS_IS_BROKEN = 1 << 10,    /* a request stays without an answer, so no later one gets any */
+    PS_GAVE_UP = 1 << 10,      /* a request stays without an answer, so no later one gets any */
     PS_IS_SENDING = 1 << 11,   /* all that is left to do: the kernel sends what it took */
     PS_IS_SENT = 1 << 12,      /* it has */
     PS_IS_COUNTED = 1 << 13,   /* in the table of its user, or address */
@@ -85,7 +85,7 @@ typedef struct ps_conn {
         uint32_t skip;                 /* with PS_IS_SKIPPING: bytes of an oversized payload still to be thrown away */
     };
     uint32_t max_reply; /* the largest payload this client takes */
-    uint32_t in_flight; /* requests that wait for their batch */
+    uint32_t in_flight; /* requests that have no answer yet, see pending.c */
     uint32_t next_dirty;
     uint32_t next; /* on the free list, or the list of the dead */
     ps_timer timers[PS_TIMER_LINKS];
@@ -93,7 +93,7 @@ typedef struct ps_conn {
     ps_unread *unread;
     ps_chunk *out_head, *out_tail;
     uint64_t queued;
-    uint64_t waiting; /* bytes of the requests that wait for their batch */
+    uint64_t in_flight_bytes;
     union {
         void *object;      /* Python's DataSocket, once a handler has asked for it */
         uint8_t *expected; /* before it is let in: the MAC that its PROOF must have */

@@ -1,8 +1,6 @@
 /* batch.c: requests that wait for one another, and how a batch of them is answered by one call. */
 #include <string.h>
 
-#include "conn/output.h"
-#include "conn/rules.h"
 #include "python/python.h"
 #include "table/table.h"
 
@@ -27,11 +25,12 @@ int ps__py_add_to_batch(ps_python *py, service *s, ps_conn *conn, const ps_frame
     }
     if (!s->waiting_count)
         s->due_ns = py->engine->now_ns + s->max_wait_ns;
-    s->waiting[s->waiting_count++] = (waiting_request){ps__id(conn), *frame, Py_NewRef(object_of(conn)), Py_NewRef(request)};
+    s->waiting[s->waiting_count++] = (waiting_request){
+        ps__pending_add(py->engine, conn, frame), Py_NewRef(object_of(conn)), Py_NewRef(request),
+    };
     uint64_t due = s->waiting_count >= s->max_batch ? 0 : s->due_ns;
     if (due < py->engine->batch_due_ns)
         py->engine->batch_due_ns = due;
-    ps__waiting_add(py->engine, conn, frame->size);
     return 0;
 }
 
@@ -46,7 +45,7 @@ static size_t drop_orphans(ps_python *py, waiting_request *waiting, size_t count
 {
     size_t left = 0;
     for (size_t i = 0; i < count; i++) {
-        if (ps__table_find(&py->engine->table, waiting[i].client_id))
+        if (ps__table_find(&py->engine->table, waiting[i].pending.client_id))
             waiting[left++] = waiting[i];
         else
             drop_waiting(&waiting[i]);
@@ -98,24 +97,16 @@ static PyObject *call_batch(ps_python *py, const service *s, const waiting_reque
 /* Answer one request; exception: what failed the whole batch, or NULL. */
 static int answer_waiting(ps_python *py, const waiting_request *waiting, PyObject *reply, PyObject *exception)
 {
-    ps_engine *engine = py->engine;
-    ps_conn *conn = ps__table_find(&engine->table, waiting->client_id);
+    const ps_frame *frame = &waiting->pending.frame;
+    ps_conn *conn = ps__pending_done(py->engine, &waiting->pending);
     if (!conn)
-        return 0; /* the handler, or its own reply, ended it */
-    if (engine->out_conn != conn) {
-        if (engine->out_conn)
-            ps__output_end(engine, engine->out_conn);
-        ps__output_begin(engine, conn);
-    }
-    ps__waiting_done(engine, conn, waiting->frame.size);
-    if (conn->flags & PS_IS_BROKEN)
-        return 0;
+        return 0; /* the handler, or its own reply, ended it; or nobody is owed this one any more */
     if (reply && !PyType_IsSubtype(Py_TYPE(reply), (PyTypeObject *)PyExc_Exception))
-        return ps__py_answer(py, conn, &waiting->frame, reply);
+        return ps__py_answer(py, conn, frame, reply);
     if (reply) /* an exception in the place of a reply: this one request failed */
         exception = reply;
     PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
-    return ps__py_failed(py, conn, &waiting->frame);
+    return ps__py_failed(py, conn, frame);
 }
 
 static int run_slice(ps_python *py, const service *s, const waiting_request *waiting, size_t count)
@@ -128,8 +119,7 @@ static int run_slice(ps_python *py, const service *s, const waiting_request *wai
         exception = ps__py_take_exception();
     for (size_t i = 0; i < count && error == 0; i++)
         error = answer_waiting(py, &waiting[i], replies ? PyTuple_GET_ITEM(replies, (Py_ssize_t)i) : NULL, exception);
-    if (py->engine->out_conn)
-        ps__output_end(py->engine, py->engine->out_conn);
+    ps__pending_flush(py->engine);
     Py_XDECREF(replies);
     Py_XDECREF(exception);
     return error;

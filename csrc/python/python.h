@@ -14,11 +14,11 @@
 
 #include <stdbool.h>
 
+#include "conn/pending.h"
 #include "core/engine.h"
 
 typedef struct waiting_request {
-    uint64_t client_id;
-    ps_frame frame; /* payload unused */
+    ps_pending pending;
     PyObject *client, *request;
 } waiting_request;
 

@@ -159,12 +159,11 @@ static int keep(ps_conn *conn, const ps_frame *frame)
         return ps__cannot_serve(sim.engine, conn, frame, PS_HANDLER_FAILED, "no memory", 9), 0;
     memcpy(data, frame->payload, frame->size);
     kept *it = &sim.kept[sim.kept_count++];
-    *it = (kept){.id = ps__id(conn), .frame = *frame, .payload = payload};
-    it->frame.payload = data;
+    *it = (kept){ps__pending_add(sim.engine, conn, frame), payload};
+    it->pending.frame.payload = data;
     uint64_t due = sim.engine->now_ns + sim.batch_wait_ns;
     if (due < sim.engine->batch_due_ns)
         sim.engine->batch_due_ns = due;
-    ps__waiting_add(sim.engine, conn, frame->size);
     return 0;
 }
 
@@ -210,18 +209,10 @@ static int on_request(void *context, ps_conn *conn, const ps_frame *frame, void 
 
 static void answer_kept(const kept *it)
 {
-    ps_engine *engine = sim.engine;
-    ps_conn *conn = ps__table_find(&engine->table, it->id);
-    if (conn) {
-        if (engine->out_conn != conn) {
-            if (engine->out_conn)
-                ps__output_end(engine, engine->out_conn);
-            ps__output_begin(engine, conn);
-        }
-        ps__waiting_done(engine, conn, it->frame.size);
-        if (!(conn->flags & PS_IS_BROKEN))
-            send_reply(conn, &it->frame, it->frame.payload, it->frame.size, it->payload);
-    }
+    const ps_frame *frame = &it->pending.frame;
+    ps_conn *conn = ps__pending_done(sim.engine, &it->pending);
+    if (conn)
+        send_reply(conn, frame, frame->payload, frame->size, it->payload);
     object_unref(NULL, it->payload);
 }
 
@@ -237,8 +228,7 @@ static int on_batches(void *context, bool all, uint64_t *due_ns)
         answer_kept(&sim.kept[i]);
     REQUIRE(sim.kept_count == count); /* a reply calls no handler */
     sim.kept_count = 0;
-    if (sim.engine->out_conn)
-        ps__output_end(sim.engine, sim.engine->out_conn);
+    ps__pending_flush(sim.engine);
     return 0;
 }
 

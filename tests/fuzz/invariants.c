@@ -8,7 +8,7 @@
 
 static unsigned wanted_interest(const ps_conn *conn)
 {
-    bool in = conn->state <= PS_CONN_ESTABLISHED && !(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_BATCH));
+    bool in = conn->state <= PS_CONN_ESTABLISHED && !(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_PENDING));
     bool out = (conn->out_head || conn->flags & PS_IS_SENDING) && !(conn->flags & PS_IS_STARVED);
     return (in ? PS_POLL_IN : 0u) | (out ? PS_POLL_OUT : 0u);
 }
@@ -69,10 +69,10 @@ static void check_has_a_reason(const ps_conn *conn)
     if (conn->state == PS_CONN_DRAINING)
         REQUIRE(conn->out_head || conn->in_flight || conn->flags & PS_IS_SENDING);
     if (conn->unread)
-        REQUIRE(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_BATCH));
+        REQUIRE(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_PENDING));
     if (conn->flags & PS_PAUSED_OUTPUT && conn->state <= PS_CONN_ESTABLISHED)
         REQUIRE(conn->queued > (conn->was_let_in ? sim.options.limits.output_pause / 2 : 0));
-    if (conn->flags & PS_PAUSED_BATCH && conn->state <= PS_CONN_ESTABLISHED)
+    if (conn->flags & PS_PAUSED_PENDING && conn->state <= PS_CONN_ESTABLISHED)
         REQUIRE(conn->in_flight > sim.options.limits.max_in_flight / 2);
 }
 

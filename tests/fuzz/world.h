@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "conn/pending.h"
 #include "table/table.h"
 
 enum {
@@ -78,8 +79,7 @@ typedef struct object {
 } object;
 
 typedef struct kept {
-    uint64_t id;
-    ps_frame frame;
+    ps_pending pending;
     object *payload;
 } kept;
 
