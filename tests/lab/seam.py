@@ -261,7 +261,10 @@ _MODULES = {
     "select": Module(select, epoll=FaultyEpoll, poll=FaultyPoll),
     "os": Module(os, pipe=_pipe, read=_read, write=_write, close=_close, set_blocking=_set_blocking),
 }
-_ENGINE = ("accept", "commands", "connection", "link", "listener", "output", "poll", "sockets", "waiter")
+_ENGINE = (
+    *("accept", "client.link", "client.waiter", "commands", "connection", "listener", "output", "poll"),
+    "sockets",
+)
 
 
 def install() -> None:

@@ -9,7 +9,7 @@ This file is the turn: wait, read, dispatch, send. What it drives has a file eac
 - ``connection``, ``framed``, ``plain``: data sockets; ``output``: what they send; ``ending``: how they are ended
 - ``transport``: their bytes
 - ``reply``: what a handler made of a request; ``pending``: requests without an answer; ``batch``: batch services
-- ``link``: the client's end; ``sockets``: sockets used by hand
+- ``client``: the client's end; ``sockets``: sockets used by hand
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from pysock.causes import Cause
 from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Backend, ClientInfo, EngineOptions, EngineStats
 from pysock.engine.pure import look
 from pysock.engine.pure.accept import Masters
+from pysock.engine.pure.client.link import PureLink
 from pysock.engine.pure.commands import Commands
 from pysock.engine.pure.connection import Connection
 from pysock.engine.pure.core import Core
 from pysock.engine.pure.ending import bury, dismiss
 from pysock.engine.pure.linger import Linger
-from pysock.engine.pure.link import PureLink
 from pysock.engine.pure.output import Output
 from pysock.engine.pure.poll import READ, TOLD_MAX
 from pysock.engine.pure.push import Pushes

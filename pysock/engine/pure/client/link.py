@@ -24,10 +24,10 @@ from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.base.unique import Unique
 from pysock.engine.contract import BUSY
 from pysock.engine.inbox import INBOX_MAX, Inbox
+from pysock.engine.pure.client.pipeline import Pipeline, remote_error
+from pysock.engine.pure.client.waiter import Waiter
 from pysock.engine.pure.core import READ_MAX
 from pysock.engine.pure.output import GATHER_MAX
-from pysock.engine.pure.pipeline import Pipeline, remote_error
-from pysock.engine.pure.waiter import Waiter
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RequestTimeout
 from pysock.wire.format import HEADER, Frame, Header, Kind
 from pysock.wire.framing import FrameCutter

@@ -1,0 +1,1 @@
+"""The client's end of one connection in Python."""
