@@ -251,10 +251,18 @@ class U32Connection(PlainConnection):
 
     __slots__ = ()
 
-    def _take(self, data: bytes) -> None:
+    def on_event(self, bits: int) -> None:
+        """Something is ready: read, serve, send. Written out: a call more was measured, and cost 4 %."""
+        if bits != READ and not self.also(bits):
+            return
+        try:
+            data = self.recv(self.read_max)
+        except OSError as error:
+            self.input_failed(error)
+            return
         size, handler = len(data), self._handler
         if size < 4 or self._cutter.partial or not size - 4 == _unpack_from(data)[0] <= self._limit or handler is None:
-            super()._take(data)
+            self._take(data)
             return
         if size <= READ_MAX < self.read_max:
             self.read_max = READ_MAX
