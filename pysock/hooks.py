@@ -26,7 +26,8 @@ from pysock.errors import ConnectionRefused, PysockError
 from pysock.failures import Failed, encoded, text_of
 from pysock.services import Services
 from pysock.states import DISCONNECT_REASONS, ConnectionState, DisconnectReason, ServerState
-from pysock.wire.format import LARGEST_REASON, TEXT_NOT_ALLOWED, fitting
+from pysock.wire import texts
+from pysock.wire.format import LARGEST_REASON, fitting
 
 if TYPE_CHECKING:
     from typing import Any
@@ -94,13 +95,13 @@ class Hooks:
     def _asked(self, hook: Callable[[DataSocket], Any], client: DataSocket) -> str | None:
         try:
             answer = settled(copy_context().run(hook, client))
-            return TEXT_NOT_ALLOWED if answer is not None and not answer else None
+            return texts.NOT_ALLOWED if answer is not None and not answer else None
         except ConnectionRefused as refusal:
             return _told(refusal)
         except Exception:
             # Its details are nobody's business outside.
             self._broken.tell(hook, client, traceback=True)
-            return TEXT_NOT_ALLOWED
+            return texts.NOT_ALLOWED
 
     def _disconnect(self, client_id: int, reason: int) -> None:
         if self.on_disconnect:
@@ -138,7 +139,7 @@ def _key_callbacks(key: bytes | None) -> dict[str, Any]:
 
 def _told(refusal: ConnectionRefused) -> str:
     """What a refused client is told: no more than fits, and no NUL, where C would see its end."""
-    text = encoded(text_of(refusal, "reason", TEXT_NOT_ALLOWED).replace("\0", ""))
+    text = encoded(text_of(refusal, "reason", texts.NOT_ALLOWED).replace("\0", ""))
     return fitting(text, LARGEST_REASON).decode()
 
 

@@ -10,7 +10,8 @@ from pysock.address import as_address
 from pysock.base.lean import TYPE_CHECKING
 from pysock.errors import ParameterError
 from pysock.limits import LARGEST_PAYLOAD, Limits
-from pysock.wire.format import FRAMING_BY_NAME, Framing
+from pysock.wire.format import Framing
+from pysock.wire.framing import FRAMING_BY_NAME
 
 if TYPE_CHECKING:
     from typing import Final

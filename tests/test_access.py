@@ -20,11 +20,11 @@ from wire import Good, Services, cir, parse, refused, replied, say, srm
 
 import pysock
 from pysock import Limits, Server, ServerState, connect
-from pysock.wire import format as p
+from pysock.wire import texts
 
 ME = os.geteuid()
 FOREIGN, FOREIGN_GROUP, CLUB = 54321, 54322, 54323
-NOT_ALLOWED = refused(wire.REFUSED_NOT_ALLOWED, p.TEXT_NOT_ALLOWED)
+NOT_ALLOWED = refused(wire.REFUSED_NOT_ALLOWED, texts.NOT_ALLOWED)
 
 needs_root = pytest.mark.skipif(ME != 0, reason="only root can become somebody else")
 
@@ -501,7 +501,7 @@ def test_an_inherited_abstract_name_is_checked(make_server):
 def test_every_user_has_so_many_places(serve):
     """Who has all of theirs takes none of another's."""
     server = serve(limits=Limits(max_clients_per_uid=2), allow="anyone")
-    full = [refused(wire.FULL, p.TEXT_PEER_FULL)]
+    full = [refused(wire.FULL, texts.PEER_FULL)]
     with Good(server) as good, wire.let_in(server), Foreigner(server) as foreigner:
         assert parse(say(server, HELLO, end=False)) == full
         assert accepted(foreigner.say(HELLO))

@@ -16,11 +16,12 @@ from pysock import ConnectionRefused, Limits, ProtocolError, RequestTimeout, Ser
 from pysock.calls.handshake import Handshake
 from pysock.errors import ConnectionLost
 from pysock.wire import format as p
+from pysock.wire import texts
 
 KEY = b"between the two of us"
 NONCE = bytes(range(32))
-WRONG = refused(wire.WRONG_PROOF, p.TEXT_WRONG_PROOF)
-BROKEN = refused(wire.REFUSED_MALFORMED, p.TEXT_BROKEN_PROOF)
+WRONG = refused(wire.WRONG_PROOF, texts.WRONG_PROOF)
+BROKEN = refused(wire.REFUSED_MALFORMED, texts.BROKEN_PROOF)
 
 
 def mac(*parts, key=KEY):
@@ -167,7 +168,7 @@ def test_a_replayed_proof(server):
 def test_no_nonce(server, cut):
     """A client without a key is told what is missing."""
     answers = parse(say(server, cir(name=b"me") + srm(b"x"), cut))
-    assert answers == [refused(wire.WRONG_PROOF, p.TEXT_KEY_WANTED)]
+    assert answers == [refused(wire.WRONG_PROOF, texts.KEY_WANTED)]
     wire.counted(server, refused=1, refused_proof=1, violations=0, established=0)
     assert server.asked.calls == []
 
@@ -186,7 +187,7 @@ def test_no_nonce(server, cut):
 def test_a_broken_nonce(serve, authkey, fields):
     """Malformed, whether there is a key or not."""
     server = serve(authkey=authkey)
-    assert parse(say(server, cir(*fields))) == [refused(wire.REFUSED_MALFORMED, p.TEXT_BROKEN_FIELD)]
+    assert parse(say(server, cir(*fields))) == [refused(wire.REFUSED_MALFORMED, texts.BROKEN_FIELD)]
     wire.counted(server, refused=1, violations=1, refused_proof=0)
 
 
@@ -200,19 +201,19 @@ def test_a_nonce_where_there_is_no_key(serve):
 @pytest.mark.parametrize(
     ("data", "answer"),
     [
-        (cir(field(wire.NONCE, NONCE)), refused(wire.REFUSED_MALFORMED, p.TEXT_SECOND_CIR_WAITING)),
-        (cir(), refused(wire.REFUSED_MALFORMED, p.TEXT_SECOND_CIR_WAITING)),
-        (srm(b"x"), refused(wire.REFUSED_MALFORMED, p.TEXT_SRM_BEFORE_CIR)),
+        (cir(field(wire.NONCE, NONCE)), refused(wire.REFUSED_MALFORMED, texts.SECOND_CIR_WAITING)),
+        (cir(), refused(wire.REFUSED_MALFORMED, texts.SECOND_CIR_WAITING)),
+        (srm(b"x"), refused(wire.REFUSED_MALFORMED, texts.SRM_BEFORE_CIR)),
         (proof(), BROKEN),
         (proof(field(wire.MAC, bytes(31))), BROKEN),
         (proof(field(wire.MAC, bytes(33))), BROKEN),
         (proof(2 * field(wire.MAC, bytes(32))), BROKEN),
         (proof(field(wire.MAC, bytes(32)), b"\4"), BROKEN),
         (proof(field(wire.NONCE, bytes(32))), BROKEN),
-        (frame(wire.PROOF, length=401), refused(wire.REFUSED_MALFORMED, p.TEXT_LONG_PROOF)),
-        (frame(wire.PROOF, length=2**32 - 1), refused(wire.REFUSED_MALFORMED, p.TEXT_LONG_PROOF)),
-        (frame(wire.PROOF, bytes(35), flags=1), refused(wire.REFUSED_MALFORMED, p.TEXT_BAD_FLAGS)),
-        (frame(wire.CHALLENGE), refused(wire.REFUSED_MALFORMED, p.TEXT_SERVER_KIND)),
+        (frame(wire.PROOF, length=401), refused(wire.REFUSED_MALFORMED, texts.LONG_PROOF)),
+        (frame(wire.PROOF, length=2**32 - 1), refused(wire.REFUSED_MALFORMED, texts.LONG_PROOF)),
+        (frame(wire.PROOF, bytes(35), flags=1), refused(wire.REFUSED_MALFORMED, texts.BAD_FLAGS)),
+        (frame(wire.CHALLENGE), refused(wire.REFUSED_MALFORMED, texts.SERVER_KIND)),
     ],
     ids=[
         "a second CIR", "one without a nonce", "an SRM", "no MAC", "a short MAC", "a long MAC", "two MACs",
@@ -240,13 +241,13 @@ def test_what_else_a_proof_says_is_skipped(server):
 def test_a_proof_that_nobody_asked_for(server, serve):
     """Before the CIR, and after it was accepted."""
     assert parse(say(server, proof(field(wire.MAC, bytes(32))))) == [
-        refused(wire.REFUSED_MALFORMED, p.TEXT_UNASKED_PROOF)
+        refused(wire.REFUSED_MALFORMED, texts.UNASKED_PROOF)
     ]
     peer, servers = challenged(server)
     with peer:
         peer.send(good_proof(servers) + good_proof(servers))
         accepted, error = wire.rest_of(peer)
-    assert (accepted.kind, error) == (wire.CIR_ACCEPTED, wire.failed(wire.MALFORMED, p.TEXT_UNASKED_PROOF, 0))
+    assert (accepted.kind, error) == (wire.CIR_ACCEPTED, wire.failed(wire.MALFORMED, texts.UNASKED_PROOF, 0))
     wire.counted(server, violations=2)
 
 
@@ -271,7 +272,7 @@ def test_a_proof_that_does_not_come(serve):
             peer.send(cir(field(wire.NONCE, NONCE)))
             nonce_of(wire.next_frame(peer))
             peer.send(ping(b"x"))
-            assert wire.rest_of(peer) == [ponged(b"x"), refused(wire.CIR_LATE, p.TEXT_CIR_TOO_LATE)]
+            assert wire.rest_of(peer) == [ponged(b"x"), refused(wire.CIR_LATE, texts.CIR_TOO_LATE)]
         assert 0.55 < time.monotonic() - started < 1.6
         good.check()
         wire.counted(server, clients=1, refused=1, refused_late=1, timeouts=1, violations=0)
@@ -283,7 +284,7 @@ def test_who_is_challenged_makes_way(serve):
     oldest, _ = challenged(server)
     newcomer, servers = challenged(server)
     with oldest, newcomer:
-        assert wire.rest_of(oldest) == [refused(wire.CIR_LATE, p.TEXT_CIR_CROWD)]
+        assert wire.rest_of(oldest) == [refused(wire.CIR_LATE, texts.CIR_CROWD)]
         newcomer.send(good_proof(servers))
         assert wire.next_frame(newcomer).kind == wire.CIR_ACCEPTED
     wire.counted(server, refused=1, refused_crowd=1, over_limit=1)
@@ -293,8 +294,8 @@ def test_the_server_stops(server):
     peer, _ = challenged(server)
     with peer, GoodWithKey(server) as good:
         server.stop(5)
-        assert wire.rest_of(peer) == [refused(wire.REFUSED_SHUTTING_DOWN, p.TEXT_SHUTTING_DOWN)]
-        assert wire.rest_of(good.peer) == [goaway(p.TEXT_SHUTTING_DOWN)]
+        assert wire.rest_of(peer) == [refused(wire.REFUSED_SHUTTING_DOWN, texts.SHUTTING_DOWN)]
+        assert wire.rest_of(good.peer) == [goaway(texts.SHUTTING_DOWN)]
         good.check = lambda: None
     wire.counted(server, refused=1)
 
@@ -323,7 +324,7 @@ def test_the_connect_hook_is_asked_after_the_proof(make_server, address):
             first.send(good_proof(servers, b"yes"))
             assert wire.next_frame(first).kind == wire.CIR_ACCEPTED
             assert wire.next_frame(first) == pushed(b"welcome")
-        for name, reason in ((b"no", "members only"), (b"closed", p.TEXT_NOT_ALLOWED)):
+        for name, reason in ((b"no", "members only"), (b"closed", texts.NOT_ALLOWED)):
             peer, servers = challenged(server, name)
             with peer:
                 peer.send(good_proof(servers, name))

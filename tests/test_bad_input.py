@@ -13,9 +13,9 @@ import wire
 from wire import Good, Services, cir, failed, frame, parse, ping, refused, replied, say, srm
 
 from pysock import Limits
-from pysock.wire import format as p
+from pysock.wire import texts
 
-UNKNOWN = refused(wire.REFUSED_MALFORMED, p.TEXT_UNKNOWN_KIND)
+UNKNOWN = refused(wire.REFUSED_MALFORMED, texts.UNKNOWN_KIND)
 
 #: What comes instead of a CIR: strangers, and what they are told.
 STRANGERS = {
@@ -28,23 +28,23 @@ STRANGERS = {
     "zeroes": (bytes(500), UNKNOWN),
     "ones": (b"\xff" * 500, UNKNOWN),
     "u32 framing": (struct.pack("!I", 11) + b"hello world", UNKNOWN),
-    "another magic": (cir(magic=b"PSK9"), refused(wire.BAD_MAGIC, p.TEXT_BAD_MAGIC)),
-    "another version": (cir(version=2), refused(wire.BAD_MAGIC, p.TEXT_BAD_VERSION)),
-    "an SRM": (srm(b"too early"), refused(wire.REFUSED_MALFORMED, p.TEXT_SRM_BEFORE_CIR)),
-    "a broken field": (cir(b"\2\0"), refused(wire.REFUSED_MALFORMED, p.TEXT_BROKEN_FIELD)),
-    "a server": (frame(wire.CIR_ACCEPTED, bytes(11)), refused(wire.REFUSED_MALFORMED, p.TEXT_SERVER_KIND)),
-    "a long PING": (ping(bytes(100)), refused(wire.REFUSED_MALFORMED, p.TEXT_LONG_PING)),
-    "a CIR of 4 GiB": (frame(wire.CIR, code=1, length=2**32 - 1), refused(wire.REFUSED_MALFORMED, p.TEXT_LONG_CIR)),
+    "another magic": (cir(magic=b"PSK9"), refused(wire.BAD_MAGIC, texts.BAD_MAGIC)),
+    "another version": (cir(version=2), refused(wire.BAD_MAGIC, texts.BAD_VERSION)),
+    "an SRM": (srm(b"too early"), refused(wire.REFUSED_MALFORMED, texts.SRM_BEFORE_CIR)),
+    "a broken field": (cir(b"\2\0"), refused(wire.REFUSED_MALFORMED, texts.BROKEN_FIELD)),
+    "a server": (frame(wire.CIR_ACCEPTED, bytes(11)), refused(wire.REFUSED_MALFORMED, texts.SERVER_KIND)),
+    "a long PING": (ping(bytes(100)), refused(wire.REFUSED_MALFORMED, texts.LONG_PING)),
+    "a CIR of 4 GiB": (frame(wire.CIR, code=1, length=2**32 - 1), refused(wire.REFUSED_MALFORMED, texts.LONG_CIR)),
 }
 
 #: What comes after a good CIR.
 LAPSES = {
-    "a second CIR": (cir(name=b"again"), p.TEXT_SECOND_CIR),
-    "a server's kind": (frame(wire.REPLY, b"x"), p.TEXT_SERVER_KIND),
-    "an unknown kind": (frame(0x20, b"x"), p.TEXT_UNKNOWN_KIND),
-    "unknown flags": (srm(b"x", 0, flags=0x10), p.TEXT_BAD_FLAGS),
-    "a PROOF": (frame(wire.PROOF), p.TEXT_UNASKED_PROOF),
-    "HTTP": (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", p.TEXT_UNKNOWN_KIND),
+    "a second CIR": (cir(name=b"again"), texts.SECOND_CIR),
+    "a server's kind": (frame(wire.REPLY, b"x"), texts.SERVER_KIND),
+    "an unknown kind": (frame(0x20, b"x"), texts.UNKNOWN_KIND),
+    "unknown flags": (srm(b"x", 0, flags=0x10), texts.BAD_FLAGS),
+    "a PROOF": (frame(wire.PROOF), texts.UNASKED_PROOF),
+    "HTTP": (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", texts.UNKNOWN_KIND),
 }
 
 
@@ -138,7 +138,7 @@ def test_impossible_lengths(server, size):
                 peer.close()
                 peer = wire.let_in(server)  # noqa: PLW2901
             peer.send(frame(wire.SRM, b"\x00" * 100, id=5, length=size))
-            assert wire.next_frame(peer) == failed(wire.TOO_LARGE, p.TEXT_REQUEST_TOO_LARGE % (size, 1000), 5)
+            assert wire.next_frame(peer) == failed(wire.TOO_LARGE, texts.REQUEST_TOO_LARGE % (size, 1000), 5)
             good.check()
         peer.close()
 

@@ -16,7 +16,7 @@ from wire import Good, failed, goaway, replied, srm, talk
 
 import pysock
 from pysock import Limits, RemoteError
-from pysock.wire import format as p
+from pysock.wire import texts
 
 
 @pytest.fixture
@@ -277,7 +277,7 @@ def test_one_of_a_batch_fails(server, cut):
             failed(wire.HANDLER_FAILED, "ZeroDivisionError", 1),
             failed(wire.NOT_ALLOWED, "sorry", 2),
             failed(wire.HANDLER_FAILED, "TypeError", 3),
-            failed(wire.TOO_LARGE, p.TEXT_REPLY_TOO_LARGE % (most + 1, most), 4),
+            failed(wire.TOO_LARGE, texts.REPLY_TOO_LARGE % (most + 1, most), 4),
             failed(wire.HANDLER_FAILED, "TypeError", 5),
             failed(wire.HANDLER_FAILED, "TypeError", 6),
             replied(b"", 7),
@@ -380,7 +380,7 @@ def test_stop_answers_batches(server, max_wait):
         assert time.monotonic() - started < 2
         answers = wire.rest_of(peer)
         assert [answer for answer in answers if answer.kind == wire.REPLY] == [replied(b"a", 1), replied(b"b", 2)]
-        assert [answer for answer in answers if answer.kind != wire.REPLY] == [goaway(p.TEXT_SHUTTING_DOWN)]
+        assert [answer for answer in answers if answer.kind != wire.REPLY] == [goaway(texts.SHUTTING_DOWN)]
 
 
 def test_what_one_client_makes_wait_is_bounded(server):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pysock.causes import Cause
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, IllegalTransition
 from pysock.wire import format as p
+from pysock.wire import texts
 from pysock.wire.endings import End
 from pysock.wire.format import ErrorCode, Framing, Kind, Refusal, encode, encode_cir, encode_text
 from pysock.wire.framing import FRAMINGS
@@ -117,27 +118,27 @@ def test_leaving_before_the_cir(waiting):
 @pytest.mark.parametrize(
     ("data", "ending"),
     [
-        (header(Kind.SRM, 10), refused(p.TEXT_SRM_BEFORE_CIR)),
-        (header(Kind.SRM, 2**32 - 1, flags=1), refused(p.TEXT_SRM_BEFORE_CIR)),
-        (header(Kind.PROOF), refused(p.TEXT_UNASKED_PROOF)),
-        (header(Kind.REPLY), refused(p.TEXT_SERVER_KIND)),
-        (header(0x80), refused(p.TEXT_UNKNOWN_KIND)),
-        (header(0x89), refused(p.TEXT_UNKNOWN_KIND)),
-        (header(0), refused(p.TEXT_UNKNOWN_KIND)),
-        (b"GET / HTTP/1.1\r\n", refused(p.TEXT_UNKNOWN_KIND)),
-        (header(Kind.PING, 65), refused(p.TEXT_LONG_PING)),
-        (header(Kind.PING, flags=1), refused(p.TEXT_BAD_FLAGS)),
-        (header(Kind.BYE, 1), refused(p.TEXT_LONG_BYE)),
-        (header(Kind.CIR, 101, code=1), refused(p.TEXT_LONG_CIR)),
-        (header(Kind.CIR, 4, code=1, flags=2), refused(p.TEXT_BAD_FLAGS)),
-        (header(Kind.CIR, 4, code=2), refused(p.TEXT_BAD_VERSION, Refusal.BAD_MAGIC_OR_VERSION)),
-        (header(Kind.CIR, 9999, code=2), refused(p.TEXT_BAD_VERSION, Refusal.BAD_MAGIC_OR_VERSION)),
-        (encode(Kind.CIR, b"PSK9", code=1), refused(p.TEXT_BAD_MAGIC, Refusal.BAD_MAGIC_OR_VERSION)),
-        (encode(Kind.CIR, b"PSK", code=1), refused(p.TEXT_SHORT_CIR)),
-        (encode(Kind.CIR, b"PSK1\2\0\1\xff", code=1), refused(p.TEXT_BROKEN_FIELD)),
-        (encode_cir(nonce=bytes(31)), refused(p.TEXT_BROKEN_FIELD)),
-        (encode_cir(nonce=bytes(33)), refused(p.TEXT_BROKEN_FIELD)),
-        (encode(Kind.CIR, b"PSK1" + 2 * p.encode_field(3, bytes(32)), code=1), refused(p.TEXT_BROKEN_FIELD)),
+        (header(Kind.SRM, 10), refused(texts.SRM_BEFORE_CIR)),
+        (header(Kind.SRM, 2**32 - 1, flags=1), refused(texts.SRM_BEFORE_CIR)),
+        (header(Kind.PROOF), refused(texts.UNASKED_PROOF)),
+        (header(Kind.REPLY), refused(texts.SERVER_KIND)),
+        (header(0x80), refused(texts.UNKNOWN_KIND)),
+        (header(0x89), refused(texts.UNKNOWN_KIND)),
+        (header(0), refused(texts.UNKNOWN_KIND)),
+        (b"GET / HTTP/1.1\r\n", refused(texts.UNKNOWN_KIND)),
+        (header(Kind.PING, 65), refused(texts.LONG_PING)),
+        (header(Kind.PING, flags=1), refused(texts.BAD_FLAGS)),
+        (header(Kind.BYE, 1), refused(texts.LONG_BYE)),
+        (header(Kind.CIR, 101, code=1), refused(texts.LONG_CIR)),
+        (header(Kind.CIR, 4, code=1, flags=2), refused(texts.BAD_FLAGS)),
+        (header(Kind.CIR, 4, code=2), refused(texts.BAD_VERSION, Refusal.BAD_MAGIC_OR_VERSION)),
+        (header(Kind.CIR, 9999, code=2), refused(texts.BAD_VERSION, Refusal.BAD_MAGIC_OR_VERSION)),
+        (encode(Kind.CIR, b"PSK9", code=1), refused(texts.BAD_MAGIC, Refusal.BAD_MAGIC_OR_VERSION)),
+        (encode(Kind.CIR, b"PSK", code=1), refused(texts.SHORT_CIR)),
+        (encode(Kind.CIR, b"PSK1\2\0\1\xff", code=1), refused(texts.BROKEN_FIELD)),
+        (encode_cir(nonce=bytes(31)), refused(texts.BROKEN_FIELD)),
+        (encode_cir(nonce=bytes(33)), refused(texts.BROKEN_FIELD)),
+        (encode(Kind.CIR, b"PSK1" + 2 * p.encode_field(3, bytes(32)), code=1), refused(texts.BROKEN_FIELD)),
     ],
 )
 def test_what_may_not_come_before_the_cir(waiting, data, ending):
@@ -219,7 +220,7 @@ def test_refusing_who_proved_it(challenged):
 
 def test_no_nonce_where_a_key_is_set(locked, key):
     actions, _ = run(locked, encode_cir("me"), proof())
-    assert actions == [unproven(p.TEXT_KEY_WANTED)]
+    assert actions == [unproven(texts.KEY_WANTED)]
     assert locked.state is ConnectionState.DRAINING
     assert key.asked == []
 
@@ -231,20 +232,20 @@ def test_what_is_unknown_in_a_proof_is_skipped(challenged):
 @pytest.mark.parametrize(
     ("data", "ending"),
     [
-        (proof(b"F" * 32), unproven(p.TEXT_WRONG_PROOF)),
-        (proof(b"E" * 31), refused(p.TEXT_BROKEN_PROOF)),
-        (proof(b"E" * 33), refused(p.TEXT_BROKEN_PROOF)),
-        (proof(EXPECTED, p.encode_field(4, EXPECTED)), refused(p.TEXT_BROKEN_PROOF)),
-        (proof(EXPECTED, b"\4\0"), refused(p.TEXT_BROKEN_PROOF)),
-        (encode(Kind.PROOF), refused(p.TEXT_BROKEN_PROOF)),
-        (encode(Kind.PROOF, p.encode_field(3, EXPECTED)), refused(p.TEXT_BROKEN_PROOF)),
-        (header(Kind.PROOF, 101), refused(p.TEXT_LONG_PROOF)),
-        (header(Kind.PROOF, 35, flags=1), refused(p.TEXT_BAD_FLAGS)),
-        (encode_cir("me", nonce=NONCE), refused(p.TEXT_SECOND_CIR_WAITING)),
-        (header(Kind.CIR, 9999, code=2), refused(p.TEXT_SECOND_CIR_WAITING)),
-        (header(Kind.SRM, 10), refused(p.TEXT_SRM_BEFORE_CIR)),
-        (header(Kind.CHALLENGE), refused(p.TEXT_SERVER_KIND)),
-        (header(0x55), refused(p.TEXT_UNKNOWN_KIND)),
+        (proof(b"F" * 32), unproven(texts.WRONG_PROOF)),
+        (proof(b"E" * 31), refused(texts.BROKEN_PROOF)),
+        (proof(b"E" * 33), refused(texts.BROKEN_PROOF)),
+        (proof(EXPECTED, p.encode_field(4, EXPECTED)), refused(texts.BROKEN_PROOF)),
+        (proof(EXPECTED, b"\4\0"), refused(texts.BROKEN_PROOF)),
+        (encode(Kind.PROOF), refused(texts.BROKEN_PROOF)),
+        (encode(Kind.PROOF, p.encode_field(3, EXPECTED)), refused(texts.BROKEN_PROOF)),
+        (header(Kind.PROOF, 101), refused(texts.LONG_PROOF)),
+        (header(Kind.PROOF, 35, flags=1), refused(texts.BAD_FLAGS)),
+        (encode_cir("me", nonce=NONCE), refused(texts.SECOND_CIR_WAITING)),
+        (header(Kind.CIR, 9999, code=2), refused(texts.SECOND_CIR_WAITING)),
+        (header(Kind.SRM, 10), refused(texts.SRM_BEFORE_CIR)),
+        (header(Kind.CHALLENGE), refused(texts.SERVER_KIND)),
+        (header(0x55), refused(texts.UNKNOWN_KIND)),
         (encode(Kind.BYE), Ending(b"", DisconnectReason.LEFT)),
     ],
 )
@@ -281,13 +282,13 @@ def test_an_srm_in_one_piece_with_the_cir(waiting):
 
 
 def test_no_such_service(established):
-    error = encode_text(Kind.ERROR, ErrorCode.NO_SUCH_SERVICE, p.TEXT_NO_SUCH_SERVICE, 9)
+    error = encode_text(Kind.ERROR, ErrorCode.NO_SUCH_SERVICE, texts.NO_SUCH_SERVICE, 9)
     actions, _ = run(established, srm(service=1), srm(service=1, flags=1), srm())
     assert actions == [NotServed(error, whole=True), NotServed(b"", whole=True), Request(0, 9, True, b"x")]
 
 
 def test_a_request_that_is_too_large(established):
-    error = encode_text(Kind.ERROR, ErrorCode.PAYLOAD_TOO_LARGE, p.TEXT_REQUEST_TOO_LARGE % (1001, 1000), 9)
+    error = encode_text(Kind.ERROR, ErrorCode.PAYLOAD_TOO_LARGE, texts.REQUEST_TOO_LARGE % (1001, 1000), 9)
     assert run(established, header(Kind.SRM, 1001))[0] == [NotServed(error, whole=False)]
     assert run(established, b"x" * 1000)[0] == []
     assert run(established, b"x" + srm(b"next"))[0] == [Request(0, 9, True, b"next")]
@@ -300,7 +301,7 @@ def test_a_request_exactly_at_the_limit(established):
 
 def test_when_the_server_stops(established):
     established.shutting_down = True
-    error = encode_text(Kind.ERROR, ErrorCode.SHUTTING_DOWN, p.TEXT_SHUTTING_DOWN, 9)
+    error = encode_text(Kind.ERROR, ErrorCode.SHUTTING_DOWN, texts.SHUTTING_DOWN, 9)
     actions, _ = run(established, srm() + srm(flags=1) + encode(Kind.PING))
     assert actions == [NotServed(error, whole=True), NotServed(b"", whole=True), Answer(encode(Kind.PONG))]
 
@@ -308,17 +309,17 @@ def test_when_the_server_stops(established):
 @pytest.mark.parametrize(
     ("data", "ending"),
     [
-        (encode_cir(), malformed(p.TEXT_SECOND_CIR, 0)),
-        (header(Kind.CIR, 4, code=2), malformed(p.TEXT_SECOND_CIR)),
-        (header(Kind.PROOF), malformed(p.TEXT_UNASKED_PROOF)),
-        (header(Kind.PUSH), malformed(p.TEXT_SERVER_KIND)),
-        (header(0x7F), malformed(p.TEXT_UNKNOWN_KIND)),
-        (header(Kind.SRM, flags=2), malformed(p.TEXT_BAD_FLAGS)),
-        (header(Kind.SRM, flags=0x81), malformed(p.TEXT_BAD_FLAGS)),
-        (header(Kind.SRM, 2000, flags=2), malformed(p.TEXT_BAD_FLAGS)),
-        (header(Kind.BYE, flags=1), malformed(p.TEXT_BAD_FLAGS)),
-        (header(Kind.PING, 65), malformed(p.TEXT_LONG_PING)),
-        (header(Kind.BYE, 3), malformed(p.TEXT_LONG_BYE)),
+        (encode_cir(), malformed(texts.SECOND_CIR, 0)),
+        (header(Kind.CIR, 4, code=2), malformed(texts.SECOND_CIR)),
+        (header(Kind.PROOF), malformed(texts.UNASKED_PROOF)),
+        (header(Kind.PUSH), malformed(texts.SERVER_KIND)),
+        (header(0x7F), malformed(texts.UNKNOWN_KIND)),
+        (header(Kind.SRM, flags=2), malformed(texts.BAD_FLAGS)),
+        (header(Kind.SRM, flags=0x81), malformed(texts.BAD_FLAGS)),
+        (header(Kind.SRM, 2000, flags=2), malformed(texts.BAD_FLAGS)),
+        (header(Kind.BYE, flags=1), malformed(texts.BAD_FLAGS)),
+        (header(Kind.PING, 65), malformed(texts.LONG_PING)),
+        (header(Kind.BYE, 3), malformed(texts.LONG_BYE)),
         (encode(Kind.BYE), Ending(b"", DisconnectReason.LEFT)),
     ],
 )

@@ -15,9 +15,9 @@ from support import Program, RawPeer, environment, plug, run_python, wait_for
 from wire import cir, refused, replied, srm
 
 from pysock import connect
-from pysock.wire import format as p
+from pysock.wire import texts
 
-FULL = refused(wire.FULL, p.TEXT_SERVER_FULL)
+FULL = refused(wire.FULL, texts.SERVER_FULL)
 
 #: A server whose process may have few descriptors. "spare" gives one back that was put aside at the start.
 SERVER = """

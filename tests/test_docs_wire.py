@@ -11,7 +11,7 @@ from programs import tool
 from support import ROOT, RawPeer
 
 import pysock
-from pysock.wire import auth
+from pysock.wire import auth, texts
 from pysock.wire import format as p
 from pysock.wire.framing import FRAMINGS
 
@@ -42,18 +42,18 @@ def expected(known_nonces):
         "the answer to it": p.encode_accepted(
             1 << 32 | 7, p.encode_welcome(16 * 1024 * 1024, 1024, [(1, "add")], "pysock/0.1.0")
         ),
-        "or a refusal": p.encode_text(p.Kind.CIR_REFUSED, p.Refusal.SERVER_FULL, p.TEXT_SERVER_FULL),
+        "or a refusal": p.encode_text(p.Kind.CIR_REFUSED, p.Refusal.SERVER_FULL, texts.SERVER_FULL),
         "a CIR with a nonce": p.encode_cir("anna", nonce=C),
         "the CHALLENGE": p.encode(p.Kind.CHALLENGE, challenge),
         "the PROOF": p.encode(p.Kind.PROOF, proof.answer(challenge, "anna")),
         "a request": p.encode(p.Kind.SRM, b"1 2", code=1, request_id=1),
         "the reply to it": p.encode(p.Kind.REPLY, b"3", request_id=1),
         "a request without a reply": p.encode(p.Kind.SRM, b"hi", request_id=2, flags=p.FLAG_NO_REPLY),
-        "an ERROR": p.encode_text(p.Kind.ERROR, p.ErrorCode.NO_SUCH_SERVICE, p.TEXT_NO_SUCH_SERVICE, 3),
+        "an ERROR": p.encode_text(p.Kind.ERROR, p.ErrorCode.NO_SUCH_SERVICE, texts.NO_SUCH_SERVICE, 3),
         "a push": p.encode(p.Kind.PUSH, b"news"),
         "a PING": p.encode(p.Kind.PING, b"?", request_id=4),
         "the PONG": p.encode(p.Kind.PONG, b"?", request_id=4),
-        "a GOAWAY": p.encode_text(p.Kind.GOAWAY, 0, p.TEXT_SHUTTING_DOWN),
+        "a GOAWAY": p.encode_text(p.Kind.GOAWAY, 0, texts.SHUTTING_DOWN),
         "a BYE": p.encode(p.Kind.BYE),
         "hi in the framing u32": FRAMINGS[p.Framing.U32].message(b"hi"),
         "hi in the framing line": FRAMINGS[p.Framing.LINE].message(b"hi"),

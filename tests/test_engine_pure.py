@@ -23,6 +23,7 @@ from pysock.engine.pure.core import ROW_MAX
 from pysock.errors import FrameTooLarge
 from pysock.states import ConnectionState, DisconnectReason
 from pysock.wire import format as p
+from pysock.wire import texts
 from pysock.wire.format import ErrorCode, Framing, Kind, Refusal, encode, encode_cir, encode_text
 
 
@@ -76,10 +77,10 @@ def script(rng):
             wanted += encode(Kind.PONG, payload[:64], request_id=request_id)
         elif kind == 6:
             sent += srm(payload, 2, request_id)
-            wanted += encode_text(Kind.ERROR, ErrorCode.NO_SUCH_SERVICE, p.TEXT_NO_SUCH_SERVICE, request_id)
+            wanted += encode_text(Kind.ERROR, ErrorCode.NO_SUCH_SERVICE, texts.NO_SUCH_SERVICE, request_id)
         else:
             sent += srm(b"x" * 1001, 0, request_id)
-            text = p.TEXT_REQUEST_TOO_LARGE % (1001, 1000)
+            text = texts.REQUEST_TOO_LARGE % (1001, 1000)
             wanted += encode_text(Kind.ERROR, ErrorCode.PAYLOAD_TOO_LARGE, text, request_id)
     return sent, wanted
 
@@ -180,7 +181,7 @@ def test_a_connect_hook_that_closes_its_client(start):
     running = start(connect=lambda client_id: running.engine.disconnect(client_id) and None)
     peer = running.peer()
     peer.send(encode_cir())
-    assert peer.to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.NOT_ALLOWED, p.TEXT_NOT_ALLOWED)
+    assert peer.to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.NOT_ALLOWED, texts.NOT_ALLOWED)
 
 
 def test_the_other_framings_ask_at_the_accept(start):
@@ -259,7 +260,7 @@ def test_a_handler_that_uses_one_buffer_for_all_replies(start):
         ("text", 1, "the handler returned str, not a bytes-like object: encode it, for example with text.encode()"),
         (5, 1, "the handler returned int, not a bytes-like object"),
         (ValueError("no"), 1, "the handler returned ValueError, not a bytes-like object"),
-        (b"x" * 101, 3, p.TEXT_REPLY_TOO_LARGE % (101, 100)),
+        (b"x" * 101, 3, texts.REPLY_TOO_LARGE % (101, 100)),
     ],
 )
 def test_anything_else_is_a_failure(start, made, code, text, pieces):
@@ -572,7 +573,7 @@ def test_a_cir_that_does_not_come(start):
     running = start(limits={"cir_timeout": 0.1})
     peer = running.peer()
     peer.send(encode_cir()[:-1])
-    assert peer.to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.CIR_TOO_LATE, p.TEXT_CIR_TOO_LATE)
+    assert peer.to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.CIR_TOO_LATE, texts.CIR_TOO_LATE)
     eventually(lambda: running.engine.stats().timeouts == 1)
     assert running.gone == []
 
@@ -587,7 +588,7 @@ def test_a_frame_has_its_time_as_a_whole(start):
             peer.send(bytes([byte]))
             time.sleep(0.02)
     assert time.monotonic() - began < 2
-    assert peer.to_the_end() == encode_text(Kind.ERROR, ErrorCode.DEADLINE_PASSED, p.TEXT_FRAME_TOO_SLOW)
+    assert peer.to_the_end() == encode_text(Kind.ERROR, ErrorCode.DEADLINE_PASSED, texts.FRAME_TOO_SLOW)
     eventually(lambda: running.reasons() == ["timed out"])
 
 
@@ -616,7 +617,7 @@ def test_idling(start):
         time.sleep(0.15)
         peer.send(srm())
         peer.expect(reply())
-    assert peer.to_the_end() == encode_text(Kind.GOAWAY, 0, p.TEXT_IDLE)
+    assert peer.to_the_end() == encode_text(Kind.GOAWAY, 0, texts.IDLE)
     eventually(lambda: running.reasons() == ["timed out"])
 
 
@@ -625,7 +626,7 @@ def test_full(start):
     first, second, third = running.peer(), running.peer(), running.peer()
     first.let_in()
     second.let_in()
-    assert third.to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, p.TEXT_SERVER_FULL)
+    assert third.to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, texts.SERVER_FULL)
     first.sock.close()
     eventually(lambda: running.gone)
     running.peer().let_in()
@@ -635,7 +636,7 @@ def test_full(start):
 def test_a_crowd_of_silent_ones_cannot_keep_the_door_shut(start):
     running = start(limits={"max_pending_cir": 3})
     silent = [running.peer() for _ in range(4)]
-    assert silent[0].to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.CIR_TOO_LATE, p.TEXT_CIR_CROWD)
+    assert silent[0].to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.CIR_TOO_LATE, texts.CIR_CROWD)
     running.peer().let_in()
     silent[3].let_in()
     eventually(lambda: running.engine.stats().over_limit == 2)
@@ -656,7 +657,7 @@ def test_a_violation(start):
     peer = running.peer()
     peer.let_in()
     peer.send(srm(), encode(0x66, request_id=4), srm())
-    wanted = reply() + encode_text(Kind.ERROR, ErrorCode.MALFORMED, p.TEXT_UNKNOWN_KIND, 4)
+    wanted = reply() + encode_text(Kind.ERROR, ErrorCode.MALFORMED, texts.UNKNOWN_KIND, 4)
     assert peer.to_the_end() == wanted
     eventually(lambda: running.reasons() == ["protocol violation"])
     assert running.engine.stats().causes[Cause.VIOLATION] == 1
@@ -685,13 +686,13 @@ def test_what_has_come_is_answered_at_the_end(start):
     running.engine.stop(5)
     other.send(srm(request_id=2), srm(request_id=3, flags=1), encode(Kind.PING))
     go_on.set()
-    assert peer.to_the_end() == reply(b"slow", 1) + encode_text(Kind.GOAWAY, 0, p.TEXT_SHUTTING_DOWN)
+    assert peer.to_the_end() == reply(b"slow", 1) + encode_text(Kind.GOAWAY, 0, texts.SHUTTING_DOWN)
     # It may have been read before the stop was seen; then it was answered.
-    error = encode_text(Kind.ERROR, ErrorCode.SHUTTING_DOWN, p.TEXT_SHUTTING_DOWN, 2)
-    goaway = encode_text(Kind.GOAWAY, 0, p.TEXT_SHUTTING_DOWN)
+    error = encode_text(Kind.ERROR, ErrorCode.SHUTTING_DOWN, texts.SHUTTING_DOWN, 2)
+    goaway = encode_text(Kind.GOAWAY, 0, texts.SHUTTING_DOWN)
     pong = encode(Kind.PONG)
     assert other.to_the_end() in {goaway + error + pong, reply(request_id=2) + pong + goaway}
-    assert waiting.to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.SHUTTING_DOWN, p.TEXT_SHUTTING_DOWN)
+    assert waiting.to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.SHUTTING_DOWN, texts.SHUTTING_DOWN)
     running.thread.join(10)
     assert running.reasons() == ["server stopping"] * 2
     assert running.drained == 1
@@ -706,7 +707,7 @@ def test_what_was_kept_is_answered_at_the_end(start):
     running.engine.stop(10)
     for i in range(100):
         peer.expect(reply(b"x" * 20_000, i))
-    assert peer.to_the_end() == encode_text(Kind.GOAWAY, 0, p.TEXT_SHUTTING_DOWN)
+    assert peer.to_the_end() == encode_text(Kind.GOAWAY, 0, texts.SHUTTING_DOWN)
 
 
 def test_pending_batches_are_answered_at_the_end(start):
@@ -716,7 +717,7 @@ def test_pending_batches_are_answered_at_the_end(start):
     peer.send(srm())
     eventually(lambda: running.engine.info(client_id).in_flight == 1)
     running.stop()
-    assert peer.to_the_end() == reply() + encode_text(Kind.GOAWAY, 0, p.TEXT_SHUTTING_DOWN)
+    assert peer.to_the_end() == reply() + encode_text(Kind.GOAWAY, 0, texts.SHUTTING_DOWN)
 
 
 def test_grace_ends(start):

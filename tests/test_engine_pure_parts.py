@@ -24,7 +24,8 @@ from pysock.engine.pure.sockets import PureSockets
 from pysock.engine.pure.table import Rows
 from pysock.engine.pure.timers import Deadlines
 from pysock.engine.pure.turn import BACKEND, PureEngine
-from pysock.wire.format import TEXT_SERVER_FULL, Kind, Refusal, encode, encode_text
+from pysock.wire import texts
+from pysock.wire.format import Kind, Refusal, encode, encode_text
 
 
 @pytest.fixture
@@ -171,7 +172,7 @@ def test_who_waits_is_told_that_there_is_no_descriptor(start, number):
     masters = running.engine._masters._listeners
     masters[0].sock = Refusing(masters[0].sock, [number])
     reserve = running.engine._masters._reserve
-    assert running.peer().to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, TEXT_SERVER_FULL)
+    assert running.peer().to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, texts.SERVER_FULL)
     eventually(lambda: running.engine.stats().causes[Cause.ACCEPT] == 1)  # it looks for more who wait until then
     running.peer().let_in()
     assert reserve >= 0
@@ -404,7 +405,7 @@ def test_a_connection_there_is_no_memory_for(start, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(FramedConnection, "__init__", fails)
-    assert running.peer().to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, TEXT_SERVER_FULL)
+    assert running.peer().to_the_end() == encode_text(Kind.CIR_REFUSED, Refusal.SERVER_FULL, texts.SERVER_FULL)
     running.peer().let_in()
     good.send(srm())
     good.expect(reply())

@@ -13,7 +13,7 @@ from support import wait_for
 from wire import failed, field, goaway, ping, ponged, pushed, replied, srm, talk
 
 from pysock import Limits, RemoteError, connect
-from pysock.wire import format as p
+from pysock.wire import texts
 
 
 @pytest.fixture
@@ -366,8 +366,8 @@ def test_stopping_the_server(server, cut):
 
     with server, wire.let_in(server) as other:
         answers = talk(server, srm(b"a", 1, service=UPPER) + srm(b"x", 2), cut, end=False)
-        assert answers == [replied(b"A", 1), replied(b"stopping", 2), goaway(p.TEXT_SHUTTING_DOWN)]
-        assert wire.rest_of(other) == [goaway(p.TEXT_SHUTTING_DOWN)]
+        assert answers == [replied(b"A", 1), replied(b"stopping", 2), goaway(texts.SHUTTING_DOWN)]
+        assert wire.rest_of(other) == [goaway(texts.SHUTTING_DOWN)]
         wait_for(lambda: server.state.name == "CLOSED")
 
 
@@ -381,7 +381,11 @@ def test_stopping_the_server_at_once(server):
 
     with server, wire.let_in(server) as peer:
         peer.send(srm())
-        assert wire.rest_of(peer) in ([], [replied(b"stopping")], [replied(b"stopping"), goaway(p.TEXT_SHUTTING_DOWN)])
+        assert wire.rest_of(peer) in (
+            [],
+            [replied(b"stopping")],
+            [replied(b"stopping"), goaway(texts.SHUTTING_DOWN)],
+        )
         wait_for(lambda: server.state.name == "CLOSED")
 
 

@@ -21,14 +21,14 @@ from wire import Good, Services, cir, failed, frame, goaway, parse, ping, ponged
 
 from pysock import ConnectionState, Limits
 from pysock.causes import COUNTERS, Cause
-from pysock.wire import format as p
+from pysock.wire import texts
 from pysock.wire.format import HEADER
 
-LATE = refused(wire.CIR_LATE, p.TEXT_CIR_TOO_LATE)
-CROWD = refused(wire.CIR_LATE, p.TEXT_CIR_CROWD)
-FULL = refused(wire.FULL, p.TEXT_SERVER_FULL)
-PEER_FULL = refused(wire.FULL, p.TEXT_PEER_FULL)
-SLOW = failed(wire.TOO_LATE, p.TEXT_FRAME_TOO_SLOW, 0)
+LATE = refused(wire.CIR_LATE, texts.CIR_TOO_LATE)
+CROWD = refused(wire.CIR_LATE, texts.CIR_CROWD)
+FULL = refused(wire.FULL, texts.SERVER_FULL)
+PEER_FULL = refused(wire.FULL, texts.PEER_FULL)
+SLOW = failed(wire.TOO_LATE, texts.FRAME_TOO_SLOW, 0)
 
 
 @pytest.fixture
@@ -373,7 +373,7 @@ def test_frame_timeout_of_a_skipped_payload(serve):
     server = serve(frame_timeout=0.15, max_payload=10)
     with wire.let_in(server) as peer:
         peer.send(frame(wire.SRM, b"x" * 50, id=1, length=100))
-        assert wire.rest_of(peer) == [failed(wire.TOO_LARGE, p.TEXT_REQUEST_TOO_LARGE % (100, 10), 1), SLOW]
+        assert wire.rest_of(peer) == [failed(wire.TOO_LARGE, texts.REQUEST_TOO_LARGE % (100, 10), 1), SLOW]
 
 
 def test_the_frame_timeout_is_no_inactivity_timer(serve):
@@ -445,7 +445,7 @@ def test_idle_timeout(serve):
         while time.monotonic() < started + 0.8:
             busy.check()
             time.sleep(0.02)
-        assert wire.rest_of(idle) == [goaway(p.TEXT_IDLE)]
+        assert wire.rest_of(idle) == [goaway(texts.IDLE)]
         wire.counted(server, clients=1, timeouts=1)
         server.asked.wait_gone(("idle", "timed out"))
 
@@ -639,7 +639,7 @@ def test_max_cir_bytes(serve):
     """A CIR has so many bytes of payload at most."""
     server = serve(max_cir_bytes=20)
     assert parse(say(server, cir(wire.field(9, bytes(13)))))[0].kind == wire.CIR_ACCEPTED
-    assert parse(say(server, cir(wire.field(9, bytes(14))))) == [refused(wire.REFUSED_MALFORMED, p.TEXT_LONG_CIR)]
+    assert parse(say(server, cir(wire.field(9, bytes(14))))) == [refused(wire.REFUSED_MALFORMED, texts.LONG_CIR)]
 
 
 def test_a_large_cir_where_it_is_allowed(serve):
@@ -751,7 +751,7 @@ def take_nothing(server):
 
 def be_idle(server):
     with wire.let_in(server) as peer:
-        assert wire.rest_of(peer) == [goaway(p.TEXT_IDLE)]
+        assert wire.rest_of(peer) == [goaway(texts.IDLE)]
 
 
 CAUSES = {

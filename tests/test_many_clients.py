@@ -13,7 +13,7 @@ from support import wait_for
 from wire import Got, goaway, replied, srm
 
 from pysock import Limits
-from pysock.wire import format as p
+from pysock.wire import texts
 
 CLIENTS = {"native": 5000, "pure": 2000}
 
@@ -60,7 +60,7 @@ def test_many_clients(many_files, make_server, backend, address):
         wire.counted(server, clients=count - len(peers[::2]), established=count, violations=0, errors=0)
         assert wire.talk(server, srm(b"new", 1)) == [replied(b":new")]
         server.stop()
-        assert all(wire.rest_of(peer) == [goaway(p.TEXT_SHUTTING_DOWN)] for peer in peers[1::2])
+        assert all(wire.rest_of(peer) == [goaway(texts.SHUTTING_DOWN)] for peer in peers[1::2])
     wait_for(lambda: len(os.listdir("/proc/self/fd")) <= before)
     assert server.stats()["disconnected"] == count + 1
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pysock.wire import format as p
+from pysock.wire import texts
 from pysock.wire.format import Kind, Malformed, Refusal, Tag
 
 
@@ -99,22 +100,22 @@ def test_of_two_promises_the_smaller_counts():
 @pytest.mark.parametrize(
     ("payload", "code", "text"),
     [
-        (b"", Refusal.MALFORMED, p.TEXT_SHORT_CIR),
-        (b"PSK", Refusal.MALFORMED, p.TEXT_SHORT_CIR),
-        (b"PSK2", Refusal.BAD_MAGIC_OR_VERSION, p.TEXT_BAD_MAGIC),
-        (b"GET / HTTP/1.1\r\n", Refusal.BAD_MAGIC_OR_VERSION, p.TEXT_BAD_MAGIC),
-        (b"PSK1\2", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
-        (b"PSK1\2\0\3me", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
-        (b"PSK1\2\0\0", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),  # an empty name
-        (b"PSK1\2\0\2\xff\xfe", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
-        (b"PSK1\2\0\3\xed\xa0\x80", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),  # a surrogate
-        (b"PSK1\2\0\3a\0b", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
-        (b"PSK1\2\1\0" + b"x" * 256, Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
-        (b"PSK1\2\0\1a\2\0\1b", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),  # two names
-        (b"PSK1\5\0\3\0\0\1", Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
-        (b"PSK1\3\0\x1f" + bytes(31), Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
-        (b"PSK1\3\0\x21" + bytes(33), Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
-        (b"PSK1" + 2 * (b"\3\0\x20" + bytes(32)), Refusal.MALFORMED, p.TEXT_BROKEN_FIELD),
+        (b"", Refusal.MALFORMED, texts.SHORT_CIR),
+        (b"PSK", Refusal.MALFORMED, texts.SHORT_CIR),
+        (b"PSK2", Refusal.BAD_MAGIC_OR_VERSION, texts.BAD_MAGIC),
+        (b"GET / HTTP/1.1\r\n", Refusal.BAD_MAGIC_OR_VERSION, texts.BAD_MAGIC),
+        (b"PSK1\2", Refusal.MALFORMED, texts.BROKEN_FIELD),
+        (b"PSK1\2\0\3me", Refusal.MALFORMED, texts.BROKEN_FIELD),
+        (b"PSK1\2\0\0", Refusal.MALFORMED, texts.BROKEN_FIELD),  # an empty name
+        (b"PSK1\2\0\2\xff\xfe", Refusal.MALFORMED, texts.BROKEN_FIELD),
+        (b"PSK1\2\0\3\xed\xa0\x80", Refusal.MALFORMED, texts.BROKEN_FIELD),  # a surrogate
+        (b"PSK1\2\0\3a\0b", Refusal.MALFORMED, texts.BROKEN_FIELD),
+        (b"PSK1\2\1\0" + b"x" * 256, Refusal.MALFORMED, texts.BROKEN_FIELD),
+        (b"PSK1\2\0\1a\2\0\1b", Refusal.MALFORMED, texts.BROKEN_FIELD),  # two names
+        (b"PSK1\5\0\3\0\0\1", Refusal.MALFORMED, texts.BROKEN_FIELD),
+        (b"PSK1\3\0\x1f" + bytes(31), Refusal.MALFORMED, texts.BROKEN_FIELD),
+        (b"PSK1\3\0\x21" + bytes(33), Refusal.MALFORMED, texts.BROKEN_FIELD),
+        (b"PSK1" + 2 * (b"\3\0\x20" + bytes(32)), Refusal.MALFORMED, texts.BROKEN_FIELD),
     ],
 )
 def test_a_bad_cir(payload, code, text):
@@ -158,7 +159,7 @@ def test_a_proof_byte_by_byte():
 def test_a_broken_proof(payload):
     with pytest.raises(Malformed) as caught:
         p.decode_proof(payload)
-    assert (caught.value.code, str(caught.value)) == (Refusal.MALFORMED, p.TEXT_BROKEN_PROOF)
+    assert (caught.value.code, str(caught.value)) == (Refusal.MALFORMED, texts.BROKEN_PROOF)
 
 
 @given(st.binary(max_size=60))

@@ -10,7 +10,7 @@ from support import wait_for
 from wire import Services, cir, field, frame, goaway, parse, ping, ponged, pushed, refused, replied, say, srm, talk
 
 from pysock import ConnectionRefused, FrameTooLarge, Limits, ServerFull, __version__, connect
-from pysock.wire import format as p
+from pysock.wire import texts
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_the_clients_own_limit(server, cut, limit):
     sizes = [most, most + 1, 0]
     requests = b"".join(srm(b"%d" % size, number, service=Services.SIZE) for number, size in enumerate(sizes))
     answers = parse(say(server, cir(field(wire.MAX_PAYLOAD, struct.pack("!I", limit))) + requests, cut))[1:]
-    text = p.TEXT_REPLY_TOO_LARGE % (most + 1, most)
+    text = texts.REPLY_TOO_LARGE % (most + 1, most)
     assert answers == [replied(b"s" * most, 0), wire.failed(wire.TOO_LARGE, text[:most], 1), replied(b"", 2)]
 
 
@@ -108,19 +108,19 @@ def test_of_two_limits_the_smaller_counts(server):
         assert [(answer.kind, answer.code) for answer in answers] == [(wire.ERROR, wire.TOO_LARGE)]
 
 
-BROKEN = p.TEXT_BROKEN_FIELD
+BROKEN = texts.BROKEN_FIELD
 BAD_CIRS = {
-    "wrong magic": (cir(magic=b"PSK2"), wire.BAD_MAGIC, p.TEXT_BAD_MAGIC),
-    "magic in lower case": (cir(magic=b"psk1"), wire.BAD_MAGIC, p.TEXT_BAD_MAGIC),
-    "version 0": (cir(version=0), wire.BAD_MAGIC, p.TEXT_BAD_VERSION),
-    "version 2": (cir(version=2), wire.BAD_MAGIC, p.TEXT_BAD_VERSION),
-    "version 2, long": (cir(field(9, bytes(500)), version=2), wire.BAD_MAGIC, p.TEXT_BAD_VERSION),
-    "version 256": (cir(version=256), wire.BAD_MAGIC, p.TEXT_BAD_VERSION),
-    "empty": (frame(wire.CIR, code=1), wire.REFUSED_MALFORMED, p.TEXT_SHORT_CIR),
-    "3 bytes": (frame(wire.CIR, b"PSK", code=1), wire.REFUSED_MALFORMED, p.TEXT_SHORT_CIR),
-    "too long": (cir(field(9, bytes(394))), wire.REFUSED_MALFORMED, p.TEXT_LONG_CIR),
-    "a length of 4 GiB": (frame(wire.CIR, code=1, length=2**32 - 1), wire.REFUSED_MALFORMED, p.TEXT_LONG_CIR),
-    "flags": (frame(wire.CIR, b"PSK1", code=1, flags=1), wire.REFUSED_MALFORMED, p.TEXT_BAD_FLAGS),
+    "wrong magic": (cir(magic=b"PSK2"), wire.BAD_MAGIC, texts.BAD_MAGIC),
+    "magic in lower case": (cir(magic=b"psk1"), wire.BAD_MAGIC, texts.BAD_MAGIC),
+    "version 0": (cir(version=0), wire.BAD_MAGIC, texts.BAD_VERSION),
+    "version 2": (cir(version=2), wire.BAD_MAGIC, texts.BAD_VERSION),
+    "version 2, long": (cir(field(9, bytes(500)), version=2), wire.BAD_MAGIC, texts.BAD_VERSION),
+    "version 256": (cir(version=256), wire.BAD_MAGIC, texts.BAD_VERSION),
+    "empty": (frame(wire.CIR, code=1), wire.REFUSED_MALFORMED, texts.SHORT_CIR),
+    "3 bytes": (frame(wire.CIR, b"PSK", code=1), wire.REFUSED_MALFORMED, texts.SHORT_CIR),
+    "too long": (cir(field(9, bytes(394))), wire.REFUSED_MALFORMED, texts.LONG_CIR),
+    "a length of 4 GiB": (frame(wire.CIR, code=1, length=2**32 - 1), wire.REFUSED_MALFORMED, texts.LONG_CIR),
+    "flags": (frame(wire.CIR, b"PSK1", code=1, flags=1), wire.REFUSED_MALFORMED, texts.BAD_FLAGS),
     "a tag and nothing": (cir(b"\2"), wire.REFUSED_MALFORMED, BROKEN),
     "half a length": (cir(b"\2\0"), wire.REFUSED_MALFORMED, BROKEN),
     "a value cut short": (cir(b"\2\0\3me"), wire.REFUSED_MALFORMED, BROKEN),
@@ -134,20 +134,20 @@ BAD_CIRS = {
     "two names": (cir(field(wire.NAME, b"b"), name=b"a"), wire.REFUSED_MALFORMED, BROKEN),
     "a limit of 3 bytes": (cir(field(wire.MAX_PAYLOAD, b"\0\0\1")), wire.REFUSED_MALFORMED, BROKEN),
     "a limit of 5 bytes": (cir(field(wire.MAX_PAYLOAD, bytes(5))), wire.REFUSED_MALFORMED, BROKEN),
-    "an SRM": (srm(b"too early", 5), wire.REFUSED_MALFORMED, p.TEXT_SRM_BEFORE_CIR),
-    "an SRM without reply": (srm(b"x", 5, flags=wire.NO_REPLY), wire.REFUSED_MALFORMED, p.TEXT_SRM_BEFORE_CIR),
-    "a huge SRM": (frame(wire.SRM, length=2**32 - 1), wire.REFUSED_MALFORMED, p.TEXT_SRM_BEFORE_CIR),
-    "an SRM with flags": (srm(flags=6), wire.REFUSED_MALFORMED, p.TEXT_SRM_BEFORE_CIR),
-    "a PROOF": (frame(wire.PROOF), wire.REFUSED_MALFORMED, p.TEXT_UNASKED_PROOF),
-    "a PING of 65 bytes": (ping(bytes(65)), wire.REFUSED_MALFORMED, p.TEXT_LONG_PING),
-    "a PING with flags": (frame(wire.PING, flags=1), wire.REFUSED_MALFORMED, p.TEXT_BAD_FLAGS),
-    "a BYE with a payload": (frame(wire.BYE, b"x"), wire.REFUSED_MALFORMED, p.TEXT_LONG_BYE),
+    "an SRM": (srm(b"too early", 5), wire.REFUSED_MALFORMED, texts.SRM_BEFORE_CIR),
+    "an SRM without reply": (srm(b"x", 5, flags=wire.NO_REPLY), wire.REFUSED_MALFORMED, texts.SRM_BEFORE_CIR),
+    "a huge SRM": (frame(wire.SRM, length=2**32 - 1), wire.REFUSED_MALFORMED, texts.SRM_BEFORE_CIR),
+    "an SRM with flags": (srm(flags=6), wire.REFUSED_MALFORMED, texts.SRM_BEFORE_CIR),
+    "a PROOF": (frame(wire.PROOF), wire.REFUSED_MALFORMED, texts.UNASKED_PROOF),
+    "a PING of 65 bytes": (ping(bytes(65)), wire.REFUSED_MALFORMED, texts.LONG_PING),
+    "a PING with flags": (frame(wire.PING, flags=1), wire.REFUSED_MALFORMED, texts.BAD_FLAGS),
+    "a BYE with a payload": (frame(wire.BYE, b"x"), wire.REFUSED_MALFORMED, texts.LONG_BYE),
     **{
-        f"kind {kind:#x}": (frame(kind, b"x", id=3, flags=0x20), wire.REFUSED_MALFORMED, p.TEXT_SERVER_KIND)
+        f"kind {kind:#x}": (frame(kind, b"x", id=3, flags=0x20), wire.REFUSED_MALFORMED, texts.SERVER_KIND)
         for kind in wire.SERVERS_KINDS
     },
     **{
-        f"kind {kind:#x}": (frame(kind, b"x", id=3, flags=0x20), wire.REFUSED_MALFORMED, p.TEXT_UNKNOWN_KIND)
+        f"kind {kind:#x}": (frame(kind, b"x", id=3, flags=0x20), wire.REFUSED_MALFORMED, texts.UNKNOWN_KIND)
         for kind in wire.UNKNOWN_KINDS
     },
 }
@@ -212,11 +212,11 @@ def _pushes_and_refuses(client):
 @pytest.mark.parametrize(
     ("hook", "text"),
     [
-        (_returns_false, p.TEXT_NOT_ALLOWED),
-        (_raises, p.TEXT_NOT_ALLOWED),
+        (_returns_false, texts.NOT_ALLOWED),
+        (_raises, texts.NOT_ALLOWED),
         (_refuses, "members only"),
-        (_closes, p.TEXT_NOT_ALLOWED),
-        (_pushes_and_refuses, p.TEXT_NOT_ALLOWED),
+        (_closes, texts.NOT_ALLOWED),
+        (_pushes_and_refuses, texts.NOT_ALLOWED),
     ],
 )
 def test_refused_by_the_server(make_server, address, cut, hook, text):
@@ -248,7 +248,7 @@ def test_a_full_server(make_server, address):
     Services(server)
     with server, wire.let_in(server) as first, wire.let_in(server):
         for _ in range(3):
-            assert parse(say(server, b"", end=False)) == [refused(wire.FULL, p.TEXT_SERVER_FULL)]
+            assert parse(say(server, b"", end=False)) == [refused(wire.FULL, texts.SERVER_FULL)]
         assert server.stats()["refused"] == 3
         first.close()
         wire.counted(server, clients=1)
@@ -273,9 +273,9 @@ def test_shutting_down_before_the_cir(make_server, address):
         wait_for(lambda: server.stats()["pending"] == 2)
         with wire.let_in(server) as client:
             server.stop()
-            assert wire.rest_of(client) == [goaway(p.TEXT_SHUTTING_DOWN)]
+            assert wire.rest_of(client) == [goaway(texts.SHUTTING_DOWN)]
         for peer in (waiting, halfway):
-            assert wire.rest_of(peer) == [refused(wire.REFUSED_SHUTTING_DOWN, p.TEXT_SHUTTING_DOWN)]
+            assert wire.rest_of(peer) == [refused(wire.REFUSED_SHUTTING_DOWN, texts.SHUTTING_DOWN)]
     assert server.stats()["refused"] == 2
 
 
@@ -302,7 +302,7 @@ def test_pushes_of_a_handler_keep_to_the_clients_own_limit(make_server, address)
     with server:
         little = field(wire.MAX_PAYLOAD, struct.pack("!I", 10))
         assert parse(say(server, cir(little, name=b"too much"))) == [
-            refused(wire.REFUSED_NOT_ALLOWED, p.TEXT_NOT_ALLOWED)
+            refused(wire.REFUSED_NOT_ALLOWED, texts.NOT_ALLOWED)
         ]
         data = srm(b"10", 1) + srm(b"11", 2) + srm(b"10", 3, service=1) + srm(b"11", 4, service=1)
         assert parse(say(server, cir(little) + data))[1:] == [

@@ -12,7 +12,7 @@ from support import wait_for
 from wire import Services, cir, failed, frame, goaway, parse, ping, ponged, pushed, replied, say, send_cut, srm, talk
 
 from pysock import Limits
-from pysock.wire import format as p
+from pysock.wire import texts
 
 CAP = 1000
 
@@ -73,7 +73,7 @@ def test_after_a_large_request_one_that_is_too_large(make_server, address, left)
         send_read(good[:100])
         send_read(good[100:] + bad[: len(bad) - left])
         assert wire.next_frame(peer) == replied(b"A" * large, 1)
-        assert wire.next_frame(peer) == failed(wire.TOO_LARGE, p.TEXT_REQUEST_TOO_LARGE % (large + 1, large), 2)
+        assert wire.next_frame(peer) == failed(wire.TOO_LARGE, texts.REQUEST_TOO_LARGE % (large + 1, large), 2)
         peer.send(bad[len(bad) - left :] + srm(b"c", 3) + srm(b"d", 4))
         assert [wire.next_frame(peer) for _ in range(2)] == [replied(b"C", 3), replied(b"D", 4)]
 
@@ -100,7 +100,7 @@ def test_each_request_is_answered_exactly_once_and_in_order(server, cut):
         ponged(b"p", 3),
         failed(wire.HANDLER_FAILED, "why", 2),
         replied(b"", 1),
-        failed(wire.NO_SUCH_SERVICE, p.TEXT_NO_SUCH_SERVICE, 0),
+        failed(wire.NO_SUCH_SERVICE, texts.NO_SUCH_SERVICE, 0),
     ]
     wire.counted(server, requests=7, errors=3, disconnected=1, violations=0)
 
@@ -167,11 +167,11 @@ def test_payloads_up_to_the_limit(server, cut, size):
 def test_a_payload_over_the_limit(server, cut):
     """ERROR 3, the payload is skipped, whatever it looks like, and the connection lives."""
     data = srm(srm(b"inside") * 100, 3) + srm(b"y", 4) + srm(b"z" * (CAP + 1), 5) + srm(b"end", 6)
-    text = p.TEXT_REQUEST_TOO_LARGE % (1800, CAP)
+    text = texts.REQUEST_TOO_LARGE % (1800, CAP)
     assert talk(server, data, cut) == [
         failed(wire.TOO_LARGE, text, 3),
         replied(b"Y", 4),
-        failed(wire.TOO_LARGE, p.TEXT_REQUEST_TOO_LARGE % (CAP + 1, CAP), 5),
+        failed(wire.TOO_LARGE, texts.REQUEST_TOO_LARGE % (CAP + 1, CAP), 5),
         replied(b"END", 6),
     ]
     wire.counted(server, requests=2, errors=2, over_limit=0, violations=0)
@@ -182,7 +182,7 @@ def test_a_payload_over_the_limit_is_refused_by_its_header(server, size):
     """Before a byte of it has come; others are served while it is skipped."""
     with wire.Good(server) as good, wire.let_in(server) as peer:
         peer.send(frame(wire.SRM, id=3, length=size))
-        assert wire.next_frame(peer) == failed(wire.TOO_LARGE, p.TEXT_REQUEST_TOO_LARGE % (size, CAP), 3)
+        assert wire.next_frame(peer) == failed(wire.TOO_LARGE, texts.REQUEST_TOO_LARGE % (size, CAP), 3)
         for _ in range(3):
             peer.send(b"\xff" * 300)
             good.check()
@@ -201,7 +201,7 @@ def test_a_large_payload_over_the_limit_is_not_kept(make_server, address):
         for _ in range(size // len(piece)):
             peer.send(piece)
         peer.send(srm(b"a", 4))
-        assert wire.next_frame(peer) == failed(wire.TOO_LARGE, p.TEXT_REQUEST_TOO_LARGE % (size, CAP), 3)
+        assert wire.next_frame(peer) == failed(wire.TOO_LARGE, texts.REQUEST_TOO_LARGE % (size, CAP), 3)
         assert wire.next_frame(peer) == replied(b"A", 4)
 
 
@@ -226,7 +226,7 @@ def test_large_requests(make_server, address, cut, size):
 def test_a_reply_over_the_limit(server, cut):
     """``max_payload`` holds in both directions: ERROR 3 with the size."""
     requests = srm(b"1000", 1, service=Services.SIZE) + srm(b"1001", 2, service=Services.SIZE)
-    text = p.TEXT_REPLY_TOO_LARGE % (CAP + 1, CAP)
+    text = texts.REPLY_TOO_LARGE % (CAP + 1, CAP)
     assert talk(server, requests, cut) == [replied(b"s" * CAP, 1), failed(wire.TOO_LARGE, text, 2)]
 
 
@@ -234,19 +234,19 @@ def test_a_reply_over_the_limit(server, cut):
 
 
 MALFORMED = {
-    "a second CIR": (cir(), p.TEXT_SECOND_CIR),
-    "a second CIR of another version": (cir(version=2), p.TEXT_SECOND_CIR),
-    "a second CIR of 4 GiB": (frame(wire.CIR, code=1, length=2**32 - 1), p.TEXT_SECOND_CIR),
-    "a PROOF": (frame(wire.PROOF, bytes(35)), p.TEXT_UNASKED_PROOF),
-    "a PING of 65 bytes": (ping(bytes(65), 0), p.TEXT_LONG_PING),
-    "a PING of 4 GiB": (frame(wire.PING, length=2**32 - 1), p.TEXT_LONG_PING),
-    "a PING with flags": (frame(wire.PING, flags=1), p.TEXT_BAD_FLAGS),
-    "a BYE with a payload": (frame(wire.BYE, b"x"), p.TEXT_LONG_BYE),
-    "a BYE with flags": (frame(wire.BYE, flags=0x80), p.TEXT_BAD_FLAGS),
-    **{f"an SRM with flags {flags:#x}": (srm(b"x", 0, flags=flags), p.TEXT_BAD_FLAGS) for flags in (2, 3, 0x80, 0xFF)},
-    "a huge SRM with flags": (frame(wire.SRM, flags=2, length=2**32 - 1), p.TEXT_BAD_FLAGS),
-    **{f"kind {kind:#x}": (frame(kind, b"x", flags=0x55), p.TEXT_SERVER_KIND) for kind in wire.SERVERS_KINDS},
-    **{f"kind {kind:#x}": (frame(kind, b"x", flags=0x55), p.TEXT_UNKNOWN_KIND) for kind in wire.UNKNOWN_KINDS},
+    "a second CIR": (cir(), texts.SECOND_CIR),
+    "a second CIR of another version": (cir(version=2), texts.SECOND_CIR),
+    "a second CIR of 4 GiB": (frame(wire.CIR, code=1, length=2**32 - 1), texts.SECOND_CIR),
+    "a PROOF": (frame(wire.PROOF, bytes(35)), texts.UNASKED_PROOF),
+    "a PING of 65 bytes": (ping(bytes(65), 0), texts.LONG_PING),
+    "a PING of 4 GiB": (frame(wire.PING, length=2**32 - 1), texts.LONG_PING),
+    "a PING with flags": (frame(wire.PING, flags=1), texts.BAD_FLAGS),
+    "a BYE with a payload": (frame(wire.BYE, b"x"), texts.LONG_BYE),
+    "a BYE with flags": (frame(wire.BYE, flags=0x80), texts.BAD_FLAGS),
+    **{f"an SRM with flags {flags:#x}": (srm(b"x", 0, flags=flags), texts.BAD_FLAGS) for flags in (2, 3, 0x80, 0xFF)},
+    "a huge SRM with flags": (frame(wire.SRM, flags=2, length=2**32 - 1), texts.BAD_FLAGS),
+    **{f"kind {kind:#x}": (frame(kind, b"x", flags=0x55), texts.SERVER_KIND) for kind in wire.SERVERS_KINDS},
+    **{f"kind {kind:#x}": (frame(kind, b"x", flags=0x55), texts.UNKNOWN_KIND) for kind in wire.UNKNOWN_KINDS},
 }
 
 
@@ -280,14 +280,14 @@ def test_a_malformed_frame_is_found_by_its_header(server, name):
 @pytest.mark.parametrize("number", [1, 2**32 - 1])
 def test_the_error_of_a_malformed_frame_has_its_id(server, number):
     """So that a client finds the request that was wrong."""
-    assert talk(server, srm(b"x", number, flags=2)) == [failed(wire.MALFORMED, p.TEXT_BAD_FLAGS, number)]
+    assert talk(server, srm(b"x", number, flags=2)) == [failed(wire.MALFORMED, texts.BAD_FLAGS, number)]
 
 
 def test_a_malformed_frame_behind_requests_that_wait_for_a_batch(server, cut):
     """They are answered before the connection ends."""
     sent = srm(b"ab", 1, service=Services.GATHER) + frame(0x7F)
     answers = talk(server, sent, cut)
-    assert sorted(answers) == sorted([replied(b"ba", 1), failed(wire.MALFORMED, p.TEXT_UNKNOWN_KIND, 0)])
+    assert sorted(answers) == sorted([replied(b"ba", 1), failed(wire.MALFORMED, texts.UNKNOWN_KIND, 0)])
 
 
 # The others
@@ -349,7 +349,7 @@ def test_goaway(server, cut):
         assert wire.next_frame(peer) == replied(b"A")
         server.stop()
         for each in (peer, other):
-            assert wire.rest_of(each) == [goaway(p.TEXT_SHUTTING_DOWN)]
+            assert wire.rest_of(each) == [goaway(texts.SHUTTING_DOWN)]
     server.asked.wait_gone(*[("", "server stopping")] * 2)
 
 
@@ -371,7 +371,7 @@ def test_requests_that_come_too_late(make_server, address):
         other.send(srm(b"late", 3) + srm(b"9", 4, service=Services.SIZE) + ping(b"p", 5))
         peer.send(srm(b"late", 6))
         go_on.set()
-        told, text = goaway(p.TEXT_SHUTTING_DOWN), p.TEXT_SHUTTING_DOWN
+        told, text = goaway(texts.SHUTTING_DOWN), texts.SHUTTING_DOWN
         assert wire.rest_of(peer) == [
             replied(b"stopping", 1),
             replied(b"READ", 2),
@@ -405,9 +405,9 @@ def test_last_words_are_not_overtaken_by_a_reset(make_server, address, ending, m
     server.service("close")(lambda client, request: client.close())
     size = 2_000_000
     last, told = {
-        "malformed": (frame(0x7F), failed(wire.MALFORMED, p.TEXT_UNKNOWN_KIND, 0)),
+        "malformed": (frame(0x7F), failed(wire.MALFORMED, texts.UNKNOWN_KIND, 0)),
         "closed by the server": (srm(b"", 2, service=5), replied(b"", 2)),
-        "server stopping": (b"", goaway(p.TEXT_SHUTTING_DOWN)),
+        "server stopping": (b"", goaway(texts.SHUTTING_DOWN)),
     }[ending]
     with server, wire.let_in(server) as peer:
         peer.send(srm(b"%d" % size, 1, service=Services.SIZE) + last)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pysock.errors import RemoteError
-from pysock.wire.format import TEXT_NO_SUCH_SERVICE as NO_SUCH_SERVICE
+from pysock.wire import texts
 from pysock.wire.format import ErrorCode
 
 
@@ -32,7 +32,7 @@ class NamedServices:
 
     def telling(self, error: RemoteError) -> RemoteError:
         """The same error; where the unnamed service is missing, with the names of those there are."""
-        if error.code != ErrorCode.NO_SUCH_SERVICE or error.message != NO_SUCH_SERVICE:
+        if error.code != ErrorCode.NO_SUCH_SERVICE or error.message != texts.NO_SUCH_SERVICE:
             return error
         return RemoteError(f"{error.message}: the server has no unnamed one; it has {self._known()}", error.code)
 

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from pysock.address import Address
-from pysock.wire.format import FRAMING_BY_NAME
+from pysock.wire.framing import FRAMING_BY_NAME
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -22,7 +22,7 @@ from pysock.errors import (
     ParameterError,
     PysockError,
 )
-from pysock.wire.format import TEXT_NO_SUCH_SERVICE
+from pysock.wire import texts
 
 #: The options that aren't called like their parameters.
 OPTIONS: Final = {"authkey": "--authkey-file"}
@@ -54,7 +54,7 @@ def as_commands_say(address: str = "") -> Iterator[None]:
 
 def answered(text: str, service: str | None, names: Collection[str] | None) -> str:
     """Return what an ERROR of the server means; ``names`` are those of its services, where they are known."""
-    if text.startswith(TEXT_NO_SUCH_SERVICE) and not service:
+    if text.startswith(texts.NO_SUCH_SERVICE) and not service:
         known = "" if names is None else f"; it has {', '.join(map(repr, names)) or 'no named ones either'}"
         advice = "" if names is not None and not names else ": choose one with --service"
         return f"the server has no unnamed service{known}{advice}"

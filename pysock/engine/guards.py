@@ -11,7 +11,8 @@ from contextvars import copy_context
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.contract import Callbacks
-from pysock.wire.format import TEXT_NOT_ALLOWED, ErrorCode
+from pysock.wire import texts
+from pysock.wire.format import ErrorCode
 
 if TYPE_CHECKING:
     from typing import Any, Final, NoReturn
@@ -31,7 +32,7 @@ def _costs_the_client(*_arguments: Any) -> NoReturn:
 
 
 def _refused(_client_id: int) -> str:
-    return TEXT_NOT_ALLOWED
+    return texts.NOT_ALLOWED
 
 
 def _failed(_client_id: int, _service: int, exception: Exception) -> tuple[int, bytes]:

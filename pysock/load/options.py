@@ -7,7 +7,7 @@ from typing import Final
 
 from pysock.address import Address
 from pysock.errors import ParameterError
-from pysock.wire.format import FRAMING_BY_NAME
+from pysock.wire.framing import FRAMING_BY_NAME
 
 FRAMINGS: Final = tuple(FRAMING_BY_NAME)
 

@@ -15,7 +15,8 @@ from pysock.files.place import reachable
 from pysock.load.options import LoadOptions
 from pysock.load.result import LoadResult, made_of
 from pysock.load.words import LoadError, explain
-from pysock.wire.format import FRAMING_BY_NAME, encode_cir
+from pysock.wire.format import encode_cir
+from pysock.wire.framing import FRAMING_BY_NAME
 
 if TYPE_CHECKING:
     from pysock.engine.native.load import NativeLoad

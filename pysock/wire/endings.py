@@ -12,6 +12,7 @@ from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.causes import Cause
 from pysock.states import ConnectionEvent, DisconnectReason
 from pysock.wire import format as p
+from pysock.wire import texts
 from pysock.wire.format import ErrorCode, Kind, Refusal
 
 if TYPE_CHECKING:
@@ -91,13 +92,13 @@ ENDINGS: Final = {
     End.KEY_WANTED: Row(
         DisconnectReason.CLOSED_BY_SERVER,
         cause=Cause.PROOF,
-        before=_refused(Refusal.WRONG_PROOF, p.TEXT_KEY_WANTED),
+        before=_refused(Refusal.WRONG_PROOF, texts.KEY_WANTED),
         event=None,
     ),
     End.WRONG_PROOF: Row(
         DisconnectReason.CLOSED_BY_SERVER,
         cause=Cause.PROOF,
-        before=_refused(Refusal.WRONG_PROOF, p.TEXT_WRONG_PROOF),
+        before=_refused(Refusal.WRONG_PROOF, texts.WRONG_PROOF),
         event=None,
     ),
     End.NOT_LET_IN: Row(DisconnectReason.CLOSED_BY_SERVER, before=_refused(Refusal.NOT_ALLOWED), event=None),
@@ -105,55 +106,55 @@ ENDINGS: Final = {
         DisconnectReason.TIMED_OUT,
         How.NOW,
         Cause.LATE,
-        before=_refused(Refusal.CIR_TOO_LATE, p.TEXT_CIR_TOO_LATE),
+        before=_refused(Refusal.CIR_TOO_LATE, texts.CIR_TOO_LATE),
         event=None,
     ),
     End.CROWD: Row(
         DisconnectReason.OVER_A_LIMIT,
         How.NOW,
         Cause.CROWD,
-        before=_refused(Refusal.CIR_TOO_LATE, p.TEXT_CIR_CROWD),
+        before=_refused(Refusal.CIR_TOO_LATE, texts.CIR_CROWD),
         event=None,
     ),
     End.FRAME_LATE: Row(
         DisconnectReason.TIMED_OUT,
         How.NOW,
         Cause.FRAME_LATE,
-        after=Said(Kind.ERROR, ErrorCode.DEADLINE_PASSED, p.TEXT_FRAME_TOO_SLOW),
+        after=Said(Kind.ERROR, ErrorCode.DEADLINE_PASSED, texts.FRAME_TOO_SLOW),
     ),
-    End.IDLE: Row(DisconnectReason.TIMED_OUT, How.NOW, Cause.IDLE, after=Said(Kind.GOAWAY, 0, p.TEXT_IDLE)),
+    End.IDLE: Row(DisconnectReason.TIMED_OUT, How.NOW, Cause.IDLE, after=Said(Kind.GOAWAY, 0, texts.IDLE)),
     End.OUTPUT_STALLED: Row(DisconnectReason.TIMED_OUT, How.CUT, Cause.OUTPUT_STALLED),
     End.OUTPUT_FULL: Row(DisconnectReason.OVER_A_LIMIT, How.CUT, Cause.OUTPUT_FULL),
     End.NO_MEMORY: Row(DisconnectReason.OVER_A_LIMIT, How.CUT, Cause.NO_MEMORY),
     End.TOO_LARGE: Row(DisconnectReason.OVER_A_LIMIT, How.FLUSH, Cause.TOO_LARGE),
     End.STOPPING: Row(
         DisconnectReason.SERVER_STOPPING,
-        before=_refused(Refusal.SHUTTING_DOWN, p.TEXT_SHUTTING_DOWN),
-        after=Said(Kind.GOAWAY, 0, p.TEXT_SHUTTING_DOWN),
+        before=_refused(Refusal.SHUTTING_DOWN, texts.SHUTTING_DOWN),
+        after=Said(Kind.GOAWAY, 0, texts.SHUTTING_DOWN),
     ),
     End.DOOR_FULL: Row(
         DisconnectReason.OVER_A_LIMIT,
         How.CUT,
         Cause.FULL,
-        before=_refused(Refusal.SERVER_FULL, p.TEXT_SERVER_FULL),
+        before=_refused(Refusal.SERVER_FULL, texts.SERVER_FULL),
     ),
     End.DOOR_PEER: Row(
         DisconnectReason.OVER_A_LIMIT,
         How.CUT,
         Cause.PEER,
-        before=_refused(Refusal.SERVER_FULL, p.TEXT_PEER_FULL),
+        before=_refused(Refusal.SERVER_FULL, texts.PEER_FULL),
     ),
     End.DOOR_ACCESS: Row(
         DisconnectReason.CLOSED_BY_SERVER,
         How.CUT,
         Cause.ACCESS,
-        before=_refused(Refusal.NOT_ALLOWED, p.TEXT_NOT_ALLOWED),
+        before=_refused(Refusal.NOT_ALLOWED, texts.NOT_ALLOWED),
     ),
     End.DOOR_NO_MEMORY: Row(
         DisconnectReason.OVER_A_LIMIT,
         How.CUT,
         Cause.NO_MEMORY,
-        before=_refused(Refusal.SERVER_FULL, p.TEXT_SERVER_FULL),
+        before=_refused(Refusal.SERVER_FULL, texts.SERVER_FULL),
     ),
 }
 

@@ -1,8 +1,4 @@
-"""The wire format, version 1, without any I/O: frames, fields, the CIR and the answer to it, and the texts.
-
-This file owns what bytes mean. Two files stand on it: ``framing.py`` cuts a stream of bytes into messages, and
-``connection.py`` is the connection protocol, what a CIR and an SRM do to a connection. The pure engine and the client
-run on the three, and the tests hold the C engine against them, byte by byte.
+"""The wire format, version 1, without any I/O: frames, fields, the CIR and the answer to it. It owns what bytes mean.
 
 A frame of the framing ``pysock`` is a 12-byte header, then the payload; integers are in network byte order::
 
@@ -22,6 +18,7 @@ from enum import IntEnum
 
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.errors import ParameterError, PysockError
+from pysock.wire import texts
 
 if TYPE_CHECKING:
     from typing import Final
@@ -38,39 +35,6 @@ NONCE_SIZE: Final = 32
 MAC_SIZE: Final = 32  # HMAC-SHA256
 FLAG_NO_REPLY: Final = 0x01
 
-# What the engines tell a client in words. Both engines send exactly these bytes; %-formats take the numbers named.
-TEXT_SRM_BEFORE_CIR: Final = "a service request came before the CIR: send a CIR first"
-TEXT_SECOND_CIR: Final = "a second CIR on an established connection"
-TEXT_SECOND_CIR_WAITING: Final = "a second CIR: a PROOF is awaited"
-TEXT_UNASKED_PROOF: Final = "a PROOF that was not asked for"
-TEXT_SERVER_KIND: Final = "a frame of a kind that only servers send"
-TEXT_UNKNOWN_KIND: Final = "not a frame of the pysock protocol: unknown kind"
-TEXT_BAD_FLAGS: Final = "unknown flags: only bit 0 of an SRM has a meaning"
-TEXT_BAD_VERSION: Final = "this server speaks version 1 of the pysock protocol"
-TEXT_LONG_CIR: Final = "the CIR is too long"
-TEXT_LONG_PROOF: Final = "the PROOF is too long"
-TEXT_LONG_PING: Final = "a PING carries at most 64 bytes"
-TEXT_LONG_BYE: Final = "a BYE carries no payload"
-TEXT_SHORT_CIR: Final = "the CIR is too short to hold the magic PSK1"
-TEXT_BAD_MAGIC: Final = "wrong magic: a CIR begins with PSK1"
-TEXT_BROKEN_FIELD: Final = "the CIR has a broken field"
-TEXT_BROKEN_PROOF: Final = "the PROOF has a broken field"
-TEXT_KEY_WANTED: Final = "this server wants an auth key"
-TEXT_WRONG_PROOF: Final = "wrong proof: the auth keys differ"
-TEXT_CIR_TOO_LATE: Final = "the CIR did not come in time"
-TEXT_CIR_CROWD: Final = "too many others wait to be let in"
-TEXT_NOT_ALLOWED: Final = "not allowed"
-TEXT_SERVER_FULL: Final = "the server is full"
-TEXT_PEER_FULL: Final = "too many connections from this user or address"
-TEXT_SHUTTING_DOWN: Final = "the server is shutting down"
-TEXT_NO_SUCH_SERVICE: Final = "no such service"
-TEXT_REQUEST_TOO_LARGE: Final = "the request has %u bytes, this server takes at most %u"  # length, limit
-TEXT_REPLY_TOO_LARGE: Final = (  # length, limit
-    "the reply has %u bytes, this client takes at most %u (max_payload= of connect() or Limits)"
-)
-TEXT_FRAME_TOO_SLOW: Final = "the rest of the frame did not come in time"
-TEXT_IDLE: Final = "nothing came for too long"
-
 
 class Framing(IntEnum):
     """How bytes are cut into messages."""
@@ -79,10 +43,6 @@ class Framing(IntEnum):
     U32 = 1  # 4-byte big-endian length, then the payload
     LINE = 2  # up to a newline, which is not part of the message
     RAW = 3  # whatever arrives
-
-
-#: What users call them.
-FRAMING_BY_NAME: Final = {framing.name.lower(): framing for framing in Framing}
 
 
 class Kind(IntEnum):
@@ -299,13 +259,13 @@ def decode_cir(payload: bytes) -> Cir:
     :raises Malformed: with the refusal code and the text that the client is told.
     """
     if len(payload) < len(MAGIC):
-        raise Malformed(TEXT_SHORT_CIR)
+        raise Malformed(texts.SHORT_CIR)
     if not payload.startswith(MAGIC):
-        raise Malformed(TEXT_BAD_MAGIC, Refusal.BAD_MAGIC_OR_VERSION)
+        raise Malformed(texts.BAD_MAGIC, Refusal.BAD_MAGIC_OR_VERSION)
     try:
         return _cir_fields(decode_fields(payload, len(MAGIC)))
     except Malformed:
-        raise Malformed(TEXT_BROKEN_FIELD) from None
+        raise Malformed(texts.BROKEN_FIELD) from None
 
 
 def _cir_fields(fields: Iterable[tuple[int, bytes]]) -> Cir:
@@ -335,9 +295,6 @@ def _name(value: bytes) -> str:
     return _text(value)
 
 
-# --- the auth key ----------------------------------------------------------------------------------------------------
-
-
 def encode_challenge(nonce: bytes, mac: bytes) -> bytes:
     """Return the payload of a CHALLENGE."""
     return encode_field(Tag.NONCE, nonce) + encode_field(Tag.MAC, mac)
@@ -365,7 +322,7 @@ def decode_proof(payload: bytes) -> bytes:
     try:
         return _the_one(decode_fields(payload), Tag.MAC, MAC_SIZE)
     except Malformed:
-        raise Malformed(TEXT_BROKEN_PROOF) from None
+        raise Malformed(texts.BROKEN_PROOF) from None
 
 
 def _the_one(fields: Iterable[tuple[int, bytes]], wanted: Tag, size: int) -> bytes:

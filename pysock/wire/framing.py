@@ -354,3 +354,6 @@ FRAMINGS: Final = (
     FramingFacts(Framing.LINE, 0, False, False, False, False, True, LineCutter, None, b"\n"),
     FramingFacts(Framing.RAW, 0, False, False, False, False, False, RawCutter, None, b""),
 )
+
+#: What users call them.
+FRAMING_BY_NAME: Final = {framing.name.lower(): framing for framing in Framing}

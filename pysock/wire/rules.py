@@ -21,6 +21,7 @@ from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.causes import Cause
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, next_connection_state
 from pysock.wire import format as p
+from pysock.wire import texts
 from pysock.wire.endings import ENDINGS, End, last_words
 from pysock.wire.format import ErrorCode, Frame, Header, Kind, Refusal
 from pysock.wire.framing import FrameCutter, FramingFacts, PlainCutter
@@ -112,18 +113,18 @@ def _never(text: str) -> Rule:
 #: What clients may send. A kind that isn't here is unknown.
 RULES: Final[dict[int, Rule]] = {
     Kind.CIR: Rule(
-        wrong=("", p.TEXT_SECOND_CIR_WAITING, p.TEXT_SECOND_CIR),
+        wrong=("", texts.SECOND_CIR_WAITING, texts.SECOND_CIR),
         version=True,
         most=Most.CIR,
-        too_long=p.TEXT_LONG_CIR,
+        too_long=texts.LONG_CIR,
     ),
-    Kind.PROOF: Rule(wrong=(p.TEXT_UNASKED_PROOF, "", p.TEXT_UNASKED_PROOF), most=Most.CIR, too_long=p.TEXT_LONG_PROOF),
-    Kind.SRM: Rule(wrong=(p.TEXT_SRM_BEFORE_CIR, p.TEXT_SRM_BEFORE_CIR, ""), flags=p.FLAG_NO_REPLY, most=Most.REQUEST),
-    Kind.PING: Rule(most=Most.PING, too_long=p.TEXT_LONG_PING),
-    Kind.BYE: Rule(most=Most.NOTHING, too_long=p.TEXT_LONG_BYE),
-    **{kind: _never(p.TEXT_SERVER_KIND) for kind in Kind if kind.comes_from_server},
+    Kind.PROOF: Rule(wrong=(texts.UNASKED_PROOF, "", texts.UNASKED_PROOF), most=Most.CIR, too_long=texts.LONG_PROOF),
+    Kind.SRM: Rule(wrong=(texts.SRM_BEFORE_CIR, texts.SRM_BEFORE_CIR, ""), flags=p.FLAG_NO_REPLY, most=Most.REQUEST),
+    Kind.PING: Rule(most=Most.PING, too_long=texts.LONG_PING),
+    Kind.BYE: Rule(most=Most.NOTHING, too_long=texts.LONG_BYE),
+    **{kind: _never(texts.SERVER_KIND) for kind in Kind if kind.comes_from_server},
 }
-UNKNOWN: Final = _never(p.TEXT_UNKNOWN_KIND)
+UNKNOWN: Final = _never(texts.UNKNOWN_KIND)
 
 
 def _error(flags: int, request_id: int, code: ErrorCode, text: str) -> bytes:
@@ -176,10 +177,10 @@ class FrameProtocol:
         rule = RULES.get(header.kind, UNKNOWN)
         wrong = rule.wrong[self.state - ConnectionState.ACCEPTED]
         if not wrong and header.flags & ~rule.flags:
-            wrong = p.TEXT_BAD_FLAGS
+            wrong = texts.BAD_FLAGS
         if not wrong and rule.version and header.code != p.PROTOCOL_VERSION:
             # Before the length: another version may well have longer ones.
-            return self._dismiss(End.VERSION, p.TEXT_BAD_VERSION)
+            return self._dismiss(End.VERSION, texts.BAD_VERSION)
         if not wrong and header.length > self._rules.most(rule.most):
             if rule.most is Most.REQUEST:
                 return self._too_large(header)
@@ -188,7 +189,7 @@ class FrameProtocol:
 
     def _too_large(self, header: Header) -> NotServed:
         """An SRM is never too long to live with; all other frames are."""
-        text = p.TEXT_REQUEST_TOO_LARGE % (header.length, self._rules.max_payload)
+        text = texts.REQUEST_TOO_LARGE % (header.length, self._rules.max_payload)
         return NotServed(_error(header.flags, header.request_id, ErrorCode.PAYLOAD_TOO_LARGE, text), whole=False)
 
     # --- a whole frame ---
@@ -238,10 +239,10 @@ class FrameProtocol:
         """A service request message."""
         self.take(ConnectionEvent.SRM)
         if self.shutting_down:
-            error = _error(frame.flags, frame.request_id, ErrorCode.SHUTTING_DOWN, p.TEXT_SHUTTING_DOWN)
+            error = _error(frame.flags, frame.request_id, ErrorCode.SHUTTING_DOWN, texts.SHUTTING_DOWN)
             return NotServed(error, whole=True)
         if frame.code not in self._rules.services:
-            error = _error(frame.flags, frame.request_id, ErrorCode.NO_SUCH_SERVICE, p.TEXT_NO_SUCH_SERVICE)
+            error = _error(frame.flags, frame.request_id, ErrorCode.NO_SUCH_SERVICE, texts.NO_SUCH_SERVICE)
             return NotServed(error, whole=True)
         return Request(frame.code, frame.request_id, not frame.flags & p.FLAG_NO_REPLY, frame.payload)
 

@@ -19,14 +19,9 @@ from pysock.engine.pure.output import COPY_MAX, GATHER_MAX
 from pysock.engine.pure.poll import READ
 from pysock.engine.pure.reply import Failure, checked_reply
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+from pysock.wire import texts
 from pysock.wire.endings import End, last_words
-from pysock.wire.format import (
-    HEADER,
-    TEXT_NOT_ALLOWED,
-    Kind,
-    encode,
-    fitting,
-)
+from pysock.wire.format import HEADER, Kind, encode, fitting
 from pysock.wire.rules import Answer, Ending, FrameProtocol, Initiation, NotServed, Request
 
 if TYPE_CHECKING:
@@ -193,7 +188,7 @@ class FramedConnection(Connection):
         refused = self.ask()
         pushed, self.out = self.out, waiting
         if refused is not None or protocol.state is not state:
-            self._refuse(refused or TEXT_NOT_ALLOWED, sum(map(len, pushed)))
+            self._refuse(refused or texts.NOT_ALLOWED, sum(map(len, pushed)))
             return
         self._small = min(COPY_MAX, protocol.reply_limit)
         self.put(protocol.accept(self.client_id, self.core.options.welcome))

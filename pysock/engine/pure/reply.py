@@ -9,7 +9,7 @@ from __future__ import annotations
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.guards import type_name
 from pysock.errors import FrameTooLarge
-from pysock.wire.format import TEXT_REPLY_TOO_LARGE
+from pysock.wire import texts
 
 if TYPE_CHECKING:
     from typing import Any
@@ -37,7 +37,7 @@ def checked_reply(reply: Any, limit: int) -> bytes | Failure:
         if type(reply) is Failure:
             return reply
     if len(reply) > limit:
-        return Failure(FrameTooLarge(TEXT_REPLY_TOO_LARGE % (len(reply), limit)))
+        return Failure(FrameTooLarge(texts.REPLY_TOO_LARGE % (len(reply), limit)))
     return bytes(reply)
 
 

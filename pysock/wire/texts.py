@@ -1,0 +1,40 @@
+"""Every text that an engine sends: one name each. The C engine says the same, letter by letter."""
+
+from __future__ import annotations
+
+from pysock.base.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Final
+
+SRM_BEFORE_CIR: Final = "a service request came before the CIR: send a CIR first"
+SECOND_CIR: Final = "a second CIR on an established connection"
+SECOND_CIR_WAITING: Final = "a second CIR: a PROOF is awaited"
+UNASKED_PROOF: Final = "a PROOF that was not asked for"
+SERVER_KIND: Final = "a frame of a kind that only servers send"
+UNKNOWN_KIND: Final = "not a frame of the pysock protocol: unknown kind"
+BAD_FLAGS: Final = "unknown flags: only bit 0 of an SRM has a meaning"
+BAD_VERSION: Final = "this server speaks version 1 of the pysock protocol"
+LONG_CIR: Final = "the CIR is too long"
+LONG_PROOF: Final = "the PROOF is too long"
+LONG_PING: Final = "a PING carries at most 64 bytes"
+LONG_BYE: Final = "a BYE carries no payload"
+SHORT_CIR: Final = "the CIR is too short to hold the magic PSK1"
+BAD_MAGIC: Final = "wrong magic: a CIR begins with PSK1"
+BROKEN_FIELD: Final = "the CIR has a broken field"
+BROKEN_PROOF: Final = "the PROOF has a broken field"
+KEY_WANTED: Final = "this server wants an auth key"
+WRONG_PROOF: Final = "wrong proof: the auth keys differ"
+CIR_TOO_LATE: Final = "the CIR did not come in time"
+CIR_CROWD: Final = "too many others wait to be let in"
+NOT_ALLOWED: Final = "not allowed"
+SERVER_FULL: Final = "the server is full"
+PEER_FULL: Final = "too many connections from this user or address"
+SHUTTING_DOWN: Final = "the server is shutting down"
+NO_SUCH_SERVICE: Final = "no such service"
+REQUEST_TOO_LARGE: Final = "the request has %u bytes, this server takes at most %u"  # length, limit
+REPLY_TOO_LARGE: Final = (  # length, limit
+    "the reply has %u bytes, this client takes at most %u (max_payload= of connect() or Limits)"
+)
+FRAME_TOO_SLOW: Final = "the rest of the frame did not come in time"
+IDLE: Final = "nothing came for too long"
