@@ -6,7 +6,7 @@
 #include "base/sys.c"
 #include "base/wire.c"
 #include "base/framing.c"
-#include "base/tables.c"
+#include "base/endings.c"
 #include "base/state.c"
 #include "base/socket.c"
 #include "base/poll_epoll.c"

@@ -2,7 +2,7 @@
  * what becomes of replies that aren't sent yet. */
 #include "base/causes.h"
 #include "base/framing.h"
-#include "base/tables.h"
+#include "base/endings.h"
 #include "conn/dismiss.h"
 #include "conn/life.h"
 #include "conn/output.h"

@@ -9,7 +9,7 @@
 #include "base/host.h"
 #include "base/socket.h"
 #include "base/sys.h"
-#include "base/tables.h"
+#include "base/endings.h"
 #include "conn/life.h"
 #include "conn/part.h"
 #include "conn/queue.h"

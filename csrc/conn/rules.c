@@ -7,13 +7,48 @@
 #include "base/causes.h"
 #include "base/host.h"
 #include "base/state.h"
-#include "base/tables.h"
 #include "conn/admit.h"
 #include "conn/dismiss.h"
 #include "conn/life.h"
 #include "conn/output.h"
 #include "conn/pending.h"
 #include "conn/rules.h"
+
+/* -- which frames may come when ------------------------------------------------------------------------------------ */
+
+#define NEVER(text) {.wrong = {text, text, text}, .most = PS_MOST_NOTHING}
+#define FROM_SERVER NEVER("a frame of a kind that only servers send")
+
+static const ps_rule unknown = NEVER("not a frame of the pysock protocol: unknown kind");
+
+static const ps_rule from_clients[] = {
+    [PS_CIR] = {.wrong = {NULL, "a second CIR: a PROOF is awaited", "a second CIR on an established connection"},
+                .version = 1, .most = PS_MOST_CIR, .too_long = "the CIR is too long"},
+    [PS_SRM] = {.wrong = {"a service request came before the CIR: send a CIR first",
+                          "a service request came before the CIR: send a CIR first"},
+                .flags = PS_NO_REPLY, .most = PS_MOST_REQUEST},
+    [PS_PING] = {.most = PS_MOST_PING, .too_long = "a PING carries at most 64 bytes"},
+    [PS_BYE] = {.most = PS_MOST_NOTHING, .too_long = "a BYE carries no payload"},
+    [5] = NEVER("not a frame of the pysock protocol: unknown kind"),
+    [6] = NEVER("not a frame of the pysock protocol: unknown kind"),
+    [7] = NEVER("not a frame of the pysock protocol: unknown kind"),
+    [PS_PROOF] = {.wrong = {"a PROOF that was not asked for", NULL, "a PROOF that was not asked for"},
+                  .most = PS_MOST_CIR, .too_long = "the PROOF is too long"},
+};
+
+static const ps_rule from_servers = FROM_SERVER;
+
+static const ps_rule *rule_of(uint8_t kind)
+{
+    if (kind > 0x80 && kind <= PS_CHALLENGE)
+        return &from_servers;
+    return kind > 0 && kind < sizeof from_clients / sizeof *from_clients ? &from_clients[kind] : &unknown;
+}
+
+const ps_rule *ps_rule_of(int kind)
+{
+    return kind >= 0 && kind <= UINT8_MAX ? rule_of((uint8_t)kind) : NULL;
+}
 
 /* -- headers ------------------------------------------------------------------------------------------------------- */
 
@@ -40,7 +75,7 @@ static uint32_t most_bytes(const ps_engine *engine, uint8_t most)
 
 static enum ps_verdict judge_pysock(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
-    const ps_rule *rule = ps__rule(frame->kind);
+    const ps_rule *rule = rule_of(frame->kind);
     const char *wrong = rule->wrong[conn->state - PS_CONN_ACCEPTED];
     if (!wrong && frame->flags & ~rule->flags)
         wrong = "unknown flags: only bit 0 of an SRM has a meaning";

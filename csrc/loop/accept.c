@@ -10,7 +10,7 @@
 #include "base/causes.h"
 #include "base/socket.h"
 #include "base/sys.h"
-#include "base/tables.h"
+#include "base/endings.h"
 #include "base/wire.h"
 #include "conn/admit.h"
 #include "conn/dismiss.h"

@@ -96,7 +96,7 @@ class Most(IntEnum):
 
 
 class Rule(NamedTuple):
-    """What holds for one kind of frame. ``csrc`` has the same rows; a test compares them cell by cell."""
+    """What holds for one kind of frame. ``csrc/conn/rules.c`` has the same rows; a test compares them cell by cell."""
 
     # Why it may not come: before a CIR was accepted, while a PROOF is awaited, and after; empty: it may.
     wrong: tuple[str, str, str] = ("", "", "")

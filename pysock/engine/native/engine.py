@@ -38,16 +38,15 @@ def _posted(result: int) -> int:
 
 
 def _fill_limits(c: Any, limits: Limits) -> None:
-    for name in ("cir_timeout", "frame_timeout", "output_timeout", "idle_timeout"):
-        setattr(c, f"{name}_ns", nanoseconds(getattr(limits, name)))
-    for name in ("max_clients", "max_pending_cir", "max_cir_bytes", "max_payload", "max_in_flight"):
-        setattr(c, name, getattr(limits, name))
-    c.max_clients_per_uid = limits.max_clients_per_uid or 0
-    c.max_clients_per_ip = limits.max_clients_per_ip or 0
+    """Each by its name: a timeout in nanoseconds, what isn't limited as 0."""
+    for name, _ in ffi.typeof("ps_limits").fields:
+        if name.endswith("_ns"):
+            setattr(c, name, nanoseconds(getattr(limits, name.removesuffix("_ns"))))
+        elif hasattr(limits, name):
+            setattr(c, name, getattr(limits, name) or 0)
     wanted = vanishing(limits.vanish_timeout, limits.output_timeout)
     if wanted is not None:
         c.keep_idle, c.keep_interval, c.keep_count, c.user_timeout = wanted
-    c.output_pause, c.output_drop = limits.output_pause, limits.output_drop
 
 
 #: Why a loop didn't run; and what ends one in a child, where a handler has forked.

@@ -1,46 +1,8 @@
-/* tables.c: the rules of the protocol as rows. pysock/wire/rules.py and pysock/wire/endings.py have the same ones, and a
- * test compares them cell by cell. */
+/* endings.c: how connections end, as a table. pysock/wire/endings.py has the same rows, and says more of each; a test
+ * compares them cell by cell. */
 #include <stddef.h>
 
-#include "base/tables.h"
-
-/* -- which frames may come when ------------------------------------------------------------------------------------ */
-
-#define NEVER(text) {.wrong = {text, text, text}, .most = PS_MOST_NOTHING}
-#define FROM_SERVER NEVER("a frame of a kind that only servers send")
-
-static const ps_rule unknown = NEVER("not a frame of the pysock protocol: unknown kind");
-
-static const ps_rule from_clients[] = {
-    [PS_CIR] = {.wrong = {NULL, "a second CIR: a PROOF is awaited", "a second CIR on an established connection"},
-                .version = 1, .most = PS_MOST_CIR, .too_long = "the CIR is too long"},
-    [PS_SRM] = {.wrong = {"a service request came before the CIR: send a CIR first",
-                          "a service request came before the CIR: send a CIR first"},
-                .flags = PS_NO_REPLY, .most = PS_MOST_REQUEST},
-    [PS_PING] = {.most = PS_MOST_PING, .too_long = "a PING carries at most 64 bytes"},
-    [PS_BYE] = {.most = PS_MOST_NOTHING, .too_long = "a BYE carries no payload"},
-    [5] = NEVER("not a frame of the pysock protocol: unknown kind"),
-    [6] = NEVER("not a frame of the pysock protocol: unknown kind"),
-    [7] = NEVER("not a frame of the pysock protocol: unknown kind"),
-    [PS_PROOF] = {.wrong = {"a PROOF that was not asked for", NULL, "a PROOF that was not asked for"},
-                  .most = PS_MOST_CIR, .too_long = "the PROOF is too long"},
-};
-
-static const ps_rule from_servers = FROM_SERVER;
-
-const ps_rule *ps__rule(uint8_t kind)
-{
-    if (kind > 0x80 && kind <= PS_CHALLENGE)
-        return &from_servers;
-    return kind > 0 && kind < sizeof from_clients / sizeof *from_clients ? &from_clients[kind] : &unknown;
-}
-
-const ps_rule *ps_rule_of(int kind)
-{
-    return kind >= 0 && kind <= UINT8_MAX ? ps__rule((uint8_t)kind) : NULL;
-}
-
-/* -- how connections end ------------------------------------------------------------------------------------------- */
+#include "base/endings.h"
 
 #define NOTHING {NULL, 0, 0}
 #define REFUSED(code, text) {text, code, PS_CIR_REFUSED}
