@@ -1,7 +1,7 @@
 """ClientTable: the server's database of connected clients, keyed by client id.
 
-The engine owns the rows. This file owns the objects: at most one :class:`~pysock.DataSocket` for a client, made when a
-handler or the program first asks for it, dropped when the client goes. An idle client costs no Python object.
+The engine owns the rows. This file owns the objects, each a :class:`ServedSocket`: at most one for a client, made when
+a handler or the program first asks for it, dropped when the client goes. An idle client costs no Python object.
 
 Threads: any thread may look into the table while the loop runs. There is no lock here; single operations on a dict
 are atomic, and :meth:`ClientTable._find` is written for clients that go between two of its lines.
@@ -12,15 +12,52 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 
 from pysock.address import Address
-from pysock.base.ids import read
+from pysock.base.ids import read, shown
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.payload import checked
 from pysock.base.unique import Unique
-from pysock.data import DataSocket, ServedSocket
+from pysock.data import NO_ROW, DataSocket
 from pysock.engine.contract import ClientInfo, Engine
+from pysock.errors import ConnectionLost
+from pysock.states import ConnectionState
 
 if TYPE_CHECKING:
     from pysock.base import kinds
+
+
+class ServedSocket(DataSocket):
+    """A client of a server. Made by the client table only."""
+
+    __slots__ = ("_last", "_table")
+
+    def __init__(self, client_id: int, table: ClientTable) -> None:
+        super().__init__(client_id)
+        self._table = table
+        self._last: ClientInfo | None = None
+
+    def _row(self) -> ClientInfo:
+        if self._last is None:
+            row = self._table.engine_info(self.id)
+            if row is not None:
+                return row
+        # It went between the two looks, or before anything could be noted of it.
+        return self._last or NO_ROW._replace(client_id=self.id)
+
+    def _reached(self, row: ClientInfo) -> str:
+        return self._table.master_address(row.master)
+
+    def gone(self, row: ClientInfo | None) -> None:
+        """Keep the last figures: from now on the engine knows nothing of this client."""
+        self._last = (row or self._row())._replace(state=ConnectionState.CLOSED, fd=-1)
+
+    def send(self, payload: kinds.Buffer) -> None:
+        """See :meth:`DataSocket.send`."""
+        if not self._table.push(self.id, payload):
+            raise ConnectionLost(f"client {shown(self.id)} isn't connected any more")
+
+    def close(self) -> None:
+        """See :meth:`DataSocket.close`."""
+        self._table.disconnect(self.id)
 
 
 class ClientTable(Unique, Mapping[int, DataSocket]):

@@ -2,7 +2,7 @@
 
 This file owns what a program sees of a client. There are two kinds, with the same attributes:
 
-- :class:`ServedSocket` belongs to a server: the engine owns the connection, and this object only its number.
+- that of a server, in clients.py: the engine owns the connection, and the object only its number.
 - :class:`HandSocket` comes from ``MasterSocket.accept()``: it owns its descriptor, blocks, and moves plain bytes.
 """
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from pysock.base import kinds
-    from pysock.clients import ClientTable
 
 #: By hand there is no frame and so no limit of ours; this is what the kernel moves in one call at most.
 _HAND_BYTES_MAX: Final = 0x7FFFF000
 
-_NOBODY: Final = ClientInfo(
+#: The row of a client that no engine knows.
+NO_ROW: Final = ClientInfo(
     client_id=0, fd=-1, state=ConnectionState.CLOSED, name="", master=0, address="", pid=-1, uid=-1, gid=-1,
     connected_at=0.0, requests=0, bytes_in=0, bytes_out=0, in_flight=0, queued=0,
 )  # fmt: skip
@@ -153,41 +153,6 @@ class DataSocket(Unique, ABC):
         return f"<DataSocket {shown(self.id)}{name} {ConnectionState(row.state).name} fd={row.fd} {where}>"
 
 
-class ServedSocket(DataSocket):
-    """A client of a server. Made by the client table only."""
-
-    __slots__ = ("_last", "_table")
-
-    def __init__(self, client_id: int, table: ClientTable) -> None:
-        super().__init__(client_id)
-        self._table = table
-        self._last: ClientInfo | None = None
-
-    def _row(self) -> ClientInfo:
-        if self._last is None:
-            row = self._table.engine_info(self.id)
-            if row is not None:
-                return row
-        # It went between the two looks, or before anything could be noted of it.
-        return self._last or _NOBODY._replace(client_id=self.id)
-
-    def _reached(self, row: ClientInfo) -> str:
-        return self._table.master_address(row.master)
-
-    def gone(self, row: ClientInfo | None) -> None:
-        """Keep the last figures: from now on the engine knows nothing of this client."""
-        self._last = (row or self._row())._replace(state=ConnectionState.CLOSED, fd=-1)
-
-    def send(self, payload: kinds.Buffer) -> None:
-        """See :meth:`DataSocket.send`."""
-        if not self._table.push(self.id, payload):
-            raise ConnectionLost(f"client {shown(self.id)} isn't connected any more")
-
-    def close(self) -> None:
-        """See :meth:`DataSocket.close`."""
-        self._table.disconnect(self.id)
-
-
 class HandSocket(DataSocket):
     """A client accepted by hand: it blocks and has no framing. Usable in a ``with`` statement.
 
@@ -204,7 +169,7 @@ class HandSocket(DataSocket):
         self._ended = "this data socket is closed"
         self._open_file = file_of(fd)  # what the number stands for, as long as it is ours
         address, peer = _who(fd)
-        self._info = _NOBODY._replace(
+        self._info = NO_ROW._replace(
             client_id=client_id, fd=fd, address=address, pid=peer.pid, uid=peer.uid, gid=peer.gid,
             state=ConnectionState.ACCEPTED, connected_at=time.time(),
         )  # fmt: skip

@@ -57,6 +57,17 @@ def group_ids(groups: Ids) -> frozenset[int]:
     return _ids("group", groups, _group_named, "allow")
 
 
+def owner_ids(address: Address) -> tuple[int, int]:
+    """Return the numbers of the user and the group whose a socket file shall be; -1 leaves it to who makes it.
+
+    :raises ValueError: there is no such user or group, or a number is out of range.
+    """
+    of = f"{address}: "
+    user = -1 if address.user is None else _id("user", address.user, _user_named, "user", of)
+    group = -1 if address.group is None else _id("group", address.group, _group_named, "group", of)
+    return user, group
+
+
 def peer_of(sock: socket.socket) -> tuple[int, int, int]:
     """Return process, user and group at the other end of a Unix socket; -1 for what the system doesn't tell."""
     try:
@@ -131,18 +142,19 @@ def _ids(what: str, given: Any, named: Callable[[str], int], parameter: str) -> 
     return found
 
 
-def _id(what: str, one: Any, named: Callable[[str], int], parameter: str) -> int:
+def _id(what: str, one: Any, named: Callable[[str], int], parameter: str, of: str = "") -> int:
+    """The number of one; ``of`` is what an error begins with."""
     if isinstance(one, str) and not (one.isascii() and one.isdecimal()):
         try:
             return named(one)
         except (KeyError, ValueError):  # ValueError: a NUL in it
-            problem = f"this machine has no {what} {one!r}; give a name or a number"
+            problem = f"{of}this machine has no {what} {one!r}; give a name or a number"
             raise ParameterError(parameter, problem, name="") from None
     if isinstance(one, bool) or not isinstance(one, (int, str)):
         raise TypeError(f"a {what} is a number or a name, not {one!r}")
     number = int(one)
     if not 0 <= number <= _LARGEST_ID:
-        problem = f"the number of a {what} is from 0 to {_LARGEST_ID}, not {number}"
+        problem = f"{of}the number of a {what} is from 0 to {_LARGEST_ID}, not {number}"
         raise ParameterError(parameter, problem, name="")
     return number
 

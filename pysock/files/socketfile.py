@@ -2,7 +2,7 @@
 
 This file owns the decision to delete. Three rules:
 
-1. Nothing is removed or made without the lock beside it (lockfile.py), so that of several servers that start at one
+1. Nothing is removed or made without the lock beside it (lock.py), so that of several servers that start at one
    path one wins.
 2. Before ``bind()`` only a *stale* socket file is removed: a socket that refuses a connection. A live server's file,
    and anything that isn't a socket, is left alone, and so is what has taken its place in the meantime.
@@ -16,13 +16,14 @@ import errno
 import os
 import stat
 
+from pysock.access.peers import owner_ids
 from pysock.address import Address
 from pysock.base.faults import explained_fault
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
 from pysock.base.unique import Unique
 from pysock.engine.contract import Sockets
-from pysock.errors import AddressInUse, ParameterError
+from pysock.errors import AddressInUse
 from pysock.files.lock import LockFile
 from pysock.files.place import Pin, Place, kind, same_file
 from pysock.files.probe import Finding, probe
@@ -48,8 +49,7 @@ class SocketFile(Unique):
         #: Absolute, for the working directory may be another one when the file is to be removed. Known once claimed.
         self.path: str = ""
         self._mode = DEFAULT_MODE if address.mode is None else address.mode
-        self._user_id = _user_id(address)
-        self._group_id = _group_id(address)
+        self._user_id, self._group_id = owner_ids(address)
         self._place: Place | None = None
         self._lock: LockFile | None = None
         self._made: os.stat_result | None = None
@@ -226,29 +226,3 @@ class SocketFile(Unique):
                 f"{self._address}: the file system gave the socket file another mode or owner than was asked for;"
                 " choose a path on another one, such as /run",
             )
-
-
-def _user_id(address: Address) -> int:
-    user = address.user
-    if user is None or user.isdecimal():
-        return -1 if user is None else int(user)
-    import pwd  # noqa: PLC0415  # only needed here, and slow where users come over the network
-
-    try:
-        return pwd.getpwnam(user).pw_uid
-    except KeyError:
-        problem = f"{address}: this machine has no user {user!r}; give a name or a number"
-        raise ParameterError("user", problem, name="") from None
-
-
-def _group_id(address: Address) -> int:
-    group = address.group
-    if group is None or group.isdecimal():
-        return -1 if group is None else int(group)
-    import grp  # noqa: PLC0415  # as above
-
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        problem = f"{address}: this machine has no group {group!r}; give a name or a number"
-        raise ParameterError("group", problem, name="") from None

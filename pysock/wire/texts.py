@@ -1,4 +1,4 @@
-"""Every text that an engine sends: one name each. The C engine says the same, letter by letter."""
+"""Every text that an engine sends or raises: one name each. The C engine says the same, letter by letter."""
 
 from __future__ import annotations
 
@@ -38,3 +38,13 @@ REPLY_TOO_LARGE: Final = (  # length, limit
 )
 FRAME_TOO_SLOW: Final = "the rest of the frame did not come in time"
 IDLE: Final = "nothing came for too long"
+
+# What is wrong with what a handler returned, or with what is to be pushed. These are raised, and told by their type.
+NOT_BYTES: Final = "the handler returned %s, not a bytes-like object%s"
+ENCODE: Final = ": encode it, for example with text.encode()"
+NO_SEQUENCE: Final = "the batch handler returned %s, not a sequence with one reply per request"
+WRONG_COUNT: Final = "the batch handler returned %d replies for %d requests"
+PUSH_TOO_LARGE: Final = "a payload of %d bytes is more than this client takes (max_payload= of its connect())"
+
+# For the log of a server whose framing has no words for its clients.
+NO_SERVICE: Final = "a request came, and there is no service: the connection is closed"

@@ -25,6 +25,7 @@ from pysock.engine.native.link import NativeLink
 from pysock.engine.native.sockets import NativeSockets
 from pysock.errors import FrameTooLarge, PysockError
 from pysock.limits import Limits
+from pysock.wire import texts
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -171,9 +172,7 @@ class NativeEngine(Unique):
         data = view_of(payload)
         result = lib.ps_engine_push(self._engine, client_id, data, len(data))
         if result == -errno.EMSGSIZE:
-            raise FrameTooLarge(
-                f"a payload of {len(data)} bytes is more than this client takes (max_payload= of its connect())"
-            )
+            raise FrameTooLarge(texts.PUSH_TOO_LARGE % len(data))
         return bool(_posted(result))
 
     def broadcast(self, payload: Buffer) -> int:

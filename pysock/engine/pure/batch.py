@@ -11,6 +11,7 @@ from pysock.engine.guards import type_name
 from pysock.engine.pure.pending import done
 from pysock.engine.pure.reply import Failure
 from pysock.states import ConnectionState
+from pysock.wire import texts
 
 if TYPE_CHECKING:
     from typing import Any
@@ -91,8 +92,8 @@ class Batch:
 def _checked(replies: Any, wanted: int) -> list[Any]:
     """What a batch handler returned, as a list."""
     if isinstance(replies, (str, bytes, bytearray, memoryview, dict)) or not hasattr(replies, "__getitem__"):
-        raise TypeError(f"the batch handler returned {type_name(replies)}, not a sequence with one reply per request")
+        raise TypeError(texts.NO_SEQUENCE % type_name(replies))
     found = list(replies)
     if len(found) != wanted:
-        raise ValueError(f"the batch handler returned {len(found)} replies for {wanted} requests")
+        raise ValueError(texts.WRONG_COUNT % (len(found), wanted))
     return found

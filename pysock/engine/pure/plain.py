@@ -18,6 +18,7 @@ from pysock.engine.pure.output import COPY_MAX, GATHER_MAX
 from pysock.engine.pure.poll import READ
 from pysock.engine.pure.reply import Failure, checked_reply
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+from pysock.wire import texts
 from pysock.wire.endings import End
 from pysock.wire.framing import LENGTH
 from pysock.wire.rules import PlainProtocol
@@ -237,7 +238,7 @@ class PlainConnection(Connection):
         self.core.counts.errors += 1
         if not self.core.logged_no_service:
             self.core.logged_no_service = True
-            self.core.callbacks.log(ERROR, "a request came, and there is no service: the connection is closed")
+            self.core.callbacks.log(ERROR, texts.NO_SERVICE)
         self._break_off()
         self.settle()
 

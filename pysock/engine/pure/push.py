@@ -12,6 +12,7 @@ from pysock.base.unique import Unique
 from pysock.engine.pure.look import find
 from pysock.errors import FrameTooLarge
 from pysock.states import ConnectionEvent, DisconnectReason
+from pysock.wire import texts
 
 if TYPE_CHECKING:
     from pysock.engine.pure.commands import Commands
@@ -33,9 +34,7 @@ class Pushes(Unique):
             return False
         payload = bytes(payload)
         if len(payload) > connection.protocol.reply_limit:
-            raise FrameTooLarge(
-                f"a payload of {len(payload)} bytes is more than this client takes (max_payload= of its connect())"
-            )
+            raise FrameTooLarge(texts.PUSH_TOO_LARGE % len(payload))
         message = connection.listener.framing.message(payload)
         if get_ident() == self.loop:
             return connection.push(message)

@@ -47,7 +47,7 @@ def _as_bytes(reply: Any) -> bytes | Failure:
     try:
         return bytes(memoryview(reply))
     except TypeError:
-        advice = ": encode it, for example with text.encode()" if issubclass(type(reply), str) else ""
-        return Failure(TypeError(f"the handler returned {type_name(reply)}, not a bytes-like object{advice}"))
+        advice = texts.ENCODE if issubclass(type(reply), str) else ""
+        return Failure(TypeError(texts.NOT_BYTES % (type_name(reply), advice)))
     except Exception as error:  # a buffer that can't be read, for example a memoryview that was released
         return Failure(error)

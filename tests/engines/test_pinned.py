@@ -1,0 +1,80 @@
+"""What both engines have of their own, each in its language: the same texts, and the same bounds.
+
+They are read from the sources of C, so that nothing of it has to be exported for this.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from support import ROOT
+
+import pysock.load.options as load
+from pysock.base import logs
+from pysock.engine.pure import accept, commands, core, linger, pending, timers, turn
+from pysock.engine.pure.client import link
+from pysock.wire import texts
+
+SOURCES = [path.read_text() for path in sorted((ROOT / "csrc").rglob("*.[ch]"))]
+CODE = re.sub(r"/\*.*?\*/", "", "\n".join(SOURCES), flags=re.DOTALL)
+
+TEXTS = {name: text for name, text in vars(texts).items() if name.isupper() and isinstance(text, str)}
+
+#: Of C, in its unit -> of Python, in the same.
+BOUNDS = {
+    "PS_ACCEPTS_MAX": accept._ACCEPTS_MAX,
+    "PS_PAUSE_ACCEPT_MS": accept._PAUSE * 1000,
+    "PS_CROWD_MS": accept._CROWD_WAIT * 1000,
+    "PS_PAUSE_SEND_MS": core._PAUSE_SEND * 1000,
+    "PS_READ_MAX": core.READ_MAX,
+    "PS_PENDING_BYTES": pending._BYTES_MAX,
+    "PS_COMMANDS_BYTES": commands._BYTES_MAX,
+    "PS_COMMAND_COST": commands._OVERHEAD,
+    "PS_LOOK_NS": turn._SLEEP_MAX * 1e9,
+    "LONG_WORK_NS": turn._LONG_WORK * 1e9,
+    "LOOKS": timers._LOOKS,
+    "TELL_EVERY_NS": logs.TELL_EVERY * 1e9,
+    "CONTROL_MAX": link._CONTROL_MAX,
+    "PS_LINGER_USUAL_NS": linger.USUAL * 1e9,
+    "PS_LINGER_FAR": linger._FAR,
+    "PS_LINGER_TRIES": linger._TRIES,
+    "PS_LINGER_MISSES_MAX": linger._MISSES_MAX,
+    "PS_TRIAL_PAIRS": linger.PAIRS,
+    "PS_TRIAL_DONE": linger.DONE,
+    "PS_TRIAL_NS": linger.HALF * 1e9,
+    "PS_TRIAL_MOST_NS": linger.HALF_MOST * 1e9,
+    "PS_TRIAL_HOLD_NS": linger.HOLD * 1e9,
+    "PS_TRIAL_HOLDS_MAX": linger.HOLDS_MAX,
+    "PS_TRIAL_HOLD_TRIALS": linger.HOLD_TRIALS,
+    "PS_TRIAL_PERCENT": linger.PERCENT,
+    "PS_LOAD_CONNECTIONS_MAX": load.MOST_CONNECTIONS,
+    "PS_LOAD_IN_FLIGHT_MAX": load.MOST_IN_FLIGHT,
+    "PS_LOAD_SIZE_MAX": load.LARGEST,
+}
+
+
+def shape(text: str) -> str:
+    """A text without what is filled in: the two languages write that in their own ways."""
+    return re.sub(r"%(?:\.\d+)?(?:z?[du]|s)", "%", text)
+
+
+def strings() -> str:
+    """All that C may say; pieces that the compiler joins are joined."""
+    joined = re.sub(r'"\s*\n?\s*"', "", CODE)
+    return "\n".join(shape(text) for text in re.findall(r'"((?:\\.|[^"\\\n])*)"', joined))
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_is_the_same_in_both(name):
+    assert shape(TEXTS[name]) in strings().split("\n")
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_bound_is_the_same_in_both(name):
+    (value,) = re.findall(rf"\b{name} = ([\d *<()]+)(?=[,\s}}])", CODE)
+    assert eval(value) == pytest.approx(BOUNDS[name])
+
+
+def test_what_is_compared_is_there():
+    assert len(TEXTS) > 30
