@@ -48,7 +48,8 @@ def measure(words: list[str]) -> int:
     if reason := machine.missing_here():
         print(f"bench: {reason}", file=sys.stderr)
         return 1
-    jobs = plan(chosen(given.scenario, given.quick), given.peer, given.quick)
+    mode = "quick" if given.quick else "published" if given.published else "full"
+    jobs = plan(chosen(given.scenario, mode), given.peer, few=given.quick)
     if given.list:
         _show_plan(jobs)
         return 0
@@ -68,9 +69,11 @@ def _measure_options(words: list[str]) -> argparse.Namespace:
         prog="python -m bench",
         description="Hold pysock against its peers and a bare C server.",
         epilog="`python -m bench report` draws the results. The published ones are made by"
-        " `python -m bench --output bench/results/latest.json && python -m bench report`.",
+        " `python -m bench --published --output bench/results/latest.json && python -m bench report`.",
     )
-    parser.add_argument("--quick", action="store_true", help="one load of each scenario, fewer peers; under 3 minutes")
+    less = parser.add_mutually_exclusive_group()
+    less.add_argument("--quick", action="store_true", help="one load of each scenario, fewer peers; under 3 minutes")
+    less.add_argument("--published", action="store_true", help="what the pages show, at full length; half an hour")
     parser.add_argument(
         "--scenario", action="append", default=[], choices=[scenario.id for scenario in SCENARIOS], help="only this"
     )

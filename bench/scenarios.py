@@ -6,6 +6,7 @@ usual, ``deviation`` says so, and the tables print it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -47,6 +48,11 @@ class Load:
     by: str = "generator"
     quick: bool = False
     headline: bool = False
+
+    @property
+    def published(self) -> bool:
+        """Whether the tables of the pages have it, or the chart of S5 a point of its line."""
+        return self.headline or self.quick or self.share is not None
 
     @property
     def title(self) -> str:
@@ -225,9 +231,15 @@ SCENARIOS: Final = (
 )
 
 
-def chosen(ids: list[str], quick: bool) -> tuple[Scenario, ...]:
+#: Which loads each mode has.
+MODES: Final[dict[str, Callable[[Load], bool]]] = {
+    "full": lambda load: True,
+    "published": lambda load: load.published,
+    "quick": lambda load: load.quick,
+}
+
+
+def chosen(ids: list[str], mode: str) -> tuple[Scenario, ...]:
     """Those that are asked for (none: all), and of their loads those of the mode."""
     wanted = [scenario for scenario in SCENARIOS if not ids or scenario.id in ids]
-    if not quick:
-        return tuple(wanted)
-    return tuple(replace(scenario, loads=tuple(x for x in scenario.loads if x.quick)) for scenario in wanted)
+    return tuple(replace(scenario, loads=tuple(filter(MODES[mode], scenario.loads))) for scenario in wanted)

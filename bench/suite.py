@@ -57,14 +57,14 @@ class Settings:
         }
 
 
-def is_wanted(peer: Peer, names: list[str], quick: bool) -> bool:
+def is_wanted(peer: Peer, names: list[str], few: bool) -> bool:
     """Whether it was asked for: by its id or group, or with no names by the mode."""
     if names:
         return peer.id in names or peer.group in names
-    return peer.quick or not quick
+    return peer.quick or not few
 
 
-def plan(scenarios: tuple[Scenario, ...], names: list[str], quick: bool) -> list[Job]:
+def plan(scenarios: tuple[Scenario, ...], names: list[str], few: bool) -> list[Job]:
     """The jobs, in the order of the tables. One with nobody to compare isn't there."""
     limit = machine.raise_descriptor_limit()
     jobs = []
@@ -74,7 +74,7 @@ def plan(scenarios: tuple[Scenario, ...], names: list[str], quick: bool) -> list
             for by_python in (False, True):
                 if load.by not in ("both", "python" if by_python else "generator"):
                     continue
-                chosen = [peer for peer in peers if bool(peer.client) == by_python and is_wanted(peer, names, quick)]
+                chosen = [peer for peer in peers if bool(peer.client) == by_python and is_wanted(peer, names, few)]
                 base = [peer for peer in peers if peer.id == BASES[by_python] and peer not in chosen]
                 if chosen:
                     jobs.append(Job(scenario, _within(load, limit), (*base, *chosen)))

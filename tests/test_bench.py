@@ -67,11 +67,11 @@ def test_scenarios():
 
 
 def test_each_scenario_is_in_the_quick_mode():
-    quick = chosen([], quick=True)
+    quick = chosen([], "quick")
     assert [scenario.id for scenario in quick] == [scenario.id for scenario in SCENARIOS]
     for scenario in quick:
         assert 1 <= len([load for load in scenario.loads if load.by != "python"]) <= 2
-    assert [len(scenario.loads) for scenario in chosen(["S2"], quick=False)] == [len(SCENARIOS[1].loads)]
+    assert [len(scenario.loads) for scenario in chosen(["S2"], "full")] == [len(SCENARIOS[1].loads)]
 
 
 def test_peers():
