@@ -185,15 +185,6 @@ def test_the_counters():
     assert len(COUNTERS) == len(Cause)
 
 
-def test_the_texts():
-    """Every text that the pure engine sends is in the C sources, word by word."""
-    source = "".join(path.read_text() for path in (ROOT / "csrc").rglob("*.[ch]"))
-    for name, text in vars(p).items():
-        if name.startswith("TEXT_"):
-            pattern = re.escape(text).replace("%u", "%(u|zu)")
-            assert re.search(f'"{pattern}"', source), f"{name}: {text!r}"
-
-
 def text(pointer):
     return "" if pointer == ffi.NULL else ffi.string(pointer).decode()
 

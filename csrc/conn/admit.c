@@ -6,6 +6,7 @@
 #include "base/causes.h"
 #include "base/host.h"
 #include "base/sys.h"
+#include "base/texts.h"
 #include "base/wire.h"
 #include "conn/admit.h"
 #include "conn/dismiss.h"
@@ -55,7 +56,7 @@ static void refuse(ps_engine *engine, ps_conn *conn, const char *reason)
 int ps__let_in(ps_engine *engine, ps_conn *conn)
 {
     ps_chunk *pushed = NULL;
-    char reason[256] = "not allowed";
+    char reason[256] = PS_TEXT_NOT_ALLOWED;
     enum ps_conn_state state = conn->state;
     ps__drop_proof(conn);
     int refused = engine->options.ask_connects ? ask(engine, conn, &pushed, reason, sizeof reason) : 0;
@@ -185,7 +186,7 @@ void ps__take_proof(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
     const uint8_t *mac = mac_of(frame);
     if (!mac) {
-        ps__dismiss(engine, conn, PS_END_VIOLATION, 0, "the PROOF has a broken field");
+        ps__dismiss(engine, conn, PS_END_VIOLATION, 0, PS_TEXT_BROKEN_PROOF);
         return;
     }
     int equal = ps__enter(engine);
@@ -206,16 +207,16 @@ void ps__take_cir(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
     static const char magic[4] = {'P', 'S', 'K', '1'};
     cir said = {NULL};
     if (frame->size < sizeof magic) {
-        ps__dismiss(engine, conn, PS_END_VIOLATION, 0, "the CIR is too short to hold the magic PSK1");
+        ps__dismiss(engine, conn, PS_END_VIOLATION, 0, PS_TEXT_SHORT_CIR);
         return;
     }
     if (memcmp(frame->payload, magic, sizeof magic) != 0) {
-        ps__dismiss(engine, conn, PS_END_VERSION, 0, "wrong magic: a CIR begins with PSK1");
+        ps__dismiss(engine, conn, PS_END_VERSION, 0, PS_TEXT_BAD_MAGIC);
         return;
     }
     if (!read_cir_fields(engine, conn, frame->payload + sizeof magic, frame->payload + frame->size, &said)) {
         if (conn->state != PS_CONN_CLOSED) /* it has been where there is no memory for its name */
-            ps__dismiss(engine, conn, PS_END_VIOLATION, 0, "the CIR has a broken field");
+            ps__dismiss(engine, conn, PS_END_VIOLATION, 0, PS_TEXT_BROKEN_FIELD);
         return;
     }
     if (!engine->options.has_key)

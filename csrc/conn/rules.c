@@ -7,6 +7,7 @@
 #include "base/causes.h"
 #include "base/host.h"
 #include "base/state.h"
+#include "base/texts.h"
 #include "conn/admit.h"
 #include "conn/dismiss.h"
 #include "conn/life.h"
@@ -17,26 +18,22 @@
 /* -- which frames may come when ------------------------------------------------------------------------------------ */
 
 #define NEVER(text) {.wrong = {text, text, text}, .most = PS_MOST_NOTHING}
-#define FROM_SERVER NEVER("a frame of a kind that only servers send")
 
-static const ps_rule unknown = NEVER("not a frame of the pysock protocol: unknown kind");
+static const ps_rule unknown = NEVER(PS_TEXT_UNKNOWN_KIND), from_servers = NEVER(PS_TEXT_SERVER_KIND);
 
 static const ps_rule from_clients[] = {
-    [PS_CIR] = {.wrong = {NULL, "a second CIR: a PROOF is awaited", "a second CIR on an established connection"},
-                .version = 1, .most = PS_MOST_CIR, .too_long = "the CIR is too long"},
-    [PS_SRM] = {.wrong = {"a service request came before the CIR: send a CIR first",
-                          "a service request came before the CIR: send a CIR first"},
+    [PS_CIR] = {.wrong = {NULL, PS_TEXT_SECOND_CIR_WAITING, PS_TEXT_SECOND_CIR},
+                .version = 1, .most = PS_MOST_CIR, .too_long = PS_TEXT_LONG_CIR},
+    [PS_SRM] = {.wrong = {PS_TEXT_SRM_BEFORE_CIR, PS_TEXT_SRM_BEFORE_CIR},
                 .flags = PS_NO_REPLY, .most = PS_MOST_REQUEST},
-    [PS_PING] = {.most = PS_MOST_PING, .too_long = "a PING carries at most 64 bytes"},
-    [PS_BYE] = {.most = PS_MOST_NOTHING, .too_long = "a BYE carries no payload"},
-    [5] = NEVER("not a frame of the pysock protocol: unknown kind"),
-    [6] = NEVER("not a frame of the pysock protocol: unknown kind"),
-    [7] = NEVER("not a frame of the pysock protocol: unknown kind"),
-    [PS_PROOF] = {.wrong = {"a PROOF that was not asked for", NULL, "a PROOF that was not asked for"},
-                  .most = PS_MOST_CIR, .too_long = "the PROOF is too long"},
+    [PS_PING] = {.most = PS_MOST_PING, .too_long = PS_TEXT_LONG_PING},
+    [PS_BYE] = {.most = PS_MOST_NOTHING, .too_long = PS_TEXT_LONG_BYE},
+    [5] = NEVER(PS_TEXT_UNKNOWN_KIND),
+    [6] = NEVER(PS_TEXT_UNKNOWN_KIND),
+    [7] = NEVER(PS_TEXT_UNKNOWN_KIND),
+    [PS_PROOF] = {.wrong = {PS_TEXT_UNASKED_PROOF, NULL, PS_TEXT_UNASKED_PROOF},
+                  .most = PS_MOST_CIR, .too_long = PS_TEXT_LONG_PROOF},
 };
-
-static const ps_rule from_servers = FROM_SERVER;
 
 static const ps_rule *rule_of(uint8_t kind)
 {
@@ -60,8 +57,7 @@ static enum ps_verdict oversized(ps_engine *engine, ps_conn *conn, const ps_fram
     if (frame->flags & PS_NO_REPLY)
         return PS_SKIP;
     char text[96];
-    snprintf(text, sizeof text, "the request has %u bytes, this server takes at most %u", frame->size,
-             engine->options.limits.max_payload);
+    snprintf(text, sizeof text, PS_TEXT_REQUEST_TOO_LARGE, frame->size, engine->options.limits.max_payload);
     ps__send_text(engine, conn, PS_ERROR, PS_PAYLOAD_TOO_LARGE, frame->request_id, text);
     return PS_SKIP;
 }
@@ -78,10 +74,10 @@ static enum ps_verdict judge_pysock(ps_engine *engine, ps_conn *conn, const ps_f
     const ps_rule *rule = rule_of(frame->kind);
     const char *wrong = rule->wrong[conn->state - PS_CONN_ACCEPTED];
     if (!wrong && frame->flags & ~rule->flags)
-        wrong = "unknown flags: only bit 0 of an SRM has a meaning";
+        wrong = PS_TEXT_BAD_FLAGS;
     if (!wrong && rule->version && frame->code != 1) {
         /* before the length: another version may well have longer ones */
-        ps__dismiss(engine, conn, PS_END_VERSION, 0, "this server speaks version 1 of the pysock protocol");
+        ps__dismiss(engine, conn, PS_END_VERSION, 0, PS_TEXT_BAD_VERSION);
         return PS_BROKEN;
     }
     bool too_long = !wrong && frame->size > most_bytes(engine, rule->most);
@@ -136,9 +132,9 @@ static void take_srm(ps_engine *engine, ps_conn *conn, const ps_frame *frame, vo
         return;
     }
     if (conn->flags & PS_REFUSES)
-        unserved(engine, conn, frame, PS_SHUTTING_DOWN, "the server is shutting down");
+        unserved(engine, conn, frame, PS_SHUTTING_DOWN, PS_TEXT_SHUTTING_DOWN);
     else if (!engine->fatal)
-        unserved(engine, conn, frame, PS_NO_SUCH_SERVICE, "no such service");
+        unserved(engine, conn, frame, PS_NO_SUCH_SERVICE, PS_TEXT_NO_SUCH_SERVICE);
     if (object) {
         ps__enter(engine);
         engine->hooks.object_unref(engine->hooks.context, object);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/texts.h"
 #include "conn/output.h"
 #include "conn/rules.h"
 #include "python/python.h"
@@ -65,9 +66,7 @@ int ps__py_failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
 
 static int too_large(ps_python *py, ps_conn *conn, const ps_frame *frame, size_t size)
 {
-    PyErr_Format(py->frame_too_large,
-                 "the reply has %zu bytes, this client takes at most %u (max_payload= of connect() or Limits)", size,
-                 (unsigned)conn->max_reply);
+    PyErr_Format(py->frame_too_large, PS_TEXT_REPLY_TOO_LARGE, size, (unsigned)conn->max_reply);
     return ps__py_failed(py, conn, frame);
 }
 
@@ -82,8 +81,8 @@ static int send_reply(ps_python *py, ps_conn *conn, const ps_frame *frame, const
 
 static int not_bytes(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
 {
-    PyErr_Format(PyExc_TypeError, "the handler returned %.200s, not a bytes-like object%s", Py_TYPE(result)->tp_name,
-                 PyUnicode_Check(result) ? ": encode it, for example with text.encode()" : "");
+    PyErr_Format(PyExc_TypeError, PS_TEXT_NOT_BYTES, Py_TYPE(result)->tp_name,
+                 PyUnicode_Check(result) ? PS_TEXT_ENCODE : "");
     return ps__py_failed(py, conn, frame);
 }
 

@@ -1,6 +1,7 @@
 /* batch.c: requests that wait for one another, and how a batch of them is answered by one call. */
 #include <string.h>
 
+#include "base/texts.h"
 #include "python/python.h"
 #include "table/table.h"
 
@@ -81,14 +82,12 @@ static PyObject *call_batch(ps_python *py, const service *s, const waiting_reque
     if (!result)
         return NULL;
     if (!is_list_like(result))
-        PyErr_Format(PyExc_TypeError, "the batch handler returned %.200s, not a sequence with one reply per request",
-                     Py_TYPE(result)->tp_name);
+        PyErr_Format(PyExc_TypeError, PS_TEXT_NO_SEQUENCE, Py_TYPE(result)->tp_name);
     else
         replies = PySequence_Tuple(result);
     Py_DECREF(result);
     if (replies && PyTuple_GET_SIZE(replies) != (Py_ssize_t)count) {
-        PyErr_Format(PyExc_ValueError, "the batch handler returned %zd replies for %zu requests",
-                     PyTuple_GET_SIZE(replies), count);
+        PyErr_Format(PyExc_ValueError, PS_TEXT_WRONG_COUNT, PyTuple_GET_SIZE(replies), count);
         Py_CLEAR(replies);
     }
     return replies;

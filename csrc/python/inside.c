@@ -5,6 +5,7 @@
  * a thread that computes. */
 #include <errno.h>
 
+#include "base/texts.h"
 #include "python/python.h"
 
 static ps_engine *engine_of(PyObject *self)
@@ -24,8 +25,7 @@ static PyObject *inside_push(PyObject *self, PyObject *args)
     if (result != -EMSGSIZE)
         return PyBool_FromLong(result > 0);
     ps_python *py = PyCapsule_GetPointer(self, NULL);
-    return PyErr_Format(py->frame_too_large,
-                        "a payload of %zu bytes is more than this client takes (max_payload= of its connect())", size);
+    return PyErr_Format(py->frame_too_large, PS_TEXT_PUSH_TOO_LARGE, size);
 }
 
 static PyObject *inside_broadcast(PyObject *self, PyObject *args)

@@ -1,6 +1,7 @@
 /* request.c: one request: its memory, and the call of its handler. */
 #include <string.h>
 
+#include "base/texts.h"
 #include "conn/life.h"
 #include "conn/rules.h"
 #include "python/python.h"
@@ -94,14 +95,14 @@ static int call_handler(ps_python *py, const service *s, ps_conn *conn, const ps
 /* Where no frame can say so, the log does, once. */
 static int no_handler(ps_python *py, ps_conn *conn, const ps_frame *frame)
 {
-    static const char text[] = "no such service";
-    static const char log[] = "a request came, and there is no service: the connection is closed";
     bool mute = !ps__framing(py->engine, conn)->has_texts;
-    ps__cannot_serve(py->engine, conn, frame, PS_NO_SUCH_SERVICE, text, sizeof text - 1);
+    ps__cannot_serve(py->engine, conn, frame, PS_NO_SUCH_SERVICE, PS_TEXT_NO_SUCH_SERVICE,
+                     sizeof PS_TEXT_NO_SUCH_SERVICE - 1);
     if (!mute || py->said_no_service)
         return 0;
     py->said_no_service = true;
-    return ps__py_finish_call(py, ON_LOG, PyObject_CallFunction(ps__py_callback(py, ON_LOG), "is", 40, log));
+    PyObject *result = PyObject_CallFunction(ps__py_callback(py, ON_LOG), "is", 40, PS_TEXT_NO_SERVICE);
+    return ps__py_finish_call(py, ON_LOG, result);
 }
 
 /* 1; 0: there is no object for the client, which has been closed; or what ends the loop. */
