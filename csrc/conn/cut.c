@@ -67,14 +67,6 @@ static bool is_ordinary(const ps_engine *engine, const ps_conn *conn, const ps_f
            frame->size <= engine->options.limits.max_payload;
 }
 
-void ps__read_head(const ps_framing_facts *framing, const uint8_t *data, ps_frame *frame)
-{
-    if (framing->name == PS_PYSOCK)
-        ps__read_header(data, frame);
-    else
-        *frame = (ps_frame){.size = ps__get32(data), .kind = PS_SRM};
-}
-
 static size_t cut_framed(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
 {
     const ps_framing_facts *framing = ps__framing(engine, conn);

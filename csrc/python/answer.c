@@ -64,19 +64,10 @@ int ps__py_failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
     return error;
 }
 
-static int too_large(ps_python *py, ps_conn *conn, const ps_frame *frame, size_t size)
+int ps__py_too_large(ps_python *py, ps_conn *conn, const ps_frame *frame, size_t size)
 {
     PyErr_Format(py->frame_too_large, PS_TEXT_REPLY_TOO_LARGE, size, (unsigned)conn->max_reply);
     return ps__py_failed(py, conn, frame);
-}
-
-static int send_reply(ps_python *py, ps_conn *conn, const ps_frame *frame, const void *data, size_t size, PyObject *object)
-{
-    if (size > conn->max_reply)
-        return too_large(py, conn, frame, size);
-    if (!(frame->flags & PS_NO_REPLY))
-        ps__send(py->engine, conn, PS_REPLY, 0, frame->request_id, data, size, object);
-    return 0;
 }
 
 static int not_bytes(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
@@ -87,23 +78,16 @@ static int not_bytes(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObje
 }
 
 /* Anything but exact bytes: it may change or move while it waits to be sent, so it is copied. */
-static int answer_other(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
+int ps__py_answer_other(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
 {
     if (result == Py_None)
-        return ps__framing(py->engine, conn)->has_ids ? send_reply(py, conn, frame, NULL, 0, NULL) : 0;
+        return ps__framing(py->engine, conn)->has_ids ? ps__py_send_reply(py, conn, frame, NULL, 0, NULL) : 0;
     if (!PyObject_CheckBuffer(result))
         return not_bytes(py, conn, frame, result);
     PyObject *bytes = PyBytes_FromObject(result);
     if (!bytes)
         return ps__py_failed(py, conn, frame);
-    int error = send_reply(py, conn, frame, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes), bytes);
+    int error = ps__py_send_reply(py, conn, frame, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes), bytes);
     Py_DECREF(bytes);
     return error;
-}
-
-int ps__py_answer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
-{
-    if (PyBytes_CheckExact(result))
-        return send_reply(py, conn, frame, PyBytes_AS_STRING(result), (size_t)PyBytes_GET_SIZE(result), result);
-    return answer_other(py, conn, frame, result);
 }

@@ -105,20 +105,13 @@ static int no_handler(ps_python *py, ps_conn *conn, const ps_frame *frame)
     return ps__py_finish_call(py, ON_LOG, result);
 }
 
-/* 1; 0: there is no object for the client, which has been closed; or what ends the loop. */
-static int ready_client(ps_python *py, ps_conn *conn)
-{
-    int error = conn->object ? 0 : make_client(py, conn);
-    return error < 0 ? error : conn->object != NULL;
-}
-
 static int serve_request(ps_python *py, service *s, ps_conn *conn, const ps_frame *frame, PyObject *request)
 {
     if (!s->handler)
         return no_handler(py, conn, frame);
-    int ready = ready_client(py, conn);
-    if (ready <= 0)
-        return ready;
+    int error = conn->object ? 0 : make_client(py, conn);
+    if (!conn->object)
+        return error;
     return s->batch ? ps__py_add_to_batch(py, s, conn, frame, request) : call_handler(py, s, conn, frame, request);
 }
 
