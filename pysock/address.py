@@ -37,7 +37,7 @@ AddressLike: TypeAlias = "str | os.PathLike[str] | Address"
 PATH_BYTES_MAX: Final = 107 if sys.platform == "linux" else 103
 
 #: The name of a socket file may have so many bytes where its whole path is too long for ``sun_path``. Linux reaches it
-#: as ``/proc/self/fd/1234567/NAME`` then: see places.py.
+#: as ``/proc/self/fd/1234567/NAME`` then: see files/place.py.
 NAME_BYTES_MAX: Final = PATH_BYTES_MAX - len("/proc/self/fd/1234567/")
 
 #: Linux takes no longer paths, with the final NUL: PATH_MAX in limits.h.

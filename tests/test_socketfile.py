@@ -334,6 +334,14 @@ def test_an_unknown_user_or_group_is_told_before_anything_is_made(backend, path,
     assert not path.exists()
 
 
+@pytest.mark.parametrize("what", ["user", "group"])
+def test_a_number_that_means_nobody_owns_no_file(backend, path, what):
+    """chown(2) takes the last one for "leave it as it is"."""
+    with pytest.raises(ValueError, match=rf"{path}\?.*: the number of a {what} is from 0 to 4294967294, not"):
+        MasterSocket(f"unix:{path}?{what}=4294967295", backend)
+    assert not path.exists()
+
+
 def test_a_file_that_cannot_be_given_away_is_taken_back(backend, path, monkeypatch):
     def chown(*_, **__):
         raise PermissionError(errno.EPERM, "no")

@@ -1,7 +1,7 @@
 """Where a socket file is that has no path of its own: in a directory of the user's, the same for server and client.
 
 This file owns the choice of that directory (XDG Base Directory Specification), and what people are told of it where the
-two sides have chosen differently. Whether the directory can be trusted is looked at in ``places.py``.
+two sides have chosen differently. Whether the directory can be trusted is looked at in ``place.py``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _DEFAULT_NAME: Final = "server"
 
 #: Where the user's own directory is, for want of ``XDG_RUNTIME_DIR``. Not ``TMPDIR``: server and client must agree.
-_TEMPORARY: Final = "/tmp"  # noqa: S108  # the directory in it is checked before it is used, in places.py
+_TEMPORARY: Final = "/tmp"  # noqa: S108  # the directory in it is checked before it is used, in place.py
 
 
 def own_socket_file(name: str | None) -> str:
