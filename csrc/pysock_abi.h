@@ -1,5 +1,5 @@
 /* The declarations of the C engine, once: C includes this file, cffi's cdef() reads it. So it has no preprocessor lines
- * but plain #define NAME number. Sizes that must not drift are asserted in pysock.h.
+ * but plain #define NAME number.
  *
  * Every function that returns an int returns 0, a count or a number asked for, or -errno. Only constructors return
  * pointers; they leave the reason of a NULL in *error, as -errno. */

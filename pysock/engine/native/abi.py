@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x6C4EC204
+ABI: Final = 0xD22BE66C
 
 
 def check_abi(lib: Any) -> None:

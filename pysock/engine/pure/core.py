@@ -13,7 +13,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import tell_unraisable
 from pysock.base.unique import Unique
 from pysock.causes import Cause
-from pysock.engine.contract import EngineOptions, Service
+from pysock.engine.contract import EngineOptions, EngineStats, Service
 from pysock.engine.guards import INSTEAD, guarded
 from pysock.engine.pure.access import Origins
 from pysock.engine.pure.batch import Batch
@@ -41,29 +41,22 @@ _PAUSE_SEND = 0.02
 
 
 class Counts:
-    """The counters that no connection has. The loop's thread alone writes them."""
+    """The plain counters of :class:`EngineStats`. The loop's thread alone writes them.
 
-    __slots__ = (
-        "accepted",
-        "bytes_in",
-        "bytes_out",
-        "clients",
-        "disconnected",
-        "errors",
-        "established",
-        "over_limit",
-        "pending",
-        "pushes",
-        "refused",
-        "requests",
-        "timeouts",
-    )
+    Requests and bytes are here those of connections that are gone; the others have their own.
+    """
+
+    __slots__ = EngineStats._fields[:-1]
 
     def __init__(self) -> None:
-        self.clients = self.pending = self.accepted = self.established = self.refused = self.disconnected = 0
-        self.errors = self.pushes = self.timeouts = self.over_limit = 0
-        # Of connections that are gone; those of the others are in the connections.
-        self.requests = self.bytes_in = self.bytes_out = 0
+        for name in self.__slots__:
+            setattr(self, name, 0)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> int: ...
+
+        def __setattr__(self, name: str, value: int) -> None: ...
 
 
 class Core(Unique):

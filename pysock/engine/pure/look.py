@@ -64,19 +64,10 @@ def stats(core: Core) -> EngineStats:
     table, counts = core.table, core.counts
     with table.lock:
         rows = list(table.rows.values())
-        return EngineStats(
-            clients=counts.clients,
-            pending=counts.pending,
-            accepted=counts.accepted,
-            established=counts.established,
-            refused=counts.refused,
-            disconnected=counts.disconnected,
-            requests=counts.requests + sum(row.requests for row in rows),
-            errors=counts.errors,
-            pushes=counts.pushes,
-            timeouts=counts.timeouts,
-            over_limit=counts.over_limit,
-            bytes_in=counts.bytes_in + sum(row.bytes_in for row in rows),
-            bytes_out=counts.bytes_out + sum(row.bytes_out for row in rows),
-            causes=tuple(core.causes.counts),
+        plain = (getattr(counts, name) for name in counts.__slots__)
+        stats = EngineStats._make([*plain, tuple(core.causes.counts)])
+        return stats._replace(
+            requests=stats.requests + sum(row.requests for row in rows),
+            bytes_in=stats.bytes_in + sum(row.bytes_in for row in rows),
+            bytes_out=stats.bytes_out + sum(row.bytes_out for row in rows),
         )
