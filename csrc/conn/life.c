@@ -82,13 +82,22 @@ void ps__drop_proof(ps_conn *conn)
 static bool is_watched(const ps_engine *engine, const ps_conn *conn)
 {
     return conn->was_let_in &&
-           (conn->object || conn->attached || engine->options.watch_disconnects);
+           (conn->object || ps__is_attached(conn) || engine->options.watch_disconnects);
+}
+
+/* Who is told that it is gone may ask who it was. Others ask under the lock. */
+static void remember_peer(ps_engine *engine, ps_conn *conn)
+{
+    if (!is_watched(engine, conn))
+        return;
+    pthread_mutex_lock(&engine->lock);
+    ps__remember_peer(conn);
+    pthread_mutex_unlock(&engine->lock);
 }
 
 static void close_data_socket(ps_engine *engine, ps_conn *conn)
 {
-    if (is_watched(engine, conn)) /* who is told that it is gone may ask who it was */
-        ps__remember_peer(conn);
+    remember_peer(engine, conn);
     engine->poll->remove(engine->poll_handle, conn->fd);
     ps__close_fd(engine, &conn->fd);
     for (int link = 0; link < PS_TIMER_LINKS; link++)

@@ -57,7 +57,7 @@ static int on_connect(void *context, ps_conn *conn, char *reason, size_t room)
 /* Only the engine and the facade's table refer to the client's object: nobody can look at it any more. */
 static bool is_forgotten(const ps_python *py, const ps_conn *conn)
 {
-    return conn->object && Py_REFCNT(object_of(conn)) == 2 && !conn->attached &&
+    return conn->object && Py_REFCNT(object_of(conn)) == 2 && !ps__is_attached(conn) &&
            !py->engine->options.watch_disconnects && py->callbacks[ON_DROPPED] != Py_None;
 }
 
