@@ -41,8 +41,10 @@ class ParameterError(ValueError):
     """
 
     def __init__(self, parameter: str, problem: str = "", *, name: str | None = None, advice: str = "") -> None:
-        self.parameter, self.problem, self.advice = parameter, problem, advice
-        self.name = parameter if name is None else name
+        self.parameter: str = parameter
+        self.problem: str = problem
+        self.advice: str = advice
+        self.name: str = parameter if name is None else name
         text = " ".join(filter(None, (self.name, problem)))
         super().__init__(f"{text}: {advice}" if advice else text)
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from pysock.address import AddressLike
     from pysock.base import kinds
+    from pysock.engine.contract import Backend
     from pysock.limits import Limits
     from pysock.server import Server
 
@@ -72,20 +73,20 @@ class Running(Unique):
     ) -> None:
         log.prepare()
         self._server = server
-        self.limits = checked_limits(limits)
-        self.backend = choose(backend)
-        self.rule = Rule(allow)
+        self.limits: Limits = checked_limits(limits)
+        self.backend: Backend = choose(backend)
+        self.rule: Rule = Rule(allow)
         guarded = authkey is not None or insecure
-        self.listening = Listening(addresses, self.rule, self.backend, self.limits, guarded)
+        self.listening: Listening = Listening(addresses, self.rule, self.backend, self.limits, guarded)
         self._framing = checked_framing(framing)
         self._linger = checked_linger(linger)
         self._key = None if authkey is None else server_key(authkey, self._framing)
-        self.clients = ClientTable(self.limits.max_payload)
-        self.services = Services(self._framing)
-        self.hooks = Hooks(self.clients, self.services)
+        self.clients: ClientTable = ClientTable(self.limits.max_payload)
+        self.services: Services = Services(self._framing)
+        self.hooks: Hooks = Hooks(self.clients, self.services)
         self.engine: Engine | None = None
         self._last_stats: EngineStats | None = None
-        self.state = ServerState.NEW
+        self.state: ServerState = ServerState.NEW
         self._cancelled = False
         #: The thread that must not wait for the end, because the end is its own work.
         self.owner: int | None = None

@@ -15,7 +15,7 @@ class NamedServices:
     __slots__ = ("numbers",)
 
     def __init__(self, services: Mapping[str, int]) -> None:
-        self.numbers = {name: number for name, number in services.items() if name}
+        self.numbers: dict[str, int] = {name: number for name, number in services.items() if name}
 
     def number(self, service: str | None) -> int:
         """What stands for it on the wire.

@@ -21,7 +21,7 @@ class Turns:
     def __init__(self) -> None:
         # Re-entrant only because such a lock knows whose it is, which typeshed doesn't.
         self.lock: Any = threading.RLock()
-        self.waiting = 0  # only a hint, so it needs no lock itself
+        self.waiting: int = 0  # only a hint, so it needs no lock itself
 
     def idle_lock(self) -> Any:
         """The lock; but not for a signal's handler in the middle of a call of this thread, which would spoil that.

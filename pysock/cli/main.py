@@ -62,8 +62,8 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (demo, serve, call, ping, bench, docs):
-    cli.add_command(command)
+for _command in (demo, serve, call, ping, bench, docs):
+    cli.add_command(_command)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -61,8 +61,8 @@ class Screen:
         self._rows: list[Row] = []
         self._live: Live | None = None
         #: Whether somebody sees it as it happens.
-        self.watched = console.is_interactive
-        self.width = console.width
+        self.watched: bool = console.is_interactive
+        self.width: int = console.width
 
     def say(self, text: str) -> None:
         """Print one line, above the table while that is live."""

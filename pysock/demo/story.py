@@ -25,7 +25,7 @@ class Story:
     """Everything, line by line as it happens."""
 
     #: Seconds in which the clients go slowly before they send what they can: only one who watches has a use for them.
-    pace = 0.0
+    pace: float = 0.0
 
     def __init__(self, screen: Screen, path: Path) -> None:
         self._say = screen.say
@@ -83,7 +83,7 @@ class Story:
 class Brief(Story):
     """The same for one who watches. The client table shows who came; what belongs together is one line."""
 
-    pace = 3.0
+    pace: float = 3.0
 
     def __init__(self, screen: Screen, path: Path) -> None:
         super().__init__(screen, path)

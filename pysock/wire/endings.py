@@ -160,9 +160,10 @@ ENDINGS: Final = {
 
 #: Those at the door, by why they are turned away.
 DOOR: Final = {
-    cause: end
-    for end in (End.DOOR_FULL, End.DOOR_PEER, End.DOOR_ACCESS, End.DOOR_NO_MEMORY)
-    if (cause := ENDINGS[end].cause) is not None
+    Cause.FULL: End.DOOR_FULL,
+    Cause.PEER: End.DOOR_PEER,
+    Cause.ACCESS: End.DOOR_ACCESS,
+    Cause.NO_MEMORY: End.DOOR_NO_MEMORY,
 }
 
 

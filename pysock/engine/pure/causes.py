@@ -18,7 +18,7 @@ class Causes:
 
     def __init__(self, noted: Callable[[int, int], None]) -> None:
         self._noted = noted
-        self.counts = [0] * len(Cause)
+        self.counts: list[int] = [0] * len(Cause)
         self._untold = [0] * len(Cause)
         self._tell_at = [0.0] * len(Cause)  # the next time
         self.rest_at: float | None = None  # when to tell of the rest; None: there is none

@@ -30,6 +30,8 @@ class Commands(Unique):
     """The commands of one engine. ``read_fd`` is for the loop's poll."""
 
     def __init__(self) -> None:
+        self.read_fd: int
+        self.wakeup_fd: int
         self.read_fd, self.wakeup_fd = os.pipe()  # closed on exec (PEP 446)
         try:
             os.set_blocking(self.read_fd, False)
@@ -115,7 +117,8 @@ class Commands(Unique):
         """Have no pipe any more; what is to be closed of it."""
         fds = self.read_fd, self.wakeup_fd
         ours = tuple(fd for fd in fds if is_still(fd, self._open_file))
-        self.read_fd = self.wakeup_fd = -1
+        self.read_fd = -1
+        self.wakeup_fd = -1
         return ours
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import socket
 import time
 from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 
@@ -73,28 +74,34 @@ class Connection(Output):
     )
 
     protocol: FrameProtocol | PlainProtocol
+    run: Callable[..., Any]
+    requests: int
+    bytes_in: int
 
     def __init__(self, core: Core, sock: socket.socket, listener: Listener, address: str) -> None:
         super().__init__(core, sock, listener)
-        self.recv = listener.transport.receive(sock)
-        self.fd = sock.fileno()
-        self.address = address
-        self.connected_at = time.time()
-        self.read_max = READ_MAX
-        self.requests = self.bytes_in = 0
+        self.recv: Callable[[int], bytes] = listener.transport.receive(sock)
+        self.fd: int = sock.fileno()
+        self.address: str = address
+        self.connected_at: float = time.time()
+        self.read_max: int = READ_MAX
+        self.requests = 0
+        self.bytes_in = 0
         self.client: Any = UNMADE
-        self.attached = core.options.watch_disconnects
-        self.established = False  # was let in, once
+        self.attached: bool = core.options.watch_disconnects
+        self.established: bool = False  # was let in, once
         self.reason: DisconnectReason | None = None  # of the end, once it is ending
         self.credentials: tuple[int, int, int] | None = None
         self.origin: Origin | None = None  # that it takes, of those that its user or address may have
-        self.interest = 0
-        self.in_flight = self.in_flight_bytes = 0  # requests that have no answer yet
-        self.gave_up = False  # one stays without, so no later one gets any
-        self.buried = False  # its end is being told
-        self.timed = False  # the deadline of a frame runs
-        self.sending = self.sent = False  # all that is left to do: the kernel sends what it took; and it has
-        self.client_id = core.table.add(self)
+        self.interest: int = 0
+        self.in_flight: int = 0  # requests that have no answer yet
+        self.in_flight_bytes: int = 0  # requests that have no answer yet
+        self.gave_up: bool = False  # one stays without, so no later one gets any
+        self.buried: bool = False  # its end is being told
+        self.timed: bool = False  # the deadline of a frame runs
+        self.sending: bool = False  # all that is left to do: the kernel sends what it took; and it has
+        self.sent: bool = False
+        self.client_id: int = core.table.add(self)
 
     # --- the beginning ---
 
@@ -123,7 +130,7 @@ class Connection(Output):
         """It is a client from now on."""
         counts = self.core.counts
         self.established = True
-        self.pause_at = self.core.limits.output_pause
+        self.pause_at: int = self.core.limits.output_pause
         counts.pending -= 1
         counts.clients += 1
         counts.established += 1
@@ -303,7 +310,10 @@ class Connection(Output):
         if self.protocol.state is not _CLOSED:
             self.protocol.take(ConnectionEvent.LOST)
         self.holding = True
-        self.choked = self.stalled = self.established = self.attached = False
+        self.choked: bool = False
+        self.stalled: bool = False
+        self.established = False
+        self.attached = False
         self.interest = 0
         self.drop_input()
         with suppress(OSError):
@@ -335,8 +345,9 @@ class Connection(Output):
         self._watch(0)
         core.on_event[self.fd] = _ignore
         # A handler may be running: what it returns is still appended, and not sent.
-        self.holding = True
-        self.choked = self.stalled = False
+        self.holding: bool = True
+        self.choked = False
+        self.stalled = False
         self.drop_input()
         for deadlines in (core.cirs, core.frames, core.outputs, core.idles):
             deadlines.stop(self)

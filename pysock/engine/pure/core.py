@@ -13,12 +13,12 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import tell_unraisable
 from pysock.base.unique import Unique
 from pysock.causes import Cause
-from pysock.engine.contract import EngineOptions, EngineStats, Service
+from pysock.engine.contract import Callbacks, EngineOptions, EngineStats, Service
 from pysock.engine.guards import INSTEAD, guarded
 from pysock.engine.pure.access import Origins
 from pysock.engine.pure.batch import Batch
 from pysock.engine.pure.causes import Causes
-from pysock.engine.pure.poll import NoPoller, new_poller
+from pysock.engine.pure.poll import NoPoller, Poller, new_poller
 from pysock.engine.pure.table import Rows
 from pysock.engine.pure.timers import Deadlines
 from pysock.wire.rules import Rules
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pysock.engine.pure.connection import Connection
     from pysock.engine.pure.output import Output
+    from pysock.limits import Limits
 
 #: Bytes read from one client a turn: nobody waits long for a busy neighbour.
 READ_MAX = 64 * 1024
@@ -64,12 +65,13 @@ class Core(Unique):
 
     def __init__(self, options: EngineOptions) -> None:
         self.options = options
-        self.limits = limits = options.limits
+        limits = options.limits
+        self.limits: Limits = limits
         given = {name: getattr(options.callbacks, name) for name in INSTEAD}
-        self.callbacks = guarded(_callback_failed, **given)
-        self.max_payload = limits.max_payload
+        self.callbacks: Callbacks = guarded(_callback_failed, **given)
+        self.max_payload: int = limits.max_payload
         services = options.services
-        self.rules = Rules(
+        self.rules: Rules = Rules(
             limits.max_payload,
             limits.max_cir_bytes,
             frozenset(number for number, service in enumerate(services) if service.handler is not None),
@@ -80,11 +82,11 @@ class Core(Unique):
         self.handlers: dict[int, Callable[[Any, Any], Any]] = {}
         self.batches: dict[int, Batch] = {}
         self._read_services(services)
-        self.table = Rows()
-        self.counts = Counts()
-        self.causes = Causes(self.callbacks.noted)
-        self.origins = Origins()
-        self.poller = new_poller()
+        self.table: Rows = Rows()
+        self.counts: Counts = Counts()
+        self.causes: Causes = Causes(self.callbacks.noted)
+        self.origins: Origins = Origins()
+        self.poller: Poller | NoPoller = new_poller()
         #: By descriptor: what is called with the bits of an event.
         self.on_event: dict[int, Callable[[int], None]] = {}
         self.cirs: Deadlines[Connection] = Deadlines(limits.cir_timeout)
@@ -98,11 +100,11 @@ class Core(Unique):
         #: Whose output is to be tried again at a certain time: their sockets are writable, so waiting would spin.
         self.starved: list[Output] = []
         self.send_again_at: float | None = None
-        self.now = 0.0  # of this turn, on the monotonic clock
+        self.now: float = 0.0  # of this turn, on the monotonic clock
         self.descriptor_freed: Callable[[], None] = lambda: None
         #: Whether the descriptors are ours; the program may close them under the loop. Then they are forgotten.
         self.are_open: Callable[[], bool] = lambda: True
-        self.lost = False
+        self.lost: bool = False
         self.logged_no_service = False
 
     def _read_services(self, services: Sequence[Service]) -> None:

@@ -44,6 +44,12 @@ class FramedConnection(Connection):
 
     protocol: FrameProtocol
 
+    # What is changed here and declared above: type checkers want to know that it stays the same.
+    bytes_in: int
+    out: list[bytes | bytearray | memoryview]
+    queued: int
+    requests: int
+
     def __init__(self, core: Core, sock: socket.socket, listener: Listener, address: str) -> None:
         self.protocol = FrameProtocol(listener.rules)
         self._cutter = self.protocol.cutter

@@ -54,9 +54,9 @@ class Trial:
     __slots__ = ("_cpu", "_done", "_half", "_holds", "_now", "_price", "_start", "_votes", "due", "due_done", "pays")
 
     def __init__(self) -> None:
-        self.due = 0.0
-        self.due_done = 0
-        self.pays = False
+        self.due: float = 0.0
+        self.due_done: int = 0
+        self.pays: bool = False
         self._start = self._now = self._cpu = self._price = 0.0
         self._done = self._half = self._votes = self._holds = 0
 

@@ -14,7 +14,14 @@ from pysock.engine.pure.transport import PLAIN
 from pysock.wire.framing import FRAMINGS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pysock.engine.pure.batch import Batch
     from pysock.engine.pure.core import Core
+    from pysock.engine.pure.transport import Transport
+    from pysock.wire.framing import FramingFacts
+    from pysock.wire.rules import Rules
 
 
 class Listener(Unique):
@@ -37,20 +44,22 @@ class Listener(Unique):
     )
 
     def __init__(self, core: Core, fd: int, index: int, *, checked: bool, prepared: bool) -> None:
-        self.fd = fd
-        self.index = index  # in the order in which they were added
-        self.framing = FRAMINGS[core.options.framing]
-        self.transport = PLAIN
-        self.rules, self.handlers, self.batches = core.rules, core.handlers, core.batches
-        self.checked = checked  # who comes is held against the rule of access before a byte is read
-        self.prepared = prepared  # its data sockets inherit the options of TCP that they need
+        self.fd: int = fd
+        self.index: int = index  # in the order in which they were added
+        self.framing: FramingFacts = FRAMINGS[core.options.framing]
+        self.transport: Transport = PLAIN
+        self.rules: Rules = core.rules
+        self.handlers: dict[int, Callable[[Any, Any], Any]] = core.handlers
+        self.batches: dict[int, Batch] = core.batches
+        self.checked: bool = checked  # who comes is held against the rule of access before a byte is read
+        self.prepared: bool = prepared  # its data sockets inherit the options of TCP that they need
         # Python finds out about family and type by itself.
-        self.sock = socket.socket(fileno=fd)
+        self.sock: socket.socket = socket.socket(fileno=fd)
         try:
             self.sock.setblocking(False)
         except OSError:
             self.sock.detach()
             raise
-        self.tcp = self.sock.family != socket.AF_UNIX
-        self.interest = 0
-        self.shut = False  # somebody else has shut it down
+        self.tcp: bool = self.sock.family != socket.AF_UNIX
+        self.interest: int = 0
+        self.shut: bool = False  # somebody else has shut it down

@@ -19,7 +19,8 @@ from pysock.states import DisconnectReason
 from pysock.wire.endings import ENDINGS, End
 
 if TYPE_CHECKING:
-    from typing import Final
+    from collections.abc import Callable
+    from typing import Any, Final
 
     from pysock.engine.pure.core import Core
     from pysock.engine.pure.listener import Listener
@@ -47,19 +48,23 @@ class Output(Unique, ABC):
         "starved",
     )  # fmt: skip
 
+    out: list[bytes | bytearray | memoryview]
+    queued: int
+    bytes_out: int
+
     def __init__(self, core: Core, sock: socket.socket, listener: Listener) -> None:
-        self.core = core
-        self.sock = sock
-        self.listener = listener  # through which it came
-        self.send = listener.transport.send(sock)
-        self.out: list[bytes | bytearray | memoryview] = []
+        self.core: Core = core
+        self.sock: socket.socket = sock
+        self.listener: Listener = listener  # through which it came
+        self.send: Callable[[Any, int], int] = listener.transport.send(sock)
+        self.out = []
         self.queued = 0  # bytes in it
         self.bytes_out = 0
-        self.pause_at = 0  # from so many bytes that wait it isn't read; before it is let in it is owed nothing
-        self.choked = False  # it doesn't take its replies, so it isn't read
-        self.stalled = False  # the deadline of the output runs
-        self.holding = False  # nothing is sent: the connect hook runs, or it is closed
-        self.starved = False  # the kernel has no memory for it, though it is writable: see Core.starve
+        self.pause_at: int = 0  # from so many bytes that wait it isn't read; before it is let in it is owed nothing
+        self.choked: bool = False  # it doesn't take its replies, so it isn't read
+        self.stalled: bool = False  # the deadline of the output runs
+        self.holding: bool = False  # nothing is sent: the connect hook runs, or it is closed
+        self.starved: bool = False  # the kernel has no memory for it, though it is writable: see Core.starve
 
     @abstractmethod
     def lost(self, reason: DisconnectReason) -> None:

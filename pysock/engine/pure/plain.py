@@ -40,6 +40,13 @@ class PlainConnection(Connection):
 
     protocol: PlainProtocol
 
+    # What is changed here and declared above: type checkers want to know that it stays the same.
+    bytes_in: int
+    bytes_out: int
+    out: list[bytes | bytearray | memoryview]
+    queued: int
+    requests: int
+
     def __init__(self, core: Core, sock: socket.socket, listener: Listener, address: str) -> None:
         limits, framing = core.limits, listener.framing
         self.protocol = PlainProtocol(framing, limits.max_payload)
@@ -51,7 +58,7 @@ class PlainConnection(Connection):
         self._kept: list[bytes] = []  # requests that were read, and may not be looked at yet
         super().__init__(core, sock, listener, address)
         if not framing.tells_size and not framing.ends_line:  # a read is a message
-            self.read_max = min(READ_MAX, limits.max_payload)
+            self.read_max: int = min(READ_MAX, limits.max_payload)
 
     def start(self) -> None:
         """The kernel's connect was the connection initiation request: let the client in, or don't."""
@@ -251,6 +258,10 @@ class U32Connection(PlainConnection):
     """The framing ``u32``, with a short way for what nearly always comes: one request, whole."""
 
     __slots__ = ()
+
+    # What is changed here and declared above: type checkers want to know that it stays the same.
+    bytes_in: int
+    requests: int
 
     def on_event(self, bits: int) -> None:
         """Something is ready: read, serve, send. Written out: a call more was measured, and cost 4 %."""

@@ -25,7 +25,7 @@ class Failure:
     __slots__ = ("error",)
 
     def __init__(self, error: Exception) -> None:
-        self.error = error
+        self.error: Exception = error
 
 
 def checked_reply(reply: Any, limit: int) -> bytes | Failure:

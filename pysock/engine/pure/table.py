@@ -27,7 +27,7 @@ class Rows(Unique):
 
     def __init__(self) -> None:
         # Re-entrant: a signal handler may ask while its own thread is inside.
-        self.lock = threading.RLock()
+        self.lock: threading.RLock = threading.RLock()
         self.rows: dict[int, Connection] = {}
         self.clients: dict[int, Connection] = {}  # of the rows, those that were let in, oldest first
         self._names: dict[str, dict[int, None]] = {}

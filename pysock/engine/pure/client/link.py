@@ -77,7 +77,7 @@ class PureLink(Unique):
     """See :class:`pysock.engine.contract.Link`."""
 
     def __init__(self, fd: int, linger: float | None, max_payload: int) -> None:
-        self.inbox = Inbox((), INBOX_MAX)
+        self.inbox: Inbox = Inbox((), INBOX_MAX)
         self._arrived: deque[Frame] = deque()  # answers that came while something was being sent
         self._max_payload = max_payload
         self._cutter: FrameCutter[None] = FrameCutter(self._judge)

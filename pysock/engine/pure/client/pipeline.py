@@ -27,11 +27,11 @@ class Pipeline:
         self._window = window
         self._first_id = first_id
         self._begun = 0  # requests that were put into `unsent` up to now
-        self.missing = len(payloads)  # replies
-        self.errors = 0
+        self.missing: int = len(payloads)  # replies
+        self.errors: int = 0
         self.results: list[Any] = [None] * len(payloads)
         self.unsent: Buffer = b""
-        self.cut = False  # a frame may be half sent
+        self.cut: bool = False  # a frame may be half sent
 
     def fill(self) -> None:
         """Put the next requests together, if the last ones are on their way and the window allows more."""
