@@ -32,7 +32,7 @@ from pysock.engine.choice import choose
 from pysock.engine.contract import BUSY, Link
 from pysock.errors import ConnectionLost, PysockError, RemoteError, RequestTimeout
 from pysock.limits import LARGEST_PAYLOAD
-from pysock.parameters import checked_linger, checked_most, client_key
+from pysock.parameters import checked_linger, checked_most, client_proof
 from pysock.wire.format import FLAG_NO_REPLY, LARGEST_PING, Kind
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Client(Unique):
         self._address = as_address(address)
         self._timeout = None if timeout is None else checked_timeout(timeout)
         self._name = name or ""
-        trust = Trust(expected_server(self._address, server_uid), None if authkey is None else client_key(authkey))
+        trust = Trust(expected_server(self._address, server_uid), None if authkey is None else client_proof(authkey))
         handshake = Handshake(self._address, self._timeout, trust)
         self._link, welcome = handshake.open(
             self._name, choose(backend).link, linger=checked_linger(linger), max_payload=max_payload

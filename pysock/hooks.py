@@ -32,6 +32,8 @@ from pysock.wire.format import LARGEST_REASON, fitting
 if TYPE_CHECKING:
     from typing import Any
 
+    from pysock.wire.auth import ServerProof
+
 
 class Hooks:
     """The user's hooks of one server, and the callbacks that the engine gets instead of them."""
@@ -50,14 +52,15 @@ class Hooks:
         """Whether every client that goes matters, also one that no handler ever saw."""
         return bool(self.on_connect or self.on_disconnect)
 
-    def callbacks(self, draining: Callable[[], None], rule: Rule, key: bytes | None) -> Callbacks:
+    def callbacks(self, draining: Callable[[], None], rule: Rule, proof: ServerProof | None) -> Callbacks:
         """What the engine is to call.
 
-        :param key: the auth key, if there is one.
+        :param proof: of the auth key, if there is one.
         """
         return guarded(
             _callback_failed,
-            **_key_callbacks(key),
+            challenge=proof and proof.challenge,
+            prove=proof and proof.prove,
             # These run the user's functions, or the host's logging.
             allow=apart(rule.ask),
             noted=apart(_noted),
@@ -125,16 +128,6 @@ def _call(what: str, hook: Callable[..., Any], *arguments: Any) -> None:
         copy_context().run(hook, *arguments)  # what it sets is seen by no other
     except Exception:
         log.exception("the %s hook %r failed; it was called with %r", what, hook, arguments)
-
-
-def _key_callbacks(key: bytes | None) -> dict[str, Any]:
-    if key is None:
-        return {}
-    from hmac import compare_digest  # noqa: PLC0415  # the hashes take a while to import
-
-    from pysock.wire.auth import challenger  # noqa: PLC0415
-
-    return {"challenge": challenger(key), "prove": compare_digest}
 
 
 def _told(refusal: ConnectionRefused) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pysock.access.rule import Rule
     from pysock.address import Address, AddressLike
+    from pysock.wire.auth import ClientProof, ServerProof
 
 #: Polling longer than this would only burn the CPU, whatever it is meant for, in seconds.
 LINGER_MAX: Final = 1.0
@@ -82,27 +83,29 @@ def checked_framing(name: str) -> Framing:
     return FRAMING_BY_NAME[name]
 
 
-def server_key(key: bytes, framing: Framing) -> bytes:
-    """Return a server's auth key.
+def server_proof(key: bytes, framing: Framing) -> ServerProof:
+    """Return how a server proves its auth key, and has its clients prove it.
 
-    :raises TypeError: it isn't ``bytes``.
+    :raises TypeError: the key isn't ``bytes``.
     :raises ValueError: it is empty, or the framing can't prove one.
     """
     if framing is not Framing.PYSOCK:
         problem = f"needs the framing 'pysock': {framing.name.lower()!r} has no frames to prove it with"
         raise ParameterError("authkey", problem, name="authkey=")
-    return client_key(key)
+    from pysock.wire.auth import ServerProof  # noqa: PLC0415  # the hashes take a while to import
+
+    return ServerProof(key)
 
 
-def client_key(key: bytes) -> bytes:
-    """Return a client's auth key.
+def client_proof(key: bytes) -> ClientProof:
+    """Return how a client proves its auth key on one connection.
 
-    :raises TypeError: it isn't ``bytes``.
+    :raises TypeError: the key isn't ``bytes``.
     :raises ValueError: it is empty.
     """
-    from pysock.wire.auth import checked_key  # noqa: PLC0415  # the hashes take a while to import
+    from pysock.wire.auth import ClientProof  # noqa: PLC0415  # as above
 
-    return checked_key(key)
+    return ClientProof(key)
 
 
 def checked_most(max_payload: int, max_pushes: int) -> None:

@@ -31,7 +31,7 @@ from pysock.engine.contract import NO_STATS, Engine, EngineOptions, EngineStats
 from pysock.errors import PysockError
 from pysock.hooks import Hooks
 from pysock.listening import Listening
-from pysock.parameters import checked_framing, checked_grace, checked_limits, checked_linger, server_key
+from pysock.parameters import checked_framing, checked_grace, checked_limits, checked_linger, server_proof
 from pysock.services import Services
 from pysock.signals import stopping
 from pysock.states import ServerEvent, ServerState, next_server_state
@@ -80,7 +80,7 @@ class Running(Unique):
         self.listening: Listening = Listening(addresses, self.rule, self.backend, self.limits, guarded)
         self._framing = checked_framing(framing)
         self._linger = checked_linger(linger)
-        self._key = None if authkey is None else server_key(authkey, self._framing)
+        self._proof = None if authkey is None else server_proof(authkey, self._framing)
         self.clients: ClientTable = ClientTable(self.limits.max_payload)
         self.services: Services = Services(self._framing)
         self.hooks: Hooks = Hooks(self.clients, self.services)
@@ -257,7 +257,7 @@ class Running(Unique):
             limits=limits,
             linger=self._linger,
             services=self.services.table(),
-            callbacks=self.hooks.callbacks(self._drain, self.rule, self._key),
+            callbacks=self.hooks.callbacks(self._drain, self.rule, self._proof),
             welcome=encode_welcome(
                 limits.max_payload, limits.max_in_flight, self.services.numbers(), f"pysock/{__version__}"
             ),

@@ -36,7 +36,7 @@ def expected(known_nonces):
     """The same frames, as pysock's own encoder makes them."""
     proof = auth.ClientProof(KEY)
     proof.nonce = C
-    challenge, _ = auth.challenger(KEY)(C, b"anna")
+    challenge, _ = auth.ServerProof(KEY).challenge(C, b"anna")
     return {
         "a CIR": p.encode_cir("anna", "demo/1", 65536),
         "the answer to it": p.encode_accepted(

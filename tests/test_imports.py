@@ -61,11 +61,12 @@ def test_the_first_use_imports_few_modules():
     assert len(found) <= 45
 
 
-def test_a_server_that_was_made_has_nothing_left_to_import(backend, tmp_path):
+@pytest.mark.parametrize("key", [None, b"key"])
+def test_a_server_that_was_made_has_nothing_left_to_import(backend, tmp_path, key):
     """It may have given up its rights, its root directory or all its descriptors before it starts."""
     program = f"""
 import pysock, sys
-server = pysock.Server("unix:{tmp_path}/x.sock", backend={backend!r})
+server = pysock.Server("unix:{tmp_path}/x.sock", backend={backend!r}, authkey={key!r})
 server.service(lambda client, request: request)
 
 class Refuse:

@@ -56,7 +56,7 @@ class Trust(NamedTuple):
     """What this end and the server want to know of each other."""
 
     servers: frozenset[int] | None = None  # the users that the server may run as; None: any
-    key: bytes | None = None
+    proof: ClientProof | None = None  # of the auth key
 
 
 class Handshake:
@@ -70,7 +70,7 @@ class Handshake:
         self._timeout = timeout
         self._deadline = deadline_of(timeout)
         self._servers = trust.servers
-        self._proof = None if trust.key is None else _proof(trust.key)
+        self._proof = trust.proof
         #: The server of this process that it leads to, if it does.
         self.beside: ref[Server] | None = None
 
@@ -136,12 +136,6 @@ class Handshake:
             link.send(Kind.PROOF, 0, 0, payload, _left(self._deadline))
         except TimeoutError:  # also RequestTimeout
             raise RequestTimeout(f"{self._address}: the server didn't take the proof{_within(self._timeout)}") from None
-
-
-def _proof(key: bytes) -> ClientProof:
-    from pysock.wire.auth import ClientProof  # noqa: PLC0415  # the hashes take a while to import
-
-    return ClientProof(key)
 
 
 def _connect(address: Address, deadline: float | None, timeout: float | None) -> socket.socket:

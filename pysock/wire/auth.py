@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.errors import ConnectionRefused, ParameterError, ProtocolError
@@ -31,45 +30,41 @@ _SERVER: Final = b"pysock1 server"
 _CLIENT: Final = b"pysock1 client"
 
 
-def checked_key(key: Any) -> bytes:
-    """Return the key, if it is one.
+class ServerProof:
+    """The server's half, for all its connections: what ``Callbacks.challenge`` and ``prove`` of the engines are.
 
-    :raises TypeError: it isn't ``bytes``.
+    :raises TypeError: the key isn't ``bytes``.
     :raises ValueError: it is empty.
     """
-    if not isinstance(key, bytes):
-        raise TypeError(f"an authkey is bytes, not {type(key).__name__}; for example secrets.token_bytes(32)")
-    if not key:
-        raise ParameterError("authkey", "is empty; make one with secrets.token_bytes(32)", name="the authkey")
-    return key
 
+    __slots__ = ("_key",)
 
-def challenger(key: bytes) -> Callable[[bytes, bytes], tuple[bytes, bytes]]:
-    """Return the server's half: what ``Callbacks.challenge`` of the engines is."""
+    def __init__(self, key: bytes) -> None:
+        self._key = _checked(key)
 
-    def challenge(nonce: bytes, name: bytes) -> tuple[bytes, bytes]:
+    def challenge(self, nonce: bytes, name: bytes) -> tuple[bytes, bytes]:
         """The fields of the CHALLENGE to a CIR with this nonce and name, and the MAC that its PROOF must have."""
-        own = secrets.token_bytes(NONCE_SIZE)
+        key, own = self._key, secrets.token_bytes(NONCE_SIZE)
         return encode_challenge(own, _mac(key, _SERVER, nonce, own)), _mac(key, _CLIENT, nonce, own, name)
 
-    return challenge
-
-
-def equal(expected: bytes, got: bytes) -> bool:
-    """Return whether two MACs are the same, in constant time: what ``Callbacks.prove`` of the engines is."""
-    return hmac.compare_digest(expected, got)
+    @staticmethod
+    def prove(expected: bytes, got: bytes) -> bool:
+        """Whether two MACs are the same, in constant time."""
+        return hmac.compare_digest(expected, got)
 
 
 class ClientProof:
     """The client's half, for one connection.
 
     :ivar nonce: for the CIR.
+    :raises TypeError: the key isn't ``bytes``.
+    :raises ValueError: it is empty.
     """
 
     __slots__ = ("_key", "nonce")
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        self._key = _checked(key)
         self.nonce: bytes = secrets.token_bytes(NONCE_SIZE)
 
     def answer(self, challenge: bytes, name: str) -> bytes:
@@ -83,10 +78,18 @@ class ClientProof:
             servers, mac = decode_challenge(challenge)
         except Malformed as error:
             raise ProtocolError(f"the server's CHALLENGE is broken: {error}") from None
-        if not equal(_mac(self._key, _SERVER, self.nonce, servers), mac):
+        if not hmac.compare_digest(_mac(self._key, _SERVER, self.nonce, servers), mac):
             raise ConnectionRefused("the server has another auth key", Refusal.WRONG_PROOF)
         return encode_proof(_mac(self._key, _CLIENT, self.nonce, servers, name.encode("utf-8")))
 
 
 def _mac(key: bytes, *parts: bytes) -> bytes:
     return hmac.digest(key, b"".join(parts), "sha256")
+
+
+def _checked(key: Any) -> bytes:
+    if not isinstance(key, bytes):
+        raise TypeError(f"an authkey is bytes, not {type(key).__name__}; for example secrets.token_bytes(32)")
+    if not key:
+        raise ParameterError("authkey", "is empty; make one with secrets.token_bytes(32)", name="the authkey")
+    return key
