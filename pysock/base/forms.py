@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 FORMS: Final = "unix:/run/demo.sock, unix:@name, tcp://127.0.0.1:9000 or fd://3"
 
 #: Which fields an address may have set, and the options among them that can be written after a "?".
-FIELDS: Final = {
+FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "unix": ("path", "name", "mode", "user", "group", "backlog"),
     "abstract": ("path", "backlog"),
     "tcp": ("host", "port", "backlog"),
