@@ -426,17 +426,6 @@ def test_files_and_links_exist(page):
         assert not anchor or anchor in anchors(path.read_text()), link
 
 
-#: What the last words of a row stand for, in source files.
-PLACES = {"in C and in Python": 2, "where it happens": 1, "where C says it": 1}
-
-
-def test_what_an_addition_costs():
-    """At most four source files; a callback crosses all floors."""
-    for what, files in table(topic("inside"), "what", "source files"):
-        count = len(code(files)) + next((count for words, count in PLACES.items() if files.endswith(words)), 0)
-        assert count <= (8 if what.startswith("a callback") else 4), what
-
-
 def test_the_map_of_the_tests():
     words = code((ROOT / "tests" / "README.md").read_text())
     named = [word for word in words if re.fullmatch(r"[a-z_]+(\.py|/[a-z_]*(\.py)?)", word)]

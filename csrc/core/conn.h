@@ -111,13 +111,13 @@ typedef struct ps_owner {
 _Static_assert(sizeof(ps_owner) == 16, "it lies in ps_conn.peer");
 _Static_assert(sizeof(ps_conn) <= 200, "an idle client must stay cheap");
 
-/* Generation, number of the loop (8 bits, 0), slot (PS_SLOT_BITS). */
 /* Other threads attach. */
 static inline bool ps__is_attached(const ps_conn *conn)
 {
     return __atomic_load_n(&conn->attached, __ATOMIC_RELAXED);
 }
 
+/* Generation, number of the loop (8 bits, 0), slot (PS_SLOT_BITS). */
 static inline uint64_t ps__id(const ps_conn *conn)
 {
     return (uint64_t)conn->generation << 32 | conn->slot;

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pages import blocks, topic
 from support import ROOT
 
 CSRC = ROOT / "csrc"
@@ -72,3 +73,15 @@ def test_a_file_uses_what_is_below_it(order):
 
 def test_a_folder_is_seen_at_a_glance():
     assert all(len(list((CSRC / folder).glob("*.c"))) <= 20 for folder in FOLDERS)
+
+
+def test_the_page_shows_the_floors():
+    """Each folder, with its files in their order."""
+    (picture,) = [text for _, _, text in blocks(topic("inside")) if text.startswith("csrc/")]
+    shown = dict(re.findall(r"^([a-z]+) +([a-z](?:\S| (?! ))*)", picture.partition("\n")[2], re.MULTILINE))
+    order = [*ORDERS["unit"], *LOAD]
+    folders = [name for name in FOLDERS if name != "core"]
+    assert {name: shown[name].split() for name in folders} == {
+        folder: [Path(name).stem for name in order if name.startswith(f"{folder}/")] for folder in folders
+    }
+    assert shown.keys() == FOLDERS.keys()

@@ -13,6 +13,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from pages import blocks, topic
 from support import ROOT
 
 PACKAGE = ROOT / "pysock"
@@ -152,6 +153,15 @@ def test_every_floor_has_its_modules():
     names = [name for floor in FLOORS for name in floor]
     assert [name for name in names if not any(is_in(module, name) for module in SOURCES)] == []
     assert len(names) == len(set(names))
+
+
+def test_the_page_shows_the_floors():
+    """From above, without what is named for a part of it alone."""
+    (picture,) = [text for _, _, text in blocks(topic("inside")) if text.startswith("pysock/")]
+    shown = [set(line.partition("   ")[0].split()) for line in picture.splitlines()[2:]]
+    parts = {"files.own_directory", "access.peers", "access.unmapped"}
+    floors = [{name for name in floor if not name.startswith("_")} - parts for floor in reversed(FLOORS)]
+    assert shown == [floor for floor in floors if floor]
 
 
 def test_a_folder_is_seen_at_a_glance():
