@@ -9,16 +9,17 @@
 enum ps_framing { PS_PYSOCK, PS_U32, PS_LINE, PS_RAW };
 
 enum ps_kind {
-    PS_CIR = 0x01, PS_SRM = 0x02, PS_PING = 0x03, PS_BYE = 0x04, PS_PROOF = 0x08,
+    PS_CIR = 0x01, PS_SRM = 0x02, PS_PING = 0x03, PS_BYE = 0x04, PS_CANCEL = 0x05, PS_PROOF = 0x08,
     PS_CIR_ACCEPTED = 0x81, PS_CIR_REFUSED = 0x82, PS_REPLY = 0x83, PS_ERROR = 0x84,
     PS_PUSH = 0x85, PS_PONG = 0x86, PS_GOAWAY = 0x87, PS_CHALLENGE = 0x88
 };
 
-enum ps_flag { PS_NO_REPLY = 0x01 };
+enum ps_flag { PS_NO_REPLY = 0x01, PS_DEADLINE = 0x02 }; /* of an SRM */
+enum ps_error_flag { PS_NOT_STARTED = 0x01 };
 
 enum ps_error_code {
     PS_HANDLER_FAILED = 1, PS_NO_SUCH_SERVICE, PS_PAYLOAD_TOO_LARGE, PS_TOO_MANY_IN_FLIGHT, PS_SHUTTING_DOWN,
-    PS_NOT_ALLOWED, PS_MALFORMED, PS_DEADLINE_PASSED
+    PS_NOT_ALLOWED, PS_MALFORMED, PS_DEADLINE_PASSED, PS_CANCELLED, PS_OVERLOADED
 };
 
 enum ps_refusal {
@@ -28,7 +29,12 @@ enum ps_refusal {
 
 enum ps_tag {
     PS_TAG_CLIENT_ID = 1, PS_TAG_NAME, PS_TAG_NONCE, PS_TAG_MAC, PS_TAG_MAX_PAYLOAD, PS_TAG_MAX_IN_FLIGHT,
-    PS_TAG_SERVICE, PS_TAG_SOFTWARE
+    PS_TAG_SERVICE, PS_TAG_SOFTWARE, PS_TAG_FEATURES
+};
+
+/* What one end may speak and another not. The last three are reserved. */
+enum ps_feature {
+    PS_FEATURE_DEADLINE = 1, PS_FEATURE_CANCEL = 2, PS_FEATURE_STREAM = 4, PS_FEATURE_ASK = 8, PS_FEATURE_GAP = 16
 };
 
 enum ps_server_state {
@@ -74,6 +80,7 @@ enum ps_how { PS_HOW_FLUSH, PS_HOW_NOW, PS_HOW_CUT }; /* what becomes of replies
 enum ps_most { PS_MOST_REQUEST, PS_MOST_CIR, PS_MOST_PING, PS_MOST_NOTHING }; /* how long a payload may be */
 
 #define PS_HEADER_SIZE 12
+#define PS_FEATURES 3 /* what this version speaks */
 #define PS_SLOT_BITS 24 /* of a client id, for its slot; the 8 above them are the number of its loop, which is 0 */
 #define PS_NAME_MAX 255
 #define PS_PING_MAX 64

@@ -26,6 +26,7 @@ from pysock.states import (
 )
 from pysock.wire import format as p
 from pysock.wire.endings import ENDINGS, End, How, Said
+from pysock.wire.features import FEATURES, Feature
 from pysock.wire.framing import FRAMINGS, FramingFacts
 from pysock.wire.rules import RULES, UNKNOWN, Most
 
@@ -81,6 +82,7 @@ OTHER_NAMES = {
         ("", p.ErrorCode, "ps_error_code"),
         ("REFUSED_", p.Refusal, "ps_refusal"),
         ("TAG_", p.Tag, "ps_tag"),
+        ("FEATURE_", Feature, "ps_feature"),
         ("SERVER_", ServerState, "ps_server_state"),
         ("SERVER_", ServerEvent, "ps_server_event"),
         ("CONN_", ConnectionState, "ps_conn_state"),
@@ -115,7 +117,9 @@ def test_the_sizes():
     assert lib.PS_PING_MAX == p.LARGEST_PING == 64
     assert lib.PS_NONCE_SIZE == p.NONCE_SIZE == 32
     assert lib.PS_MAC_SIZE == p.MAC_SIZE == 32
-    assert lib.PS_NO_REPLY == p.FLAG_NO_REPLY == 1
+    assert (lib.PS_NO_REPLY, lib.PS_DEADLINE) == (p.FLAG_NO_REPLY, p.FLAG_DEADLINE) == (1, 2)
+    assert lib.PS_NOT_STARTED == p.FLAG_NOT_STARTED == 1
+    assert lib.PS_FEATURES == FEATURES == 3
     assert lib.PS_SLOT_BITS == SLOT_BITS == 24
 
 

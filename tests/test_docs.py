@@ -377,7 +377,7 @@ def test_builds():
 
 def test_codes_and_when_they_are_sent():
     for head, enum in (("code of ERROR", protocol.ErrorCode), ("code of CIR_REFUSED", protocol.Refusal)):
-        shown = [row[0] for row in table(WIRE, head, "when")]
+        shown = [row[0] for row in table(WIRE, head, "when") if row[0]]
         assert shown == [f"{member.value} {member.name.lower().replace('_', ' ')}" for member in enum]
 
 

@@ -13,6 +13,7 @@ from support import ROOT, RawPeer
 import pysock
 from pysock.wire import auth, texts
 from pysock.wire import format as p
+from pysock.wire.features import FEATURES, encode_deadline
 from pysock.wire.framing import FRAMINGS
 
 CLIENT = ROOT / "pysock" / "examples" / "client.js"
@@ -55,6 +56,17 @@ def expected(known_nonces):
         "the PONG": p.encode(p.Kind.PONG, b"?", request_id=4),
         "a GOAWAY": p.encode_text(p.Kind.GOAWAY, 0, texts.SHUTTING_DOWN),
         "a BYE": p.encode(p.Kind.BYE),
+        "a CIR with features": p.encode_cir("a", features=FEATURES),
+        "the answer that agrees": p.encode_accepted(
+            1 << 32 | 7, p.encode_welcome(16 * 1024 * 1024, 1024, [], "pysock/0.1.0"), FEATURES
+        ),
+        "a request with a deadline": p.encode(
+            p.Kind.SRM, encode_deadline(1.5) + b"hi", code=1, request_id=5, flags=p.FLAG_DEADLINE
+        ),
+        "a CANCEL": p.encode(p.Kind.CANCEL, request_id=5),
+        "the ERROR of a request that was cancelled": p.encode(
+            p.Kind.ERROR, texts.CANCELLED.encode(), code=p.ErrorCode.CANCELLED, request_id=5, flags=p.FLAG_NOT_STARTED
+        ),
         "hi in the framing u32": FRAMINGS[p.Framing.U32].message(b"hi"),
         "hi in the framing line": FRAMINGS[p.Framing.LINE].message(b"hi"),
     }

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from pysock.wire import format as p
 from pysock.wire import texts
+from pysock.wire.challenge import decode_challenge, decode_proof, encode_challenge, encode_proof
+from pysock.wire.features import FEATURES, decode_deadline, encode_deadline
 from pysock.wire.format import Kind, Malformed, Refusal, Tag
 
 
@@ -73,11 +75,11 @@ def test_a_cir_byte_by_byte():
     assert p.encode_cir() == bytes.fromhex("00000004 01 00 0001 00000000") + b"PSK1"
     frame = p.decode(p.encode_cir("me", "pysock/0.1", 1000))
     assert frame.payload == b"PSK1\2\0\2me\5\0\4\0\0\3\xe8\x08\0\x0apysock/0.1"
-    assert p.decode_cir(frame.payload) == ("me", 1000, "pysock/0.1", None)
+    assert p.decode_cir(frame.payload) == ("me", 1000, "pysock/0.1", None, 0)
 
 
 def test_a_cir_says_as_little_as_it_likes():
-    assert p.decode_cir(b"PSK1") == ("", None, "", None)
+    assert p.decode_cir(b"PSK1") == ("", None, "", None, 0)
 
 
 def test_the_nonce_of_a_cir():
@@ -95,6 +97,28 @@ def test_tags_from_the_future_are_skipped():
 def test_of_two_promises_the_smaller_counts():
     payload = b"PSK1" + b"".join(p.encode_field(Tag.MAX_PAYLOAD, struct.pack("!I", n)) for n in (70, 50, 90))
     assert p.decode_cir(payload).max_payload == 50
+
+
+def test_features_in_a_cir():
+    frame = p.decode(p.encode_cir("me", features=FEATURES))
+    assert frame.payload == b"PSK1\2\0\2me\x09\0\4\0\0\0\3"
+    assert p.decode_cir(frame.payload).features == 3
+    assert p.decode_cir(b"PSK1\x09\0\4\xff\xff\xff\xff").features == 2**32 - 1
+    assert p.encode_cir("me", features=0) == p.encode_cir("me")
+    assert p.decode_cir(b"PSK1").features == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, 0), (-1, 0), (1.5, 1_500_000), (4294.967, 4_294_967_000), (4294.967295, 2**32 - 1)]
+)
+def test_a_deadline_there_and_back(seconds, shown):
+    assert encode_deadline(seconds) == shown.to_bytes(4, "big")
+    assert decode_deadline(encode_deadline(seconds) + b"request") == shown / 1e6
+
+
+@pytest.mark.parametrize("seconds", [4294.968, 1e12, float("inf")])
+def test_a_deadline_that_is_too_far(seconds):
+    assert encode_deadline(seconds) == b""
 
 
 @pytest.mark.parametrize(
@@ -116,6 +140,8 @@ def test_of_two_promises_the_smaller_counts():
         (b"PSK1\3\0\x1f" + bytes(31), Refusal.MALFORMED, texts.BROKEN_FIELD),
         (b"PSK1\3\0\x21" + bytes(33), Refusal.MALFORMED, texts.BROKEN_FIELD),
         (b"PSK1" + 2 * (b"\3\0\x20" + bytes(32)), Refusal.MALFORMED, texts.BROKEN_FIELD),
+        (b"PSK1\x09\0\3\0\0\3", Refusal.MALFORMED, texts.BROKEN_FIELD),
+        (b"PSK1" + 2 * b"\x09\0\4\0\0\0\3", Refusal.MALFORMED, texts.BROKEN_FIELD),
     ],
 )
 def test_a_bad_cir(payload, code, text):
@@ -127,9 +153,9 @@ def test_a_bad_cir(payload, code, text):
 
 def test_a_challenge_byte_by_byte():
     nonce, mac = b"n" * 32, b"m" * 32
-    payload = p.encode_challenge(nonce, mac)
+    payload = encode_challenge(nonce, mac)
     assert payload == b"\3\0\x20" + nonce + b"\4\0\x20" + mac
-    assert p.decode_challenge(payload + p.encode_field(99, b"?")) == (nonce, mac)
+    assert decode_challenge(payload + p.encode_field(99, b"?")) == (nonce, mac)
 
 
 @pytest.mark.parametrize(
@@ -146,19 +172,19 @@ def test_a_challenge_byte_by_byte():
 )
 def test_a_broken_challenge(payload):
     with pytest.raises(Malformed):
-        p.decode_challenge(payload)
+        decode_challenge(payload)
 
 
 def test_a_proof_byte_by_byte():
-    payload = p.encode_proof(b"m" * 32)
+    payload = encode_proof(b"m" * 32)
     assert payload == b"\4\0\x20" + b"m" * 32
-    assert p.decode_proof(payload) == b"m" * 32
+    assert decode_proof(payload) == b"m" * 32
 
 
 @pytest.mark.parametrize("payload", [b"", b"\4", b"\4\0\x1f" + bytes(31), 2 * (b"\4\0\x20" + bytes(32))])
 def test_a_broken_proof(payload):
     with pytest.raises(Malformed) as caught:
-        p.decode_proof(payload)
+        decode_proof(payload)
     assert (caught.value.code, str(caught.value)) == (Refusal.MALFORMED, texts.BROKEN_PROOF)
 
 
@@ -197,7 +223,15 @@ def test_a_welcome_there_and_back():
         1024,
         {"": 0, "add": 5, "größe": 7},
         "pysock/0.1",
+        0,
     )
+
+
+def test_features_in_a_welcome():
+    payload = p.decode(p.encode_accepted(1, b"", FEATURES)).payload
+    assert payload == bytes.fromhex("01 0008 0000000000000001 09 0004 00000003")
+    assert p.decode_welcome(payload).features == 3
+    assert p.encode_accepted(1, b"", 0) == p.encode_accepted(1, b"")
 
 
 CLIENT_ID = b"\1\0\x08" + b"\0" * 8
@@ -214,6 +248,7 @@ CLIENT_ID = b"\1\0\x08" + b"\0" * 8
         CLIENT_ID + b"\7\0\4\0\1\1\xff",
         CLIENT_ID + b"\x08\0\1\xff",
         CLIENT_ID + b"\5\0\1\0",
+        CLIENT_ID + b"\x09\0\1\3",
         CLIENT_ID[:-1],
     ],
 )

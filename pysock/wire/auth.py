@@ -14,14 +14,8 @@ import secrets
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.errors import ConnectionRefused, ParameterError, ProtocolError
-from pysock.wire.format import (
-    NONCE_SIZE,
-    Malformed,
-    Refusal,
-    decode_challenge,
-    encode_challenge,
-    encode_proof,
-)
+from pysock.wire.challenge import decode_challenge, encode_challenge, encode_proof
+from pysock.wire.format import NONCE_SIZE, Malformed, Refusal
 
 if TYPE_CHECKING:
     from typing import Any, Final

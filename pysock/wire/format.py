@@ -5,7 +5,7 @@ A frame of the framing ``pysock`` is a 12-byte header, then the payload; integer
     offset  type  field
     0       u32   length of the payload in bytes
     4       u8    kind
-    5       u8    flags: bit 0 on an SRM = no reply wanted; all others 0
+    5       u8    flags: bit 0 on an SRM = no reply wanted, bit 1 = deadline; bit 0 on an ERROR = not started; else 0
     6       u16   code: protocol version on a CIR, service number on an SRM, reason on a refusal or error, else 0
     8       u32   request id: chosen by the client on an SRM or PING, echoed on the answer, else 0
 """
@@ -33,7 +33,9 @@ LARGEST_NAME: Final = 255
 LARGEST_REASON: Final = 255  # of a refusal, where a hook gives it
 NONCE_SIZE: Final = 32
 MAC_SIZE: Final = 32  # HMAC-SHA256
-FLAG_NO_REPLY: Final = 0x01
+FLAG_NO_REPLY: Final = 0x01  # of an SRM
+FLAG_DEADLINE: Final = 0x02  # of an SRM: its payload begins with a u32, microseconds the client still waits
+FLAG_NOT_STARTED: Final = 0x01  # of an ERROR: the handler was not started
 
 
 class Framing(IntEnum):
@@ -52,6 +54,7 @@ class Kind(IntEnum):
     SRM = 0x02
     PING = 0x03
     BYE = 0x04
+    CANCEL = 0x05
     PROOF = 0x08
     CIR_ACCEPTED = 0x81
     CIR_REFUSED = 0x82
@@ -79,6 +82,8 @@ class ErrorCode(IntEnum):
     NOT_ALLOWED = 6
     MALFORMED = 7
     DEADLINE_PASSED = 8
+    CANCELLED = 9
+    OVERLOADED = 10
 
 
 class Refusal(IntEnum):
@@ -104,6 +109,7 @@ class Tag(IntEnum):
     MAX_IN_FLIGHT = 6  # u32
     SERVICE = 7  # repeated: u16 number, u8 length, UTF-8 name
     SOFTWARE = 8  # UTF-8, e.g. "pysock/0.1"
+    FEATURES = 9  # u32: what the client speaks, and in the answer, what both do: see Feature
 
 
 class Frame(NamedTuple):
@@ -227,9 +233,16 @@ class Cir(NamedTuple):
     max_payload: int | None = None  # the largest payload the client accepts; None if it doesn't say
     software: str = ""
     nonce: bytes | None = None  # it has an auth key
+    features: int = 0  # what the client speaks
 
 
-def encode_cir(name: str = "", software: str = "", max_payload: int | None = None, nonce: bytes | None = None) -> bytes:
+def encode_cir(
+    name: str = "",
+    software: str = "",
+    max_payload: int | None = None,
+    nonce: bytes | None = None,
+    features: int = 0,
+) -> bytes:
     """Return the whole CIR frame.
 
     :raises ValueError: if the name is longer than 255 bytes, has a NUL, or is no text that UTF-8 can hold.
@@ -250,6 +263,8 @@ def encode_cir(name: str = "", software: str = "", max_payload: int | None = Non
         payload += encode_field(Tag.SOFTWARE, software.encode("utf-8"))
     if nonce is not None:
         payload += encode_field(Tag.NONCE, nonce)
+    if features:
+        payload += encode_field(Tag.FEATURES, features.to_bytes(4, "big"))
     return encode(Kind.CIR, payload, code=PROTOCOL_VERSION)
 
 
@@ -269,7 +284,7 @@ def decode_cir(payload: bytes) -> Cir:
 
 
 def _cir_fields(fields: Iterable[tuple[int, bytes]]) -> Cir:
-    name, max_payload, software, nonce = "", None, "", None
+    name, max_payload, software, nonce, features = "", None, "", None, None
     for tag, value in fields:
         if tag == Tag.NAME:
             if name:
@@ -285,7 +300,11 @@ def _cir_fields(fields: Iterable[tuple[int, bytes]]) -> Cir:
             if nonce is not None or len(value) != NONCE_SIZE:
                 raise Malformed("two nonces, or one of another size")
             nonce = value
-    return Cir(name, max_payload, software, nonce)
+        elif tag == Tag.FEATURES:
+            if features is not None:
+                raise Malformed("two sets of features")
+            features = _number(value, 4)
+    return Cir(name, max_payload, software, nonce, features or 0)
 
 
 def _name(value: bytes) -> str:
@@ -293,43 +312,6 @@ def _name(value: bytes) -> str:
     if not 0 < len(value) <= LARGEST_NAME or b"\0" in value:
         raise Malformed("a name is too long, empty, or has a NUL")
     return _text(value)
-
-
-def encode_challenge(nonce: bytes, mac: bytes) -> bytes:
-    """Return the payload of a CHALLENGE."""
-    return encode_field(Tag.NONCE, nonce) + encode_field(Tag.MAC, mac)
-
-
-def decode_challenge(payload: bytes) -> tuple[bytes, bytes]:
-    """Take apart a CHALLENGE's payload: nonce and MAC.
-
-    :raises Malformed: if one isn't there exactly once, or not of 32 bytes.
-    """
-    fields = decode_fields(payload)
-    return _the_one(fields, Tag.NONCE, NONCE_SIZE), _the_one(fields, Tag.MAC, MAC_SIZE)
-
-
-def encode_proof(mac: bytes) -> bytes:
-    """Return the payload of a PROOF."""
-    return encode_field(Tag.MAC, mac)
-
-
-def decode_proof(payload: bytes) -> bytes:
-    """Take apart a PROOF's payload: the MAC.
-
-    :raises Malformed: with the text that the client is told.
-    """
-    try:
-        return _the_one(decode_fields(payload), Tag.MAC, MAC_SIZE)
-    except Malformed:
-        raise Malformed(texts.BROKEN_PROOF) from None
-
-
-def _the_one(fields: Iterable[tuple[int, bytes]], wanted: Tag, size: int) -> bytes:
-    found = [value for tag, value in fields if tag == wanted]
-    if len(found) != 1 or len(found[0]) != size:
-        raise Malformed(f"there must be one field {wanted.name}, of {size} bytes")
-    return found[0]
 
 
 # --- the answer to a CIR ---------------------------------------------------------------------------------------------
@@ -343,6 +325,7 @@ class Welcome(NamedTuple):
     max_in_flight: int | None
     services: dict[str, int]  # name -> number; the unnamed service is "" -> 0
     software: str
+    features: int = 0  # what both speak
 
 
 def encode_welcome(max_payload: int, max_in_flight: int, services: Iterable[tuple[int, str]], software: str) -> bytes:
@@ -360,9 +343,15 @@ def encode_welcome(max_payload: int, max_in_flight: int, services: Iterable[tupl
     return fields + encode_field(Tag.SOFTWARE, software.encode("utf-8"))
 
 
-def encode_accepted(client_id: int, welcome: bytes) -> bytes:
-    """Return the whole CIR_ACCEPTED frame."""
-    return encode(Kind.CIR_ACCEPTED, encode_field(Tag.CLIENT_ID, client_id.to_bytes(8, "big")) + welcome)
+def encode_accepted(client_id: int, welcome: bytes, features: int = 0) -> bytes:
+    """Return the whole CIR_ACCEPTED frame.
+
+    :param features: what both speak.
+    """
+    fields = encode_field(Tag.CLIENT_ID, client_id.to_bytes(8, "big"))
+    if features:
+        fields += encode_field(Tag.FEATURES, features.to_bytes(4, "big"))
+    return encode(Kind.CIR_ACCEPTED, fields + welcome)
 
 
 def decode_welcome(payload: bytes) -> Welcome:
@@ -371,7 +360,7 @@ def decode_welcome(payload: bytes) -> Welcome:
     :raises Malformed: if it has no client id, or a field is broken.
     """
     client_id = max_payload = max_in_flight = None
-    services, software = {}, ""
+    services, software, features = {}, "", 0
     for tag, value in decode_fields(payload):
         if tag == Tag.CLIENT_ID:
             client_id = _number(value, 8)
@@ -384,9 +373,11 @@ def decode_welcome(payload: bytes) -> Welcome:
             services[name] = number
         elif tag == Tag.SOFTWARE:
             software = _text(value)
+        elif tag == Tag.FEATURES:
+            features = _number(value, 4)
     if client_id is None:
         raise Malformed("the CIR_ACCEPTED has no client id")
-    return Welcome(client_id, max_payload, max_in_flight, services, software)
+    return Welcome(client_id, max_payload, max_in_flight, services, software, features)
 
 
 def _service(value: bytes) -> tuple[int, str]:

@@ -22,6 +22,7 @@ from pysock.causes import Cause
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, next_connection_state
 from pysock.wire import format as p
 from pysock.wire import texts
+from pysock.wire.challenge import decode_proof
 from pysock.wire.endings import ENDINGS, End, last_words
 from pysock.wire.format import ErrorCode, Frame, Header, Kind, Refusal
 from pysock.wire.framing import FrameCutter, FramingFacts, PlainCutter
@@ -229,7 +230,7 @@ class FrameProtocol:
     def _proof(self, frame: Frame) -> Initiation | Ending:
         """The answer to a CHALLENGE."""
         try:
-            mac = p.decode_proof(frame.payload)
+            mac = decode_proof(frame.payload)
         except p.Malformed as error:
             return self._dismiss(End.VIOLATION, str(error))
         assert self._rules.prove is not None

@@ -38,6 +38,11 @@ REPLY_TOO_LARGE: Final = (  # length, limit
 )
 FRAME_TOO_SLOW: Final = "the rest of the frame did not come in time"
 IDLE: Final = "nothing came for too long"
+LONG_CANCEL: Final = "a CANCEL carries no payload"
+SHORT_DEADLINE: Final = "an SRM with a deadline begins with its 4 bytes"
+ID_IN_FLIGHT: Final = "a request with this id is in flight already"
+TOO_LATE: Final = "the deadline has passed"
+CANCELLED: Final = "cancelled"
 
 # What is wrong with what a handler returned, or with what is to be pushed. These are raised, and told by their type.
 NOT_BYTES: Final = "the handler returned %s, not a bytes-like object%s"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0xD22BE66C
+ABI: Final = 0x2CEC12BD
 
 
 def check_abi(lib: Any) -> None:

@@ -1,0 +1,49 @@
+"""What one end may speak and another not, and the bytes of it: the field FEATURES, and an SRM's deadline.
+
+A client says in its CIR what it speaks, the server in its CIR_ACCEPTED what both do. Who doesn't say speaks nothing of
+it; bits that one doesn't know are ignored. What needs a bit is sent only where both have it, and breaks the rules
+elsewhere, as any unknown kind or flag does.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntFlag
+
+from pysock.base.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Final
+
+
+class Feature(IntFlag):
+    """A bit of the field FEATURES."""
+
+    DEADLINE = 1  # an SRM may say how long its client still waits: FLAG_DEADLINE
+    CANCEL = 2  # Kind.CANCEL; and the client closes its sending side only when it is gone
+    STREAM = 4  # this and the next two are reserved
+    ASK = 8
+    GAP = 16
+
+
+#: What this version speaks. A plain number, as every set of features: an enum's operators cost more.
+FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL)
+
+#: What the payload of an SRM begins with that has FLAG_DEADLINE: microseconds. Lengths count without it.
+DEADLINE: Final = struct.Struct("!I")
+
+_LONGEST: Final = (2**32 - 1) / 1e6
+
+
+def encode_deadline(seconds: float) -> bytes:
+    """Return how long a client still waits, for the front of a payload.
+
+    Nothing, where that is too long to be said: then the SRM has no deadline, and no flag.
+    """
+    return DEADLINE.pack(max(0, round(seconds * 1e6))) if seconds <= _LONGEST else b""
+
+
+def decode_deadline(payload: bytes) -> float:
+    """Return the seconds that the front of a payload says, of at least 4 bytes."""
+    (microseconds,) = DEADLINE.unpack_from(payload)
+    return float(microseconds) / 1e6
