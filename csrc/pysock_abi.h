@@ -115,8 +115,10 @@ typedef struct ps_ending {
 typedef struct ps_rule {
     const char *wrong[3]; /* why it may not come: before a CIR was accepted, while a PROOF is awaited, after; NULL: it may */
     const char *too_long;
-    uint8_t flags;   /* the bits that have a meaning */
-    uint8_t version; /* its code is the version of the protocol */
+    uint8_t flags;       /* the bits that have a meaning */
+    uint8_t timed_flags; /* those that have one where both ends speak of deadlines */
+    uint8_t needs;       /* the feature without which it is unknown */
+    uint8_t version;     /* its code is the version of the protocol */
     uint8_t most;
 } ps_rule;
 

@@ -12,6 +12,7 @@
 #include "base/poll_epoll.c"
 #include "base/host.c"
 #include "base/peers.c"
+#include "base/ids.c"
 #include "base/causes.c"
 #include "table/table.c"
 #include "table/timers.c"

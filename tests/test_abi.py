@@ -199,7 +199,8 @@ def test_the_rules_of_frame_kinds(kind):
     assert [text(wrong) for wrong in row.wrong] == list(rule.wrong)
     if all(rule.wrong):
         return  # the rest doesn't matter of one that never may
-    assert (row.flags, bool(row.version), row.most) == (rule.flags, rule.version, rule.most)
+    assert (row.flags, row.timed_flags, row.needs) == (rule.flags, rule.timed_flags, rule.needs)
+    assert (bool(row.version), row.most) == (rule.version, rule.most)
     assert text(row.too_long) == rule.too_long
 
 

@@ -67,7 +67,7 @@ def test_requests_may_follow_the_cir_at_once(server, cut):
     assert talk(server, srm(b"a", 1) + srm(b"b", 2), cut) == [replied(b"A", 1), replied(b"B", 2)]
 
 
-@pytest.mark.parametrize("tag", [0, wire.CLIENT_ID, wire.MAC, wire.MAX_IN_FLIGHT, wire.SERVICE, 9, 255])
+@pytest.mark.parametrize("tag", [0, wire.CLIENT_ID, wire.MAC, wire.MAX_IN_FLIGHT, wire.SERVICE, 10, 255])
 def test_unknown_tags_are_skipped(server, tag):
     """Whatever their length; so are known ones that a CIR doesn't have."""
     fields = field(tag, b""), field(tag, b"\xff" * 300), field(wire.NAME, b"me"), field(tag, b"x")
@@ -114,11 +114,11 @@ BAD_CIRS = {
     "magic in lower case": (cir(magic=b"psk1"), wire.BAD_MAGIC, texts.BAD_MAGIC),
     "version 0": (cir(version=0), wire.BAD_MAGIC, texts.BAD_VERSION),
     "version 2": (cir(version=2), wire.BAD_MAGIC, texts.BAD_VERSION),
-    "version 2, long": (cir(field(9, bytes(500)), version=2), wire.BAD_MAGIC, texts.BAD_VERSION),
+    "version 2, long": (cir(field(99, bytes(500)), version=2), wire.BAD_MAGIC, texts.BAD_VERSION),
     "version 256": (cir(version=256), wire.BAD_MAGIC, texts.BAD_VERSION),
     "empty": (frame(wire.CIR, code=1), wire.REFUSED_MALFORMED, texts.SHORT_CIR),
     "3 bytes": (frame(wire.CIR, b"PSK", code=1), wire.REFUSED_MALFORMED, texts.SHORT_CIR),
-    "too long": (cir(field(9, bytes(394))), wire.REFUSED_MALFORMED, texts.LONG_CIR),
+    "too long": (cir(field(99, bytes(394))), wire.REFUSED_MALFORMED, texts.LONG_CIR),
     "a length of 4 GiB": (frame(wire.CIR, code=1, length=2**32 - 1), wire.REFUSED_MALFORMED, texts.LONG_CIR),
     "flags": (frame(wire.CIR, b"PSK1", code=1, flags=1), wire.REFUSED_MALFORMED, texts.BAD_FLAGS),
     "a tag and nothing": (cir(b"\2"), wire.REFUSED_MALFORMED, BROKEN),
@@ -178,7 +178,7 @@ def test_a_bad_header_is_refused_before_its_payload(server, name):
 def test_a_cir_of_the_largest_size(server, cut):
     """``max_cir_bytes`` bytes are not too many."""
     assert talk(server, b"") == []
-    answer, reply = parse(say(server, cir(field(9, bytes(393))) + srm(b"a"), cut))
+    answer, reply = parse(say(server, cir(field(99, bytes(393))) + srm(b"a"), cut))
     assert (answer.kind, reply) == (wire.CIR_ACCEPTED, replied(b"A"))
 
 

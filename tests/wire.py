@@ -22,14 +22,16 @@ from pysock import RemoteError, Server
 
 # The numbers of the page.
 
-CIR, SRM, PING, BYE, PROOF = 0x01, 0x02, 0x03, 0x04, 0x08
+CIR, SRM, PING, BYE, CANCEL, PROOF = 0x01, 0x02, 0x03, 0x04, 0x05, 0x08
 CIR_ACCEPTED, CIR_REFUSED, REPLY, ERROR, PUSH, PONG, GOAWAY, CHALLENGE = range(0x81, 0x89)
 SERVERS_KINDS = tuple(range(0x81, 0x89))
 UNKNOWN_KINDS = (0x00, 0x05, 0x07, 0x09, 0x7F, 0x80, 0x89, 0xFF)
-CLIENT_ID, NAME, NONCE, MAC, MAX_PAYLOAD, MAX_IN_FLIGHT, SERVICE, SOFTWARE = range(1, 9)
-NO_REPLY = 1
+CLIENT_ID, NAME, NONCE, MAC, MAX_PAYLOAD, MAX_IN_FLIGHT, SERVICE, SOFTWARE, FEATURES = range(1, 10)
+NO_REPLY, DEADLINE, NOT_STARTED = 1, 2, 1
+SPEAKS_DEADLINE, SPEAKS_CANCEL, RESERVED = 1, 2, 0xFFFFFFFC
 
 HANDLER_FAILED, NO_SUCH_SERVICE, TOO_LARGE, TOO_MANY, SHUTTING_DOWN, NOT_ALLOWED, MALFORMED, TOO_LATE = range(1, 9)
+CANCELLED, OVERLOADED = 9, 10
 BAD_MAGIC, REFUSED_NOT_ALLOWED, WRONG_PROOF, FULL, REFUSED_SHUTTING_DOWN, CIR_LATE, REFUSED_MALFORMED = range(1, 8)
 
 
@@ -66,6 +68,20 @@ def srm(payload: bytes = b"", id: int = 1, *, service: int = 0, flags: int = 0) 
     return frame(SRM, payload, id=id, code=service, flags=flags)
 
 
+def features(bits: int) -> bytes:
+    """The field of a CIR that says what the client speaks."""
+    return field(FEATURES, struct.pack("!I", bits))
+
+
+def timed(payload: bytes, id: int = 1, *, left: int, service: int = 0, flags: int = 0) -> bytes:  # noqa: A002
+    """A request whose client waits so many microseconds."""
+    return srm(struct.pack("!I", left) + payload, id, service=service, flags=DEADLINE | flags)
+
+
+def cancel(id: int) -> bytes:  # noqa: A002
+    return frame(CANCEL, id=id)
+
+
 def ping(payload: bytes = b"", id: int = 1) -> bytes:  # noqa: A002
     return frame(PING, payload, id=id)
 
@@ -81,6 +97,10 @@ def replied(payload: bytes, id: int = 1) -> Got:  # noqa: A002
 
 def failed(code: int, text: str, id: int = 1) -> Got:  # noqa: A002
     return Got(ERROR, 0, code, id, text.encode())
+
+
+def not_started(code: int, text: str, id: int = 1) -> Got:  # noqa: A002
+    return Got(ERROR, NOT_STARTED, code, id, text.encode())
 
 
 def refused(code: int, text: str) -> Got:

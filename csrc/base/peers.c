@@ -3,25 +3,17 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/mixed.h"
 #include "base/peers.h"
 #include "base/sys.h"
 
 enum { FIRST_ROOM = 64 };
 
-/* Whoever can choose addresses must not be able to choose rows: the seed is another in each engine. splitmix64's mixer
- * (Steele, Lea and Flood, 2014). */
-static uint64_t mixed(uint64_t word)
-{
-    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9u;
-    word = (word ^ word >> 27) * 0x94D049BB133111EBu;
-    return word ^ word >> 31;
-}
-
 static uint32_t home(const ps_peers *peers, const uint8_t *key)
 {
     uint64_t words[2];
     memcpy(words, key, sizeof words);
-    return (uint32_t)mixed(mixed(words[0] ^ peers->seed) ^ words[1]) & (peers->room - 1);
+    return (uint32_t)ps__mixed(ps__mixed(words[0] ^ peers->seed) ^ words[1]) & (peers->room - 1);
 }
 
 /* The row of this peer, or the free one where it would be. */

@@ -12,6 +12,7 @@ void ps__read_header(const uint8_t *data, ps_frame *frame)
     frame->flags = data[5];
     frame->code = ps__get16(data + 6);
     frame->request_id = ps__get32(data + 8);
+    frame->deadline_ns = 0;
 }
 
 void ps__write_header(uint8_t *data, uint32_t size, uint8_t kind, uint8_t flags, uint16_t code, uint32_t request_id)

@@ -6,14 +6,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* One frame. For framings without a header kind is PS_SRM and the rest 0. */
+/* One frame. For framings without a header kind is PS_SRM and the rest 0. While an SRM has PS_DEADLINE its payload begins
+ * with the deadline still; see conn/cut.c. */
 typedef struct ps_frame {
     const uint8_t *payload;
     uint32_t size; /* of the payload */
     uint32_t request_id;
     uint16_t code;
     uint8_t kind, flags;
+    uint64_t deadline_ns; /* of a request, on the monotonic clock: nobody waits for it any longer; 0: none */
 } ps_frame;
+
+enum { PS_DEADLINE_SIZE = 4 }; /* of an SRM with PS_DEADLINE: microseconds, in front of the payload */
 
 static inline uint32_t ps__get32(const uint8_t *p)
 {

@@ -35,12 +35,16 @@ static int ask(ps_engine *engine, ps_conn *conn, ps_chunk **pushed, char *reason
 
 static void welcome(ps_engine *engine, ps_conn *conn)
 {
-    uint8_t id[8], field[3 + sizeof id];
+    uint8_t id[8], features[4], fields[6 + sizeof id + sizeof features];
     ps__put32(id, conn->generation);
     ps__put32(id + 4, conn->slot);
-    size_t size = ps__put_field(field, PS_TAG_CLIENT_ID, id, sizeof id);
-    memcpy(engine->welcome, field, size); /* the room in front of it is kept for this */
-    ps__send(engine, conn, PS_CIR_ACCEPTED, 0, 0, engine->welcome, size + engine->options.welcome_size, NULL);
+    ps__put32(features, conn->features);
+    size_t size = ps__put_field(fields, PS_TAG_CLIENT_ID, id, sizeof id);
+    if (conn->features)
+        size += ps__put_field(fields + size, PS_TAG_FEATURES, features, sizeof features);
+    uint8_t *begin = engine->welcome + sizeof fields - size; /* the room in front of it is kept for this */
+    memcpy(begin, fields, size);
+    ps__send(engine, conn, PS_CIR_ACCEPTED, 0, 0, begin, size + engine->options.welcome_size, NULL);
 }
 
 static void refuse(ps_engine *engine, ps_conn *conn, const char *reason)
@@ -83,7 +87,7 @@ int ps__let_in(ps_engine *engine, ps_conn *conn)
 
 /* What a CIR said, beside what the connection remembers itself. */
 typedef struct cir {
-    const uint8_t *nonce;
+    const uint8_t *nonce, *features;
 } cir;
 
 static bool set_name(ps_engine *engine, ps_conn *conn, const ps_field *field)
@@ -132,6 +136,8 @@ static bool read_cir_field(ps_engine *engine, ps_conn *conn, const ps_field *fie
         return set_max_reply(conn, field);
     case PS_TAG_NONCE:
         return set_once(&said->nonce, field, PS_NONCE_SIZE);
+    case PS_TAG_FEATURES:
+        return set_once(&said->features, field, 4);
     default:
         return true;
     }
@@ -219,6 +225,9 @@ void ps__take_cir(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
             ps__dismiss(engine, conn, PS_END_VIOLATION, 0, PS_TEXT_BROKEN_FIELD);
         return;
     }
+    if (said.features)
+        conn->features = ps__get32(said.features) & PS_FEATURES;
+    engine->read_ns = ps__now_ns(); /* of what came with it */
     if (!engine->options.has_key)
         ps__let_in(engine, conn);
     else if (said.nonce)

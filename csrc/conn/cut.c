@@ -17,12 +17,17 @@ void ps__finish_part(ps_engine *engine, ps_conn *conn)
     ps_frame frame = part->head;
     conn->part = NULL;
     ps__part_forget_guess(engine, part);
-    if (part->object && frame.kind == PS_SRM && part->have <= PS_GUESS_MAX) {
+    bool as_expected = !frame.deadline_ns == !ps__deadline_size(conn);
+    if (part->object && frame.kind == PS_SRM && part->have <= PS_GUESS_MAX && as_expected) {
         conn->flags |= PS_TALKS_LARGE;
         engine->guess = part->have;
     }
     frame.size = part->have;
     frame.payload = part->data;
+    if (frame.flags & PS_DEADLINE) {
+        ps__take_deadline(&frame, frame.payload);
+        frame.payload += PS_DEADLINE_SIZE;
+    }
     ps__take_frame(engine, conn, &frame, part->object);
     if (!part->object)
         ps__free(part->data);
@@ -60,7 +65,7 @@ static size_t stash(ps_conn *conn, const uint8_t *data, size_t size)
     return size;
 }
 
-/* Nearly every frame: there is nothing to judge. PS_NO_REPLY is the one flag with a meaning. */
+/* Nearly every frame: there is nothing to judge. PS_NO_REPLY is the one flag that any client may set. */
 static bool is_ordinary(const ps_engine *engine, const ps_conn *conn, const ps_frame *frame)
 {
     return frame->kind == PS_SRM && !(frame->flags & ~PS_NO_REPLY) && conn->state == PS_CONN_ESTABLISHED &&
@@ -85,6 +90,13 @@ static size_t cut_framed(ps_engine *engine, ps_conn *conn, const uint8_t *data, 
         return head;
     default:
         break;
+    }
+    if (frame.flags & PS_DEADLINE) {
+        frame.deadline_ns = engine->read_ns;
+        if (size - head >= PS_DEADLINE_SIZE) {
+            ps__take_deadline(&frame, data + head);
+            head += PS_DEADLINE_SIZE;
+        }
     }
     if (frame.size > size - head) {
         if (!ps__part_begin(engine, conn, &frame, data + head, size - head))
@@ -155,6 +167,8 @@ static void put_aside(ps_engine *engine, ps_conn *conn, const uint8_t *data, siz
         ps__no_memory(engine, conn);
         return;
     }
+    if (!before)
+        unread->read_ns = engine->read_ns;
     unread->size = before + size;
     memcpy(unread->data + before, data, size);
     conn->unread = unread;

@@ -46,7 +46,9 @@ static ssize_t receive(const ps_engine *engine, ps_conn *conn, struct iovec *iov
 /* The client sends nothing more (0), or the connection is broken. */
 static void input_ended(ps_engine *engine, ps_conn *conn, ssize_t result)
 {
-    if (result == 0)
+    if (result == 0 && conn->features & PS_FEATURE_CANCEL && !conn->in_flight)
+        ps__lost(engine, conn, PS_CLOSED_BY_PEER); /* such a client is gone: nobody takes what waits to be sent */
+    else if (result == 0)
         ps__end(engine, conn, PS_EV_END_OF_FILE, PS_CLOSED_BY_PEER);
     else if (result == -ENOMEM || result == -ENOBUFS)
         ps__no_memory(engine, conn);
@@ -58,6 +60,8 @@ static void count_input(ps_engine *engine, ps_conn *conn, size_t size)
 {
     PS_ADD(conn->bytes_in, size);
     PS_ADD(engine->stats.bytes_in, size);
+    if (conn->features & PS_FEATURE_DEADLINE)
+        engine->read_ns = ps__now_ns();
     if (conn->flags & PS_TIMED_IDLE)
         ps__timer_start(engine, conn, PS_TIMER_IDLE);
 }
@@ -119,11 +123,25 @@ static void take_pieces(ps_engine *engine, ps_conn *conn, const uint8_t *head, s
     ps__part_free(engine, part);
 }
 
+/* Only from clients that speak of deadlines one is expected in front of the payload, and from those always. */
+static bool fits(ps_engine *engine, ps_conn *conn, ps_frame *frame, const uint8_t *deadline, size_t room)
+{
+    size_t before = ps__deadline_size(conn);
+    bool is_timed = frame->flags & PS_DEADLINE;
+    if (is_timed != (before > 0) || frame->size != before + room || ps__judge(engine, conn, frame) != PS_TAKE)
+        return false;
+    if (is_timed) {
+        frame->deadline_ns = engine->read_ns;
+        ps__take_deadline(frame, deadline);
+    }
+    return true;
+}
+
 static bool read_into_guess(ps_engine *engine, ps_conn *conn, ps_part *part)
 {
-    uint8_t head[PS_HEADER_SIZE];
+    uint8_t head[PS_HEADER_SIZE + PS_DEADLINE_SIZE];
     const ps_framing_facts *framing = ps__framing(engine, conn);
-    size_t head_size = framing->head_size, room = part->room;
+    size_t head_size = framing->head_size + ps__deadline_size(conn), room = part->room;
     struct iovec iov[3] = {{head, head_size}, {part->data, room}, {engine->in, PS_READ_MAX}};
     ssize_t got = receive(engine, conn, iov, 3);
     if (got <= 0) {
@@ -136,7 +154,7 @@ static bool read_into_guess(ps_engine *engine, ps_conn *conn, ps_part *part)
     ps_frame frame = {.size = 0};
     if (behind)
         ps__read_head(framing, head, &frame);
-    if (frame.size == room && ps__judge(engine, conn, &frame) == PS_TAKE)
+    if (fits(engine, conn, &frame, head + framing->head_size, room))
         take_guessed(engine, conn, &frame, part, behind);
     else
         take_pieces(engine, conn, head, whole - behind, part, behind);
@@ -201,6 +219,7 @@ void ps__resume(ps_engine *engine, ps_conn *conn)
         return;
     uint64_t frames_before = engine->frames;
     conn->unread = NULL;
+    engine->read_ns = unread->read_ns;
     ps__output_begin(engine, conn);
     ps__cut(engine, conn, unread->data, unread->size);
     time_frame(engine, conn, frames_before);

@@ -50,7 +50,7 @@ void ps__update_interest(ps_engine *engine, ps_conn *conn)
         error = engine->poll->add(engine->poll_handle, conn->fd, ps__id(conn), wanted);
     else
         error = engine->poll->change(engine->poll_handle, conn->fd, ps__id(conn), wanted);
-    conn->interest = (uint8_t)wanted;
+    conn->interest = wanted & 0xF;
     if (error < 0)
         ps__no_memory(engine, conn); /* the kernel has none to watch it */
 }
@@ -125,7 +125,7 @@ void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason)
     if (ps__conn_event(conn, PS_EV_LOST) < 0)
         return;
     if (conn->reason == PS_NO_REASON)
-        conn->reason = (uint8_t)reason;
+        conn->reason = reason & 0xF;
     close_data_socket(engine, conn);
 }
 
@@ -146,7 +146,7 @@ void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps
     if (ps__conn_event(conn, event) < 0)
         return;
     if (conn->reason == PS_NO_REASON)
-        conn->reason = (uint8_t)reason;
+        conn->reason = reason & 0xF;
     ps__drop_input(engine, conn);
     if (conn->was_let_in) /* one that wasn't let in keeps the deadline for that, or it could stay by taking no refusal */
         ps__timer_stop(engine, conn, PS_LINK_INPUT);

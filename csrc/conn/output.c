@@ -204,11 +204,17 @@ void ps__output_end(ps_engine *engine, ps_conn *conn)
         ps__settle(engine, conn);
 }
 
-static size_t write_head(const ps_framing_facts *framing, uint8_t *head, size_t size, uint8_t kind, uint16_t code,
-                         uint32_t request_id)
+/* Message without its bytes. */
+typedef struct message_head {
+    uint8_t kind, flags;
+    uint16_t code;
+    uint32_t request_id;
+} message_head;
+
+static size_t write_head(const ps_framing_facts *framing, uint8_t *head, size_t size, const message_head *it)
 {
     if (framing->name == PS_PYSOCK) {
-        ps__write_header(head, (uint32_t)size, kind, 0, code, request_id);
+        ps__write_header(head, (uint32_t)size, it->kind, it->flags, it->code, it->request_id);
         return PS_HEADER_SIZE;
     }
     if (framing->name != PS_U32)
@@ -216,13 +222,6 @@ static size_t write_head(const ps_framing_facts *framing, uint8_t *head, size_t 
     ps__put32(head, (uint32_t)size);
     return 4;
 }
-
-/* Message without its bytes. */
-typedef struct message_head {
-    uint8_t kind;
-    uint16_t code;
-    uint32_t request_id;
-} message_head;
 
 /* Nearly every message: small, and the buffer has room. The head is made where it goes: bytes stored one by one and
  * copied at once as a word stall the processor. */
@@ -232,7 +231,7 @@ static bool gather(ps_engine *engine, const ps_conn *conn, const message_head *h
     if (!gathers(engine, conn) || engine->out_used + size > PS_OUT_ROOM) /* the buffer has slack for head and newline */
         return false;
     uint8_t *to = engine->out + engine->out_used;
-    to += write_head(framing, to, size, head->kind, head->code, head->request_id);
+    to += write_head(framing, to, size, head);
     if (size)
         memcpy(to, data, size);
     to += size;
@@ -242,16 +241,15 @@ static bool gather(ps_engine *engine, const ps_conn *conn, const message_head *h
     return true;
 }
 
-void ps__send(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const void *data,
-              size_t size, void *object)
+static inline void send_message(ps_engine *engine, ps_conn *conn, message_head message, const void *data, size_t size,
+                                void *object)
 {
-    const message_head message = {kind, code, request_id};
     bool by_reference = object && size >= PS_BY_REFERENCE;
     if (conn->state == PS_CONN_CLOSED || (!by_reference && gather(engine, conn, &message, data, size)))
         return;
     uint8_t head[PS_HEADER_SIZE];
     const ps_framing_facts *framing = ps__framing(engine, conn);
-    size_t head_size = write_head(framing, head, size, kind, code, request_id);
+    size_t head_size = write_head(framing, head, size, &message);
     if (head_size)
         put(engine, conn, head, head_size);
     if (by_reference)
@@ -260,6 +258,17 @@ void ps__send(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uin
         put(engine, conn, data, size);
     if (framing->ends_line)
         put(engine, conn, "\n", 1);
+}
+
+void ps__send(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const void *data,
+              size_t size, void *object)
+{
+    send_message(engine, conn, (message_head){kind, 0, code, request_id}, data, size, object);
+}
+
+void ps__send_error(ps_engine *engine, ps_conn *conn, uint8_t flags, uint16_t code, uint32_t request_id, const char *text)
+{
+    send_message(engine, conn, (message_head){PS_ERROR, flags, code, request_id}, text, strlen(text), NULL);
 }
 
 void ps__send_text(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const char *text)

@@ -10,6 +10,7 @@ void ps__output_end(ps_engine *engine, ps_conn *conn);
 void ps__send(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const void *data,
               size_t size, void *object);
 void ps__send_text(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const char *text);
+void ps__send_error(ps_engine *engine, ps_conn *conn, uint8_t flags, uint16_t code, uint32_t request_id, const char *text);
 /* Send of what waits as much as the kernel takes. */
 void ps__send_queue(ps_engine *engine, ps_conn *conn);
 /* The same of a connection that is lost in the next line, unless that closed it. */

@@ -81,7 +81,8 @@ bool ps__part_begin(ps_engine *engine, ps_conn *conn, const ps_frame *head, cons
     ps_part *part = ps_sys.allocate(sizeof *part);
     if (!part)
         return false;
-    *part = (ps_part){.head = *head, .in_object = head->size > PS_LARGE && ps__framing(engine, conn)->tells_size};
+    *part = (ps_part){.head = *head, .in_object = head->size > PS_LARGE && ps__framing(engine, conn)->tells_size &&
+                                                !(head->flags & PS_DEADLINE)}; /* the handler gets an object as it is */
     conn->part = part;
     if (!ps__part_grow(engine, part, (uint32_t)size))
         return false;

@@ -7,16 +7,27 @@
 /* What is needed to answer one later. */
 typedef struct ps_pending {
     uint64_t client_id;
-    ps_frame frame; /* payload: for who lets it wait, and keeps its bytes */
+    ps_frame frame;  /* payload: for who lets it wait, and keeps its bytes */
+    uint64_t serial; /* its value in engine->ids_in_flight: the client may cancel it; or 0 */
 } ps_pending;
 
 /* From now on it waits. */
 ps_pending ps__pending_add(ps_engine *engine, ps_conn *conn, const ps_frame *frame);
+/* Its handler is about to be called: may it be? If not it waits no more, and its client knows why: it has cancelled it, or
+ * is gone, or its deadline has passed. */
+bool ps__pending_may_start(ps_engine *engine, const ps_pending *pending);
 /* It waits no more: the client to answer, or NULL if that has gone or gets no answer. What is sent to it now is gathered
  * until another client is answered, or until ps__pending_flush. */
 ps_conn *ps__pending_done(ps_engine *engine, const ps_pending *pending);
 void ps__pending_flush(ps_engine *engine);
 /* One of its requests stays without an answer, and no id tells which one. */
 void ps__pending_give_up(ps_conn *conn);
+/* An ERROR in place of the answer to a request whose handler isn't started. */
+void ps__not_started(ps_engine *engine, ps_conn *conn, const ps_frame *frame, uint16_t code, const char *text);
+bool ps__is_late(const ps_frame *frame);
+/* A request with this id waits already. */
+bool ps__is_in_flight(const ps_engine *engine, const ps_conn *conn, const ps_frame *frame);
+/* Its client waits for it no more. One that isn't in flight has been answered meanwhile. */
+void ps__cancel(ps_engine *engine, ps_conn *conn, uint32_t request_id);
 
 #endif

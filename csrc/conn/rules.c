@@ -25,10 +25,11 @@ static const ps_rule from_clients[] = {
     [PS_CIR] = {.wrong = {NULL, PS_TEXT_SECOND_CIR_WAITING, PS_TEXT_SECOND_CIR},
                 .version = 1, .most = PS_MOST_CIR, .too_long = PS_TEXT_LONG_CIR},
     [PS_SRM] = {.wrong = {PS_TEXT_SRM_BEFORE_CIR, PS_TEXT_SRM_BEFORE_CIR},
-                .flags = PS_NO_REPLY, .most = PS_MOST_REQUEST},
+                .flags = PS_NO_REPLY, .timed_flags = PS_DEADLINE, .most = PS_MOST_REQUEST},
     [PS_PING] = {.most = PS_MOST_PING, .too_long = PS_TEXT_LONG_PING},
     [PS_BYE] = {.most = PS_MOST_NOTHING, .too_long = PS_TEXT_LONG_BYE},
-    [5] = NEVER(PS_TEXT_UNKNOWN_KIND),
+    [PS_CANCEL] = {.wrong = {PS_TEXT_UNKNOWN_KIND, PS_TEXT_UNKNOWN_KIND}, .needs = PS_FEATURE_CANCEL,
+                   .most = PS_MOST_NOTHING, .too_long = PS_TEXT_LONG_CANCEL},
     [6] = NEVER(PS_TEXT_UNKNOWN_KIND),
     [7] = NEVER(PS_TEXT_UNKNOWN_KIND),
     [PS_PROOF] = {.wrong = {PS_TEXT_UNASKED_PROOF, NULL, PS_TEXT_UNASKED_PROOF},
@@ -49,6 +50,12 @@ const ps_rule *ps_rule_of(int kind)
 
 /* -- headers ------------------------------------------------------------------------------------------------------- */
 
+/* Without the deadline in front. */
+static uint32_t payload_size(const ps_frame *frame)
+{
+    return frame->flags & PS_DEADLINE ? frame->size - PS_DEADLINE_SIZE : frame->size;
+}
+
 /* An SRM is never too long to live with; all other frames are. */
 static enum ps_verdict oversized(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
@@ -57,7 +64,7 @@ static enum ps_verdict oversized(ps_engine *engine, ps_conn *conn, const ps_fram
     if (frame->flags & PS_NO_REPLY)
         return PS_SKIP;
     char text[96];
-    snprintf(text, sizeof text, PS_TEXT_REQUEST_TOO_LARGE, frame->size, engine->options.limits.max_payload);
+    snprintf(text, sizeof text, PS_TEXT_REQUEST_TOO_LARGE, payload_size(frame), engine->options.limits.max_payload);
     ps__send_text(engine, conn, PS_ERROR, PS_PAYLOAD_TOO_LARGE, frame->request_id, text);
     return PS_SKIP;
 }
@@ -69,18 +76,30 @@ static uint32_t most_bytes(const ps_engine *engine, uint8_t most)
            : most == PS_MOST_PING ? PS_PING_MAX : 0;
 }
 
+/* Why it may not come, now or from this client; NULL: it may. */
+static const char *fault_of(const ps_conn *conn, const ps_rule *rule, const ps_frame *frame)
+{
+    const char *wrong = rule->wrong[conn->state - PS_CONN_ACCEPTED];
+    int flags = rule->flags | (conn->features & PS_FEATURE_DEADLINE ? rule->timed_flags : 0);
+    if (!wrong && rule->needs & ~conn->features)
+        wrong = PS_TEXT_UNKNOWN_KIND;
+    if (!wrong && frame->flags & ~flags)
+        wrong = PS_TEXT_BAD_FLAGS;
+    if (!wrong && frame->flags & PS_DEADLINE && frame->size < PS_DEADLINE_SIZE)
+        wrong = PS_TEXT_SHORT_DEADLINE;
+    return wrong;
+}
+
 static enum ps_verdict judge_pysock(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
     const ps_rule *rule = rule_of(frame->kind);
-    const char *wrong = rule->wrong[conn->state - PS_CONN_ACCEPTED];
-    if (!wrong && frame->flags & ~rule->flags)
-        wrong = PS_TEXT_BAD_FLAGS;
+    const char *wrong = fault_of(conn, rule, frame);
     if (!wrong && rule->version && frame->code != 1) {
         /* before the length: another version may well have longer ones */
         ps__dismiss(engine, conn, PS_END_VERSION, 0, PS_TEXT_BAD_VERSION);
         return PS_BROKEN;
     }
-    bool too_long = !wrong && frame->size > most_bytes(engine, rule->most);
+    bool too_long = !wrong && payload_size(frame) > most_bytes(engine, rule->most);
     if (too_long && rule->most == PS_MOST_REQUEST)
         return oversized(engine, conn, frame);
     if (too_long)
@@ -103,6 +122,15 @@ enum ps_verdict ps__judge(ps_engine *engine, ps_conn *conn, const ps_frame *fram
 
 /* -- the SRM: belongs to the data socket --------------------------------------------------------------------------- */
 
+/* object: what nobody takes of a large frame, or NULL. */
+static void let_go(ps_engine *engine, void *object)
+{
+    if (!object)
+        return;
+    ps__enter(engine);
+    engine->hooks.object_unref(engine->hooks.context, object);
+}
+
 /* The request gets no reply. A framing that has no error frame must not leave the client waiting, nor let it take a later
  * reply for this one's: the connection ends behind the earlier replies. */
 void ps__cannot_serve(ps_engine *engine, ps_conn *conn, const ps_frame *frame, uint16_t code, const char *text,
@@ -118,27 +146,31 @@ void ps__cannot_serve(ps_engine *engine, ps_conn *conn, const ps_frame *frame, u
     }
 }
 
-static void unserved(ps_engine *engine, ps_conn *conn, const ps_frame *frame, uint16_t code, const char *text)
+static void refuse_srm(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
-    ps__cannot_serve(engine, conn, frame, code, text, strlen(text));
+    bool refuses = conn->flags & PS_REFUSES;
+    if (refuses && ps__framing(engine, conn)->has_texts)
+        ps__not_started(engine, conn, frame, PS_SHUTTING_DOWN, PS_TEXT_SHUTTING_DOWN);
+    else if (refuses || !engine->fatal)
+        ps__cannot_serve(engine, conn, frame, PS_NO_SUCH_SERVICE, PS_TEXT_NO_SUCH_SERVICE,
+                         sizeof PS_TEXT_NO_SUCH_SERVICE - 1);
 }
 
 static void take_srm(ps_engine *engine, ps_conn *conn, const ps_frame *frame, void *object)
 {
+    if (conn->in_flight && ps__is_in_flight(engine, conn, frame)) {
+        ps__dismiss(engine, conn, PS_END_VIOLATION, frame->request_id, PS_TEXT_ID_IN_FLIGHT);
+        let_go(engine, object);
+        return;
+    }
     PS_ADD(conn->requests, 1u);
     PS_ADD(engine->stats.requests, 1u);
     if (!(conn->flags & PS_REFUSES) && !engine->fatal && frame->code < engine->options.services && ps__enter(engine) == 0) {
         ps__fail(engine, engine->hooks.request(engine->hooks.context, conn, frame, object));
         return;
     }
-    if (conn->flags & PS_REFUSES)
-        unserved(engine, conn, frame, PS_SHUTTING_DOWN, PS_TEXT_SHUTTING_DOWN);
-    else if (!engine->fatal)
-        unserved(engine, conn, frame, PS_NO_SUCH_SERVICE, PS_TEXT_NO_SUCH_SERVICE);
-    if (object) {
-        ps__enter(engine);
-        engine->hooks.object_unref(engine->hooks.context, object);
-    }
+    refuse_srm(engine, conn, frame);
+    let_go(engine, object);
 }
 
 static void answer_ping(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
@@ -153,6 +185,11 @@ static void take_bye(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
     ps__end(engine, conn, PS_EV_BYE, PS_LEFT);
 }
 
+static void take_cancel(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
+{
+    ps__cancel(engine, conn, frame->request_id);
+}
+
 /* An object: it was large enough for one of its own, though no SRM; a CIR is, if the limits allow such ones. */
 static void take_control(ps_engine *engine, ps_conn *conn, const ps_frame *frame, void *object)
 {
@@ -161,12 +198,10 @@ static void take_control(ps_engine *engine, ps_conn *conn, const ps_frame *frame
         [PS_PROOF] = ps__take_proof,
         [PS_PING] = answer_ping,
         [PS_BYE] = take_bye,
+        [PS_CANCEL] = take_cancel,
     };
     takes[frame->kind](engine, conn, frame); /* judged before: it is one of these */
-    if (object) {
-        ps__enter(engine);
-        engine->hooks.object_unref(engine->hooks.context, object);
-    }
+    let_go(engine, object);
 }
 
 void ps__take_frame(ps_engine *engine, ps_conn *conn, const ps_frame *frame, void *object)

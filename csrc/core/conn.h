@@ -19,6 +19,7 @@ typedef struct ps_part {
 /* Whole frames read from a client that is paused. */
 typedef struct ps_unread {
     size_t size;
+    uint64_t read_ns; /* when its first bytes were read */
     uint8_t data[];
 } ps_unread;
 
@@ -31,7 +32,7 @@ typedef struct ps_chunk {
     uint8_t own[];
 } ps_chunk;
 
-enum { PS_NO_END = -1, PS_NO_REASON = 0xFF };
+enum { PS_NO_END = -1, PS_NO_REASON = 0xF };
 
 enum ps_timer_list { PS_TIMER_CIR, PS_TIMER_FRAME, PS_TIMER_OUTPUT, PS_TIMER_IDLE, PS_TIMER_LISTS };
 
@@ -70,9 +71,10 @@ typedef struct ps_conn {
     uint32_t slot;
     int fd;
     uint8_t state;    /* enum ps_conn_state, changed by ps__conn_event only; 0 in a free slot */
-    uint8_t reason;   /* enum ps_reason, once it is ending */
-    uint8_t interest; /* what the poll waits for */
+    uint8_t reason : 4;   /* enum ps_reason, once it is ending */
+    uint8_t interest : 4; /* what the poll waits for */
     uint8_t listener; /* through which it came */
+    uint8_t features; /* enum ps_feature: those that both ends speak */
     uint16_t flags;   /* enum ps_conn_flag: the loop's own; the next two are for other threads as well */
     uint8_t attached; /* somebody wants to hear when it goes */
     uint8_t was_let_in; /* once; it may be ending */

@@ -18,6 +18,7 @@
 
 #include "base/framing.h"
 #include "base/host.h"
+#include "base/ids.h"
 #include "base/linger.h"
 #include "base/peers.h"
 #include "base/poll.h"
@@ -78,11 +79,14 @@ struct ps_engine {
     int reserve;        /* a descriptor to give up where there are no more, so that those who wait can be told; or -1 */
     uint64_t batch_due_ns;
     ps_linger linger;
+    uint64_t read_ns;   /* when what is cut now was read; kept up for clients that speak of deadlines */
     uint64_t frames;    /* whole frames so far */
     uint32_t guess;     /* the payload size of the last large frame: of the next one, perhaps */
     uint64_t guessed;   /* see PS_GUESSED_BYTES */
     ps_table table;
     ps_peers users, addresses;
+    ps_ids ids_in_flight; /* of requests that may be cancelled */
+    uint64_t serial;      /* of the last one */
     ps_untold untold[PS_CAUSES];
     uint32_t *ids;      /* what the options' uids and gids point to */
     struct {

@@ -20,7 +20,7 @@
 #include "table/table.h"
 #include "table/timers.h"
 
-enum { WELCOME_ROOM = 11 }; /* the field with the client id is put in front of the welcome */
+enum { WELCOME_ROOM = 18 }; /* the fields with the client id and with features are put in front of the welcome */
 
 /* Where in the one block of both the output lies behind the input. Requests are read and replies are written at the same
  * pace. Were the two addresses equal in the low 12 bits, the processor would take each read to depend on the write before
@@ -39,7 +39,7 @@ static void init(ps_engine *engine, const ps_options *options, const ps_hooks *h
     engine->dirty = engine->dead = PS_NO_SLOT;
     engine->batch_due_ns = UINT64_MAX;
     engine->now_ns = engine->look_ns = ps__now_ns();
-    engine->users.seed = engine->addresses.seed = (uint64_t)(uintptr_t)engine ^ engine->now_ns;
+    engine->users.seed = engine->addresses.seed = engine->ids_in_flight.seed =(uint64_t)(uintptr_t)engine ^ engine->now_ns;
     ps__timers_clear(engine);
     pthread_mutex_init(&engine->lock, NULL);
 }
@@ -120,6 +120,7 @@ void ps__engine_close(ps_engine *engine)
     engine->ids = NULL;
     ps__peers_close(&engine->users);
     ps__peers_close(&engine->addresses);
+    ps__ids_close(&engine->ids_in_flight);
     ps__close_reserve(engine);
     engine->state = PS_SERVER_CLOSED;
 }

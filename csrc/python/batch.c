@@ -3,7 +3,6 @@
 
 #include "base/texts.h"
 #include "python/python.h"
-#include "table/table.h"
 
 static bool make_room(service *s)
 {
@@ -41,16 +40,17 @@ static void drop_waiting(const waiting_request *waiting)
     Py_DECREF(waiting->request);
 }
 
-/* Leave out the requests of clients that have gone. */
-static size_t drop_orphans(ps_python *py, waiting_request *waiting, size_t count)
+/* Leave out what isn't to be started any more. */
+static size_t drop_unwanted(ps_python *py, waiting_request *waiting, size_t count)
 {
     size_t left = 0;
     for (size_t i = 0; i < count; i++) {
-        if (ps__table_find(&py->engine->table, waiting[i].pending.client_id))
+        if (ps__pending_may_start(py->engine, &waiting[i].pending))
             waiting[left++] = waiting[i];
         else
             drop_waiting(&waiting[i]);
     }
+    ps__pending_flush(py->engine);
     return left;
 }
 
@@ -134,7 +134,7 @@ static int run_batch(ps_python *py, service *s, bool whole)
     s->waiting_count = s->waiting_room = 0;
     for (size_t at = 0; at < last; at += s->max_batch) {
         size_t count = last - at < s->max_batch ? last - at : s->max_batch;
-        count = drop_orphans(py, waiting + at, count); /* now: the slice before may have closed some */
+        count = drop_unwanted(py, waiting + at, count); /* now: the slice before may have closed some */
         if (count && error == 0)
             error = run_slice(py, s, waiting + at, count);
         for (size_t i = 0; i < count; i++)

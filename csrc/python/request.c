@@ -109,6 +109,10 @@ static int serve_request(ps_python *py, service *s, ps_conn *conn, const ps_fram
 {
     if (!s->handler)
         return no_handler(py, conn, frame);
+    if (frame->deadline_ns && ps__is_late(frame)) {
+        ps__not_started(py->engine, conn, frame, PS_DEADLINE_PASSED, PS_TEXT_TOO_LATE);
+        return 0;
+    }
     int error = conn->object ? 0 : make_client(py, conn);
     if (!conn->object)
         return error;

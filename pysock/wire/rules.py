@@ -24,6 +24,7 @@ from pysock.wire import format as p
 from pysock.wire import texts
 from pysock.wire.challenge import decode_proof
 from pysock.wire.endings import ENDINGS, End, last_words
+from pysock.wire.features import DEADLINE, FEATURES, Feature, decode_deadline
 from pysock.wire.format import ErrorCode, Frame, Header, Kind, Refusal
 from pysock.wire.framing import FrameCutter, FramingFacts, PlainCutter
 
@@ -53,6 +54,13 @@ class Request(NamedTuple):
     request_id: int
     wants_reply: bool
     payload: bytes
+    deadline: float = 0.0  # by the clock of ``feed``: then nobody waits for the answer any more; 0: there is none
+
+
+class Cancel(NamedTuple):
+    """The client doesn't wait for the request with this id any more, if it is in flight still."""
+
+    request_id: int
 
 
 class Initiation(NamedTuple):
@@ -82,7 +90,7 @@ class Ending(NamedTuple):
     cause: Cause | None = None  # where it is somebody's fault
 
 
-Action: TypeAlias = Request | Initiation | Answer | NotServed | Ending
+Action: TypeAlias = Request | Cancel | Initiation | Answer | NotServed | Ending
 
 _OPEN = (ConnectionState.ACCEPTED, ConnectionState.CHALLENGED, ConnectionState.ESTABLISHED)
 
@@ -102,6 +110,8 @@ class Rule(NamedTuple):
     # Why it may not come: before a CIR was accepted, while a PROOF is awaited, and after; empty: it may.
     wrong: tuple[str, str, str] = ("", "", "")
     flags: int = 0  # the bits that have a meaning
+    timed_flags: int = 0  # those that have one where both ends speak of deadlines
+    needs: int = 0  # the feature without which it is unknown
     version: bool = False  # its code is the version of the protocol
     most: Most = Most.NOTHING
     too_long: str = ""  # what is said of a longer one
@@ -120,12 +130,26 @@ RULES: Final[dict[int, Rule]] = {
         too_long=texts.LONG_CIR,
     ),
     Kind.PROOF: Rule(wrong=(texts.UNASKED_PROOF, "", texts.UNASKED_PROOF), most=Most.CIR, too_long=texts.LONG_PROOF),
-    Kind.SRM: Rule(wrong=(texts.SRM_BEFORE_CIR, texts.SRM_BEFORE_CIR, ""), flags=p.FLAG_NO_REPLY, most=Most.REQUEST),
+    Kind.SRM: Rule(
+        wrong=(texts.SRM_BEFORE_CIR, texts.SRM_BEFORE_CIR, ""),
+        flags=p.FLAG_NO_REPLY,
+        timed_flags=p.FLAG_DEADLINE,
+        most=Most.REQUEST,
+    ),
     Kind.PING: Rule(most=Most.PING, too_long=texts.LONG_PING),
     Kind.BYE: Rule(most=Most.NOTHING, too_long=texts.LONG_BYE),
+    Kind.CANCEL: Rule(
+        wrong=(texts.UNKNOWN_KIND, texts.UNKNOWN_KIND, ""),
+        needs=int(Feature.CANCEL),
+        most=Most.NOTHING,
+        too_long=texts.LONG_CANCEL,
+    ),
     **{kind: _never(texts.SERVER_KIND) for kind in Kind if kind.comes_from_server},
 }
 UNKNOWN: Final = _never(texts.UNKNOWN_KIND)
+
+
+_TIMED = int(Feature.DEADLINE)
 
 
 def _error(flags: int, request_id: int, code: ErrorCode, text: str) -> bytes:
@@ -135,7 +159,20 @@ def _error(flags: int, request_id: int, code: ErrorCode, text: str) -> bytes:
 class FrameProtocol:
     """The server's side of one connection of the framing ``pysock``."""
 
-    __slots__ = ("_cir", "_expected", "_rules", "cutter", "name", "reply_limit", "shutting_down", "state")
+    __slots__ = (
+        "_began",
+        "_cir",
+        "_expected",
+        "_now",
+        "_rules",
+        "cutter",
+        "features",
+        "in_flight",
+        "name",
+        "reply_limit",
+        "shutting_down",
+        "state",
+    )
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -146,6 +183,11 @@ class FrameProtocol:
         self.name: str = ""
         self.reply_limit: int = rules.max_payload  # the largest payload this client takes
         self.shutting_down: bool = False  # SRMs get ERROR 5
+        self.features: int = 0  # those that both ends speak
+        #: By their ids, the requests that are in flight and may be cancelled; whoever lets them wait keeps it up.
+        self.in_flight: dict[int, object] = {}
+        self._now = 0.0  # when what is looked at was read
+        self._began = 0.0  # the same of the header of the SRM that is being received, where it has a deadline
 
     def take(self, event: ConnectionEvent) -> None:
         """Change the state.
@@ -154,8 +196,12 @@ class FrameProtocol:
         """
         self.state = next_connection_state(self.state, event)
 
-    def feed(self, data: bytes, at: int = 0) -> None:
-        """Take what has arrived, from ``at`` on; then ask ``next`` until it has nothing more."""
+    def feed(self, data: bytes, at: int = 0, now: float = 0.0) -> None:
+        """Take what has arrived, from ``at`` on; then ask ``next`` until it has nothing more.
+
+        :param now: the time, by the clock that deadlines are to be told by.
+        """
+        self._now = now
         self.cutter.feed(data, at)
 
     def next(self) -> Action | None:
@@ -169,28 +215,39 @@ class FrameProtocol:
         """Let the client in; what to send it."""
         challenged = self.state is ConnectionState.CHALLENGED
         self.take(ConnectionEvent.PROOF_ACCEPTED if challenged else ConnectionEvent.CIR_ACCEPTED)
-        return p.encode_accepted(client_id, welcome)
+        return p.encode_accepted(client_id, welcome, self.features)
 
     # --- a header ---
 
     def _judge(self, header: Header) -> NotServed | Ending | None:
         """Judge a frame by its header: ``None`` if its payload is wanted."""
         rule = RULES.get(header.kind, UNKNOWN)
-        wrong = rule.wrong[self.state - ConnectionState.ACCEPTED]
-        if not wrong and header.flags & ~rule.flags:
-            wrong = texts.BAD_FLAGS
+        wrong = rule.wrong[self.state - ConnectionState.ACCEPTED] or self._fault(rule, header)
+        length = header.length
         if not wrong and rule.version and header.code != p.PROTOCOL_VERSION:
             # Before the length: another version may well have longer ones.
             return self._dismiss(End.VERSION, texts.BAD_VERSION)
-        if not wrong and header.length > self._rules.most(rule.most):
+        if header.flags & rule.timed_flags:
+            self._began = self._now
+            length -= DEADLINE.size
+        if not wrong and length > self._rules.most(rule.most):
             if rule.most is Most.REQUEST:
-                return self._too_large(header)
+                return self._too_large(header, length)
             wrong = rule.too_long
         return self._dismiss(End.VIOLATION, wrong, header.request_id) if wrong else None
 
-    def _too_large(self, header: Header) -> NotServed:
+    def _fault(self, rule: Rule, header: Header) -> str:
+        """Why it may not come from this client; empty: it may."""
+        if rule.needs & ~self.features:
+            return texts.UNKNOWN_KIND
+        if header.flags & ~(rule.flags | (rule.timed_flags if self.features & _TIMED else 0)):
+            return texts.BAD_FLAGS
+        short = header.flags & rule.timed_flags and header.length < DEADLINE.size
+        return texts.SHORT_DEADLINE if short else ""
+
+    def _too_large(self, header: Header, length: int) -> NotServed:
         """An SRM is never too long to live with; all other frames are."""
-        text = texts.REQUEST_TOO_LARGE % (header.length, self._rules.max_payload)
+        text = texts.REQUEST_TOO_LARGE % (length, self._rules.max_payload)
         return NotServed(_error(header.flags, header.request_id, ErrorCode.PAYLOAD_TOO_LARGE, text), whole=False)
 
     # --- a whole frame ---
@@ -215,6 +272,7 @@ class FrameProtocol:
                 End.VERSION if error.code == Refusal.BAD_MAGIC_OR_VERSION else End.VIOLATION, str(error)
             )
         self.name = cir.name
+        self.features = cir.features & FEATURES
         if cir.max_payload is not None:
             self.reply_limit = min(self.reply_limit, cir.max_payload)
         self._cir = cir
@@ -236,16 +294,31 @@ class FrameProtocol:
         assert self._rules.prove is not None
         return Initiation(self._cir) if self._rules.prove(self._expected, mac) else self._dismiss(End.WRONG_PROOF)
 
-    def _srm(self, frame: Frame) -> Request | NotServed:
+    def _cancel(self, frame: Frame) -> Cancel:
+        return Cancel(frame.request_id)
+
+    def not_started(self, request_id: int, code: ErrorCode, text: str) -> bytes:
+        """Return the ERROR of a request whose handler isn't started."""
+        flags = p.FLAG_NOT_STARTED if self.features & FEATURES else 0
+        return p.encode(Kind.ERROR, text.encode(), code=code, request_id=request_id, flags=flags)
+
+    def _srm(self, frame: Frame) -> Request | NotServed | Ending:
         """A service request message."""
+        wants_reply = not frame.flags & p.FLAG_NO_REPLY
+        if wants_reply and frame.request_id in self.in_flight:
+            return self._dismiss(End.VIOLATION, texts.ID_IN_FLIGHT, frame.request_id)
         self.take(ConnectionEvent.SRM)
         if self.shutting_down:
-            error = _error(frame.flags, frame.request_id, ErrorCode.SHUTTING_DOWN, texts.SHUTTING_DOWN)
-            return NotServed(error, whole=True)
+            error = self.not_started(frame.request_id, ErrorCode.SHUTTING_DOWN, texts.SHUTTING_DOWN)
+            return NotServed(error if wants_reply else b"", whole=True)
         if frame.code not in self._rules.services:
             error = _error(frame.flags, frame.request_id, ErrorCode.NO_SUCH_SERVICE, texts.NO_SUCH_SERVICE)
             return NotServed(error, whole=True)
-        return Request(frame.code, frame.request_id, not frame.flags & p.FLAG_NO_REPLY, frame.payload)
+        payload, deadline = frame.payload, 0.0
+        if frame.flags & p.FLAG_DEADLINE:
+            deadline = self._began + decode_deadline(payload)
+            payload = payload[DEADLINE.size :]
+        return Request(frame.code, frame.request_id, wants_reply, payload, deadline)
 
     # --- the end ---
 
@@ -271,6 +344,7 @@ _TAKES: Final[dict[int, Callable[[FrameProtocol, Frame], Action]]] = {
     Kind.SRM: FrameProtocol._srm,
     Kind.PING: FrameProtocol._ping,
     Kind.BYE: FrameProtocol._bye,
+    Kind.CANCEL: FrameProtocol._cancel,
 }
 
 
@@ -281,6 +355,8 @@ class PlainProtocol:
     """
 
     __slots__ = ("_max_payload", "_new_cutter", "cutter", "name", "reply_limit", "state")
+
+    features: int = 0
 
     def __init__(self, framing: FramingFacts, max_payload: int) -> None:
         assert framing.cutter is not None

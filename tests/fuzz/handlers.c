@@ -170,6 +170,8 @@ static int keep(ps_conn *conn, const ps_frame *frame)
 static int serve(ps_conn *conn, const ps_frame *frame, object *lies_in)
 {
     uint8_t what = frame->size && !sim.only_echoes ? frame->payload[0] : 0;
+    if (!sim.only_echoes && ps__is_late(frame))
+        return ps__not_started(sim.engine, conn, frame, PS_DEADLINE_PASSED, ""), 0;
     if (what == 'K')
         return keep(conn, frame);
     if (what == 'X') {
@@ -224,8 +226,12 @@ static int on_batches(void *context, bool all, uint64_t *due_ns)
         return 0;
     *due_ns = UINT64_MAX;
     unsigned count = sim.kept_count;
-    for (unsigned i = 0; i < count; i++)
-        answer_kept(&sim.kept[i]);
+    for (unsigned i = 0; i < count; i++) {
+        if (ps__pending_may_start(sim.engine, &sim.kept[i].pending))
+            answer_kept(&sim.kept[i]);
+        else
+            object_unref(NULL, sim.kept[i].payload);
+    }
     REQUIRE(sim.kept_count == count); /* a reply calls no handler */
     sim.kept_count = 0;
     ps__pending_flush(sim.engine);

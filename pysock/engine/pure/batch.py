@@ -8,9 +8,8 @@ from contextvars import copy_context
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.contract import Service
 from pysock.engine.guards import type_name
-from pysock.engine.pure.pending import done
+from pysock.engine.pure.pending import done, free_id, may_start
 from pysock.engine.pure.reply import Failure
-from pysock.states import ConnectionState
 from pysock.wire import texts
 
 if TYPE_CHECKING:
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 
     from pysock.engine.pure.core import Core
     from pysock.engine.pure.pending import Unanswered
-
-
-_CLOSED = ConnectionState.CLOSED
 
 
 class Batch:
@@ -68,11 +64,13 @@ class Batch:
         self._waiting = rest + self._waiting
 
     def _answer(self, waiting: list[Unanswered]) -> None:
-        waiting = [entry for entry in waiting if entry[0].protocol.state is not _CLOSED]
+        waiting = [entry for entry in waiting if may_start(entry)]
         if not waiting:
             return
         number = self._number
-        for (connection, request_id, wants_reply, request), reply in zip(waiting, self._call(waiting), strict=True):
+        for entry, reply in zip(waiting, self._call(waiting), strict=True):
+            connection, request_id, wants_reply, request, _ = entry
+            free_id(entry)
             if not done(connection, len(request)):
                 continue
             # A request that can't be answered alone has an exception in place of its reply.

@@ -229,7 +229,10 @@ class Connection(Output):
             self.lost(DisconnectReason.CLOSED_BY_PEER)
 
     def end_of_file(self) -> None:
-        """The client sends nothing more. What it sent whole is answered."""
+        """The client sends nothing more. What it sent whole is answered, unless it is one that would wait for that."""
+        if not self.in_flight and pending.speaks_of_cancelling(self):
+            self.lost(DisconnectReason.CLOSED_BY_PEER)
+            return
         self.end(ConnectionEvent.END_OF_FILE, DisconnectReason.CLOSED_BY_PEER)
         self.settle()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 
+from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.causes import Cause
 from pysock.engine.pure import pending
@@ -18,17 +19,18 @@ from pysock.engine.pure.ending import dismiss
 from pysock.engine.pure.output import COPY_MAX, GATHER_MAX
 from pysock.engine.pure.poll import READ
 from pysock.engine.pure.reply import Failure, checked_reply
-from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+from pysock.states import ConnectionState, DisconnectReason
 from pysock.wire import texts
 from pysock.wire.endings import End, last_words
-from pysock.wire.format import HEADER, Kind, encode, fitting
-from pysock.wire.rules import Answer, Ending, FrameProtocol, Initiation, NotServed, Request
+from pysock.wire.format import HEADER, ErrorCode, Kind, encode, fitting
+from pysock.wire.rules import Answer, Cancel, Ending, FrameProtocol, Initiation, NotServed, Request
 
 if TYPE_CHECKING:
     from typing import Any
 
     from pysock.engine.pure.core import Core
     from pysock.engine.pure.listener import Listener
+    from pysock.wire.rules import Action
 
 _ESTABLISHED = ConnectionState.ESTABLISHED
 # Plain numbers: comparing and packing an enum's member costs more.
@@ -78,8 +80,9 @@ class FramedConnection(Connection):
             return
         self.bytes_in += len(data)
         protocol, cutter = self.protocol, self._cutter
+        now = 0.0 if self.established and not protocol.features else monotonic()  # only deadlines count from it
         at, before, begun = 0, self.requests, cutter.header is not None
-        if self.established and not begun and not cutter.data:
+        if self.established and not begun and not cutter.data and not protocol.in_flight:
             at = self._serve_whole(data, 0, ROW_MAX)
             if at == len(data) and not self.out and protocol.state is _ESTABLISHED and self.interest == READ:
                 if self.timed:
@@ -88,7 +91,7 @@ class FramedConnection(Connection):
                     self.adapt_read(at, begun, self.requests - before, 0)
                 return
         if protocol.state < ConnectionState.DRAINING:
-            protocol.feed(data, at)
+            protocol.feed(data, at, now)
         self._go_on(progress=at > 0, most=ROW_MAX - self.requests + before)
         if cutter.missing or self.read_max > READ_MAX:
             self.adapt_read(len(data), begun, self.requests - before, cutter.missing)
@@ -100,7 +103,7 @@ class FramedConnection(Connection):
     def _go_on(self, progress: bool, most: int = ROW_MAX) -> None:
         protocol, cutter = self.protocol, self._cutter
         while most > 0 and self.may_read():
-            if cutter.data and cutter.header is None and protocol.state is _ESTABLISHED:
+            if cutter.data and cutter.header is None and protocol.state is _ESTABLISHED and not protocol.in_flight:
                 before = self.requests
                 cutter.skip_to(self._serve_whole(cutter.data, cutter.at, most))
                 if self.requests > before:
@@ -156,20 +159,20 @@ class FramedConnection(Connection):
             self.lost(DisconnectReason.CLOSED_BY_PEER)
             return
         if not data:
-            self.end(ConnectionEvent.END_OF_FILE, DisconnectReason.CLOSED_BY_PEER)
+            self.end_of_file()
         elif protocol.state is _ESTABLISHED:
             self._refuse_srms(data)
 
     def _refuse_srms(self, data: bytes) -> None:
         self.bytes_in += len(data)
         self.protocol.shutting_down = True
-        self.protocol.feed(data)
+        self.protocol.feed(data, 0, monotonic())
         while (action := self.protocol.next()) is not None:
             self._carry_out(action)
 
     # --- carrying out ---
 
-    def _carry_out(self, action: Request | Initiation | Answer | NotServed | Ending) -> None:
+    def _carry_out(self, action: Action) -> None:
         if isinstance(action, Request):
             self._serve_one(action)
         elif isinstance(action, Answer):
@@ -183,6 +186,8 @@ class FramedConnection(Connection):
                 self.put(action.frame)
         elif isinstance(action, Initiation):
             self._initiate()
+        elif isinstance(action, Cancel):
+            pending.cancel(self, action.request_id)
         else:
             self._end(action)
 
@@ -266,10 +271,17 @@ class FramedConnection(Connection):
     def _serve_one(self, request: Request) -> None:
         """An SRM that came in pieces, or wants no reply, or is for a batch."""
         self.requests += 1
+        if request.deadline and pending.is_late(request.deadline):
+            pending.not_started(
+                self, request.request_id, request.wants_reply, ErrorCode.DEADLINE_PASSED, texts.TOO_LATE
+            )
+            return
         batch = self.listener.batches.get(request.service)
         if batch is not None:
             pending.add(self, 1, len(request.payload))
-            batch.add([(self, request.request_id, request.wants_reply, request.payload)])
+            waiting = (self, request.request_id, request.wants_reply, request.payload, request.deadline)
+            pending.hold_id(waiting)
+            batch.add([waiting])
             return
         self._reply(request.service, request.request_id, request.wants_reply, self._call(request))
 

@@ -4,24 +4,36 @@ of them get an answer.
 Who lets requests wait tells it by ``add``, and keeps each as ``Unanswered``; who has an answer asks ``done`` whether it
 may be given. A connection that is ending isn't closed while one of its requests waits.
 
+Where both ends speak of it a client may cancel a request: it is answered at once, and its id is free. But it counts
+until whoever lets it wait has done with it, so that asking and cancelling can't pile up work.
+
 Where no id tells which request a reply is for, the order does: answers are given in the order of the requests, and
 after one that stays without an answer none may come.
 """
 
 from __future__ import annotations
 
+from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
+from pysock.states import ConnectionState, DisconnectReason
+from pysock.wire import texts
+from pysock.wire.features import Feature
+from pysock.wire.format import ErrorCode
+from pysock.wire.rules import FrameProtocol
 
 if TYPE_CHECKING:
     from typing import Final, TypeAlias
 
     from pysock.engine.pure.connection import Connection
 
-    #: Connection, request id, wants a reply, payload. A plain tuple: it is cheap.
-    Unanswered: TypeAlias = tuple[Connection, int, bool, bytes]
+    #: Connection, request id, wants a reply, payload, deadline (0: none). A plain tuple: it is cheap.
+    Unanswered: TypeAlias = tuple[Connection, int, bool, bytes, float]
 
 #: Bytes of the requests of one client that wait, at which it isn't read.
 _BYTES_MAX: Final = 64 * 1024 * 1024
+
+
+_CANCEL: Final = int(Feature.CANCEL)
 
 
 def add(connection: Connection, requests: int, size: int) -> None:
@@ -48,3 +60,85 @@ def room(connection: Connection) -> int:
     if connection.in_flight_bytes >= _BYTES_MAX:
         return 0
     return connection.core.limits.max_in_flight - connection.in_flight
+
+
+# --- requests that may be cancelled, and have deadlines ---
+
+
+def hold_id(waiting: Unanswered) -> None:
+    """Its client may cancel it from now on, if it speaks of that."""
+    connection, request_id, wants_reply, _, _ = waiting
+    protocol = connection.protocol
+    if wants_reply and protocol.features & _CANCEL:
+        assert isinstance(protocol, FrameProtocol)
+        protocol.in_flight[request_id] = waiting
+
+
+def free_id(waiting: Unanswered) -> bool:
+    """Its id is free; whether it waited until now, or was cancelled."""
+    connection, request_id, wants_reply, _, _ = waiting
+    protocol = connection.protocol
+    if not wants_reply or not protocol.features & _CANCEL:
+        return True
+    assert isinstance(protocol, FrameProtocol)
+    if protocol.in_flight.get(request_id) is not waiting:
+        return False
+    del protocol.in_flight[request_id]
+    return True
+
+
+def may_start(waiting: Unanswered) -> bool:
+    """Whether its handler may be called. If not it waits no more, and its client knows why."""
+    connection, request_id, wants_reply, request, deadline = waiting
+    state = connection.protocol.state
+    if state is ConnectionState.CLOSED:
+        return False
+    abandoned = wants_reply and _is_gone(connection)
+    if not abandoned and not _is_cancelled(waiting) and not is_late(deadline):
+        return True
+    waited = free_id(waiting)
+    if done(connection, len(request)) and waited and not abandoned:
+        not_started(connection, request_id, wants_reply, ErrorCode.DEADLINE_PASSED, texts.TOO_LATE)
+    return False
+
+
+def _is_cancelled(waiting: Unanswered) -> bool:
+    connection, request_id, wants_reply, _, _ = waiting
+    protocol = connection.protocol
+    if not wants_reply or not protocol.features & _CANCEL:
+        return False
+    assert isinstance(protocol, FrameProtocol)
+    return protocol.in_flight.get(request_id) is not waiting
+
+
+def _is_gone(connection: Connection) -> bool:
+    """It has closed its sending side, and is one that does so only when it is gone."""
+    left = connection.protocol.state is ConnectionState.DRAINING
+    return left and connection.reason is DisconnectReason.CLOSED_BY_PEER and speaks_of_cancelling(connection)
+
+
+def speaks_of_cancelling(connection: Connection) -> bool:
+    """It may cancel requests, and closes its sending side only when it is gone."""
+    return bool(connection.protocol.features & _CANCEL)
+
+
+def is_late(deadline: float) -> bool:
+    """Nobody waits any longer; never with a deadline of 0."""
+    return bool(deadline) and monotonic() >= deadline
+
+
+def not_started(connection: Connection, request_id: int, wants_reply: bool, code: ErrorCode, text: str) -> None:
+    """Answer a request whose handler isn't started."""
+    connection.core.counts.errors += 1
+    protocol = connection.protocol
+    assert isinstance(protocol, FrameProtocol)
+    if wants_reply and protocol.state is not ConnectionState.CLOSED:
+        connection.put(protocol.not_started(request_id, code, text))
+
+
+def cancel(connection: Connection, request_id: int) -> None:
+    """Its client waits for this request no more. One that isn't in flight has been answered meanwhile."""
+    protocol = connection.protocol
+    assert isinstance(protocol, FrameProtocol)
+    if protocol.in_flight.pop(request_id, None) is not None:
+        not_started(connection, request_id, True, ErrorCode.CANCELLED, texts.CANCELLED)

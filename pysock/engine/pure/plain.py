@@ -200,7 +200,7 @@ class PlainConnection(Connection):
         taken = requests[:room]
         self.requests += len(taken)
         pending.add(self, len(taken), sum(map(len, taken)))
-        batch.add([(self, 0, True, request) for request in taken])
+        batch.add([(self, 0, True, request, 0.0) for request in taken])
         self._keep(requests, room)
 
     def _append(self, reply: Any) -> int:
