@@ -211,7 +211,7 @@ void ps__take_proof(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 void ps__take_cir(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
     static const char magic[4] = {'P', 'S', 'K', '1'};
-    cir said = {NULL};
+    cir said = {.nonce = NULL};
     if (frame->size < sizeof magic) {
         ps__dismiss(engine, conn, PS_END_VIOLATION, 0, PS_TEXT_SHORT_CIR);
         return;
