@@ -99,7 +99,7 @@ def _initiation(chance: random.Random, name: bytes) -> bytes:
             cir(name=name, magic=b"PSKX"),
             cir(name=name, version=chance.randrange(5)),
             cir(b"\2\0\7me"),
-            cir(field(9, bytes(chance.choice([293, 294, 300])))),
+            cir(field(99, bytes(chance.choice([293, 294, 300])))),
             srm(b"too early"),
             b"GET / HTTP/1.1\r\n\r\n",
             _odd(chance),
@@ -132,7 +132,7 @@ def _locked_conversation(chance: random.Random, name: bytes) -> bytes:
         [good[:-1]],
         [],
         [field(wire.MAC, mac[:-1])],
-        [field(9, b""), good, field(2, b"?")],
+        [field(99, b""), good, field(2, b"?")],
     ]
     proof = frame(wire.PROOF, b"".join([good] if chance.random() < 0.6 else chance.choice(proofs)))
     first = cir(field(wire.NONCE, nonce), name=name) if chance.random() < 0.9 else _initiation(chance, name)

@@ -638,14 +638,14 @@ def test_a_slow_reader_makes_progress(serve):
 def test_max_cir_bytes(serve):
     """A CIR has so many bytes of payload at most."""
     server = serve(max_cir_bytes=20)
-    assert parse(say(server, cir(wire.field(9, bytes(13)))))[0].kind == wire.CIR_ACCEPTED
-    assert parse(say(server, cir(wire.field(9, bytes(14))))) == [refused(wire.REFUSED_MALFORMED, texts.LONG_CIR)]
+    assert parse(say(server, cir(wire.field(99, bytes(13)))))[0].kind == wire.CIR_ACCEPTED
+    assert parse(say(server, cir(wire.field(99, bytes(14))))) == [refused(wire.REFUSED_MALFORMED, texts.LONG_CIR)]
 
 
 def test_a_large_cir_where_it_is_allowed(serve):
     """Even one larger than a read."""
     server = serve(max_cir_bytes=500_000)
-    fields = [wire.field(9, bytes(60_000)) for _ in range(7)]
+    fields = [wire.field(99, bytes(60_000)) for _ in range(7)]
     answer, reply = parse(say(server, cir(*fields, name=b"me") + srm(b"a")))
     assert (answer.kind, reply) == (wire.CIR_ACCEPTED, replied(b"A"))
     assert server.asked.called_for("me") == [("upper", b"a")]
@@ -655,7 +655,7 @@ def test_a_large_cir_is_no_model_for_what_follows(make_server, address):
     """A request as large as the CIR, and too large: it is refused once."""
     server = make_server(address, limits=Limits(max_cir_bytes=100_000, max_payload=1000))
     server.service(lambda client, request: request)
-    hello = cir(wire.field(9, bytes(40_000)))
+    hello = cir(wire.field(99, bytes(40_000)))
     with server, wire.dial(server) as peer:
         peer.send(hello[:20_000])
         wait_for(lambda: server.stats()["bytes_in"] == 20_000)
