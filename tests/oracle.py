@@ -18,7 +18,7 @@ import wire
 from pysock.states import DISCONNECT_REASONS, ConnectionState, DisconnectReason
 from pysock.wire.format import HEADER, ErrorCode, Framing, Kind, encode
 from pysock.wire.framing import FRAMINGS
-from pysock.wire.rules import Answer, FrameProtocol, Initiation, NotServed, PlainProtocol, Request, Rules
+from pysock.wire.rules import Answer, Cancel, FrameProtocol, Initiation, NotServed, PlainProtocol, Request, Rules
 
 #: What the library has as well: the numbers of its services, its welcome, and the id of its first client.
 SERVICES = range(3)
@@ -128,6 +128,8 @@ def _native(stream: Stream, sent: bytearray, given: list, count: _Count) -> Disc
                 sent += protocol.accept(CLIENT_ID, WELCOME)
             elif isinstance(action, Answer):
                 sent += action.frame
+            elif isinstance(action, Cancel):
+                pass  # nothing is in flight: an echo is answered at once
             elif isinstance(action, NotServed):
                 count.errors += 1
                 count.requests += action.whole
@@ -229,11 +231,13 @@ class Streams:
                 bytes(256),
             ]
         )
-        return wire.field(chance.choice([0, 1, 2, 2, 2, 3, 4, 5, 5, 5, 8, 200]), value)
+        return wire.field(chance.choice([0, 1, 2, 2, 2, 3, 4, 5, 5, 5, 8, 9, 9, 200]), value)
 
     def _cir(self) -> bytes:
         chance = self._chance
         fields = [self._field() for _ in range(chance.choice([0, 0, 1, 1, 2, 4]))]
+        if chance.random() < 0.4:
+            fields.append(wire.features(chance.choice([1, 2, 3, 3, 3, 4, 2**32 - 1])))
         version = chance.choice([0, 2, 257]) if chance.random() < 0.05 else 1
         magic = chance.choice([b"", b"PSK", b"PSK2"]) if chance.random() < 0.05 else b"PSK1"
         return wire.cir(*fields, magic=magic, version=version)
@@ -244,12 +248,13 @@ class Streams:
         if what < 0.75:
             flags = int(chance.random() < 0.2)
             service = chance.choice([0, 0, 0, 1, 2, 3, 65535])
-            return wire.srm(
-                chance.randbytes(min(60, size := self._size(most))).ljust(size, b"p"),
-                number,
-                service=service,
-                flags=flags,
-            )
+            payload = chance.randbytes(min(60, size := self._size(most))).ljust(size, b"p")
+            if chance.random() < 0.2:
+                left = chance.choice([0, 1, 2**32 - 1])
+                return wire.timed(payload, number, left=left, service=service, flags=flags)
+            return wire.srm(payload, number, service=service, flags=flags)
+        if what < 0.78:
+            return wire.cancel(number)
         if what < 0.9:
             return wire.ping(bytes(chance.choice([0, 1, 8, 64, 65])), number)
         kind = chance.choice(

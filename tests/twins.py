@@ -251,7 +251,7 @@ def _initiation(kind: str, name: bytes) -> bytes:
         "magic": lambda: cir(name=name, magic=b"PSKX"),
         "version": lambda: cir(name=name, version=2),
         "field": lambda: cir(b"\2\0\7me", name=name),
-        "long": lambda: cir(field(9, bytes(300)), name=name),
+        "long": lambda: cir(field(99, bytes(300)), name=name),
         "late": lambda: srm(b"before the CIR") + cir(name=name),
     }
     named = name + kind.encode() if kind in {"refused", "welcome", "closed"} else name

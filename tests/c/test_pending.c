@@ -2,6 +2,7 @@
 #include <sys/socket.h>
 
 #include "echo.h"
+#include "base/texts.h"
 #include "conn/life.h"
 #include "conn/pending.h"
 #include "table/table.h"
@@ -193,6 +194,72 @@ static void one_that_is_ending_is_closed_after_the_last_answer(void)
     end();
 }
 
+/* -- of clients that may cancel ------------------------------------------------------------------------------------ */
+
+static client newcomer_that_cancels(void)
+{
+    client it = begin(PS_PYSOCK);
+    it.conn->features = PS_FEATURE_CANCEL;
+    return it;
+}
+
+static bool is_waiting(client who, uint32_t request_id)
+{
+    const ps_frame frame = {.kind = PS_SRM, .request_id = request_id};
+    return ps__is_in_flight(server.engine, who.conn, &frame);
+}
+
+static void one_that_is_cancelled_is_not_started(void)
+{
+    client it = newcomer_that_cancels();
+    ps_pending first = ask(it, 10);
+    CHECK(ps__pending_may_start(server.engine, &first) && is_waiting(it, 7));
+    ps__output_begin(server.engine, it.conn);
+    ps__cancel(server.engine, it.conn, 8);
+    CHECK(is_waiting(it, 7));
+    ps__cancel(server.engine, it.conn, 7);
+    ps__output_end(server.engine, it.conn);
+    CHECK_EQ(arrived(it), PS_HEADER_SIZE + sizeof PS_TEXT_CANCELLED - 1);
+    CHECK(!is_waiting(it, 7));
+    CHECK_EQ(it.conn->in_flight, 1);
+    ps_pending second = ask(it, 10); /* with the same id: it is another request */
+    CHECK(!ps__pending_may_start(server.engine, &first) && ps__pending_may_start(server.engine, &second));
+    CHECK_EQ(it.conn->in_flight, 1);
+    CHECK(answer(&second) == it.conn && !is_waiting(it, 7));
+    ps__pending_flush(server.engine);
+    CHECK_EQ(server.engine->ids_in_flight.used, 0);
+    leave(it);
+    end();
+}
+
+static void an_id_is_free_when_its_client_has_gone(void)
+{
+    client it = newcomer_that_cancels();
+    ps_pending first = ask(it, 10), others = first;
+    others.frame.request_id = 8;
+    leave(it);
+    CHECK_EQ(server.engine->ids_in_flight.used, 1);
+    CHECK(!ps__pending_may_start(server.engine, &first) && !ps__pending_may_start(server.engine, &others));
+    CHECK_EQ(server.engine->ids_in_flight.used, 0);
+    end();
+}
+
+static void one_that_is_late_is_not_started(void)
+{
+    client it = begin(PS_PYSOCK);
+    it.conn->features = PS_FEATURE_DEADLINE;
+    ps_pending first = ask(it, 10), second = ask(it, 10);
+    first.frame.deadline_ns = 1;
+    second.frame.deadline_ns = UINT64_MAX;
+    CHECK(!ps__pending_may_start(server.engine, &first) && ps__pending_may_start(server.engine, &second));
+    ps__pending_flush(server.engine);
+    CHECK_EQ(arrived(it), PS_HEADER_SIZE + sizeof PS_TEXT_TOO_LATE - 1);
+    CHECK(answer(&second) == it.conn);
+    ps__pending_flush(server.engine);
+    leave(it);
+    end();
+}
+
 int main(void)
 {
     RUN(many_make_it_wait);
@@ -201,5 +268,8 @@ int main(void)
     RUN(none_is_answered_after_one_that_is_not);
     RUN(answers_are_gathered_client_by_client);
     RUN(one_that_is_ending_is_closed_after_the_last_answer);
+    RUN(one_that_is_cancelled_is_not_started);
+    RUN(an_id_is_free_when_its_client_has_gone);
+    RUN(one_that_is_late_is_not_started);
     return 0;
 }

@@ -199,6 +199,11 @@ static bool next_sent(const link *it, size_t *at, ps_frame *frame)
     if (frame->size > left - head)
         return false;
     *at += head + frame->size + (end != NULL);
+    if (frame->kind == PS_SRM && frame->flags & PS_DEADLINE && frame->size >= PS_DEADLINE_SIZE) {
+        frame->flags &= (uint8_t)~PS_DEADLINE; /* it is no part of the request; where nobody speaks of it, this ends it */
+        frame->payload += PS_DEADLINE_SIZE;
+        frame->size -= PS_DEADLINE_SIZE;
+    }
     return true;
 }
 
@@ -258,7 +263,8 @@ static void count_requests(const link *it, tally *count)
 static void check_frame_from_server(const ps_frame *frame, bool accepted, bool refused)
 {
     REQUIRE(!refused); /* a refusal is the last word */
-    REQUIRE(frame->kind >= PS_CIR_ACCEPTED && frame->kind <= PS_CHALLENGE && !frame->flags);
+    REQUIRE(frame->kind >= PS_CIR_ACCEPTED && frame->kind <= PS_CHALLENGE);
+    REQUIRE(frame->flags == 0 || (frame->kind == PS_ERROR && frame->flags == PS_NOT_STARTED));
     bool early = frame->kind == PS_CIR_ACCEPTED || frame->kind == PS_CIR_REFUSED || frame->kind == PS_CHALLENGE;
     REQUIRE(frame->kind == PS_PONG || early != accepted);
     if (frame->kind == PS_ERROR || frame->kind == PS_CIR_REFUSED || frame->kind == PS_GOAWAY)
@@ -278,7 +284,8 @@ static void count_answers(const link *it, tally *count)
         check_frame_from_server(&frame, accepted, refused);
         accepted |= frame.kind == PS_CIR_ACCEPTED;
         refused |= frame.kind == PS_CIR_REFUSED;
-        bool is_answer = frame.kind == PS_REPLY || (frame.kind == PS_ERROR && frame.code != PS_DEADLINE_PASSED);
+        bool to_none = frame.kind == PS_ERROR && frame.code == PS_DEADLINE_PASSED && !(frame.flags & PS_NOT_STARTED);
+        bool is_answer = frame.kind == PS_REPLY || (frame.kind == PS_ERROR && !to_none);
         count->answered[hashed(frame.request_id)] += is_answer;
         at += PS_HEADER_SIZE + frame.size;
     }

@@ -36,7 +36,7 @@ BAD: dict[str, Callable[[random.Random], bytes]] = {
     "broken fields": lambda chance: wire.cir(
         chance.choice((b"\x02", b"\x02\0", b"\x02\0\x05abc", wire.field(wire.NAME, b"\xff\xfe"), b"\x05\0\x01x"))
     ),
-    "oversized": lambda chance: wire.cir(wire.field(9, bytes(chance.randint(4097, 9000)))),
+    "oversized": lambda chance: wire.cir(wire.field(99, bytes(chance.randint(4097, 9000)))),
     "announced": lambda chance: wire.frame(
         wire.CIR, b"PSK1", code=1, length=chance.choice((4097, 2**24 + 1, 2**31 - 1, 2**31, 2**32 - 1))
     ),
