@@ -332,13 +332,33 @@ def test_cancelling_and_asking_again_does_not_pile_up(make_server, address):
     server.service(lambda client, request: request)
     with server, wire.let_in(server, BOTH) as peer:
         peer.send(b"".join(srm(b"x", number, service=1) + cancel(number) for number in range(1, 100)) + wire.ping())
-        for number in range(1, 10):
+        for number in range(1, 11):
             assert next_frame(peer) == not_started(wire.CANCELLED, texts.CANCELLED, number)
         peer.sock.settimeout(0.2)
         with pytest.raises(TimeoutError):
             peer.sock.recv(1)
-        assert server.stats()["requests"] == 10
-        assert in_flight(server) == 10
+        assert server.stats()["requests"] == 11
+        assert in_flight(server) == 11
+
+
+def test_with_as_many_in_flight_as_it_was_told_a_client_can_cancel(make_server, address):
+    server = make_server(address, limits=Limits(max_in_flight=10))
+    server.batch_service("gather", max_batch=10_000, max_wait=100)(lambda clients, requests: requests)
+    with server, wire.let_in(server, BOTH) as peer:
+        peer.send(b"".join(srm(b"x", number, service=1) for number in range(1, 11)))
+        wait_for(lambda: in_flight(server) == 10)
+        peer.send(cancel(10))
+        assert next_frame(peer) == not_started(wire.CANCELLED, texts.CANCELLED, 10)
+
+
+def test_a_reply_that_is_on_its_way_is_not_cancelled(server):
+    """All of it comes, and nothing more."""
+    with wire.let_in(server, BOTH) as peer:
+        peer.send(srm(b"%d" % CAP, 1, service=Services.SIZE))
+        assert peer.read(12)[4] == wire.REPLY
+        peer.send(cancel(1) + srm(b"a", 2))
+        assert peer.read(CAP) == b"s" * CAP
+        assert next_frame(peer) == replied(b"A", 2)
 
 
 # Who is gone

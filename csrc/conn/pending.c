@@ -12,11 +12,17 @@
 #include "conn/pending.h"
 #include "table/table.h"
 
+/* One that may cancel is read while it has as many in flight as it was told: else its CANCELs would not be. */
+static uint32_t most_in_flight(const ps_engine *engine, const ps_conn *conn)
+{
+    return engine->options.limits.max_in_flight + (conn->features & PS_FEATURE_CANCEL ? 1u : 0u);
+}
+
 ps_pending ps__pending_add(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
     PS_ADD(conn->in_flight, 1u);
     conn->in_flight_bytes += frame->size;
-    if (conn->in_flight >= engine->options.limits.max_in_flight || conn->in_flight_bytes >= PS_PENDING_BYTES)
+    if (conn->in_flight >= most_in_flight(engine, conn) || conn->in_flight_bytes >= PS_PENDING_BYTES)
         conn->flags |= PS_PAUSED_PENDING;
     ps_pending pending = {ps__id(conn), *frame, 0};
     bool may_be_cancelled = conn->features & PS_FEATURE_CANCEL && !(frame->flags & PS_NO_REPLY);

@@ -59,7 +59,8 @@ def room(connection: Connection) -> int:
     """How many more may wait; if there is none it isn't read."""
     if connection.in_flight_bytes >= _BYTES_MAX:
         return 0
-    return connection.core.limits.max_in_flight - connection.in_flight
+    # One that may cancel is read while it has as many in flight as it was told: else its CANCELs would not be.
+    return connection.core.limits.max_in_flight - connection.in_flight + speaks_of_cancelling(connection)
 
 
 # --- requests that may be cancelled, and have deadlines ---
