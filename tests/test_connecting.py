@@ -28,7 +28,7 @@ def test_the_cir_says_who_it_is(backend, fake):
     connect(fake(play), name="sensor-7", backend=backend, max_payload=5000).close()
     (frame,) = seen
     assert (frame.kind, frame.code, frame.request_id, frame.flags) == (Kind.CIR, 1, 0, 0)
-    assert decode_cir(frame.payload) == ("sensor-7", 5000, f"pysock/{pysock.__version__}", None)
+    assert decode_cir(frame.payload) == ("sensor-7", 5000, f"pysock/{pysock.__version__}", None, 0)
 
 
 def test_no_such_socket_file(backend, socket_dir):
