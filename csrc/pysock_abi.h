@@ -224,8 +224,10 @@ ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_
 void ps_python_close(ps_python *python);
 void ps_python_free(ps_python *python);
 ps_engine *ps_python_engine(ps_python *python);
-/* Appends three functions for handlers, that is, for the loop's own thread, to a list: push(client_id, payload) and
- * disconnect(client_id) -> bool, broadcast(payload) -> int. They keep the GIL, which a call by cffi lets go. */
+/* Appends functions to a list that keep the GIL, which a call by cffi lets go. Three for handlers, that is, for the loop's
+ * own thread: push(client_id, payload) and disconnect(client_id) -> bool, broadcast(payload) -> int. And four for a loop of
+ * the program's: begin(raised) -> 0 or as ps_python_run; poll_fd() -> int, to be watched; turn() -> bool, whether it goes
+ * on; end() -> as ps_python_run. */
 int ps_python_inside(ps_python *python, uintptr_t list);
 /* Runs the loop. -ECANCELED: an exception ended it, which was appended to the list raised. -EBUSY: it runs already; -EINVAL:
  * it has run. -ECHILD: a handler forked, and this is the child. -EBADFD: the program has

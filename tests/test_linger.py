@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pysock.engine.pure import linger as linger_module
-from pysock.engine.pure.linger import HALF_MOST, USUAL, Linger, Trial
+from pysock.engine import linger as linger_module
+from pysock.engine.linger import HALF_MOST, USUAL, Linger, Trial
 
 
 def nothing_done():

@@ -26,6 +26,7 @@ CSRC = ROOT / "csrc"
 SYSTEM_CALLS = {
     *("socket", "bind", "listen", "connect", "accept", "accept4", "recv", "recvfrom", "recvmsg", "send", "sendto"),
     *("sendmsg", "getsockopt", "setsockopt", "epoll_create1", "epoll_ctl", "epoll_wait", "poll", "ppoll", "pipe2"),
+    *("timerfd_create", "timerfd_settime"),
     *("read", "write", "close", "unlink", "malloc", "realloc", "calloc", "free"),
 }
 

@@ -143,6 +143,16 @@ static int sys_pipe2(int fds[2], int flags)
     return (int)CALL(SYS_pipe2, fds, flags, 0, 0, 0, 0);
 }
 
+static int sys_timerfd_create(int clock, int flags)
+{
+    return (int)CALL(SYS_timerfd_create, clock, flags, 0, 0, 0, 0);
+}
+
+static int sys_timerfd_settime(int fd, int flags, const struct itimerspec *when, struct itimerspec *old)
+{
+    return (int)CALL(SYS_timerfd_settime, fd, flags, when, old, 0, 0);
+}
+
 static ssize_t sys_read(int fd, void *data, size_t room)
 {
     return CALL(SYS_read, fd, data, room, 0, 0, 0);
@@ -187,6 +197,8 @@ ps_sys_table ps_sys = {
     .epoll_wait = sys_epoll_wait,
     .ppoll = sys_ppoll,
     .pipe2 = sys_pipe2,
+    .timerfd_create = sys_timerfd_create,
+    .timerfd_settime = sys_timerfd_settime,
     .read = sys_read,
     .write = sys_write,
     .close = sys_close,

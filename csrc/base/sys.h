@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+struct itimerspec;
 struct pollfd;
 
 /* Every member returns what the system call of its name returns, or -errno. None of them touches errno. */
@@ -29,6 +30,8 @@ typedef struct ps_sys_table {
     int (*epoll_wait)(int epfd, struct epoll_event *events, int room, int timeout_ms);
     int (*ppoll)(struct pollfd *fds, unsigned count, int64_t timeout_ns); /* timeout < 0: wait for ever */
     int (*pipe2)(int fds[2], int flags);
+    int (*timerfd_create)(int clock, int flags);
+    int (*timerfd_settime)(int fd, int flags, const struct itimerspec *when, struct itimerspec *old);
     ssize_t (*read)(int fd, void *data, size_t room);
     ssize_t (*write)(int fd, const void *data, size_t size);
     int (*close)(int fd);

@@ -105,7 +105,7 @@ int ps_engine_wakeup_fd(const ps_engine *engine)
 static bool in_loop(ps_engine *engine)
 {
     pthread_mutex_lock(&engine->lock);
-    bool mine = engine->running && pthread_equal(engine->thread, pthread_self());
+    bool mine = __atomic_load_n(&engine->running, __ATOMIC_RELAXED) && pthread_equal(engine->thread, pthread_self());
     pthread_mutex_unlock(&engine->lock);
     return mine;
 }

@@ -4,8 +4,8 @@
 
 #include "core/engine.h"
 
-/* The key of the pipe in the poll; a listener's is its number, a connection's its id. */
-enum { PS_WAKE_KEY = 0xFFFF };
+/* The keys of the pipe and of a guest's timer in the poll; a listener's is its number, a connection's its id. */
+enum { PS_TIMER_KEY = 0xFFFE, PS_WAKE_KEY = 0xFFFF };
 
 void ps__run_commands(ps_engine *engine);
 void ps__free_commands(ps_engine *engine);

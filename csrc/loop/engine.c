@@ -34,7 +34,7 @@ static void init(ps_engine *engine, const ps_options *options, const ps_hooks *h
     ps__linger_init(&engine->linger, options->linger_ns);
     engine->hooks = *hooks;
     engine->poll = &ps__epoll;
-    engine->poll_handle = engine->wake[0] = engine->wake[1] = engine->reserve = engine->newcomer = -1;
+    engine->poll_handle = engine->wake[0] = engine->wake[1] = engine->reserve = engine->newcomer = engine->timer = -1;
     engine->state = PS_SERVER_NEW;
     engine->dirty = engine->dead = PS_NO_SLOT;
     engine->batch_due_ns = UINT64_MAX;
@@ -110,6 +110,9 @@ void ps__engine_close(ps_engine *engine)
     if (engine->poll_handle >= 0)
         engine->poll->close(engine->poll_handle);
     engine->poll_handle = -1;
+    if (engine->timer >= 0)
+        ps_sys.close(engine->timer);
+    engine->timer = -1;
     ps__close_wake(engine);
     ps__table_close(&engine->table);
     pthread_mutex_unlock(&engine->lock);

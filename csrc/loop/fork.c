@@ -44,6 +44,7 @@ void ps_engine_abandon(ps_engine *engine)
     ps__leave_fd(&engine->poll_handle);
     ps__leave_fd(&engine->wake[0]);
     ps__leave_fd(&engine->wake[1]);
+    ps__leave_fd(&engine->timer);
     ps__leave_fd(&engine->newcomer);
     ps__leave_fd(&engine->reserve);
     if (engine->table.chunks)

@@ -1,4 +1,4 @@
-/* turn.c: the turn: wait, read, dispatch, send; and the beginning and the end of the loop around it. */
+/* turn.c: the turn: read, dispatch, send; and the beginning and the end of the loop around it. */
 #include <errno.h>
 
 #include "base/causes.h"
@@ -78,7 +78,7 @@ static bool handle_event(ps_engine *engine, const ps_event *event)
         client_event(engine, event);
     else if (event->key == PS_WAKE_KEY)
         return true;
-    else if (engine->accepting)
+    else if (event->key != PS_TIMER_KEY && engine->accepting)
         master_event(engine, event);
     return false;
 }
@@ -166,10 +166,9 @@ static void poll_failed(ps_engine *engine, int error)
     ps__fail(engine, error);
 }
 
-static void turn(ps_engine *engine)
+void ps__loop_turn(ps_engine *engine, int count)
 {
     bool wake = false;
-    int count = ps__wait(engine);
     engine->now_ns = engine->look_ns = ps__now_ns();
     engine->full_looks = count == PS_EVENTS_MAX ? engine->full_looks + 1 : 0;
     if (count == -EINTR)
@@ -236,27 +235,23 @@ static bool stop_wanted(ps_engine *engine, bool *now)
     return wanted;
 }
 
-static void serve(ps_engine *engine)
+bool ps__loop_goes_on(ps_engine *engine)
 {
-    bool now = false;
-    while (!engine->fatal && !now) {
-        turn(engine);
-        if (!stop_wanted(engine, &now))
-            continue;
-        if (engine->state == PS_SERVER_SERVING)
-            ps__look_at_descriptors(engine);
-        if (engine->state == PS_SERVER_SERVING && !engine->fatal)
-            drain(engine);
-        if (engine->table.used == 0)
-            return;
-    }
+    bool now;
+    if (!stop_wanted(engine, &now))
+        return !engine->fatal;
+    if (engine->state == PS_SERVER_SERVING)
+        ps__look_at_descriptors(engine);
+    if (engine->state == PS_SERVER_SERVING && !engine->fatal)
+        drain(engine);
+    return !engine->fatal && !now && engine->table.used;
 }
 
 static void set_running(ps_engine *engine, bool running)
 {
     pthread_mutex_lock(&engine->lock);
     engine->thread = pthread_self();
-    engine->running = running;
+    __atomic_store_n(&engine->running, running, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&engine->lock);
 }
 
@@ -274,7 +269,7 @@ static void close_all(ps_engine *engine)
     ps__leave(engine);
 }
 
-int ps__engine_run(ps_engine *engine)
+int ps__loop_begin(ps_engine *engine)
 {
     if (engine->state != PS_SERVER_NEW)
         return -EINVAL;
@@ -283,9 +278,26 @@ int ps__engine_run(ps_engine *engine)
     engine->accepting = true;
     engine->now_ns = engine->look_ns = ps__now_ns();
     set_running(engine, true);
-    serve(engine);
+    return 0;
+}
+
+int ps__loop_end(ps_engine *engine)
+{
     close_all(engine);
     set_running(engine, false);
     engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_CLOSE);
     return engine->fatal;
+}
+
+int ps__engine_run(ps_engine *engine)
+{
+    int error = ps__loop_begin(engine);
+    if (error < 0)
+        return error;
+    bool more = !engine->fatal;
+    while (more) {
+        ps__loop_turn(engine, ps__wait(engine));
+        more = ps__loop_goes_on(engine);
+    }
+    return ps__loop_end(engine);
 }

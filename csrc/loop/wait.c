@@ -24,8 +24,7 @@ static uint64_t least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* How long the loop may sleep. */
-static int64_t sleep_ns(const ps_engine *engine)
+int64_t ps__sleep_ns(const ps_engine *engine)
 {
     if (engine->dirty != PS_NO_SLOT || engine->dead != PS_NO_SLOT || engine->fatal)
         return 0;
@@ -109,7 +108,7 @@ static int poll_before_sleep(ps_engine *engine, uint64_t window_ns)
 /* The number of events, or -errno; -EINTR if a signal came. */
 int ps__wait(ps_engine *engine)
 {
-    int64_t timeout = sleep_ns(engine);
+    int64_t timeout = ps__sleep_ns(engine);
     if (timeout == 0)
         return look(engine, 0);
     uint64_t window = linger_window(engine, timeout);

@@ -5,5 +5,6 @@
 #include "core/engine.h"
 
 int ps__wait(ps_engine *engine);
+int64_t ps__sleep_ns(const ps_engine *engine); /* how long the loop may sleep */
 
 #endif

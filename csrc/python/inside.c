@@ -1,4 +1,5 @@
-/* inside.c: what handlers call: push, broadcast and disconnect in the loop's own thread.
+/* inside.c: what handlers call: push, broadcast and disconnect in the loop's own thread; and, from guest.c, what a loop of
+ * the program's calls.
  *
  * A push, a broadcast or a disconnect in the loop's own thread may reach hooks, and hooks are called with the GIL held: so
  * these are no functions of the ABI, around which cffi lets the GIL go. That also spares a handler the wait for it beside
@@ -50,6 +51,10 @@ static PyMethodDef inside_methods[] = {
     {"push", inside_push, METH_VARARGS, NULL},
     {"broadcast", inside_broadcast, METH_VARARGS, NULL},
     {"disconnect", inside_disconnect, METH_VARARGS, NULL},
+    {"begin", ps__py_guest_begin, METH_O, NULL},
+    {"poll_fd", ps__py_guest_poll_fd, METH_NOARGS, NULL},
+    {"turn", ps__py_guest_turn, METH_NOARGS, NULL},
+    {"end", ps__py_guest_end, METH_NOARGS, NULL},
 };
 
 static int append_method(PyObject *list, PyMethodDef *method, PyObject *self)

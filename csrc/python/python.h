@@ -1,6 +1,7 @@
 /* python.h: what the files share that know Python, and the only door of Python.h. objects.c has exceptions and bytes,
  * context.c keeps the context variables of clients apart, answer.c makes replies of what handlers return, batch.c and
- * request.c call them (by vectorcall), inside.c is what they call, server.c gives the engine its hooks (the GIL is taken
+ * request.c call them (by vectorcall), inside.c is what they call, guest.c what
+ * a loop of the program's calls, server.c gives the engine its hooks (the GIL is taken
  * once a turn), link.c does the same for the client.
  *
  * Ownership: objects reach the functions of the ABI as id() numbers that the caller keeps alive for the call; what is
@@ -49,6 +50,8 @@ struct ps_python {
     PyThreadState *thread;
     PyObject *entered; /* the context that the loop is in, of the client that was served last; or NULL */
     bool handles;      /* a handler runs */
+    bool is_guest;     /* in a loop of the program's, which looks after signals itself */
+    bool turns;        /* a guest's turn runs */
     PyObject *spare; /* the memory of the last large request, if nobody kept it: the next one's */
     PyObject *small; /* likewise of the last small one: the next one's, if that is as long */
     bool said_no_service;
@@ -110,6 +113,12 @@ static inline int ps__py_answer(ps_python *py, ps_conn *conn, const ps_frame *fr
 /* batch.c */
 int ps__py_add_to_batch(ps_python *py, service *s, ps_conn *conn, const ps_frame *frame, PyObject *request);
 int ps__py_on_batches(void *context, bool all, uint64_t *due_ns);
+
+/* guest.c: of the object that has the engine */
+PyObject *ps__py_guest_begin(PyObject *self, PyObject *raised);
+PyObject *ps__py_guest_poll_fd(PyObject *self, PyObject *nothing);
+PyObject *ps__py_guest_turn(PyObject *self, PyObject *nothing);
+PyObject *ps__py_guest_end(PyObject *self, PyObject *nothing);
 
 /* request.c */
 int ps__py_on_request(void *context, ps_conn *conn, const ps_frame *frame, void *object);

@@ -23,6 +23,8 @@ static int on_check(void *context)
 {
     ps_python *py = context;
     ps__py_leave_variables(py);
+    if (py->is_guest)
+        return 0;
     return PyErr_CheckSignals() < 0 ? ps__py_hand_over(py->raised) : 0; /* does nothing outside the main thread */
 }
 

@@ -21,6 +21,7 @@ bool ps__wake_is_ours(const ps_engine *engine)
 static void forget_all(ps_engine *engine)
 {
     engine->poll_handle = engine->wake[0] = engine->wake[1] = engine->reserve = engine->newcomer = -1;
+    engine->timer = -1;
     for (uint32_t i = 0; i < engine->listener_count; i++)
         engine->listeners[i].fd = -1;
     for (uint32_t slot = 0; slot < engine->table.made; slot++)

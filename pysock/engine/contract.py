@@ -4,8 +4,8 @@ This file owns the seam. Above it (the facade: ``server.py``, ``client.py``, ``m
 engine runs; a difference is data in ``Backend.features``. Below it are ``native`` (C, by cffi) and ``pure`` (Python),
 which behave the same as seen from outside.
 
-Threads: ``Engine.run`` is the loop and belongs to one thread. Every other method may be called from any thread, and
-from a handler inside the loop.
+Threads: ``Engine.run`` is the loop and belongs to one thread; so do ``begin``, ``turn`` and ``end``, its pieces for a
+loop of the program's. Every other method may be called from any thread, and from a handler inside the loop.
 
 Numbers cross the seam, not objects: a client is its 64-bit id. The upper half says how often its slot in the client
 table was used, from 1 on, so that an id that is out of date finds nobody. Of the lower half the upper 8 bits are the
@@ -166,6 +166,11 @@ class EngineStats(NamedTuple):
 NO_STATS: Final = EngineStats._make([*[0] * (len(EngineStats._fields) - 1), (0,) * len(COUNTERS)])
 
 
+#: What ``Engine.turn`` returns: it is over; or, no turn is needed before ``Engine.poll_fd`` is readable.
+OVER: Final = -1.0
+WHEN_READABLE: Final = float("inf")
+
+
 class Engine(Protocol):
     """One server's loop and client table."""
 
@@ -191,6 +196,28 @@ class Engine(Protocol):
 
         :raises BaseException: what a handler raised that isn't an ``Exception``; connections are closed first.
         :raises PysockError: it runs already, or has run.
+        """
+
+    def begin(self) -> None:
+        """Instead of ``run``, in a loop of the program's: ``turn`` serves what comes, and ``end`` is called at last.
+
+        :raises PysockError: as ``run``; or this system has nothing that another loop could watch.
+        """
+
+    @property
+    def poll_fd(self) -> int:
+        """While this is readable, there is something for a ``turn`` to do. -1 if it is lost."""
+
+    def turn(self) -> float:
+        """Deal with what is ready, and don't sleep. In how many seconds it must be called again at the latest, if
+        ``poll_fd`` isn't readable before; ``WHEN_READABLE``: once a second, for the descriptors' sake; ``OVER``: never.
+        What its thread wants of clients between turns is left to the next one; no turn is within another.
+        """
+
+    def end(self) -> None:
+        """Close every connection.
+
+        :raises BaseException: as ``run``.
         """
 
     def stop(self, grace: float) -> None:

@@ -725,5 +725,11 @@ int main(void)
     printf(" over TCP:\n");
     family = AF_INET;
     on_both_transports();
+    printf(" over TCP, as a guest:\n");
+    echo_as_guest = true;
+    on_both_transports();
+    printf(" over a Unix socket, as a guest:\n");
+    family = AF_UNIX;
+    on_both_transports();
     return 0;
 }

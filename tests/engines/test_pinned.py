@@ -12,7 +12,8 @@ from support import ROOT
 
 import pysock.load.options as load
 from pysock.base import logs
-from pysock.engine.pure import accept, commands, core, linger, pending, timers, turn
+from pysock.engine import linger
+from pysock.engine.pure import accept, commands, core, pending, timers, turn
 from pysock.engine.pure.client import link, waiter
 from pysock.wire import texts
 

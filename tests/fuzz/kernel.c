@@ -431,6 +431,18 @@ static int unused_ppoll(struct pollfd *fds, unsigned count, int64_t timeout_ns)
     return -ENOSYS;
 }
 
+static int unused_timerfd_create(int clock, int flags)
+{
+    (void)clock, (void)flags;
+    return -ENOSYS;
+}
+
+static int unused_timerfd_settime(int fd, int flags, const struct itimerspec *when, struct itimerspec *old)
+{
+    (void)fd, (void)flags, (void)when, (void)old;
+    return -ENOSYS;
+}
+
 static int unused_unlink(const char *path)
 {
     (void)path;
@@ -523,6 +535,8 @@ ps_sys_table ps_sys = {
     .epoll_wait = sim_epoll_wait,
     .ppoll = unused_ppoll,
     .pipe2 = sim_pipe2,
+    .timerfd_create = unused_timerfd_create,
+    .timerfd_settime = unused_timerfd_settime,
     .read = sim_read,
     .write = sim_write,
     .close = sim_close,

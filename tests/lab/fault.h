@@ -10,7 +10,8 @@
 /* "object": the hooks object_new and object_resize, which are allocations too. */
 #define EACH_CALL(X) \
     X(socket) X(bind) X(listen) X(connect) X(accept4) X(recvfrom) X(recvmsg) X(sendto) X(sendmsg) X(getsockopt) \
-    X(setsockopt) X(epoll_create1) X(epoll_ctl) X(epoll_wait) X(ppoll) X(pipe2) X(read) X(write) X(close) X(unlink) \
+    X(setsockopt) X(epoll_create1) X(epoll_ctl) X(epoll_wait) X(ppoll) X(pipe2) X(timerfd_create) \
+    X(timerfd_settime) X(read) X(write) X(close) X(unlink) \
     X(allocate) X(resize) X(object)
 
 #define NUMBER(name) CALL_##name,
@@ -145,6 +146,9 @@ SIMPLE(epoll_wait, epfd, (int epfd, struct epoll_event *events, int room, int ti
        timeout_ms)
 SIMPLE(ppoll, fds->fd, (struct pollfd *fds, unsigned count, int64_t timeout_ns), fds, count, timeout_ns)
 SIMPLE(pipe2, -1, (int fds[2], int flags), fds, flags)
+SIMPLE(timerfd_create, -1, (int clock, int flags), clock, flags)
+SIMPLE(timerfd_settime, fd, (int fd, int flags, const struct itimerspec *when, struct itimerspec *old), fd, flags, when,
+       old)
 SIMPLE(unlink, -1, (const char *path), path)
 
 /* Errors that concern one connection: the kernel has taken it from the queue by then (accept(2), "Error handling"). */
@@ -264,7 +268,8 @@ static void *faulty_object_resize(void *context, void *old, size_t size, uint8_t
 #define INSTALL(name) ps_sys.name = faulty_##name;
 #define EACH_BUT_OBJECT(X) \
     X(socket) X(bind) X(listen) X(connect) X(accept4) X(recvfrom) X(recvmsg) X(sendto) X(sendmsg) X(getsockopt) \
-    X(setsockopt) X(epoll_create1) X(epoll_ctl) X(epoll_wait) X(ppoll) X(pipe2) X(read) X(write) X(close) X(unlink) \
+    X(setsockopt) X(epoll_create1) X(epoll_ctl) X(epoll_wait) X(ppoll) X(pipe2) X(timerfd_create) \
+    X(timerfd_settime) X(read) X(write) X(close) X(unlink) \
     X(allocate) X(resize)
 
 static void fault_install(void)

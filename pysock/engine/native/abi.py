@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0xB5D41CF0
+ABI: Final = 0x78CA25AE
 
 
 def check_abi(lib: Any) -> None:

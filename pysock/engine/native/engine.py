@@ -13,7 +13,9 @@ from pysock.base.logs import ERROR
 from pysock.base.unique import Unique
 from pysock.base.vanish import vanishing
 from pysock.engine.contract import (
+    OVER,
     TEXT_DESCRIPTORS_LOST,
+    WHEN_READABLE,
     Backend,
     ClientInfo,
     EngineOptions,
@@ -87,7 +89,9 @@ class NativeEngine(Unique):
         self._wakeup_fd: int = lib.ps_engine_wakeup_fd(self._engine)
         inside: list[Any] = []
         result_of(lib.ps_python_inside(python, id(inside)))
-        self._push_inside, self._broadcast_inside, self._disconnect_inside = inside
+        self._push_inside, self._broadcast_inside, self._disconnect_inside, *guest = inside
+        self._begin, self._poll_fd, self._turn, self._end_turns = guest
+        self._raised: list[BaseException] = []  # by a guest's turn
         self._log = callbacks.log
         self._loop: int | None = None  # the thread that runs it
 
@@ -107,6 +111,29 @@ class NativeEngine(Unique):
             result = lib.ps_python_run(self._python, id(raised))
         finally:
             self._loop = None
+        self._ended(result, raised)
+
+    def begin(self) -> None:
+        result = self._begin(self._raised)
+        if result in _NOT_RUN:
+            raise PysockError(_NOT_RUN[result])
+        result_of(result)
+
+    @property
+    def poll_fd(self) -> int:
+        return self._poll_fd()  # type: ignore[no-any-return]
+
+    def turn(self) -> float:
+        self._loop = get_ident()
+        try:
+            return WHEN_READABLE if self._turn() else OVER
+        finally:
+            self._loop = None
+
+    def end(self) -> None:
+        self._ended(self._end_turns(), self._raised)
+
+    def _ended(self, result: int, raised: list[BaseException]) -> None:
         if raised:
             raise raised[0]
         if result in _NOT_RUN:

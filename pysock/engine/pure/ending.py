@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from pysock.base.forking import guard
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from pysock.engine.pure.connection import Connection
+    from pysock.engine.pure.output import Output
 
 _NUMBER: Final = {reason: number for number, reason in enumerate(DISCONNECT_REASONS)}
 
@@ -89,3 +91,18 @@ def _count_gone(connection: Connection) -> None:
         counts.bytes_in += connection.bytes_in
         counts.bytes_out += connection.bytes_out
         core.table.remove(connection.client_id)
+
+
+def spare_others(connection: Output, action: Callable[[], None]) -> None:
+    """As for an event: where there is no memory, it costs this client its connection."""
+    try:
+        action()
+    except MemoryError:
+        connection.no_memory()
+
+
+def no_memory_for(handle: Callable[[int], None]) -> None:
+    """It costs the client its connection whose bytes there is no room for, and nobody else anything."""
+    no_memory = getattr(getattr(handle, "__self__", None), "no_memory", None)
+    if no_memory is not None:  # a listener, or the pipe, has none
+        no_memory()

@@ -31,6 +31,9 @@ _SELECT_MAX: Final = 1024
 class Poller(Protocol):
     """A mechanism to wait with."""
 
+    #: What another mechanism can watch: readable while something is ready. -1: there is none.
+    fd: int
+
     def change(self, fd: int, old: int, new: int) -> None:
         """Wait for ``new`` on this descriptor, for which ``old`` was waited."""
 
@@ -43,6 +46,8 @@ class Poller(Protocol):
 
 class NoPoller(Unique):
     """In the place of one whose descriptor the program has closed."""
+
+    fd = -1
 
     def __init__(self, lost: Poller) -> None:
         _lost.append(lost)
@@ -68,7 +73,7 @@ class EpollPoller(Unique):
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._poll = self._epoll.poll
-        self._fd = self._epoll.fileno()
+        self.fd = self._epoll.fileno()
 
     def change(self, fd: int, old: int, new: int) -> None:
         """Wait for ``new`` on this descriptor, for which ``old`` was waited."""
@@ -81,9 +86,9 @@ class EpollPoller(Unique):
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """What is ready, as ``(fd, bits)``; at most ``timeout`` seconds, 0 doesn't sleep, ``None`` is for ever."""
-        if timeout and timeout < _FINE and self._fd < _SELECT_MAX:
+        if timeout and timeout < _FINE and self.fd < _SELECT_MAX:
             # epoll_wait() counts milliseconds; but an epoll descriptor can itself be waited for (epoll(7), Q3).
-            select.select([self._fd], [], [], timeout)
+            select.select([self.fd], [], [], timeout)
             timeout = 0
         return self._poll(timeout)
 
@@ -97,6 +102,8 @@ class SelectorPoller(Unique):
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
+        fileno = getattr(self._selector, "fileno", None)  # select() and poll() have none
+        self.fd: int = fileno() if fileno else -1
 
     def change(self, fd: int, old: int, new: int) -> None:
         """Wait for ``new`` on this descriptor, for which ``old`` was waited."""

@@ -3,7 +3,7 @@
 This file is the turn: wait, read, dispatch, send. What it drives has a file each:
 
 - ``core``: what the parts share; ``table``: the client table
-- ``poll``: waiting; ``linger``: polling before it; ``timers``: deadlines
+- ``poll``: waiting; ``timers``: deadlines; ``guest``: turns in a loop of the program's
 - ``commands``: what other threads leave to the loop; ``push``: what they and handlers may do; ``look``: what they see
 - ``accept``: master sockets, ``listener`` each; ``access``: who may come in; ``causes``: limits and faults, counted
 - ``connection``, ``framed``, ``plain``: data sockets; ``output``: what they send; ``ending``: how they are ended
@@ -26,19 +26,19 @@ from pysock.base.logs import ERROR
 from pysock.base.unique import Unique
 from pysock.causes import Cause
 from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Backend, ClientInfo, EngineOptions, EngineStats
+from pysock.engine.linger import Linger
 from pysock.engine.pure import look
 from pysock.engine.pure.accept import Masters
 from pysock.engine.pure.client.link import PureLink
 from pysock.engine.pure.commands import Commands
-from pysock.engine.pure.connection import Connection
 from pysock.engine.pure.core import Core
-from pysock.engine.pure.ending import bury, dismiss
-from pysock.engine.pure.linger import Linger
-from pysock.engine.pure.output import Output
+from pysock.engine.pure.ending import bury, dismiss, no_memory_for, spare_others
+from pysock.engine.pure.guest import NOT_WATCHED, Events, Guest
 from pysock.engine.pure.poll import READ, TOLD_MAX
 from pysock.engine.pure.push import Pushes
 from pysock.engine.pure.sockets import PureSockets
 from pysock.engine.pure.timers import Deadlines
+from pysock.engine.pure.transport import keep_heap
 from pysock.errors import PysockError
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 from pysock.wire.endings import End
@@ -54,8 +54,6 @@ _LONG_WORK: Final = 0.001
 #: After a turn for which there was no memory, so that the loop doesn't spin until there is some, in seconds.
 _PAUSE_MEMORY: Final = 0.01
 
-_LARGE_BLOCK: Final = 1024 * 1024
-
 
 class PureEngine(Unique):
     """One server's loop and client table; see :class:`pysock.engine.contract.Engine`."""
@@ -69,7 +67,7 @@ class PureEngine(Unique):
             raise
         self._pushes = Pushes(core, self._commands)
         self._masters = Masters(core)
-        core.are_open = self._are_open
+        core.are_open = self.are_open
         self._linger = Linger(core.poller.wait, options.linger, core.requests)
         self._batches = list(core.batches.values())
         deadlines: list[Deadlines[Any]] = [core.cirs, core.frames, core.outputs, core.idles]
@@ -78,7 +76,8 @@ class PureEngine(Unique):
         self._full_looks = 0  # so often in a row there was more to tell of than the poll tells at once
         self._stop_at: float | None = None
         self._draining = False
-        self._closed = self._has_run = False
+        self._closed = self._has_run = self._has_ended = False
+        self._guest = Guest(core, self._pushes, self)
 
     # --- the loop ---
 
@@ -93,40 +92,73 @@ class PureEngine(Unique):
 
     def run(self) -> None:
         """Serve until ``stop``."""
-        core, commands = self._core, self._commands
-        with core.table.lock:
-            if self._has_run:
-                what = "has run: make a new server" if self._pushes.loop is None else "runs already"
-                raise PysockError(f"this loop {what}")
-            self._has_run, self._pushes.loop = True, get_ident()
-        core.now = monotonic()
-        _keep_heap()
+        self._claim()
         try:
-            core.on_event[commands.read_fd] = commands.on_event
-            core.poller.change(commands.read_fd, 0, READ)
-            self._masters.start()
-            while not core.lost and (not self._draining or (core.table.rows and not self._is_over())):
-                self._turn_if_possible()
+            self._open()
+            while self.goes_on():
+                self.turn_if_possible(self._wait)
         except OSError:
-            if self._are_open():
+            if self.are_open():
                 raise
         finally:
             self._end()
+
+    def _claim(self) -> None:
+        """Only one thread runs it, once."""
+        with self._core.table.lock:
+            if self._has_run:
+                what = "has run: make a new server" if self._has_ended else "runs already"
+                raise PysockError(f"this loop {what}")
+            self._has_run, self._pushes.loop = True, get_ident()
+
+    def _open(self) -> None:
+        core, commands = self._core, self._commands
+        core.now = monotonic()
+        keep_heap()
+        core.on_event[commands.read_fd] = commands.on_event
+        core.poller.change(commands.read_fd, 0, READ)
+        self._masters.start()
+
+    def goes_on(self) -> bool:
+        """Whether another turn is wanted."""
+        core = self._core
+        return not core.lost and (not self._draining or bool(core.table.rows and not self._is_over()))
+
+    # --- the loop is the program's: guest.py ---
+
+    def begin(self) -> None:
+        if self.poll_fd < 0:
+            raise PysockError(NOT_WATCHED)
+        self._claim()
+        self._pushes.loop = None  # but during a turn
+        self._open()
+
+    @property
+    def poll_fd(self) -> int:
+        return self._core.poller.fd
+
+    def turn(self) -> float:
+        return self._guest.turn()
+
+    def end(self) -> None:
+        self._pushes.loop = get_ident()
+        self._end()
+        self._guest.raise_error()
 
     def _is_over(self) -> bool:
         """Whether a drain has had its time."""
         return self._stop_at is not None and self._core.now >= self._stop_at
 
-    def _turn_if_possible(self) -> None:
+    def turn_if_possible(self, wait: Callable[[], Events]) -> None:
         """What was ready and couldn't be looked at for want of memory is told of again in the next turn."""
         try:
-            self._turn()
+            self._turn(wait())
         except (MemoryError, SystemError):  # the latter where CPython itself forgets to say so, as in socket.accept()
             with suppress(MemoryError):
                 self._core.note(Cause.NO_MEMORY)
             sleep(_PAUSE_MEMORY)
 
-    def _are_open(self) -> bool:
+    def are_open(self) -> bool:
         """Whether the descriptors are ours. If the program has closed them the loop ends, and touches none of them: the
         numbers may be somebody else's by now.
         """
@@ -138,9 +170,8 @@ class PureEngine(Unique):
             core.callbacks.log(ERROR, TEXT_DESCRIPTORS_LOST)
         return not core.lost
 
-    def _turn(self) -> None:
+    def _turn(self, events: Events) -> None:
         core = self._core
-        events = self._wait()
         core.now = monotonic()
         if core.ready:
             self._go_on()
@@ -164,10 +195,10 @@ class PureEngine(Unique):
         self._work_done()
 
     def _wait(self) -> list[tuple[int, int]]:
-        timeout = self._timeout()
+        timeout = self.timeout()
         events = self._linger.wait(timeout)
         if not events and timeout == _SLEEP_MAX:
-            self._are_open()
+            self.are_open()
         return events
 
     def _dispatch(self, events: list[tuple[int, int]]) -> None:
@@ -178,10 +209,10 @@ class PureEngine(Unique):
                 try:
                     handle(bits)
                 except MemoryError:
-                    _no_memory(handle)
+                    no_memory_for(handle)
 
-    def _timeout(self) -> float:
-        """How long the wait may last."""
+    def timeout(self) -> float:
+        """How long a wait may last, in seconds."""
         core = self._core
         if core.ready or core.dirty or self._commands.queue:
             return 0
@@ -206,13 +237,13 @@ class PureEngine(Unique):
         starved, core.starved, core.send_again_at = core.starved, [], None
         for output in starved:
             output.starved = False
-            _spare_others(output, output.flush)
+            spare_others(output, output.flush)
             output.settle()
 
     def _go_on(self) -> None:
         ready, self._core.ready = self._core.ready, {}
         for connection in ready:
-            _spare_others(connection, connection.go_on)
+            spare_others(connection, connection.go_on)
 
     def _clean_up(self) -> None:
         """The end of the turn: what was queued is sent, what is closed is freed."""
@@ -220,7 +251,7 @@ class PureEngine(Unique):
         if core.dirty:
             dirty, core.dirty = core.dirty, {}
             for connection in dirty:
-                _spare_others(connection, connection.flush)
+                spare_others(connection, connection.flush)
                 connection.settle()
         while core.dead:
             bury(core.dead.popleft())
@@ -269,7 +300,7 @@ class PureEngine(Unique):
         core = self._core
         assert self._stop_at is not None
         if not self._draining:
-            if not self._are_open():
+            if not self.are_open():
                 return
             self._draining = True
             self._masters.stop()
@@ -277,7 +308,7 @@ class PureEngine(Unique):
             self._answer_everything()
             for connection in list(core.table.rows.values()):
                 if connection.protocol.state < ConnectionState.DRAINING:
-                    _spare_others(connection, connection.last_read)
+                    spare_others(connection, connection.last_read)
                     connection.end(ConnectionEvent.DRAIN, DisconnectReason.SERVER_STOPPING)
             self._clean_up()
         if core.now >= self._stop_at or monotonic() >= self._stop_at:
@@ -294,7 +325,7 @@ class PureEngine(Unique):
     def _end(self) -> None:
         """Close everything, whatever happened. The exception that came first is the one that counts."""
         core = self._core
-        self._are_open()
+        self.are_open()
         if not self._draining:
             self._draining = True
             self._masters.stop()
@@ -310,11 +341,12 @@ class PureEngine(Unique):
         with suppress(BaseException):
             core.causes.tell_rest(core.now)
         self._pushes.loop = None
+        self._has_ended = True
 
     def close(self) -> None:
         """Free everything."""
         if not self._closed:
-            self._are_open()
+            self.are_open()
             self._closed = True
             self._commands.close()
             with suppress(OSError):
@@ -360,31 +392,6 @@ class PureEngine(Unique):
 
     def disconnect(self, client_id: int) -> bool:
         return self._pushes.disconnect(client_id)
-
-
-def _keep_heap() -> None:
-    """Keep glibc from giving the top of the heap back to the kernel after each large message.
-
-    Its threshold for that is twice the largest block that it has ever freed (mallopt(3), M_MMAP_THRESHOLD). Without
-    this each message of 100 KiB costs some 25 page faults. Elsewhere it does nothing.
-    """
-    block = bytearray(_LARGE_BLOCK)
-    del block
-
-
-def _spare_others(connection: Output, action: Callable[[], None]) -> None:
-    """As for an event: where there is no memory, it costs this client its connection."""
-    try:
-        action()
-    except MemoryError:
-        connection.no_memory()
-
-
-def _no_memory(handle: Callable[[int], None]) -> None:
-    """It costs the client its connection whose bytes there is no room for, and nobody else anything."""
-    whose = getattr(handle, "__self__", None)
-    if isinstance(whose, Connection):
-        whose.no_memory()
 
 
 BACKEND: Final = Backend(name="pure", features=frozenset(), engine=PureEngine, sockets=PureSockets(), link=PureLink)

@@ -12,7 +12,7 @@ from pysock.base.clock import monotonic
 from pysock.base.deadlines import time_left
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
-from pysock.engine.pure.linger import Linger
+from pysock.engine.linger import Linger
 from pysock.errors import RequestTimeout
 
 if TYPE_CHECKING:

@@ -1,0 +1,129 @@
+/* guest.c: the engine as a guest: somebody else's loop watches the engine's poll, and calls for a turn when it is readable.
+ *
+ * That loop must not be told of moments, so a timerfd in the poll makes it readable at the next one. It is armed when the
+ * earliest moment moves forward, and else left: going off too early it costs a turn, and each setting a system call.
+ *
+ * The host's tasks want their turn, too: so after a few looks, or a little time, the host's loop goes on, and is told
+ * again of what is left, for the poll is level-triggered. Nobody lingers here, since the time isn't the engine's.
+ *
+ * Between the turns the host's own tasks run in the same thread. What they ask for is left as a command, as another
+ * thread's is: they are not within a turn, at whose end it would be sent. */
+#include <errno.h>
+#include <sys/timerfd.h>
+#include <time.h>
+
+#include "base/host.h"
+#include "base/sys.h"
+#include "loop/command.h"
+#include "loop/guest.h"
+#include "loop/turn.h"
+#include "loop/wait.h"
+#include "table/descriptors.h"
+
+enum {
+    GUEST_LOOKS = 4,
+    GUEST_TURN_NS = 200 * 1000,
+    GUEST_CHECK_NS = 1000 * 1000 * 1000, /* the host calls as often, even if nothing is readable */
+};
+
+/* -- the timer ----------------------------------------------------------------------------------------------------- */
+
+static int open_timer(ps_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    engine->timer = ps_sys.timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    int error = engine->timer;
+    if (error < 0)
+        engine->timer = -1;
+    pthread_mutex_unlock(&engine->lock);
+    return error < 0 ? error : engine->poll->add(engine->poll_handle, engine->timer, PS_TIMER_KEY, PS_POLL_IN);
+}
+
+/* To set it makes it unreadable again. */
+static void set_timer(ps_engine *engine, uint64_t at_ns, uint64_t left_ns)
+{
+    struct itimerspec when = {.it_value = {.tv_sec = (time_t)(left_ns / 1000000000u),
+                                           .tv_nsec = (long)(left_ns % 1000000000u)}};
+    int error = engine->timer < 0 ? 0 : ps_sys.timerfd_settime(engine->timer, 0, &when, NULL);
+    engine->timer_ns = at_ns;
+    ps__fail(engine, error);
+}
+
+static void arm(ps_engine *engine)
+{
+    uint64_t left = (uint64_t)ps__sleep_ns(engine), at = engine->now_ns + left;
+    if (engine->timer_ns <= engine->now_ns || at < engine->timer_ns)
+        set_timer(engine, at, left ? left : 1);
+}
+
+/* -- between the host and the engine ------------------------------------------------------------------------------- */
+
+static void come_in(ps_engine *engine)
+{
+    engine->inside = true;
+    engine->now_ns = engine->inside_since_ns = ps__now_ns();
+    __atomic_store_n(&engine->running, true, __ATOMIC_RELAXED);
+}
+
+static void go_out(ps_engine *engine)
+{
+    __atomic_store_n(&engine->running, false, __ATOMIC_RELAXED);
+    ps__enter(engine); /* the turn may have let others in */
+    engine->inside = false;
+}
+
+int ps__guest_begin(ps_engine *engine)
+{
+    if (engine->state != PS_SERVER_NEW)
+        return -EINVAL;
+    int error = open_timer(engine);
+    if (error == 0)
+        error = ps__loop_begin(engine);
+    if (error < 0)
+        return error;
+    __atomic_store_n(&engine->running, false, __ATOMIC_RELAXED);
+    arm(engine);
+    return engine->fatal;
+}
+
+static void look_now_and_then(ps_engine *engine)
+{
+    if (engine->now_ns - engine->descriptors_ns < GUEST_CHECK_NS)
+        return;
+    engine->descriptors_ns = engine->now_ns;
+    ps__look_at_descriptors(engine);
+}
+
+static bool look_and_turn(ps_engine *engine, bool first, bool *found)
+{
+    int count = engine->poll->wait(engine->poll_handle, engine->events, 0);
+    *found = count != 0;
+    if (!count && !first)
+        return true;
+    ps__loop_turn(engine, count);
+    return ps__loop_goes_on(engine);
+}
+
+bool ps__guest_turn(ps_engine *engine)
+{
+    come_in(engine);
+    look_now_and_then(engine);
+    uint64_t end = engine->now_ns + GUEST_TURN_NS;
+    bool more = !engine->fatal, found = true;
+    for (unsigned looks = 0; more && found && looks < GUEST_LOOKS && engine->now_ns < end; looks++) {
+        ps__enter(engine);
+        more = look_and_turn(engine, looks == 0, &found);
+    }
+    if (more)
+        arm(engine);
+    go_out(engine);
+    return more && !engine->fatal;
+}
+
+int ps__guest_end(ps_engine *engine)
+{
+    come_in(engine);
+    int error = ps__loop_end(engine);
+    go_out(engine);
+    return error;
+}
