@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from pysock.address import AddressLike
+    from pysock.attached import Attached
     from pysock.base import kinds
     from pysock.engine.contract import Backend
     from pysock.limits import Limits
@@ -73,6 +74,8 @@ class Running(Unique):
     ) -> None:
         log.prepare()
         self._server = server
+        #: Where it is in a loop of the program's.
+        self.attached: Attached | None = None
         self.limits: Limits = checked_limits(limits)
         self.backend: Backend = choose(backend)
         self.rule: Rule = Rule(allow)
@@ -133,7 +136,7 @@ class Running(Unique):
                 raise
             self.owner = thread.ident
 
-        self._open(launch)
+        self.open(launch)
 
     def serve_forever(self, grace: float) -> None:
         """As :meth:`pysock.Server.serve_forever`."""
@@ -142,7 +145,7 @@ class Running(Unique):
         # The handlers come first: whoever sees the server listen may send a signal at once.
         with stopping(lambda: self._signalled(grace)) as wake_by:
             try:
-                engine = self._open()
+                engine = self.open()
             except _Cancelled:
                 return
             wake_by(engine.wakeup_fd)
@@ -150,8 +153,8 @@ class Running(Unique):
                 engine.run()
             finally:
                 wake_by(-1)  # before the engine closes it and its number gets another meaning
-                self._end()
-            self._check_here()
+                self.end()
+            self.check_here()
 
     def stop(self, grace: float) -> None:
         """As :meth:`pysock.Server.stop`."""
@@ -195,6 +198,8 @@ class Running(Unique):
         self.state = next_server_state(self.state, ServerEvent.CLOSE)
         self._elsewhere = f"this server {why}"
         registry.discard(self._server)
+        if self.attached is not None:
+            self.attached.abandon()
         if self.engine is not None:
             self.engine.abandon()
         self.engine = cast(Engine, forking.Elsewhere(self._elsewhere))
@@ -202,12 +207,12 @@ class Running(Unique):
 
     # The beginning
 
-    def _open(self, launch: Callable[[], None] = lambda: None) -> Engine:
+    def open(self, launch: Callable[[], None] = lambda: None) -> Engine:
         """Everything up to SERVING, and ``launch()``; what was made is undone if one of them fails."""
         mine = False
         try:
             with self._lock:
-                self._check_here()
+                self.check_here()
                 if self.state is not ServerState.NEW:
                     what = "has ended: make a new Server" if self.state is ServerState.CLOSED else "runs already"
                     raise PysockError(f"this server {what}")
@@ -217,7 +222,7 @@ class Running(Unique):
             launch()
         except BaseException:
             if mine:
-                self._end()
+                self.end()
             raise
         return engine
 
@@ -238,7 +243,7 @@ class Running(Unique):
             if self._cancelled:
                 raise _Cancelled("the server was stopped while it was starting")
         except BaseException:
-            self._end()
+            self.end()
             raise
         return engine
 
@@ -277,14 +282,15 @@ class Running(Unique):
         self.owner = threading.get_ident()
         try:
             self.engine.run()
-            self._check_here()
+            self.check_here()
         except BaseException:
             # Nobody would see it: this thread has no caller.
             log.critical("%r ended because of an exception", self._server, exc_info=True)
         finally:
-            self._end()
+            self.end()
 
-    def _check_here(self) -> None:
+    def check_here(self) -> None:
+        """Raise in a forked child, where it is the parent's."""
         if self._elsewhere is not None:
             raise PysockError(self._elsewhere)
 
@@ -314,7 +320,7 @@ class Running(Unique):
         finally:
             self.listening.close()
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Undo everything, in whatever state things are. Called again it does nothing."""
         if self.state is ServerState.CLOSED:
             return
@@ -372,6 +378,8 @@ def stop_background() -> None:
     still_there = [server._running for server in registry.servers()]
     for running in still_there:
         running.interrupt(0)
+        if running.attached is not None:
+            running.attached.end_at_exit()
     deadline = monotonic() + _PATIENCE_AT_EXIT
     for running in still_there:
         running.wait(max(0.0, deadline - monotonic()))

@@ -157,6 +157,37 @@ class Server(Registration):
         """
         self._running.stop(grace)
 
+    async def wait_closed(self) -> None:
+        """Wait, in the asyncio loop that it is attached to by ``async with``, until it has ended.
+
+        :raises PysockError: it is attached to none, or to another one.
+        """
+        from pysock.attached import wait_closed  # noqa: PLC0415  # as in aclose()
+
+        await wait_closed(self._running)
+
+    async def aclose(self, grace: float = 10.0) -> None:
+        """:meth:`stop`, and wait for the end while the other tasks go on.
+
+        :raises PysockError: as :meth:`wait_closed`.
+        """
+        from pysock.attached import aclose  # noqa: PLC0415  # who has no asyncio loop doesn't import it
+
+        await aclose(self._running, grace)
+
+    async def __aenter__(self) -> Server:
+        """Listen, and serve in the asyncio or uvloop loop that runs in this thread; no thread is made.
+
+        It ends with the ``with`` statement, or with the loop.
+        """
+        from pysock.attached import attach  # noqa: PLC0415  # as in aclose()
+
+        attach(self._running, self)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
     def __enter__(self) -> Server:
         self.start()
         return self

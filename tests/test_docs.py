@@ -115,7 +115,15 @@ def test_each_program_prints_what_is_shown(name, backend, socket_dir):
 
 
 def test_there_are_programs():
-    assert {name.partition("-")[0] for name in PROGRAMS} == {"access", "cores", "guide", "numpy", "pushes", "retries"}
+    assert {name.partition("-")[0] for name in PROGRAMS} == {
+        "access",
+        "asyncio",
+        "cores",
+        "guide",
+        "numpy",
+        "pushes",
+        "retries",
+    }
 
 
 def can_connect(path: Path) -> bool:

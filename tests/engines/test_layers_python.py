@@ -28,7 +28,7 @@ FLOORS = [
     ("files", "descriptors"),
     ("engine.choice", "data", "clients", "access", "master"),
     ("parameters", "services", "registration", "failures", "hooks", "signals"),
-    ("calls", "listening"),
+    ("calls", "listening", "attached"),
     ("client", "running"),
     ("connecting", "server"),
     ("__init__",),
