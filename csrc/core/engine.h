@@ -78,9 +78,6 @@ struct ps_engine {
     uint64_t tell_again_ns; /* of causes; 0: there is nothing untold */
     int reserve;        /* a descriptor to give up where there are no more, so that those who wait can be told; or -1 */
     uint64_t batch_due_ns;
-    int timer;                   /* of a guest: a timerfd in its own poll; else -1 */
-    uint64_t timer_ns;           /* when it goes off */
-    uint64_t descriptors_ns;     /* when a guest has last looked at its descriptors */
     ps_linger linger;
     uint64_t read_ns;   /* when what is cut now was read; kept up for clients that speak of deadlines */
     uint64_t frames;    /* whole frames so far */
@@ -117,6 +114,10 @@ struct ps_engine {
     bool woken;
     bool stop_wanted;
     uint64_t stop_at_ns; /* of a drain: the end of the grace */
+    /* Of a guest. At the end, so that what a turn needs lies where it lay. */
+    int timer; /* a timerfd in its own poll; else -1 */
+    uint64_t timer_ns; /* when it goes off */
+    uint64_t descriptors_ns; /* when it has last looked at its descriptors */
 };
 
 /* A counter that other threads may read. */
