@@ -254,6 +254,12 @@ int ps_pylink_receive(ps_pylink *pylink, int64_t timeout_ns, uintptr_t inbox, ui
 int ps_pylink_request(ps_pylink *pylink, uint16_t service, uintptr_t payloads, uint32_t most, uintptr_t results,
                     uint32_t window, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
 
+/* What comes in on a client's connection that somebody else's loop watches. Appends a function to a list, which keeps the
+ * GIL and never waits: receive(fd, waiting, inbox) takes what the kernel has. A reply goes to waiting.pop(request id), by
+ * its set_result(payload), which may fail if its done() says True; any other frame to the deque inbox, as above. 0 or
+ * -errno: -ECONNRESET (the end), -EMSGSIZE, -EPROTO; nothing may follow those. */
+int ps_pyinlet_new(uint32_t max_payload, uintptr_t list);
+
 /* -- the load generator: one thread that drives many connections to an echo server and measures it ----------------- */
 
 enum ps_load_mode {

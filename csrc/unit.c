@@ -49,3 +49,4 @@
 #include "python/inside.c"
 #include "python/server.c"
 #include "python/link.c"
+#include "python/inlet.c"

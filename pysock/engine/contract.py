@@ -21,6 +21,7 @@ from pysock.base.aliases import Buffer, SocketAddress
 from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
 from pysock.causes import COUNTERS
 from pysock.engine.inbox import Inbox
+from pysock.engine.inlet import Inlet
 from pysock.limits import Limits
 from pysock.wire.format import Frame, Framing
 
@@ -388,6 +389,7 @@ class Backend(NamedTuple):
     engine: type[Engine]
     sockets: Sockets
     link: type[Link]
+    inlet: type[Inlet]
 
 
 class OnlyInMain(ImportError):

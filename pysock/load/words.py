@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from pysock.calls.handshake import explained
+from pysock.calls.initiation import explained
 from pysock.engine.native.outcome import Failure, Outcome
 from pysock.errors import PysockError
 from pysock.load.options import LoadOptions

@@ -23,6 +23,7 @@ from pysock.engine.contract import (
     too_much_queued,
 )
 from pysock.engine.native.crossing import NANOSECONDS, ffi, lib, nanoseconds, of_linger, result_of, view_of
+from pysock.engine.native.inlet import NativeInlet
 from pysock.engine.native.link import NativeLink
 from pysock.engine.native.sockets import NativeSockets
 from pysock.errors import FrameTooLarge, PysockError
@@ -220,4 +221,4 @@ class NativeEngine(Unique):
         return EngineStats._make([*plain, tuple(causes)])
 
 
-BACKEND: Final = Backend("native", frozenset({"c-loop"}), NativeEngine, NativeSockets(), NativeLink)
+BACKEND: Final = Backend("native", frozenset({"c-loop"}), NativeEngine, NativeSockets(), NativeLink, NativeInlet)

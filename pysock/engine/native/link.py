@@ -13,6 +13,7 @@ from pysock.base.payload import checked_all
 from pysock.base.unique import Unique
 from pysock.engine.contract import BUSY
 from pysock.engine.inbox import INBOX_MAX, Inbox
+from pysock.engine.inlet import TEXT_BAD_FRAME, TEXT_LARGE_FRAME, TEXT_LOST
 from pysock.engine.native.crossing import ffi, lib, nanoseconds, of_linger, result_of
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.wire.format import Frame, Kind
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 #: What a call on a link can fail with, beside an exception raised inside it.
 _LINK_ERRORS: Final = {
     errno.ETIMEDOUT: (RequestTimeout, "the server didn't answer in time"),
-    errno.ECONNRESET: (ConnectionLost, "the server closed the connection; it may have run what it hasn't answered"),
+    errno.ECONNRESET: (ConnectionLost, TEXT_LOST),
     errno.EPIPE: (ConnectionLost, "the connection is closed"),
-    errno.EMSGSIZE: (ProtocolError, "the server sent a frame that is too large: give connect() a larger max_payload"),
-    errno.EPROTO: (ProtocolError, "the server sent a frame that no server sends, or not in the middle of a connection"),
+    errno.EMSGSIZE: (ProtocolError, TEXT_LARGE_FRAME),
+    errno.EPROTO: (ProtocolError, TEXT_BAD_FRAME),
     errno.EBUSY: (PysockError, BUSY),
 }
 #: After these it stays open, if no frame was left half sent.

@@ -29,6 +29,7 @@ from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Backend, ClientInfo, E
 from pysock.engine.linger import Linger
 from pysock.engine.pure import look
 from pysock.engine.pure.accept import Masters
+from pysock.engine.pure.client.inlet import PureInlet
 from pysock.engine.pure.client.link import PureLink
 from pysock.engine.pure.commands import Commands
 from pysock.engine.pure.core import Core
@@ -394,4 +395,29 @@ class PureEngine(Unique):
         return self._pushes.disconnect(client_id)
 
 
-BACKEND: Final = Backend(name="pure", features=frozenset(), engine=PureEngine, sockets=PureSockets(), link=PureLink)
+def _keep_heap() -> None:
+    """Keep glibc from giving the top of the heap back to the kernel after each large message.
+
+    Its threshold for that is twice the largest block that it has ever freed (mallopt(3), M_MMAP_THRESHOLD). Without
+    this each message of 100 KiB costs some 25 page faults. Elsewhere it does nothing.
+    """
+    block = bytearray(_LARGE_BLOCK)
+    del block
+
+
+def _spare_others(connection: Output, action: Callable[[], None]) -> None:
+    """As for an event: where there is no memory, it costs this client its connection."""
+    try:
+        action()
+    except MemoryError:
+        connection.no_memory()
+
+
+def _no_memory(handle: Callable[[int], None]) -> None:
+    """It costs the client its connection whose bytes there is no room for, and nobody else anything."""
+    whose = getattr(handle, "__self__", None)
+    if isinstance(whose, Connection):
+        whose.no_memory()
+
+
+BACKEND: Final = Backend("pure", frozenset(), PureEngine, PureSockets(), PureLink, PureInlet)

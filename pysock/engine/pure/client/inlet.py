@@ -1,0 +1,64 @@
+"""What comes in on a client's connection that somebody else's loop watches, cut in Python."""
+
+from __future__ import annotations
+
+import os
+
+from pysock.base.lean import TYPE_CHECKING
+from pysock.engine.inlet import TEXT_BAD_FRAME, TEXT_LARGE_FRAME, TEXT_LOST
+from pysock.engine.pure.core import LARGE_READ_MAX
+from pysock.errors import ConnectionLost, ProtocolError
+from pysock.wire.format import FLAG_NOT_STARTED, Frame, Header, Kind
+from pysock.wire.framing import FrameCutter
+
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from pysock.engine.inbox import Inbox
+
+#: Bytes of what a server says of itself, its services for example.
+_CONTROL_MAX: Final = 16 * 1024 * 1024
+_CARRIERS: Final = frozenset((Kind.REPLY, Kind.PUSH))
+_REPLY: Final = int(Kind.REPLY)
+_ERROR: Final = int(Kind.ERROR)
+
+
+class PureInlet:
+    """See :class:`pysock.engine.inlet.Inlet`."""
+
+    __slots__ = ("_cutter", "_max_payload")
+
+    def __init__(self, max_payload: int) -> None:
+        self._max_payload = max_payload
+        self._cutter: FrameCutter[None] = FrameCutter(self._judge)
+
+    def receive(self, fd: int, waiting: dict[int, Any], inbox: Inbox) -> None:
+        """Take what the kernel has."""
+        try:
+            data = os.read(fd, LARGE_READ_MAX)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            raise ConnectionLost(TEXT_LOST) from error
+        if not data:
+            raise ConnectionLost(TEXT_LOST)
+        self._cutter.feed(data)
+        while (frame := self._cutter.next()) is not None:
+            waiter = waiting.pop(frame.request_id, None) if frame.kind == _REPLY else None
+            if waiter is None:
+                inbox.append(frame)
+            else:
+                _resolve(waiter, frame)
+
+    def _judge(self, header: Header) -> None:
+        flags = FLAG_NOT_STARTED if header.kind == _ERROR else 0
+        if not Kind.CIR_ACCEPTED <= header.kind <= Kind.CHALLENGE or header.flags & ~flags:
+            raise ProtocolError(TEXT_BAD_FRAME)
+        most = self._max_payload if header.kind in _CARRIERS else max(self._max_payload, _CONTROL_MAX)
+        if header.length > most:
+            raise ProtocolError(TEXT_LARGE_FRAME)
+
+
+def _resolve(waiter: Any, frame: Frame) -> None:
+    if not waiter.done():  # it may have been cancelled a moment ago
+        waiter.set_result(frame.payload)
