@@ -113,6 +113,7 @@ def _no_socket(path: str) -> str:
 
 
 def within(timeout: float | None) -> str:
+    """How long was waited, for the end of a text."""
     # Without a limit of ours it is the kernel that gave up (ETIMEDOUT).
     return " in the time that the system allows" if timeout is None else f" within {timeout:g} seconds"
 

@@ -1,0 +1,243 @@
+"""One connection in an asyncio loop: who waits for what, and what becomes of what comes.
+
+The loop holds this object while the connection lives; the program holds the client. It owns the socket. A request's
+id stays taken from when it is sent until its answer is there, also if nobody waits any more: so no answer ever reaches
+somebody else, and both ends count the same number in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import socket
+from collections import deque
+
+from pysock.aio.deadlines import Deadlines
+from pysock.aio.output import Output
+from pysock.base import forking
+from pysock.base.aliases import Buffer
+from pysock.base.clock import monotonic
+from pysock.base.identity import file_of, is_still
+from pysock.base.lean import TYPE_CHECKING
+from pysock.calls.mailbox import Mailbox
+from pysock.engine.inbox import Inbox
+from pysock.engine.inlet import TEXT_BAD_FRAME, Inlet
+from pysock.errors import ConnectionLost, ProtocolError, RemoteError, RequestTimeout
+from pysock.wire.features import Feature, encode_deadline
+from pysock.wire.format import FLAG_DEADLINE, FLAG_NO_REPLY, HEADER, ErrorCode, Frame, Kind, Welcome, encode
+
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+_SRM: Final = int(Kind.SRM)
+_REPLY: Final = int(Kind.REPLY)
+_ERROR: Final = int(Kind.ERROR)
+_PONG: Final = int(Kind.PONG)
+_UNASKED: Final = frozenset((Kind.PUSH, Kind.GOAWAY))
+_LATE: Final = "the server didn't answer in time"
+_pack: Final = HEADER.pack
+
+
+class Connection:
+    """See the head of this file.
+
+    :ivar waiting: by request id: a future, or what looks like one.
+    """
+
+    def __init__(self, sock: socket.socket, inlet: Inlet, inbox: Inbox, welcome: Welcome, mail: Mailbox) -> None:
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.waiting: dict[int, Any] = {}
+        self.mail: Mailbox = mail
+        self.error: Exception | None = None  # why it has ended
+        self.listeners: deque[asyncio.Future[None]] = deque()  # who waits for a push
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._file = file_of(self._fd)
+        self._inlet = inlet
+        self._inbox = inbox
+        self._window = max(1, welcome.max_in_flight or 1)
+        self._timed = bool(welcome.features & Feature.DEADLINE)
+        self._cancels = bool(welcome.features & Feature.CANCEL)
+        self._tombstones: set[int] = set()
+        self._queued: deque[tuple[int, int, Buffer, float | None]] = deque()  # beyond the window, not sent yet
+        self._last_id = 0
+        self.output: Output = Output(self.loop, sock, self._broken)
+        self._deadlines = Deadlines(self.loop, self.waiting, self._expire)
+        # In a context of its own: else it would keep, and show, that of whoever has connected.
+        contextvars.Context().run(self.loop.add_reader, self._fd, self._readable)
+        forking.own(self)
+        self._sort()
+
+    # --- what goes out ---
+
+    def submit(self, waiter: Any, service: int, payload: Buffer, deadline: float | None) -> int:
+        """Send a request, or queue it until the window has room; its id."""
+        waiting = self.waiting
+        number = self._next_id()
+        in_flight = len(waiting) + len(self._tombstones)
+        waiting[number] = waiter
+        if deadline is not None:
+            self._deadlines.add(deadline, number)
+        if in_flight >= self._window or self._queued:
+            self._queued.append((number, service, payload, deadline))
+        elif deadline is None or not self._timed:
+            self.output.put(_pack(len(payload), _SRM, 0, service, number), payload, not in_flight)
+        else:
+            self._send_timed(number, service, payload, deadline, in_flight)
+        return number
+
+    def _send_timed(self, number: int, service: int, payload: Buffer, deadline: float, in_flight: int) -> None:
+        prefix = encode_deadline(max(0.0, deadline - monotonic()))
+        flags = FLAG_DEADLINE if prefix else 0
+        head = _pack(len(prefix) + len(payload), _SRM, flags, service, number) + prefix
+        self.output.put(head, payload, not in_flight)
+
+    def notify(self, service: int, payload: Buffer) -> None:
+        """Send a request that isn't answered."""
+        head = _pack(len(payload), _SRM, FLAG_NO_REPLY, service, self._next_id())
+        self.output.put(head, payload, not self.waiting)
+
+    def ping(self, waiter: Any, payload: Buffer, deadline: float | None) -> int:
+        """Send a PING; its id."""
+        number = self._next_id()
+        self.waiting[number] = waiter
+        if deadline is not None:
+            self._deadlines.add(deadline, number)
+        self.output.put(_pack(len(payload), Kind.PING, 0, 0, number), payload, idle=True)
+        return number
+
+    def give_up(self, number: int) -> None:
+        """Nobody waits for it any more: the server is told, and what still comes of it is thrown away."""
+        if self.waiting.pop(number, None) is None or self.error is not None:
+            return
+        if self._queued and self._unqueue(number):
+            return
+        self.output.own()
+        self._tombstones.add(number)
+        if self._cancels:
+            self.output.put(encode(Kind.CANCEL, request_id=number), b"", idle=False)
+
+    def _unqueue(self, number: int) -> bool:
+        for entry in self._queued:
+            if entry[0] == number:
+                self._queued.remove(entry)
+                return True
+        return False
+
+    def _expire(self, number: int) -> None:
+        waiter = self.waiting[number]
+        self.give_up(number)
+        if not waiter.done():
+            waiter.set_exception(RequestTimeout(_LATE))
+
+    def _next_id(self) -> int:
+        """0 isn't one; nor is one that may still be answered, when they begin anew."""
+        self._last_id = number = self._last_id % 0xFFFFFFFF + 1
+        while number in self.waiting or number in self._tombstones:
+            self._last_id = number = self._last_id % 0xFFFFFFFF + 1
+        return number
+
+    def _advance(self) -> None:
+        """Send what was queued, as far as the window has room now."""
+        queued = self._queued
+        room = self._window - (len(self.waiting) - len(queued) + len(self._tombstones))
+        while queued and room > 0:
+            number, service, payload, deadline = queued.popleft()
+            room -= 1
+            if deadline is None or not self._timed:
+                self.output.put(_pack(len(payload), _SRM, 0, service, number), payload, idle=False)
+            else:
+                self._send_timed(number, service, payload, deadline, 1)
+
+    # --- what comes in ---
+
+    def _readable(self) -> None:
+        try:
+            self._inlet.receive(self._fd, self.waiting, self._inbox)
+        except (ConnectionLost, ProtocolError) as error:
+            self._sort()
+            self.end(error)
+            return
+        if self._inbox:
+            self._sort()
+        if self._queued:
+            self._advance()
+
+    def _sort(self) -> None:
+        """What the inlet gave to nobody: errors, pongs, late answers; the rest is the mailbox's."""
+        others = Inbox()
+        others.dropped = self._inbox.take_dropped()
+        while self._inbox:
+            frame = Frame._make(self._inbox.popleft())
+            if frame.kind in _UNASKED or (frame.kind == _ERROR and not frame.request_id):
+                others.append(frame)
+            elif frame.kind not in (_REPLY, _ERROR, _PONG) or (frame.flags and not (self._timed or self._cancels)):
+                self.end(ProtocolError(TEXT_BAD_FRAME))
+                return
+            else:
+                self._answered(frame)
+        self.mail.sort(others)
+        self._wake_listeners()
+
+    def _answered(self, frame: Frame) -> None:
+        self._tombstones.discard(frame.request_id)
+        waiter = self.waiting.pop(frame.request_id, None)
+        if waiter is None or waiter.done():
+            return
+        if frame.kind == _PONG:
+            waiter.set_result(frame.payload)
+        else:
+            waiter.set_exception(_remote_error(frame))
+
+    def _wake_listeners(self) -> None:
+        for future in self.listeners:
+            if not future.done():
+                future.set_result(None)
+        self.listeners.clear()
+
+    # --- the end ---
+
+    def _broken(self, error: OSError) -> None:
+        """The server takes nothing more. What it said before is read first, and then the end of the stream."""
+        self._readable()
+        if self.error is None:
+            self.end(ConnectionLost(f"the connection is closed ({error.strerror})"))
+
+    def end(self, error: Exception) -> None:
+        """Close it; each who waits is told."""
+        if self.error is not None:
+            return
+        self.error = error
+        self._deadlines.clear()
+        self.output.drop()
+        if not self.loop.is_closed():
+            self.loop.remove_reader(self._fd)
+        self._close()
+        reason = self.mail.farewell() or self.mail.blamed(error)
+        waiting = list(self.waiting.values())
+        self.waiting.clear()
+        self._queued.clear()
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_exception(type(error)(reason or str(error)))
+        self._wake_listeners()
+
+    def _close(self) -> None:
+        with forking.guard:
+            if is_still(self._fd, self._file):
+                self._sock.close()
+            else:
+                self._sock.detach()
+
+    def abandon(self, why: str) -> None:
+        """In a forked child: close the copy of the descriptor. The loop is the parent's."""
+        self.error = ConnectionLost(f"this client {why}")
+        if is_still(self._fd, self._file):
+            forking.close_quietly(self._sock.detach())
+
+
+def _remote_error(frame: Frame) -> Exception:
+    text = frame.payload.decode("utf-8", "replace")
+    if frame.code == ErrorCode.DEADLINE_PASSED:
+        return RequestTimeout(text)
+    return RemoteError(text, frame.code)
