@@ -292,7 +292,7 @@ def test_thrown_away_open_it_warns_and_closes(run, echo, backend):
     async def main():
         client = await aio.connect(echo.addresses[0], backend=backend)
         assert len(echo.clients) == 1
-        with pytest.warns(ResourceWarning, match="unclosed <AsyncClient"):
+        with pytest.warns(ResourceWarning, match="unclosed <AsyncClient"):  # noqa: PT031
             del client
             gc.collect()
         await asyncio.sleep(0)
@@ -306,7 +306,7 @@ def test_the_loop_was_closed_before_it(run, echo, backend):
         return await aio.connect(echo.addresses[0], backend=backend)
 
     client = run(main())
-    with pytest.warns(ResourceWarning, match="unclosed <AsyncClient"):
+    with pytest.warns(ResourceWarning, match="unclosed <AsyncClient"):  # noqa: PT031
         del client
         gc.collect()
     wait_for(lambda: len(echo.clients) == 0)

@@ -318,8 +318,7 @@ class Sockets(Protocol):
         """Remove a socket file."""
 
 
-#: What is logged where the program has closed the descriptors of a loop that runs: as fast as it can be found out, the
-#: loop ends, ``run`` returns, and no number is closed or written to any more, for it may be somebody else's.
+#: Logged where the program has closed the descriptors of a loop that runs: it ends, and no number is used any more.
 TEXT_DESCRIPTORS_LOST: Final = "the program has closed the descriptors of this server under it: it ends"
 
 #: What a second call on a link says, while a first one runs.
@@ -367,8 +366,7 @@ class Link(Protocol):
     ) -> tuple[list[Any], int]:
         """Pipelined SRMs, at most ``window`` in flight: a reply (``bytes``) or a ``RemoteError`` for each, in order.
 
-        Returned with them is how many are errors. The payloads are anything a user may have given: before one is sent,
-        all are checked as by :func:`pysock.base.payload.checked_all`.
+        Returned with them is how many are errors. First all are checked by :func:`pysock.base.payload.checked_all`.
         """
 
     def next_request_id(self) -> int:

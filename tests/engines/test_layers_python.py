@@ -30,7 +30,7 @@ FLOORS = [
     ("parameters", "services", "registration", "failures", "hooks", "signals"),
     ("calls", "listening", "attached"),
     ("client", "running"),
-    ("connecting", "server"),
+    ("connecting", "aio", "server"),
     ("__init__",),
     ("load",),
     ("cli", "demo", "examples"),

@@ -395,29 +395,4 @@ class PureEngine(Unique):
         return self._pushes.disconnect(client_id)
 
 
-def _keep_heap() -> None:
-    """Keep glibc from giving the top of the heap back to the kernel after each large message.
-
-    Its threshold for that is twice the largest block that it has ever freed (mallopt(3), M_MMAP_THRESHOLD). Without
-    this each message of 100 KiB costs some 25 page faults. Elsewhere it does nothing.
-    """
-    block = bytearray(_LARGE_BLOCK)
-    del block
-
-
-def _spare_others(connection: Output, action: Callable[[], None]) -> None:
-    """As for an event: where there is no memory, it costs this client its connection."""
-    try:
-        action()
-    except MemoryError:
-        connection.no_memory()
-
-
-def _no_memory(handle: Callable[[int], None]) -> None:
-    """It costs the client its connection whose bytes there is no room for, and nobody else anything."""
-    whose = getattr(handle, "__self__", None)
-    if isinstance(whose, Connection):
-        whose.no_memory()
-
-
 BACKEND: Final = Backend("pure", frozenset(), PureEngine, PureSockets(), PureLink, PureInlet)
