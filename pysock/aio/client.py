@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 #: How long the goodbye may take, in seconds.
 _GOODBYE: Final = 1.0
+_running: Final = asyncio._get_running_loop
 _CLOSED: Final = "this client is closed: connect() again"
 
 
@@ -101,10 +102,11 @@ class AsyncClient(Unique):
         number = 0 if service is None else self._services.number(service)
         data = checked(payload, self._max_payload, SERVERS_LIMIT)
         connection = self._connection
-        if connection.error is not None or connection.mail.goodbye is not None or not self._is_ours():
+        if connection.error is not None or connection.mail.goodbye is not None or _running() is not self._loop:
             self._refuse()
         future = self._loop.create_future()
-        request_id = connection.submit(future, number, data, self._deadline(timeout))
+        seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        request_id = connection.submit(future, number, data, seconds)
         try:
             return await future  # type: ignore[no-any-return]
         except RemoteError as error:
@@ -129,10 +131,10 @@ class AsyncClient(Unique):
         number = self._services.number(service)
         data = checked_all(list(payloads), self._max_payload)
         self._check()
-        deadline = self._deadline(timeout)
+        seconds = self._timeout if timeout is None else checked_timeout(timeout)
         futures = [self._loop.create_future() for _ in data]
         submit = self._connection.submit
-        ids = [submit(one, number, payload, deadline) for one, payload in zip(futures, data, strict=True)]
+        ids = [submit(one, number, payload, seconds) for one, payload in zip(futures, data, strict=True)]
         try:
             replies = [await self._result(future) for future in futures]
         finally:
@@ -269,7 +271,7 @@ class AsyncClient(Unique):
         return None if seconds is None else monotonic() + seconds
 
     def _is_ours(self) -> bool:
-        return asyncio._get_running_loop() is self._loop
+        return _running() is self._loop
 
     def _check(self) -> None:
         if self.closed or self._connection.mail.goodbye is not None or not self._is_ours():

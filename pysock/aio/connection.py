@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import socket
+import struct
 from collections import deque
 
 from pysock.aio.deadlines import Deadlines
@@ -36,6 +37,9 @@ _PONG: Final = int(Kind.PONG)
 _UNASKED: Final = frozenset((Kind.PUSH, Kind.GOAWAY))
 _LATE: Final = "the server didn't answer in time"
 _pack: Final = HEADER.pack
+_pack_timed: Final = struct.Struct(HEADER.format + "I").pack
+_IDS: Final = 2**32 - 1
+_LONGEST: Final = 4294.0  # seconds that fit into a deadline on the wire
 
 
 class Connection:
@@ -61,6 +65,7 @@ class Connection:
         self._tombstones: set[int] = set()
         self._queued: deque[tuple[int, int, Buffer, float | None]] = deque()  # beyond the window, not sent yet
         self._last_id = 0
+        self._fresh = _IDS  # ids up to this one were never used
         self.output: Output = Output(self.loop, sock, self._broken)
         self._deadlines = Deadlines(self.loop, self.waiting, self._expire)
         # In a context of its own: else it would keep, and show, that of whoever has connected.
@@ -70,35 +75,44 @@ class Connection:
 
     # --- what goes out ---
 
-    def submit(self, waiter: Any, service: int, payload: Buffer, deadline: float | None) -> int:
+    def submit(self, waiter: Any, service: int, payload: Buffer, seconds: float | None) -> int:
         """Send a request, or queue it until the window has room; its id."""
         waiting = self.waiting
-        number = self._next_id()
+        self._last_id = number = self._last_id + 1
+        if number > self._fresh:
+            number = self._next_id()
         in_flight = len(waiting) + len(self._tombstones)
         waiting[number] = waiter
-        if deadline is not None:
+        deadline = None
+        if seconds is not None:
+            deadline = monotonic() + seconds
             self._deadlines.add(deadline, number)
         if in_flight >= self._window or self._queued:
             self._queued.append((number, service, payload, deadline))
-        elif deadline is None or not self._timed:
-            self.output.put(_pack(len(payload), _SRM, 0, service, number), payload, not in_flight)
+        elif seconds is not None and self._timed and seconds < _LONGEST:
+            # Nothing has passed of it yet.
+            head = _pack_timed(len(payload) + 4, _SRM, FLAG_DEADLINE, service, number, int(seconds * 1e6))
+            self.output.put(head, payload, not in_flight)
         else:
-            self._send_timed(number, service, payload, deadline, in_flight)
+            self.output.put(_pack(len(payload), _SRM, 0, service, number), payload, not in_flight)
         return number
 
-    def _send_timed(self, number: int, service: int, payload: Buffer, deadline: float, in_flight: int) -> None:
+    def _send_late(self, number: int, service: int, payload: Buffer, deadline: float) -> None:
+        """Send one that was queued: some of its time has passed."""
         prefix = encode_deadline(max(0.0, deadline - monotonic()))
         flags = FLAG_DEADLINE if prefix else 0
         head = _pack(len(prefix) + len(payload), _SRM, flags, service, number) + prefix
-        self.output.put(head, payload, not in_flight)
+        self.output.put(head, payload, idle=False)
 
     def notify(self, service: int, payload: Buffer) -> None:
         """Send a request that isn't answered."""
+        self._last_id += 1
         head = _pack(len(payload), _SRM, FLAG_NO_REPLY, service, self._next_id())
         self.output.put(head, payload, not self.waiting)
 
     def ping(self, waiter: Any, payload: Buffer, deadline: float | None) -> int:
         """Send a PING; its id."""
+        self._last_id += 1
         number = self._next_id()
         self.waiting[number] = waiter
         if deadline is not None:
@@ -132,9 +146,12 @@ class Connection:
 
     def _next_id(self) -> int:
         """0 isn't one; nor is one that may still be answered, when they begin anew."""
-        self._last_id = number = self._last_id % 0xFFFFFFFF + 1
+        if self._last_id > _IDS:
+            self._fresh = 0  # from now on each is looked at
+        number = (self._last_id - 1) % _IDS + 1
         while number in self.waiting or number in self._tombstones:
-            self._last_id = number = self._last_id % 0xFFFFFFFF + 1
+            number = number % _IDS + 1
+        self._last_id = number
         return number
 
     def _advance(self) -> None:
@@ -147,7 +164,7 @@ class Connection:
             if deadline is None or not self._timed:
                 self.output.put(_pack(len(payload), _SRM, 0, service, number), payload, idle=False)
             else:
-                self._send_timed(number, service, payload, deadline, 1)
+                self._send_late(number, service, payload, deadline)
 
     # --- what comes in ---
 

@@ -48,12 +48,13 @@ class Output:
 
         :param idle: nothing is in flight: it is sent at once, if nothing is queued either.
         """
-        if len(payload) <= SMALL:
+        size = len(payload)
+        if size <= SMALL:
             self._pieces.append(head + payload)
         else:
             self._pieces += (head, payload)
-        self.size += len(head) + len(payload)
-        if self._watched:
+        self.size += len(head) + size
+        if self._watched or (self._flushing and self.size < AT_ONCE):
             return
         if (idle and not self._flushing) or self.size >= AT_ONCE:
             self.flush()
@@ -70,6 +71,10 @@ class Output:
         """Send what the kernel takes; watch for room for the rest."""
         pieces = self._pieces
         try:
+            if len(pieces) > 1 and self.size <= AT_ONCE:
+                whole = b"".join(pieces)
+                pieces.clear()
+                pieces.append(whole)
             while pieces:
                 few = [pieces[at] for at in range(min(PIECES, len(pieces)))]
                 self._sent(
