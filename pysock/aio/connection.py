@@ -20,6 +20,7 @@ from pysock.base.aliases import Buffer
 from pysock.base.clock import monotonic
 from pysock.base.identity import file_of, is_still
 from pysock.base.lean import TYPE_CHECKING
+from pysock.base.unique import Unique
 from pysock.calls.mailbox import Mailbox
 from pysock.engine.inbox import Inbox
 from pysock.engine.inlet import TEXT_BAD_FRAME, Inlet
@@ -42,7 +43,7 @@ _IDS: Final = 2**32 - 1
 _LONGEST: Final = 4294.0  # seconds that fit into a deadline on the wire
 
 
-class Connection:
+class Connection(Unique):
     """See the head of this file.
 
     :ivar waiting: by request id: a future, or what looks like one.
