@@ -73,7 +73,7 @@ class EpollPoller(Unique):
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._poll = self._epoll.poll
-        self.fd = self._epoll.fileno()
+        self.fd: int = self._epoll.fileno()
 
     def change(self, fd: int, old: int, new: int) -> None:
         """Wait for ``new`` on this descriptor, for which ``old`` was waited."""
