@@ -188,11 +188,12 @@ static int finish_part(ps_link *link, ps_sink *sink)
 
 /* Looked at before the payload is waited for. max_payload is about replies and pushes: what the server says of itself, its
  * services for example, has to come through a smaller one, too. */
-static int judge(const ps_link *link, const ps_frame *frame)
+int ps__judge_server(const ps_frame *frame, uint32_t max_payload, uint8_t error_flags)
 {
     bool carries = frame->kind == PS_REPLY || frame->kind == PS_PUSH;
-    uint32_t most = carries || link->max_payload > CONTROL_MAX ? link->max_payload : CONTROL_MAX;
-    if (frame->kind < PS_CIR_ACCEPTED || frame->kind > PS_CHALLENGE || frame->flags)
+    uint32_t most = carries || max_payload > CONTROL_MAX ? max_payload : CONTROL_MAX;
+    uint8_t flags = frame->kind == PS_ERROR ? error_flags : 0;
+    if (frame->kind < PS_CIR_ACCEPTED || frame->kind > PS_CHALLENGE || frame->flags & ~flags)
         return -EPROTO;
     return frame->size > most ? -EMSGSIZE : 0;
 }
@@ -207,7 +208,7 @@ static int cut_frames(ps_link *link, ps_sink *sink)
         const uint8_t *data = link->in + at;
         size_t left = link->in_have - at - PS_HEADER_SIZE;
         ps__read_header(data, &frame);
-        int error = judge(link, &frame);
+        int error = ps__judge_server(&frame, link->max_payload, 0);
         if (error)
             return error;
         if (frame.size > left && frame.size <= LARGE)

@@ -49,6 +49,8 @@ static inline bool ps__link_has_output(const ps_link *link)
 }
 
 ps_link *ps__link_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error);
+/* May a server send a frame with this head? 0; -EMSGSIZE, -EPROTO. error_flags: those that an ERROR may have. */
+int ps__judge_server(const ps_frame *frame, uint32_t max_payload, uint8_t error_flags);
 /* Close the connection; every later call fails. */
 void ps__link_close(ps_link *link, ps_sink *sink);
 void ps__link_free(ps_link *link, ps_sink *sink);

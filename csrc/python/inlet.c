@@ -8,11 +8,12 @@
 
 #include "base/sys.h"
 #include "base/wire.h"
+#include "client/link.h"
 #include "python/python.h"
 
 /* A payload from LARGE on is received where it stays. So often is read at most in one call: the program's own work is
  * next in its loop. */
-enum { INLET_ROOM = 256 * 1024, INLET_LARGE = 16 * 1024, INLET_CONTROL_MAX = 16 * 1024 * 1024, INLET_READS = 4 };
+enum { INLET_ROOM = 256 * 1024, INLET_LARGE = 16 * 1024, INLET_READS = 4 };
 
 typedef struct inlet {
     uint32_t max_payload;
@@ -27,35 +28,22 @@ typedef struct inlet {
 /* Of one name, each, for all calls. */
 static PyObject *inlet_set_result, *inlet_done;
 
-static int inlet_judge(const inlet *in, const ps_frame *frame)
-{
-    bool carries = frame->kind == PS_REPLY || frame->kind == PS_PUSH;
-    uint32_t most = carries || in->max_payload > INLET_CONTROL_MAX ? in->max_payload : INLET_CONTROL_MAX;
-    uint8_t flags = frame->kind == PS_ERROR ? PS_NOT_STARTED : 0;
-    if (frame->kind < PS_CIR_ACCEPTED || frame->kind > PS_CHALLENGE || frame->flags & ~flags)
-        return -EPROTO;
-    return frame->size > most ? -EMSGSIZE : 0;
-}
-
 /* 0; -1 with an exception set. Whoever waits may have been cancelled a moment ago: then nobody wants it. */
 static int inlet_resolve(PyObject *waiter, PyObject *payload)
 {
     PyObject *done = PyObject_CallMethodObjArgs(waiter, inlet_set_result, payload, NULL);
-    if (!done) {
-        PyObject *type, *value, *traceback;
-        PyErr_Fetch(&type, &value, &traceback);
-        done = PyObject_CallMethodObjArgs(waiter, inlet_done, NULL);
-        if (done != Py_True) {
-            Py_XDECREF(done);
-            PyErr_Restore(type, value, traceback);
-            return -1;
-        }
-        Py_XDECREF(type);
-        Py_XDECREF(value);
-        Py_XDECREF(traceback);
+    if (done) {
+        Py_DECREF(done);
+        return 0;
     }
-    Py_DECREF(done);
-    return 0;
+    PyObject *exception = ps__py_take_exception();
+    done = PyObject_CallMethodObjArgs(waiter, inlet_done, NULL);
+    bool was_cancelled = done == Py_True;
+    Py_XDECREF(done);
+    if (!was_cancelled)
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    Py_DECREF(exception);
+    return was_cancelled ? 0 : -1;
 }
 
 static int inlet_append(const inlet *in, const ps_frame *frame, PyObject *payload)
@@ -115,7 +103,7 @@ static int inlet_cut(inlet *in)
         ps__read_header(in->in + at, &frame);
         const uint8_t *payload = in->in + at + PS_HEADER_SIZE;
         size_t left = in->have - at - PS_HEADER_SIZE;
-        error = inlet_judge(in, &frame);
+        error = ps__judge_server(&frame, in->max_payload, PS_NOT_STARTED);
         if (error || (frame.size > left && frame.size <= INLET_LARGE))
             break;
         if (frame.size > left) {

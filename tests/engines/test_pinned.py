@@ -14,7 +14,7 @@ import pysock.load.options as load
 from pysock.base import logs
 from pysock.engine import linger
 from pysock.engine.pure import accept, commands, core, pending, timers, turn
-from pysock.engine.pure.client import link, waiter
+from pysock.engine.pure.client import heads, waiter
 from pysock.wire import texts
 
 CSRC = ROOT / "csrc"
@@ -36,7 +36,7 @@ BOUNDS = {
     "LONG_WORK_NS": turn._LONG_WORK * 1e9,
     "LOOKS": timers._LOOKS,
     "TELL_EVERY_NS": logs.TELL_EVERY * 1e9,
-    "CONTROL_MAX": link._CONTROL_MAX,
+    "CONTROL_MAX": heads._CONTROL_MAX,
     "NAP_NS": waiter._NAP * 1e6,
     "PS_LINGER_USUAL_NS": linger.USUAL * 1e9,
     "PS_LINGER_FAR": linger._FAR,

@@ -6,6 +6,7 @@ import os
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.inlet import TEXT_BAD_FRAME, TEXT_LARGE_FRAME, TEXT_LOST
+from pysock.engine.pure.client.heads import comes_from_server, most_bytes
 from pysock.engine.pure.core import LARGE_READ_MAX
 from pysock.errors import ConnectionLost, ProtocolError
 from pysock.wire.format import FLAG_NOT_STARTED, Frame, Header, Kind
@@ -16,11 +17,7 @@ if TYPE_CHECKING:
 
     from pysock.engine.inbox import Inbox
 
-#: Bytes of what a server says of itself, its services for example.
-_CONTROL_MAX: Final = 16 * 1024 * 1024
-_CARRIERS: Final = frozenset((Kind.REPLY, Kind.PUSH))
 _REPLY: Final = int(Kind.REPLY)
-_ERROR: Final = int(Kind.ERROR)
 
 
 class PureInlet:
@@ -51,11 +48,9 @@ class PureInlet:
                 _resolve(waiter, frame)
 
     def _judge(self, header: Header) -> None:
-        flags = FLAG_NOT_STARTED if header.kind == _ERROR else 0
-        if not Kind.CIR_ACCEPTED <= header.kind <= Kind.CHALLENGE or header.flags & ~flags:
+        if not comes_from_server(header, FLAG_NOT_STARTED):
             raise ProtocolError(TEXT_BAD_FRAME)
-        most = self._max_payload if header.kind in _CARRIERS else max(self._max_payload, _CONTROL_MAX)
-        if header.length > most:
+        if header.length > most_bytes(header, self._max_payload):
             raise ProtocolError(TEXT_LARGE_FRAME)
 
 

@@ -24,6 +24,7 @@ from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.base.unique import Unique
 from pysock.engine.contract import BUSY
 from pysock.engine.inbox import INBOX_MAX, Inbox
+from pysock.engine.pure.client.heads import comes_from_server, most_bytes
 from pysock.engine.pure.client.pipeline import Pipeline, remote_error
 from pysock.engine.pure.client.waiter import Waiter
 from pysock.engine.pure.core import READ_MAX
@@ -36,10 +37,6 @@ if TYPE_CHECKING:
     from typing import Any, Final, NoReturn, TypeVar
 
     Call = TypeVar("Call", bound=Callable[..., Any])
-
-#: Bytes of what a server says of itself, its services for example.
-_CONTROL_MAX: Final = 16 * 1024 * 1024
-_CARRIERS: Final = frozenset((Kind.REPLY, Kind.PUSH))
 
 #: What send() says when it may work later; and when the server is gone, which may have said something before.
 _NOT_NOW: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
@@ -213,10 +210,9 @@ class PureLink(Unique):
     # --- frames ---
 
     def _judge(self, header: Header) -> None:
-        if not Kind.CIR_ACCEPTED <= header.kind <= Kind.CHALLENGE or header.flags:
+        if not comes_from_server(header):
             raise ProtocolError(f"the server sent a frame of kind {header.kind:#04x}, flags {header.flags:#04x}")
-        # It is about replies and pushes: what the server says of itself has to come through a smaller one, too.
-        most = self._max_payload if header.kind in _CARRIERS else max(self._max_payload, _CONTROL_MAX)
+        most = most_bytes(header, self._max_payload)
         if header.length > most:
             over = f"of {header.length} bytes, over this client's limit of {most}"
             raise ProtocolError(f"the server sent a frame {over}: give connect() a larger max_payload")
