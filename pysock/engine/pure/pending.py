@@ -68,23 +68,18 @@ def room(connection: Connection) -> int:
 
 def hold_id(waiting: Unanswered) -> None:
     """Its client may cancel it from now on, if it speaks of that."""
-    connection, request_id, wants_reply, _, _ = waiting
-    protocol = connection.protocol
-    if wants_reply and protocol.features & _CANCEL:
-        assert isinstance(protocol, FrameProtocol)
-        protocol.in_flight[request_id] = waiting
+    held = _held_by(waiting)
+    if held is not None:
+        held[waiting[1]] = waiting
 
 
 def free_id(waiting: Unanswered) -> bool:
     """Its id is free; whether it waited until now, or was cancelled."""
-    connection, request_id, wants_reply, _, _ = waiting
-    protocol = connection.protocol
-    if not wants_reply or not protocol.features & _CANCEL:
-        return True
-    assert isinstance(protocol, FrameProtocol)
-    if protocol.in_flight.get(request_id) is not waiting:
+    if _is_cancelled(waiting):
         return False
-    del protocol.in_flight[request_id]
+    held = _held_by(waiting)
+    if held is not None:
+        del held[waiting[1]]
     return True
 
 
@@ -103,13 +98,19 @@ def may_start(waiting: Unanswered) -> bool:
     return False
 
 
-def _is_cancelled(waiting: Unanswered) -> bool:
-    connection, request_id, wants_reply, _, _ = waiting
+def _held_by(waiting: Unanswered) -> dict[int, object] | None:
+    """The ids that its client may cancel; ``None``: not this one."""
+    connection, _, wants_reply, _, _ = waiting
     protocol = connection.protocol
     if not wants_reply or not protocol.features & _CANCEL:
-        return False
+        return None
     assert isinstance(protocol, FrameProtocol)
-    return protocol.in_flight.get(request_id) is not waiting
+    return protocol.in_flight
+
+
+def _is_cancelled(waiting: Unanswered) -> bool:
+    held = _held_by(waiting)
+    return held is not None and held.get(waiting[1]) is not waiting
 
 
 def _is_gone(connection: Connection) -> bool:
