@@ -1,8 +1,8 @@
 /* python.h: what the files share that know Python, and the only door of Python.h. objects.c has exceptions and bytes,
  * context.c keeps the context variables of clients apart, answer.c makes replies of what handlers return, batch.c and
- * request.c call them (by vectorcall), inside.c is what they call, guest.c what
- * a loop of the program's calls, server.c gives the engine its hooks (the GIL is taken
- * once a turn), link.c does the same for the client.
+ * request.c call them (by vectorcall), inside.c is what they call, guest.c what a loop of the program's calls, server.c
+ * gives the engine its hooks (the GIL is taken once a turn), link.c does the same for the client, and inlet.c for one in a
+ * loop of the program's.
  *
  * Ownership: objects reach the functions of the ABI as id() numbers that the caller keeps alive for the call; what is
  * kept longer is referenced here. A request object is the handler's; a reply object is held while bytes of it wait.
