@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from types import MappingProxyType
 
 from pysock.access.peers import Ids, expected_server
-from pysock.address import Address, AddressLike, as_address
+from pysock.address import AddressLike, as_address
 from pysock.base import kinds
 from pysock.base.deadlines import checked_timeout, deadline_of, time_left
 from pysock.base.forking import own
@@ -21,17 +20,15 @@ from pysock.base.functions import checked_function
 from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING, overload
 from pysock.base.payload import SERVERS_LIMIT, checked
-from pysock.base.unique import Unique
 from pysock.calls.handshake import Handshake, Trust
+from pysock.calls.introduced import Introduced
 from pysock.calls.mailbox import PUSHES_MAX, Mailbox
-from pysock.calls.named import NamedServices
 from pysock.calls.ping import ping
 from pysock.calls.selfcall import refuse_own_loop
 from pysock.calls.turns import Turns
 from pysock.engine.choice import choose
 from pysock.engine.contract import BUSY, Link
 from pysock.errors import ConnectionLost, PysockError, RemoteError, RequestTimeout
-from pysock.limits import LARGEST_PAYLOAD
 from pysock.parameters import checked_linger, checked_most, client_proof
 from pysock.wire.format import FLAG_NO_REPLY, LARGEST_PING, Kind
 
@@ -48,7 +45,7 @@ _SLICE: Final = 0.05
 _GOODBYE: Final = 1.0
 
 
-class Client(Unique):
+class Client(Introduced):
     """One connection to a server. Usable by several threads, one call at a time; and in a ``with`` statement.
 
     All timeouts are in seconds. ``timeout=None`` means the one given to :func:`connect`, ``math.inf`` waits for ever.
@@ -85,10 +82,7 @@ class Client(Unique):
             self._name, choose(backend).link, linger=checked_linger(linger), max_payload=max_payload
         )
         self._beside = handshake.beside
-        self._id = welcome.client_id
-        self._services = NamedServices(welcome.services)
-        self._software = welcome.software
-        self._max_payload = LARGEST_PAYLOAD if welcome.max_payload is None else welcome.max_payload
+        self._introduced(welcome)
         self._window = max(1, welcome.max_in_flight or 1)
         self._turns = Turns()
         self._closing = False
@@ -97,41 +91,6 @@ class Client(Unique):
         own(self)
 
     # What is known
-
-    @property
-    def id(self) -> int:
-        """The client id that the server gave."""
-        return self._id
-
-    @property
-    def name(self) -> str:
-        """The name given to :func:`connect`; empty if none was."""
-        return self._name
-
-    @property
-    def address(self) -> Address:
-        """Where it is connected to."""
-        return self._address
-
-    @property
-    def services(self) -> Mapping[str, int]:
-        """The server's named services: name -> number."""
-        return MappingProxyType(self._services.numbers)
-
-    @property
-    def server_software(self) -> str:
-        """What the server calls itself, e.g. ``pysock/0.1.0``; empty if it didn't say."""
-        return self._software
-
-    @property
-    def max_payload(self) -> int:
-        """The largest request in bytes that the server takes."""
-        return self._max_payload
-
-    @property
-    def dropped_pushes(self) -> int:
-        """How many pushes nobody took, so that they were thrown away (``max_pushes``). The first one is logged."""
-        return self._mail.dropped
 
     @property
     def closed(self) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
-from types import MappingProxyType
 
 from pysock.address import Address
 from pysock.aio.connection import Connection
@@ -17,10 +16,8 @@ from pysock.base.deadlines import checked_timeout, deadline_of, time_left
 from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.payload import SERVERS_LIMIT, checked, checked_all
-from pysock.base.unique import Unique
-from pysock.calls.named import NamedServices
+from pysock.calls.introduced import Introduced
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
-from pysock.limits import LARGEST_PAYLOAD
 from pysock.wire.format import LARGEST_PING, Kind, Welcome, encode
 
 if TYPE_CHECKING:
@@ -32,7 +29,7 @@ _running: Final = asyncio._get_running_loop
 _CLOSED: Final = "this client is closed: connect() again"
 
 
-class AsyncClient(Unique):
+class AsyncClient(Introduced):
     """One connection to a server, for any number of tasks of one loop. Made by :func:`pysock.aio.connect`.
 
     All timeouts are in seconds. ``timeout=None`` means the one given to ``connect()``, ``math.inf`` waits for ever. A
@@ -46,49 +43,12 @@ class AsyncClient(Unique):
         self, connection: Connection, welcome: Welcome, address: Address, name: str, timeout: float | None
     ) -> None:
         self._connection = connection
+        self._mail = connection.mail
         self._loop = connection.loop
         self._timeout = timeout
-        self._id = welcome.client_id
+        self._introduced(welcome)
         self._name = name
         self._address = address
-        self._services = NamedServices(welcome.services)
-        self._software = welcome.software
-        self._max_payload = LARGEST_PAYLOAD if welcome.max_payload is None else welcome.max_payload
-
-    @property
-    def id(self) -> int:
-        """The client id that the server gave."""
-        return self._id
-
-    @property
-    def name(self) -> str:
-        """The name given to ``connect()``; empty if none was."""
-        return self._name
-
-    @property
-    def address(self) -> Address:
-        """Where it is connected to."""
-        return self._address
-
-    @property
-    def services(self) -> Mapping[str, int]:
-        """The server's named services: name -> number."""
-        return MappingProxyType(self._services.numbers)
-
-    @property
-    def server_software(self) -> str:
-        """What the server calls itself; empty if it didn't say."""
-        return self._software
-
-    @property
-    def max_payload(self) -> int:
-        """The largest request in bytes that the server takes."""
-        return self._max_payload
-
-    @property
-    def dropped_pushes(self) -> int:
-        """How many pushes nobody took, so that they were thrown away (``max_pushes``)."""
-        return self._connection.mail.dropped
 
     @property
     def closed(self) -> bool:

@@ -1,0 +1,63 @@
+"""What a client knows once it has been let in, whichever kind of client it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pysock.address import Address
+from pysock.base.unique import Unique
+from pysock.calls.mailbox import Mailbox
+from pysock.calls.named import NamedServices
+from pysock.limits import LARGEST_PAYLOAD
+from pysock.wire.format import Welcome
+
+
+class Introduced(Unique):
+    """The part of both clients that does no I/O."""
+
+    _address: Address
+    _name: str
+    _mail: Mailbox
+
+    def _introduced(self, welcome: Welcome) -> None:
+        """Take what the server says of itself."""
+        self._id = welcome.client_id
+        self._services = NamedServices(welcome.services)
+        self._software = welcome.software
+        self._max_payload = LARGEST_PAYLOAD if welcome.max_payload is None else welcome.max_payload
+
+    @property
+    def id(self) -> int:
+        """The client id that the server gave."""
+        return self._id
+
+    @property
+    def name(self) -> str:
+        """The name given to ``connect()``; empty if none was."""
+        return self._name
+
+    @property
+    def address(self) -> Address:
+        """Where it is connected to."""
+        return self._address
+
+    @property
+    def services(self) -> Mapping[str, int]:
+        """The server's named services: name -> number."""
+        return MappingProxyType(self._services.numbers)
+
+    @property
+    def server_software(self) -> str:
+        """What the server calls itself, e.g. ``pysock/0.1.0``; empty if it didn't say."""
+        return self._software
+
+    @property
+    def max_payload(self) -> int:
+        """The largest request in bytes that the server takes."""
+        return self._max_payload
+
+    @property
+    def dropped_pushes(self) -> int:
+        """How many pushes nobody took, so that they were thrown away (``max_pushes``). The first one is logged."""
+        return self._mail.dropped
