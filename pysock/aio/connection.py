@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 import socket
 import struct
-from collections import deque
+from collections import OrderedDict, deque
 
 from pysock.aio.deadlines import Deadlines
 from pysock.aio.output import Output
@@ -25,7 +25,7 @@ from pysock.calls.mailbox import Mailbox
 from pysock.engine.inbox import Inbox
 from pysock.engine.inlet import TEXT_BAD_FRAME, Inlet
 from pysock.errors import ConnectionLost, ProtocolError, RemoteError, RequestTimeout
-from pysock.wire.features import Feature, encode_deadline
+from pysock.wire.features import LONGEST, Feature, encode_deadline
 from pysock.wire.format import FLAG_DEADLINE, FLAG_NO_REPLY, HEADER, ErrorCode, Frame, Kind, Welcome, encode
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ _LATE: Final = "the server didn't answer in time"
 _pack: Final = HEADER.pack
 _pack_timed: Final = struct.Struct(HEADER.format + "I").pack
 _IDS: Final = 2**32 - 1
-_LONGEST: Final = 4294.0  # seconds that fit into a deadline on the wire
 
 
 class Connection(Unique):
@@ -64,7 +63,8 @@ class Connection(Unique):
         self._timed = bool(welcome.features & Feature.DEADLINE)
         self._cancels = bool(welcome.features & Feature.CANCEL)
         self._tombstones: set[int] = set()
-        self._queued: deque[tuple[int, int, Buffer, float | None]] = deque()  # beyond the window, not sent yet
+        #: Beyond the window, not sent yet: service, payload and deadline.
+        self._queued: OrderedDict[int, tuple[int, Buffer, float | None]] = OrderedDict()
         self._last_id = 0
         self._fresh = _IDS  # ids up to this one were never used
         self.output: Output = Output(self.loop, sock, self._broken)
@@ -89,8 +89,8 @@ class Connection(Unique):
             deadline = monotonic() + seconds
             self._deadlines.add(deadline, number)
         if in_flight >= self._window or self._queued:
-            self._queued.append((number, service, payload, deadline))
-        elif seconds is not None and self._timed and seconds < _LONGEST:
+            self._queued[number] = (service, payload, deadline)
+        elif seconds is not None and self._timed and seconds < LONGEST:
             # Nothing has passed of it yet.
             head = _pack_timed(len(payload) + 4, _SRM, FLAG_DEADLINE, service, number, int(seconds * 1e6))
             self.output.put(head, payload, not in_flight)
@@ -125,19 +125,12 @@ class Connection(Unique):
         """Nobody waits for it any more: the server is told, and what still comes of it is thrown away."""
         if self.waiting.pop(number, None) is None or self.error is not None:
             return
-        if self._queued and self._unqueue(number):
+        if self._queued.pop(number, None) is not None:
             return
         self.output.own()
         self._tombstones.add(number)
         if self._cancels:
             self.output.put(encode(Kind.CANCEL, request_id=number), b"", idle=False)
-
-    def _unqueue(self, number: int) -> bool:
-        for entry in self._queued:
-            if entry[0] == number:
-                self._queued.remove(entry)
-                return True
-        return False
 
     def _expire(self, number: int) -> None:
         waiter = self.waiting[number]
@@ -160,7 +153,7 @@ class Connection(Unique):
         queued = self._queued
         room = self._window - (len(self.waiting) - len(queued) + len(self._tombstones))
         while queued and room > 0:
-            number, service, payload, deadline = queued.popleft()
+            number, (service, payload, deadline) = queued.popitem(last=False)
             room -= 1
             if deadline is None or not self._timed:
                 self.output.put(_pack(len(payload), _SRM, 0, service, number), payload, idle=False)

@@ -32,7 +32,8 @@ FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL)
 #: What the payload of an SRM begins with that has FLAG_DEADLINE: microseconds. Lengths count without it.
 DEADLINE: Final = struct.Struct("!I")
 
-_LONGEST: Final = (2**32 - 1) / 1e6
+#: The longest that can be said, in seconds.
+LONGEST: Final = (2**32 - 1) / 1e6
 
 
 def encode_deadline(seconds: float) -> bytes:
@@ -40,7 +41,7 @@ def encode_deadline(seconds: float) -> bytes:
 
     Nothing, where that is too long to be said: then the SRM has no deadline, and no flag.
     """
-    return DEADLINE.pack(max(0, round(seconds * 1e6))) if seconds <= _LONGEST else b""
+    return DEADLINE.pack(max(0, round(seconds * 1e6))) if seconds <= LONGEST else b""
 
 
 def decode_deadline(payload: bytes) -> float:
