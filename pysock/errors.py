@@ -108,8 +108,14 @@ class RemoteError(PysockError, RuntimeError):
     In a handler, ``raise RemoteError("text")`` sends exactly that text to the client.
 
     :ivar code: the error code of the wire protocol, see :class:`pysock.wire.format.ErrorCode`.
-    :ivar message: what the server said.
+    :ivar message: what the server said: of an exception in a handler its message, where the server exposes that
+        (``Server(expose=...)``), else the name of its type. ``str()`` has both.
+    :ivar type: the name of the exception's type; ``""`` where it was none, but words of the server's or of a handler's.
+    :ivar request_id: the number of the request, as in the server's log; 0 where none was sent.
     """
+
+    type: str = ""
+    request_id: int = 0
 
     def __init__(self, message: str, code: int = 1) -> None:
         super().__init__(message)

@@ -7,8 +7,10 @@ attributes of any type that raise when they are looked at.
 from __future__ import annotations
 
 import operator
+import traceback
 from contextlib import suppress
 
+from pysock.base.clock import monotonic
 from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
@@ -16,6 +18,7 @@ from pysock.clients import ClientTable
 from pysock.engine.guards import type_name
 from pysock.errors import FrameTooLarge, RemoteError
 from pysock.services import Services
+from pysock.wire.error_text import composed
 from pysock.wire.format import ErrorCode
 
 if TYPE_CHECKING:
@@ -28,27 +31,50 @@ _LARGEST_CODE: Final = 0xFFFF
 class Failed:
     """The callback ``failed`` of one server."""
 
-    def __init__(self, clients: ClientTable, services: Services) -> None:
+    def __init__(self, clients: ClientTable, services: Services, expose: str) -> None:
         self._clients = clients
         self._services = services
+        self._expose = expose
 
-    def __call__(self, client_id: int, service: int, exception: Exception) -> tuple[int, bytes]:
-        """The code and the text of the ERROR; the log has been told."""
+    def __call__(
+        self, client_id: int, service: int, request_id: int, began: float, exception: Exception
+    ) -> tuple[int, bytes]:
+        """The code and the text of the ERROR; the log has been told.
+
+        How long it took is counted from ``began``, see :class:`pysock.engine.contract.Callbacks`: what the loop did
+        before the handler in the same turn counts, too.
+        """
         # Not the DataSocket: the client may be gone, and must not come back into the table.
         row = self._clients.engine_info(client_id)
         about = (
             self._services.title(service),
             shown(client_id),
             row.name if row else "",
+            request_id,
+            max(0.0, monotonic() - began) * 1000,
             self._services.handler(service),
         )
         if isinstance(exception, RemoteError):
             return _meant(exception, about)
         _with_traceback(exception)
-        log.error("service %s failed for client %s %r: its handler is %s", *about, exc_info=exception)
+        log.error(
+            "service %s failed for client %s %r: request %d, after %.1f ms; its handler is %s",
+            *about,
+            exc_info=exception,
+        )
         if isinstance(exception, FrameTooLarge):
             return ErrorCode.PAYLOAD_TOO_LARGE, encoded(text_of(exception))
-        return ErrorCode.HANDLER_FAILED, encoded(type_name(exception))
+        return ErrorCode.HANDLER_FAILED, encoded(composed(type_name(exception), self._more(exception)))
+
+    def _more(self, exception: Exception) -> str:
+        """What a client is told besides the type."""
+        if self._expose == "type":
+            return ""
+        parts = [text_of(exception, default="")]
+        if self._expose == "traceback":
+            with suppress(Exception):  # the exception may not let itself be shown
+                parts.append("".join(traceback.format_exception(exception)).rstrip())
+        return "\n\n".join(filter(None, parts))
 
 
 def _with_traceback(exception: Exception) -> None:
@@ -67,13 +93,13 @@ def _meant(exception: RemoteError, about: tuple[Any, ...]) -> tuple[int, bytes]:
     if code is None:
         code = ErrorCode.HANDLER_FAILED
         log.error(
-            "service %s answered client %s %r, by its handler %s, with a RemoteError whose code isn't a number from 1"
-            " to 65535: the client gets code 1",
+            "service %s answered client %s %r: request %d, after %.1f ms; its handler is %s, and raised a RemoteError"
+            " whose code isn't a number from 1 to 65535: the client gets code 1",
             *about,
             exc_info=exception,
         )
     else:
-        log.debug("service %s answered client %s %r with an error: %r", *about[:3], text)
+        log.debug("service %s answered client %s %r with an error: request %d, after %.1f ms; %r", *about[:5], text)
     return code, encoded(text)
 
 

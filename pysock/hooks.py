@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 class Hooks:
     """The user's hooks of one server, and the callbacks that the engine gets instead of them."""
 
-    def __init__(self, clients: ClientTable, services: Services) -> None:
+    def __init__(self, clients: ClientTable, services: Services, expose: str) -> None:
+        self._expose = expose
         self._clients = clients
         self._services = services
         self.on_connect: list[Callable[[DataSocket], bool | None]] = []
@@ -66,7 +67,7 @@ class Hooks:
             noted=apart(_noted),
             connect=apart(self._connect) if self.on_connect else None,
             disconnect=apart(self._disconnect),
-            failed=apart(Failed(self._clients, self._services)),
+            failed=apart(Failed(self._clients, self._services, self._expose)),
             draining=apart(draining),
             log=apart(_log),
             # These don't, and are called for each connection.

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: Polling longer than this would only burn the CPU, whatever it is meant for, in seconds.
 LINGER_MAX: Final = 1.0
 
+#: What a server may tell of an exception in a handler; each word means more than the one before.
+EXPOSE: Final = ("type", "message", "traceback")
+
 
 def checked_linger(linger: float | None) -> float | None:
     """Return it; ``None`` leaves it to the engine.
@@ -81,6 +84,16 @@ def checked_framing(name: str) -> Framing:
         known = ", ".join(FRAMING_BY_NAME)
         raise ParameterError("framing", f"unknown framing {name!r}: choose one of {known}", name="")
     return FRAMING_BY_NAME[name]
+
+
+def checked_expose(expose: str) -> str:
+    """Return it: what clients are told of an exception in a handler.
+
+    :raises ValueError: it is none of the words for that.
+    """
+    if expose not in EXPOSE:
+        raise ParameterError("expose", f"must be one of {', '.join(map(repr, EXPOSE))}, not {expose!r}")
+    return expose
 
 
 def server_proof(key: bytes, framing: Framing) -> ServerProof:

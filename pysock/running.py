@@ -31,7 +31,14 @@ from pysock.engine.contract import NO_STATS, Engine, EngineOptions, EngineStats
 from pysock.errors import PysockError
 from pysock.hooks import Hooks
 from pysock.listening import Listening
-from pysock.parameters import checked_framing, checked_grace, checked_limits, checked_linger, server_proof
+from pysock.parameters import (
+    checked_expose,
+    checked_framing,
+    checked_grace,
+    checked_limits,
+    checked_linger,
+    server_proof,
+)
 from pysock.services import Services
 from pysock.signals import stopping
 from pysock.states import ServerEvent, ServerState, next_server_state
@@ -71,6 +78,7 @@ class Running(Unique):
         allow: kinds.Allow | None,
         authkey: bytes | None,
         insecure: bool,
+        expose: str,
     ) -> None:
         log.prepare()
         self._server = server
@@ -86,7 +94,7 @@ class Running(Unique):
         self._proof = None if authkey is None else server_proof(authkey, self._framing)
         self.clients: ClientTable = ClientTable(self.limits.max_payload)
         self.services: Services = Services(self._framing)
-        self.hooks: Hooks = Hooks(self.clients, self.services)
+        self.hooks: Hooks = Hooks(self.clients, self.services, checked_expose(expose))
         self.engine: Engine | None = None
         self._last_stats: EngineStats | None = None
         self.state: ServerState = ServerState.NEW

@@ -53,6 +53,9 @@ class Server(Registration):
     :param authkey: a secret that clients must prove to know, as the server does to them (HMAC-SHA256, without sending
         it). Nothing is encrypted. Only with the framing ``"pysock"``.
     :param insecure: listen also where other machines can connect, without an ``authkey``.
+    :param expose: what a client is told of an exception in a handler: ``"type"``, the name of its type; ``"message"``,
+        what it says, too; ``"traceback"``, also where it was raised, for clients that may know the program's insides.
+        The log has it all. The framings other than ``"pysock"`` tell nothing.
     :raises ValueError: a parameter is wrong; the message says which, and what would be right.
     :raises ImportError: the native engine was asked for and isn't installed.
     """
@@ -68,6 +71,7 @@ class Server(Registration):
         allow: kinds.Allow | None = None,
         authkey: bytes | None = None,
         insecure: bool = False,
+        expose: kinds.Expose = "type",
     ) -> None:
         from pysock.running import Running  # noqa: PLC0415  # see the head of this file
 
@@ -82,6 +86,7 @@ class Server(Registration):
             allow=allow,
             authkey=authkey,
             insecure=insecure,
+            expose=expose,
         )
         self.limits: Limits = self._running.limits
         super().__init__(self._running.services, self._running.hooks)

@@ -121,7 +121,7 @@ class Running:
         self.engine.add_master(self.master.fileno())
         self.thread = threading.Thread(target=self._run)
 
-    def _failed(self, client_id, service, error):
+    def _failed(self, client_id, service, request_id, began, error):
         self.failures.append(error)
         code = ErrorCode.PAYLOAD_TOO_LARGE if isinstance(error, FrameTooLarge) else ErrorCode.HANDLER_FAILED
         return code, str(error).encode()

@@ -342,7 +342,12 @@ def test_a_failure_leaves_nothing_to_the_garbage_collector(start, way):
     running = start(
         services=[Service("", fail_all if way == "batch" else handler, batch=way == "batch")],
         framing={"u32": Framing.U32, "line": Framing.LINE}.get(way, Framing.PYSOCK),
-        callbacks={"failed": lambda client_id, service, error: (seen.append(weakref.ref(error)), (1, b"odd"))[1]},
+        callbacks={
+            "failed": lambda client_id, service, request_id, began, error: (
+                seen.append(weakref.ref(error)),
+                (1, b"odd"),
+            )[1]
+        },
     )
     gc.collect()
     gc.disable()

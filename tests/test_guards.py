@@ -220,7 +220,7 @@ def test_no_callback_lets_an_exception_out(name):
     told = []
     needed = dict.fromkeys(("client", "connect", "disconnect", "failed", "draining", "log", "noted"), fails)
     callbacks = guarded(lambda which, error: told.append(which), **needed | {name: fails})
-    arguments = {"failed": (1, 0, Odd()), "connect": (1,)}.get(name, ())
+    arguments = {"failed": (1, 0, 0, 0.0, Odd()), "connect": (1,)}.get(name, ())
     try:
         getattr(callbacks, name)(*arguments)
     except MemoryError:

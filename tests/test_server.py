@@ -88,7 +88,7 @@ def test_an_exception_becomes_an_error_and_one_log_record(server, caplog):
         (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
         assert record.name == "pysock.server"
         assert record.getMessage().startswith(
-            f"service 'divide' failed for client {shown(client.id)} 'me\\n': its handler is"
+            f"service 'divide' failed for client {shown(client.id)} 'me\\n': request 1, after "
         )
         assert f"divide ({__file__}:{divide.__code__.co_firstlineno})" in record.getMessage()
         assert record.exc_info[0] is ZeroDivisionError

@@ -48,8 +48,10 @@ int ps__py_failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
     if (!PyErr_ExceptionMatches(PyExc_Exception))
         return ps__py_hand_over(py->raised);
     PyObject *exception = ps__py_take_exception();
-    PyObject *answer = PyObject_CallFunction(ps__py_callback(py, ON_FAILED), "KIO", (unsigned long long)ps__id(conn),
-                                             (unsigned)frame->code, exception);
+    uint64_t began_ns = py->began_ns ? py->began_ns : py->engine->now_ns;
+    PyObject *answer = PyObject_CallFunction(ps__py_callback(py, ON_FAILED), "KIIdO", (unsigned long long)ps__id(conn),
+                                             (unsigned)frame->code, (unsigned)frame->request_id,
+                                             (double)began_ns / 1e9, exception);
     char name[128]; /* of its type: what is said if the facade can't be asked */
     unsigned short code = PS_HANDLER_FAILED;
     const char *text = name;

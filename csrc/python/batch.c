@@ -116,8 +116,10 @@ static int run_slice(ps_python *py, const service *s, const waiting_request *wai
         return ps__py_hand_over(py->raised);
     if (!replies)
         exception = ps__py_take_exception();
+    py->began_ns = s->due_ns - s->max_wait_ns;
     for (size_t i = 0; i < count && error == 0; i++)
         error = answer_waiting(py, &waiting[i], replies ? PyTuple_GET_ITEM(replies, (Py_ssize_t)i) : NULL, exception);
+    py->began_ns = 0;
     ps__pending_flush(py->engine);
     Py_XDECREF(replies);
     Py_XDECREF(exception);

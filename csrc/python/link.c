@@ -65,7 +65,7 @@ static PyObject *result_object(const ps_frame *frame, void *object)
     PyObject *payload = payload_object(frame, object);
     if (!payload || frame->kind == PS_REPLY)
         return payload;
-    return Py_BuildValue("(iN)", frame->code, payload);
+    return Py_BuildValue("(iIN)", frame->code, (unsigned)frame->request_id, payload);
 }
 
 /* What ends the initiation of a connection has no place in an exchange. Where a frame is only sent it may be the answer

@@ -55,6 +55,7 @@ struct ps_python {
     PyObject *spare; /* the memory of the last large request, if nobody kept it: the next one's */
     PyObject *small; /* likewise of the last small one: the next one's, if that is as long */
     bool said_no_service;
+    uint64_t began_ns; /* when the requests came that are answered now, if not in this turn; else 0 */
     uint32_t service_count;
     service services[];
 };

@@ -24,7 +24,8 @@ from pysock.base.unique import Unique
 from pysock.calls.mailbox import Mailbox
 from pysock.engine.inbox import Inbox
 from pysock.engine.inlet import TEXT_BAD_FRAME, Inlet
-from pysock.errors import ConnectionLost, ProtocolError, RemoteError, RequestTimeout
+from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
+from pysock.wire.error_text import remote_error
 from pysock.wire.features import LONGEST, Feature, encode_deadline
 from pysock.wire.format import FLAG_DEADLINE, FLAG_NO_REPLY, HEADER, ErrorCode, Frame, Kind, Welcome, encode
 
@@ -198,7 +199,7 @@ class Connection(Unique):
         if frame.kind == _PONG:
             waiter.set_result(frame.payload)
         else:
-            waiter.set_exception(_remote_error(frame))
+            waiter.set_exception(_told(frame))
 
     def _wake_listeners(self) -> None:
         for future in self.listeners:
@@ -247,8 +248,7 @@ class Connection(Unique):
             forking.close_quietly(self._sock.detach())
 
 
-def _remote_error(frame: Frame) -> Exception:
-    text = frame.payload.decode("utf-8", "replace")
+def _told(frame: Frame) -> Exception:
     if frame.code == ErrorCode.DEADLINE_PASSED:
-        return RequestTimeout(text)
-    return RemoteError(text, frame.code)
+        return RequestTimeout(frame.payload.decode("utf-8", "replace"))
+    return remote_error(frame.code, frame.request_id, frame.payload)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     FramingName: TypeAlias = Literal["pysock", "u32", "line", "raw"]
     #: ``backend=``.
     BackendName: TypeAlias = Literal["auto", "native", "pure"]
+    #: ``expose=`` of a server.
+    Expose: TypeAlias = Literal["type", "message", "traceback"]
     #: ``allow=`` of a server.
     Allow: TypeAlias = Literal["anyone"] | Mapping[str, Ids] | Callable[[Peer], bool]
     #: What answers one request.

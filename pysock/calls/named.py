@@ -34,7 +34,9 @@ class NamedServices:
         """The same error; where the unnamed service is missing, with the names of those there are."""
         if error.code != ErrorCode.NO_SUCH_SERVICE or error.message != texts.NO_SUCH_SERVICE:
             return error
-        return RemoteError(f"{error.message}: the server has no unnamed one; it has {self._known()}", error.code)
+        told = RemoteError(f"{error.message}: the server has no unnamed one; it has {self._known()}", error.code)
+        told.request_id = error.request_id
+        return told
 
     def _known(self) -> str:
         return ", ".join(map(repr, self.numbers)) or "no named ones"

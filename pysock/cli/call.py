@@ -30,7 +30,7 @@ def call(address: str, payload: str, service: str | None, authkey_file: Path | N
         try:
             reply = client.request(request, service=service, timeout=timeout)
         except pysock.RemoteError as error:
-            raise pysock.RemoteError(answered(error.message, service, client.services), error.code) from error
+            raise pysock.RemoteError(answered(str(error), service, client.services), error.code) from error
     click.echo(reply, nl=False)
 
 

@@ -18,6 +18,7 @@ from pysock.cli.options import FRAMINGS, authkey_option, check_address, example,
 from pysock.cli.target import load
 from pysock.cli.words import as_commands_say
 from pysock.descriptors import raise_descriptor_limit
+from pysock.parameters import EXPOSE
 
 LOG_LEVELS: Final = ["debug", "info", "warning", "error"]
 
@@ -37,6 +38,12 @@ LOG_LEVELS: Final = ["debug", "info", "warning", "error"]
 @click.option(
     "--insecure", is_flag=True, show_envvar=True, help="Listen also where other machines can connect, without a key."
 )
+@click.option(
+    "--expose",
+    type=click.Choice(EXPOSE),
+    show_envvar=True,
+    help="What clients are told of an exception in the handler.  [default: type]",
+)
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_envvar=True, help="How much to tell.")
 @click.option(
     "--grace",
@@ -48,8 +55,8 @@ LOG_LEVELS: Final = ["debug", "info", "warning", "error"]
 def serve(target: str, bind: tuple[str, ...], log_level: str, grace: float, **options: Any) -> int:
     """Serve NAME of MODULE: a pysock.Server, or a handler(client, request).
 
-    A Server brings its own addresses unless some are given here, and its own framing and key. MODULE is also looked for
-    in the current directory. The server drains and ends on Ctrl-C or SIGTERM; a second one ends it at once.
+    A Server brings its own addresses unless some are given here, and its own framing, key and --expose. MODULE is also
+    looked for in the current directory. The server drains and ends on Ctrl-C or SIGTERM; a second one ends it at once.
     """
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     raise_descriptor_limit()  # before the module makes a server, whose limits follow from it
@@ -98,11 +105,11 @@ def note_interrupt(
 
 
 def make_server(
-    found: Any, bind: tuple[str, ...], framing: Any, authkey_file: Path | None, insecure: bool
+    found: Any, bind: tuple[str, ...], framing: Any, authkey_file: Path | None, insecure: bool, expose: Any
 ) -> pysock.Server:
     """Return the server to run: the one found, or a new one around the handler found."""
     if isinstance(found, pysock.Server):
-        given = {"--framing": framing, "--authkey-file": authkey_file, "--insecure": insecure}
+        given = {"--framing": framing, "--authkey-file": authkey_file, "--insecure": insecure, "--expose": expose}
         for option, value in given.items():
             if value:
                 raise click.UsageError(f"{option} goes with a handler; a pysock.Server has its own")
@@ -121,7 +128,9 @@ def make_server(
         raise click.UsageError("a handler needs an address: --bind unix:PATH or --bind tcp://HOST:PORT")
     key = read_authkey(authkey_file)
     with as_commands_say():
-        server = pysock.Server(*bind, framing=framing or "pysock", authkey=key, insecure=insecure)
+        server = pysock.Server(
+            *bind, framing=framing or "pysock", authkey=key, insecure=insecure, expose=expose or "type"
+        )
         try:
             server.service(found)
         except TypeError as error:  # it isn't a plain function

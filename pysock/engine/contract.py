@@ -77,10 +77,10 @@ class Callbacks:
     #: was let in, if ``EngineOptions.watch_disconnects`` or if ``attach`` or ``client`` made an object for it.
     #: ``info(client_id)`` still works inside.
     disconnect: Callable[[int, int], None]
-    #: ``failed(client_id, service, exception)`` -> ``(code, text)`` of the ERROR that answers the request. The
-    #: exception is what the handler raised, or a ``TypeError``/``FrameTooLarge`` of the engine's about what it
-    #: returned. Framings that have no error frame close the connection instead, after the earlier replies.
-    failed: Callable[[int, int, Exception], tuple[int, bytes]]
+    #: ``failed(client_id, service, request_id, began, exception)`` -> ``(code, text)`` of the ERROR. ``began``: what
+    #: the clock said in the turn in which the request came, or the first of its batch. The exception: what the handler
+    #: raised, or a ``TypeError``/``FrameTooLarge`` about what it returned. Framings without error frames close instead.
+    failed: Callable[[int, int, int, float, Exception], tuple[int, bytes]]
     #: ``draining()``: the loop has stopped accepting; close the master sockets.
     draining: Callable[[], None]
     #: ``log(level, message)``: something an operator should know.

@@ -35,7 +35,7 @@ def _refused(_client_id: int) -> str:
     return texts.NOT_ALLOWED
 
 
-def _failed(_client_id: int, _service: int, exception: Exception) -> tuple[int, bytes]:
+def _failed(_client_id: int, _service: int, _request_id: int, _began: float, exception: Exception) -> tuple[int, bytes]:
     return ErrorCode.HANDLER_FAILED, type_name(exception).encode("utf-8", "replace")
 
 

@@ -15,7 +15,8 @@ from pysock.engine.contract import BUSY
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.engine.inlet import TEXT_BAD_FRAME, TEXT_LARGE_FRAME, TEXT_LOST
 from pysock.engine.native.crossing import ffi, lib, nanoseconds, of_linger, result_of
-from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
+from pysock.errors import ConnectionLost, ProtocolError, PysockError, RequestTimeout
+from pysock.wire.error_text import remote_error
 from pysock.wire.format import Frame, Kind
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class NativeLink(Unique):
     def _exchange(
         self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int
     ) -> tuple[list[Any], int]:
-        """The results, and how many of them are errors, as pairs of code and message; or why nothing was sent."""
+        """The results, and how many of them are errors, as code, request id and text; or why nothing was sent."""
         raised: list[BaseException] = []
         results: list[Any] = [None] * len(payloads)
         others = Inbox((), INBOX_MAX)
@@ -121,7 +122,7 @@ class NativeLink(Unique):
     def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
         (result,), errors = self._exchange(service, [payload], len(payload), timeout, 1)
         if errors:
-            raise _remote_error(result)
+            raise remote_error(*result)
         return result  # type: ignore[no-any-return]  # bytes
 
     def request_many(
@@ -132,7 +133,7 @@ class NativeLink(Unique):
         if errors == _WRONG_PAYLOAD:
             results, errors = self._exchange(service, checked_all(payloads, limit), limit, timeout, window)
         if errors:
-            results = [result if type(result) is bytes else _remote_error(result) for result in results]
+            results = [result if type(result) is bytes else remote_error(*result) for result in results]
         return results, errors
 
     def next_request_id(self) -> int:
@@ -151,8 +152,3 @@ class NativeLink(Unique):
         link, self._link = self._link, None
         if link is not None:
             lib.ps_pylink_abandon(link)
-
-
-def _remote_error(answer: tuple[int, bytes]) -> RemoteError:
-    code, text = answer
-    return RemoteError(text.decode("utf-8", "replace"), code)

@@ -68,7 +68,9 @@ class Batch:
         if not waiting:
             return
         number = self._number
-        for entry, reply in zip(waiting, self._call(waiting), strict=True):
+        replies = self._call(waiting)
+        self._core.began = self._due - self._max_wait
+        for entry, reply in zip(waiting, replies, strict=True):
             connection, request_id, wants_reply, request, _ = entry
             free_id(entry)
             if not done(connection, len(request)):
@@ -76,7 +78,8 @@ class Batch:
             # A request that can't be answered alone has an exception in place of its reply.
             failed = type(reply) is not bytes and issubclass(type(reply), Exception)  # whatever its __class__ says
             connection.answer(number, request_id, wants_reply, Failure(reply) if failed else reply)
-        del reply  # see Failure
+        self._core.began = None
+        del reply, replies  # see Failure
 
     def _call(self, waiting: list[Unanswered]) -> list[Any]:
         clients = [entry[0].client_object() for entry in waiting]

@@ -101,6 +101,8 @@ class Core(Unique):
         self.starved: list[Output] = []
         self.send_again_at: float | None = None
         self.now: float = 0.0  # of this turn, on the monotonic clock
+        #: When the requests came that are answered now, if not in this turn.
+        self.began: float | None = None
         self.descriptor_freed: Callable[[], None] = lambda: None
         #: Whether the descriptors are ours; the program may close them under the loop. Then they are forgotten.
         self.are_open: Callable[[], bool] = lambda: True
@@ -113,6 +115,12 @@ class Core(Unique):
                 self.batches[number] = Batch(self, number, service)
             elif service.handler is not None:
                 self.handlers[number] = service.handler
+
+    def failed(self, client_id: int, service: int, request_id: int, error: Exception) -> tuple[int, bytes]:
+        """Ask the facade about a failure: code and text of the ERROR."""
+        self.counts.errors += 1
+        began = self.now if self.began is None else self.began
+        return self.callbacks.failed(client_id, service, request_id, began, error)
 
     def note(self, cause: Cause) -> None:
         """A limit was reached, or a fault met."""

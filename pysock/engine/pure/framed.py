@@ -306,8 +306,7 @@ class FramedConnection(Connection):
         """The frame that answers a request: a REPLY, or an ERROR if the handler failed or what it returned won't do."""
         payload = checked_reply(reply, self.protocol.reply_limit)
         if type(payload) is Failure:
-            self.core.counts.errors += 1
-            code, text = self.core.callbacks.failed(self.client_id, service, payload.error)
+            code, text = self.core.failed(self.client_id, service, request_id, payload.error)
             return [encode(Kind.ERROR, fitting(text, self.protocol.reply_limit), code=code, request_id=request_id)]
         assert type(payload) is bytes
         head = _pack(len(payload), _REPLY, 0, 0, request_id)

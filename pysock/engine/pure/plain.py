@@ -236,8 +236,7 @@ class PlainConnection(Connection):
     # --- failing ---
 
     def _failed(self, error: Exception) -> None:
-        self.core.counts.errors += 1
-        self.core.callbacks.failed(self.client_id, 0, error)
+        self.core.failed(self.client_id, 0, 0, error)
         self._break_off()
 
     def _no_service(self) -> None:

@@ -25,11 +25,12 @@ from pysock.base.unique import Unique
 from pysock.engine.contract import BUSY
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.engine.pure.client.heads import comes_from_server, most_bytes
-from pysock.engine.pure.client.pipeline import Pipeline, remote_error
+from pysock.engine.pure.client.pipeline import Pipeline
 from pysock.engine.pure.client.waiter import Waiter
 from pysock.engine.pure.core import READ_MAX
 from pysock.engine.pure.output import GATHER_MAX
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RequestTimeout
+from pysock.wire.error_text import remote_error
 from pysock.wire.format import HEADER, Frame, Header, Kind
 from pysock.wire.framing import FrameCutter
 
@@ -144,7 +145,7 @@ class PureLink(Unique):
                 if frame.kind == _REPLY:
                     return frame.payload
                 if frame.kind == _ERROR:
-                    raise remote_error(frame)
+                    raise remote_error(frame.code, frame.request_id, frame.payload)
             self._set_aside(frame)
 
     @_alone

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pysock.base.aliases import Buffer
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.pure.output import GATHER_MAX
-from pysock.errors import RemoteError
+from pysock.wire.error_text import remote_error
 from pysock.wire.format import HEADER, Frame, Kind
 
 if TYPE_CHECKING:
@@ -82,12 +82,9 @@ class Pipeline:
         index = frame.request_id - self._first_id
         if frame.kind not in {_REPLY, _ERROR} or not 0 <= index < self._begun or self.results[index] is not None:
             return False
-        self.results[index] = frame.payload if frame.kind == _REPLY else remote_error(frame)
+        self.results[index] = (
+            frame.payload if frame.kind == _REPLY else remote_error(frame.code, frame.request_id, frame.payload)
+        )
         self.errors += frame.kind == _ERROR
         self.missing -= 1
         return True
-
-
-def remote_error(frame: Frame) -> RemoteError:
-    """What an ERROR says."""
-    return RemoteError(frame.payload.decode("utf-8", "replace"), frame.code)
