@@ -75,6 +75,9 @@ enum ps_end { /* how a connection is ended by this end of it: pysock/wire/ending
     PS_ENDS
 };
 
+/* Why nobody waits for the answer to a deferred request any more: pysock/engine/deferral.py. */
+enum ps_why { PS_WHY_NONE, PS_WHY_CANCELLED, PS_WHY_LATE, PS_WHY_GONE, PS_WHY_STOPPED, PS_WHYS };
+
 enum ps_how { PS_HOW_FLUSH, PS_HOW_NOW, PS_HOW_CUT }; /* what becomes of replies that aren't sent yet */
 
 enum ps_most { PS_MOST_REQUEST, PS_MOST_CIR, PS_MOST_PING, PS_MOST_NOTHING }; /* how long a payload may be */
@@ -225,9 +228,10 @@ void ps_python_close(ps_python *python);
 void ps_python_free(ps_python *python);
 ps_engine *ps_python_engine(ps_python *python);
 /* Appends functions to a list that keep the GIL, which a call by cffi lets go. Three for handlers, that is, for the loop's
- * own thread: push(client_id, payload) and disconnect(client_id) -> bool, broadcast(payload) -> int. And four for a loop of
- * the program's: begin(raised) -> 0 or as ps_python_run; poll_fd() -> int, to be watched; turn() -> bool, whether it goes
- * on; end() -> as ps_python_run. */
+ * own thread: push(client_id, payload) and disconnect(client_id) -> bool, broadcast(payload) -> int. One for any thread:
+ * answer(handle, reply) -> 0: nobody has waited; 1; 2: and a turn is wanted; or -errno. And four for a loop of the
+ * program's: begin(raised) -> 0 or as ps_python_run; poll_fd() -> int, to be watched; turn() -> bool, whether it goes on;
+ * end() -> as ps_python_run. */
 int ps_python_inside(ps_python *python, uintptr_t list);
 /* Runs the loop. -ECANCELED: an exception ended it, which was appended to the list raised. -EBUSY: it runs already; -EINVAL:
  * it has run. -ECHILD: a handler forked, and this is the child. -EBADFD: the program has

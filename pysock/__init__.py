@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     )
     from pysock.limits import Limits
     from pysock.master import MasterSocket
+    from pysock.replies.later import Reply, later
     from pysock.server import Server, serve
     from pysock.states import ConnectionState, DisconnectReason, IllegalTransition, ServerState
     from pysock.wire.format import ErrorCode
@@ -75,6 +76,7 @@ __all__ = [
     "ProtocolError",
     "PysockError",
     "RemoteError",
+    "Reply",
     "RequestTimeout",
     "Server",
     "ServerFull",
@@ -82,6 +84,7 @@ __all__ = [
     "__version__",
     "backend",
     "connect",
+    "later",
     "serve",
     "servers",
 ]
@@ -107,6 +110,7 @@ _HOMES = {
     "limits": ("Limits",),
     "master": ("MasterSocket",),
     "wire.format": ("ErrorCode",),
+    "replies.later": ("Reply", "later"),
     "base.registry": ("servers",),
     "server": ("Server", "serve"),
     "states": ("ConnectionState", "DisconnectReason", "IllegalTransition", "ServerState"),

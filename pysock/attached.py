@@ -97,6 +97,8 @@ class Attached(Unique):
         self._fd = -1
         self._timer: asyncio.TimerHandle | None = None
         self._due = WHEN_READABLE
+        self._is_soon = False  # a turn comes in the next pass
+        self._context = Context()
         self._guardian: asyncio.Task[None] | None = None
 
     # The beginning
@@ -106,10 +108,11 @@ class Attached(Unique):
         engine = self._running.engine
         assert engine is not None
         engine.begin()
+        engine.wants_turn = self._plan_soon
         self._engine, self._turn = engine, engine.turn
         # A reader keeps the context that it was added in, and handlers get a copy: nobody's variables are to be in it.
         try:
-            Context().run(self._watch)
+            self._context.run(self._watch)
         except BaseException:
             self._engine = None
             self._leave_loop()
@@ -152,6 +155,16 @@ class Attached(Unique):
             self._timer.cancel()
         self._due = due
         self._timer = self.loop.call_later(left, self._on_time)
+
+    def _plan_soon(self) -> None:
+        """A turn in the next pass of the loop: answers wait to be sent."""
+        if not self._is_soon:
+            self._is_soon = True
+            self.loop.call_soon(self._turn_soon, context=self._context)
+
+    def _turn_soon(self) -> None:
+        self._is_soon = False
+        self._on_ready()
 
     def _on_time(self) -> None:
         self._timer, self._due = None, WHEN_READABLE

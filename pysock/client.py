@@ -27,7 +27,7 @@ from pysock.calls.ping import ping
 from pysock.calls.selfcall import refuse_own_loop
 from pysock.calls.turns import Turns
 from pysock.engine.choice import choose
-from pysock.engine.contract import BUSY, Link
+from pysock.engine.link import BUSY, Link
 from pysock.errors import ConnectionLost, PysockError, RemoteError, RequestTimeout
 from pysock.parameters import checked_linger, checked_most, client_proof
 from pysock.wire.format import FLAG_NO_REPLY, LARGEST_PING, Kind

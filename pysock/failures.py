@@ -15,6 +15,7 @@ from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
 from pysock.clients import ClientTable
+from pysock.engine.deferral import ReplyDropped
 from pysock.engine.guards import type_name
 from pysock.errors import FrameTooLarge, RemoteError
 from pysock.services import Services
@@ -54,7 +55,7 @@ class Failed:
             max(0.0, monotonic() - began) * 1000,
             self._services.handler(service),
         )
-        if isinstance(exception, RemoteError):
+        if isinstance(exception, RemoteError) and not isinstance(exception, ReplyDropped):
             return _meant(exception, about)
         _with_traceback(exception)
         log.error(
@@ -62,6 +63,8 @@ class Failed:
             *about,
             exc_info=exception,
         )
+        if isinstance(exception, ReplyDropped):
+            return ErrorCode.HANDLER_FAILED, encoded(exception.message)
         if isinstance(exception, FrameTooLarge):
             return ErrorCode.PAYLOAD_TOO_LARGE, encoded(text_of(exception))
         return ErrorCode.HANDLER_FAILED, encoded(composed(type_name(exception), self._more(exception)))

@@ -21,9 +21,11 @@ from pysock.causes import level_and_line
 from pysock.clients import ClientTable
 from pysock.data import DataSocket
 from pysock.engine.contract import Callbacks
+from pysock.engine.deferral import Deferrals
 from pysock.engine.guards import apart, guarded
 from pysock.errors import ConnectionRefused, PysockError
 from pysock.failures import Failed, encoded, text_of
+from pysock.replies.later import deferred_of
 from pysock.services import Services
 from pysock.states import DISCONNECT_REASONS, ConnectionState, DisconnectReason, ServerState
 from pysock.wire import texts
@@ -42,6 +44,8 @@ class Hooks:
         self._expose = expose
         self._clients = clients
         self._services = services
+        #: Requests whose handlers answer later.
+        self.deferrals: Deferrals = Deferrals(deferred_of)
         self.on_connect: list[Callable[[DataSocket], bool | None]] = []
         self.on_disconnect: list[Callable[[DataSocket, DisconnectReason], Any]] = []
         self.on_state: list[Callable[[ServerState, ServerState], Any]] = []
@@ -70,6 +74,8 @@ class Hooks:
             failed=apart(Failed(self._clients, self._services, self._expose)),
             draining=apart(draining),
             log=apart(_log),
+            defer=self.deferrals.defer,
+            ended=self.deferrals.ended,
             # These don't, and are called for each connection.
             client=self._clients.obtain,
             dropped=self._clients.drop,

@@ -212,6 +212,7 @@ class Running(Unique):
             self.engine.abandon()
         self.engine = cast(Engine, forking.Elsewhere(self._elsewhere))
         self.clients.serve(self.engine, self.listening.addresses)
+        self.hooks.deferrals.serve(self.engine)
 
     # The beginning
 
@@ -243,6 +244,7 @@ class Running(Unique):
             with explains(" and ".join(map(str, addresses)), "making the server's loop"):
                 self.engine = engine = self._make_engine()
             self.clients.serve(engine, addresses)
+            self.hooks.deferrals.serve(engine)
             # Before anybody can see it serve: whoever does may end the interpreter at once.
             self._runs.acquire()
             registry.add(self._server)

@@ -120,6 +120,7 @@ def test_there_are_programs():
         "asyncio",
         "cores",
         "guide",
+        "later",
         "numpy",
         "pushes",
         "retries",

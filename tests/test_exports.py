@@ -23,7 +23,7 @@ PUBLIC = [
         "ServerState",
     ),
     *("ConnectionState", "Address", "backend", "__version__", "PysockError", "ProtocolError", "ConnectionRefused"),
-    *("RemoteError", "RequestTimeout", "ServerFull", "FrameTooLarge", "AddressInUse"),
+    *("RemoteError", "Reply", "later", "RequestTimeout", "ServerFull", "FrameTooLarge", "AddressInUse"),
     *("Buffer", "ConnectionLost", "DisconnectReason", "ErrorCode", "IllegalTransition", "Peer"),
 ]
 

@@ -31,6 +31,10 @@ typedef struct ps_hooks {
     int (*request)(void *context, struct ps_conn *conn, const ps_frame *frame, void *object);
     /* Answer what was kept back for a batch and is due (or all of it); *due_ns: when the next is due, UINT64_MAX never. */
     int (*batches)(void *context, bool all, uint64_t *due_ns);
+    /* A deferred request is answered by this object, which stays the caller's. */
+    int (*answer)(void *context, uint64_t handle, void *answer);
+    /* Nobody waits for the answer to a deferred request any more, whose object this is: 1 if its work had begun, else 0. */
+    int (*ended)(void *context, void *object, enum ps_why why);
     /* The connection is closed; told for those the options or an attach ask for. */
     int (*disconnect)(void *context, struct ps_conn *conn);
     /* The loop has stopped accepting. */

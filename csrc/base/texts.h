@@ -38,9 +38,12 @@
 #define PS_TEXT_ID_IN_FLIGHT "a request with this id is in flight already"
 #define PS_TEXT_TOO_LATE "the deadline has passed"
 #define PS_TEXT_CANCELLED "cancelled"
+#define PS_TEXT_CUT_SHORT "cut short: the server stops"
 
 /* Of handlers, and of what is pushed. */
 #define PS_TEXT_NOT_BYTES "the handler returned %.200s, not a bytes-like object%s"
+#define PS_TEXT_NO_IDS \
+    "the handler returned a deferred reply while another request of this connection waits: without ids only one may"
 #define PS_TEXT_ENCODE ": encode it, for example with text.encode()"
 #define PS_TEXT_NO_SEQUENCE "the batch handler returned %.200s, not a sequence with one reply per request"
 #define PS_TEXT_WRONG_COUNT "the batch handler returned %zd replies for %zu requests"

@@ -11,6 +11,7 @@
 #include "conn/part.h"
 #include "conn/rules.h"
 #include "conn/transport.h"
+#include "table/deferred.h"
 #include "table/timers.h"
 
 static bool is_incomplete(const ps_conn *conn)
@@ -46,8 +47,11 @@ static ssize_t receive(const ps_engine *engine, ps_conn *conn, struct iovec *iov
 /* The client sends nothing more (0), or the connection is broken. */
 static void input_ended(ps_engine *engine, ps_conn *conn, ssize_t result)
 {
-    if (result == 0 && conn->features & PS_FEATURE_CANCEL && !conn->in_flight)
-        ps__lost(engine, conn, PS_CLOSED_BY_PEER); /* such a client is gone: nobody takes what waits to be sent */
+    bool is_gone = result == 0 && conn->features & PS_FEATURE_CANCEL; /* such a client doesn't only stop to send */
+    if (is_gone)
+        ps__deferred_orphan(engine, conn, PS_WHY_GONE);
+    if (is_gone && !conn->in_flight)
+        ps__lost(engine, conn, PS_CLOSED_BY_PEER); /* nobody takes what waits to be sent */
     else if (result == 0)
         ps__end(engine, conn, PS_EV_END_OF_FILE, PS_CLOSED_BY_PEER);
     else if (result == -ENOMEM || result == -ENOBUFS)

@@ -15,6 +15,7 @@
 #include "conn/queue.h"
 #include "conn/transport.h"
 #include "table/access.h"
+#include "table/deferred.h"
 #include "table/descriptors.h"
 #include "table/table.h"
 #include "table/timers.h"
@@ -104,6 +105,7 @@ static void close_data_socket(ps_engine *engine, ps_conn *conn)
         ps__timer_stop(engine, conn, (enum ps_timer_link)link);
     ps__drop_input(engine, conn);
     ps__drop_output(engine, conn);
+    ps__deferred_orphan(engine, conn, conn->reason == PS_SERVER_STOPPING ? PS_WHY_STOPPED : PS_WHY_GONE);
     ps__drop_proof(conn);
     ps__uncount_peer(engine, conn);
     count_gone(engine, conn);
@@ -232,4 +234,5 @@ void ps__conn_leave(ps_conn *conn)
         ps__conn_event(conn, PS_EV_LOST);
     conn->was_let_in = conn->attached = 0;
     conn->flags = 0;
+    conn->deferred = PS_NO_SLOT;
 }

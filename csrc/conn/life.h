@@ -24,8 +24,11 @@ static inline bool ps__reads(const ps_engine *engine, const ps_conn *conn)
 {
     if (conn->state == PS_CONN_DRAINING || conn->state == PS_CONN_CLOSED)
         return false;
-    /* A drain asks for the last of the input, paused or not. */
-    return !(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_PENDING)) || engine->state == PS_SERVER_DRAINING;
+    if (!(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_PENDING)))
+        return true;
+    /* A drain asks for the last of the input, paused or not; but not before the answer to a deferred request where no id
+     * would tell the next one from it. */
+    return engine->state == PS_SERVER_DRAINING && (conn->deferred == PS_NO_SLOT || ps__framing(engine, conn)->has_ids);
 }
 
 #endif

@@ -18,20 +18,28 @@ static uint32_t most_in_flight(const ps_engine *engine, const ps_conn *conn)
     return engine->options.limits.max_in_flight + (conn->features & PS_FEATURE_CANCEL ? 1u : 0u);
 }
 
-ps_pending ps__pending_add(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
+void ps__pending_count(ps_engine *engine, ps_conn *conn, uint32_t size)
 {
     PS_ADD(conn->in_flight, 1u);
-    conn->in_flight_bytes += frame->size;
+    conn->in_flight_bytes += size;
     if (conn->in_flight >= most_in_flight(engine, conn) || conn->in_flight_bytes >= PS_PENDING_BYTES)
         conn->flags |= PS_PAUSED_PENDING;
-    ps_pending pending = {ps__id(conn), *frame, 0};
-    bool may_be_cancelled = conn->features & PS_FEATURE_CANCEL && !(frame->flags & PS_NO_REPLY);
-    if (may_be_cancelled && ps__ids_put(&engine->ids_in_flight, pending.client_id, frame->request_id, engine->serial + 1))
-        pending.serial = ++engine->serial; /* without memory for it, it is one that can't be cancelled */
-    return pending;
 }
 
-static void take_off(ps_engine *engine, ps_conn *conn, uint32_t size)
+/* Without memory for it, it is one that can't be cancelled. */
+uint64_t ps__pending_hold_id(ps_engine *engine, const ps_conn *conn, const ps_frame *frame, uint64_t value)
+{
+    bool may_be_cancelled = conn->features & PS_FEATURE_CANCEL && !(frame->flags & PS_NO_REPLY);
+    return may_be_cancelled && ps__ids_put(&engine->ids_in_flight, ps__id(conn), frame->request_id, value) ? value : 0;
+}
+
+ps_pending ps__pending_add(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
+{
+    ps__pending_count(engine, conn, frame->size);
+    return (ps_pending){ps__id(conn), *frame, ps__pending_hold_id(engine, conn, frame, ++engine->serial)};
+}
+
+void ps__pending_uncount(ps_engine *engine, ps_conn *conn, uint32_t size)
 {
     PS_TAKE_ONE(conn->in_flight);
     conn->in_flight_bytes -= size;
@@ -41,8 +49,7 @@ static void take_off(ps_engine *engine, ps_conn *conn, uint32_t size)
         ps__mark_dirty(engine, conn); /* to be read again, or closed */
 }
 
-/* Its id is free; returns whether it waited until now, or was cancelled. */
-static bool free_id(ps_engine *engine, const ps_pending *pending)
+bool ps__pending_free_id(ps_engine *engine, const ps_pending *pending)
 {
     uint32_t request_id = pending->frame.request_id;
     return !pending->serial || ps__ids_take(&engine->ids_in_flight, pending->client_id, request_id, pending->serial);
@@ -51,14 +58,14 @@ static bool free_id(ps_engine *engine, const ps_pending *pending)
 ps_conn *ps__pending_done(ps_engine *engine, const ps_pending *pending)
 {
     ps_conn *conn = ps__table_find(&engine->table, pending->client_id);
-    bool waited = free_id(engine, pending);
+    bool waited = ps__pending_free_id(engine, pending);
     if (!conn)
         return NULL;
     if (engine->out_conn != conn) {
         ps__pending_flush(engine);
         ps__output_begin(engine, conn);
     }
-    take_off(engine, conn, pending->frame.size);
+    ps__pending_uncount(engine, conn, pending->frame.size);
     return !waited || conn->flags & PS_GAVE_UP ? NULL : conn;
 }
 

@@ -4,15 +4,14 @@
 
 #include "core/engine.h"
 
-/* What is needed to answer one later. */
-typedef struct ps_pending {
-    uint64_t client_id;
-    ps_frame frame;  /* payload: for who lets it wait, and keeps its bytes */
-    uint64_t serial; /* its value in engine->ids_in_flight: the client may cancel it; or 0 */
-} ps_pending;
-
 /* From now on it waits. */
 ps_pending ps__pending_add(ps_engine *engine, ps_conn *conn, const ps_frame *frame);
+/* The two halves of that and of its end. Counted, or not any more; and whether its client may cancel it, by this value: then
+ * the value, else 0. Its id is free: whether it waited until now, or was cancelled. */
+void ps__pending_count(ps_engine *engine, ps_conn *conn, uint32_t size);
+void ps__pending_uncount(ps_engine *engine, ps_conn *conn, uint32_t size);
+uint64_t ps__pending_hold_id(ps_engine *engine, const ps_conn *conn, const ps_frame *frame, uint64_t value);
+bool ps__pending_free_id(ps_engine *engine, const ps_pending *pending);
 /* Its handler is about to be called: may it be? If not it waits no more, and its client knows why: it has cancelled it, or
  * is gone, or its deadline has passed. */
 bool ps__pending_may_start(ps_engine *engine, const ps_pending *pending);

@@ -9,11 +9,13 @@
 #include "base/state.h"
 #include "base/texts.h"
 #include "conn/admit.h"
+#include "conn/defer.h"
 #include "conn/dismiss.h"
 #include "conn/life.h"
 #include "conn/output.h"
 #include "conn/pending.h"
 #include "conn/rules.h"
+#include "table/deferred.h"
 
 /* -- which frames may come when ------------------------------------------------------------------------------------ */
 
@@ -182,12 +184,14 @@ static void answer_ping(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 static void take_bye(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
     (void)frame;
+    ps__deferred_orphan(engine, conn, PS_WHY_GONE); /* it has said that it waits for nothing */
     ps__end(engine, conn, PS_EV_BYE, PS_LEFT);
 }
 
 static void take_cancel(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
-    ps__cancel(engine, conn, frame->request_id);
+    if (!ps__defer_cancel(engine, conn, frame->request_id))
+        ps__cancel(engine, conn, frame->request_id);
 }
 
 /* An object: it was large enough for one of its own, though no SRM; a CIR is, if the limits allow such ones. */

@@ -46,6 +46,13 @@ typedef struct ps_timer {
 
 #define PS_NO_SLOT UINT32_MAX
 
+/* What is needed to answer a request later. */
+typedef struct ps_pending {
+    uint64_t client_id;
+    ps_frame frame;  /* payload: for who lets it wait, and keeps its bytes */
+    uint64_t serial; /* its value in engine->ids_in_flight: the client may cancel it; or 0 */
+} ps_pending;
+
 enum ps_conn_flag {
     PS_IS_DIRTY = 1 << 0,      /* on the dirty list: to be flushed or resumed at the end of the turn */
     PS_IN_HOOK = 1 << 1,    /* the connect hook runs: output waits */
@@ -89,7 +96,10 @@ typedef struct ps_conn {
     uint32_t max_reply; /* the largest payload this client takes */
     uint32_t in_flight; /* requests that have no answer yet, see pending.c */
     uint32_t next_dirty;
-    uint32_t next; /* on the free list, or the list of the dead */
+    union {
+        uint32_t next;     /* on the free list, or the list of the dead */
+        uint32_t deferred; /* of one that is neither: the first of its deferred requests */
+    };
     ps_timer timers[PS_TIMER_LINKS];
     ps_part *part;
     ps_unread *unread;

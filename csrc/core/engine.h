@@ -28,6 +28,7 @@
 #include "pysock.h"
 
 struct ps_command;
+struct ps_deferred;
 struct ps_transport;
 
 typedef struct ps_table {
@@ -87,6 +88,12 @@ struct ps_engine {
     ps_peers users, addresses;
     ps_ids ids_in_flight; /* of requests that may be cancelled */
     uint64_t serial;      /* of the last one */
+    struct {
+        struct ps_deferred *records; /* see table/deferred.c */
+        uint32_t *due;               /* a heap of their slots, see table/due.c */
+        uint32_t room, due_count;
+        uint32_t free, told, last_told; /* lists of slots; told: who is to be told that nobody waits, the first of them first */
+    } deferred;
     ps_untold untold[PS_CAUSES];
     uint32_t *ids;      /* what the options' uids and gids point to */
     struct {

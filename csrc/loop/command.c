@@ -14,11 +14,12 @@
 #include "table/descriptors.h"
 #include "table/table.h"
 
-enum ps_command_kind { PS_DO_PUSH, PS_DO_BROADCAST, PS_DO_DISCONNECT };
+enum ps_command_kind { PS_DO_PUSH, PS_DO_BROADCAST, PS_DO_DISCONNECT, PS_DO_ANSWER };
 
 typedef struct ps_command {
     struct ps_command *next;
-    uint64_t client_id;
+    uint64_t id;  /* of the client; of an answer the handle of its request */
+    void *object; /* the answer; the command's, or NULL */
     size_t size;
     enum ps_command_kind kind;
     uint8_t data[];
@@ -26,15 +27,30 @@ typedef struct ps_command {
 
 /* -- in the loop --------------------------------------------------------------------------------------------------- */
 
+static void carry_out_answer(ps_engine *engine, const ps_command *command)
+{
+    if (ps__enter(engine) == 0)
+        ps__fail(engine, engine->hooks.answer(engine->hooks.context, command->id, command->object));
+}
+
 static void carry_out(ps_engine *engine, const ps_command *command)
 {
-    ps_conn *conn = ps__table_find(&engine->table, command->client_id);
+    ps_conn *conn = ps__table_find(&engine->table, command->id);
     if (command->kind == PS_DO_BROADCAST)
         ps__push_to_all(engine, command->data, command->size);
     else if (conn && command->kind == PS_DO_PUSH)
         ps__push(engine, conn, command->data, command->size);
     else if (conn)
         ps__disconnect(engine, conn);
+}
+
+static void free_command(ps_engine *engine, ps_command *command)
+{
+    if (command->object) {
+        ps__enter(engine);
+        engine->hooks.object_unref(engine->hooks.context, command->object);
+    }
+    ps__free(command);
 }
 
 static ps_command *take_commands(ps_engine *engine)
@@ -63,8 +79,11 @@ void ps__run_commands(ps_engine *engine)
         ps__fail(engine, (int)got); /* it would stay readable, and the loop could not sleep any more */
     for (ps_command *command = take_commands(engine), *next; command; command = next) {
         next = command->next;
-        carry_out(engine, command);
-        ps__free(command);
+        if (command->kind == PS_DO_ANSWER)
+            carry_out_answer(engine, command);
+        else
+            carry_out(engine, command);
+        free_command(engine, command);
     }
 }
 
@@ -72,6 +91,8 @@ void ps__free_commands(ps_engine *engine)
 {
     for (ps_command *command = take_commands(engine), *next; command; command = next) {
         next = command->next;
+        if (command->object)
+            engine->hooks.object_unref(engine->hooks.context, command->object);
         ps__free(command);
     }
 }
@@ -102,7 +123,7 @@ int ps_engine_wakeup_fd(const ps_engine *engine)
     return engine->wake[1];
 }
 
-static bool in_loop(ps_engine *engine)
+bool ps__in_loop(ps_engine *engine)
 {
     pthread_mutex_lock(&engine->lock);
     bool mine = __atomic_load_n(&engine->running, __ATOMIC_RELAXED) && pthread_equal(engine->thread, pthread_self());
@@ -127,19 +148,20 @@ static int wake(ps_engine *engine)
     return 0;
 }
 
-static int post(ps_engine *engine, enum ps_command_kind kind, uint64_t client_id, const uint8_t *data, size_t size)
+/* These must be possible always: there are only so many clients, and only so many requests in flight. */
+static bool is_bounded(const ps_command *command)
 {
-    ps_command *command = ps_sys.allocate(sizeof *command + size);
-    if (!command)
-        return -ENOMEM;
-    *command = (ps_command){.client_id = client_id, .size = size, .kind = kind};
-    if (size)
-        memcpy(command->data, data, size);
+    return command->kind == PS_DO_DISCONNECT || command->kind == PS_DO_ANSWER;
+}
+
+/* 1: the loop will do it; else the command is freed. */
+static int append(ps_engine *engine, ps_command *command)
+{
     pthread_mutex_lock(&engine->lock);
-    size_t cost = size + PS_COMMAND_COST;
-    bool closes = kind == PS_DO_DISCONNECT; /* it must be possible always */
-    bool fits = closes || !engine->commands || engine->commands_size + cost <= PS_COMMANDS_BYTES;
-    int error = fits ? wake(engine) : -ENOBUFS; /* the loop takes no command before the lock is free */
+    size_t cost = command->size + PS_COMMAND_COST;
+    bool nobody = command->kind == PS_DO_ANSWER && engine->wake[1] < 0; /* who would give it back? */
+    bool fits = is_bounded(command) || !engine->commands || engine->commands_size + cost <= PS_COMMANDS_BYTES;
+    int error = nobody ? -EPIPE : fits ? wake(engine) : -ENOBUFS; /* the loop takes no command before the lock is free */
     if (error == 0) {
         *engine->commands_end = command;
         engine->commands_end = &command->next;
@@ -149,6 +171,26 @@ static int post(ps_engine *engine, enum ps_command_kind kind, uint64_t client_id
     if (error < 0)
         ps__free(command);
     return error < 0 ? error : 1;
+}
+
+static int post(ps_engine *engine, enum ps_command_kind kind, uint64_t client_id, const uint8_t *data, size_t size)
+{
+    ps_command *command = ps_sys.allocate(sizeof *command + size);
+    if (!command)
+        return -ENOMEM;
+    *command = (ps_command){.id = client_id, .size = size, .kind = kind};
+    if (size)
+        memcpy(command->data, data, size);
+    return append(engine, command);
+}
+
+int ps__post_answer(ps_engine *engine, uint64_t handle, void *object)
+{
+    ps_command *command = ps_sys.allocate(sizeof *command);
+    if (!command)
+        return -ENOMEM;
+    *command = (ps_command){.id = handle, .object = object, .kind = PS_DO_ANSWER};
+    return append(engine, command);
 }
 
 /* The state of a client as other threads may ask for it; 0 = there is none. */
@@ -182,7 +224,7 @@ static int post_push(ps_engine *engine, uint64_t client_id, const uint8_t *data,
 
 int ps_engine_push(ps_engine *engine, uint64_t client_id, const uint8_t *data, size_t size)
 {
-    if (!in_loop(engine))
+    if (!ps__in_loop(engine))
         return post_push(engine, client_id, data, size);
     ps_conn *conn = ps__table_find(&engine->table, client_id);
     return conn ? ps__push(engine, conn, data, size) : 0;
@@ -203,7 +245,7 @@ static int64_t count_takers(ps_engine *engine, size_t size)
 
 int64_t ps_engine_broadcast(ps_engine *engine, const uint8_t *data, size_t size)
 {
-    if (in_loop(engine))
+    if (ps__in_loop(engine))
         return ps__push_to_all(engine, data, size);
     int64_t takers = count_takers(engine, size);
     int posted = takers ? post(engine, PS_DO_BROADCAST, 0, data, size) : 0;
@@ -212,7 +254,7 @@ int64_t ps_engine_broadcast(ps_engine *engine, const uint8_t *data, size_t size)
 
 int ps_engine_disconnect(ps_engine *engine, uint64_t client_id)
 {
-    if (!in_loop(engine))
+    if (!ps__in_loop(engine))
         return state_of(engine, client_id) ? post(engine, PS_DO_DISCONNECT, client_id, NULL, 0) : 0;
     ps_conn *conn = ps__table_find(&engine->table, client_id);
     return conn ? ps__disconnect(engine, conn) : 0;

@@ -9,6 +9,10 @@ enum { PS_TIMER_KEY = 0xFFFE, PS_WAKE_KEY = 0xFFFF };
 
 void ps__run_commands(ps_engine *engine);
 void ps__free_commands(ps_engine *engine);
+/* Whether this is the thread that runs the loop, in a turn. */
+bool ps__in_loop(ps_engine *engine);
+/* For any other thread: 1: the loop will answer it, and the object is the engine's; else -errno. */
+int ps__post_answer(ps_engine *engine, uint64_t handle, void *object);
 int ps__open_wake(ps_engine *engine);
 void ps__close_wake(ps_engine *engine);
 

@@ -16,6 +16,7 @@
 #include "loop/command.h"
 #include "loop/engine.h"
 #include "loop/fork.h"
+#include "table/deferred.h"
 #include "table/descriptors.h"
 #include "table/table.h"
 #include "table/timers.h"
@@ -36,7 +37,7 @@ static void init(ps_engine *engine, const ps_options *options, const ps_hooks *h
     engine->poll = &ps__epoll;
     engine->poll_handle = engine->wake[0] = engine->wake[1] = engine->reserve = engine->newcomer = engine->timer = -1;
     engine->state = PS_SERVER_NEW;
-    engine->dirty = engine->dead = PS_NO_SLOT;
+    engine->dirty = engine->dead = engine->deferred.free = engine->deferred.told = PS_NO_SLOT;
     engine->batch_due_ns = UINT64_MAX;
     engine->now_ns = engine->look_ns = ps__now_ns();
     engine->users.seed = engine->addresses.seed = engine->ids_in_flight.seed =(uint64_t)(uintptr_t)engine ^ engine->now_ns;
@@ -124,6 +125,7 @@ void ps__engine_close(ps_engine *engine)
     ps__peers_close(&engine->users);
     ps__peers_close(&engine->addresses);
     ps__ids_close(&engine->ids_in_flight);
+    ps__deferred_close(engine);
     ps__close_reserve(engine);
     engine->state = PS_SERVER_CLOSED;
 }

@@ -16,6 +16,7 @@
 #include "conn/life.h"
 #include "conn/queue.h"
 #include "loop/fork.h"
+#include "table/deferred.h"
 #include "table/descriptors.h"
 #include "table/table.h"
 #include "table/timers.h"
@@ -34,6 +35,7 @@ static void forget_everybody(ps_engine *engine)
     ps__causes_clear(engine);
     ps__gathered_clear(engine);
     engine->dirty = engine->dead = PS_NO_SLOT;
+    ps__deferred_forget(engine);
     engine->batch_due_ns = UINT64_MAX;
     engine->accept_again_ns = engine->send_again_ns = 0;
 }

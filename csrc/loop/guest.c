@@ -7,7 +7,8 @@
  * again of what is left, for the poll is level-triggered. Nobody lingers here, since the time isn't the engine's.
  *
  * Between the turns the host's own tasks run in the same thread. What they ask for is left as a command, as another
- * thread's is: they are not within a turn, at whose end it would be sent. */
+ * thread's is: they are not within a turn, at whose end it would be sent. But for answers to deferred requests: those are
+ * many, so who gives one asks for a turn. */
 #include <errno.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -58,14 +59,14 @@ static void arm(ps_engine *engine)
 
 /* -- between the host and the engine ------------------------------------------------------------------------------- */
 
-static void come_in(ps_engine *engine)
+void ps__guest_enter(ps_engine *engine)
 {
     engine->inside = true;
     engine->now_ns = engine->inside_since_ns = ps__now_ns();
     __atomic_store_n(&engine->running, true, __ATOMIC_RELAXED);
 }
 
-static void go_out(ps_engine *engine)
+void ps__guest_leave(ps_engine *engine)
 {
     __atomic_store_n(&engine->running, false, __ATOMIC_RELAXED);
     ps__enter(engine); /* the turn may have let others in */
@@ -106,7 +107,7 @@ static bool look_and_turn(ps_engine *engine, bool first, bool *found)
 
 bool ps__guest_turn(ps_engine *engine)
 {
-    come_in(engine);
+    ps__guest_enter(engine);
     look_now_and_then(engine);
     uint64_t end = engine->now_ns + GUEST_TURN_NS;
     bool more = !engine->fatal, found = true;
@@ -116,14 +117,14 @@ bool ps__guest_turn(ps_engine *engine)
     }
     if (more)
         arm(engine);
-    go_out(engine);
+    ps__guest_leave(engine);
     return more && !engine->fatal;
 }
 
 int ps__guest_end(ps_engine *engine)
 {
-    come_in(engine);
+    ps__guest_enter(engine);
     int error = ps__loop_end(engine);
-    go_out(engine);
+    ps__guest_leave(engine);
     return error;
 }

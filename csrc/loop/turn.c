@@ -4,6 +4,7 @@
 #include "base/causes.h"
 #include "base/host.h"
 #include "base/sys.h"
+#include "conn/defer.h"
 #include "conn/dismiss.h"
 #include "conn/input.h"
 #include "conn/life.h"
@@ -146,6 +147,7 @@ static void expire(ps_engine *engine)
 static void end_turn(ps_engine *engine)
 {
     run_batches(engine, false);
+    ps__defer_tell(engine);
     expire(engine);
     feed_the_starved(engine);
     if (engine->tell_again_ns && engine->tell_again_ns <= engine->now_ns)
@@ -202,6 +204,7 @@ static void wind_up(ps_engine *engine, ps_conn *conn)
 
 static void lose(ps_engine *engine, ps_conn *conn)
 {
+    ps__defer_cut_short(engine, conn);
     ps__lost(engine, conn, PS_SERVER_STOPPING);
 }
 
@@ -260,7 +263,9 @@ static void close_all(ps_engine *engine)
     ps__look_at_descriptors(engine);
     if (engine->accepting)
         stop_accepting(engine);
+    ps__defer_tell(engine); /* each is told what happened first */
     for_each(engine, lose);
+    ps__defer_tell(engine);
     flush_dirty(engine); /* only empties the list: all are closed */
     ps__bury(engine);
     ps__tell_rest(engine);

@@ -5,6 +5,7 @@
 #include "base/trial.h"
 #include "loop/wait.h"
 #include "table/descriptors.h"
+#include "table/due.h"
 #include "table/timers.h"
 
 enum {
@@ -26,9 +27,10 @@ static uint64_t least(uint64_t a, uint64_t b)
 
 int64_t ps__sleep_ns(const ps_engine *engine)
 {
-    if (engine->dirty != PS_NO_SLOT || engine->dead != PS_NO_SLOT || engine->fatal)
+    if (engine->dirty != PS_NO_SLOT || engine->dead != PS_NO_SLOT || engine->deferred.told != PS_NO_SLOT || engine->fatal)
         return 0;
     uint64_t now = engine->now_ns, left = least(ps__timers_due_ns(engine), until(engine->batch_due_ns, now));
+    left = least(left, until(ps__due_ns(engine), now));
     if (engine->accept_again_ns)
         left = least(left, until(engine->accept_again_ns, now));
     if (engine->send_again_ns)

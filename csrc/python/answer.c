@@ -1,74 +1,81 @@
-/* answer.c: what a handler returned, or raised, becomes a reply; and what becomes of a callback that failed. */
-#include <stdio.h>
-#include <string.h>
+/* answer.c: what a handler returned becomes a reply, at once or later.
+ *
+ * For later it is an object of the facade's, which the record of the request keeps; it is told when nobody waits any more,
+ * and answers in its time, from any thread. */
+#include <errno.h>
 
 #include "base/texts.h"
-#include "conn/output.h"
-#include "conn/rules.h"
+#include "conn/defer.h"
+#include "loop/command.h"
+#include "loop/guest.h"
 #include "python/python.h"
 
-/* How much of a UTF-8 text of this size is sent where `most` bytes are taken: it is cut between two characters. */
-size_t ps__py_fitting(const char *text, size_t size, size_t most)
+/* 1: its work had begun, 0: it had not. */
+int ps__py_on_ended(void *context, void *object, enum ps_why why)
 {
-    if (size <= most)
-        return size;
-    while (most && ((unsigned char)text[most] & 0xC0) == 0x80)
-        most--;
-    return most;
-}
-
-/* A callback failed. It raises nothing that the facade could foresee, so there was no memory for it, or the like: that costs
- * the client concerned something, not the server. What isn't an Exception, as KeyboardInterrupt, ends the loop. */
-int ps__py_callback_failed(ps_python *py, int callback)
-{
-    if (!PyErr_ExceptionMatches(PyExc_Exception))
-        return ps__py_hand_over(py->raised);
-    PyErr_WriteUnraisable(py->callbacks[callback]);
-    return 0;
-}
-
-int ps__py_finish_call(ps_python *py, int callback, PyObject *result)
-{
-    if (!result)
-        return ps__py_callback_failed(py, callback);
-    Py_DECREF(result);
-    return 0;
-}
-
-/* Of a type: some that are written in C have their module in front. */
-static const char *base_name(const char *name)
-{
-    const char *dot = strrchr(name, '.');
-    return dot ? dot + 1 : name;
-}
-
-/* Ask the facade about a failure that is set as an exception, and send what it says. */
-int ps__py_failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
-{
-    if (!PyErr_ExceptionMatches(PyExc_Exception))
-        return ps__py_hand_over(py->raised);
-    PyObject *exception = ps__py_take_exception();
-    uint64_t began_ns = py->began_ns ? py->began_ns : py->engine->now_ns;
-    PyObject *answer = PyObject_CallFunction(ps__py_callback(py, ON_FAILED), "KIIdO", (unsigned long long)ps__id(conn),
-                                             (unsigned)frame->code, (unsigned)frame->request_id,
-                                             (double)began_ns / 1e9, exception);
-    char name[128]; /* of its type: what is said if the facade can't be asked */
-    unsigned short code = PS_HANDLER_FAILED;
-    const char *text = name;
-    Py_ssize_t size = snprintf(name, sizeof name, "%.*s", (int)sizeof name - 1, base_name(Py_TYPE(exception)->tp_name));
-    Py_DECREF(exception);
-    int error = 0;
-    if (!answer || !PyArg_ParseTuple(answer, "Hy#", &code, &text, &size))
-        error = ps__py_callback_failed(py, ON_FAILED);
-    if (error == 0)
-        ps__cannot_serve(py->engine, conn, frame, code, text, ps__py_fitting(text, (size_t)size, conn->max_reply));
+    ps_python *py = context;
+    PyObject *answer = PyObject_CallFunction(ps__py_callback(py, ON_ENDED), "Oi", object, (int)why);
+    int begun = answer ? PyObject_IsTrue(answer) : -1;
     Py_XDECREF(answer);
+    return begun < 0 ? ps__py_callback_failed(py, ON_ENDED) : begun;
+}
+
+/* -- the handler has returned -------------------------------------------------------------------------------------- */
+
+static int cannot_defer(ps_python *py, ps_conn *conn, const ps_frame *frame)
+{
+    PyErr_SetString(PyExc_TypeError, PS_TEXT_NO_IDS);
+    return ps__py_failed(py, conn, frame);
+}
+
+/* The request is over already: answered, which the facade knows, or nobody waits. */
+static int tell_at_once(ps_python *py, PyObject *kept)
+{
+    int begun = ps__py_on_ended(py, kept, PS_WHY_GONE);
+    return begun < 0 ? begun : 0;
+}
+
+static void forget(ps_python *py, uint64_t handle)
+{
+    ps_work work;
+    ps__defer_done(py->engine, handle, &work);
+    Py_XDECREF((PyObject *)work.object);
+}
+
+/* What the facade makes of it, under this handle. 1: nothing, it isn't for later. */
+static int defer_with(ps_python *py, ps_conn *conn, const ps_frame *frame, uint64_t handle, PyObject *result)
+{
+    unsigned long long number = handle;
+    PyObject *kept = PyObject_CallFunction(ps__py_callback(py, ON_DEFER), "KO", number, result);
+    if (!kept || kept == Py_None) {
+        forget(py, handle);
+        if (!kept)
+            return ps__py_failed(py, conn, frame);
+        Py_DECREF(kept);
+        return 1;
+    }
+    if (ps__defer_keep(py->engine, handle, kept))
+        return 0;
+    int error = tell_at_once(py, kept);
+    Py_DECREF(kept);
     return error;
 }
 
-int ps__py_too_large(ps_python *py, ps_conn *conn, const ps_frame *frame, size_t size)
+/* What a handler returned is neither bytes nor None. 1: it isn't for later. */
+static int defer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
 {
-    PyErr_Format(py->frame_too_large, PS_TEXT_REPLY_TOO_LARGE, size, (unsigned)conn->max_reply);
+    if (py->callbacks[ON_DEFER] == Py_None)
+        return 1;
+    uint64_t handle = 0; /* of nobody */
+    bool alone = conn->in_flight == 0 || ps__framing(py->engine, conn)->has_ids;
+    if (alone && conn->state != PS_CONN_CLOSED)
+        handle = ps__defer(py->engine, conn, frame);
+    int error = defer_with(py, conn, frame, handle, result);
+    if (error || handle || conn->state == PS_CONN_CLOSED)
+        return error;
+    if (!alone)
+        return cannot_defer(py, conn, frame);
+    PyErr_NoMemory();
     return ps__py_failed(py, conn, frame);
 }
 
@@ -84,12 +91,79 @@ int ps__py_answer_other(ps_python *py, ps_conn *conn, const ps_frame *frame, PyO
 {
     if (result == Py_None)
         return ps__framing(py->engine, conn)->has_ids ? ps__py_send_reply(py, conn, frame, NULL, 0, NULL) : 0;
-    if (!PyObject_CheckBuffer(result))
-        return not_bytes(py, conn, frame, result);
+    if (!PyObject_CheckBuffer(result)) {
+        int error = defer(py, conn, frame, result);
+        return error == 1 ? not_bytes(py, conn, frame, result) : error;
+    }
     PyObject *bytes = PyBytes_FromObject(result);
     if (!bytes)
         return ps__py_failed(py, conn, frame);
     int error = ps__py_send_reply(py, conn, frame, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes), bytes);
     Py_DECREF(bytes);
     return error;
+}
+
+/* -- the answer, later --------------------------------------------------------------------------------------------- */
+
+/* reply: an exception is what made it fail. */
+int ps__py_answer_with(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *reply)
+{
+    if (!PyType_IsSubtype(Py_TYPE(reply), (PyTypeObject *)PyExc_Exception))
+        return ps__py_answer(py, conn, frame, reply);
+    PyErr_SetObject((PyObject *)Py_TYPE(reply), reply);
+    return ps__py_failed(py, conn, frame);
+}
+
+/* Whether somebody has waited for it goes to *waited. */
+static int answer(ps_python *py, uint64_t handle, PyObject *reply, bool *waited)
+{
+    ps_work work;
+    ps_conn *conn = ps__defer_done(py->engine, handle, &work);
+    uint64_t outer_ns = py->began_ns;
+    *waited = conn;
+    py->began_ns = conn ? work.began_ns : 0;
+    int error = conn ? ps__py_answer_with(py, conn, &work.frame, reply) : 0;
+    py->began_ns = outer_ns;
+    Py_XDECREF((PyObject *)work.object);
+    return error;
+}
+
+int ps__py_on_answer(void *context, uint64_t handle, void *reply)
+{
+    bool waited;
+    return answer(context, handle, reply, &waited);
+}
+
+/* Where this is the loop's own thread: 1 and whether somebody has waited. 2: and a turn is wanted, for this is between two of
+ * a guest's. 0: it is another thread. */
+static int answer_here(ps_python *py, uint64_t handle, PyObject *reply, bool *waited)
+{
+    ps_engine *engine = py->engine;
+    if (ps__in_loop(engine)) {
+        ps__fail(engine, answer(py, handle, reply, waited));
+        return 1;
+    }
+    if (!py->is_guest || !py->raised || !pthread_equal(engine->thread, pthread_self()))
+        return 0;
+    ps__guest_enter(engine);
+    ps__fail(engine, answer(py, handle, reply, waited));
+    ps__guest_leave(engine);
+    return 2;
+}
+
+/* answer(handle, reply) -> 0: nobody has waited; 1: somebody has, or may; 2: and a turn is wanted; -errno. */
+PyObject *ps__py_inside_answer(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    ps_python *py = PyCapsule_GetPointer(self, NULL);
+    uint64_t handle = count == 2 ? PyLong_AsUnsignedLongLong(args[0]) : 0;
+    if (PyErr_Occurred())
+        return NULL;
+    bool waited = false;
+    int result = count == 2 ? answer_here(py, handle, args[1], &waited) : 1;
+    if (result)
+        return PyLong_FromLong(waited ? result : 0);
+    result = ps__post_answer(py->engine, handle, Py_NewRef(args[1]));
+    if (result < 0)
+        Py_DECREF(args[1]);
+    return PyLong_FromLong(result);
 }

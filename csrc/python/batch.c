@@ -100,12 +100,7 @@ static int answer_waiting(ps_python *py, const waiting_request *waiting, PyObjec
     ps_conn *conn = ps__pending_done(py->engine, &waiting->pending);
     if (!conn)
         return 0; /* the handler, or its own reply, ended it; or nobody is owed this one any more */
-    if (reply && !PyType_IsSubtype(Py_TYPE(reply), (PyTypeObject *)PyExc_Exception))
-        return ps__py_answer(py, conn, frame, reply);
-    if (reply) /* an exception in the place of a reply: this one request failed */
-        exception = reply;
-    PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
-    return ps__py_failed(py, conn, frame);
+    return ps__py_answer_with(py, conn, frame, reply ? reply : exception);
 }
 
 static int run_slice(ps_python *py, const service *s, const waiting_request *waiting, size_t count)

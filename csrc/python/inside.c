@@ -1,5 +1,5 @@
-/* inside.c: what handlers call: push, broadcast and disconnect in the loop's own thread; and, from guest.c, what a loop of
- * the program's calls.
+/* inside.c: what handlers call: push, broadcast and disconnect in the loop's own thread; from answer.c, what answers later;
+ * and, from guest.c, what a loop of the program's calls.
  *
  * A push, a broadcast or a disconnect in the loop's own thread may reach hooks, and hooks are called with the GIL held: so
  * these are no functions of the ABI, around which cffi lets the GIL go. That also spares a handler the wait for it beside
@@ -51,6 +51,7 @@ static PyMethodDef inside_methods[] = {
     {"push", inside_push, METH_VARARGS, NULL},
     {"broadcast", inside_broadcast, METH_VARARGS, NULL},
     {"disconnect", inside_disconnect, METH_VARARGS, NULL},
+    {"answer", (PyCFunction)(void (*)(void))ps__py_inside_answer, METH_FASTCALL, NULL},
     {"begin", ps__py_guest_begin, METH_O, NULL},
     {"poll_fd", ps__py_guest_poll_fd, METH_NOARGS, NULL},
     {"turn", ps__py_guest_turn, METH_NOARGS, NULL},

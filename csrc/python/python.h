@@ -1,8 +1,8 @@
 /* python.h: what the files share that know Python, and the only door of Python.h. objects.c has exceptions and bytes,
- * context.c keeps the context variables of clients apart, answer.c makes replies of what handlers return, batch.c and
- * request.c call them (by vectorcall), inside.c is what they call, guest.c what a loop of the program's calls, server.c
- * gives the engine its hooks (the GIL is taken once a turn), link.c does the same for the client, and inlet.c for one in a
- * loop of the program's.
+ * context.c keeps the context variables of clients apart, failure.c makes ERRORs of what handlers raise, answer.c replies of
+ * what they return, at once or later, batch.c and request.c call them (by vectorcall), inside.c is what they call, guest.c
+ * what a loop of the program's calls, server.c gives the engine its hooks (the GIL is taken once a turn), link.c does the
+ * same for the client, and inlet.c for one in a loop of the program's.
  *
  * Ownership: objects reach the functions of the ABI as id() numbers that the caller keeps alive for the call; what is
  * kept longer is referenced here. A request object is the handler's; a reply object is held while bytes of it wait.
@@ -37,7 +37,7 @@ typedef struct service {
 #define CALLBACK_NAMES(each)                                                                                           \
     each(CLIENT, "client") each(CONNECT, "connect") each(DISCONNECT, "disconnect") each(DROPPED, "dropped")             \
     each(FAILED, "failed") each(DRAINING, "draining") each(LOG, "log") each(NOTED, "noted") each(ALLOW, "allow")        \
-    each(CHALLENGE, "challenge") each(PROVE, "prove")
+    each(CHALLENGE, "challenge") each(PROVE, "prove") each(DEFER, "defer") each(ENDED, "ended")
 
 #define NUMBER_OF_CALLBACK(name, text) ON_##name,
 enum { CALLBACK_NAMES(NUMBER_OF_CALLBACK) CALLBACKS };
@@ -85,13 +85,19 @@ PyObject *ps__py_callback(ps_python *py, int callback);
 PyObject *ps__py_call_within(ps_python *py, const ps_conn *conn, PyObject *handler, PyObject *request);
 PyObject *ps__py_call_afresh(ps_python *py, PyObject *handler, PyObject *clients, PyObject *requests);
 
-/* answer.c: 0, or what ends the loop */
+/* failure.c: 0, or what ends the loop */
 size_t ps__py_fitting(const char *text, size_t size, size_t most);
 int ps__py_callback_failed(ps_python *py, int callback);
 int ps__py_finish_call(ps_python *py, int callback, PyObject *result);
 int ps__py_failed(ps_python *py, ps_conn *conn, const ps_frame *frame);
 int ps__py_too_large(ps_python *py, ps_conn *conn, const ps_frame *frame, size_t size);
+
+/* answer.c: the same; but for the first, whose 1 and 0 say whether the work had begun */
+int ps__py_on_ended(void *context, void *object, enum ps_why why);
+int ps__py_on_answer(void *context, uint64_t handle, void *reply);
 int ps__py_answer_other(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result);
+int ps__py_answer_with(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *reply);
+PyObject *ps__py_inside_answer(PyObject *self, PyObject *const *args, Py_ssize_t count);
 
 /* The next two lie here to become part of what calls them: calls cost a small message some hundredths. */
 static inline int ps__py_send_reply(ps_python *py, ps_conn *conn, const ps_frame *frame, const void *data, size_t size,

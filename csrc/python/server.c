@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/sys.h"
+#include "loop/command.h"
 #include "loop/engine.h"
 #include "loop/turn.h"
 #include "python/python.h"
@@ -199,6 +200,8 @@ static const ps_hooks python_hooks = {
     .connect = on_connect,
     .request = ps__py_on_request,
     .batches = ps__py_on_batches,
+    .answer = ps__py_on_answer,
+    .ended = ps__py_on_ended,
     .disconnect = on_disconnect,
     .draining = on_draining,
     .noted = on_noted,
@@ -250,6 +253,7 @@ void ps_python_close(ps_python *py)
 {
     ps__engine_close(py->engine);
     PyGILState_STATE gil = PyGILState_Ensure();
+    ps__free_commands(py->engine); /* answers of the last moment, which nobody reads */
     drop_references(py);
     PyGILState_Release(gil);
 }

@@ -57,7 +57,8 @@ ps_conn *ps__table_add(ps_table *table)
     ps_conn *conn = ps__slot(table, table->free_slot);
     table->free_slot = conn->next;
     table->used++;
-    *conn = (ps_conn){.slot = conn->slot, .generation = conn->generation, .fd = -1, .state = PS_CONN_ACCEPTED};
+    *conn = (ps_conn){.slot = conn->slot, .generation = conn->generation, .fd = -1, .state = PS_CONN_ACCEPTED,
+                       .deferred = PS_NO_SLOT};
     return conn;
 }
 

@@ -21,7 +21,7 @@ from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.base.vanish import notice_vanished, vanishing
 from pysock.calls.initiation import Initiation, explained, within
 from pysock.calls.selfcall import refuse_own_loop, server_behind
-from pysock.engine.contract import Link
+from pysock.engine.link import Link
 from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
 from pysock.files.place import reachable
 from pysock.limits import VANISH_TIMEOUT

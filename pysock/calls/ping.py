@@ -5,7 +5,7 @@ from __future__ import annotations
 from pysock.base.aliases import Buffer
 from pysock.base.clock import monotonic
 from pysock.base.deadlines import deadline_of, time_left
-from pysock.engine.contract import Link
+from pysock.engine.link import Link
 from pysock.errors import ProtocolError
 from pysock.wire.format import Frame, Kind
 

@@ -6,7 +6,7 @@ import threading
 
 from pysock.base.deadlines import deadline_of, time_left
 from pysock.base.lean import TYPE_CHECKING
-from pysock.engine.contract import BUSY
+from pysock.engine.link import BUSY
 from pysock.errors import PysockError, RequestTimeout
 
 if TYPE_CHECKING:

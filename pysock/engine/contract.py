@@ -20,10 +20,10 @@ from collections.abc import Callable, Sequence
 from pysock.base.aliases import Buffer, SocketAddress
 from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
 from pysock.causes import COUNTERS
-from pysock.engine.inbox import Inbox
 from pysock.engine.inlet import Inlet
+from pysock.engine.link import Link
 from pysock.limits import Limits
-from pysock.wire.format import Frame, Framing
+from pysock.wire.format import Framing
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -96,6 +96,15 @@ class Callbacks:
     challenge: Callable[[bytes, bytes], tuple[bytes, bytes]] | None = None
     #: ``prove(expected, got)``: are the two MACs equal? In constant time. Set with ``challenge``.
     prove: Callable[[bytes, bytes], bool] | None = None
+    #: ``defer(handle, result)``: the handler has returned something that is neither bytes-like nor ``None`` (nor, in a
+    #: batch, an exception). ``None``: it has nothing to say; then it is a ``TypeError``. Else the answer comes later,
+    #: by ``Engine.answer(handle, ...)``, which may be called in here already; and ``ended`` gets what is returned here.
+    #: With the handle 0 nobody waits for it: the client has gone.
+    defer: Callable[[int, Any], Any] | None = None
+    #: ``ended(kept, why)``, an :class:`pysock.engine.deferral.Ended`: nobody waits for the answer to this deferred
+    #: request any more. Called at most once for each, at the end of a turn. -> whether its work had begun. If not, the
+    #: request is over; else it is in flight until ``answer`` is called, which sends nothing any more.
+    ended: Callable[[Any, int], bool] | None = None
     #: ``dropped(client_id)`` may be called in place of ``disconnect`` where nobody could tell the difference: without
     #: ``watch_disconnects``, for an object made by ``client`` that nobody but the engine and the facade refers to.
     #: It is only there to make short connections cheap, so an engine that can't know needn't call it.
@@ -212,7 +221,8 @@ class Engine(Protocol):
     def turn(self) -> float:
         """Deal with what is ready, and don't sleep. In how many seconds it must be called again at the latest, if
         ``poll_fd`` isn't readable before; ``WHEN_READABLE``: once a second, for the descriptors' sake; ``OVER``: never.
-        What its thread wants of clients between turns is left to the next one; no turn is within another.
+        What its thread wants of clients between turns is left to the next one, but for ``answer``; no turn is within
+        another.
         """
 
     def end(self) -> None:
@@ -277,6 +287,15 @@ class Engine(Protocol):
     def disconnect(self, client_id: int) -> bool:
         """Close this connection in order: nothing more is read, what was accepted is answered and flushed."""
 
+    def answer(self, handle: int, reply: Any) -> bool:
+        """Answer a deferred request: its work has ended. ``reply`` is what a handler may return, or the ``Exception``
+        that made it fail. ``False``: nobody waits for it any more. In another thread than the loop's ``True`` says that
+        the loop will see. Between turns, in the thread of ``begin``, ``wants_turn`` is called: a turn will send it.
+        """
+
+    #: Called between turns, once for each: one is wanted soon, though ``poll_fd`` isn't readable.
+    wants_turn: Callable[[], None]
+
     def stats(self) -> EngineStats:
         """The counters."""
 
@@ -320,63 +339,6 @@ class Sockets(Protocol):
 
 #: Logged where the program has closed the descriptors of a loop that runs: it ends, and no number is used any more.
 TEXT_DESCRIPTORS_LOST: Final = "the program has closed the descriptors of this server under it: it ends"
-
-#: What a second call on a link says, while a first one runs.
-BUSY: Final = (
-    "this connection is in the middle of another call: of another thread, or of this one, if a signal's handler calls;"
-    " one call at a time"
-)
-
-
-class Link(Protocol):
-    """The client's end of one connection: blocking, one call at a time; a second one raises ``PysockError``.
-
-    ``timeout`` is in seconds, ``None`` waits for ever. Every call may raise ``ConnectionLost`` and
-    ``ProtocolError``, and ``RequestTimeout`` where it takes a timeout; after the first two the link is closed.
-    A timeout or an interruption that leaves a frame half sent closes it as well.
-    """
-
-    #: PUSH and GOAWAY frames, and ERRORs that answer no request, that came while something else was awaited, oldest
-    #: first.
-    inbox: Inbox
-
-    def __init__(self, fd: int, linger: float | None, max_payload: int) -> None:
-        """Take over a connected socket. A frame from the server over ``max_payload`` is a protocol error."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether the link is useless, by ``close`` or by an error."""
-
-    def send(
-        self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
-    ) -> None:
-        """Send one frame whole."""
-
-    def receive(self, timeout: float | None) -> Frame:
-        """The next frame, whatever it is (the inbox isn't looked at)."""
-
-    def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
-        """One SRM and its reply.
-
-        :raises RemoteError: the server answered with an ERROR.
-        """
-
-    def request_many(
-        self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int
-    ) -> tuple[list[Any], int]:
-        """Pipelined SRMs, at most ``window`` in flight: a reply (``bytes``) or a ``RemoteError`` for each, in order.
-
-        Returned with them is how many are errors. First all are checked by :func:`pysock.base.payload.checked_all`.
-        """
-
-    def next_request_id(self) -> int:
-        """A number no other request of this link has had lately."""
-
-    def close(self) -> None:
-        """Close the socket. Called again it does nothing."""
-
-    def abandon(self, why: str) -> None:
-        """In a forked child: close the copy of the descriptor. The link is useless there."""
 
 
 class Backend(NamedTuple):

@@ -31,6 +31,11 @@ def _costs_the_client(*_arguments: Any) -> NoReturn:
     raise MemoryError
 
 
+def _begun(*_arguments: Any) -> bool:
+    """Its place is free when it is answered."""
+    return True
+
+
 def _refused(_client_id: int) -> str:
     return texts.NOT_ALLOWED
 
@@ -52,6 +57,8 @@ INSTEAD: Final[dict[str, Callable[..., Any]]] = {
     "challenge": _costs_the_client,
     "prove": _no,
     "dropped": _nothing,
+    "defer": _nothing,
+    "ended": _begun,
 }
 
 

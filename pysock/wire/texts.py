@@ -43,9 +43,13 @@ SHORT_DEADLINE: Final = "an SRM with a deadline begins with its 4 bytes"
 ID_IN_FLIGHT: Final = "a request with this id is in flight already"
 TOO_LATE: Final = "the deadline has passed"
 CANCELLED: Final = "cancelled"
+CUT_SHORT: Final = "cut short: the server stops"
 
 # What is wrong with what a handler returned, or with what is to be pushed. These are raised, and told by their type.
 NOT_BYTES: Final = "the handler returned %s, not a bytes-like object%s"
+NO_IDS: Final = (
+    "the handler returned a deferred reply while another request of this connection waits: without ids only one may"
+)
 ENCODE: Final = ": encode it, for example with text.encode()"
 NO_SEQUENCE: Final = "the batch handler returned %s, not a sequence with one reply per request"
 WRONG_COUNT: Final = "the batch handler returned %d replies for %d requests"

@@ -27,7 +27,7 @@ FLOORS = [
     ("engine.native", "engine.pure"),
     ("files", "descriptors"),
     ("engine.choice", "data", "clients", "access", "master"),
-    ("parameters", "services", "registration", "failures", "hooks", "signals"),
+    ("parameters", "services", "registration", "replies", "failures", "hooks", "signals"),
     ("calls", "listening", "attached"),
     ("client", "running"),
     ("connecting", "aio", "server"),

@@ -13,8 +13,9 @@ from support import ROOT
 import pysock.load.options as load
 from pysock.base import logs
 from pysock.engine import linger
-from pysock.engine.pure import accept, commands, core, pending, timers, turn
+from pysock.engine.pure import accept, commands, core, lateness, timers, turn
 from pysock.engine.pure.client import heads, waiter
+from pysock.engine.pure.waiting import pending
 from pysock.wire import texts
 
 CSRC = ROOT / "csrc"
@@ -33,7 +34,7 @@ BOUNDS = {
     "PS_COMMANDS_BYTES": commands._BYTES_MAX,
     "PS_COMMAND_COST": commands._OVERHEAD,
     "PS_LOOK_NS": turn._SLEEP_MAX * 1e9,
-    "LONG_WORK_NS": turn._LONG_WORK * 1e9,
+    "LONG_WORK_NS": lateness._LONG_WORK * 1e9,
     "LOOKS": timers._LOOKS,
     "TELL_EVERY_NS": logs.TELL_EVERY * 1e9,
     "CONTROL_MAX": heads._CONTROL_MAX,

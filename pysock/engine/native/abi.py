@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x65DB7BF2
+ABI: Final = 0x862554A8
 
 
 def check_abi(lib: Any) -> None:

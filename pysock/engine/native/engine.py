@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Callable
 from threading import get_ident
 
 from pysock.base.aliases import Buffer
@@ -58,6 +59,9 @@ _NOT_RUN: Final = {-errno.EBUSY: "this loop runs already", -errno.EINVAL: "this 
 _IN_A_CHILD: Final = -errno.ECHILD
 #: And what ends one whose descriptors the program has closed.
 _LOST: Final = -errno.EBADFD
+#: Of an answer: it was given between a guest's turns; there is no loop any more.
+_BETWEEN_TURNS: Final = 2
+_NO_LOOP: Final = frozenset({-errno.EPIPE, -errno.EBADF})
 
 
 class NativeEngine(Unique):
@@ -90,9 +94,10 @@ class NativeEngine(Unique):
         self._wakeup_fd: int = lib.ps_engine_wakeup_fd(self._engine)
         inside: list[Any] = []
         result_of(lib.ps_python_inside(python, id(inside)))
-        self._push_inside, self._broadcast_inside, self._disconnect_inside, *guest = inside
+        self._push_inside, self._broadcast_inside, self._disconnect_inside, self._answer, *guest = inside
         self._begin, self._poll_fd, self._turn, self._end_turns = guest
         self._raised: list[BaseException] = []  # by a guest's turn
+        self.wants_turn: Callable[[], None] = lambda: None
         self._log = callbacks.log
         self._loop: int | None = None  # the thread that runs it
 
@@ -213,6 +218,14 @@ class NativeEngine(Unique):
         if get_ident() == self._loop:
             return self._disconnect_inside(client_id)  # type: ignore[no-any-return]
         return bool(result_of(lib.ps_engine_disconnect(self._engine, client_id)))
+
+    def answer(self, handle: int, reply: Any) -> bool:
+        result: int = self._answer(handle, reply)
+        if result == _BETWEEN_TURNS:
+            self.wants_turn()
+        elif result in _NO_LOOP:
+            return False
+        return result_of(result) > 0
 
     def stats(self) -> EngineStats:
         counters = ffi.new("ps_stats *")

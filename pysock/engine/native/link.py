@@ -11,9 +11,9 @@ from pysock.base.aliases import Buffer
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.payload import checked_all
 from pysock.base.unique import Unique
-from pysock.engine.contract import BUSY
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.engine.inlet import TEXT_BAD_FRAME, TEXT_LARGE_FRAME, TEXT_LOST
+from pysock.engine.link import BUSY
 from pysock.engine.native.crossing import ffi, lib, nanoseconds, of_linger, result_of
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RequestTimeout
 from pysock.wire.error_text import remote_error

@@ -19,12 +19,14 @@ from contextvars import copy_context
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import no_sigpipe
 from pysock.causes import Cause
-from pysock.engine.pure import pending
+from pysock.engine.deferral import Ended
 from pysock.engine.pure.access import Origin
 from pysock.engine.pure.core import LARGE_READ_MAX, READ_MAX
 from pysock.engine.pure.output import SHORT_OF_MEMORY, Output
 from pysock.engine.pure.poll import READ, WRITE
 from pysock.engine.pure.transport import discard_input
+from pysock.engine.pure.waiting import pending
+from pysock.engine.pure.waiting.deferred import why_closed
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 from pysock.wire.rules import FrameProtocol, PlainProtocol
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from pysock.engine.pure.core import Core
     from pysock.engine.pure.listener import Listener
+    from pysock.engine.pure.waiting.deferred import Deferred
 
 TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 UNMADE: Final = object()
@@ -55,6 +58,7 @@ class Connection(Output):
         "client_id",
         "connected_at",
         "credentials",
+        "deferred",
         "established",
         "fd",
         "gave_up",
@@ -95,7 +99,8 @@ class Connection(Output):
         self.origin: Origin | None = None  # that it takes, of those that its user or address may have
         self.interest: int = 0
         self.in_flight: int = 0  # requests that have no answer yet
-        self.in_flight_bytes: int = 0  # requests that have no answer yet
+        self.in_flight_bytes: int = 0
+        self.deferred: dict[int, Deferred] = {}  # of these, those that are answered later: by handle
         self.gave_up: bool = False  # one stays without, so no later one gets any
         self.buried: bool = False  # its end is being told
         self.timed: bool = False  # the deadline of a frame runs
@@ -177,8 +182,8 @@ class Connection(Output):
         """The server stops: say so where the framing can, and read what has arrived."""
 
     @abstractmethod
-    def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
-        """The reply to a request that was pending."""
+    def answer(self, service: int, request_id: int, wants_reply: bool, size: int, deadline: float, reply: Any) -> None:
+        """The reply to a request that was pending, of so many bytes."""
 
     def takes_pushes(self) -> bool:
         """It was let in, or is being let in just now, and isn't ending."""
@@ -230,9 +235,11 @@ class Connection(Output):
 
     def end_of_file(self) -> None:
         """The client sends nothing more. What it sent whole is answered, unless it is one that would wait for that."""
-        if not self.in_flight and pending.speaks_of_cancelling(self):
-            self.lost(DisconnectReason.CLOSED_BY_PEER)
-            return
+        if pending.speaks_of_cancelling(self):
+            self.core.deferrals.orphan(self, Ended.GONE)
+            if not self.in_flight:
+                self.lost(DisconnectReason.CLOSED_BY_PEER)
+                return
         self.end(ConnectionEvent.END_OF_FILE, DisconnectReason.CLOSED_BY_PEER)
         self.settle()
 
@@ -318,6 +325,7 @@ class Connection(Output):
         self.established = False
         self.attached = False
         self.interest = 0
+        self.deferred = {}
         self.drop_input()
         with suppress(OSError):
             self.sock.close()
@@ -354,6 +362,8 @@ class Connection(Output):
         self.drop_input()
         for deadlines in (core.cirs, core.frames, core.outputs, core.idles):
             deadlines.stop(self)
+        if self.deferred:
+            core.deferrals.orphan(self, why_closed(self.reason))
         core.table.leave(self.client_id, self.protocol.name)
         if self.origin is not None:
             core.origins.leave(self.origin)

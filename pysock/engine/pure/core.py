@@ -16,11 +16,12 @@ from pysock.causes import Cause
 from pysock.engine.contract import Callbacks, EngineOptions, EngineStats, Service
 from pysock.engine.guards import INSTEAD, guarded
 from pysock.engine.pure.access import Origins
-from pysock.engine.pure.batch import Batch
 from pysock.engine.pure.causes import Causes
 from pysock.engine.pure.poll import NoPoller, Poller, new_poller
 from pysock.engine.pure.table import Rows
 from pysock.engine.pure.timers import Deadlines
+from pysock.engine.pure.waiting.batch import Batch
+from pysock.engine.pure.waiting.deferred import Deferrals
 from pysock.wire.rules import Rules
 
 if TYPE_CHECKING:
@@ -78,10 +79,9 @@ class Core(Unique):
             self.callbacks.challenge,
             self.callbacks.prove,
         )
-        #: By service number, what is called at once; and those that answer in batches.
-        self.handlers: dict[int, Callable[[Any, Any], Any]] = {}
-        self.batches: dict[int, Batch] = {}
         self._read_services(services)
+        self.deferrals: Deferrals = Deferrals(self)
+        self.drains: bool = False  # a stop has been asked for: what was read is served, whatever its client waits for
         self.table: Rows = Rows()
         self.counts: Counts = Counts()
         self.causes: Causes = Causes(self.callbacks.noted)
@@ -110,6 +110,9 @@ class Core(Unique):
         self.logged_no_service = False
 
     def _read_services(self, services: Sequence[Service]) -> None:
+        #: By service number, what is called at once; and those that answer in batches.
+        self.handlers: dict[int, Callable[[Any, Any], Any]] = {}
+        self.batches: dict[int, Batch] = {}
         for number, service in enumerate(services):
             if service.handler is not None and service.batch:
                 self.batches[number] = Batch(self, number, service)
@@ -153,6 +156,7 @@ class Core(Unique):
             connection.abandon()
         for batch in self.batches.values():
             batch.forget()
+        self.deferrals.forget()
         for deadlines in (self.cirs, self.frames, self.outputs, self.idles):
             deadlines.ends.clear()
         for part in (self.on_event, self.dirty, self.ready, self.dead):

@@ -12,13 +12,14 @@ import socket
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.causes import Cause
-from pysock.engine.pure import pending
+from pysock.engine.deferral import Ended
 from pysock.engine.pure.connection import UNMADE, Connection
 from pysock.engine.pure.core import READ_MAX, ROW_MAX
 from pysock.engine.pure.ending import dismiss
 from pysock.engine.pure.output import COPY_MAX, GATHER_MAX
 from pysock.engine.pure.poll import READ
 from pysock.engine.pure.reply import Failure, checked_reply
+from pysock.engine.pure.waiting import pending
 from pysock.states import ConnectionState, DisconnectReason
 from pysock.wire import texts
 from pysock.wire.endings import End, last_words
@@ -224,6 +225,8 @@ class FramedConnection(Connection):
             counts.refused += not self.established
         if action.frame:
             self.put(action.frame)
+        if action.reason is DisconnectReason.LEFT:  # it has said that it waits for nothing
+            self.core.deferrals.orphan(self, Ended.GONE)
         self.ending(action.reason)
 
     # --- serving ---
@@ -253,10 +256,11 @@ class FramedConnection(Connection):
                 out.append(_pack(len(reply), _REPLY, 0, 0, request_id) + reply)
                 gathered += len(reply) + 12
             else:
-                pieces = self._answer_to(service, request_id, reply)
+                pieces = self._answer_to(service, request_id, True, length, 0.0, reply)
                 reply = None
                 out += pieces
                 gathered += sum(map(len, pieces))
+                last = last if not self.deferred else self.requests  # the rules see to what may come now
             if gathered > GATHER_MAX:
                 self.send_gathered(gathered)
                 gathered = 0
@@ -283,7 +287,10 @@ class FramedConnection(Connection):
             pending.hold_id(waiting)
             batch.add([waiting])
             return
-        self._reply(request.service, request.request_id, request.wants_reply, self._call(request))
+        size = len(request.payload)
+        self.answer(
+            request.service, request.request_id, request.wants_reply, size, request.deadline, self._call(request)
+        )
 
     def _call(self, request: Request) -> Any:
         client = self.client_object()
@@ -292,21 +299,27 @@ class FramedConnection(Connection):
         except Exception as error:
             return Failure(error)
 
-    def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
-        """The reply to a request that was pending."""
-        self._reply(service, request_id, wants_reply, reply)
-
-    def _reply(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
-        pieces = self._answer_to(service, request_id, reply)
+    def answer(self, service: int, request_id: int, wants_reply: bool, size: int, deadline: float, reply: Any) -> None:
+        """The reply to a request that was pending, or is served now."""
+        pieces = self._answer_to(service, request_id, wants_reply, size, deadline, reply)
         for piece in pieces if wants_reply else ():
             if self.protocol.state is not ConnectionState.CLOSED:
                 self.put(piece)
 
-    def _answer_to(self, service: int, request_id: int, reply: Any) -> list[bytes]:
-        """The frame that answers a request: a REPLY, or an ERROR if the handler failed or what it returned won't do."""
+    def _answer_to(
+        self, service: int, request_id: int, wants_reply: bool, size: int, deadline: float, reply: Any
+    ) -> list[bytes]:
+        """The frame that answers a request: a REPLY, or an ERROR if the handler failed or what it returned won't do;
+        nothing if the answer comes later.
+        """
         payload = checked_reply(reply, self.protocol.reply_limit)
+        if payload is None:
+            payload = self.core.deferrals.take(self, service, request_id, wants_reply, size, deadline, reply)
+            if payload is None:
+                return []
         if type(payload) is Failure:
             code, text = self.core.failed(self.client_id, service, request_id, payload.error)
+            del payload  # see Failure
             return [encode(Kind.ERROR, fitting(text, self.protocol.reply_limit), code=code, request_id=request_id)]
         assert type(payload) is bytes
         head = _pack(len(payload), _REPLY, 0, 0, request_id)

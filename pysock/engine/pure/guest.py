@@ -14,7 +14,7 @@ from pysock.base.unique import Unique
 from pysock.engine.contract import OVER, WHEN_READABLE
 
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import Any, Final
 
     from pysock.engine.pure.core import Core
     from pysock.engine.pure.push import Pushes
@@ -52,6 +52,15 @@ class Guest(Unique):
         self._engine = engine
         self._turns = False
         self._error: BaseException | None = None
+        self.host: int | None = None  # the thread that calls for turns
+
+    def begin(self) -> None:
+        """From now on this thread calls for turns."""
+        self._pushes.loop, self.host = None, get_ident()
+
+    def end(self) -> None:
+        """The last of them is over."""
+        self._pushes.loop, self.host = get_ident(), None
 
     def turn(self) -> float:
         """As :meth:`pysock.engine.contract.Engine.turn`."""
@@ -82,6 +91,23 @@ class Guest(Unique):
             self._engine.turn_if_possible(lambda found=events: found)  # type: ignore[misc]
             if not events or not self._engine.goes_on() or monotonic() >= end:
                 return
+
+    def answer(self, handle: int, reply: Any, wants_turn: Callable[[], None]) -> bool:
+        """Answer a deferred request between two turns: it is as within one, but for the end, where what was queued is
+        sent.
+        """
+        core = self._core
+        core.now, self._pushes.loop = monotonic(), get_ident()
+        waited = False
+        try:
+            waited = core.deferrals.answer(handle, reply)
+        except BaseException as error:  # a hook's, which ends the loop
+            self._error = error
+        finally:
+            self._pushes.loop = None
+        if core.dirty or core.dead or core.deferrals.told or self._error is not None:
+            wants_turn()
+        return waited
 
     def raise_error(self) -> None:
         """What has ended it, if it was an error."""

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from pysock.engine.pure.batch import Batch
     from pysock.engine.pure.core import Core
     from pysock.engine.pure.transport import Transport
+    from pysock.engine.pure.waiting.batch import Batch
     from pysock.wire.framing import FramingFacts
     from pysock.wire.rules import Rules
 

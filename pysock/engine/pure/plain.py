@@ -10,13 +10,13 @@ import socket
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
-from pysock.engine.pure import pending
 from pysock.engine.pure.connection import UNMADE, Connection
 from pysock.engine.pure.core import READ_MAX, ROW_MAX
 from pysock.engine.pure.ending import dismiss
 from pysock.engine.pure.output import COPY_MAX, GATHER_MAX
 from pysock.engine.pure.poll import READ
 from pysock.engine.pure.reply import Failure, checked_reply
+from pysock.engine.pure.waiting import pending
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 from pysock.wire import texts
 from pysock.wire.endings import End
@@ -115,7 +115,7 @@ class PlainConnection(Connection):
 
     def finish_input(self) -> None:
         """Serve what was kept, paused or not: the server stops."""
-        while self._kept and self.protocol.state is _ESTABLISHED:
+        while self._kept and self.protocol.state is _ESTABLISHED and not self.deferred:
             self.choked = False
             if self.in_flight:
                 self.listener.batches[0].run(everything=True)
@@ -158,7 +158,7 @@ class PlainConnection(Connection):
         head, tail = self._head, self._tail
         client = self.client if self.client is not UNMADE else self.client_object()
         run = self.run
-        gathered, before = 0, self.requests
+        gathered, before, is_later = 0, self.requests, False
         for request in requests if len(requests) <= ROW_MAX else requests[:ROW_MAX]:
             self.requests += 1
             try:
@@ -170,16 +170,17 @@ class PlainConnection(Connection):
                 out.append(reply)
                 gathered += len(reply)
             else:
-                gathered += self._append(reply)
+                gathered += self._append(len(request), reply)
                 reply = None
+                is_later = bool(self.deferred)
             if gathered > GATHER_MAX:
                 self.send_gathered(gathered)
                 gathered = 0
                 if not self.may_read():
                     break
-            elif protocol.state is not _ESTABLISHED:
+            elif is_later or protocol.state is not _ESTABLISHED:
                 break
-        if gathered:
+        if gathered or self.queued:
             self.send_gathered(gathered)
         if out or self.interest != READ or protocol.state is not _ESTABLISHED or self.requests < before + len(requests):
             self._keep(requests, self.requests - before)
@@ -203,35 +204,41 @@ class PlainConnection(Connection):
         batch.add([(self, 0, True, request, 0.0) for request in taken])
         self._keep(requests, room)
 
-    def _append(self, reply: Any) -> int:
+    def _append(self, request_size: int, reply: Any) -> int:
         """Append one reply to ``out``, whatever the handler made of it; how many bytes."""
         if reply is None:
             return 0
-        reply = checked_reply(reply, self._limit)
-        if type(reply) is Failure:
-            self._failed(reply.error)
+        payload = checked_reply(reply, self._limit)
+        if payload is None:
+            payload = self.core.deferrals.take(self, 0, 0, True, request_size, 0.0, reply)
+            if payload is None:
+                return 0
+        if type(payload) is Failure:
+            self._failed(payload.error)
+            del payload  # see Failure
             return 0
-        if len(reply) <= COPY_MAX:
-            message = self.listener.framing.message(reply)
+        assert type(payload) is bytes
+        if len(payload) <= COPY_MAX:
+            message = self.listener.framing.message(payload)
             self.out.append(message)
             return len(message)
         # A large one is sent from where it is.
-        head, tail = self._head(len(reply)) if self._head else b"", self._tail
-        self.out += filter(None, (head, reply, tail))
-        return len(head) + len(reply) + len(tail)
+        head, tail = self._head(len(payload)) if self._head else b"", self._tail
+        self.out += filter(None, (head, payload, tail))
+        return len(head) + len(payload) + len(tail)
 
-    def answer(self, service: int, request_id: int, wants_reply: bool, reply: Any) -> None:
+    def answer(self, service: int, request_id: int, wants_reply: bool, size: int, deadline: float, reply: Any) -> None:
         """The reply to a request that was pending."""
         if self.protocol.state is ConnectionState.CLOSED:
             return
         if type(reply) is bytes and len(reply) <= self._small:  # half of the time that _append takes
             reply = self._head(len(reply)) + reply if self._head else reply + self._tail
             self.out.append(reply)
-            size = len(reply)
+            added = len(reply)
         else:
-            size = self._append(reply)
-        self.queued += size
-        self.bytes_out += size
+            added = self._append(size, reply)
+        self.queued += added
+        self.bytes_out += added
 
     # --- failing ---
 
@@ -288,9 +295,9 @@ class U32Connection(PlainConnection):
             size = len(reply) + 4
             self.out.append(_pack(size - 4) + reply)
         else:
-            size = self._append(reply)
+            size = self._append(size - 4, reply)
             reply = None
-        if size:
+        if size or self.queued:
             self.send_gathered(size)
         if self.out or self.interest != READ or self.protocol.state is not _ESTABLISHED:
             self.settle()

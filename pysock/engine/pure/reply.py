@@ -28,26 +28,33 @@ class Failure:
         self.error: Exception = error
 
 
-def checked_reply(reply: Any, limit: int) -> bytes | Failure:
-    """What a handler returned, as bytes of our own: it may use its buffer for the next reply."""
+def checked_reply(reply: Any, limit: int) -> bytes | Failure | None:
+    """What a handler returned, as bytes of our own: it may use its buffer for the next reply. ``None``: it isn't
+    bytes-like.
+    """
     if reply is None:
         return b""
     if type(reply) is not bytes:
         reply = _as_bytes(reply)
-        if type(reply) is Failure:
-            return reply
+        if type(reply) is not bytes:
+            return reply  # type: ignore[no-any-return]
     if len(reply) > limit:
         return Failure(FrameTooLarge(texts.REPLY_TOO_LARGE % (len(reply), limit)))
     return bytes(reply)
 
 
-def _as_bytes(reply: Any) -> bytes | Failure:
+def _as_bytes(reply: Any) -> bytes | Failure | None:
     if type(reply) is Failure:
         return reply
     try:
         return bytes(memoryview(reply))
     except TypeError:
-        advice = texts.ENCODE if issubclass(type(reply), str) else ""
-        return Failure(TypeError(texts.NOT_BYTES % (type_name(reply), advice)))
+        return None
     except Exception as error:  # a buffer that can't be read, for example a memoryview that was released
         return Failure(error)
+
+
+def not_bytes(reply: Any) -> Failure:
+    """It isn't bytes-like, and isn't for later either."""
+    advice = texts.ENCODE if issubclass(type(reply), str) else ""
+    return Failure(TypeError(texts.NOT_BYTES % (type_name(reply), advice)))

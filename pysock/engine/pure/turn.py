@@ -3,12 +3,12 @@
 This file is the turn: wait, read, dispatch, send. What it drives has a file each:
 
 - ``core``: what the parts share; ``table``: the client table
-- ``poll``: waiting; ``timers``: deadlines; ``guest``: turns in a loop of the program's
+- ``poll``: waiting; ``timers``, ``lateness``: deadlines; ``guest``: turns in a loop of the program's
 - ``commands``: what other threads leave to the loop; ``push``: what they and handlers may do; ``look``: what they see
 - ``accept``: master sockets, ``listener`` each; ``access``: who may come in; ``causes``: limits and faults, counted
 - ``connection``, ``framed``, ``plain``: data sockets; ``output``: what they send; ``ending``: how they are ended
 - ``transport``: their bytes
-- ``reply``: what a handler made of a request; ``pending``: requests without an answer; ``batch``: batch services
+- ``reply``: what a handler made of a request; ``waiting``: requests without an answer
 - ``client``: the client's end; ``sockets``: sockets used by hand
 """
 
@@ -33,16 +33,15 @@ from pysock.engine.pure.client.inlet import PureInlet
 from pysock.engine.pure.client.link import PureLink
 from pysock.engine.pure.commands import Commands
 from pysock.engine.pure.core import Core
-from pysock.engine.pure.ending import bury, dismiss, no_memory_for, spare_others
+from pysock.engine.pure.ending import bury, no_memory_for, spare_others
 from pysock.engine.pure.guest import NOT_WATCHED, Events, Guest
-from pysock.engine.pure.poll import READ, TOLD_MAX
+from pysock.engine.pure.lateness import Lateness
+from pysock.engine.pure.poll import READ
 from pysock.engine.pure.push import Pushes
 from pysock.engine.pure.sockets import PureSockets
-from pysock.engine.pure.timers import Deadlines
 from pysock.engine.pure.transport import keep_heap
 from pysock.errors import PysockError
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
-from pysock.wire.endings import End
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -50,8 +49,6 @@ if TYPE_CHECKING:
 #: The longest wait, in seconds: after it the loop looks whether its descriptors are still its own.
 _SLEEP_MAX: Final = 1.0
 
-#: What takes less, in seconds, is no concern to any deadline.
-_LONG_WORK: Final = 0.001
 #: After a turn for which there was no memory, so that the loop doesn't spin until there is some, in seconds.
 _PAUSE_MEMORY: Final = 0.01
 
@@ -71,14 +68,16 @@ class PureEngine(Unique):
         core.are_open = self.are_open
         self._linger = Linger(core.poller.wait, options.linger, core.requests)
         self._batches = list(core.batches.values())
-        deadlines: list[Deadlines[Any]] = [core.cirs, core.frames, core.outputs, core.idles]
-        self._deadlines = deadlines
-        self._running = [kind.ends for kind in deadlines]
-        self._full_looks = 0  # so often in a row there was more to tell of than the poll tells at once
+        self._lateness = Lateness(core)
+        self._running = self._lateness.running
+        self._deferrals = deferrals = core.deferrals
+        self._told, self._due = deferrals.told, deferrals.due
         self._stop_at: float | None = None
         self._draining = False
         self._closed = self._has_run = self._has_ended = False
         self._guest = Guest(core, self._pushes, self)
+        #: As :attr:`pysock.engine.contract.Engine.wants_turn`.
+        self.wants_turn: Callable[[], None] = lambda: None
 
     # --- the loop ---
 
@@ -131,7 +130,7 @@ class PureEngine(Unique):
         if self.poll_fd < 0:
             raise PysockError(NOT_WATCHED)
         self._claim()
-        self._pushes.loop = None  # but during a turn
+        self._guest.begin()
         self._open()
 
     @property
@@ -142,7 +141,7 @@ class PureEngine(Unique):
         return self._guest.turn()
 
     def end(self) -> None:
-        self._pushes.loop = get_ident()
+        self._guest.end()
         self._end()
         self._guest.raise_error()
 
@@ -179,21 +178,21 @@ class PureEngine(Unique):
         self._dispatch(events)
         if self._commands.queue:
             self._commands.run()
-        if any(self._running) and self._has_seen_all(len(events)):
-            self._expire()
+        if any(self._running):
+            self._lateness.expire(len(events))
         for batch in self._batches:
             batch.run()
-        if self._masters.resume_at is not None:
-            self._masters.resume_if_due()
-        if core.send_again_at is not None:
-            self._feed_the_starved()
+        if self._told or self._due:
+            self._deferrals.tell()
+        if self._masters.resume_at is not None or core.send_again_at is not None:
+            self._try_again()
         if core.causes.rest_at is not None and core.causes.rest_at <= core.now:
             core.causes.tell_rest(core.now)
         if self._stop_at is not None:
             self._drain()
         if core.dirty or core.dead:
             self._clean_up()
-        self._work_done()
+        self._lateness.work_done()
 
     def _wait(self) -> list[tuple[int, int]]:
         timeout = self.timeout()
@@ -215,9 +214,11 @@ class PureEngine(Unique):
     def timeout(self) -> float:
         """How long a wait may last, in seconds."""
         core = self._core
-        if core.ready or core.dirty or self._commands.queue:
+        if core.ready or core.dirty or self._told or self._commands.queue:
             return 0
-        ends = [end for kind in self._deadlines if (end := kind.next_end()) is not None]
+        ends = self._lateness.next_ends()
+        if (due := self._deferrals.next_due()) is not None:
+            ends.append(due)
         if self._batches:
             ends += [due for batch in self._batches if (due := batch.due()) is not None]
         if self._masters.resume_at is not None:
@@ -230,10 +231,12 @@ class PureEngine(Unique):
             ends.append(self._stop_at if self._draining else 0.0)
         return min(max(0.0, min(ends) - monotonic()), _SLEEP_MAX) if ends else _SLEEP_MAX
 
-    def _feed_the_starved(self) -> None:
+    def _try_again(self) -> None:
+        """To accept, and to send, which failed for want of something."""
         core = self._core
-        assert core.send_again_at is not None
-        if core.send_again_at > core.now:
+        if self._masters.resume_at is not None:
+            self._masters.resume_if_due()
+        if core.send_again_at is None or core.send_again_at > core.now:
             return
         starved, core.starved, core.send_again_at = core.starved, [], None
         for output in starved:
@@ -257,36 +260,6 @@ class PureEngine(Unique):
         while core.dead:
             bury(core.dead.popleft())
 
-    # --- deadlines ---
-
-    def _work_done(self) -> None:
-        """Handlers may have taken long: whatever is reckoned from now on begins now."""
-        now = monotonic()
-        worked, self._core.now = now - self._core.now, now
-        if worked > _LONG_WORK:
-            for kind in self._deadlines:
-                kind.worked(worked)
-
-    def _has_seen_all(self, told: int) -> bool:
-        """Whether the poll has told of everybody who is ready: it takes turns, so after some looks it has."""
-        self._full_looks = self._full_looks + 1 if told >= TOLD_MAX else 0
-        if 0 < self._full_looks <= len(self._core.table.rows) // TOLD_MAX:
-            return False
-        self._full_looks = 0
-        return True
-
-    def _expire(self) -> None:
-        core = self._core
-        now = core.now
-        while late := core.cirs.pop_expired(now):
-            dismiss(late, End.CIR_LATE)
-        while late := core.frames.pop_expired(now):
-            dismiss(late, End.FRAME_LATE)
-        while slow := core.outputs.pop_expired(now):
-            slow.cut(End.OUTPUT_STALLED)
-        while late := core.idles.pop_expired(now):
-            dismiss(late, End.IDLE)
-
     # --- the end ---
 
     def stop(self, grace: float) -> None:
@@ -303,7 +276,7 @@ class PureEngine(Unique):
         if not self._draining:
             if not self.are_open():
                 return
-            self._draining = True
+            self._draining = core.drains = True
             self._masters.stop()
             core.callbacks.draining()
             self._answer_everything()
@@ -313,8 +286,12 @@ class PureEngine(Unique):
                     connection.end(ConnectionEvent.DRAIN, DisconnectReason.SERVER_STOPPING)
             self._clean_up()
         if core.now >= self._stop_at or monotonic() >= self._stop_at:
+            self._deferrals.tell()  # each is told what happened first
             for connection in list(core.table.rows.values()):
+                if self._deferrals.cut_short(connection):
+                    connection.flush()
                 connection.lost(DisconnectReason.SERVER_STOPPING)
+            self._deferrals.tell()
 
     def _answer_everything(self) -> None:
         """Whole requests that have been read already are answered."""
@@ -332,10 +309,16 @@ class PureEngine(Unique):
             self._masters.stop()
             with suppress(BaseException):
                 core.callbacks.draining()
+        with suppress(BaseException):
+            self._deferrals.tell()
         for connection in list(core.table.rows.values()):
+            with suppress(BaseException):
+                self._deferrals.cut_short(connection)
             with suppress(BaseException):
                 connection.flush_at_last()
                 connection.lost(DisconnectReason.SERVER_STOPPING)
+        with suppress(BaseException):
+            self._deferrals.tell()
         while core.dead:
             with suppress(BaseException):
                 bury(core.dead.popleft())
@@ -393,6 +376,14 @@ class PureEngine(Unique):
 
     def disconnect(self, client_id: int) -> bool:
         return self._pushes.disconnect(client_id)
+
+    def answer(self, handle: int, reply: Any) -> bool:
+        here, deferrals = get_ident(), self._deferrals
+        if here == self._pushes.loop:
+            return deferrals.answer(handle, reply)
+        if here == self._guest.host:
+            return self._guest.answer(handle, reply, self.wants_turn)
+        return self._commands.post(lambda: deferrals.answer(handle, reply))
 
 
 BACKEND: Final = Backend("pure", frozenset(), PureEngine, PureSockets(), PureLink, PureInlet)

@@ -22,8 +22,8 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.payload import checked_all
 from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.base.unique import Unique
-from pysock.engine.contract import BUSY
 from pysock.engine.inbox import INBOX_MAX, Inbox
+from pysock.engine.link import BUSY
 from pysock.engine.pure.client.heads import comes_from_server, most_bytes
 from pysock.engine.pure.client.pipeline import Pipeline
 from pysock.engine.pure.client.waiter import Waiter

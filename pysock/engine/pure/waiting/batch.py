@@ -8,15 +8,15 @@ from contextvars import copy_context
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.contract import Service
 from pysock.engine.guards import type_name
-from pysock.engine.pure.pending import done, free_id, may_start
 from pysock.engine.pure.reply import Failure
+from pysock.engine.pure.waiting.pending import done, free_id, may_start
 from pysock.wire import texts
 
 if TYPE_CHECKING:
     from typing import Any
 
     from pysock.engine.pure.core import Core
-    from pysock.engine.pure.pending import Unanswered
+    from pysock.engine.pure.waiting.pending import Unanswered
 
 
 class Batch:
@@ -71,13 +71,14 @@ class Batch:
         replies = self._call(waiting)
         self._core.began = self._due - self._max_wait
         for entry, reply in zip(waiting, replies, strict=True):
-            connection, request_id, wants_reply, request, _ = entry
+            connection, request_id, wants_reply, request, deadline = entry
+            size = len(request)
             free_id(entry)
-            if not done(connection, len(request)):
+            if not done(connection, size):
                 continue
             # A request that can't be answered alone has an exception in place of its reply.
             failed = type(reply) is not bytes and issubclass(type(reply), Exception)  # whatever its __class__ says
-            connection.answer(number, request_id, wants_reply, Failure(reply) if failed else reply)
+            connection.answer(number, request_id, wants_reply, size, deadline, Failure(reply) if failed else reply)
         self._core.began = None
         del reply, replies  # see Failure
 

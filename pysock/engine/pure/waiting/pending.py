@@ -57,10 +57,13 @@ def give_up(connection: Connection) -> None:
 
 def room(connection: Connection) -> int:
     """How many more may wait; if there is none it isn't read."""
+    if connection.deferred and not connection.listener.framing.has_ids:
+        return 0  # nothing would tell the answer from the next one
+    least = int(connection.core.drains)  # the last of the input is looked at, however many wait
     if connection.in_flight_bytes >= _BYTES_MAX:
-        return 0
+        return least
     # One that may cancel is read while it has as many in flight as it was told: else its CANCELs would not be.
-    return connection.core.limits.max_in_flight - connection.in_flight + speaks_of_cancelling(connection)
+    return max(least, connection.core.limits.max_in_flight - connection.in_flight + speaks_of_cancelling(connection))
 
 
 # --- requests that may be cancelled, and have deadlines ---
@@ -68,7 +71,7 @@ def room(connection: Connection) -> int:
 
 def hold_id(waiting: Unanswered) -> None:
     """Its client may cancel it from now on, if it speaks of that."""
-    held = _held_by(waiting)
+    held = ids_held(waiting[0], waiting[2])
     if held is not None:
         held[waiting[1]] = waiting
 
@@ -77,7 +80,7 @@ def free_id(waiting: Unanswered) -> bool:
     """Its id is free; whether it waited until now, or was cancelled."""
     if _is_cancelled(waiting):
         return False
-    held = _held_by(waiting)
+    held = ids_held(waiting[0], waiting[2])
     if held is not None:
         del held[waiting[1]]
     return True
@@ -98,9 +101,8 @@ def may_start(waiting: Unanswered) -> bool:
     return False
 
 
-def _held_by(waiting: Unanswered) -> dict[int, object] | None:
-    """The ids that its client may cancel; ``None``: not this one."""
-    connection, _, wants_reply, _, _ = waiting
+def ids_held(connection: Connection, wants_reply: bool) -> dict[int, object] | None:
+    """The ids that its client may cancel; ``None``: not that of this request."""
     protocol = connection.protocol
     if not wants_reply or not protocol.features & _CANCEL:
         return None
@@ -109,7 +111,7 @@ def _held_by(waiting: Unanswered) -> dict[int, object] | None:
 
 
 def _is_cancelled(waiting: Unanswered) -> bool:
-    held = _held_by(waiting)
+    held = ids_held(waiting[0], waiting[2])
     return held is not None and held.get(waiting[1]) is not waiting
 
 
@@ -142,5 +144,9 @@ def cancel(connection: Connection, request_id: int) -> None:
     """Its client waits for this request no more. One that isn't in flight has been answered meanwhile."""
     protocol = connection.protocol
     assert isinstance(protocol, FrameProtocol)
-    if protocol.in_flight.pop(request_id, None) is not None:
+    waiting = protocol.in_flight.get(request_id)
+    if type(waiting) is tuple:
+        del protocol.in_flight[request_id]
         not_started(connection, request_id, True, ErrorCode.CANCELLED, texts.CANCELLED)
+    elif waiting is not None:  # its worker is told first
+        connection.core.deferrals.cancel(waiting)

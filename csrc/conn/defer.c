@@ -1,0 +1,179 @@
+/* defer.c: requests whose handler has returned, and whose answer comes later.
+ *
+ * Each gets one answer. Until then it is in flight; also when its client has cancelled it, or its deadline has passed: then
+ * whoever works for it is told, the client has its answer at once, and the place in flight is free when the work is over.
+ *
+ * Where no id tells which request a reply is for, a client isn't read while one of its requests is deferred. */
+#include "base/host.h"
+#include "base/texts.h"
+#include "conn/defer.h"
+#include "conn/life.h"
+#include "conn/output.h"
+#include "conn/pending.h"
+#include "table/deferred.h"
+#include "table/table.h"
+
+uint64_t ps__defer(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
+{
+    ps_pending pending = {ps__id(conn), *frame, 0};
+    pending.frame.payload = NULL; /* its bytes are the handler's */
+    uint64_t handle = ps__deferred_add(engine, conn, &pending);
+    if (!handle)
+        return 0;
+    ps__pending_count(engine, conn, frame->size);
+    ps__deferred_find(engine, handle)->pending.serial =
+        ps__pending_hold_id(engine, conn, frame, handle | PS_ID_OF_DEFERRED);
+    if (!ps__framing(engine, conn)->has_ids)
+        conn->flags |= PS_PAUSED_PENDING;
+    return handle;
+}
+
+bool ps__defer_keep(ps_engine *engine, uint64_t handle, void *object)
+{
+    ps_deferred *record = ps__deferred_find(engine, handle);
+    if (record)
+        record->object = object;
+    return record;
+}
+
+static void *end_work(ps_engine *engine, ps_conn *conn, ps_deferred *record)
+{
+    uint32_t size = record->pending.frame.size;
+    void *object = record->object;
+    record->object = NULL;
+    ps__deferred_remove(engine, conn, record);
+    ps__pending_uncount(engine, conn, size);
+    return object;
+}
+
+ps_conn *ps__defer_done(ps_engine *engine, uint64_t handle, ps_work *work)
+{
+    ps_deferred *record = ps__deferred_find(engine, handle);
+    work->object = NULL;
+    if (!record)
+        return NULL;
+    ps_conn *conn = ps__table_find(&engine->table, record->pending.client_id); /* there: else the record would be over */
+    bool is_owed = !record->is_answered && ps__pending_free_id(engine, &record->pending) && !(conn->flags & PS_GAVE_UP);
+    work->frame = record->pending.frame;
+    work->began_ns = record->began_ns;
+    work->object = end_work(engine, conn, record);
+    return is_owed ? conn : NULL;
+}
+
+bool ps__defer_cancel(ps_engine *engine, const ps_conn *conn, uint32_t request_id)
+{
+    uint64_t value = ps__ids_find(&engine->ids_in_flight, ps__id(conn), request_id);
+    if (!(value & PS_ID_OF_DEFERRED))
+        return false;
+    ps__deferred_mark(engine, ps__deferred_find(engine, value & ~PS_ID_OF_DEFERRED), PS_WHY_CANCELLED);
+    return true;
+}
+
+/* -- those that nobody waits for ----------------------------------------------------------------------------------- */
+
+static void drop(ps_engine *engine, void *object)
+{
+    if (object)
+        engine->hooks.object_unref(engine->hooks.context, object);
+}
+
+/* Whether the work had begun. */
+static bool tell_worker(ps_engine *engine, void *object, enum ps_why why)
+{
+    int begun = engine->hooks.ended(engine->hooks.context, object, why);
+    ps__fail(engine, begun);
+    return begun != 0;
+}
+
+typedef struct last_answer {
+    uint16_t code;
+    const char *text;
+} last_answer;
+
+/* To a client that is there; by whether the work had begun. */
+static const last_answer last_answers[PS_WHYS][2] = {
+    [PS_WHY_CANCELLED] = {{PS_CANCELLED, PS_TEXT_CANCELLED}, {PS_CANCELLED, PS_TEXT_CANCELLED}},
+    [PS_WHY_LATE] = {{PS_DEADLINE_PASSED, PS_TEXT_TOO_LATE}, {PS_DEADLINE_PASSED, PS_TEXT_TOO_LATE}},
+    [PS_WHY_STOPPED] = {{PS_SHUTTING_DOWN, PS_TEXT_SHUTTING_DOWN}, {PS_CANCELLED, PS_TEXT_CUT_SHORT}},
+};
+
+static void answer_client(ps_engine *engine, ps_conn *conn, const ps_frame *frame, enum ps_why why, bool begun)
+{
+    const last_answer *answer = &last_answers[why][begun];
+    if (!begun && ps__framing(engine, conn)->has_texts) {
+        ps__not_started(engine, conn, frame, answer->code, answer->text);
+        return;
+    }
+    PS_ADD(engine->stats.errors, 1u);
+    if (ps__framing(engine, conn)->has_texts && !(frame->flags & PS_NO_REPLY))
+        ps__send_error(engine, conn, 0, answer->code, frame->request_id, answer->text);
+}
+
+/* Its client is there, or was before the worker was told. */
+static void tell_both(ps_engine *engine, ps_deferred *record)
+{
+    uint64_t handle = ps__deferred_handle(engine, record);
+    void *object = record->object;
+    enum ps_why why = record->why;
+    engine->hooks.object_ref(engine->hooks.context, object);
+    bool begun = tell_worker(engine, object, why);
+    drop(engine, object);
+    record = ps__deferred_find(engine, handle);
+    if (!record)
+        return; /* what was called has answered it, or closed the client */
+    ps_conn *conn = ps__table_find(&engine->table, record->pending.client_id);
+    const ps_frame frame = record->pending.frame;
+    record->is_answered = true;
+    ps__pending_free_id(engine, &record->pending);
+    if (!begun)
+        drop(engine, end_work(engine, conn, record));
+    answer_client(engine, conn, &frame, why, begun);
+}
+
+static void tell_orphan(ps_engine *engine, uint32_t slot)
+{
+    ps_deferred *record = ps__deferred_at(engine, slot);
+    void *object = record->object;
+    enum ps_why why = record->is_answered ? PS_WHY_NONE : record->why; /* then it was told before */
+    ps__deferred_put_away(engine, slot);
+    if (object && why)
+        tell_worker(engine, object, why);
+    drop(engine, object);
+}
+
+void ps__defer_tell(ps_engine *engine)
+{
+    ps__deferred_expire(engine);
+    for (uint32_t slot; (slot = ps__deferred_pop(engine)) != PS_NO_SLOT;) {
+        ps__enter(engine);
+        if (ps__deferred_at(engine, slot)->is_over)
+            tell_orphan(engine, slot);
+        else
+            tell_both(engine, ps__deferred_at(engine, slot));
+    }
+}
+
+static ps_deferred *first_that_waits(const ps_engine *engine, const ps_conn *conn)
+{
+    if (conn->state == PS_CONN_CLOSED)
+        return NULL;
+    for (uint32_t slot = conn->deferred; slot != PS_NO_SLOT; slot = ps__deferred_at(engine, slot)->next) {
+        if (!ps__deferred_at(engine, slot)->why)
+            return ps__deferred_at(engine, slot);
+    }
+    return NULL;
+}
+
+void ps__defer_cut_short(ps_engine *engine, ps_conn *conn)
+{
+    ps_deferred *record = first_that_waits(engine, conn);
+    if (!record)
+        return;
+    ps__enter(engine);
+    for (; record; record = first_that_waits(engine, conn)) {
+        record->why = PS_WHY_STOPPED;
+        tell_both(engine, record);
+    }
+    if (conn->state != PS_CONN_CLOSED)
+        ps__send_queue(engine, conn);
+}

@@ -1,0 +1,3 @@
+"""Requests without an answer. ``pending``: how many, and which of them get one; ``batch``: those of batch services;
+``deferred``: those whose handler has returned, and that are answered later.
+"""
