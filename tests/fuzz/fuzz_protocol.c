@@ -57,12 +57,25 @@ static void send_cir(script *from, link *to)
     if (what & 32)
         size += ps__put_field(payload + size, PS_TAG_MAX_PAYLOAD, "\0\0\1\0", 4);
     if (what & 64)
-        size += ps__put_field(payload + size, PS_TAG_SOFTWARE, "fuzz", 4);
+        size += ps__put_field(payload + size, PS_TAG_FEATURES, "\0\0\0\3", 4);
     if (what & 128)
         size += ps__put_field(payload + size, next_byte(from), name, 2);
     send_frame(to, (ps_frame){.kind = PS_CIR, .code = 1, .payload = payload, .size = (uint32_t)size}, 0);
     if (tries_key && (what & 7) != 6)
         send_proof(to, nonce, (what & 7) == 5 ? 0 : TOY_KEY);
+}
+
+/* What only clients that speak of it may send: a CANCEL, or a request with a deadline. */
+static void make_featured(ps_frame *frame, uint8_t *payload, uint8_t left)
+{
+    if (frame->kind != PS_SRM) {
+        *frame = (ps_frame){.kind = PS_CANCEL, .request_id = frame->request_id, .payload = payload};
+        return;
+    }
+    frame->flags |= PS_DEADLINE;
+    memmove(payload + PS_DEADLINE_SIZE, payload, 1);
+    memcpy(payload, (uint8_t[]){0, left, left, 0}, PS_DEADLINE_SIZE);
+    frame->size = (frame->size & 0xFF) + PS_DEADLINE_SIZE;
 }
 
 /* A message of the framing that is mostly right. */
@@ -77,6 +90,8 @@ static void send_message(script *from, link *to)
     payload[0] = first;
     if (frame.kind == PS_BYE)
         frame.size = 0;
+    if (what & 64 && sim.options.framing == PS_PYSOCK)
+        make_featured(&frame, payload, second);
     if (sim.options.framing == PS_PYSOCK) {
         send_frame(to, frame, what & 128 ? next_byte(from) : 0);
         return;

@@ -2,6 +2,7 @@
  * first byte; what the connect hook does, the client's name. */
 #include "world.h"
 #include "base/sys.h"
+#include "conn/defer.h"
 #include "conn/output.h"
 #include "conn/rules.h"
 
@@ -149,17 +150,39 @@ static bool act(ps_conn *conn, const ps_frame *frame)
     return false;
 }
 
-static int keep(ps_conn *conn, const ps_frame *frame)
+/* As a batch does, or by a record of its own. */
+static bool wait_for_answer(ps_conn *conn, const ps_frame *frame, bool deferred, kept *it)
+{
+    if (!deferred) {
+        it->pending = ps__pending_add(sim.engine, conn, frame);
+        return true;
+    }
+    it->pending = (ps_pending){.client_id = ps__id(conn), .frame = *frame};
+    it->handle = ps__defer(sim.engine, conn, frame);
+    if (!it->handle)
+        return false;
+    object_ref(NULL, it->payload);
+    REQUIRE(ps__defer_keep(sim.engine, it->handle, it->payload));
+    return true;
+}
+
+static int keep(ps_conn *conn, const ps_frame *frame, bool deferred)
 {
     uint8_t *data;
-    if (sim.kept_count == WORLD_KEPT)
+    bool has_ids = sim.options.framing == PS_PYSOCK;
+    if (sim.kept_count == WORLD_KEPT || (deferred && !has_ids && conn->in_flight))
         return send_reply(conn, frame, "", 0, NULL), 0;
     object *payload = object_new(NULL, frame->size, &data);
     if (!payload)
         return ps__cannot_serve(sim.engine, conn, frame, PS_HANDLER_FAILED, "no memory", 9), 0;
     memcpy(data, frame->payload, frame->size);
-    kept *it = &sim.kept[sim.kept_count++];
-    *it = (kept){ps__pending_add(sim.engine, conn, frame), payload};
+    kept *it = &sim.kept[sim.kept_count];
+    *it = (kept){.payload = payload};
+    if (!wait_for_answer(conn, frame, deferred, it)) {
+        object_unref(NULL, payload);
+        return ps__cannot_serve(sim.engine, conn, frame, PS_HANDLER_FAILED, "no memory", 9), 0;
+    }
+    sim.kept_count++;
     it->pending.frame.payload = data;
     uint64_t due = sim.engine->now_ns + sim.batch_wait_ns;
     if (due < sim.engine->batch_due_ns)
@@ -172,8 +195,8 @@ static int serve(ps_conn *conn, const ps_frame *frame, object *lies_in)
     uint8_t what = frame->size && !sim.only_echoes ? frame->payload[0] : 0;
     if (!sim.only_echoes && ps__is_late(frame))
         return ps__not_started(sim.engine, conn, frame, PS_DEADLINE_PASSED, ""), 0;
-    if (what == 'K')
-        return keep(conn, frame);
+    if (what == 'K' || what == 'W')
+        return keep(conn, frame, what == 'W');
     if (what == 'X') {
         sim.cancelled = true;
         return -ECANCELED;
@@ -209,10 +232,21 @@ static int on_request(void *context, ps_conn *conn, const ps_frame *frame, void 
 
 /* -- batches ------------------------------------------------------------------------------------------------------- */
 
+static ps_conn *whom_to_answer(const kept *it)
+{
+    ps_work work;
+    if (!it->handle)
+        return ps__pending_done(sim.engine, &it->pending);
+    ps_conn *conn = ps__defer_done(sim.engine, it->handle, &work);
+    if (work.object)
+        object_unref(NULL, work.object);
+    return conn;
+}
+
 static void answer_kept(const kept *it)
 {
     const ps_frame *frame = &it->pending.frame;
-    ps_conn *conn = ps__pending_done(sim.engine, &it->pending);
+    ps_conn *conn = whom_to_answer(it);
     if (conn)
         send_reply(conn, frame, frame->payload, frame->size, it->payload);
     object_unref(NULL, it->payload);
@@ -227,7 +261,7 @@ static int on_batches(void *context, bool all, uint64_t *due_ns)
     *due_ns = UINT64_MAX;
     unsigned count = sim.kept_count;
     for (unsigned i = 0; i < count; i++) {
-        if (ps__pending_may_start(sim.engine, &sim.kept[i].pending))
+        if (sim.kept[i].handle || ps__pending_may_start(sim.engine, &sim.kept[i].pending))
             answer_kept(&sim.kept[i]);
         else
             object_unref(NULL, sim.kept[i].payload);
@@ -236,6 +270,15 @@ static int on_batches(void *context, bool all, uint64_t *due_ns)
     sim.kept_count = 0;
     ps__pending_flush(sim.engine);
     return 0;
+}
+
+/* Nobody waits for it. Of every second one the work had begun. */
+static int on_ended(void *context, void *object_of_it, enum ps_why why)
+{
+    (void)context;
+    const object *it = object_of_it;
+    REQUIRE(sim.inside && it->users > 0 && why != PS_WHY_NONE && why < PS_WHYS);
+    return sim.requests % 2;
 }
 
 /* -- coming and going ---------------------------------------------------------------------------------------------- */
@@ -316,6 +359,7 @@ const ps_hooks world_hooks = {
     .connect = on_connect,
     .request = on_request,
     .batches = on_batches,
+    .ended = on_ended,
     .disconnect = on_disconnect,
     .draining = on_draining,
     .noted = on_noted,

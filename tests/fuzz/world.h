@@ -81,6 +81,7 @@ typedef struct object {
 typedef struct kept {
     ps_pending pending;
     object *payload;
+    uint64_t handle; /* of its record; 0: it waits as for a batch */
 } kept;
 
 typedef struct world {
