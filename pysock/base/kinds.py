@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pysock.base.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Literal, TypeAlias
+    from concurrent.futures import Future
+    from typing import Any, Literal, TypeAlias
 
     if sys.version_info >= (3, 12):
         from collections.abc import Buffer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from pysock.access.peers import Ids
     from pysock.data import DataSocket, Peer
+    from pysock.replies.later import Reply
 
     #: ``framing=`` of a server.
     FramingName: TypeAlias = Literal["pysock", "u32", "line", "raw"]
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
     Expose: TypeAlias = Literal["type", "message", "traceback"]
     #: ``allow=`` of a server.
     Allow: TypeAlias = Literal["anyone"] | Mapping[str, Ids] | Callable[[Peer], bool]
+    #: What a handler may return in place of a reply that it hasn't got yet.
+    Later: TypeAlias = Reply | Future[Any]
     #: What answers one request.
-    Handler: TypeAlias = Callable[[DataSocket, bytes], Buffer | None]
+    Handler: TypeAlias = Callable[[DataSocket, bytes], Buffer | Later | None]
     #: What answers all that are ready: a reply for each, or an exception in its place.
-    BatchHandler: TypeAlias = Callable[[list[DataSocket], list[bytes]], Iterable[Buffer | Exception | None]]
+    BatchHandler: TypeAlias = Callable[[list[DataSocket], list[bytes]], Iterable[Buffer | Exception | Later | None]]
 elif sys.version_info >= (3, 12):
     #: What may be sent, and what a handler may return: bytes, bytearray, memoryview, array, mmap, a numpy array ...
     from collections.abc import Buffer

@@ -1,6 +1,7 @@
 """Programs that type checkers must have nothing against. Never run: tests/typed/check.py has them checked."""
 
 import array
+import concurrent.futures
 import functools
 import mmap
 
@@ -77,3 +78,16 @@ with server, pysock.connect(server.addresses[0], backend="auto") as client:
     except (pysock.ConnectionLost, pysock.errors.RequestTimeout) as error:
         print(error)
     code: int = pysock.ErrorCode.NO_SUCH_SERVICE
+
+
+@server.service("later")
+def in_time(client: pysock.DataSocket, request: bytes) -> pysock.Reply:
+    return pysock.later()
+
+
+executor = concurrent.futures.ThreadPoolExecutor()
+
+
+@server.service("executor")
+def by_executor(client: pysock.DataSocket, request: bytes) -> concurrent.futures.Future[bytes]:
+    return executor.submit(request.upper)
