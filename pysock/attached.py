@@ -52,7 +52,11 @@ def attach(running: Running, server: Server) -> None:
 
     def launch() -> None:
         running.attached = attached
-        attached.begin()
+        try:
+            attached.begin()
+        except BaseException:
+            running.attached = None  # there is nothing to wait for
+            raise
 
     running.open(launch)
 

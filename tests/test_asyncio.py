@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import errno
 import gc
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from support import run_python, wait_for
 
 import pysock
 from pysock import ConnectionLost, PysockError, Server, connect
+from pysock.engine.choice import choose
 
 try:
     import uvloop
@@ -407,6 +410,30 @@ def test_a_started_server_has_no_loop_to_wait_in(make_server, unix_address):
     async def main():
         with server, pytest.raises(PysockError, match="in no asyncio loop"):
             await server.wait_closed()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["the loop watches nothing", "the engine has no descriptor"])
+def test_a_beginning_that_fails(backend, make_server, unix_address, monkeypatch, how):
+    """The server has ended, and nobody waits for it in vain."""
+    server = make_server(unix_address)
+    echo(server)
+
+    async def main():
+        if how == "the loop watches nothing":
+            monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", Mock(side_effect=NotImplementedError))
+            expected: Any = pytest.raises(PysockError, match="can't watch descriptors")
+        else:
+            error = OSError(errno.EMFILE, "Too many open files")
+            monkeypatch.setattr(choose(backend).engine, "begin", Mock(side_effect=error))
+            expected = pytest.raises(OSError, match="Too many open files")
+        with expected:
+            await server.__aenter__()
+        assert server.state.name == "CLOSED"
+        await asyncio.wait_for(server.wait_closed(), 5.0)
+        await asyncio.wait_for(server.aclose(), 5.0)
+        assert not Path(unix_address.removeprefix("unix:")).exists()
 
     asyncio.run(main())
 

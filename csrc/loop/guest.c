@@ -29,32 +29,39 @@ enum {
 
 /* -- the timer ----------------------------------------------------------------------------------------------------- */
 
-static int open_timer(ps_engine *engine)
-{
-    pthread_mutex_lock(&engine->lock);
-    engine->timer = ps_sys.timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    int error = engine->timer;
-    if (error < 0)
-        engine->timer = -1;
-    pthread_mutex_unlock(&engine->lock);
-    return error < 0 ? error : engine->poll->add(engine->poll_handle, engine->timer, PS_TIMER_KEY, PS_POLL_IN);
-}
-
 /* To set it makes it unreadable again. */
-static void set_timer(ps_engine *engine, uint64_t at_ns, uint64_t left_ns)
+static int set_timer(ps_engine *engine, uint64_t at_ns, uint64_t left_ns)
 {
     struct itimerspec when = {.it_value = {.tv_sec = (time_t)(left_ns / 1000000000u),
                                            .tv_nsec = (long)(left_ns % 1000000000u)}};
-    int error = engine->timer < 0 ? 0 : ps_sys.timerfd_settime(engine->timer, 0, &when, NULL);
     engine->timer_ns = at_ns;
-    ps__fail(engine, error);
+    return engine->timer < 0 ? 0 : ps_sys.timerfd_settime(engine->timer, 0, &when, NULL);
 }
 
-static void arm(ps_engine *engine)
+/* Without it the engine can't be a guest: an error is the caller's to tell, or ends it. */
+static int arm(ps_engine *engine)
 {
     uint64_t left = (uint64_t)ps__sleep_ns(engine), at = engine->now_ns + left;
-    if (engine->timer_ns <= engine->now_ns || at < engine->timer_ns)
-        set_timer(engine, at, left ? left : 1);
+    if (engine->timer_ns > engine->now_ns && at >= engine->timer_ns)
+        return 0;
+    return set_timer(engine, at, left ? left : 1);
+}
+
+/* Watched, and set; where that fails nothing is left of it. */
+static int open_timer(ps_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    int fd = ps_sys.timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    engine->timer = fd < 0 ? -1 : fd;
+    pthread_mutex_unlock(&engine->lock);
+    if (fd < 0)
+        return fd;
+    int error = engine->poll->add(engine->poll_handle, fd, PS_TIMER_KEY, PS_POLL_IN);
+    if (error == 0)
+        error = arm(engine);
+    if (error < 0)
+        ps__close_fd(engine, &engine->timer);
+    return error;
 }
 
 /* -- between the host and the engine ------------------------------------------------------------------------------- */
@@ -77,13 +84,14 @@ int ps__guest_begin(ps_engine *engine)
 {
     if (engine->state != PS_SERVER_NEW)
         return -EINVAL;
+    engine->now_ns = ps__now_ns();
+    engine->timer_ns = 0;
     int error = open_timer(engine);
     if (error == 0)
         error = ps__loop_begin(engine);
     if (error < 0)
         return error;
     __atomic_store_n(&engine->running, false, __ATOMIC_RELAXED);
-    arm(engine);
     return engine->fatal;
 }
 
@@ -116,7 +124,7 @@ bool ps__guest_turn(ps_engine *engine)
         more = look_and_turn(engine, looks == 0, &found);
     }
     if (more)
-        arm(engine);
+        ps__fail(engine, arm(engine));
     ps__guest_leave(engine);
     return more && !engine->fatal;
 }

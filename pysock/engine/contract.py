@@ -210,6 +210,7 @@ class Engine(Protocol):
 
     def begin(self) -> None:
         """Instead of ``run``, in a loop of the program's: ``turn`` serves what comes, and ``end`` is called at last.
+        Where this fails there is nothing to end, and the engine is to be closed.
 
         :raises PysockError: as ``run``; or this system has nothing that another loop could watch.
         """

@@ -36,5 +36,9 @@ EXPERIMENTS = [
         _experiment(script, framings, transport),
     )
     for transport in ("unix", "tcp")
-    for script, words, framings in (("engine", "engine", ("pysock", "u32")), ("client", "client's end", ("pysock",)))
+    for script, words, framings in (
+        ("engine", "engine", ("pysock", "u32")),
+        ("guest", "engine in a loop of the program's", ("pysock",)),
+        ("client", "client's end", ("pysock",)),
+    )
 ]

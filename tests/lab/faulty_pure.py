@@ -1,6 +1,6 @@
 """Scripts of clients against the pure engine, of which one system call fails. See ``faults.py`` for how it is driven.
 
-    python faulty_pure.py SCRIPT FRAMING TRANSPORT     engine | client, native | u32, unix | tcp
+    python faulty_pure.py SCRIPT FRAMING TRANSPORT     engine | guest | client, pysock | u32, unix | tcp
 
 What holds for each fault: the loop survives it, or ends with the error where it can't be done without; no client sees a
 wrong byte; those that the fault doesn't concern are served; nothing spins; no descriptor is left over.
@@ -8,6 +8,7 @@ wrong byte; those that the fault doesn't concern are served; nothing spins; no d
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import faulthandler
 import gc
@@ -182,11 +183,12 @@ class Guest:
 class Party:
     """A server, and its guests."""
 
-    def __init__(self, framing: str, transport: str, folder: str) -> None:
+    def __init__(self, framing: str, transport: str, folder: str, as_guest: bool) -> None:
         self.framed = framing == "pysock"
         self.lost = self.plugged = 0
         self.guests: dict[str, Guest] = {}
         self.error: BaseException | None = None
+        self._run = self._as_guest if as_guest else self._alone
         path = f"{folder}/s"
         limits = Limits(max_clients=6, max_pending_cir=4, output_pause=65536)
         where = f"unix:{path}" if transport == "unix" else f"tcp://{own_host()}:0"
@@ -201,11 +203,21 @@ class Party:
     def _serve(self) -> None:
         SEAM.subjects.add(threading.get_ident())
         try:
-            self.server.serve_forever(grace=GRACE)
+            self._run()
         except BaseException as error:
             self.error = error
         finally:
             SEAM.subjects.discard(threading.get_ident())
+
+    def _alone(self) -> None:
+        self.server.serve_forever(grace=GRACE)
+
+    def _as_guest(self) -> None:
+        async def serve() -> None:
+            async with self.server:
+                await self.server.wait_closed()
+
+        asyncio.run(serve())
 
     @property
     def ended(self) -> bool:
@@ -415,8 +427,8 @@ class Party:
         must(stats["established"] == stats["disconnected"], f"ends are missing: {stats}")
 
 
-def engine_script(framing: str, transport: str, folder: str) -> int:
-    party = Party(framing, transport, folder)
+def engine_script(framing: str, transport: str, folder: str, as_guest: bool = False) -> int:
+    party = Party(framing, transport, folder, as_guest)
     wait_for(lambda: party.ended or SEAM.counts.get("epoll_wait"))
     started = not party.ended or is_fatal()
     if started:
@@ -435,6 +447,11 @@ def engine_script(framing: str, transport: str, folder: str) -> int:
         must(not started or SEAM.call in VITAL, f"the loop ended: {party.error!r}")
         must(isinstance(party.error, OSError) and party.error.errno == SEAM.error, f"another error: {party.error!r}")
     return party.lost
+
+
+def guest_script(framing: str, transport: str, folder: str) -> int:
+    """In a loop of the program's."""
+    return engine_script(framing, transport, folder, as_guest=True)
 
 
 def client_script(framing: str, transport: str, folder: str) -> int:
@@ -468,7 +485,7 @@ def _converse(server: Server) -> None:
         must(client.request(PATTERN[:size]) == PATTERN[:size], "a wrong reply")
 
 
-SCRIPTS = {"engine": engine_script, "client": client_script}
+SCRIPTS = {"engine": engine_script, "guest": guest_script, "client": client_script}
 
 
 def open_files() -> int:

@@ -131,7 +131,11 @@ class PureEngine(Unique):
             raise PysockError(NOT_WATCHED)
         self._claim()
         self._guest.begin()
-        self._open()
+        try:
+            self._open()
+        except BaseException:
+            self._masters.stop()  # the descriptors are the caller's, who closes them
+            raise
 
     @property
     def poll_fd(self) -> int:
