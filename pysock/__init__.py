@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     )
     from pysock.limits import Limits
     from pysock.master import MasterSocket
+    from pysock.replies.current import Request, current
     from pysock.replies.later import Reply, later
     from pysock.server import Server, serve
     from pysock.states import ConnectionState, DisconnectReason, IllegalTransition, ServerState
@@ -77,6 +78,7 @@ __all__ = [
     "PysockError",
     "RemoteError",
     "Reply",
+    "Request",
     "RequestTimeout",
     "Server",
     "ServerFull",
@@ -84,6 +86,7 @@ __all__ = [
     "__version__",
     "backend",
     "connect",
+    "current",
     "later",
     "serve",
     "servers",
@@ -110,6 +113,7 @@ _HOMES = {
     "limits": ("Limits",),
     "master": ("MasterSocket",),
     "wire.format": ("ErrorCode",),
+    "replies.current": ("Request", "current"),
     "replies.later": ("Reply", "later"),
     "base.registry": ("servers",),
     "server": ("Server", "serve"),

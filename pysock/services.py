@@ -85,6 +85,10 @@ class Services:
         """Number and name of those that have a name, as CIR_ACCEPTED tells them."""
         return [(number, service.name) for number, service in enumerate(self._table) if number]
 
+    def name(self, number: int) -> str:
+        """The name of a service."""
+        return self._table[number].name
+
     def title(self, number: int) -> str:
         """The name of a service for a log."""
         return repr(self._table[number].name) if 0 < number < len(self._table) else "(unnamed)"

@@ -23,7 +23,8 @@ PUBLIC = [
         "ServerState",
     ),
     *("ConnectionState", "Address", "backend", "__version__", "PysockError", "ProtocolError", "ConnectionRefused"),
-    *("RemoteError", "Reply", "later", "RequestTimeout", "ServerFull", "FrameTooLarge", "AddressInUse"),
+    *("RemoteError", "RequestTimeout", "ServerFull", "FrameTooLarge", "AddressInUse"),
+    *("Reply", "Request", "current", "later"),
     *("Buffer", "ConnectionLost", "DisconnectReason", "ErrorCode", "IllegalTransition", "Peer"),
 ]
 

@@ -33,6 +33,8 @@ typedef struct ps_hooks {
     int (*batches)(void *context, bool all, uint64_t *due_ns);
     /* A deferred request is answered by this object, which stays the caller's. */
     int (*answer)(void *context, uint64_t handle, void *answer);
+    /* Somebody has asked for this to be called when the turn is over. */
+    int (*call)(void *context, void *object);
     /* Nobody waits for the answer to a deferred request any more, whose object this is: 1 if its work had begun, else 0. */
     int (*ended)(void *context, void *object, enum ps_why why);
     /* The connection is closed; told for those the options or an attach ask for. */

@@ -14,12 +14,12 @@
 #include "table/descriptors.h"
 #include "table/table.h"
 
-enum ps_command_kind { PS_DO_PUSH, PS_DO_BROADCAST, PS_DO_DISCONNECT, PS_DO_ANSWER };
+enum ps_command_kind { PS_DO_PUSH, PS_DO_BROADCAST, PS_DO_DISCONNECT, PS_DO_ANSWER, PS_DO_CALL };
 
 typedef struct ps_command {
     struct ps_command *next;
     uint64_t id;  /* of the client; of an answer the handle of its request */
-    void *object; /* the answer; the command's, or NULL */
+    void *object; /* the answer, or what is to be called; the command's, or NULL */
     size_t size;
     enum ps_command_kind kind;
     uint8_t data[];
@@ -27,10 +27,15 @@ typedef struct ps_command {
 
 /* -- in the loop --------------------------------------------------------------------------------------------------- */
 
-static void carry_out_answer(ps_engine *engine, const ps_command *command)
+static void carry_out_within(ps_engine *engine, const ps_command *command)
 {
-    if (ps__enter(engine) == 0)
-        ps__fail(engine, engine->hooks.answer(engine->hooks.context, command->id, command->object));
+    const ps_hooks *hooks = &engine->hooks;
+    if (ps__enter(engine) < 0)
+        return;
+    if (command->kind == PS_DO_ANSWER)
+        ps__fail(engine, hooks->answer(hooks->context, command->id, command->object));
+    else
+        ps__fail(engine, hooks->call(hooks->context, command->object));
 }
 
 static void carry_out(ps_engine *engine, const ps_command *command)
@@ -79,8 +84,8 @@ void ps__run_commands(ps_engine *engine)
         ps__fail(engine, (int)got); /* it would stay readable, and the loop could not sleep any more */
     for (ps_command *command = take_commands(engine), *next; command; command = next) {
         next = command->next;
-        if (command->kind == PS_DO_ANSWER)
-            carry_out_answer(engine, command);
+        if (command->object)
+            carry_out_within(engine, command);
         else
             carry_out(engine, command);
         free_command(engine, command);
@@ -151,7 +156,7 @@ static int wake(ps_engine *engine)
 /* These must be possible always: there are only so many clients, and only so many requests in flight. */
 static bool is_bounded(const ps_command *command)
 {
-    return command->kind == PS_DO_DISCONNECT || command->kind == PS_DO_ANSWER;
+    return command->kind == PS_DO_DISCONNECT || command->object;
 }
 
 /* 1: the loop will do it; else the command is freed. */
@@ -159,7 +164,7 @@ static int append(ps_engine *engine, ps_command *command)
 {
     pthread_mutex_lock(&engine->lock);
     size_t cost = command->size + PS_COMMAND_COST;
-    bool nobody = command->kind == PS_DO_ANSWER && engine->wake[1] < 0; /* who would give it back? */
+    bool nobody = command->object && engine->wake[1] < 0; /* who would give it back? */
     bool fits = is_bounded(command) || !engine->commands || engine->commands_size + cost <= PS_COMMANDS_BYTES;
     int error = nobody ? -EPIPE : fits ? wake(engine) : -ENOBUFS; /* the loop takes no command before the lock is free */
     if (error == 0) {
@@ -184,13 +189,23 @@ static int post(ps_engine *engine, enum ps_command_kind kind, uint64_t client_id
     return append(engine, command);
 }
 
-int ps__post_answer(ps_engine *engine, uint64_t handle, void *object)
+static int post_object(ps_engine *engine, enum ps_command_kind kind, uint64_t id, void *object)
 {
     ps_command *command = ps_sys.allocate(sizeof *command);
     if (!command)
         return -ENOMEM;
-    *command = (ps_command){.id = handle, .object = object, .kind = PS_DO_ANSWER};
+    *command = (ps_command){.id = id, .object = object, .kind = kind};
     return append(engine, command);
+}
+
+int ps__post_answer(ps_engine *engine, uint64_t handle, void *object)
+{
+    return post_object(engine, PS_DO_ANSWER, handle, object);
+}
+
+int ps__post_call(ps_engine *engine, void *object)
+{
+    return post_object(engine, PS_DO_CALL, 0, object);
 }
 
 /* The state of a client as other threads may ask for it; 0 = there is none. */

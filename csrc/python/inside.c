@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "base/texts.h"
+#include "loop/command.h"
 #include "python/python.h"
 
 static ps_engine *engine_of(PyObject *self)
@@ -47,11 +48,33 @@ static PyObject *inside_disconnect(PyObject *self, PyObject *args)
     return PyBool_FromLong(ps_engine_disconnect(engine_of(self), id) > 0);
 }
 
+/* current() -> (client_id, request_id, service, deadline, wants_reply), or None where no handler runs. */
+static PyObject *inside_current(PyObject *self, PyObject *Py_UNUSED(nothing))
+{
+    ps_python *py = PyCapsule_GetPointer(self, NULL);
+    const ps_frame *frame = py->request;
+    if (!frame)
+        Py_RETURN_NONE;
+    return Py_BuildValue("KIHdN", (unsigned long long)ps__id(py->client), (unsigned)frame->request_id,
+                         (unsigned short)frame->code, (double)frame->deadline_ns / 1e9,
+                         PyBool_FromLong(!(frame->flags & PS_NO_REPLY)));
+}
+
+static PyObject *inside_later(PyObject *self, PyObject *function)
+{
+    int result = ps__post_call(engine_of(self), Py_NewRef(function));
+    if (result < 0)
+        Py_DECREF(function);
+    return PyLong_FromLong(result < 0 ? result : 0);
+}
+
 static PyMethodDef inside_methods[] = {
     {"push", inside_push, METH_VARARGS, NULL},
     {"broadcast", inside_broadcast, METH_VARARGS, NULL},
     {"disconnect", inside_disconnect, METH_VARARGS, NULL},
     {"answer", (PyCFunction)(void (*)(void))ps__py_inside_answer, METH_FASTCALL, NULL},
+    {"current", inside_current, METH_NOARGS, NULL},
+    {"later", inside_later, METH_O, NULL},
     {"begin", ps__py_guest_begin, METH_O, NULL},
     {"poll_fd", ps__py_guest_poll_fd, METH_NOARGS, NULL},
     {"turn", ps__py_guest_turn, METH_NOARGS, NULL},

@@ -50,6 +50,8 @@ struct ps_python {
     PyThreadState *thread;
     PyObject *entered; /* the context that the loop is in, of the client that was served last; or NULL */
     bool handles;      /* a handler runs */
+    const ps_conn *client; /* of the request whose handler runs, and that request; of a batch NULL */
+    const ps_frame *request;
     bool is_guest;     /* in a loop of the program's, which looks after signals itself */
     bool turns;        /* a guest's turn runs */
     PyObject *spare; /* the memory of the last large request, if nobody kept it: the next one's */

@@ -84,7 +84,10 @@ static int make_client(ps_python *py, ps_conn *conn)
 
 static int call_handler(ps_python *py, const service *s, ps_conn *conn, const ps_frame *frame, PyObject *request)
 {
+    py->client = conn;
+    py->request = frame;
     PyObject *result = ps__py_call_within(py, conn, s->handler, request);
+    py->request = NULL;
     if (!result)
         return ps__py_failed(py, conn, frame);
     int error = ps__py_answer(py, conn, frame, result);

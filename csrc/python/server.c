@@ -80,6 +80,19 @@ static int on_draining(void *context)
     return ps__py_finish_call(py, ON_DRAINING, PyObject_CallNoArgs(ps__py_callback(py, ON_DRAINING)));
 }
 
+static int on_call(void *context, void *function)
+{
+    ps_python *py = context;
+    ps__py_leave_variables(py);
+    PyObject *result = PyObject_CallNoArgs(function);
+    if (!result && !PyErr_ExceptionMatches(PyExc_Exception))
+        return ps__py_hand_over(py->raised);
+    if (!result)
+        PyErr_WriteUnraisable(function);
+    Py_XDECREF(result);
+    return 0;
+}
+
 static int on_noted(void *context, int cause, uint64_t times)
 {
     ps_python *py = context;
@@ -202,6 +215,7 @@ static const ps_hooks python_hooks = {
     .batches = ps__py_on_batches,
     .answer = ps__py_on_answer,
     .ended = ps__py_on_ended,
+    .call = on_call,
     .disconnect = on_disconnect,
     .draining = on_draining,
     .noted = on_noted,

@@ -172,6 +172,16 @@ class EngineStats(NamedTuple):
         return counters | dict(zip(COUNTERS, counters.pop("causes"), strict=True))
 
 
+class Current(NamedTuple):
+    """A request whose handler runs."""
+
+    client_id: int
+    request_id: int  # 0 in a framing without ids
+    service: int
+    deadline: float  # on the monotonic clock; 0: none is known
+    wants_reply: bool
+
+
 #: Before anything has happened.
 NO_STATS: Final = EngineStats._make([*[0] * (len(EngineStats._fields) - 1), (0,) * len(COUNTERS)])
 
@@ -292,6 +302,16 @@ class Engine(Protocol):
         """Answer a deferred request: its work has ended. ``reply`` is what a handler may return, or the ``Exception``
         that made it fail. ``False``: nobody waits for it any more. In another thread than the loop's ``True`` says that
         the loop will see. Between turns, in the thread of ``begin``, ``wants_turn`` is called: a turn will send it.
+        """
+
+    def current(self) -> Current | None:
+        """The request whose handler runs, in the loop's thread. ``None``: none does, or the handler of a batch."""
+
+    def call_later(self, function: Callable[[], object]) -> bool:
+        """Call this in the loop's thread when what the turn has made has been sent. ``False``: there is no loop any
+        more.
+
+        :raises OSError: as for ``stop``.
         """
 
     #: Called between turns, once for each: one is wanted soon, though ``poll_fd`` isn't readable.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x862554A8
+ABI: Final = 0x06BC82CE
 
 
 def check_abi(lib: Any) -> None:

@@ -19,6 +19,7 @@ from pysock.engine.contract import (
     WHEN_READABLE,
     Backend,
     ClientInfo,
+    Current,
     EngineOptions,
     EngineStats,
     too_much_queued,
@@ -94,7 +95,8 @@ class NativeEngine(Unique):
         self._wakeup_fd: int = lib.ps_engine_wakeup_fd(self._engine)
         inside: list[Any] = []
         result_of(lib.ps_python_inside(python, id(inside)))
-        self._push_inside, self._broadcast_inside, self._disconnect_inside, self._answer, *guest = inside
+        self._push_inside, self._broadcast_inside, self._disconnect_inside, *others = inside
+        self._answer, self._current, self._later, *guest = others
         self._begin, self._poll_fd, self._turn, self._end_turns = guest
         self._raised: list[BaseException] = []  # by a guest's turn
         self.wants_turn: Callable[[], None] = lambda: None
@@ -226,6 +228,14 @@ class NativeEngine(Unique):
         elif result in _NO_LOOP:
             return False
         return result_of(result) > 0
+
+    def current(self) -> Current | None:
+        found = self._current() if get_ident() == self._loop else None
+        return None if found is None else Current._make(found)
+
+    def call_later(self, function: Callable[[], object]) -> bool:
+        result: int = self._later(function)
+        return result not in _NO_LOOP and result_of(result) == 0
 
     def stats(self) -> EngineStats:
         counters = ffi.new("ps_stats *")

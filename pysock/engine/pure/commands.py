@@ -14,6 +14,7 @@ from contextlib import suppress
 from pysock.base.forking import close_quietly
 from pysock.base.identity import file_of, is_still
 from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import tell_unraisable
 from pysock.base.unique import Unique
 from pysock.engine.contract import too_much_queued
 
@@ -129,3 +130,11 @@ class Commands(Unique):
         for fd in fds:
             with suppress(OSError):  # Linux has freed the number, whatever it says (close(2))
                 os.close(fd)
+
+
+def told_if_it_fails(function: Callable[[], object]) -> None:
+    """Call it; what it raises is told to :data:`sys.unraisablehook`."""
+    try:
+        function()
+    except Exception as error:
+        tell_unraisable(error)

@@ -8,6 +8,7 @@ This file is the turn: wait, read, dispatch, send. What it drives has a file eac
 - ``accept``: master sockets, ``listener`` each; ``access``: who may come in; ``causes``: limits and faults, counted
 - ``connection``, ``framed``, ``plain``: data sockets; ``output``: what they send; ``ending``: how they are ended
 - ``transport``: their bytes
+- ``current``: which request a handler runs for
 - ``reply``: what a handler made of a request; ``waiting``: requests without an answer
 - ``client``: the client's end; ``sockets``: sockets used by hand
 """
@@ -31,8 +32,9 @@ from pysock.engine.pure import look
 from pysock.engine.pure.accept import Masters
 from pysock.engine.pure.client.inlet import PureInlet
 from pysock.engine.pure.client.link import PureLink
-from pysock.engine.pure.commands import Commands
+from pysock.engine.pure.commands import Commands, told_if_it_fails
 from pysock.engine.pure.core import Core
+from pysock.engine.pure.current import current
 from pysock.engine.pure.ending import bury, no_memory_for, spare_others
 from pysock.engine.pure.guest import NOT_WATCHED, Events, Guest
 from pysock.engine.pure.lateness import Lateness
@@ -45,6 +47,8 @@ from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 
 if TYPE_CHECKING:
     from typing import Any, Final
+
+    from pysock.engine.contract import Current
 
 #: The longest wait, in seconds: after it the loop looks whether its descriptors are still its own.
 _SLEEP_MAX: Final = 1.0
@@ -388,6 +392,12 @@ class PureEngine(Unique):
         if here == self._guest.host:
             return self._guest.answer(handle, reply, self.wants_turn)
         return self._commands.post(lambda: deferrals.answer(handle, reply))
+
+    def current(self) -> Current | None:
+        return current(self._core) if get_ident() == self._pushes.loop else None
+
+    def call_later(self, function: Callable[[], object]) -> bool:
+        return self._commands.post(lambda: told_if_it_fails(function))
 
 
 BACKEND: Final = Backend("pure", frozenset(), PureEngine, PureSockets(), PureLink, PureInlet)

@@ -1,0 +1,115 @@
+"""``pysock.current()``: which request a handler runs for, how long its client still waits, and what is to be done after
+the reply. It costs a request nothing unless it is asked.
+
+A handler in the loop's own thread asks the engine, which knows whom it has called. One that runs elsewhere, or is
+suspended, has it in a context variable, :data:`HELD`, set by whoever has called it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+
+from pysock.base import registry
+from pysock.base.clock import monotonic
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import server_log as log
+from pysock.engine.contract import Current
+from pysock.errors import RemoteError
+from pysock.states import ConnectionState
+from pysock.wire import texts
+from pysock.wire.format import ErrorCode
+
+if TYPE_CHECKING:
+    from typing import Final
+
+    from pysock.data import DataSocket
+
+
+class Request:
+    """A request whose handler runs: what :func:`pysock.current` returns.
+
+    :ivar client: the client that has sent it.
+    :ivar request_id: its number on the wire, as in the log; 0 in a framing without ids.
+    :ivar service: the name of the service, ``""`` for the unnamed one.
+    :ivar wants_reply: whether its client waits for a reply, or has sent it by ``notify``.
+    :ivar deadline: when its client stops waiting, on the clock of :func:`time.monotonic`; ``None``: it hasn't said.
+    """
+
+    __slots__ = ("_call_after", "_is_unwanted", "client", "deadline", "request_id", "service", "wants_reply")
+
+    def __init__(
+        self,
+        client: DataSocket,
+        service: str,
+        row: Current,
+        call_after: Callable[[Callable[[], object]], object],
+        is_unwanted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.client: DataSocket = client
+        self.service: str = service
+        self.request_id: int = row.request_id
+        self.wants_reply: bool = row.wants_reply
+        self.deadline: float | None = row.deadline or None
+        self._call_after = call_after
+        self._is_unwanted = is_unwanted
+
+    def remaining(self) -> float | None:
+        """How many seconds its client still waits, at least 0; ``None``: it hasn't said."""
+        return None if self.deadline is None else max(0.0, self.deadline - monotonic())
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the reply any more: the client has cancelled it or left, or its deadline has passed.
+
+        What a client has sent while a handler runs in the loop's own thread is read when that has returned: there only
+        the deadline is seen.
+        """
+        return self.remaining() == 0 or self._is_unwanted() or self.client.state is ConnectionState.CLOSED
+
+    def check(self) -> None:
+        """Go on only if somebody waits: for the middle of a long computation.
+
+        :raises RemoteError: nobody does. A handler lets it through.
+        """
+        if self.remaining() == 0:
+            raise RemoteError(texts.TOO_LATE, ErrorCode.DEADLINE_PASSED)
+        if self.cancelled:
+            raise RemoteError(texts.CANCELLED, ErrorCode.CANCELLED)
+
+    def after_reply(self, function: Callable[[], object]) -> None:
+        """Call this in the loop's thread when the handler has returned and its reply is on its way. What it raises is
+        logged.
+        """
+
+        def call() -> None:
+            try:
+                function()
+            except Exception:
+                log.exception("what was to be done after the reply of service %r failed: %r", self.service, function)
+
+        self._call_after(call)
+
+
+#: Makes the request whose handler runs in this context.
+HELD: Final[ContextVar[Callable[[], Request]]] = ContextVar("pysock_request")
+
+
+def current() -> Request:
+    """The request whose handler runs here.
+
+    :raises LookupError: none does; or it is a batch, which is of several.
+    """
+    held = HELD.get(None)
+    if held is not None:
+        return held()
+    for server in registry.servers():
+        running = server._running
+        engine = running.engine
+        row = None if engine is None else engine.current()
+        if engine is not None and row is not None:
+            client = running.clients.obtain(row.client_id)
+            return Request(client, running.services.name(row.service), row, engine.call_later)
+    raise LookupError(
+        "no handler of one request runs here: pysock.current() is for handlers, but not for those of a batch"
+    )
