@@ -1,14 +1,92 @@
-/* Two engines run, clients come and go, and other threads push, ask and disconnect all the while: nothing for TSan to find
- * (make -C csrc tsan), and nothing lost. */
+/* Two engines run, clients come and go, and other threads push, ask, disconnect and answer all the while: nothing for TSan to
+ * find (make -C csrc tsan), and nothing lost. */
 #include "echo.h"
+#include "conn/defer.h"
+#include "loop/command.h"
 
-enum { ENGINES = 2, CLIENTS = 3, RUN_MS = 1500, REQUESTS = 30 };
+enum { ENGINES = 2, CLIENTS = 3, RUN_MS = 1500, REQUESTS = 30, DEFERRED_SIZE = 5, JOBS = 64 };
 
 typedef struct world {
-    echo server;
-    atomic_bool over;
-    atomic_uint conversations, answered, cut_short, pushed, asked, disconnected;
+    echo server; /* first: the hooks get this one */
+    atomic_bool over, all_served;
+    atomic_uint conversations, answered, cut_short, pushed, asked, disconnected, deferred;
+    pthread_mutex_t lock;
+    uint64_t jobs[JOBS]; /* handles of requests that others answer */
+    unsigned job_count;
 } world;
+
+/* -- requests that other threads answer ---------------------------------------------------------------------------- */
+
+static echo_object *new_object(world *w)
+{
+    echo_object *o = malloc(sizeof *o);
+    CHECK(o);
+    o->users = 1;
+    w->server.objects++;
+    return o;
+}
+
+static int request(void *context, ps_conn *conn, const ps_frame *frame, void *o)
+{
+    world *w = context;
+    if (frame->size != DEFERRED_SIZE)
+        return echo_request(context, conn, frame, o);
+    uint64_t handle = ps__defer(w->server.engine, conn, frame);
+    CHECK(handle && ps__defer_keep(w->server.engine, handle, new_object(w)));
+    pthread_mutex_lock(&w->lock);
+    CHECK(w->job_count < JOBS);
+    w->jobs[w->job_count++] = handle;
+    pthread_mutex_unlock(&w->lock);
+    return 0;
+}
+
+static int give_answer(void *context, uint64_t handle, void *answer)
+{
+    world *w = context;
+    ps_work work;
+    CHECK(w->server.inside && ((echo_object *)answer)->users == 1);
+    ps_conn *conn = ps__defer_done(w->server.engine, handle, &work);
+    if (conn)
+        ps__send(w->server.engine, conn, PS_REPLY, 0, work.frame.request_id, "later", 5, NULL);
+    if (work.object)
+        echo_object_unref(context, work.object);
+    w->deferred += conn != NULL;
+    return 0;
+}
+
+static int ended(void *context, void *object, enum ps_why why)
+{
+    CHECK(((world *)context)->server.inside && ((echo_object *)object)->users > 0 && why != PS_WHY_NONE);
+    return 1;
+}
+
+static void *answer(void *context)
+{
+    world *w = context;
+    while (!w->all_served) {
+        pthread_mutex_lock(&w->lock);
+        uint64_t handle = w->job_count ? w->jobs[--w->job_count] : 0;
+        pthread_mutex_unlock(&w->lock);
+        if (handle)
+            CHECK_EQ(ps__post_answer(w->server.engine, handle, new_object(w)), 1);
+        else
+            poll(NULL, 0, 1);
+    }
+    return NULL;
+}
+
+static void begin(world *w, int family)
+{
+    const ps_options options = echo_options(PS_PYSOCK);
+    CHECK_EQ(pthread_mutex_init(&w->lock, NULL), 0);
+    echo_new(&w->server, &options);
+    w->server.engine->hooks.request = request;
+    w->server.engine->hooks.answer = give_answer;
+    w->server.engine->hooks.ended = ended;
+    echo_listen(&w->server, family);
+    CHECK_EQ(ps_engine_add_master(w->server.engine, w->server.master, 0), 0);
+    CHECK_EQ(pthread_create(&w->server.thread, NULL, echo_main, &w->server), 0);
+}
 
 /* -- clients ------------------------------------------------------------------------------------------------------- */
 
@@ -164,21 +242,23 @@ static void leave_last(world *w, int fd)
 static void everything_at_once(void)
 {
     static world worlds[ENGINES];
-    static void *(*const parts[])(void *) = {be_clients, be_clients, be_clients, push, ask, disconnect, stop, stop};
-    enum { PARTS = sizeof parts / sizeof *parts, STOPS = 2 };
+    static void *(*const parts[])(void *) = {be_clients, be_clients, be_clients, push, ask, disconnect,
+                                            answer, answer, stop, stop};
+    enum { PARTS = sizeof parts / sizeof *parts, STOPS = 2, ANSWERS = 2 };
     pthread_t threads[ENGINES][PARTS];
     int last[ENGINES];
     for (int e = 0; e < ENGINES; e++) {
-        const ps_options options = echo_options(PS_PYSOCK);
-        echo_begin(&worlds[e].server, &options, e % 2 ? AF_INET : AF_UNIX);
+        begin(&worlds[e], e % 2 ? AF_INET : AF_UNIX);
         for (int i = 0; i < PARTS - STOPS; i++)
             CHECK_EQ(pthread_create(&threads[e][i], NULL, parts[i], &worlds[e]), 0);
     }
     poll(NULL, 0, RUN_MS);
     for (int e = 0; e < ENGINES; e++) {
         worlds[e].over = true;
-        for (int i = 0; i < PARTS - STOPS; i++)
+        for (int i = 0; i < PARTS - STOPS; i++) {
+            worlds[e].all_served = i >= PARTS - STOPS - ANSWERS; /* the clients are gone */
             CHECK_EQ(pthread_join(threads[e][i], NULL), 0);
+        }
         last[e] = come_last(&worlds[e]);
     }
     for (int e = 0; e < ENGINES; e++) {
@@ -188,9 +268,9 @@ static void everything_at_once(void)
             CHECK_EQ(pthread_join(threads[e][i], NULL), 0);
         leave_last(&worlds[e], last[e]);
         world *w = &worlds[e];
-        printf("    %u conversations, %u cut short, %u replies, %u pushes, %u questions, %u disconnects\n",
-               w->conversations, w->cut_short, w->answered, w->pushed, w->asked, w->disconnected);
-        CHECK(w->answered && w->pushed && w->asked && w->disconnected);
+        printf("    %u conversations, %u cut short, %u replies, %u pushes, %u questions, %u disconnects, %u deferred\n",
+               w->conversations, w->cut_short, w->answered, w->pushed, w->asked, w->disconnected, w->deferred);
+        CHECK(w->answered && w->pushed && w->asked && w->disconnected && w->deferred);
     }
 }
 
