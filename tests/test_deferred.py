@@ -17,7 +17,7 @@ from support import running, wait_for
 from wire import BYE_FRAME, cancel, failed, features, next_frame, not_started, ping, replied, srm, timed
 
 import pysock
-from pysock import Limits, PysockError, RemoteError, connect
+from pysock import ConnectionLost, Limits, PysockError, RemoteError, connect
 from pysock.wire import texts
 
 BOTH = features(3)
@@ -528,6 +528,23 @@ def test_it_is_closed_by_the_server(make_server, address):
         (client,) = server.clients.values()
         client.close()
         wait_for(lambda: client.state.name == "DRAINING")
+        reply.send(b"1")
+        assert wire.rest_of(peer) == [replied(b"1", 1)]
+
+
+def test_a_push_to_a_client_that_is_leaving(make_server, address):
+    """It takes none; how long it is doesn't matter any more."""
+    server = make_server(address)
+    later = Later(server)
+    with server, wire.let_in(server, wire.field(wire.MAX_PAYLOAD, b"\0\0\0\12")) as peer:
+        peer.send(srm(b"a", 1))
+        reply = later.next()
+        (client,) = server.clients.values()
+        client.close()
+        wait_for(lambda: client.state.name == "DRAINING")
+        for size in (1, 11):
+            with pytest.raises(ConnectionLost):
+                client.send(bytes(size))
         reply.send(b"1")
         assert wire.rest_of(peer) == [replied(b"1", 1)]
 

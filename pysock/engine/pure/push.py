@@ -30,16 +30,14 @@ class Pushes(Unique):
     def push(self, client_id: int, payload: Buffer) -> bool:
         """Send bytes the client didn't ask for."""
         connection = find(self._core, client_id)
-        if connection is None:
-            return False
+        if connection is None or not connection.takes_pushes():
+            return False  # first: whoever is leaving takes nothing, however small
         payload = bytes(payload)
         if len(payload) > connection.protocol.reply_limit:
             raise FrameTooLarge(texts.PUSH_TOO_LARGE % len(payload))
         message = connection.listener.framing.message(payload)
         if get_ident() == self.loop:
             return connection.push(message)
-        if not connection.takes_pushes():
-            return False
         return self._commands.post(lambda: connection.push(message), len(message))
 
     def broadcast(self, payload: Buffer) -> int:
