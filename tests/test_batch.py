@@ -338,6 +338,16 @@ def test_a_batch_handler_closes_clients(server):
         assert wire.next_frame(other) == replied(b"d", 5)
 
 
+def test_a_client_that_its_own_batch_drops(make_server, address, caplog):
+    """It doesn't take its replies, and too much waits: what failed of the rest of its batch concerns nobody."""
+    server = make_server(address, limits=Limits(output_pause=10_000, output_drop=20_000))
+    server.batch_service(lambda clients, requests: [bytes(9_000_000), bytes(20_000), ValueError("told to nobody")])
+    with server, wire.let_in(server) as peer:
+        peer.send(b"".join(srm(b"x", number) for number in range(3)))
+        wire.counted(server, clients=0, over_limit=1, errors=0)
+    assert "told to nobody" not in caplog.text
+
+
 def test_a_client_that_is_gone_before_its_batch(server):
     """No handler sees its requests."""
     names = []

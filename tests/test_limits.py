@@ -19,6 +19,7 @@ import wire
 from support import PATIENCE, RawPeer, wait_for
 from wire import Good, Services, cir, failed, frame, goaway, parse, ping, ponged, refused, replied, say, srm
 
+import pysock
 from pysock import ConnectionState, Limits
 from pysock.causes import COUNTERS, Cause
 from pysock.wire import texts
@@ -503,6 +504,36 @@ def test_max_in_flight(make_server, address):
         assert [wire.next_frame(peer) for _ in range(100)] == [replied(b"%d" % number, number) for number in range(100)]
         assert max(sizes) == 8
         wire.counted(server, clients=1, requests=100, errors=0)
+
+
+def test_who_has_too_many_in_flight_is_read_again_at_half_the_limit(make_server, address):
+    """Not at each answer: there is something to do for it when its turn comes."""
+    server = make_server(address, limits=Limits(max_in_flight=4))
+    waiting = []
+
+    @server.service("slow")
+    def slow(client, request):
+        waiting.append(pysock.later())
+        return waiting[-1]
+
+    server.service("upper")(lambda client, request: request.upper())
+    with server, wire.let_in(server) as peer, wire.let_in(server) as other:
+        peer.send(b"".join(srm(b"", number, service=1) for number in range(10)))
+        wait_for(lambda: len(waiting) == 4)
+        waiting[0].send(b"0")
+        assert wire.next_frame(peer) == replied(b"0", 0)
+        for number in range(3):  # so many turns later
+            other.send(srm(b"b", number, service=2))
+            assert wire.next_frame(other) == replied(b"B", number)
+        assert len(waiting) == 4
+        waiting[1].send(b"1")
+        wait_for(lambda: len(waiting) == 6)
+        for number, reply in enumerate(waiting):
+            if number > 1:
+                reply.send(b"%d" % number)
+        wait_for(lambda: len(waiting) == 10)
+        for reply in waiting[6:]:
+            reply.send(b"")
 
 
 def test_max_in_flight_of_one_client_is_nothing_to_another(make_server, address):

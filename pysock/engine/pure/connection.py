@@ -61,6 +61,7 @@ class Connection(Output):
         "deferred",
         "established",
         "fd",
+        "full",
         "gave_up",
         "in_flight",
         "in_flight_bytes",
@@ -100,6 +101,7 @@ class Connection(Output):
         self.interest: int = 0
         self.in_flight: int = 0  # requests that have no answer yet
         self.in_flight_bytes: int = 0
+        self.full: bool = False  # so many wait that it isn't read until half of them are answered
         self.deferred: dict[int, Deferred] = {}  # of these, those that are answered later: by handle
         self.gave_up: bool = False  # one stays without, so no later one gets any
         self.buried: bool = False  # its end is being told

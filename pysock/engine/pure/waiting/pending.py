@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 #: Bytes of the requests of one client that wait, at which it isn't read.
 _BYTES_MAX: Final = 64 * 1024 * 1024
 
-
 _CANCEL: Final = int(Feature.CANCEL)
 
 
@@ -40,14 +39,24 @@ def add(connection: Connection, requests: int, size: int) -> None:
     """So many more of its requests wait, of so many bytes together."""
     connection.in_flight += requests
     connection.in_flight_bytes += size
+    if connection.in_flight >= _most(connection) or connection.in_flight_bytes >= _BYTES_MAX:
+        connection.full = True
+
+
+def _most(connection: Connection) -> int:
+    """One that may cancel is read while it has as many in flight as it was told: else its CANCELs would not be."""
+    return connection.core.limits.max_in_flight + speaks_of_cancelling(connection)
 
 
 def done(connection: Connection, size: int) -> bool:
     """One of this size waits no more; whether its answer may be given."""
     connection.in_flight -= 1
     connection.in_flight_bytes -= size
+    half = connection.core.limits.max_in_flight // 2
+    if connection.full and connection.in_flight <= half and connection.in_flight_bytes <= _BYTES_MAX // 2:
+        connection.full = False
     connection.core.dirty[connection] = None  # to be read again, or closed
-    return not connection.gave_up
+    return not connection.gave_up and connection.protocol.state is not ConnectionState.CLOSED
 
 
 def give_up(connection: Connection) -> None:
@@ -60,10 +69,7 @@ def room(connection: Connection) -> int:
     if connection.deferred and not connection.listener.framing.has_ids:
         return 0  # nothing would tell the answer from the next one
     least = int(connection.core.drains)  # the last of the input is looked at, however many wait
-    if connection.in_flight_bytes >= _BYTES_MAX:
-        return least
-    # One that may cancel is read while it has as many in flight as it was told: else its CANCELs would not be.
-    return max(least, connection.core.limits.max_in_flight - connection.in_flight + speaks_of_cancelling(connection))
+    return least if connection.full else max(least, _most(connection) - connection.in_flight)
 
 
 # --- requests that may be cancelled, and have deadlines ---
