@@ -410,10 +410,10 @@ def test_a_bye_is_followed_by_what_waits(slow):
 
 
 @pytest.mark.parametrize("bits", [0, 1, 2, 3])
-def test_what_comes_after_the_goodbye_was_not_started(make_server, address, bits):
+def test_what_comes_after_the_goodbye_was_not_started(make_server, address, monkeypatch, bits):
     """ERROR 5 says so where that was agreed."""
     server = make_server(address)
-    busy, go_on = threading.Event(), threading.Event()
+    busy, go_on, stops = threading.Event(), threading.Event(), threading.Event()
 
     @server.service
     def wait(client, request):
@@ -424,9 +424,11 @@ def test_what_comes_after_the_goodbye_was_not_started(make_server, address, bits
     with server, wire.let_in(server, features(bits)) as peer, wire.let_in(server) as other:
         other.send(srm(b"x"))
         assert busy.wait(10)
+        stop = server._running.engine.stop
+        monkeypatch.setattr(server._running.engine, "stop", lambda grace: (stop(grace), stops.set()))
         stopper = threading.Thread(target=server.stop)
         stopper.start()
-        time.sleep(0.1)
+        assert stops.wait(10)  # from here on the loop will find that first
         peer.send(srm(b"a", 3))
         go_on.set()
         answer = not_started if bits else failed
