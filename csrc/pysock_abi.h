@@ -264,6 +264,8 @@ int ps_pylink_request(ps_pylink *pylink, uint16_t service, uintptr_t payloads, u
  * its set_result(payload), which may fail if its done() says True; any other frame to the deque inbox, as above. 0 or
  * -errno: -ECONNRESET (the end), -EMSGSIZE, -EPROTO; nothing may follow those. */
 int ps_pyinlet_new(uint32_t max_payload, uintptr_t list);
+/* Appends the type pysock.engine.outlet.Outlet to a list. 0 or -ENOMEM. */
+int ps_pyoutlet_type(uintptr_t list);
 
 /* -- the load generator: one thread that drives many connections to an echo server and measures it ----------------- */
 

@@ -54,3 +54,4 @@
 #include "python/server.c"
 #include "python/link.c"
 #include "python/inlet.c"
+#include "python/outlet.c"

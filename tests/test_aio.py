@@ -20,24 +20,6 @@ from pysock.wire.format import Kind, encode, encode_accepted, encode_welcome
 WELCOME = encode_accepted(7, encode_welcome(1000, 2, [(0, ""), (1, "other")], "fake"))
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request):
-    """Run a coroutine in a loop of this kind."""
-    if request.param == "asyncio":
-        return asyncio.run
-    uvloop = pytest.importorskip("uvloop")
-
-    def run(main):
-        loop = uvloop.new_event_loop()
-        try:
-            return loop.run_until_complete(main)
-        finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
-
-    return run
-
-
 @pytest.fixture
 def echo(make_server, address):
     server = make_server(address)

@@ -167,18 +167,18 @@ static void inlet_free(PyObject *self)
 {
     inlet *in = PyCapsule_GetPointer(self, NULL);
     Py_XDECREF(in->large);
-    ps__free(in->in);
-    ps__free(in);
+    PyMem_Free(in->in);
+    PyMem_Free(in);
 }
 
 static PyObject *inlet_new(uint32_t max_payload)
 {
-    inlet *in = ps_sys.allocate(sizeof *in);
-    uint8_t *buffer = in ? ps_sys.allocate(INLET_ROOM) : NULL;
+    inlet *in = PyMem_Malloc(sizeof *in);
+    uint8_t *buffer = in ? PyMem_Malloc(INLET_ROOM) : NULL;
     PyObject *self = buffer ? PyCapsule_New(in, NULL, inlet_free) : NULL;
     if (!self) {
-        ps__free(buffer);
-        ps__free(in);
+        PyMem_Free(buffer);
+        PyMem_Free(in);
         return NULL;
     }
     *in = (inlet){.max_payload = max_payload, .in = buffer};

@@ -2,7 +2,7 @@
  * context.c keeps the context variables of clients apart, failure.c makes ERRORs of what handlers raise, answer.c replies of
  * what they return, at once or later, batch.c and request.c call them (by vectorcall), inside.c is what they call, guest.c
  * what a loop of the program's calls, server.c gives the engine its hooks (the GIL is taken once a turn), link.c does the
- * same for the client, and inlet.c for one in a loop of the program's.
+ * same for the client, and inlet.c and outlet.c for one in a loop of the program's.
  *
  * Ownership: objects reach the functions of the ABI as id() numbers that the caller keeps alive for the call; what is
  * kept longer is referenced here. A request object is the handler's; a reply object is held while bytes of it wait.

@@ -9,7 +9,6 @@ from contextlib import suppress
 
 from pysock.address import Address
 from pysock.aio.connection import Connection
-from pysock.aio.output import AT_ONCE
 from pysock.base import kinds
 from pysock.base.clock import monotonic
 from pysock.base.deadlines import checked_timeout, deadline_of, time_left
@@ -17,6 +16,7 @@ from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.payload import SERVERS_LIMIT, checked, checked_all
 from pysock.calls.introduced import Introduced
+from pysock.engine.outlet import FULL
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.wire.format import LARGEST_PING, Kind, Welcome, encode
 
@@ -44,6 +44,7 @@ class AsyncClient(Introduced):
     ) -> None:
         self._connection = connection
         self._mail = connection.mail
+        self._submit = connection.submit_ordinary
         self._loop = connection.loop
         self._timeout = timeout
         self._introduced(welcome)
@@ -60,13 +61,14 @@ class AsyncClient(Introduced):
     async def request(self, payload: kinds.Buffer, service: str | None = None, timeout: float | None = None) -> bytes:
         """Send a request and wait for the reply; the exceptions are those of :meth:`pysock.Client.request`."""
         number = 0 if service is None else self._services.number(service)
-        data = checked(payload, self._max_payload, SERVERS_LIMIT)
         connection = self._connection
         if connection.error is not None or connection.mail.goodbye is not None or _running() is not self._loop:
             self._refuse()
         future = self._loop.create_future()
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
-        request_id = connection.submit(future, number, data, seconds)
+        request_id = self._submit(future, number, payload, seconds)
+        if not request_id:
+            request_id = connection.submit(future, number, checked(payload, self._max_payload, SERVERS_LIMIT), seconds)
         try:
             return await future  # type: ignore[no-any-return]
         except RemoteError as error:
@@ -123,7 +125,7 @@ class AsyncClient(Introduced):
         self._check()
         left = self._deadline(timeout)
         self._connection.notify(number, data if type(data) is bytes else bytes(data))
-        if self._connection.output.size >= AT_ONCE:
+        if self._connection.output.size >= FULL:
             await self._drained(time_left(left))
         self._raise_end()
 
@@ -195,7 +197,7 @@ class AsyncClient(Introduced):
         """As :meth:`close`; what is queued is sent first, for a second at most."""
         if self._connection.error is None and self._connection.output.size:
             self._connection.output.flush()
-            if self._connection.output.size >= AT_ONCE:
+            if self._connection.output.size >= FULL:
                 with suppress(RequestTimeout):
                     await self._drained(_GOODBYE)
         self.close()

@@ -51,12 +51,13 @@ class Connecting:
     async def _open(self) -> AsyncClient:
         _refuse_other_loops()
         most = self._options["max_payload"]
-        inlet = choose(self._options["backend"]).inlet(most)
+        backend = choose(self._options["backend"])
+        inlet = backend.inlet(most)
         opening = Opening(self._address, self._timeout, self._trust)
         sock, welcome = await opening.open(self._name, inlet, most)
         try:
             mail = Mailbox(f"the asyncio client of {self._address}", self._options["max_pushes"])
-            connection = Connection(sock, inlet, opening.inbox, welcome, mail)
+            connection = Connection(sock, inlet, backend.outlet, opening.inbox, welcome, mail)
         except BaseException:
             sock.close()
             raise

@@ -10,26 +10,29 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import socket
-import struct
 from collections import OrderedDict, deque
+from functools import partial
 
 from pysock.aio.deadlines import Deadlines
 from pysock.aio.output import Output
 from pysock.base import forking
 from pysock.base.aliases import Buffer
 from pysock.base.clock import monotonic
+from pysock.base.deadlines import time_left
 from pysock.base.identity import file_of, is_still
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.calls.mailbox import Mailbox
 from pysock.engine.inbox import Inbox
 from pysock.engine.inlet import TEXT_BAD_FRAME, Inlet
+from pysock.engine.outlet import SMALL, Outlet
 from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
 from pysock.wire.error_text import remote_error
-from pysock.wire.features import LONGEST, Feature, encode_deadline
+from pysock.wire.features import Feature, encode_deadline
 from pysock.wire.format import FLAG_DEADLINE, FLAG_NO_REPLY, HEADER, ErrorCode, Frame, Kind, Welcome, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Final
 
 _SRM: Final = int(Kind.SRM)
@@ -39,8 +42,6 @@ _PONG: Final = int(Kind.PONG)
 _UNASKED: Final = frozenset((Kind.PUSH, Kind.GOAWAY))
 _LATE: Final = "the server didn't answer in time"
 _pack: Final = HEADER.pack
-_pack_timed: Final = struct.Struct(HEADER.format + "I").pack
-_IDS: Final = 2**32 - 1
 
 
 class Connection(Unique):
@@ -49,7 +50,9 @@ class Connection(Unique):
     :ivar waiting: by request id: a future, or what looks like one.
     """
 
-    def __init__(self, sock: socket.socket, inlet: Inlet, inbox: Inbox, welcome: Welcome, mail: Mailbox) -> None:
+    def __init__(
+        self, sock: socket.socket, inlet: Inlet, outlet: type[Outlet], inbox: Inbox, welcome: Welcome, mail: Mailbox
+    ) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.waiting: dict[int, Any] = {}
         self.mail: Mailbox = mail
@@ -66,10 +69,19 @@ class Connection(Unique):
         self._tombstones: set[int] = set()
         #: Beyond the window, not sent yet: service, payload and deadline.
         self._queued: OrderedDict[int, tuple[int, Buffer, float | None]] = OrderedDict()
-        self._last_id = 0
-        self._fresh = _IDS  # ids up to this one were never used
-        self.output: Output = Output(self.loop, sock, self._broken)
         self._deadlines = Deadlines(self.loop, self.waiting, self._expire)
+        gathering = partial(
+            outlet,
+            waiting=self.waiting,
+            unwanted=self._tombstones,
+            deadline=self._deadlines.share,
+            window=self._window,
+            largest=SMALL if welcome.max_payload is None else welcome.max_payload,
+            timed=self._timed,
+        )
+        self.output: Output = Output(self.loop, sock, self._broken, gathering)
+        #: Sends an ordinary request, else returns 0: as :meth:`submit`, and much faster.
+        self.submit_ordinary: Callable[[Any, int, Any, float | None], int] = self.output.outlet.submit
         # In a context of its own: else it would keep, and show, that of whoever has connected.
         contextvars.Context().run(self.loop.add_reader, self._fd, self._readable)
         forking.own(self)
@@ -79,43 +91,35 @@ class Connection(Unique):
 
     def submit(self, waiter: Any, service: int, payload: Buffer, seconds: float | None) -> int:
         """Send a request, or queue it until the window has room; its id."""
-        waiting = self.waiting
-        self._last_id = number = self._last_id + 1
-        if number > self._fresh:
-            number = self._next_id()
-        in_flight = len(waiting) + len(self._tombstones)
-        waiting[number] = waiter
+        number = self.submit_ordinary(waiter, service, payload, seconds)
+        if number:
+            return number
+        number = self.output.outlet.next_id()
+        in_flight = len(self.waiting) + len(self._tombstones)
+        self.waiting[number] = waiter
         deadline = None
         if seconds is not None:
             deadline = monotonic() + seconds
             self._deadlines.add(deadline, number)
         if in_flight >= self._window or self._queued:
             self._queued[number] = (service, payload, deadline)
-        elif seconds is not None and self._timed and seconds < LONGEST:
-            # Nothing has passed of it yet.
-            head = _pack_timed(len(payload) + 4, _SRM, FLAG_DEADLINE, service, number, int(seconds * 1e6))
-            self.output.put(head, payload, not in_flight)
         else:
-            self.output.put(_pack(len(payload), _SRM, 0, service, number), payload, not in_flight)
+            self._send(number, service, payload, seconds, idle=not in_flight)
         return number
 
-    def _send_late(self, number: int, service: int, payload: Buffer, deadline: float) -> None:
-        """Send one that was queued: some of its time has passed."""
-        prefix = encode_deadline(max(0.0, deadline - monotonic()))
+    def _send(self, number: int, service: int, payload: Buffer, seconds: float | None, *, idle: bool) -> None:
+        prefix = encode_deadline(seconds) if seconds is not None and self._timed else b""
         flags = FLAG_DEADLINE if prefix else 0
-        head = _pack(len(prefix) + len(payload), _SRM, flags, service, number) + prefix
-        self.output.put(head, payload, idle=False)
+        self.output.put(_pack(len(prefix) + len(payload), _SRM, flags, service, number) + prefix, payload, idle)
 
     def notify(self, service: int, payload: Buffer) -> None:
         """Send a request that isn't answered."""
-        self._last_id += 1
-        head = _pack(len(payload), _SRM, FLAG_NO_REPLY, service, self._next_id())
+        head = _pack(len(payload), _SRM, FLAG_NO_REPLY, service, self.output.outlet.next_id())
         self.output.put(head, payload, not self.waiting)
 
     def ping(self, waiter: Any, payload: Buffer, deadline: float | None) -> int:
         """Send a PING; its id."""
-        self._last_id += 1
-        number = self._next_id()
+        number = self.output.outlet.next_id()
         self.waiting[number] = waiter
         if deadline is not None:
             self._deadlines.add(deadline, number)
@@ -139,16 +143,6 @@ class Connection(Unique):
         if not waiter.done():
             waiter.set_exception(RequestTimeout(_LATE))
 
-    def _next_id(self) -> int:
-        """0 isn't one; nor is one that may still be answered, when they begin anew."""
-        if self._last_id > _IDS:
-            self._fresh = 0  # from now on each is looked at
-        number = (self._last_id - 1) % _IDS + 1
-        while number in self.waiting or number in self._tombstones:
-            number = number % _IDS + 1
-        self._last_id = number
-        return number
-
     def _advance(self) -> None:
         """Send what was queued, as far as the window has room now."""
         queued = self._queued
@@ -156,10 +150,7 @@ class Connection(Unique):
         while queued and room > 0:
             number, (service, payload, deadline) = queued.popitem(last=False)
             room -= 1
-            if deadline is None or not self._timed:
-                self.output.put(_pack(len(payload), _SRM, 0, service, number), payload, idle=False)
-            else:
-                self._send_late(number, service, payload, deadline)
+            self._send(number, service, payload, time_left(deadline), idle=False)
 
     # --- what comes in ---
 

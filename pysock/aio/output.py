@@ -12,34 +12,41 @@ from collections import deque
 from pysock.base.aliases import Buffer
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import NO_SIGNAL
+from pysock.engine.outlet import FULL, SMALL, Outlet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-#: Pieces of one sendmsg(2), and bytes from which on they don't wait for the end of the pass.
+#: Pieces of one sendmsg(2).
 PIECES: Final = 64
-AT_ONCE: Final = 64 * 1024
-#: Payloads up to this are copied behind their header.
-SMALL: Final = 16 * 1024
 
 
 class Output:
     """The way out of one connection.
 
     :param lost: is called with the error when the server takes nothing more.
+    :param outlet: makes the one that gathers small requests; what it calls is missing still.
     """
 
-    __slots__ = ("_flushing", "_loop", "_lost", "_pieces", "_sock", "_watched", "drained", "size")
+    __slots__ = ("_flushing", "_lent", "_loop", "_lost", "_pieces", "_sock", "_watched", "drained", "outlet", "size")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, lost: Callable[[OSError], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        lost: Callable[[OSError], None],
+        outlet: Callable[..., Outlet],
+    ) -> None:
         self._loop = loop
         self._sock = sock
         self._lost = lost
         self._pieces: deque[Buffer] = deque()
         self.size: int = 0
+        self._lent = 0  # pieces that aren't bytes: they lie elsewhere
         self._flushing = False
         self._watched = False
+        self.outlet: Outlet = outlet(gathered=self._gathered)
         #: Who waits until little is left.
         self.drained: list[asyncio.Future[None]] = []
 
@@ -48,19 +55,32 @@ class Output:
 
         :param idle: nothing is in flight: it is sent at once, if nothing is queued either.
         """
-        size = len(payload)
-        if size <= SMALL:
-            self._pieces.append(head + payload)
+        self._take()
+        if len(payload) <= SMALL:
+            self._add(head + payload)
         else:
-            self._pieces += (head, payload)
-        self.size += len(head) + size
-        if self._watched or (self._flushing and self.size < AT_ONCE):
+            self._add(head)
+            self._add(payload)
+        self._gathered(self.size >= FULL or (idle and not self._flushing))
+
+    def _gathered(self, at_once: bool) -> None:
+        if self._watched:
             return
-        if (idle and not self._flushing) or self.size >= AT_ONCE:
+        if at_once:
             self.flush()
         elif not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._pass)
+
+    def _take(self) -> None:
+        gathered = self.outlet.take()
+        if gathered:
+            self._add(gathered)
+
+    def _add(self, piece: Buffer) -> None:
+        self._pieces.append(piece)
+        self._lent += type(piece) is not bytes
+        self.size += len(piece)
 
     def _pass(self) -> None:
         self._flushing = False
@@ -69,12 +89,14 @@ class Output:
 
     def flush(self) -> None:
         """Send what the kernel takes; watch for room for the rest."""
+        self._take()
         pieces = self._pieces
         try:
-            if len(pieces) > 1 and self.size <= AT_ONCE:
+            if len(pieces) > 1 and self.size <= FULL:
                 whole = b"".join(pieces)
                 pieces.clear()
                 pieces.append(whole)
+                self._lent = 0
             while pieces:
                 few = [pieces[at] for at in range(min(PIECES, len(pieces)))]
                 self._sent(
@@ -87,28 +109,36 @@ class Output:
             self._lost(error)
             return
         self._watch(bool(pieces))
-        if self.size < AT_ONCE:
+        if self.size < FULL:
             self._tell()
 
     def _sent(self, count: int) -> None:
         pieces = self._pieces
         self.size -= count
         while count:
-            first = pieces[0]
+            first = pieces.popleft()
+            self._lent -= type(first) is not bytes
             if count < len(first):
-                pieces[0] = memoryview(first)[count:]
+                pieces.appendleft(memoryview(first)[count:])
+                self._lent += 1
                 return
             count -= len(first)
-            pieces.popleft()
 
     def own(self) -> None:
-        """Copy what lies elsewhere: a caller goes away, and may write to it."""
-        if self._pieces:
-            self._pieces = deque(piece if type(piece) is bytes else bytes(piece) for piece in self._pieces)
+        """Copy what lies elsewhere: a caller goes away, and may write to it. From behind, where it was put last."""
+        pieces = self._pieces
+        at = len(pieces)
+        while self._lent:
+            at -= 1
+            if type(pieces[at]) is not bytes:
+                pieces[at] = bytes(pieces[at])
+                self._lent -= 1
 
     def drop(self) -> None:
         """Forget everything; nothing is watched any more."""
+        self.outlet.take()
         self._pieces.clear()
+        self._lent = 0
         self.size = 0
         self._watch(False)
         self._tell()

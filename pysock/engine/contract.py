@@ -22,6 +22,7 @@ from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
 from pysock.causes import COUNTERS
 from pysock.engine.inlet import Inlet
 from pysock.engine.link import Link
+from pysock.engine.outlet import Outlet
 from pysock.limits import Limits
 from pysock.wire.format import Framing
 
@@ -371,6 +372,7 @@ class Backend(NamedTuple):
     sockets: Sockets
     link: type[Link]
     inlet: type[Inlet]
+    outlet: type[Outlet]
 
 
 class OnlyInMain(ImportError):

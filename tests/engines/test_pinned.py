@@ -12,7 +12,7 @@ from support import ROOT
 
 import pysock.load.options as load
 from pysock.base import logs
-from pysock.engine import linger
+from pysock.engine import linger, outlet
 from pysock.engine.pure import accept, commands, core, lateness, timers, turn
 from pysock.engine.pure.client import heads, waiter
 from pysock.engine.pure.waiting import pending
@@ -51,6 +51,10 @@ BOUNDS = {
     "PS_TRIAL_HOLDS_MAX": linger.HOLDS_MAX,
     "PS_TRIAL_HOLD_TRIALS": linger.HOLD_TRIALS,
     "PS_TRIAL_PERCENT": linger.PERCENT,
+    "OUTLET_SMALL": outlet.SMALL,
+    "OUTLET_FULL": outlet.FULL,
+    "OUTLET_SHARED_NS": outlet.SHARED * 1e9,
+    "OUTLET_PARTS": outlet.PARTS,
     "PS_LOAD_CONNECTIONS_MAX": load.MOST_CONNECTIONS,
     "PS_LOAD_IN_FLIGHT_MAX": load.MOST_IN_FLIGHT,
     "PS_LOAD_SIZE_MAX": load.LARGEST,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x06BC82CE
+ABI: Final = 0xD7CCD45F
 
 
 def check_abi(lib: Any) -> None:

@@ -27,6 +27,7 @@ from pysock.engine.contract import (
 from pysock.engine.native.crossing import NANOSECONDS, ffi, lib, nanoseconds, of_linger, result_of, view_of
 from pysock.engine.native.inlet import NativeInlet
 from pysock.engine.native.link import NativeLink
+from pysock.engine.native.outlet import NativeOutlet
 from pysock.engine.native.sockets import NativeSockets
 from pysock.errors import FrameTooLarge, PysockError
 from pysock.limits import Limits
@@ -244,4 +245,6 @@ class NativeEngine(Unique):
         return EngineStats._make([*plain, tuple(causes)])
 
 
-BACKEND: Final = Backend("native", frozenset({"c-loop"}), NativeEngine, NativeSockets(), NativeLink, NativeInlet)
+BACKEND: Final = Backend(
+    "native", frozenset({"c-loop"}), NativeEngine, NativeSockets(), NativeLink, NativeInlet, NativeOutlet
+)

@@ -2,15 +2,13 @@
 
 This file is the turn: wait, read, dispatch, send. What it drives has a file each:
 
-- ``core``: what the parts share; ``table``: the client table
-- ``poll``: waiting; ``timers``, ``lateness``: deadlines; ``guest``: turns in a loop of the program's
+- ``core``: what the parts share; ``table``: the client table; ``poll``: waiting; ``timers``, ``lateness``: deadlines
 - ``commands``: what other threads leave to the loop; ``push``: what they and handlers may do; ``look``: what they see
 - ``accept``: master sockets, ``listener`` each; ``access``: who may come in; ``causes``: limits and faults, counted
-- ``connection``, ``framed``, ``plain``: data sockets; ``output``: what they send; ``ending``: how they are ended
-- ``transport``: their bytes
-- ``current``: which request a handler runs for
-- ``reply``: what a handler made of a request; ``waiting``: requests without an answer
-- ``client``: the client's end; ``sockets``: sockets used by hand
+- ``connection``, ``framed``, ``plain``: data sockets; ``transport``: their bytes; ``output``: what they send;
+  ``ending``: how they are ended
+- ``current``: which request a handler runs for; ``reply``: what it made of it; ``waiting``: requests without an answer
+- ``client``: the client's end; ``sockets``: sockets used by hand; ``guest``: turns in a loop of the program's
 """
 
 from __future__ import annotations
@@ -26,12 +24,13 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
 from pysock.base.unique import Unique
 from pysock.causes import Cause
-from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Backend, ClientInfo, EngineOptions, EngineStats
+from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Backend, ClientInfo, Current, EngineOptions, EngineStats
 from pysock.engine.linger import Linger
 from pysock.engine.pure import look
 from pysock.engine.pure.accept import Masters
 from pysock.engine.pure.client.inlet import PureInlet
 from pysock.engine.pure.client.link import PureLink
+from pysock.engine.pure.client.outlet import PureOutlet
 from pysock.engine.pure.commands import Commands, told_if_it_fails
 from pysock.engine.pure.core import Core
 from pysock.engine.pure.current import current
@@ -47,8 +46,6 @@ from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 
 if TYPE_CHECKING:
     from typing import Any, Final
-
-    from pysock.engine.contract import Current
 
 #: The longest wait, in seconds: after it the loop looks whether its descriptors are still its own.
 _SLEEP_MAX: Final = 1.0
@@ -386,12 +383,12 @@ class PureEngine(Unique):
         return self._pushes.disconnect(client_id)
 
     def answer(self, handle: int, reply: Any) -> bool:
-        here, deferrals = get_ident(), self._deferrals
+        here = get_ident()
         if here == self._pushes.loop:
-            return deferrals.answer(handle, reply)
+            return self._deferrals.answer(handle, reply)
         if here == self._guest.host:
             return self._guest.answer(handle, reply, self.wants_turn)
-        return self._commands.post(lambda: deferrals.answer(handle, reply))
+        return self._commands.post(lambda: self._deferrals.answer(handle, reply))
 
     def current(self) -> Current | None:
         return current(self._core) if get_ident() == self._pushes.loop else None
@@ -400,4 +397,4 @@ class PureEngine(Unique):
         return self._commands.post(lambda: told_if_it_fails(function))
 
 
-BACKEND: Final = Backend("pure", frozenset(), PureEngine, PureSockets(), PureLink, PureInlet)
+BACKEND: Final = Backend("pure", frozenset(), PureEngine, PureSockets(), PureLink, PureInlet, PureOutlet)
