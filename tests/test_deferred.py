@@ -470,6 +470,19 @@ def test_a_cancel_that_crosses_the_answer(later):
         assert next_frame(peer) == wire.ponged()
 
 
+def test_a_cancel_while_the_answer_is_being_sent(later):
+    """What has been begun is sent whole, and nothing more."""
+    answer = bytes(range(256)) * 20_000  # more than the kernel keeps for the client
+    with wire.let_in(later.server, BOTH) as peer:
+        peer.send(srm(b"a", 1))
+        later.next().send(answer)
+        wait_for(lambda: later.server.stats()["bytes_out"] > len(answer))
+        assert later.server._running.engine.info(next(iter(later.server.clients))).queued > 0
+        peer.send(cancel(1) + ping())
+        assert next_frame(peer) == replied(answer, 1)
+        assert next_frame(peer) == wire.ponged()
+
+
 def test_its_deadline_passes(later):
     with wire.let_in(later.server, BOTH) as peer:
         peer.send(timed(b"a", 1, left=30_000) + timed(b"b", 2, left=HOUR) + timed(b"c", 3, left=10_000))
