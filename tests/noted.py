@@ -5,17 +5,23 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from pysock import ConnectionRefused, RemoteError, Server
+import pysock
+from pysock import ConnectionRefused, RemoteError, Reply, Server
 
 #: Their numbers.
-UPPER, SIZE, FAIL, SAY, PUSH, CLOSE, GATHER, OTHER = range(8)
+UPPER, SIZE, FAIL, SAY, PUSH, CLOSE, GATHER, OTHER, LATER = range(9)
 
 #: The name of the service, that of the client, and the request.
 Call = tuple[str, str, bytes]
+#: What is to be answered later: the name of the client, the request, and the reply.
+Waiting = tuple[str, bytes, Reply]
 
 
-def serve_noting(server: Server, calls: list[Call]) -> None:  # noqa: C901
-    """Give the server all of them, in the order of their numbers; what they are given goes to ``calls``."""
+def serve_noting(server: Server, calls: list[Call], waiting: list[Waiting] | None = None) -> None:  # noqa: C901
+    """Give the server all of them, in the order of their numbers; what they are given goes to ``calls``.
+
+    :param waiting: where replies go that come later; without it there is no such service.
+    """
 
     def note(service: str, client: Any, request: bytes) -> None:
         calls.append((service, client.name, request))
@@ -65,6 +71,14 @@ def serve_noting(server: Server, calls: list[Call]) -> None:  # noqa: C901
         note("other", client, request)
         with contextlib.suppress(KeyError):
             server.clients.by_name(request.decode()).close()
+
+    if waiting is not None:
+
+        @server.service("later")
+        def later(client: Any, request: bytes) -> Reply:
+            note("later", client, request)
+            waiting.append((client.name, request, pysock.later()))
+            return waiting[-1][2]
 
     @server.on_connect
     def admit(client: Any) -> None:

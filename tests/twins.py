@@ -25,7 +25,7 @@ from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from noted import CLOSE, FAIL, GATHER, OTHER, PUSH, SAY, SIZE, UPPER, Call, serve_noting
+from noted import CLOSE, FAIL, GATHER, LATER, OTHER, PUSH, SAY, SIZE, UPPER, Call, Waiting, serve_noting
 from support import PATIENCE, plug, short_directory
 from wire import cir, field, frame, ping, srm
 
@@ -63,8 +63,9 @@ class Side:
     def __init__(self, backend: str, address: str) -> None:
         self.calls: list[Call] = []
         self.gone: list[tuple[str, str]] = []
+        self.waiting: list[Waiting] = []
         self.server = Server(address, backend=backend, limits=LIMITS, name=backend)
-        serve_noting(self.server, self.calls)
+        serve_noting(self.server, self.calls, self.waiting)
         self.server.on_disconnect(lambda client, reason: self.gone.append((client.name, str(reason))))
         self.server.start()
         self.control = self.dial()
@@ -104,7 +105,20 @@ class Side:
             return type(error).__name__
         return ""
 
+    def answer(self, which: int, how: str) -> tuple[str, bytes, bool]:
+        """One of those that wait, in an order that is the same on both sides; and whether somebody waited for it."""
+        name, request, reply = self.waiting.pop(
+            sorted(range(len(self.waiting)), key=self._place)[which % len(self.waiting)]
+        )
+        if how == "drop":
+            return name, request, False
+        return name, request, reply.fail(KeyError("later")) if how == "fail" else reply.send(how.encode() + request)
+
+    def _place(self, at: int) -> tuple[str, int]:
+        return self.waiting[at][0], at
+
     def close(self) -> None:
+        self.waiting.clear()
         self.control.close()
         self.server.stop(1.0)
 
@@ -190,6 +204,8 @@ class Twins:
         self.asked = False  # a CIR was sent, or begun
         self.slow = False  # doesn't read
         self.gathers = False  # has asked the batch service
+        self.speaks = False  # of features: whether a number is in flight, in a batch, depends on what came together
+        self.waits = False  # has asked for answers that come later: one that doesn't read doesn't
         self.finished = False  # sends nothing more
 
     @property
@@ -213,7 +229,7 @@ class Twins:
 _sizes = st.sampled_from([0, 1, 12, 300, 5000, CAP - 1, CAP, CAP + 1])
 _payloads = st.one_of(st.binary(max_size=8), _sizes.map(lambda size: b"q" * size))
 _numbers = st.sampled_from([0, 1, 7, 2**32 - 1])
-_services = st.sampled_from([UPPER, UPPER, FAIL, PUSH, 8, 65535])
+_services = st.sampled_from([UPPER, UPPER, FAIL, PUSH, 9, 65535])
 _texts = st.sampled_from(["", "sorry", "n\u00e4h" * 99])
 _requests = st.one_of(
     st.builds(srm, _payloads, _numbers, service=_services, flags=st.sampled_from([0, 0, 0, 1])),
@@ -230,12 +246,12 @@ _odd = st.sampled_from(
     ]
 )  # fmt: skip
 _initiations = st.sampled_from(
-    [*["good"] * 4, "refused", "welcome", "closed", "little", "magic", "version", "field", "long", "late"]
+    [*["good"] * 3, "speaks", "refused", "welcome", "closed", "little", "magic", "version", "field", "long", "late"]
 )
 
 
 _welcome_initiations = st.sampled_from(
-    ["good", "good", "good", "good", "good", "welcome", "little", "refused", "closed"]
+    ["good", "good", "good", "speaks", "speaks", "welcome", "little", "refused", "closed"]
 )
 _which = st.integers(0, 7)
 _cuts = st.sampled_from([0, 0, 0, 1, 11, 40, 300])
@@ -248,6 +264,7 @@ def _pick(twins: list[Twins], which: int) -> Twins:
 def _initiation(kind: str, name: bytes) -> bytes:
     made = {
         "little": lambda: cir(field(wire.MAX_PAYLOAD, struct.pack("!I", 10)), name=name),
+        "speaks": lambda: cir(wire.features(3), name=name),
         "magic": lambda: cir(name=name, magic=b"PSKX"),
         "version": lambda: cir(name=name, version=2),
         "field": lambda: cir(b"\2\0\7me", name=name),
@@ -342,13 +359,57 @@ class Machine(RuleBasedStateMachine):
         """Requests, the last of which may be begun only."""
         self._send_cut(_pick(self._heard(), which), b"".join(requests), cut)
 
-    @precondition(_clients)
+    def _gatherers(self) -> list[Twins]:
+        return [twins for twins in self._clients() if not twins.speaks]
+
+    @precondition(_gatherers)
     @rule(which=_which, count=st.integers(1, 9), payload=st.binary(max_size=3))
     def ask_for_batch(self, which: int, count: int, payload: bytes) -> None:
         """More than may be in flight, now and then."""
-        twins = _pick(self._clients(), which)
+        twins = _pick(self._gatherers(), which)
         twins.gathers = True
         self._send_cut(twins, b"".join(srm(payload + b"%d" % i, i, service=GATHER) for i in range(count)), 0)
+
+    @precondition(_heard)
+    @rule(
+        which=_which,
+        numbers=st.lists(st.integers(1, 5), min_size=1, max_size=5),
+        payload=st.binary(max_size=3),
+        left=st.sampled_from([None, None, 0, 3_600_000_000]),
+    )
+    def ask_for_later(self, which: int, numbers: list[int], payload: bytes, left: int | None) -> None:
+        """More than may be in flight, now and then; and a number twice. Some have a deadline, which has passed or is far
+        away.
+        """
+        twins = _pick(self._heard(), which)
+        twins.waits = True
+        if twins.speaks and left is not None:
+            asked = [wire.timed(payload, number, left=left, service=LATER) for number in numbers]
+        else:
+            asked = [srm(payload, number, service=LATER) for number in numbers]
+        self._send_cut(twins, b"".join(asked), 0)
+
+    @precondition(_heard)
+    @rule(which=_which, number=st.integers(1, 6))
+    def cancel(self, which: int, number: int) -> None:
+        """Of one that doesn't speak of it that is an offence."""
+        self._send_cut(_pick(self._heard(), which), wire.cancel(number), 0)
+
+    @precondition(lambda self: self.sides.get()[0].waiting)
+    @rule(which=_which, how=st.sampled_from(["send", "send", "send", "fail", "drop"]))
+    def answer(self, which: int, how: str) -> None:
+        """By another thread than the servers' own."""
+        native, pure = (side.answer(which, how) for side in self.sides.get())
+        if native != pure:
+            raise Difference(f"native {native!r}, pure {pure!r}")
+
+    def _answer_all(self) -> None:
+        """Those too that are read only then. One after the other: what is read after which doesn't depend on time."""
+        while any(side.waiting for side in self.sides.get()):
+            for side in self.sides.get():
+                if side.waiting:
+                    side.answer(0, "send")
+            self._rest()
 
     @precondition(_begun)
     @rule(which=_which, most=st.integers(1, 5000))
@@ -358,11 +419,14 @@ class Machine(RuleBasedStateMachine):
         piece, twins.rest = twins.rest[:most], twins.rest[most:]
         twins.send(piece)
 
-    @precondition(_clients)
+    def _may_be_slow(self) -> list[Twins]:
+        return [twins for twins in self._clients() if not twins.waits]
+
+    @precondition(_may_be_slow)
     @rule(which=_which, count=st.integers(1, 12))
     def read_slowly(self, which: int, count: int) -> None:
         """Ask for more than the kernel keeps for a client, which doesn't read from now on."""
-        twins = _pick(self._clients(), which)
+        twins = _pick(self._may_be_slow(), which)
         twins.slow = True
         self._send_cut(twins, b"".join(srm(b"%d" % CAP, i, service=SIZE) for i in range(count)), 0)
 
@@ -378,7 +442,8 @@ class Machine(RuleBasedStateMachine):
         """From another thread than the servers' own."""
         name = _pick(self._readers(), which).name
         native, pure = (side.push(name, payload) for side in self.sides.get())
-        assert native == pure
+        if native != pure:
+            raise Difference(f"native {native!r}, pure {pure!r}")
 
     @precondition(lambda self: not self._slow())
     @rule(payload=st.binary(max_size=20))
@@ -391,6 +456,9 @@ class Machine(RuleBasedStateMachine):
     def end(self, which: int, how: str, data: bytes) -> None:
         """One of many ways for a connection to end."""
         twins = _pick(self._readers(), which)
+        if how in {"leave", "reset"} and twins.waits and not twins.speaks:
+            self._answer_all()  # whether an answer is sent to one that has left is up to the kernel
+            self.compare()
         if how == "leave":
             twins.close()
         elif how == "reset":
@@ -426,6 +494,8 @@ class Machine(RuleBasedStateMachine):
         self.compare()
         sides = self.sides.get()
         self._remember()
+        if grace:
+            self._answer_all()
         for side in sides:
             side.server.stop(grace)
         self._compare_until(lambda: all(end.end for twins in self.twins for end in twins.ends), sides)
@@ -451,6 +521,8 @@ class Machine(RuleBasedStateMachine):
             for twins in self.twins:
                 twins.slow = False
             self.compare()
+            self._answer_all()
+            self.compare()
             for twins in self.twins:
                 twins.close()
             self.compare()
@@ -469,6 +541,7 @@ class Machine(RuleBasedStateMachine):
 
     def _initiate(self, twins: Twins, kind: str, cut: int) -> None:
         twins.asked = True
+        twins.speaks = kind == "speaks"
         self._send_cut(twins, _initiation(kind, twins.name.encode()), cut)
 
     def _send_cut(self, twins: Twins, data: bytes, cut: int) -> None:
