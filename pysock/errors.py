@@ -123,11 +123,33 @@ class RemoteError(PysockError, RuntimeError):
         self.code = code
 
 
+class Cancelled(RemoteError):
+    """The request was cancelled before it had an answer: by its client, or by the end of the server."""
+
+    def __init__(self, message: str = "the request was cancelled", code: int = 9) -> None:
+        super().__init__(message, code)
+
+
+class Overloaded(RemoteError):
+    """Too many requests wait already: this one was not run, and may be sent again, later.
+
+    A handler raises it to say so.
+    """
+
+    def __init__(self, message: str = "too many requests wait already", code: int = 10) -> None:
+        super().__init__(message, code)
+
+
 class RequestTimeout(PysockError, TimeoutError):
     """No answer in time. A late answer is thrown away; the connection stays usable.
 
     Where the server took so little that a request was left half sent, nothing can follow it: the client is closed then.
+
+    :ivar started: whether the handler was called: ``False`` and ``True`` where the server has said so in time, ``None``
+        where this side knows nothing.
     """
+
+    started: bool | None = None
 
 
 class FrameTooLarge(PysockError, ValueError):

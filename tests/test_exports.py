@@ -25,6 +25,7 @@ PUBLIC = [
     *("ConnectionState", "Address", "backend", "__version__", "PysockError", "ProtocolError", "ConnectionRefused"),
     *("RemoteError", "RequestTimeout", "ServerFull", "FrameTooLarge", "AddressInUse"),
     *("Reply", "Request", "current", "later"),
+    *("Cancelled", "Overloaded"),
     *("Buffer", "ConnectionLost", "DisconnectReason", "ErrorCode", "IllegalTransition", "Peer"),
 ]
 
@@ -65,6 +66,8 @@ def test_every_public_method_is_documented():
         ("ConnectionRefused", ConnectionRefusedError),
         ("ServerFull", ConnectionRefusedError),
         ("RemoteError", RuntimeError),
+        ("Cancelled", RuntimeError),
+        ("Overloaded", RuntimeError),
         ("RequestTimeout", TimeoutError),
         ("FrameTooLarge", ValueError),
         ("AddressInUse", OSError),

@@ -29,7 +29,7 @@ from pysock.engine.outlet import SMALL, Outlet
 from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
 from pysock.wire.error_text import remote_error
 from pysock.wire.features import Feature, encode_deadline
-from pysock.wire.format import FLAG_DEADLINE, FLAG_NO_REPLY, HEADER, ErrorCode, Frame, Kind, Welcome, encode
+from pysock.wire.format import FLAG_DEADLINE, FLAG_NO_REPLY, HEADER, Frame, Kind, Welcome, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +67,7 @@ class Connection(Unique):
         self._timed = bool(welcome.features & Feature.DEADLINE)
         self._cancels = bool(welcome.features & Feature.CANCEL)
         self._tombstones: set[int] = set()
+        self._pings: set[int] = set()  # a server can't take these back
         #: Beyond the window, not sent yet: service, payload and deadline.
         self._queued: OrderedDict[int, tuple[int, Buffer, float | None]] = OrderedDict()
         self._deadlines = Deadlines(self.loop, self.waiting, self._expire)
@@ -121,6 +122,7 @@ class Connection(Unique):
         """Send a PING; its id."""
         number = self.output.outlet.next_id()
         self.waiting[number] = waiter
+        self._pings.add(number)
         if deadline is not None:
             self._deadlines.add(deadline, number)
         self.output.put(_pack(len(payload), Kind.PING, 0, 0, number), payload, idle=True)
@@ -134,7 +136,7 @@ class Connection(Unique):
             return
         self.output.own()
         self._tombstones.add(number)
-        if self._cancels:
+        if self._cancels and number not in self._pings:
             self.output.put(encode(Kind.CANCEL, request_id=number), b"", idle=False)
 
     def _expire(self, number: int) -> None:
@@ -184,13 +186,15 @@ class Connection(Unique):
 
     def _answered(self, frame: Frame) -> None:
         self._tombstones.discard(frame.request_id)
+        if frame.kind == _PONG:
+            self._pings.discard(frame.request_id)
         waiter = self.waiting.pop(frame.request_id, None)
         if waiter is None or waiter.done():
             return
         if frame.kind == _PONG:
             waiter.set_result(frame.payload)
         else:
-            waiter.set_exception(_told(frame))
+            waiter.set_exception(remote_error(frame.code, frame.request_id, frame.payload, frame.flags))
 
     def _wake_listeners(self) -> None:
         for future in self.listeners:
@@ -237,9 +241,3 @@ class Connection(Unique):
         self.error = ConnectionLost(f"this client {why}")
         if is_still(self._fd, self._file):
             forking.close_quietly(self._sock.detach())
-
-
-def _told(frame: Frame) -> Exception:
-    if frame.code == ErrorCode.DEADLINE_PASSED:
-        return RequestTimeout(frame.payload.decode("utf-8", "replace"))
-    return remote_error(frame.code, frame.request_id, frame.payload)

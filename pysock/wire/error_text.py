@@ -8,8 +8,8 @@ handler chose itself (``raise RemoteError("sorry: no")``) are never taken apart.
 from __future__ import annotations
 
 from pysock.base.lean import TYPE_CHECKING
-from pysock.errors import RemoteError
-from pysock.wire.format import ErrorCode
+from pysock.errors import Cancelled, Overloaded, RemoteError, RequestTimeout
+from pysock.wire.format import FLAG_NOT_STARTED, ErrorCode
 
 if TYPE_CHECKING:
     from typing import Final
@@ -17,17 +17,23 @@ if TYPE_CHECKING:
 #: Between the name of the type and what else is told; the last character is the unit separator of ASCII.
 _BETWEEN: Final = ": \x1f"
 
+_KINDS: Final = {int(ErrorCode.CANCELLED): Cancelled, int(ErrorCode.OVERLOADED): Overloaded}
+
 
 def composed(name: str, more: str) -> str:
     """The text for an exception of a type of this name."""
     return f"{name}{_BETWEEN}{more}" if more else name
 
 
-def remote_error(code: int, request_id: int, payload: bytes) -> RemoteError:
+def remote_error(code: int, request_id: int, payload: bytes, flags: int = 0) -> RemoteError | RequestTimeout:
     """What an ERROR says, as the exception that a client raises."""
     text = payload.decode("utf-8", "replace")
+    if code == ErrorCode.DEADLINE_PASSED:
+        late = RequestTimeout(text)
+        late.started = not flags & FLAG_NOT_STARTED
+        return late
     name, between, more = text.partition(_BETWEEN) if code == ErrorCode.HANDLER_FAILED else ("", "", "")
-    error = RemoteError(f"{name}: {more}" if between else text, code)
+    error = _KINDS.get(code, RemoteError)(f"{name}: {more}" if between else text, code)
     error.request_id = request_id
     if between:
         error.type, error.message = name, more
