@@ -234,6 +234,8 @@ ps_engine *ps_python_engine(ps_python *python);
  * -errno: the loop calls it when the turn is over. And four for a loop of the program's: begin(raised) -> 0 or as
  * ps_python_run; poll_fd() -> int, to be watched; turn() -> bool, whether it goes on; end() -> as ps_python_run. */
 int ps_python_inside(ps_python *python, uintptr_t list);
+/* Appends two types to a list: of calls of async handlers, and of what begins them. */
+int ps_python_tasks(uintptr_t list);
 /* Runs the loop. -ECANCELED: an exception ended it, which was appended to the list raised. -EBUSY: it runs already; -EINVAL:
  * it has run. -ECHILD: a handler forked, and this is the child. -EBADFD: the program has
  * closed the descriptors of the loop. */

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pysock.engine.contract import Engine
     from pysock.running import Running
     from pysock.server import Server
+    from pysock.tasks.tasks import Tasks
 
 #: How often the engine looks, at least, whether its descriptors are still its own, in seconds.
 _LOOK: Final = 1.0
@@ -96,6 +97,8 @@ class Attached(Unique):
         self.loop: asyncio.AbstractEventLoop = _loop_here()
         #: Done when the server has ended.
         self._closed: asyncio.Future[None] = self.loop.create_future()
+        #: Done when its engine has.
+        self._over: asyncio.Future[None] = self.loop.create_future()
         self._error: Exception | None = None
         self._engine: Engine | None = None
         self._fd = -1
@@ -104,6 +107,7 @@ class Attached(Unique):
         self._is_soon = False  # a turn comes in the next pass
         self._context = Context()
         self._guardian: asyncio.Task[None] | None = None
+        self._tasks: Tasks | None = None
 
     # The beginning
 
@@ -113,7 +117,7 @@ class Attached(Unique):
         assert engine is not None
         engine.begin()
         engine.wants_turn = self._plan_soon
-        self._engine, self._turn = engine, engine.turn
+        self._engine, self._turn, self._tasks = engine, engine.turn, self._running.tasks
         # A reader keeps the context that it was added in, and handlers get a copy: nobody's variables are to be in it.
         try:
             self._context.run(self._watch)
@@ -126,6 +130,8 @@ class Attached(Unique):
 
     def _watch(self) -> None:
         assert self._engine is not None
+        if self._tasks is not None:
+            self._tasks.begin(self.loop, self._plan_soon)
         fd = self._engine.poll_fd
         try:
             self.loop.add_reader(fd, self._on_ready)
@@ -176,11 +182,20 @@ class Attached(Unique):
 
     async def _guard(self) -> None:
         try:
-            while not self._closed.done():
-                await asyncio.wait([self._closed], timeout=_LOOK)
+            while not self._over.done():
+                await asyncio.wait([self._over], timeout=_LOOK)
                 self._on_ready()
         finally:
             self.end_now()
+            await self._end_tasks()
+
+    async def _end_tasks(self) -> None:
+        """Those of handlers, which the engine has cancelled; then the server has ended."""
+        try:
+            if self._tasks is not None and self.loop.is_running():  # else it is this task's own end, with all others
+                await self._tasks.end()
+        finally:
+            self._end_server()
 
     def check_loop(self) -> None:
         """Raise where another loop runs, or none."""
@@ -225,10 +240,18 @@ class Attached(Unique):
             log.critical("%r ended because of an exception", self._server, exc_info=True)
             self._error = error
         finally:
-            try:
-                self._running.end()
-            finally:
-                self._tell()
+            if self._tasks is None or not self._tasks.running or not self.loop.is_running():
+                self._end_server()
+            else:
+                self._over.set_result(None)  # the guardian waits for them
+
+    def _end_server(self) -> None:
+        if self._tasks is not None:
+            self._tasks.close()  # before the engine is
+        try:
+            self._running.end()
+        finally:
+            self._tell()
 
     def _leave_loop(self) -> None:
         """Before the descriptor is closed, for its number may be given to somebody else at once."""
@@ -240,8 +263,9 @@ class Attached(Unique):
             self.loop.remove_reader(fd)
 
     def _tell(self) -> None:
-        if not self.loop.is_closed() and not self._closed.done():
-            self._closed.set_result(None)
+        for future in () if self.loop.is_closed() else (self._over, self._closed):
+            if not future.done():
+                future.set_result(None)
 
     def abandon(self) -> None:
         """In a forked child: the loop is the parent's, and so is all that it watches."""
@@ -251,6 +275,8 @@ class Attached(Unique):
         """At the interpreter's exit: if its loop doesn't run any more, nobody else ends it."""
         if self._engine is None or self.loop.is_running():
             return
+        if self._tasks is not None:
+            self._tasks.abandon()
         self.end_now()
         if self._guardian is not None:
             self._guardian._log_destroy_pending = False  # type: ignore[attr-defined]  # it has nothing to do any more

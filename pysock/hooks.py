@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 
 from pysock.access.rule import Rule
-from pysock.base.functions import settled
+from pysock.base.functions import is_async, settled
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR, INFO, Seldom
 from pysock.base.logs import server_log as log
@@ -34,6 +34,7 @@ from pysock.wire.format import LARGEST_REASON, fitting
 if TYPE_CHECKING:
     from typing import Any
 
+    from pysock.tasks.tasks import Tasks
     from pysock.wire.auth import ServerProof
 
 
@@ -49,6 +50,8 @@ class Hooks:
         self.on_connect: list[Callable[[DataSocket], bool | None]] = []
         self.on_disconnect: list[Callable[[DataSocket, DisconnectReason], Any]] = []
         self.on_state: list[Callable[[ServerState, ServerState], Any]] = []
+        #: Where async ones run.
+        self.tasks: Tasks | None = None
         self._refused = Seldom(log, INFO, "refused %r: %r")
         self._broken = Seldom(log, ERROR, "the on_connect hook %r failed for %r")
 
@@ -56,6 +59,11 @@ class Hooks:
     def watch_disconnects(self) -> bool:
         """Whether every client that goes matters, also one that no handler ever saw."""
         return bool(self.on_connect or self.on_disconnect)
+
+    @property
+    def has_async(self) -> bool:
+        """Whether one needs an asyncio loop."""
+        return any(map(is_async, self.on_disconnect))
 
     def callbacks(self, draining: Callable[[], None], rule: Rule, proof: ServerProof | None) -> Callbacks:
         """What the engine is to call.
@@ -120,7 +128,10 @@ class Hooks:
         if client is None:
             return
         for hook in self.on_disconnect:
-            _call("on_disconnect", hook, client, DISCONNECT_REASONS[reason])
+            if self.tasks is not None and is_async(hook):
+                self.tasks.run_hook(hook, client, DISCONNECT_REASONS[reason])
+            else:
+                _call("on_disconnect", hook, client, DISCONNECT_REASONS[reason])
 
 
 def _is_ending(client: DataSocket) -> bool:

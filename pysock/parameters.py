@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pysock.access.rule import Rule
     from pysock.address import Address, AddressLike
+    from pysock.base import kinds
     from pysock.wire.auth import ClientProof, ServerProof
 
 #: Polling longer than this would only burn the CPU, whatever it is meant for, in seconds.
@@ -73,6 +74,17 @@ def checked_limits(limits: Limits | None) -> Limits:
     if not isinstance(limits, Limits):
         raise TypeError(f"limits= takes a Limits, for example Limits(max_clients=100), not {limits!r}")
     return limits
+
+
+def checked_loop(loop: kinds.Loop) -> kinds.Loop:
+    """Return what makes the loop for async handlers.
+
+    :raises ValueError: there is no such loop.
+    """
+    if not callable(loop) and loop not in {"auto", "asyncio", "uvloop"}:
+        problem = f"must be 'auto', 'asyncio', 'uvloop', or a function that makes a loop, not {loop!r}"
+        raise ParameterError("loop", problem)
+    return loop
 
 
 def checked_framing(name: str) -> Framing:

@@ -14,7 +14,7 @@ from pysock.base.unique import Unique
 from pysock.errors import PysockError
 
 if TYPE_CHECKING:
-    from typing import Any, TypeVar
+    from typing import Any, Literal, TypeVar
 
     from pysock.base.kinds import BatchHandler, Handler
     from pysock.data import DataSocket
@@ -47,21 +47,40 @@ class Registration(Unique, ABC):
     @overload
     def service(self, name: One, /) -> One: ...
     @overload
-    def service(self, name: str | None = None, /) -> Callable[[One], One]: ...
-    def service(self, name: Any = None, /) -> Any:
+    def service(
+        self,
+        name: str | None = None,
+        /,
+        *,
+        kind: Literal["async"] | None = None,
+        on_leave: Literal["cancel", "finish"] = "cancel",
+    ) -> Callable[[One], One]: ...
+    def service(
+        self,
+        name: Any = None,
+        /,
+        *,
+        kind: Literal["async"] | None = None,
+        on_leave: Literal["cancel", "finish"] = "cancel",
+    ) -> Any:
         """Register a handler: ``@server.service`` for the unnamed service, ``@server.service("name")`` for a named one.
 
         The handler is called as ``handler(client, request)`` with a :class:`DataSocket` and ``bytes``, and returns
-        the reply, any bytes-like object or ``None``. The decorator returns it unchanged.
+        the reply, any bytes-like object or ``None``. The decorator returns it unchanged. It may be an ``async def``,
+        which runs as a task of its own in an asyncio loop: the one that ``async with server`` is in, else one of the
+        server's.
 
         Context variables (:mod:`contextvars`) that handlers set are seen by the later handlers of the same client, and
-        by nobody else: the first starts with a copy of the context that the loop runs in. A batch and each hook have a
-        fresh copy.
+        by nobody else: the first starts with a copy of the context that the loop runs in. What is async, a batch and
+        each hook have a fresh copy.
 
+        :param kind: ``"async"``: what the handler returns is awaited, though it isn't an ``async def``.
+        :param on_leave: what becomes of an async handler's task when the client has left: it is cancelled, or it goes
+            on to its end. That of a request without a reply (``notify``) always does.
         :raises ValueError: the name is registered already or can't be one, or the framing has no names.
         :raises PysockError: the server has been started.
         """
-        return self._register(name, {})
+        return self._register(name, {"kind": kind, "on_leave": on_leave})
 
     @overload
     def batch_service(self, name: Batch, /) -> Batch: ...
@@ -93,9 +112,10 @@ class Registration(Unique, ABC):
     def on_disconnect(self, hook: DisconnectHook) -> DisconnectHook:
         """Register ``hook(client, reason)``, called when a client that was let in is gone.
 
-        ``reason`` is a :class:`~pysock.states.DisconnectReason`, equal to its text: ``"left"``, ``"timed out"`` ...
+        ``reason`` is a :class:`~pysock.states.DisconnectReason`, equal to its text: ``"left"``, ``"timed out"`` ... The
+        hook may be an ``async def``, which runs as a task in the loop of async handlers.
         """
-        return self._add_hook(self._hooks.on_disconnect, hook, "hook(client, reason)")
+        return self._add_hook(self._hooks.on_disconnect, hook, "hook(client, reason)", None)
 
     def on_state(self, hook: StateHook) -> StateHook:
         """Register ``hook(old, new)``, called with two :class:`ServerState` after each change.
@@ -117,11 +137,11 @@ class Registration(Unique, ABC):
 
         return decorate
 
-    def _add_hook(self, hooks: list[Any], hook: F, call: str) -> F:
+    def _add_hook(self, hooks: list[Any], hook: F, call: str, instead: str | None = "hooks are plain functions") -> F:
         self._check_new("hooks")
         from pysock.base.functions import checked_function  # noqa: PLC0415  # it is there, since services need it
 
-        checked_function("hook", hook, call, "hooks are plain functions")
+        checked_function("hook", hook, call, instead)
         hooks.append(hook)
         return hook
 

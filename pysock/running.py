@@ -11,13 +11,15 @@ import _thread
 import atexit
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 
+from pysock import parameters
 from pysock._version import __version__
 from pysock.access.rule import Rule
 from pysock.base import forking, registry
 from pysock.base.clock import monotonic
+from pysock.base.daemons import explained_without_daemons
 from pysock.base.faults import explains
 from pysock.base.green import refuse_green_threads
 from pysock.base.imported import refuse_while_imported
@@ -31,14 +33,6 @@ from pysock.engine.contract import NO_STATS, Engine, EngineOptions, EngineStats
 from pysock.errors import PysockError
 from pysock.hooks import Hooks
 from pysock.listening import Listening
-from pysock.parameters import (
-    checked_expose,
-    checked_framing,
-    checked_grace,
-    checked_limits,
-    checked_linger,
-    server_proof,
-)
 from pysock.services import Services
 from pysock.signals import stopping
 from pysock.states import ServerEvent, ServerState, next_server_state
@@ -53,6 +47,7 @@ if TYPE_CHECKING:
     from pysock.engine.contract import Backend
     from pysock.limits import Limits
     from pysock.server import Server
+    from pysock.tasks.tasks import Tasks
 
 #: How long after its grace a stop waits for a handler that doesn't return, in seconds.
 PATIENCE: Final = 2.0
@@ -79,22 +74,25 @@ class Running(Unique):
         authkey: bytes | None,
         insecure: bool,
         expose: str,
+        loop: kinds.Loop,
     ) -> None:
         log.prepare()
         self._server = server
         #: Where it is in a loop of the program's.
         self.attached: Attached | None = None
-        self.limits: Limits = checked_limits(limits)
+        self.tasks: Tasks | None = None  # of async handlers and hooks, if there are any
+        self.limits: Limits = parameters.checked_limits(limits)
         self.backend: Backend = choose(backend)
         self.rule: Rule = Rule(allow)
         guarded = authkey is not None or insecure
         self.listening: Listening = Listening(addresses, self.rule, self.backend, self.limits, guarded)
-        self._framing = checked_framing(framing)
-        self._linger = checked_linger(linger)
-        self._proof = None if authkey is None else server_proof(authkey, self._framing)
+        self._framing = parameters.checked_framing(framing)
+        self._linger = parameters.checked_linger(linger)
+        self._loop = parameters.checked_loop(loop)
+        self._proof = None if authkey is None else parameters.server_proof(authkey, self._framing)
         self.clients: ClientTable = ClientTable(self.limits.max_payload)
         self.services: Services = Services(self._framing)
-        self.hooks: Hooks = Hooks(self.clients, self.services, checked_expose(expose))
+        self.hooks: Hooks = Hooks(self.clients, self.services, parameters.checked_expose(expose))
         self.engine: Engine | None = None
         self._last_stats: EngineStats | None = None
         self.state: ServerState = ServerState.NEW
@@ -130,14 +128,14 @@ class Running(Unique):
     def start(self) -> None:
         """As :meth:`pysock.Server.start`."""
         refuse_green_threads(self.backend.name)
-        with _explained_where_there_are_no_daemons():
+        with explained_without_daemons():
             thread = threading.Thread(
                 target=self._run_in_background, name=f"pysock-{self._server.name or 'server'}", daemon=True
             )
 
         def launch() -> None:
             try:
-                with _explained_where_there_are_no_daemons():
+                with explained_without_daemons():
                     thread.start()
             except BaseException:  # Ctrl-C, say: the loop may run already, and must not lose its engine under its feet
                 self._call_off(thread)
@@ -149,16 +147,21 @@ class Running(Unique):
     def serve_forever(self, grace: float) -> None:
         """As :meth:`pysock.Server.serve_forever`."""
         refuse_while_imported()
-        grace = checked_grace(grace)
+        if self._is_async:
+            from pysock.tasks.ownloop import refuse_inner  # noqa: PLC0415  # it brings asyncio
+
+            refuse_inner()
+        grace = parameters.checked_grace(grace)
         # The handlers come first: whoever sees the server listen may send a signal at once.
         with stopping(lambda: self._signalled(grace)) as wake_by:
             try:
                 engine = self.open()
             except _Cancelled:
                 return
-            wake_by(engine.wakeup_fd)
+            if self.tasks is None:  # else the loop, or its guardian within a second, looks for signals
+                wake_by(engine.wakeup_fd)
             try:
-                engine.run()
+                self._serve(engine)
             finally:
                 wake_by(-1)  # before the engine closes it and its number gets another meaning
                 self.end()
@@ -166,7 +169,7 @@ class Running(Unique):
 
     def stop(self, grace: float) -> None:
         """As :meth:`pysock.Server.stop`."""
-        grace = checked_grace(grace)
+        grace = parameters.checked_grace(grace)
         if self._process not in (None, os.getpid()):
             return  # a child that Python knows nothing of: C code called fork()
         with self._lock:
@@ -181,7 +184,7 @@ class Running(Unique):
         with suppress(OSError):  # the loop wasn't woken, and will notice by itself
             engine.stop(grace)
         if self.owner != threading.get_ident():
-            self.wait(grace + PATIENCE)
+            self.wait(grace + (PATIENCE if self.tasks is None else 2 * PATIENCE))  # tasks have as long to end
 
     def interrupt(self, grace: float) -> None:
         """``stop`` for a signal's handler: it takes no lock and writes no log."""
@@ -266,15 +269,18 @@ class Running(Unique):
             )
 
     def _make_engine(self) -> Engine:
-        limits = self.limits
+        if self._is_async:
+            from pysock.tasks.tasks import Tasks  # noqa: PLC0415  # it brings asyncio
+
+            self.tasks = self.hooks.tasks = Tasks(self.backend.tasks)
         options = EngineOptions(
             framing=self._framing,
-            limits=limits,
+            limits=self.limits,
             linger=self._linger,
-            services=self.services.table(),
+            services=self.services.table(None if self.tasks is None else self.tasks.starter),
             callbacks=self.hooks.callbacks(self._drain, self.rule, self._proof),
             welcome=encode_welcome(
-                limits.max_payload, limits.max_in_flight, self.services.numbers(), f"pysock/{__version__}"
+                self.limits.max_payload, self.limits.max_in_flight, self.services.numbers(), f"pysock/{__version__}"
             ),
             watch_disconnects=self.hooks.watch_disconnects,
             access=self.rule.access,
@@ -287,11 +293,24 @@ class Running(Unique):
             raise
         return engine
 
+    @property
+    def _is_async(self) -> bool:
+        return self.services.has_async or self.hooks.has_async
+
+    def _serve(self, engine: Engine) -> None:
+        """To the end, in this thread."""
+        if self.tasks is None:
+            engine.run()
+        else:
+            from pysock.tasks.ownloop import serve  # noqa: PLC0415  # it brings asyncio
+
+            serve(self, self._server, self._loop)
+
     def _run_in_background(self) -> None:
         assert self.engine is not None
         self.owner = threading.get_ident()
         try:
-            self.engine.run()
+            self._serve(self.engine)
             self.check_here()
         except BaseException:
             # Nobody would see it: this thread has no caller.
@@ -358,20 +377,6 @@ class Running(Unique):
         old, self.state = self.state, next_server_state(self.state, event)
         log.info("%s: %s -> %s", self._server.name or "server", old.name, self.state.name)
         self.hooks.state_changed(old, self.state)
-
-
-@contextmanager
-def _explained_where_there_are_no_daemons() -> Iterator[None]:
-    """Around the making and the start of a thread: since Python 3.12 the one is refused, before it was the other."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "subinterpreter" not in str(error) and "(sub)interpreter" not in str(error):
-            raise  # the system has no more threads, say
-        raise PysockError(
-            "start() needs a daemon thread, and this sub-interpreter allows none: call serve_forever() of a new Server"
-            " here, or start it in the main interpreter"
-        ) from error
 
 
 class _Cancelled(PysockError):

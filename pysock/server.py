@@ -72,6 +72,7 @@ class Server(Registration):
         authkey: bytes | None = None,
         insecure: bool = False,
         expose: kinds.Expose = "type",
+        loop: kinds.Loop = "auto",
     ) -> None:
         from pysock.running import Running  # noqa: PLC0415  # see the head of this file
 
@@ -87,6 +88,7 @@ class Server(Registration):
             authkey=authkey,
             insecure=insecure,
             expose=expose,
+            loop=loop,
         )
         self.limits: Limits = self._running.limits
         super().__init__(self._running.services, self._running.hooks)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 from pysock.base.deadlines import FOREVER
-from pysock.base.functions import checked_function, described
+from pysock.base.functions import checked_function, described, is_async
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.contract import Service
 from pysock.errors import ParameterError
@@ -28,6 +28,7 @@ class Services:
     def __init__(self, framing: Framing) -> None:
         self._framing = framing
         self._table = [Service("", None)]
+        self._coroutines: dict[int, bool] = {}  # whose handler returns something to be awaited: whether it stays
 
     def add(
         self,
@@ -37,24 +38,30 @@ class Services:
         batch: bool = False,
         max_batch: int = 1024,
         max_wait: float = 0.0,
+        kind: str | None = None,
+        on_leave: str = "cancel",
     ) -> None:
         """Add one; without a name it is the unnamed service.
 
         :raises ValueError: the name is taken, or can't be one; or the framing has no names.
-        :raises TypeError: the handler isn't a plain function (or another callable).
+        :raises TypeError: the handler can't be called so; or it is one of a batch, and an async function.
         """
         call = "handler(clients, requests)" if batch else "handler(client, request)"
-        checked_function("handler", handler, call, "handlers are plain functions that return the reply")
+        instead = "handlers of batches are plain functions that return the replies" if batch else None
+        checked_function("handler", handler, call, instead)
         _check_batch(max_batch, max_wait)
+        _check_kind(kind, on_leave)
         max_wait = min(max_wait, FOREVER)
         if name is None:
             if self._table[0].handler is not None:
                 problem = 'the unnamed service is registered already; give this one a name: @server.service("name")'
                 raise ParameterError("name", problem, name="")
             self._table[0] = Service("", handler, batch, max_batch, max_wait)
-            return
-        self._check_name(name)
-        self._table.append(Service(name, handler, batch, max_batch, max_wait))
+        else:
+            self._check_name(name)
+            self._table.append(Service(name, handler, batch, max_batch, max_wait))
+        if not batch and (kind == "async" or is_async(handler)):
+            self._coroutines[0 if name is None else len(self._table) - 1] = on_leave == "finish"
 
     def _check_name(self, name: str) -> None:
         if self._framing is not Framing.PYSOCK:
@@ -77,9 +84,27 @@ class Services:
         if len(self._table) > SERVICES_MAX:
             raise ValueError(f"a server has at most {SERVICES_MAX} named services")
 
-    def table(self) -> tuple[Service, ...]:
-        """All of them, as the engine takes them."""
-        return tuple(self._table)
+    @property
+    def has_async(self) -> bool:
+        """Whether a handler needs an asyncio loop."""
+        return bool(self._coroutines)
+
+    def table(
+        self, starter: Callable[[Callable[..., Any], bool], Callable[..., Any]] | None = None
+    ) -> tuple[Service, ...]:
+        """All of them, as the engine takes them.
+
+        :param starter: makes of an async handler one that the engine can call, needed if there is any; it is told
+            whether that goes on when its client has left.
+        """
+        if starter is None or not self._coroutines:
+            return tuple(self._table)
+        return tuple(
+            service._replace(handler=starter(service.handler, self._coroutines[number]))
+            if service.handler and number in self._coroutines
+            else service
+            for number, service in enumerate(self._table)
+        )
 
     def numbers(self) -> list[tuple[int, str]]:
         """Number and name of those that have a name, as CIR_ACCEPTED tells them."""
@@ -96,6 +121,13 @@ class Services:
     def handler(self, number: int) -> str:
         """Its handler for a log: the name, and where it stands."""
         return described(self._table[number].handler) if number < len(self._table) else "none"
+
+
+def _check_kind(kind: str | None, on_leave: str) -> None:
+    if kind not in {None, "async"}:
+        raise ParameterError("kind", f"must be 'async', or left out, not {kind!r}")
+    if on_leave not in {"cancel", "finish"}:
+        raise ParameterError("on_leave", f"must be 'cancel' or 'finish', not {on_leave!r}")
 
 
 def _check_batch(max_batch: int, max_wait: float) -> None:

@@ -399,7 +399,6 @@ def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
         (["no.such:x"], 2, "there is no module 'no'"),
         (["shop:nothing"], 2, "has no 'nothing'"),
         (["shop:price", "--bind", "unix:s"], 2, "an object of type 'int' is neither"),
-        (["shop:later", "--bind", "unix:s"], 2, "is an async function"),
         (["shop:Mood.moody", "--bind", "unix:s"], 1, "'Mood.moody' of module 'shop' can't be had: KeyError: 'not now'"),
         (["leaving:x"], 1, "module 'leaving' can't be imported: SystemExit: 0 (leaving.py, line 1)"),
         (["shop:server", "--bind", ""], 2, "bad address ''"),

@@ -70,10 +70,20 @@ ASYNC = [later, later_and_more, Later(), Later().__call__, partial(later, 1), pa
 
 
 @pytest.mark.parametrize("function", ASYNC)
-def test_async_handlers_are_refused(server, function):
-    for register in (server.service, server.service("a"), server.batch_service("b")):
-        with pytest.raises(TypeError, match="is an async function; handlers are plain functions"):
-            register(function)
+def test_async_handlers_of_batches_are_refused(server, function):
+    with pytest.raises(TypeError, match=r"is an async (function|generator); handlers of batches are plain functions"):
+        server.batch_service("b")(function)
+
+
+def test_async_generators_are_refused(server):
+    for register in (server.service, server.service("a"), server.on_disconnect):
+        with pytest.raises(TypeError, match="is an async generator; return the reply"):
+            register(later_and_more)
+
+
+def test_a_kind_of_handler_that_there_is_not(server):
+    with pytest.raises(ValueError, match="kind must be 'async', or left out"):
+        server.service("a", kind="sync")(lambda client, request: request)
 
 
 def test_a_class_is_called_to_make_one(server):
@@ -181,14 +191,14 @@ def test_hooks_of_other_parameters_are_refused(server, unix_address, backend):
 @pytest.mark.parametrize("function", ASYNC)
 def test_async_hooks_are_refused(server, function):
     """What they return is true: an on_connect hook would let everybody in."""
-    for register in (server.on_connect, server.on_disconnect, server.on_state):
-        with pytest.raises(TypeError, match=r"the hook .* is an async function; hooks are plain functions"):
+    for register in (server.on_connect, server.on_state):
+        with pytest.raises(TypeError, match=r"the hook .* is an async \w+; hooks are plain functions"):
             register(function)
 
 
 @pytest.mark.parametrize("function", ASYNC)
 def test_an_async_rule_is_refused(make_server, unix_address, function):
-    with pytest.raises(TypeError, match=r"the allow= function .* is an async function; it must be a plain one"):
+    with pytest.raises(TypeError, match=r"the allow= function .* is an async \w+; it must be a plain one"):
         make_server(unix_address, allow=function)
 
 

@@ -14,6 +14,10 @@
 int ps__py_on_ended(void *context, void *object, enum ps_why why)
 {
     ps_python *py = context;
+    if (ps__py_is_call(object)) {
+        ps__py_leave_variables(py);
+        return ps__py_call_unwanted(object, why) < 0 ? ps__py_callback_failed(py, ON_ENDED) : 1;
+    }
     PyObject *answer = PyObject_CallFunction(ps__py_callback(py, ON_ENDED), "Oi", object, (int)why);
     int begun = answer ? PyObject_IsTrue(answer) : -1;
     Py_XDECREF(answer);
@@ -61,16 +65,29 @@ static int defer_with(ps_python *py, ps_conn *conn, const ps_frame *frame, uint6
     return error;
 }
 
+/* A call of an async handler needs no callback: it is what the record keeps. */
+static int defer_call(ps_python *py, uint64_t handle, PyObject *call)
+{
+    ps__py_call_awaited(py, call, handle);
+    if (handle && ps__defer_keep(py->engine, handle, call)) {
+        Py_INCREF(call);
+        return 0;
+    }
+    int error = ps__py_on_ended(py, call, PS_WHY_GONE);
+    return error < 0 ? error : 0;
+}
+
 /* What a handler returned is neither bytes nor None. 1: it isn't for later. */
 static int defer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
 {
-    if (py->callbacks[ON_DEFER] == Py_None)
+    bool is_call = ps__py_is_new_call(result);
+    if (!is_call && py->callbacks[ON_DEFER] == Py_None)
         return 1;
     uint64_t handle = 0; /* of nobody */
     bool alone = conn->in_flight == 0 || ps__framing(py->engine, conn)->has_ids;
     if (alone && conn->state != PS_CONN_CLOSED)
         handle = ps__defer(py->engine, conn, frame);
-    int error = defer_with(py, conn, frame, handle, result);
+    int error = is_call ? defer_call(py, handle, result) : defer_with(py, conn, frame, handle, result);
     if (error || handle || conn->state == PS_CONN_CLOSED)
         return error;
     if (!alone)
@@ -149,6 +166,16 @@ static int answer_here(ps_python *py, uint64_t handle, PyObject *reply, bool *wa
     ps__fail(engine, answer(py, handle, reply, waited));
     ps__guest_leave(engine);
     return 2;
+}
+
+/* Of a call of an async handler. Whether a turn is wanted for it, and for no other before. */
+bool ps__py_answer_of_call(ps_python *py, uint64_t handle, PyObject *reply)
+{
+    bool waited;
+    if (answer_here(py, handle, reply, &waited) != 2 || py->wants_turn)
+        return false;
+    py->wants_turn = true;
+    return true;
 }
 
 /* answer(handle, reply) -> 0: nobody has waited; 1: somebody has, or may; 2: and a turn is wanted; -errno. */

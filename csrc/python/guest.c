@@ -35,6 +35,7 @@ PyObject *ps__py_guest_turn(PyObject *self, PyObject *Py_UNUSED(nothing))
     if (!py->raised)
         Py_RETURN_FALSE;
     py->turns = true;
+    py->wants_turn = false;
     bool more = ps__guest_turn(py->engine);
     ps__py_leave_variables(py);
     py->turns = false;

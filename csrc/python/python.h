@@ -1,6 +1,7 @@
 /* python.h: what the files share that know Python, and the only door of Python.h. objects.c has exceptions and bytes,
  * context.c keeps the context variables of clients apart, failure.c makes ERRORs of what handlers raise, answer.c replies of
- * what they return, at once or later, batch.c and request.c call them (by vectorcall), inside.c is what they call, guest.c
+ * what they return, at once or later, batch.c and request.c call them (by vectorcall). Those that are async are begun by
+ * starter.c and begin.c, go on in call.c, and are waited for in waiting.c. inside.c is what handlers call, guest.c
  * what a loop of the program's calls, server.c gives the engine its hooks (the GIL is taken once a turn), link.c does the
  * same for the client, and inlet.c and outlet.c for one in a loop of the program's.
  *
@@ -54,6 +55,7 @@ struct ps_python {
     const ps_frame *request;
     bool is_guest;     /* in a loop of the program's, which looks after signals itself */
     bool turns;        /* a guest's turn runs */
+    bool wants_turn;   /* the guest's host was told that calls of async handlers have ended since the last one */
     PyObject *spare; /* the memory of the last large request, if nobody kept it: the next one's */
     PyObject *small; /* likewise of the last small one: the next one's, if that is as long */
     bool said_no_service;
@@ -100,6 +102,13 @@ int ps__py_on_answer(void *context, uint64_t handle, void *reply);
 int ps__py_answer_other(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result);
 int ps__py_answer_with(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *reply);
 PyObject *ps__py_inside_answer(PyObject *self, PyObject *const *args, Py_ssize_t count);
+bool ps__py_answer_of_call(ps_python *py, uint64_t handle, PyObject *reply);
+
+/* waiting.c: a call of an async handler that goes on, and the request that waits for it */
+bool ps__py_is_call(PyObject *object);
+bool ps__py_is_new_call(PyObject *object); /* no request waits for it yet */
+void ps__py_call_awaited(ps_python *py, PyObject *call, uint64_t handle);
+int ps__py_call_unwanted(PyObject *call, enum ps_why why); /* 0, or -1 and an exception */
 
 /* The next two lie here to become part of what calls them: calls cost a small message some hundredths. */
 static inline int ps__py_send_reply(ps_python *py, ps_conn *conn, const ps_frame *frame, const void *data, size_t size,

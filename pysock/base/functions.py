@@ -1,6 +1,6 @@
-"""The user's functions: handlers, hooks and rules are plain ones, which do their work when they are called.
+"""The user's functions: most hooks and all rules are plain ones, which do their work when they are called.
 
-This file owns what is looked at when one is given: that it isn't an ``async def``, for what that returns is true,
+This file owns what is looked at when one is given: whether it is an ``async def``, for what that returns is true,
 whatever it would say if somebody awaited it, and so it would let everybody in; and that it can be called with what it
 will be called with. And it owns what people are told of a function: its name, and where it stands.
 """
@@ -17,23 +17,27 @@ if TYPE_CHECKING:
 
 #: Flags of a code object whose call only makes something to be awaited (inspect.CO_COROUTINE, CO_ITERABLE_COROUTINE,
 #: CO_ASYNC_GENERATOR), or that takes any number of arguments (CO_VARARGS). The module inspect takes 10 ms to import.
-_CO_ASYNC: Final = 0x0080 | 0x0100 | 0x0200
+_CO_COROUTINE: Final = 0x0080 | 0x0100
+_CO_ASYNC_GENERATOR: Final = 0x0200
 _CO_VARARGS: Final = 0x0004
 
 
-def checked_function(what: str, function: Any, call: str, instead: str) -> None:
-    """Raise if it can't be called as it will be, or calling it would only make something to be awaited.
+def checked_function(what: str, function: Any, call: str, instead: str | None) -> None:
+    """Raise if it can't be called as it will be, or calling it would only make something that nobody awaits.
 
     :param what: what it is, for the message: ``"handler"``.
     :param call: how it is called, for the message: ``"handler(client, request)"``; it counts the arguments, too.
-    :param instead: what is wanted in place of an async function, for the message.
-    :raises TypeError: it isn't callable, takes other arguments, or is an async function or generator, an object with
-        such a ``__call__``, or a partial of these.
+    :param instead: what is wanted in place of an async function, for the message; ``None``: it may be one.
+    :raises TypeError: it isn't callable, takes other arguments, or is an async function that can't be one, an async
+        generator, an object with such a ``__call__``, or a partial of these.
     """
     if not callable(function):
         raise TypeError(f"a {what} must be callable, not {type(function).__name__}")
-    if _is_async(function):
+    if instead is not None and is_async(function):
         raise TypeError(f"the {what} {function!r} is an async function; {instead}")
+    if _has_flag(function, _CO_ASYNC_GENERATOR):
+        instead = instead or "return the reply, don't yield it"
+        raise TypeError(f"the {what} {function!r} is an async generator; {instead}")
     if not _takes(function, call.count(",") + 1):
         raise TypeError(f"the {what} {described(function)} can't be called as {call}: it must take so many arguments")
 
@@ -43,7 +47,7 @@ def described(function: Any) -> str:
     while isinstance(function, partial):
         function = function.func
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    code = _code(function) or _code(getattr(type(function), "__call__", None))  # noqa: B004  # see _is_async
+    code = _code(function) or _code(getattr(type(function), "__call__", None))  # noqa: B004  # see _called
     return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code is not None else str(name)
 
 
@@ -59,16 +63,28 @@ def settled(answer: Any) -> Any:
     raise TypeError(f"it returned a {type(answer).__name__}, which nobody awaits, and no answer")
 
 
-def _is_async(function: Any) -> bool:
+def is_async(function: Any) -> bool:
+    """Whether what it returns is to be awaited: an ``async def``, an object with such a ``__call__``, a partial of
+    these, or what bears the mark of :func:`inspect.markcoroutinefunction` (Python 3.12).
+    """
+    return makes_coroutines(function) or any(hasattr(one, "_is_coroutine_mark") for one in _called(function))
+
+
+def makes_coroutines(function: Any) -> bool:
+    """Whether it returns a coroutine of Python's own."""
+    return _has_flag(function, _CO_COROUTINE)
+
+
+def _has_flag(function: Any, flag: int) -> bool:
+    codes = map(_code, _called(function))
+    return any(code is not None and code.co_flags & flag for code in codes)
+
+
+def _called(function: Any) -> tuple[Any, Any]:
+    """What runs when it is called: one of these."""
     while isinstance(function, partial):
         function = function.func
-    call = getattr(type(function), "__call__", None)  # noqa: B004  # its code is wanted: not that of a class's objects
-    for one in (function, call):
-        code = _code(one)
-        # The mark is that of inspect.markcoroutinefunction (Python 3.12).
-        if (code is not None and code.co_flags & _CO_ASYNC) or hasattr(one, "_is_coroutine_mark"):
-            return True
-    return False
+    return function, getattr(type(function), "__call__", None)  # noqa: B004  # not that of a class's objects
 
 
 def _code(function: Any) -> Any:

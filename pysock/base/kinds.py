@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from pysock.base.lean import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     else:
         from typing_extensions import Buffer
 
+    from asyncio import AbstractEventLoop
+
     from pysock.access.peers import Ids
     from pysock.data import DataSocket, Peer
     from pysock.replies.later import Reply
@@ -26,12 +28,14 @@ if TYPE_CHECKING:
     BackendName: TypeAlias = Literal["auto", "native", "pure"]
     #: ``expose=`` of a server.
     Expose: TypeAlias = Literal["type", "message", "traceback"]
+    #: ``loop=`` of a server, for async handlers.
+    Loop: TypeAlias = Literal["auto", "asyncio", "uvloop"] | Callable[[], AbstractEventLoop]
     #: ``allow=`` of a server.
     Allow: TypeAlias = Literal["anyone"] | Mapping[str, Ids] | Callable[[Peer], bool]
     #: What a handler may return in place of a reply that it hasn't got yet.
     Later: TypeAlias = Reply | Future[Any]
     #: What answers one request.
-    Handler: TypeAlias = Callable[[DataSocket, bytes], Buffer | Later | None]
+    Handler: TypeAlias = Callable[[DataSocket, bytes], Buffer | Later | Awaitable[Buffer | Later | None] | None]
     #: What answers all that are ready: a reply for each, or an exception in its place.
     BatchHandler: TypeAlias = Callable[[list[DataSocket], list[bytes]], Iterable[Buffer | Exception | Later | None]]
 elif sys.version_info >= (3, 12):

@@ -44,6 +44,12 @@ LOG_LEVELS: Final = ["debug", "info", "warning", "error"]
     show_envvar=True,
     help="What clients are told of an exception in the handler.  [default: type]",
 )
+@click.option(
+    "--loop",
+    type=click.Choice(["auto", "asyncio", "uvloop"]),
+    show_envvar=True,
+    help="Where async handlers run; auto: uvloop, if it is there.",
+)
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_envvar=True, help="How much to tell.")
 @click.option(
     "--grace",
@@ -105,11 +111,17 @@ def note_interrupt(
 
 
 def make_server(
-    found: Any, bind: tuple[str, ...], framing: Any, authkey_file: Path | None, insecure: bool, expose: Any
+    found: Any, bind: tuple[str, ...], framing: Any, authkey_file: Path | None, insecure: bool, expose: Any, loop: Any
 ) -> pysock.Server:
     """Return the server to run: the one found, or a new one around the handler found."""
     if isinstance(found, pysock.Server):
-        given = {"--framing": framing, "--authkey-file": authkey_file, "--insecure": insecure, "--expose": expose}
+        given = {
+            "--framing": framing,
+            "--authkey-file": authkey_file,
+            "--insecure": insecure,
+            "--expose": expose,
+            "--loop": loop,
+        }
         for option, value in given.items():
             if value:
                 raise click.UsageError(f"{option} goes with a handler; a pysock.Server has its own")
@@ -129,10 +141,15 @@ def make_server(
     key = read_authkey(authkey_file)
     with as_commands_say():
         server = pysock.Server(
-            *bind, framing=framing or "pysock", authkey=key, insecure=insecure, expose=expose or "type"
+            *bind,
+            framing=framing or "pysock",
+            authkey=key,
+            insecure=insecure,
+            expose=expose or "type",
+            loop=loop or "auto",
         )
         try:
             server.service(found)
-        except TypeError as error:  # it isn't a plain function
+        except TypeError as error:  # it can't be a handler
             raise click.UsageError(str(error)) from error
     return server

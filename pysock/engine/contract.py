@@ -373,6 +373,7 @@ class Backend(NamedTuple):
     link: type[Link]
     inlet: type[Inlet]
     outlet: type[Outlet]
+    tasks: tuple[Any, Any] | None = None  # the types Call and Starter of ``pysock/tasks/`` in C
 
 
 class OnlyInMain(ImportError):

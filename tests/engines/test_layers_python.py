@@ -28,7 +28,7 @@ FLOORS = [
     ("files", "descriptors"),
     ("engine.choice", "data", "clients", "access", "master"),
     ("parameters", "services", "registration", "replies", "failures", "hooks", "signals"),
-    ("calls", "listening", "attached"),
+    ("calls", "listening", "attached", "tasks"),
     ("client", "running"),
     ("connecting", "aio", "server"),
     ("__init__",),

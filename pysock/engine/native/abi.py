@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0xD7CCD45F
+ABI: Final = 0xB3D9A521
 
 
 def check_abi(lib: Any) -> None:

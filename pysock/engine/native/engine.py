@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from threading import get_ident
 
 from pysock.base.aliases import Buffer
@@ -245,6 +245,14 @@ class NativeEngine(Unique):
         return EngineStats._make([*plain, tuple(causes)])
 
 
+def _tasks() -> tuple[Any, Any]:
+    types: list[Any] = []
+    result_of(lib.ps_python_tasks(id(types)))
+    call, starter = types
+    Coroutine.register(call)
+    return call, starter
+
+
 BACKEND: Final = Backend(
-    "native", frozenset({"c-loop"}), NativeEngine, NativeSockets(), NativeLink, NativeInlet, NativeOutlet
+    "native", frozenset({"c-loop"}), NativeEngine, NativeSockets(), NativeLink, NativeInlet, NativeOutlet, _tasks()
 )

@@ -1,0 +1,34 @@
+"""How the coroutine of a handler begins, from Python 3.12 on: as an eager task, whose first step runs at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from pysock.base.lean import TYPE_CHECKING
+from pysock.tasks.call import Call
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pysock.tasks.tasks import Tasks
+
+
+class Eager:
+    """A handler that the engine can call, made of one that is async."""
+
+    __slots__ = ("_tasks", "function", "stays")
+
+    def __init__(self, function: Callable[[Any, Any], Any], tasks: Tasks, stays: bool) -> None:
+        self._tasks = tasks
+        self.function: Callable[[Any, Any], Any] = function
+        self.stays: bool = stays
+
+    def __call__(self, client: Any, request: Any) -> Any:
+        """The reply, or the promise of one."""
+        tasks = self._tasks
+        if tasks.loop is None:
+            raise tasks.over()
+        call = Call(self.function(client, request))
+        task = asyncio.Task(call, loop=tasks.loop, eager_start=True, context=tasks.base.copy())  # type: ignore[call-arg]
+        return call.outcome() if call.done else tasks.defer(call, task, self)

@@ -1,0 +1,163 @@
+"""How the coroutine of a handler begins before Python 3.12, which has no eager tasks.
+
+A real task is made that has nothing to do yet, and is the loop's current one while the coroutine's first step runs.
+Most coroutines have ended then, and the same task serves the next one. If this one waits for something, it is handed to
+the task, which goes on with it in the loop's next pass; until then whoever cancels the task cancels what is waited for.
+
+A task that somebody has got hold of meanwhile, or changed, isn't used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context
+from sys import getrefcount
+from weakref import getweakrefcount
+
+from pysock.base.lean import TYPE_CHECKING
+from pysock.tasks.call import Call, own_words
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pysock.tasks.tasks import Tasks
+
+_enter, _leave = asyncio.tasks._enter_task, asyncio.tasks._leave_task  # documented, in "Extending"
+_NONE = Context()
+
+
+class Parked:
+    """A handler that the engine can call, made of one that is async."""
+
+    __slots__ = ("_tasks", "function", "stays")
+
+    def __init__(self, function: Callable[[Any, Any], Any], tasks: Tasks, stays: bool) -> None:
+        self._tasks = tasks
+        self.function: Callable[[Any, Any], Any] = function
+        self.stays: bool = stays
+
+    def __call__(self, client: Any, request: Any) -> Any:
+        """The reply, or the promise of one."""
+        tasks = self._tasks
+        if tasks.loop is None:
+            raise tasks.over()
+        coroutine, context = self.function(client, request), tasks.base.copy()
+        seat, tasks.spare = tasks.spare, None
+        if seat is None or not seat.is_free():
+            seat = Seat(tasks.loop)
+        marks = seat.marks()
+        try:
+            awaited = seat.first_step(context, coroutine)
+        except StopIteration as stop:
+            value = stop.value
+        except BaseException as error:
+            seat.retire()
+            raise own_words(error)  # noqa: B904  # it says so itself
+        else:
+            seat.take(context, coroutine, awaited)
+            return tasks.defer(seat, seat.task, self)
+        if seat.is_free() and seat.marks() == marks:
+            tasks.spare = seat
+        else:
+            seat.retire()
+        return value
+
+
+class Seat(Call):
+    """What the task was made of: it has no coroutine until it is given one that has begun."""
+
+    __slots__ = ("_awaited", "_context", "_gate", "_is_retired", "_loop", "task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(None)
+        self._loop = loop
+        self._context = _NONE
+        self._awaited: Any = None  # what the first step has come to, and the task doesn't know of yet
+        self._gate: asyncio.Future[None] | None = None  # for which the task waits meanwhile
+        self._is_retired = False
+        task: Any = asyncio.Task(self, loop=loop)
+        self.task: Any = task
+        task._log_destroy_pending = False  # a loop may end while it has nothing to do, or for good
+
+    # For the handler that begins
+
+    def is_free(self) -> bool:
+        """Whether nobody has cancelled the task."""
+        return not (self._gate.done() if self._gate is not None else self.task._must_cancel)
+
+    def marks(self) -> tuple[Any, ...]:
+        """What is changed where somebody has got hold of the task."""
+        task = self.task
+        return getrefcount(task), getweakrefcount(task), task.get_name(), task._callbacks
+
+    def first_step(self, context: Context, coroutine: Any) -> Any:
+        """To where the coroutine waits."""
+        loop = self._loop
+        outer = asyncio.current_task(loop)
+        if outer is not None:
+            _leave(loop, outer)
+        _enter(loop, self.task)
+        try:
+            return context.run(coroutine.send, None)
+        finally:
+            _leave(loop, self.task)
+            if outer is not None:
+                _enter(loop, outer)
+
+    def take(self, context: Context, coroutine: Any, awaited: Any) -> None:
+        """Let the task go on with it."""
+        self._context, self._coroutine, self._awaited = context, coroutine, awaited
+        self._open()
+
+    def retire(self) -> None:
+        """Let the task end."""
+        self._is_retired = True
+        self._open()
+
+    def _open(self) -> None:
+        if self._gate is not None and not self._gate.done() and not self._loop.is_closed():
+            self._gate.set_result(None)
+
+    # For the task
+
+    def send(self, value: Any) -> Any:
+        """As of every coroutine."""
+        if self._coroutine is None:
+            return self._park()
+        awaited = self._taken()
+        return self._context.run(Call.send, self, value) if awaited is None else _to_be_awaited(awaited)
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
+        """As of every coroutine."""
+        error = kind if value is None else value
+        if self._coroutine is None:
+            raise error
+        awaited = self._taken()
+        if awaited is not None and isinstance(error, asyncio.CancelledError) and awaited.cancel():
+            return _to_be_awaited(awaited)
+        return self._context.run(Call.throw, self, error)
+
+    def _taken(self) -> Any:
+        """What the first step has come to, once."""
+        awaited, self._awaited = self._awaited, None
+        return awaited
+
+    def _park(self) -> Any:
+        if self._is_retired:
+            raise StopIteration
+        self._gate = self._loop.create_future()
+        return _to_be_awaited(self._gate)
+
+    def close(self) -> None:
+        """As of every coroutine."""
+        if self._coroutine is not None:
+            self._coroutine.close()
+
+
+def _to_be_awaited(future: Any) -> Any:
+    """As the ``yield`` of a future's own ``__await__`` says."""
+    with suppress(AttributeError):
+        future._asyncio_future_blocking = True
+    return future
