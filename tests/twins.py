@@ -360,7 +360,7 @@ class Machine(RuleBasedStateMachine):
         self._send_cut(_pick(self._heard(), which), b"".join(requests), cut)
 
     def _gatherers(self) -> list[Twins]:
-        return [twins for twins in self._clients() if not twins.speaks]
+        return [twins for twins in self._clients() if not twins.speaks and not twins.waits]
 
     @precondition(_gatherers)
     @rule(which=_which, count=st.integers(1, 9), payload=st.binary(max_size=3))
@@ -370,7 +370,11 @@ class Machine(RuleBasedStateMachine):
         twins.gathers = True
         self._send_cut(twins, b"".join(srm(payload + b"%d" % i, i, service=GATHER) for i in range(count)), 0)
 
-    @precondition(_heard)
+    def _may_wait(self) -> list[Twins]:
+        """How many a batch leaves in flight for a moment depends on what came together, and so what is read then."""
+        return [twins for twins in self._heard() if not twins.gathers]
+
+    @precondition(_may_wait)
     @rule(
         which=_which,
         numbers=st.lists(st.integers(1, 5), min_size=1, max_size=5),
@@ -378,10 +382,10 @@ class Machine(RuleBasedStateMachine):
         left=st.sampled_from([None, None, 0, 3_600_000_000]),
     )
     def ask_for_later(self, which: int, numbers: list[int], payload: bytes, left: int | None) -> None:
-        """More than may be in flight, now and then; and a number twice. Some have a deadline, which has passed or is far
-        away.
+        """More than may be in flight, now and then; and a number twice. Some have a deadline, which has passed or is
+        far away.
         """
-        twins = _pick(self._heard(), which)
+        twins = _pick(self._may_wait(), which)
         twins.waits = True
         if twins.speaks and left is not None:
             asked = [wire.timed(payload, number, left=left, service=LATER) for number in numbers]
