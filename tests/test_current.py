@@ -237,3 +237,101 @@ def test_check_of_one_whose_client_has_gone(make_server, address):
         wait_for(lambda: kept[0].cancelled)
         with pytest.raises(RemoteError, match="cancelled"):
             kept[0].check()
+
+
+# --- async handlers ---
+
+
+@pytest.fixture(params=["first step", "later"])
+def awaits(request):
+    """Whether it is asked before anything was awaited."""
+    return request.param == "later"
+
+
+def test_in_an_async_handler(make_server, address, awaits):
+    server = make_server(address)
+    seen = []
+
+    @server.service("slow")
+    async def slow(client, request):
+        if awaits:
+            await asyncio.sleep(0.001)
+        first = pysock.current()
+        await asyncio.sleep(0.001)
+        again = pysock.current()
+
+        async def child():
+            return pysock.current()
+
+        assert first is again is await asyncio.create_task(child())
+        assert first.client is client
+        seen.append((first.service, first.request_id, first.wants_reply))
+        return request
+
+    with server, wire.let_in(server) as peer:
+        peer.send(b"".join(srm(b"%d" % number, number, service=1) for number in (7, 8, 9)))
+        assert {next_frame(peer) for _ in range(3)} == {replied(b"%d" % number, number) for number in (7, 8, 9)}
+    assert sorted(seen) == [("slow", number, True) for number in (7, 8, 9)]
+
+
+def test_an_async_handler_leaves_nothing_to_the_next(make_server, address):
+    server = make_server(address)
+    numbers = []
+
+    @server.service
+    async def handle(client, request):
+        numbers.append(pysock.current().request_id)
+        return request
+
+    with server, wire.let_in(server) as peer:
+        for number in range(1, 6):
+            peer.send(srm(b"x", number))
+            assert next_frame(peer) == replied(b"x", number)
+    assert numbers == [1, 2, 3, 4, 5]
+
+
+def test_after_the_reply_of_an_async_handler(make_server, address, awaits):
+    server = make_server(address)
+    order = []
+    done = threading.Event()
+
+    @server.service
+    async def handle(client, request):
+        if not awaits:
+            pysock.current().after_reply(lambda: (order.append("after"), done.set()))
+        await asyncio.sleep(0.02)
+        if awaits:
+            pysock.current().after_reply(lambda: (order.append("after"), done.set()))
+        order.append("handler")
+        return request
+
+    with server, connect(server.addresses[0]) as client:
+        assert client.request(b"x") == b"x"
+        assert done.wait(5)
+    assert order == ["handler", "after"]
+
+
+def test_an_async_handler_sees_that_it_is_cancelled(make_server, address):
+    server = make_server(address)
+    seen = []
+    begun = threading.Event()
+
+    @server.service
+    async def handle(client, request):
+        found = pysock.current()
+        begun.set()
+        try:
+            await asyncio.sleep(10)
+        finally:
+            seen.append(found.cancelled)
+            with pytest.raises(RemoteError, match="cancelled"):
+                found.check()
+            seen.append("checked")
+
+    with server, wire.let_in(server, BOTH) as peer:
+        peer.send(srm(b"x", 1))
+        assert begun.wait(5)
+        peer.send(wire.cancel(1))
+        assert next_frame(peer) == failed(9, texts.CANCELLED, 1)
+        wait_for(lambda: len(seen) == 2)
+    assert seen == [True, "checked"]

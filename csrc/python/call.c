@@ -341,6 +341,8 @@ static PyGetSetDef call_getset[] = {
 static PyMemberDef call_members[] = {
     {"origin", PS_MEMBER_OBJECT, offsetof(ps_call, origin), PS_MEMBER_READONLY, NULL},
     {"task", PS_MEMBER_OBJECT, offsetof(ps_call, task), PS_MEMBER_READONLY, NULL},
+    {"handle", PS_MEMBER_ULONGLONG, offsetof(ps_call, handle), PS_MEMBER_READONLY, NULL},
+    {"unwanted", PS_MEMBER_BOOL, offsetof(ps_call, unwanted), PS_MEMBER_READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -9,6 +9,7 @@
 #include "base/texts.h"
 #include "loop/command.h"
 #include "python/python.h"
+#include "table/deferred.h"
 
 static ps_engine *engine_of(PyObject *self)
 {
@@ -48,16 +49,27 @@ static PyObject *inside_disconnect(PyObject *self, PyObject *args)
     return PyBool_FromLong(ps_engine_disconnect(engine_of(self), id) > 0);
 }
 
+static PyObject *row_of_request(uint64_t client_id, const ps_frame *frame)
+{
+    return Py_BuildValue("KIHdN", (unsigned long long)client_id, (unsigned)frame->request_id, (unsigned short)frame->code,
+                         (double)frame->deadline_ns / 1e9, PyBool_FromLong(!(frame->flags & PS_NO_REPLY)));
+}
+
 /* current() -> (client_id, request_id, service, deadline, wants_reply), or None where no handler runs. */
 static PyObject *inside_current(PyObject *self, PyObject *Py_UNUSED(nothing))
 {
     ps_python *py = PyCapsule_GetPointer(self, NULL);
-    const ps_frame *frame = py->request;
-    if (!frame)
-        Py_RETURN_NONE;
-    return Py_BuildValue("KIHdN", (unsigned long long)ps__id(py->client), (unsigned)frame->request_id,
-                         (unsigned short)frame->code, (double)frame->deadline_ns / 1e9,
-                         PyBool_FromLong(!(frame->flags & PS_NO_REPLY)));
+    return py->request ? row_of_request(ps__id(py->client), py->request) : Py_NewRef(Py_None);
+}
+
+/* waiting(handle) -> the same, or None where it is over. */
+static PyObject *inside_waiting(PyObject *self, PyObject *number)
+{
+    uint64_t handle = PyLong_AsUnsignedLongLong(number);
+    if (PyErr_Occurred())
+        return NULL;
+    const ps_deferred *record = ps__deferred_find(engine_of(self), handle);
+    return record ? row_of_request(record->pending.client_id, &record->pending.frame) : Py_NewRef(Py_None);
 }
 
 static PyObject *inside_later(PyObject *self, PyObject *function)
@@ -74,6 +86,7 @@ static PyMethodDef inside_methods[] = {
     {"disconnect", inside_disconnect, METH_VARARGS, NULL},
     {"answer", (PyCFunction)(void (*)(void))ps__py_inside_answer, METH_FASTCALL, NULL},
     {"current", inside_current, METH_NOARGS, NULL},
+    {"waiting", inside_waiting, METH_O, NULL},
     {"later", inside_later, METH_O, NULL},
     {"begin", ps__py_guest_begin, METH_O, NULL},
     {"poll_fd", ps__py_guest_poll_fd, METH_NOARGS, NULL},

@@ -308,6 +308,9 @@ class Engine(Protocol):
     def current(self) -> Current | None:
         """The request whose handler runs, in the loop's thread. ``None``: none does, or the handler of a batch."""
 
+    def waiting(self, handle: int) -> Current | None:
+        """The deferred request that has this handle. ``None``: it is over. In the loop's thread."""
+
     def call_later(self, function: Callable[[], object]) -> bool:
         """Call this in the loop's thread when what the turn has made has been sent. ``False``: there is no loop any
         more.

@@ -1,8 +1,9 @@
 """``pysock.current()``: which request a handler runs for, how long its client still waits, and what is to be done after
 the reply. It costs a request nothing unless it is asked.
 
-A handler in the loop's own thread asks the engine, which knows whom it has called. One that runs elsewhere, or is
-suspended, has it in a context variable, :data:`HELD`, set by whoever has called it.
+A handler in the loop's own thread asks the engine, which knows whom it has called; one that is suspended, its task.
+Where neither is at hand, as in a worker, it is in a context variable, :data:`HELD`, set by whoever has called the
+handler; and in a task from the moment on when it was asked for, so that those which that one begins have it as well.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
 from pysock.engine.contract import Current
-from pysock.errors import RemoteError
+from pysock.errors import Cancelled, RemoteError
 from pysock.states import ConnectionState
 from pysock.wire import texts
 from pysock.wire.format import ErrorCode
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from pysock.data import DataSocket
+    from pysock.running import Running
 
 
 class Request:
@@ -70,12 +72,13 @@ class Request:
     def check(self) -> None:
         """Go on only if somebody waits: for the middle of a long computation.
 
-        :raises RemoteError: nobody does. A handler lets it through.
+        :raises Cancelled: the client has cancelled it, or left. A handler lets it through.
+        :raises RemoteError: the deadline has passed. The same.
         """
         if self.remaining() == 0:
             raise RemoteError(texts.TOO_LATE, ErrorCode.DEADLINE_PASSED)
         if self.cancelled:
-            raise RemoteError(texts.CANCELLED, ErrorCode.CANCELLED)
+            raise Cancelled(texts.CANCELLED)
 
     def after_reply(self, function: Callable[[], object]) -> None:
         """Call this in the loop's thread when the handler has returned and its reply is on its way. What it raises is
@@ -91,25 +94,67 @@ class Request:
         self._call_after(call)
 
 
-#: Makes the request whose handler runs in this context.
-HELD: Final[ContextVar[Callable[[], Request]]] = ContextVar("pysock_request")
+#: The request whose handler runs in this context, where that isn't the engine's to know.
+HELD: Final[ContextVar[Request]] = ContextVar("pysock_request")
 
 
 def current() -> Request:
-    """The request whose handler runs here.
+    """The request whose handler runs here, or in whose task this is, or in one that it has begun since it asked.
 
     :raises LookupError: none does; or it is a batch, which is of several.
     """
     held = HELD.get(None)
     if held is not None:
-        return held()
+        return held
     for server in registry.servers():
-        running = server._running
-        engine = running.engine
-        row = None if engine is None else engine.current()
-        if engine is not None and row is not None:
-            client = running.clients.obtain(row.client_id)
-            return Request(client, running.services.name(row.service), row, engine.call_later)
+        found = _in_turn(server._running) or _in_task(server._running)
+        if found is not None:
+            return found
     raise LookupError(
         "no handler of one request runs here: pysock.current() is for handlers, but not for those of a batch"
     )
+
+
+def _in_turn(running: Running) -> Request | None:
+    """A handler in the loop's own thread, or the first step of one that is async."""
+    engine, tasks = running.engine, running.tasks
+    row = None if engine is None else engine.current()
+    if engine is None or row is None:
+        return None
+    client, service = running.clients.obtain(row.client_id), running.services.name(row.service)
+    task = None if tasks is None else tasks.here()
+    if tasks is None or task is None:
+        return Request(client, service, row, engine.call_later)
+
+    def after(function: Callable[[], object]) -> None:
+        """It may wait for something before it ends."""
+        goes_on = tasks.work_of(task) is not None
+        task.add_done_callback(lambda _: function()) if goes_on else function()
+
+    request = Request(
+        client,
+        service,
+        row,
+        lambda function: engine.call_later(lambda: after(function)),
+        lambda: (work := tasks.work_of(task)) is not None and work.unwanted,
+    )
+    HELD.set(request)
+    return request
+
+
+def _in_task(running: Running) -> Request | None:
+    """A later step of one that is async."""
+    engine, tasks = running.engine, running.tasks
+    task = None if tasks is None else tasks.here()
+    if engine is None or tasks is None or task is None:
+        return None
+    work = tasks.work_of(task)
+    row = None if work is None else engine.waiting(work.handle)
+    if work is None or row is None:
+        return None
+    client, service = running.clients.obtain(row.client_id), running.services.name(row.service)
+    request = Request(
+        client, service, row, lambda function: task.add_done_callback(lambda _: function()), lambda: work.unwanted
+    )
+    HELD.set(request)
+    return request

@@ -30,6 +30,16 @@ class Reply(Deferred):
         self.task: asyncio.Task[Any] = task
         self.origin: Origin = origin
 
+    @property
+    def handle(self) -> int:
+        """Of the request that waits for it."""
+        return self._handle
+
+    @property
+    def unwanted(self) -> bool:
+        """Nobody waits for it any more."""
+        return self.why is not None
+
     def ended(self, why: Ended) -> bool:
         """Nobody waits for it any more, and its task may be told so; it goes on to its own end."""
         self._tasks.ended(self, why)

@@ -17,7 +17,7 @@ from pysock.base.logs import server_log as log
 from pysock.base.unique import Unique
 from pysock.engine.deferral import Ended
 from pysock.errors import RemoteError
-from pysock.tasks.call import own_words
+from pysock.tasks.call import Call, own_words
 from pysock.tasks.reply import Reply
 from pysock.wire import texts
 from pysock.wire.format import ErrorCode
@@ -29,8 +29,6 @@ else:
 
 if TYPE_CHECKING:
     from typing import Any, Final, Protocol
-
-    from pysock.tasks.call import Call
 
     class Origin(Protocol):
         """Who has begun it."""
@@ -53,6 +51,14 @@ if TYPE_CHECKING:
         @property
         def origin(self) -> Origin:
             """Of what it is a call."""
+
+        @property
+        def handle(self) -> int:
+            """Of the request that waits for it; 0: none does."""
+
+        @property
+        def unwanted(self) -> bool:
+            """Nobody waits for it any more."""
 
         def answer(self, reply: Any, /) -> object:
             """Answer its request."""
@@ -110,6 +116,21 @@ class Tasks(Unique):
     def over(self) -> RemoteError:
         """What is raised in the place of a handler that can't begin any more."""
         return RemoteError(texts.SHUTTING_DOWN, ErrorCode.SHUTTING_DOWN)
+
+    def here(self) -> asyncio.Task[Any] | None:
+        """The task of a handler, if one runs here."""
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # no loop runs
+            return None
+        types = Call if self._types is None else (Call, self._types[0])
+        return task if task is not None and isinstance(task.get_coro(), types) else None
+
+    def work_of(self, task: asyncio.Task[Any]) -> Work | None:
+        """What a request waits for, in this task of a handler."""
+        call: Any = task.get_coro()
+        work = getattr(call.deferred, "__self__", None) if isinstance(call, Call) else call
+        return work if work in self.running else None
 
     def defer(self, call: Call, task: asyncio.Task[Any], origin: Origin) -> Reply:
         """The promise of the answer of a call that waits for something."""
@@ -201,13 +222,15 @@ class Tasks(Unique):
 class _Hook:
     """One that runs."""
 
-    __slots__ = ("function", "origin", "stays", "task")
+    __slots__ = ("function", "handle", "origin", "stays", "task", "unwanted")
 
     def __init__(self, function: Callable[..., Any], task: asyncio.Task[Any]) -> None:
         self.function: Callable[..., Any] = function
         self.task: asyncio.Task[Any] = task
         self.origin: Origin = self
         self.stays: bool = True
+        self.handle: int = 0
+        self.unwanted: bool = False
 
     def answer(self, reply: Any, /) -> None:
         """Nobody waits for one."""

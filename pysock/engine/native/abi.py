@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0xB3D9A521
+ABI: Final = 0x038B8F6C
 
 
 def check_abi(lib: Any) -> None:

@@ -97,7 +97,7 @@ class NativeEngine(Unique):
         inside: list[Any] = []
         result_of(lib.ps_python_inside(python, id(inside)))
         self._push_inside, self._broadcast_inside, self._disconnect_inside, *others = inside
-        self._answer, self._current, self._later, *guest = others
+        self._answer, self._current, self._waiting, self._later, *guest = others
         self._begin, self._poll_fd, self._turn, self._end_turns = guest
         self._raised: list[BaseException] = []  # by a guest's turn
         self.wants_turn: Callable[[], None] = lambda: None
@@ -232,6 +232,10 @@ class NativeEngine(Unique):
 
     def current(self) -> Current | None:
         found = self._current() if get_ident() == self._loop else None
+        return None if found is None else Current._make(found)
+
+    def waiting(self, handle: int) -> Current | None:
+        found = self._waiting(handle)
         return None if found is None else Current._make(found)
 
     def call_later(self, function: Callable[[], object]) -> bool:

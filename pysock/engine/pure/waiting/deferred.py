@@ -19,6 +19,7 @@ from itertools import count
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
+from pysock.engine.contract import Current
 from pysock.engine.deferral import Ended
 from pysock.engine.pure.ending import spare_others
 from pysock.engine.pure.reply import Failure, not_bytes
@@ -133,6 +134,14 @@ class Deferrals(Unique):
             held[record.request_id] = record
         if not connection.may_read():
             self._core.dirty[connection] = None  # from now on it isn't read
+
+    def waiting(self, handle: int) -> Current | None:
+        """As :meth:`pysock.engine.contract.Engine.waiting`."""
+        record = self._records.get(handle)
+        if record is None:
+            return None
+        client_id = record.connection.client_id
+        return Current(client_id, record.request_id, record.service, record.deadline, record.wants_reply)
 
     # --- its work is over ---
 
