@@ -245,8 +245,11 @@ int ps_python_run(ps_python *python, uintptr_t raised);
 /* The client's end. inbox: a deque; raised: a list. Frames are appended as (kind, flags, code, request id, payload). */
 typedef struct ps_pylink ps_pylink;
 ps_pylink *ps_pylink_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error);
-/* One call at a time, whatever the thread: -EBUSY from a second one. Every call after ps_pylink_close fails. */
-int ps_pylink_close(ps_pylink *pylink);
+/* Any number of threads may call at a time; -EBUSY: this one is in a call, below a signal's handler. */
+/* Wait until no other call runs, but those that listen. */
+int ps_pylink_drain(ps_pylink *pylink, uintptr_t raised);
+/* Every other call ends and every later one fails; the last one closes the descriptor. */
+void ps_pylink_close(ps_pylink *pylink);
 void ps_pylink_free(ps_pylink *pylink);
 /* Whether the last call left it so that every later one fails. */
 int ps_pylink_broken(const ps_pylink *pylink);
@@ -255,12 +258,17 @@ void ps_pylink_abandon(ps_pylink *pylink);
 uint32_t ps_pylink_next_id(ps_pylink *pylink);
 int ps_pylink_send(ps_pylink *pylink, uint8_t kind, uint8_t flags, uint16_t code, uint32_t request_id, uintptr_t payload,
                  int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
+/* Until there is a frame, whatever it is; or one that nobody asked for, has: or the inbox isn't empty before. */
 int ps_pylink_receive(ps_pylink *pylink, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
-/* payloads: a list of bytes-like objects; results: a list of the same length, each item replaced by the reply (bytes)
- * or by a tuple (code, message) for an ERROR. Returns how many of these there are; -EINVAL: a payload isn't contiguous
- * bytes, or has more than `most` of them; nothing was sent. */
-int ps_pylink_request(ps_pylink *pylink, uint16_t service, uintptr_t payloads, uint32_t most, uintptr_t results,
-                    uint32_t window, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
+int ps_pylink_listen(ps_pylink *pylink, int has, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised);
+/* Append a function to a list: request(kind, service, payloads, most, results, window, timeout_ns, inbox, raised). Unlike
+ * a call through cffi it has the GIL as it begins, and gives it away only where it waits. kind: PS_SRM, or PS_PING of one.
+ * payloads: a list of bytes-like objects; results: a list of the same length, each item replaced by the reply (bytes) or by
+ * a tuple (code, request id, text) for an ERROR. It returns how many of these there are; -EINVAL: a payload isn't
+ * contiguous bytes, or has more than `most` of them; nothing was sent. 0, or -ENOMEM. */
+int ps_pylink_method(ps_pylink *pylink, uintptr_t list);
+/* The descriptor isn't its own after all. */
+void ps_pylink_disown(ps_pylink *pylink);
 
 /* What comes in on a client's connection that somebody else's loop watches. Appends a function to a list, which keeps the
  * GIL and never waits: receive(fd, waiting, inbox) takes what the kernel has. A reply goes to waiting.pop(request id), by

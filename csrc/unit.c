@@ -41,6 +41,8 @@
 #include "loop/engine.c"
 #include "loop/turn.c"
 #include "loop/guest.c"
+#include "client/share.c"
+#include "client/turns.c"
 #include "client/patience.c"
 #include "client/link.c"
 #include "python/objects.c"

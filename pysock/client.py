@@ -6,7 +6,6 @@ goodbye. What a call goes through has a file each in ``calls/``; the bytes are t
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -24,10 +23,10 @@ from pysock.calls.handshake import Handshake, Trust
 from pysock.calls.introduced import Introduced
 from pysock.calls.mailbox import PUSHES_MAX, Mailbox
 from pysock.calls.ping import ping
+from pysock.calls.reader import PushReader
 from pysock.calls.selfcall import refuse_own_loop
-from pysock.calls.turns import Turns
 from pysock.engine.choice import choose
-from pysock.engine.link import BUSY, Link
+from pysock.engine.link import Link
 from pysock.errors import ConnectionLost, PysockError, RemoteError, RequestTimeout
 from pysock.parameters import checked_linger, checked_most, client_proof
 from pysock.wire.format import FLAG_NO_REPLY, LARGEST_PING, Kind
@@ -38,15 +37,12 @@ if TYPE_CHECKING:
     PushHook = TypeVar("PushHook", bound=Callable[[bytes], Any])
     Result = TypeVar("Result")
 
-#: While it waits for pushes, a thread lets others use the connection so often, in seconds.
-_SLICE: Final = 0.05
-
 #: How long the goodbye may take, in seconds.
 _GOODBYE: Final = 1.0
 
 
 class Client(Introduced):
-    """One connection to a server. Usable by several threads, one call at a time; and in a ``with`` statement.
+    """One connection to a server. Usable by several threads at a time; and in a ``with`` statement.
 
     All timeouts are in seconds. ``timeout=None`` means the one given to :func:`connect`, ``math.inf`` waits for ever.
     Each call may raise :class:`~pysock.errors.ConnectionLost` (a ``ConnectionResetError``) and
@@ -57,6 +53,7 @@ class Client(Introduced):
     """
 
     _instead = "connect() once more"
+    _hook: Callable[[bytes], Any] | None = None
     _elsewhere = False  # this is a forked child, and it is the parent's
 
     def __init__(
@@ -78,16 +75,20 @@ class Client(Introduced):
         self._name = name or ""
         trust = Trust(expected_server(self._address, server_uid), None if authkey is None else client_proof(authkey))
         handshake = Handshake(self._address, self._timeout, trust)
+        engine = choose(backend)
+        self._backend = engine.name
         self._link, welcome = handshake.open(
-            self._name, choose(backend).link, linger=checked_linger(linger), max_payload=max_payload
+            self._name, engine.link, linger=checked_linger(linger), max_payload=max_payload
         )
         self._beside = handshake.beside
         self._introduced(welcome)
         self._window = max(1, welcome.max_in_flight or 1)
-        self._turns = Turns()
         self._closing = False
         self._ended = "this client is closed: connect() again"
         self._mail = Mailbox(repr(self), max_pushes)
+        self._mail.take_over(self._link.inbox)
+        self._link.inbox = self._mail
+        self._reader: PushReader | None = None
         own(self)
 
     # What is known
@@ -111,7 +112,7 @@ class Client(Introduced):
         number, data = self._services.number(service), checked(payload, self._max_payload, SERVERS_LIMIT)
         if self._beside is not None:
             refuse_own_loop(self._beside)
-        return self._in_turn(timeout, self._link.request, number, data)
+        return self._call(timeout, self._link.request, number, data)
 
     @overload
     def request_many(
@@ -152,7 +153,7 @@ class Client(Introduced):
         number, all_payloads = self._services.number(service), list(payloads)
         if self._beside is not None:
             refuse_own_loop(self._beside)
-        replies, errors = self._in_turn(
+        replies, errors = self._call(
             timeout,
             lambda seconds: self._link.request_many(number, all_payloads, self._max_payload, seconds, self._window),
         )
@@ -171,7 +172,7 @@ class Client(Introduced):
         """
         number, data = self._services.number(service), checked(payload, self._max_payload, SERVERS_LIMIT)
         link = self._link
-        self._in_turn(
+        self._call(
             timeout,
             lambda seconds: link.send(Kind.SRM, number, link.next_request_id(), data, seconds, FLAG_NO_REPLY),
         )
@@ -185,18 +186,23 @@ class Client(Introduced):
         data = checked(payload, LARGEST_PING, "a ping's limit")
         if self._beside is not None:
             refuse_own_loop(self._beside)
-        return self._in_turn(timeout, ping, self._link, data)
+        return self._call(timeout, ping, self._link, data)
 
     # Pushes
 
     def on_push(self, hook: PushHook) -> PushHook:
         """Register ``hook(payload)`` for what the server sends unasked. The decorator returns it unchanged.
 
-        It is called after the call in which the push arrived, in that call's thread, and may use this client. What it
-        raises is logged. Without a hook pushes are kept for :meth:`pushes`.
+        It is called after the call in which the push arrived, in that call's thread; while nobody is in a call, in a
+        thread that this client has for it from now on, until it is closed. It may use this client. What it raises is
+        logged. Without a hook pushes are kept for :meth:`pushes`. Under gevent or eventlet there is no such thread
+        where it would keep the program's other green threads from running.
         """
         checked_function("hook", hook, "hook(payload)", "this client's hooks are plain functions")
-        self._mail.hook = hook
+        self._hook = hook
+        self._mail.hooked = True
+        if self._reader is None and not self._elsewhere:
+            self._reader = PushReader(self, self._link, self._mail, self._backend)
         return hook
 
     def pushes(self, timeout: float | None = None) -> Iterator[bytes]:
@@ -213,7 +219,6 @@ class Client(Introduced):
     def _pushes(self, seconds: float | None, deadline: float | None) -> Iterator[bytes]:
         looks = PUSHES_MAX if seconds == 0 else 0  # without waiting; an end to it, however fast the server is
         while True:
-            # The lock isn't held at a yield: who listens may also send requests in between.
             while (payload := self._mail.take()) is not None:
                 yield payload
             left = time_left(deadline)
@@ -221,23 +226,9 @@ class Client(Introduced):
                 looks -= 1
             if looks < 0 or not self._listen(left):
                 return
-            if self._turns.waiting:
-                time.sleep(0.001)  # so that a thread that wants the lock really gets it
 
     def _listen(self, left: float | None) -> bool:
-        """Wait a while for something to come; ``False`` when nothing more will."""
-        lock, held = self._turns.idle_lock(), False
-        try:  # as in _in_turn()
-            remaining = self._turns.acquire(left)
-            held = True
-            return self._hear(remaining)
-        except RequestTimeout:
-            return left != 0  # another thread's call may have brought something
-        finally:
-            if held or lock._is_owned():
-                lock.release()
-
-    def _hear(self, left: float | None) -> bool:
+        """Wait for something to come; ``False`` when nothing more will."""
         if self._elsewhere:
             raise ConnectionLost(self._ended)
         if self._closing:
@@ -245,38 +236,34 @@ class Client(Introduced):
         if self._beside is not None and left != 0:
             refuse_own_loop(self._beside)
         try:
-            self._link.inbox.append(self._link.receive(_SLICE if left is None else min(left, _SLICE)))
+            self._link.listen(left)
+        except RequestTimeout:
+            return left != 0  # another thread's call may have brought something
         except ConnectionLost as error:
-            if self._mail.goodbye is None:
+            if self._mail.goodbye is None and not self._closing:
                 self._lost(error)
-            return False
-        finally:
-            self._mail.sort(self._link.inbox)
+            return bool(self._mail)
         return True
 
     # The end
 
     def close(self) -> None:
-        """Say goodbye and close. Waits for another thread's call to end. Called again it does nothing.
+        """Say goodbye and close. Waits for other threads' calls to end. Called again it does nothing.
 
         :raises PysockError: it is called by a signal's handler in the middle of a call of this client.
         """
         if self._elsewhere:
             return
-        lock, held = self._turns.idle_lock(), False
-        self._closing = True
-        self._turns.waiting += 1
-        try:  # as in _in_turn(); the `with` of some Pythons looks for signals between the lock and its first line
-            lock.acquire()
-            held = True
-            if not self._link.closed:
-                with suppress(ConnectionError, RequestTimeout):
-                    self._link.send(Kind.BYE, 0, 0, b"", _GOODBYE)
-                self._link.close()
-        finally:
-            if held or lock._is_owned():
-                lock.release()
-            self._turns.waiting -= 1
+        before, self._closing = self._closing, True
+        try:
+            self._link.drain()
+        except PysockError:
+            self._closing = before
+            raise
+        if not self._link.closed:
+            with suppress(ConnectionError, RequestTimeout):
+                self._link.send(Kind.BYE, 0, 0, b"", _GOODBYE)
+            self._link.close()
 
     def __enter__(self) -> Client:
         return self
@@ -286,7 +273,6 @@ class Client(Introduced):
 
     def abandon(self, why: str) -> None:
         """For :mod:`pysock.base.forking`: a forked child, the connection is the parent's. The link closes itself."""
-        self._turns = Turns()
         if not self._closing:
             self._ended = f"this client {why}"
         self._closing = self._elsewhere = True
@@ -307,46 +293,26 @@ class Client(Introduced):
 
     # Common to all calls
 
-    def _in_turn(self, timeout: float | None, call: Callable[..., Result], *arguments: Any) -> Result:
-        """Have the connection for one call, which is given the time that is left for it as the last argument.
-
-        Python raises a signal's exception as functions are entered and left. So where the lock was just taken, only the
-        lock knows it; and once ``held`` says so, nothing is called before it is given back. A generator or a context
-        manager of ours would be left at its own entry, and keep the lock for ever.
-        """
-        lock, held = self._turns.lock, False
-        if lock._is_owned():
-            raise PysockError(BUSY)
-        try:
-            seconds = self._begin(lock, timeout)
-            held = True
-            try:
-                return call(*arguments, seconds)
-            except ConnectionLost as error:
-                self._lost(error)
-            except RemoteError as error:
-                raise self._services.telling(error) from None
-            finally:
-                if self._link.inbox:
-                    self._mail.sort(self._link.inbox)
-        finally:
-            if held or lock._is_owned():
-                lock.release()
-            if held:
-                self._mail.deliver()  # now that others may have the connection: the hook may want it, too
-
-    def _begin(self, lock: Any, timeout: float | None) -> float | None:
-        """Take the lock, which the caller gives back; the time that is left then."""
+    def _call(self, timeout: float | None, call: Callable[..., Result], *arguments: Any) -> Result:
+        """Make one call of the link, which is given the time that there is for it as the last argument."""
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
-        if not lock.acquire(False):
-            seconds = self._turns.acquire(seconds)
-        if self._closing or self._mail.goodbye is not None or self._link.closed:
-            raise ConnectionLost(self._farewell() or self._ended)
-        return seconds
+        mail = self._mail
+        if self._closing or mail.goodbye is not None or self._link.closed:
+            raise ConnectionLost(self._farewell() or mail.lost or self._ended)
+        mail.calls += 1
+        try:
+            return call(*arguments, seconds)
+        except ConnectionLost as error:
+            self._lost(error)
+        except RemoteError as error:
+            raise self._services.telling(error) from None
+        finally:
+            mail.calls -= 1
+            if self._hook is not None:
+                mail.deliver(self._hook)  # now that this thread is in no call: the hook may want to make one
 
     def _lost(self, error: ConnectionLost) -> NoReturn:
         """The connection ended within a call. If the server had said goodbye, or what is wrong, say so."""
-        self._mail.sort(self._link.inbox)
         reason = self._farewell() or self._mail.blamed(error)
         if reason is None:
             raise error

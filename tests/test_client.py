@@ -347,20 +347,77 @@ def test_many_threads_share_a_client(client):
     assert failures == []
 
 
-def test_waiting_for_another_thread_counts(backend, fake):
-    arrived = threading.Event()
+def test_a_request_goes_out_while_another_waits(backend, fake):
+    """Each gets its own answer, in whatever order; and a timeout is one thread's own."""
+    got = []
 
     def play(peer):
-        frame = peer.frame()
-        arrived.set()
-        time.sleep(0.4)
-        peer.send(encode(Kind.REPLY, b"slow", request_id=frame.request_id))
+        got.extend(peer.frame() for _ in range(3))
+        for frame in (got[2], got[0]):
+            peer.send(encode(Kind.REPLY, frame.payload * 2, request_id=frame.request_id))
         until_bye(peer)
 
     with connect(fake(welcomed(play)), backend=backend) as client:
-        slow = threading.Thread(target=client.request, args=(b"",))
-        slow.start()
-        assert arrived.wait(5)
-        with pytest.raises(RequestTimeout, match="another thread's call on this client took all the time"):
-            client.request(b"", timeout=0.05)
-        slow.join()
+        replies = {}
+
+        def ask(text, timeout=None):
+            try:
+                replies[text] = client.request(text, timeout=timeout)
+            except RequestTimeout as error:
+                replies[text] = error
+
+        threads = []
+        for number, (text, timeout) in enumerate([(b"a", None), (b"late", 0.2), (b"b", None)]):
+            threads.append(threading.Thread(target=ask, args=(text, timeout)))
+            threads[-1].start()
+            wait_for(lambda number=number: len(threads) == number + 1)
+            time.sleep(0.05)
+        for thread in threads:
+            thread.join(10)
+        assert (replies[b"a"], replies[b"b"]) == (b"aa", b"bb")
+        assert isinstance(replies[b"late"], RequestTimeout)
+
+
+def test_all_threads_hear_that_the_connection_is_lost(backend, fake):
+    heard = []
+
+    def play(peer):
+        for _ in range(4):
+            peer.frame()
+
+    def ask(client):
+        try:
+            client.request(b"x")
+        except ConnectionLost as error:
+            heard.append(str(error))
+
+    with connect(fake(welcomed(play)), backend=backend) as client:
+        threads = [threading.Thread(target=ask, args=(client,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(5)
+        assert len(heard) == 4, heard
+        assert client.closed
+
+
+def test_close_waits_for_other_threads_calls(backend, fake):
+    replies = []
+
+    def play(peer):
+        frame = peer.frame()
+        time.sleep(0.2)
+        peer.send(encode(Kind.REPLY, b"slow", request_id=frame.request_id))
+        until_bye(peer)
+
+    client = connect(fake(welcomed(play)), backend=backend)
+    listener = threading.Thread(target=lambda: replies.extend(client.pushes()))
+    caller = threading.Thread(target=lambda: replies.append(client.request(b"")))
+    listener.start()
+    caller.start()
+    time.sleep(0.05)
+    client.close()
+    for thread in (caller, listener):
+        thread.join(5)
+        assert not thread.is_alive()
+    assert replies == [b"slow"]

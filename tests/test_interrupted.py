@@ -158,12 +158,12 @@ def test_a_close_that_is_interrupted(server):
 def test_a_mailbox_without_room_keeps_no_lock(server, monkeypatch):
     """Whatever goes wrong as a call ends: the connection is free for others."""
 
-    def sort(*_):
+    def append(*_):
         raise MemoryError
 
     with connect(server.addresses[0], backend=server.backend) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(client._mail, "sort", sort)
+            patch.setattr(client._mail, "append", append)
             with pytest.raises(MemoryError):
                 client.request(b"x", service="push")
         assert in_another_thread(lambda: client.request(b"y")) == b"y"

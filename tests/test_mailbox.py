@@ -9,7 +9,6 @@ from support import until_bye, wait_for, welcomed
 
 from pysock import Limits, RemoteError, connect
 from pysock.calls.mailbox import PUSHES_MAX, Mailbox
-from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.errors import ConnectionLost
 from pysock.wire.format import Frame, Kind, encode
 
@@ -83,15 +82,13 @@ def test_pushes_without_time_yields_what_has_come(server, client):
     assert list(client.pushes(timeout=0)) == []
 
 
-def test_pushes_without_time_on_one_that_is_in_use(client):
-    client.request(b"one", service="push")
-    client.ping()
-    with client._turns.lock:
-        got = []
-        other = threading.Thread(target=lambda: got.extend(client.pushes(timeout=0)))
-        other.start()
-        other.join(5)
-    assert got == [b"one"]
+def test_on_push_is_called_while_nobody_calls(server, client):
+    got = []
+    client.on_push(lambda push: got.append((push, client.request(push))))
+    server.clients.broadcast(b"one")
+    wait_for(lambda: got == [(b"one", b"ONE")])
+    client.close()
+    wait_for(lambda: "pysock pushes" not in {thread.name for thread in threading.enumerate()})
 
 
 def test_pushes_waits(server, client):
@@ -146,10 +143,9 @@ def test_pushes_raises_when_the_connection_is_lost(backend, fake):
 
 
 def test_the_mailbox_is_bounded():
-    mail, inbox = Mailbox(), Inbox((), PUSHES_MAX + 10)
-    inbox.extend(Frame(Kind.PUSH, 0, 0, 0, b"%d" % number) for number in range(PUSHES_MAX + 3))
-    mail.sort(inbox)
-    assert not inbox
+    mail = Mailbox()
+    for number in range(PUSHES_MAX + 3):
+        mail.append(Frame(Kind.PUSH, 0, 0, 0, b"%d" % number))
     assert mail.dropped == 3
     assert mail.take() == b"3"
 
@@ -192,18 +188,19 @@ def test_each_push_that_is_dropped_is_counted_and_the_first_is_logged(server, ca
     assert "at most 3; take them by pushes() or on_push, or give connect() a larger max_pushes=" in record.getMessage()
 
 
-def test_pushes_are_counted_that_are_dropped_within_one_call(backend, fake):
-    """So many come before a reply that the engine keeps the last of them only."""
+def test_pushes_that_came_within_one_call_are_kept(backend, fake):
+    """As many as the client says."""
+    count = 100_000
 
     def play(peer):
         frame = peer.frame()
-        peer.send(encode(Kind.PUSH, b"x") * (INBOX_MAX + 5) + encode(Kind.REPLY, request_id=frame.request_id))
+        peer.send(encode(Kind.PUSH, b"x") * count + encode(Kind.REPLY, request_id=frame.request_id))
         until_bye(peer)
 
-    with connect(fake(welcomed(play)), backend=backend, max_pushes=INBOX_MAX * 2) as client:
+    with connect(fake(welcomed(play)), backend=backend, max_pushes=count - 5) as client:
         client.request(b"")
         assert client.dropped_pushes == 5
-        assert sum(1 for _ in client.pushes(timeout=0)) == INBOX_MAX
+        assert sum(1 for _ in client.pushes(timeout=0)) == count - 5
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, None])

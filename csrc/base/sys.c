@@ -4,6 +4,7 @@
  * reads errno, and a thread-cancellation point is not passed for each message. On processors without such a path the
  * generic syscall() is used. */
 #include <errno.h>
+#include <linux/futex.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -163,6 +164,11 @@ static ssize_t sys_write(int fd, const void *data, size_t size)
     return CALL(SYS_write, fd, data, size, 0, 0, 0);
 }
 
+static int sys_shutdown(int fd, int how)
+{
+    return (int)CALL(SYS_shutdown, fd, how, 0, 0, 0, 0);
+}
+
 static int sys_close(int fd)
 {
     return (int)CALL(SYS_close, fd, 0, 0, 0, 0, 0);
@@ -201,6 +207,7 @@ ps_sys_table ps_sys = {
     .timerfd_settime = sys_timerfd_settime,
     .read = sys_read,
     .write = sys_write,
+    .shutdown = sys_shutdown,
     .close = sys_close,
     .unlink = sys_unlink,
     .allocate = malloc,
@@ -252,4 +259,15 @@ bool ps__is_still(int fd, const ps_file *file)
 bool ps__is_first_thread(void)
 {
     return CALL(SYS_gettid, 0, 0, 0, 0, 0, 0) == CALL(SYS_getpid, 0, 0, 0, 0, 0, 0);
+}
+
+int ps__futex_wait(uint32_t *word, uint32_t value, int64_t timeout_ns)
+{
+    struct timespec timeout = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
+    return (int)CALL(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns < 0 ? NULL : &timeout, NULL, 0);
+}
+
+void ps__futex_wake(uint32_t *word)
+{
+    CALL(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }

@@ -34,6 +34,7 @@ typedef struct ps_sys_table {
     int (*timerfd_settime)(int fd, int flags, const struct itimerspec *when, struct itimerspec *old);
     ssize_t (*read)(int fd, void *data, size_t room);
     ssize_t (*write)(int fd, const void *data, size_t size);
+    int (*shutdown)(int fd, int how);
     int (*close)(int fd);
     int (*unlink)(const char *path);
     /* NULL on failure; free takes NULL. */
@@ -60,6 +61,11 @@ typedef struct ps_file {
 
 ps_file ps__file_of(int fd);
 bool ps__is_still(int fd, const ps_file *file); /* true as well where it wasn't known in the first place */
+
+/* Sleep while the word has this value: 0 when woken, -EAGAIN if it has another, -ETIMEDOUT, -EINTR. timeout < 0: for ever.
+ * Not in the table: a sleep that ends too early is no failure (futex(2)). */
+int ps__futex_wait(uint32_t *word, uint32_t value, int64_t timeout_ns);
+void ps__futex_wake(uint32_t *word);
 
 bool ps__is_first_thread(void); /* of its process: the one in which Python runs signal handlers */
 

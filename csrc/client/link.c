@@ -12,6 +12,7 @@
 #include "base/wire.h"
 #include "client/link.h"
 #include "client/patience.h"
+#include "client/share.h"
 #include "core/conn.h"
 
 /* So much is sent at once of many small requests: the server begins with them while the next are gathered. */
@@ -25,6 +26,8 @@ typedef struct sending {
     uint32_t count, next; /* next: the first that is not gathered yet */
     uint32_t first_id, window;
     uint16_t service;
+    uint8_t kind, flags;
+    bool alone; /* nothing is awaited: it ends when all is sent */
 } sending;
 
 ps_link *ps__link_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error)
@@ -33,7 +36,7 @@ ps_link *ps__link_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *err
     *error = -ENOMEM;
     if (!link)
         return NULL;
-    *link = (ps_link){.fd = fd, .file = ps__file_of(fd), .max_payload = max_payload};
+    *link = (ps_link){.fd = fd, .file = ps__file_of(fd), .max_payload = max_payload, .lock = PTHREAD_MUTEX_INITIALIZER};
     ps__linger_init(&link->linger, linger_ns);
     link->in = ps_sys.allocate(2 * ROOM);
     link->out = link->in ? link->in + ROOM : NULL;
@@ -50,30 +53,18 @@ static void drop_part(ps_link *link, ps_sink *sink)
     link->part.object = NULL;
 }
 
-static void close_fd(ps_link *link)
-{
-    if (link->fd >= 0 && ps__is_still(link->fd, &link->file))
-        ps_sys.close(link->fd);
-    link->fd = -1;
-    link->broken = true;
-}
-
-void ps__link_close(ps_link *link, ps_sink *sink)
-{
-    drop_part(link, sink);
-    close_fd(link);
-}
-
 void ps__link_abandon(ps_link *link)
 {
-    close_fd(link);
+    ps__share_abandon(link);
+    ps__link_close_fd(link);
 }
 
 void ps__link_free(ps_link *link, ps_sink *sink)
 {
     if (!link)
         return;
-    ps__link_close(link, sink);
+    drop_part(link, sink);
+    ps__link_close_fd(link);
     ps__free(link->in);
     ps__free(link);
 }
@@ -113,8 +104,8 @@ static void gather_requests(ps_link *link, sending *s, uint32_t answered)
 {
     while (s->next < s->count && s->next - answered < s->window && link->out_end < SEND) {
         const ps_payload *payload = &s->payloads[s->next];
-        ps_frame frame = {.payload = payload->data, .size = (uint32_t)payload->size, .kind = PS_SRM,
-                          .code = s->service, .request_id = s->first_id + s->next};
+        ps_frame frame = {.payload = payload->data, .size = (uint32_t)payload->size, .kind = s->kind,
+                          .flags = s->flags, .code = s->service, .request_id = s->first_id + s->next};
         if (!gather_frame(link, &frame))
             return;
         s->next++;
@@ -176,14 +167,35 @@ static int begin_part(ps_link *link, const ps_frame *head, const uint8_t *data, 
     return 0;
 }
 
-static int finish_part(ps_link *link, ps_sink *sink)
+/* To whom it belongs: this call, another's, or all. */
+static int deliver(ps_link *link, ps_caller *call, const ps_frame *frame, void *object)
+{
+    ps_sink *sink = call->sink;
+    link->frames++;
+    if (!ps__share_is_shared(link)) {
+        sink->enter(sink->context);
+        return sink->take(sink->context, frame, object);
+    }
+    if (!object && frame->size <= PS_SHARE_ROOM && ps__share_keep(link, frame))
+        return 0;
+    sink->enter(sink->context);
+    if (ps__share_is_answer(call, frame))
+        return sink->take(sink->context, frame, object);
+    int handed = ps__share_hand(link, call, frame, object);
+    if (handed)
+        return handed < 0 ? handed : 0;
+    int done = sink->take(sink->context, frame, object);
+    ps__share_tell(link, call);
+    return done;
+}
+
+static int finish_part(ps_link *link, ps_caller *call)
 {
     ps_frame frame = link->part.head;
     void *object = link->part.object;
     frame.payload = link->part.data;
     link->part.object = NULL;
-    link->frames++;
-    return sink->take(sink->context, &frame, object);
+    return deliver(link, call, &frame, object);
 }
 
 /* Looked at before the payload is waited for. max_payload is about replies and pushes: what the server says of itself, its
@@ -198,8 +210,15 @@ int ps__judge_server(const ps_frame *frame, uint32_t max_payload, uint8_t error_
     return frame->size > most ? -EMSGSIZE : 0;
 }
 
-/* Hand on the whole frames of the buffer, until the sink has what it wants; keep the rest. */
-static int cut_frames(ps_link *link, ps_sink *sink)
+static void keep_input(ps_link *link, size_t at)
+{
+    link->in_have -= at;
+    if (at && link->in_have)
+        memmove(link->in, link->in + at, link->in_have);
+}
+
+/* Hand on the whole frames of the buffer, until the call has what it wants; keep the rest. */
+static int cut_frames(ps_link *link, ps_caller *call)
 {
     size_t at = 0;
     int done = 0;
@@ -214,18 +233,16 @@ static int cut_frames(ps_link *link, ps_sink *sink)
         if (frame.size > left && frame.size <= LARGE)
             break;
         if (frame.size > left) {
-            done = begin_part(link, &frame, data + PS_HEADER_SIZE, left, sink);
+            call->sink->enter(call->sink->context);
+            done = begin_part(link, &frame, data + PS_HEADER_SIZE, left, call->sink);
             at = link->in_have;
             break;
         }
         frame.payload = data + PS_HEADER_SIZE;
-        link->frames++;
-        done = sink->take(sink->context, &frame, NULL);
+        done = deliver(link, call, &frame, NULL);
         at += PS_HEADER_SIZE + frame.size;
     }
-    link->in_have -= at;
-    if (at && link->in_have)
-        memmove(link->in, link->in + at, link->in_have);
+    keep_input(link, at);
     return done;
 }
 
@@ -250,107 +267,180 @@ static ssize_t receive_bytes(ps_link *link)
     return got;
 }
 
-/* Frames that are here already, or what the kernel has. 1: the sink has what it wants; 0: go on; *idle: nothing came. */
-static int receive_some(ps_link *link, ps_sink *sink, bool *idle)
+/* Frames that are here, or what the kernel has. 1: the call has what it wants; 0: go on; *idle: nothing came. */
+static int receive_some(ps_link *link, ps_caller *call, bool *idle)
 {
     ssize_t got = receive_bytes(link);
     *idle = got == 0;
     if (got <= 0)
         return (int)got;
-    sink->enter(sink->context);
     if (link->part.object && link->part.have == link->part.room) {
-        int done = finish_part(link, sink);
+        int done = finish_part(link, call);
         if (done)
             return done;
     }
-    return link->part.object ? 0 : cut_frames(link, sink);
+    return link->part.object ? 0 : cut_frames(link, call);
 }
 
 /* -- the calls ----------------------------------------------------------------------------------------------------- */
 
 /* However a call ended: a frame that is half sent, or input that made no sense, leaves the stream useless. */
-static int finish(ps_link *link, ps_sink *sink, int result)
+static int finish(ps_link *link, ps_caller *call, int result)
 {
-    if (result < 0 && result != -ETIMEDOUT && result != -ECANCELED)
-        link->broken = true;
-    if (is_half_sent(link))
-        link->broken = true;
-    drop_output(link); /* what lies elsewhere is the caller's again */
-    if (link->broken && link->part.object) {
+    ps_sink *sink = call->sink;
+    if (link->broken && result == -ECONNRESET)
+        result = link->lost; /* another's call broke it, or it was closed */
+    bool harmless = result >= 0 || result == -ETIMEDOUT || result == -ECANCELED;
+    bool breaks = !harmless || (call->writes && is_half_sent(link));
+    if (call->writes)
+        drop_output(link); /* what lies elsewhere is the caller's again */
+    if (call->reads && (breaks || link->broken) && link->part.object) {
         sink->enter(sink->context); /* the call may have ended outside: after a sleep, or in a system call's error */
         drop_part(link, sink);
     }
-    sink->leave(sink->context);
+    ps__share_leave(link, call, breaks ? result < 0 ? result : -ECONNABORTED : 0);
+    if (result >= 0 && call->has_frame) {
+        sink->enter(sink->context);
+        result = sink->take(sink->context, &call->frame, NULL);
+    }
     return result < 0 ? result : 0;
 }
 
-static int go_on(ps_link *link, sending *s, ps_patience *p, ps_sink *sink)
+static uint32_t answered(const ps_caller *call)
 {
-    bool idle;
-    if (s)
-        gather_requests(link, s, sink->answered);
+    return __atomic_load_n(&call->sink->answered, __ATOMIC_RELAXED);
+}
+
+static bool wants_to_write(const ps_caller *call, const sending *s)
+{
+    return call->writes || (s->next < s->count && s->next - answered(call) < s->window);
+}
+
+/* Send what may be sent and the kernel takes. Bytes sent, or -errno. */
+static ssize_t push_out(ps_link *link, ps_caller *call, sending *s)
+{
+    if (!wants_to_write(call, s) || !ps__share_write(link, call))
+        return 0;
+    gather_requests(link, s, answered(call));
     ssize_t count = send_some(link);
+    if (!ps__link_has_output(link))
+        ps__share_written(link, call);
+    return count;
+}
+
+static bool is_sent(const ps_caller *call, const sending *s)
+{
+    return s->alone && s->next == s->count && !call->writes;
+}
+
+static int lead(ps_link *link, ps_caller *call, sending *s, ps_patience *p)
+{
+    bool idle, shared = ps__share_is_shared(link);
+    if (shared)
+        call->sink->leave(call->sink->context);
+    ssize_t count = push_out(link, call, s);
     if (count < 0 && !hung_up(count))
         return (int)count;
-    int done = receive_some(link, sink, &idle);
+    if (is_sent(call, s))
+        return 1;
+    int done = shared ? ps__share_pass(link, call) : 0;
     if (done)
-        return done;
+        return done == 2 ? 0 : done;
+    done = receive_some(link, call, &idle);
+    if (done == 0 && (shared || call->has_frame))
+        done = ps__share_pass(link, call);
+    if (done)
+        return done == 2 ? 0 : done;
     if (count < 0 && idle)
         return -ECONNRESET;
     if (!idle || count > 0) {
         ps__link_waited(link, p);
         return 0;
     }
-    return ps__link_wait(link, p, sink);
+    return ps__link_wait(link, call, p, wants_to_write(call, s));
 }
 
 /* Frames may be here from before, so many that there is no room for more. */
-static int look_at_input(ps_link *link, ps_sink *sink)
+static int look_at_input(ps_link *link, ps_caller *call)
 {
-    sink->enter(sink->context);
-    return link->part.object ? 0 : cut_frames(link, sink);
+    if (link->part.object || link->in_have < PS_HEADER_SIZE)
+        return 0;
+    return cut_frames(link, call);
 }
 
-static int run(ps_link *link, sending *s, uint64_t deadline_ns, ps_sink *sink)
+/* Another reads. Who has hung up may have said why: whoever reads hears it, and ends the link. */
+static int follow(ps_link *link, ps_caller *call, sending *s)
 {
-    ps_patience p = {.deadline_ns = deadline_ns};
-    int done = look_at_input(link, sink);
+    ssize_t count = push_out(link, call, s);
+    if (count < 0 && !hung_up(count))
+        return (int)count;
+    if (count < 0) {
+        drop_output(link);
+        s->next = s->count;
+        ps__share_written(link, call);
+    }
+    if (is_sent(call, s))
+        return 1;
+    int done = ps__share_follow(link, call, wants_to_write(call, s));
+    return done == 0 && call->reads ? look_at_input(link, call) : done;
+}
+
+/* Looked at when the others know of the call: what comes from now on is told to it. */
+static bool has_something(const ps_caller *call)
+{
+    if (!call->sink->has)
+        return false;
+    call->sink->enter(call->sink->context);
+    return call->sink->has(call->sink->context);
+}
+
+static int run(ps_link *link, ps_caller *call, sending *s)
+{
+    ps_patience p = {.deadline_ns = call->deadline_ns};
+    int done = ps__share_join(link, call);
+    if (done)
+        return done;
+    if (call->listens && has_something(call))
+        done = 1;
+    else if (call->reads)
+        done = look_at_input(link, call);
     while (done == 0)
-        done = go_on(link, s, &p, sink);
-    return finish(link, sink, done);
+        done = call->reads ? lead(link, call, s, &p) : follow(link, call, s);
+    return finish(link, call, done);
 }
 
 int ps__link_exchange(ps_link *link, uint16_t service, const ps_payload *payloads, uint32_t count,
                         uint32_t first_id, uint32_t window, uint64_t deadline_ns, ps_sink *sink)
 {
-    sending s = {.payloads = payloads, .count = count, .first_id = first_id, .window = window, .service = service};
-    return link->broken ? -EPIPE : run(link, &s, deadline_ns, sink);
+    uint8_t room[PS_SHARE_ROOM];
+    sending s = {.payloads = payloads, .count = count, .first_id = first_id, .window = window, .service = service,
+                 .kind = PS_SRM};
+    ps_caller call = {.sink = sink, .deadline_ns = deadline_ns, .first_id = first_id, .count = count,
+                      .answer = PS_REPLY, .room = count == 1 ? room : NULL};
+    return run(link, &call, &s);
 }
 
-/* Send the rest, and receive meanwhile. */
-static int send_rest(ps_link *link, uint64_t deadline_ns, ps_sink *sink)
+int ps__link_ping(ps_link *link, const ps_payload *payload, uint32_t id, uint64_t deadline_ns, ps_sink *sink)
 {
-    ps_patience p = {.deadline_ns = deadline_ns};
-    int done = look_at_input(link, sink);
-    while (done == 0 && ps__link_has_output(link))
-        done = go_on(link, NULL, &p, sink);
-    return done;
+    sending s = {.payloads = payload, .count = 1, .first_id = id, .window = 1, .kind = PS_PING};
+    ps_caller call = {.sink = sink, .deadline_ns = deadline_ns, .first_id = id, .count = 1, .answer = PS_PONG};
+    return run(link, &call, &s);
 }
 
 int ps__link_send(ps_link *link, const ps_frame *frame, uint64_t deadline_ns, ps_sink *sink)
 {
+    ps_payload payload = {frame->payload, frame->size};
+    sending s = {.payloads = &payload, .count = 1, .first_id = frame->request_id, .window = 1, .service = frame->code,
+                 .kind = frame->kind, .flags = frame->flags, .alone = true};
+    ps_caller call = {.sink = sink, .deadline_ns = deadline_ns};
     if (frame->kind == PS_BYE && !ps__is_still(link->fd, &link->file)) /* before a request it would cost too much */
         return -EPIPE;
-    if (link->broken || !gather_frame(link, frame))
-        return -EPIPE;
-    ssize_t count = send_some(link);
-    int done = count < 0 && !hung_up(count) ? (int)count : 0;
-    if (done == 0 && ps__link_has_output(link))
-        done = send_rest(link, deadline_ns, sink);
-    return finish(link, sink, done);
+    return run(link, &call, &s);
 }
 
 int ps__link_receive(ps_link *link, uint64_t deadline_ns, ps_sink *sink)
 {
-    return link->broken ? -EPIPE : run(link, NULL, deadline_ns, sink);
+    sending none = {.count = 0};
+    ps_caller call = {.sink = sink, .deadline_ns = deadline_ns, .listens = true};
+    return run(link, &call, &none);
 }

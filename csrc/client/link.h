@@ -8,7 +8,7 @@
 #include "base/sys.h"
 #include "core/conn.h"
 
-/* Where frames go; all members are called between enter and leave. */
+/* Where the frames of one call go; all members are called between enter and leave, in the thread that reads. */
 typedef struct ps_sink {
     void *context;
     void (*enter)(void *context);
@@ -18,6 +18,12 @@ typedef struct ps_sink {
     /* One frame; object holds the payload and is the sink's from now on, or is NULL and the payload must be copied.
      * 1: that was all that was awaited, 0: go on, < 0: end the call. */
     int (*take)(void *context, const ps_frame *frame, void *object);
+    /* For another thread's call: what an answer becomes, NULL: no memory; and that call keeps it, false: it had one. The
+     * latter calls nothing that lets other threads in. May be NULL where one thread uses the link. */
+    void *(*result)(void *context, const ps_frame *frame, void *object);
+    bool (*keep)(void *context, const ps_frame *frame, void *result);
+    /* Is there something that nobody asked for? Then who listens needn't wait. May be NULL. */
+    bool (*has)(void *context);
     void *(*object_new)(void *context, size_t size, uint8_t **data);
     void (*object_unref)(void *context, void *object);
     uint32_t answered; /* replies so far: the window of requests in flight moves with it */
@@ -27,6 +33,8 @@ typedef struct ps_payload {
     const uint8_t *data;
     size_t size;
 } ps_payload;
+
+struct ps_caller;
 
 typedef struct ps_link {
     int fd;
@@ -41,6 +49,16 @@ typedef struct ps_link {
     size_t out_at, out_end;
     ps_payload large; /* what is left of a payload sent from where it lies, behind out */
     ps_part part;     /* a large frame being received; object == NULL: none */
+    pthread_mutex_t lock; /* of what follows, of next_id and broken: see share.h */
+    struct ps_caller *calls; /* that run, in the order in which they came */
+    struct ps_caller *reader, *writer;
+    uint32_t running; /* calls in the list */
+    uint64_t turn;       /* how often somebody began to read */
+    uint64_t woke_ns;    /* when somebody was woken for an answer */
+    bool brisk;          /* who has one comes with the next request at once */
+    int lost;            /* what the calls hear of which another broke the link */
+    bool wants_to_write; /* somebody does, and another writes */
+    bool closing;        /* who leaves last closes the descriptor */
 } ps_link;
 
 static inline bool ps__link_has_output(const ps_link *link)
@@ -51,17 +69,20 @@ static inline bool ps__link_has_output(const ps_link *link)
 ps_link *ps__link_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error);
 /* May a server send a frame with this head? 0; -EMSGSIZE, -EPROTO. error_flags: those that an ERROR may have. */
 int ps__judge_server(const ps_frame *frame, uint32_t max_payload, uint8_t error_flags);
-/* Close the connection; every later call fails. */
-void ps__link_close(ps_link *link, ps_sink *sink);
+void ps__link_close_fd(ps_link *link);
 void ps__link_free(ps_link *link, ps_sink *sink);
 /* In a forked child: close the copy of the descriptor. */
 void ps__link_abandon(ps_link *link);
-/* What comes while a frame is being sent is handed to the sink, which wants nothing of it.
+/* Any number of threads may call these at a time: the one that reads hands the others what is theirs.
+ * What comes while a frame is being sent is handed to the sink, which wants nothing of it.
  * A deadline is a moment of ps__now_ns; UINT64_MAX: never. -ETIMEDOUT, -ECONNRESET (the other end is gone), -EMSGSIZE
- * (a frame over max_payload), -EPROTO (one that no server sends), -EPIPE (broken before). */
+ * (a frame over max_payload), -EPROTO (one that no server sends), -EPIPE (broken before), -ECONNABORTED (by another
+ * thread's call, which was left half sent), -EBUSY (this thread is in a call). */
 int ps__link_send(ps_link *link, const ps_frame *frame, uint64_t deadline_ns, ps_sink *sink);
+/* Until the sink has had a frame that nobody asked for. */
 int ps__link_receive(ps_link *link, uint64_t deadline_ns, ps_sink *sink);
 int ps__link_exchange(ps_link *link, uint16_t service, const ps_payload *payloads, uint32_t count,
                         uint32_t first_id, uint32_t window, uint64_t deadline_ns, ps_sink *sink);
+int ps__link_ping(ps_link *link, const ps_payload *payload, uint32_t id, uint64_t deadline_ns, ps_sink *sink);
 
 #endif

@@ -27,10 +27,12 @@ static void weigh_lingering(ps_link *link, uint64_t now)
     link->waiter = pthread_self();
 }
 
-static void begin_to_wait(ps_link *link, ps_patience *p, uint64_t now)
+/* Who listens beside requests is no part of the trial: its wait is for something else. */
+static void begin_to_wait(ps_link *link, const ps_caller *call, ps_patience *p, uint64_t now)
 {
-    weigh_lingering(link, now);
-    p->lingers = ps__linger_now(&link->linger);
+    if (!call->listens)
+        weigh_lingering(link, now);
+    p->lingers = !(call->listens && link->linger.tried) && ps__linger_now(&link->linger);
     p->began_ns = now;
     p->linger_until_ns = p->lingers ? now + link->linger.window_ns : now;
 }
@@ -48,26 +50,36 @@ static int64_t nap_ns(int64_t left_ns)
     return naps ? NAP_NS : left_ns;
 }
 
-int ps__link_wait(ps_link *link, ps_patience *p, ps_sink *sink)
+static int64_t time_to_sleep(const ps_caller *call, bool wants_to_write, uint64_t now)
 {
+    int64_t left = nap_ns(call->deadline_ns == UINT64_MAX ? -1 : (int64_t)(call->deadline_ns - now));
+    bool naps = wants_to_write && !call->writes; /* another writes: nobody wakes who reads when it is done */
+    return naps && (left < 0 || left > PS_SHARE_NAP_NS) ? PS_SHARE_NAP_NS : left;
+}
+
+int ps__link_wait(ps_link *link, ps_caller *call, ps_patience *p, bool wants_to_write)
+{
+    ps_sink *sink = call->sink;
     uint64_t now = ps__now_ns();
     if (!p->linger_until_ns)
-        begin_to_wait(link, p, now);
+        begin_to_wait(link, call, p, now);
     if (now >= p->deadline_ns)
         return -ETIMEDOUT;
     if (now < p->linger_until_ns) {
-        if (now - p->began_ns > INSIDE_NS)
+        if (now - p->began_ns > INSIDE_NS || ps__share_is_shared(link))
             sink->leave(sink->context);
         return 0;
     }
-    struct pollfd fd = {.fd = link->fd, .events = (short)(POLLIN | (ps__link_has_output(link) ? POLLOUT : 0))};
+    struct pollfd fd = {.fd = link->fd, .events = (short)(POLLIN | (call->writes ? POLLOUT : 0))};
     sink->leave(sink->context);
-    int ready = ps_sys.ppoll(&fd, 1, nap_ns(p->deadline_ns == UINT64_MAX ? -1 : (int64_t)(p->deadline_ns - now)));
+    ps__share_doze(link, call);
+    int ready = ps_sys.ppoll(&fd, 1, time_to_sleep(call, wants_to_write, now));
+    bool reads = ps__share_awake(link, call);
     if (p->lingers)
         ps__linger_miss(&link->linger, ps__now_ns() - now);
     p->lingers = false;
     if (ready != -EINTR && ready != 0)
-        return ready < 0 ? ready : 0;
+        return ready < 0 && reads ? ready : 0;
     sink->enter(sink->context);
     return sink->check(sink->context);
 }

@@ -4,39 +4,51 @@
 
 #include "base/sys.h"
 #include "client/link.h"
+#include "client/share.h"
 #include "python/python.h"
 
 struct ps_pylink {
     ps_link *link;
+};
+
+/* One call of one thread. */
+typedef struct pycall {
     ps_sink sink;
-    /* of the call that runs: */
     PyObject *inbox, *raised, *results;
     uint32_t first_id, count, errors;
-    bool inside, any; /* any: the call waits for one frame, whatever it is */
-    bool busy;        /* a call runs: in another thread, or below a signal's handler in this one */
+    bool inside, any; /* any: it waits for one frame, whatever it is */
+    bool listens;     /* it waits for one that nobody asked for */
+    bool greets;      /* the connection isn't initiated yet */
+    uint8_t answer;
+    bool keeps; /* it began with the GIL held */
     PyGILState_STATE gil;
-};
+    PyThreadState *thread;
+} pycall;
 
 static void link_enter(void *context)
 {
-    ps_pylink *pylink = context;
-    if (!pylink->inside)
-        pylink->gil = PyGILState_Ensure();
-    pylink->inside = true;
+    pycall *call = context;
+    if (!call->inside && call->keeps)
+        PyEval_RestoreThread(call->thread);
+    else if (!call->inside)
+        call->gil = PyGILState_Ensure();
+    call->inside = true;
 }
 
 static void link_leave(void *context)
 {
-    ps_pylink *pylink = context;
-    if (pylink->inside)
-        PyGILState_Release(pylink->gil);
-    pylink->inside = false;
+    pycall *call = context;
+    if (call->inside && call->keeps)
+        call->thread = PyEval_SaveThread();
+    else if (call->inside)
+        PyGILState_Release(call->gil);
+    call->inside = false;
 }
 
 static int link_check(void *context)
 {
-    ps_pylink *pylink = context;
-    return PyErr_CheckSignals() < 0 ? ps__py_hand_over(pylink->raised) : 0;
+    pycall *call = context;
+    return PyErr_CheckSignals() < 0 ? ps__py_hand_over(call->raised) : 0;
 }
 
 static PyObject *payload_object(const ps_frame *frame, void *object)
@@ -45,58 +57,110 @@ static PyObject *payload_object(const ps_frame *frame, void *object)
 }
 
 /* A frame nobody waits for in particular goes to the inbox. */
-static int to_inbox(ps_pylink *pylink, const ps_frame *frame, void *object)
+static int to_inbox(pycall *call, const ps_frame *frame, void *object)
 {
     PyObject *payload = payload_object(frame, object), *item = NULL, *done = NULL;
     if (payload)
         item = Py_BuildValue("(iiiIO)", frame->kind, frame->flags, frame->code, (unsigned)frame->request_id, payload);
     if (item)
-        done = PyObject_CallMethod(pylink->inbox, "append", "(O)", item);
+        done = PyObject_CallMethod(call->inbox, "append", "(O)", item);
     Py_XDECREF(payload);
     Py_XDECREF(item);
     if (!done)
-        return ps__py_hand_over(pylink->raised);
+        return ps__py_hand_over(call->raised);
     Py_DECREF(done);
-    return pylink->any;
+    return call->any || call->listens;
 }
 
 static PyObject *result_object(const ps_frame *frame, void *object)
 {
     PyObject *payload = payload_object(frame, object);
-    if (!payload || frame->kind == PS_REPLY)
+    if (!payload || frame->kind != PS_ERROR)
         return payload;
     return Py_BuildValue("(iIN)", frame->code, (unsigned)frame->request_id, payload);
 }
 
-/* What ends the initiation of a connection has no place in an exchange. Where a frame is only sent it may be the answer
- * to a PROOF, which the caller looks for. */
-static bool is_misplaced(const ps_pylink *pylink, const ps_frame *frame)
+/* What ends the initiation of a connection has no place in the middle of one. Where a frame is only sent it may be the
+ * answer to a PROOF, which the caller looks for. */
+static bool is_misplaced(const pycall *call, const ps_frame *frame)
 {
     bool initiates = frame->kind == PS_CIR_ACCEPTED || frame->kind == PS_CIR_REFUSED || frame->kind == PS_CHALLENGE;
-    return initiates && pylink->results;
+    return initiates && !call->any && !call->greets;
+}
+
+static bool is_unasked(const ps_frame *frame)
+{
+    bool answers = frame->kind == PS_REPLY || frame->kind == PS_PONG || (frame->kind == PS_ERROR && frame->request_id);
+    return !answers;
+}
+
+static bool is_own(const pycall *call, const ps_frame *frame)
+{
+    bool kind = frame->kind == call->answer || (frame->kind == PS_ERROR && call->answer == PS_REPLY);
+    uint32_t index = frame->request_id - call->first_id;
+    return kind && index < call->count && PyList_GET_ITEM(call->results, (Py_ssize_t)index) == Py_None;
+}
+
+static void keep_result(pycall *call, const ps_frame *frame, PyObject *result)
+{
+    call->errors += frame->kind == PS_ERROR;
+    PyList_SetItem(call->results, (Py_ssize_t)(frame->request_id - call->first_id), result);
+    __atomic_add_fetch(&call->sink.answered, 1, __ATOMIC_RELAXED);
 }
 
 static int link_take(void *context, const ps_frame *frame, void *object)
 {
-    ps_pylink *pylink = context;
-    uint32_t index = frame->request_id - pylink->first_id;
-    bool answers = frame->kind == PS_REPLY || (frame->kind == PS_ERROR && frame->request_id);
-    if (is_misplaced(pylink, frame)) {
+    pycall *call = context;
+    if (is_misplaced(call, frame)) {
         Py_XDECREF((PyObject *)object);
         return -EPROTO;
     }
-    if (pylink->any || !answers)
-        return to_inbox(pylink, frame, object);
-    if (index >= pylink->count || PyList_GET_ITEM(pylink->results, (Py_ssize_t)index) != Py_None) {
+    if (call->any || is_unasked(frame))
+        return to_inbox(call, frame, object);
+    if (!is_own(call, frame)) {
         Py_XDECREF((PyObject *)object); /* the late answer to a request that was given up */
         return 0;
     }
     PyObject *result = result_object(frame, object);
     if (!result)
-        return ps__py_hand_over(pylink->raised);
-    pylink->errors += frame->kind == PS_ERROR;
-    PyList_SetItem(pylink->results, (Py_ssize_t)index, result);
-    return ++pylink->sink.answered == pylink->count;
+        return ps__py_hand_over(call->raised);
+    keep_result(call, frame, result);
+    return call->sink.answered == call->count;
+}
+
+static void *link_result(void *context, const ps_frame *frame, void *object)
+{
+    (void)context;
+    PyObject *result = result_object(frame, object);
+    if (!result)
+        PyErr_Clear();
+    return result;
+}
+
+static bool link_keep(void *context, const ps_frame *frame, void *result)
+{
+    pycall *call = context;
+    if (!is_own(call, frame))
+        return false;
+    keep_result(call, frame, result);
+    return true;
+}
+
+static bool link_has(void *context)
+{
+    pycall *call = context;
+    int truth = call->listens ? PyObject_IsTrue(call->inbox) : 0;
+    if (truth < 0)
+        ps__py_hand_over(call->raised);
+    return truth != 0;
+}
+
+static void begin_call(pycall *call, uintptr_t inbox, uintptr_t raised)
+{
+    *call = (pycall){.inbox = (PyObject *)inbox, .raised = (PyObject *)raised};
+    call->sink = (ps_sink){.context = call, .enter = link_enter, .leave = link_leave, .check = link_check,
+                           .take = link_take, .result = link_result, .keep = link_keep, .has = link_has,
+                           .object_new = ps__py_object_new, .object_unref = ps__py_object_unref};
 }
 
 ps_pylink *ps_pylink_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error)
@@ -105,9 +169,6 @@ ps_pylink *ps_pylink_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *
     *error = -ENOMEM;
     if (!pylink)
         return NULL;
-    memset(pylink, 0, sizeof *pylink);
-    pylink->sink = (ps_sink){.context = pylink, .enter = link_enter, .leave = link_leave, .check = link_check,
-                           .take = link_take, .object_new = ps__py_object_new, .object_unref = ps__py_object_unref};
     pylink->link = ps__link_new(fd, linger_ns, max_payload, error);
     if (pylink->link)
         return pylink;
@@ -115,33 +176,32 @@ ps_pylink *ps_pylink_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *
     return NULL;
 }
 
-/* False: another call runs. */
-static bool claim(ps_pylink *pylink)
+int ps_pylink_drain(ps_pylink *pylink, uintptr_t raised)
 {
-    return !__atomic_exchange_n(&pylink->busy, true, __ATOMIC_ACQUIRE);
-}
-
-static int give_back(ps_pylink *pylink, int result)
-{
-    __atomic_store_n(&pylink->busy, false, __ATOMIC_RELEASE);
+    pycall call;
+    begin_call(&call, 0, raised);
+    int result = ps__share_drain(pylink->link, &call.sink);
+    link_leave(&call);
     return result;
 }
 
-int ps_pylink_close(ps_pylink *pylink)
+void ps_pylink_close(ps_pylink *pylink)
 {
-    if (!claim(pylink))
-        return -EBUSY;
-    link_enter(pylink);
-    ps__link_close(pylink->link, &pylink->sink);
-    link_leave(pylink);
-    return give_back(pylink, 0);
+    ps__share_break(pylink->link);
+}
+
+void ps_pylink_disown(ps_pylink *pylink)
+{
+    pylink->link->fd = -1;
 }
 
 void ps_pylink_free(ps_pylink *pylink)
 {
-    link_enter(pylink);
-    ps__link_free(pylink->link, &pylink->sink);
-    link_leave(pylink);
+    pycall call;
+    begin_call(&call, 0, 0);
+    link_enter(&call);
+    ps__link_free(pylink->link, &call.sink);
+    link_leave(&call);
     ps__free(pylink);
 }
 
@@ -157,9 +217,7 @@ void ps_pylink_abandon(ps_pylink *pylink)
 
 uint32_t ps_pylink_next_id(ps_pylink *pylink)
 {
-    if (++pylink->link->next_id == 0) /* 0 means "no id" in what the server sends of itself */
-        pylink->link->next_id = 1;
-    return pylink->link->next_id;
+    return ps__share_ids(pylink->link, 1);
 }
 
 static uint64_t deadline(int64_t timeout_ns)
@@ -167,45 +225,48 @@ static uint64_t deadline(int64_t timeout_ns)
     return timeout_ns < 0 ? UINT64_MAX : ps__now_ns() + (uint64_t)timeout_ns;
 }
 
-static bool begin_call(ps_pylink *pylink, uintptr_t inbox, uintptr_t raised)
-{
-    if (!claim(pylink))
-        return false;
-    pylink->inbox = (PyObject *)inbox;
-    pylink->raised = (PyObject *)raised;
-    pylink->results = NULL;
-    pylink->count = pylink->errors = pylink->sink.answered = 0;
-    pylink->any = false;
-    return true;
-}
-
 int ps_pylink_send(ps_pylink *pylink, uint8_t kind, uint8_t flags, uint16_t code, uint32_t request_id, uintptr_t payload,
                  int64_t timeout_ns, uintptr_t inbox, uintptr_t raised)
 {
     Py_buffer view;
-    if (!begin_call(pylink, inbox, raised))
-        return -EBUSY;
-    link_enter(pylink);
+    pycall call;
+    begin_call(&call, inbox, raised);
+    call.greets = kind == PS_PROOF;
+    link_enter(&call);
     if (PyObject_GetBuffer((PyObject *)payload, &view, PyBUF_SIMPLE) < 0) {
-        int error = ps__py_hand_over(pylink->raised);
-        link_leave(pylink);
-        return give_back(pylink, error);
+        int error = ps__py_hand_over(call.raised);
+        link_leave(&call);
+        return error;
     }
     ps_frame frame = {.payload = view.buf, .size = (uint32_t)view.len, .kind = kind, .flags = flags, .code = code,
                       .request_id = request_id};
-    int error = ps__link_send(pylink->link, &frame, deadline(timeout_ns), &pylink->sink);
-    link_enter(pylink);
+    int error = ps__link_send(pylink->link, &frame, deadline(timeout_ns), &call.sink);
+    link_enter(&call);
     PyBuffer_Release(&view);
-    link_leave(pylink);
-    return give_back(pylink, error);
+    link_leave(&call);
+    return error;
 }
 
 int ps_pylink_receive(ps_pylink *pylink, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised)
 {
-    if (!begin_call(pylink, inbox, raised))
-        return -EBUSY;
-    pylink->any = true;
-    return give_back(pylink, ps__link_receive(pylink->link, deadline(timeout_ns), &pylink->sink));
+    pycall call;
+    begin_call(&call, inbox, raised);
+    call.any = true;
+    int result = ps__link_receive(pylink->link, deadline(timeout_ns), &call.sink);
+    link_leave(&call);
+    return result;
+}
+
+int ps_pylink_listen(ps_pylink *pylink, int has, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised)
+{
+    pycall call;
+    begin_call(&call, inbox, raised);
+    call.listens = true;
+    if (!has)
+        call.sink.has = NULL;
+    int result = ps__link_receive(pylink->link, deadline(timeout_ns), &call.sink);
+    link_leave(&call);
+    return result;
 }
 
 /* The requests of one exchange. The caller's list keeps them; what isn't bytes has its buffer locked as well. */
@@ -239,7 +300,8 @@ static int open_requests(requests *r, PyObject *payloads, size_t most)
     for (; r->count < count; r->count++) {
         PyObject *payload = PyList_GET_ITEM(payloads, r->count);
         if (PyBytes_CheckExact(payload))
-            r->payloads[r->count] = (ps_payload){(uint8_t *)PyBytes_AS_STRING(payload), (size_t)PyBytes_GET_SIZE(payload)};
+            r->payloads[r->count] =
+                (ps_payload){(uint8_t *)PyBytes_AS_STRING(payload), (size_t)PyBytes_GET_SIZE(payload)};
         else if (open_view(r, payload, count - r->count) < 0) {
             PyErr_Clear();
             return -EINVAL;
@@ -258,28 +320,57 @@ static void close_requests(requests *r)
     ps__free(r->payloads);
 }
 
-int ps_pylink_request(ps_pylink *pylink, uint16_t service_number, uintptr_t payloads, uint32_t most, uintptr_t results,
-                    uint32_t window, int64_t timeout_ns, uintptr_t inbox, uintptr_t raised)
+static int exchange(ps_link *link, pycall *call, uint8_t kind, uint16_t number, const requests *r, uint32_t window,
+                    uint64_t deadline_ns)
 {
-    requests r;
-    uint64_t deadline_ns = deadline(timeout_ns);
-    if (!begin_call(pylink, inbox, raised))
-        return -EBUSY;
-    link_enter(pylink);
-    int error = open_requests(&r, (PyObject *)payloads, most);
-    if (error == 0 && r.count) {
-        uint32_t count = (uint32_t)r.count;
-        pylink->results = (PyObject *)results;
-        pylink->count = count;
-        if (pylink->link->next_id > UINT32_MAX - count)
-            pylink->link->next_id = 0; /* ids of one exchange don't wrap */
-        pylink->first_id = pylink->link->next_id + 1;
-        pylink->link->next_id += count;
-        error = ps__link_exchange(pylink->link, service_number, r.payloads, count, pylink->first_id, window, deadline_ns,
-                                    &pylink->sink);
-    }
-    link_enter(pylink);
+    call->count = (uint32_t)r->count;
+    call->first_id = ps__share_ids(link, call->count);
+    call->answer = kind == PS_PING ? PS_PONG : PS_REPLY;
+    if (kind == PS_PING)
+        return ps__link_ping(link, r->payloads, call->first_id, deadline_ns, &call->sink);
+    return ps__link_exchange(link, number, r->payloads, call->count, call->first_id, window, deadline_ns, &call->sink);
+}
+
+static int request(ps_pylink *pylink, pycall *call, PyObject *const *args)
+{
+    requests r = {.payloads = NULL};
+    uint8_t kind = (uint8_t)PyLong_AsLong(args[0]);
+    uint16_t number = (uint16_t)PyLong_AsLong(args[1]);
+    uint32_t most = (uint32_t)PyLong_AsUnsignedLong(args[3]), window = (uint32_t)PyLong_AsUnsignedLong(args[5]);
+    uint64_t deadline_ns = deadline(PyLong_AsLongLong(args[6]));
+    int error = PyErr_Occurred() ? ps__py_hand_over(call->raised) : open_requests(&r, args[2], most);
+    if (error == -ECANCELED)
+        return error;
+    if (error == 0 && r.count)
+        error = exchange(pylink->link, call, kind, number, &r, window, deadline_ns);
+    link_enter(call);
     close_requests(&r);
-    link_leave(pylink);
-    return give_back(pylink, error < 0 ? error : (int)pylink->errors);
+    return error < 0 ? error : (int)call->errors;
+}
+
+static PyObject *link_request(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    ps_pylink *pylink = PyCapsule_GetPointer(self, NULL);
+    pycall call;
+    if (!pylink || count != 9)
+        return PyErr_Occurred() ? NULL : PyLong_FromLong(-EINVAL);
+    begin_call(&call, (uintptr_t)args[7], (uintptr_t)args[8]);
+    call.keeps = call.inside = true;
+    call.results = args[4];
+    return PyLong_FromLong(request(pylink, &call, args));
+}
+
+static PyMethodDef link_method = {"request", (PyCFunction)(void (*)(void))link_request, METH_FASTCALL, NULL};
+
+int ps_pylink_method(ps_pylink *pylink, uintptr_t list)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *self = PyCapsule_New(pylink, NULL, NULL);
+    PyObject *function = self ? PyCFunction_New(&link_method, self) : NULL;
+    int error = function ? PyList_Append((PyObject *)list, function) : -1;
+    Py_XDECREF(function);
+    Py_XDECREF(self);
+    PyErr_Clear();
+    PyGILState_Release(gil);
+    return error ? -ENOMEM : 0;
 }

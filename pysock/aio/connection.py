@@ -181,7 +181,7 @@ class Connection(Unique):
                 return
             else:
                 self._answered(frame)
-        self.mail.sort(others)
+        self.mail.take_over(others)
         self._wake_listeners()
 
     def _answered(self, frame: Frame) -> None:

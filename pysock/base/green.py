@@ -28,7 +28,7 @@ def refuse_green_threads(backend: str) -> None:
 
     :raises PysockError: it would; the message says what works.
     """
-    if _patched("thread") and (backend == "native" or not _patched("select")):
+    if would_block(backend):
         raise PysockError(
             "gevent or eventlet has patched threads, and start() would never return: leave threads as they are"
             " (monkey.patch_all(thread=False), eventlet.monkey_patch(thread=False)), or call serve_forever() in a"
@@ -39,6 +39,11 @@ def refuse_green_threads(backend: str) -> None:
             "eventlet has patched the modules socket or select, and the pure engine doesn't work with those:"
             " use the native engine, or eventlet.monkey_patch(thread=False, socket=False, select=False)"
         )
+
+
+def would_block(backend: str) -> bool:
+    """Whether a thread that waits would keep all others from running."""
+    return _patched("thread") and (backend == "native" or not _patched("select"))
 
 
 def _patched(name: str) -> bool:

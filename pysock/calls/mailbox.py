@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import client_log as log
 from pysock.base.unique import Unique
 from pysock.engine.inbox import Inbox
-from pysock.wire.format import Frame, Kind
+from pysock.wire.format import Kind
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -20,39 +21,54 @@ if TYPE_CHECKING:
 #: Pushes kept by default when nobody takes them; then the oldest goes for each new one.
 PUSHES_MAX: Final = 10_000
 
+_PUSH: Final = int(Kind.PUSH)
+_GOAWAY: Final = int(Kind.GOAWAY)
+_ERROR: Final = int(Kind.ERROR)
+
 
 class Mailbox(Unique):
-    """The unasked things of one client. Only :meth:`take` and :meth:`deliver` may be called by several threads.
+    """The unasked things of one client, as its link's inbox.
 
     :param whose: of which client, for the log.
     :param most: pushes that are kept.
     """
 
     def __init__(self, whose: str = "a client", most: int = PUSHES_MAX) -> None:
-        self.hook: Callable[[bytes], Any] | None = None
+        #: Somebody takes them by ``on_push``; the hook is the client's, whom nothing here keeps alive.
+        self.hooked: bool = False
         #: Pushes that were thrown away because nobody took them.
         self.dropped: int = 0
+        #: Calls that go on: each takes to the hook, as it ends, what has come meanwhile.
+        self.calls: int = 0
         self._whose = whose
         self._most = most
         #: Why the server ends; ``None`` as long as it hasn't said goodbye.
         self.goodbye: str | None = None
         #: What it said before it closed the connection without a goodbye: an ERROR that answers no request.
         self.last_words: str = ""
+        #: Why the connection ended, where nobody was in a call.
+        self.lost: str = ""
+        self._idle: deque[bytes] = deque()  # came while nobody was in a call; older than the others
         self._pushes: deque[bytes] = deque()
 
-    def sort(self, inbox: Inbox) -> None:
-        """Empty the link's inbox."""
-        if inbox.dropped:
-            self._drop(inbox.take_dropped())
+    def __bool__(self) -> bool:
+        return bool(self._idle or self._pushes)
+
+    def append(self, frame: tuple[int, int, int, int, bytes]) -> None:
+        """Take a frame from the link; only the thread that reads does."""
+        kind, _, _, request_id, payload = frame
+        if kind == _PUSH:
+            self._keep(payload)
+        elif kind == _GOAWAY:
+            self.goodbye = payload.decode("utf-8", "replace")
+        elif kind == _ERROR and not request_id:
+            self.last_words = payload.decode("utf-8", "replace")
+
+    def take_over(self, inbox: Inbox) -> None:
+        """Empty an inbox: what came before the client was let in, or on a connection of a loop's."""
+        self._drop(inbox.take_dropped())
         while inbox:
-            frame: Frame = inbox.popleft()
-            if frame.kind == Kind.PUSH:
-                self._keep(frame.payload)
-            elif frame.kind == Kind.GOAWAY:
-                self.goodbye = frame.payload.decode("utf-8", "replace")
-            elif frame.kind == Kind.ERROR and not frame.request_id:
-                self.last_words = frame.payload.decode("utf-8", "replace")
-            # Anything else answers a request that nobody waits for any more.
+            self.append(inbox.popleft())
 
     def farewell(self) -> str | None:
         """The server's goodbye in words, if it has said one."""
@@ -64,12 +80,15 @@ class Mailbox(Unique):
 
     def _keep(self, payload: bytes) -> None:
         # Another thread may have taken the last one just now.
-        if len(self._pushes) >= self._most and self.take() is not None:
+        if len(self._idle) + len(self._pushes) >= self._most and self.take() is not None:
             self._drop(1)
-        self._pushes.append(payload)
+        if self.hooked and not self.calls and not self._pushes:
+            self._idle.append(payload)
+        else:
+            self._pushes.append(payload)
 
     def _drop(self, count: int) -> None:
-        if not self.dropped:
+        if count and not self.dropped:
             log.warning(
                 "%s throws pushes away, for nobody takes them: it keeps at most %d; take them by pushes() or on_push,"
                 " or give connect() a larger max_pushes=; dropped_pushes counts them, and this is said once",
@@ -80,15 +99,26 @@ class Mailbox(Unique):
 
     def take(self) -> bytes | None:
         """The oldest push, if there is one."""
-        try:
+        with suppress(IndexError):
+            return self._idle.popleft()
+        with suppress(IndexError):
             return self._pushes.popleft()
-        except IndexError:
-            return None
+        return None
 
-    def deliver(self) -> None:
-        """Give all pushes to the hook, if there is one. What it raises is logged, so that no reply is lost by it."""
-        while (hook := self.hook) is not None and (payload := self.take()) is not None:
+    def deliver(self, hook: Callable[[bytes], Any]) -> None:
+        """Give all pushes to the hook. What it raises is logged, so that no reply is lost by it."""
+        while self and (payload := self.take()) is not None:
             _call(hook, payload)
+
+    def has_idle(self) -> bool:
+        """Whether something came while nobody was in a call."""
+        return bool(self._idle)
+
+    def deliver_idle(self, hook: Callable[[bytes], Any]) -> None:
+        """Give that to the hook; a call that has just ended may have taken it."""
+        while self._idle:
+            with suppress(IndexError):
+                _call(hook, self._idle.popleft())
 
 
 def _call(hook: Callable[[bytes], Any], payload: bytes) -> None:

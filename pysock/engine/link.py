@@ -4,30 +4,36 @@ from __future__ import annotations
 
 from pysock.base.aliases import Buffer
 from pysock.base.lean import TYPE_CHECKING, Protocol
-from pysock.engine.inbox import Inbox
 from pysock.wire.format import Frame
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
-#: What a second call on a link says, while a first one runs.
+#: What other threads' calls hear where one of them broke the link.
+CUT_BY_ANOTHER: Final = (
+    "another thread's call ended in the middle of a frame, which closed the connection; the server may have run what it"
+    " hasn't answered"
+)
+#: What a thread's second call on a link says, while its first one runs.
 BUSY: Final = (
-    "this connection is in the middle of another call: of another thread, or of this one, if a signal's handler calls;"
-    " one call at a time"
+    "this connection is in the middle of another call of this thread, which a signal's handler has interrupted"
 )
 
 
 class Link(Protocol):
-    """The client's end of one connection: blocking, one call at a time; a second one raises ``PysockError``.
+    """The client's end of one connection: blocking, for any number of threads at a time.
+
+    The one that reads hands the others what is theirs. ``PysockError`` is raised where this thread is in a call
+    already, below a signal's handler.
 
     ``timeout`` is in seconds, ``None`` waits for ever. Every call may raise ``ConnectionLost`` and
     ``ProtocolError``, and ``RequestTimeout`` where it takes a timeout; after the first two the link is closed.
     A timeout or an interruption that leaves a frame half sent closes it as well.
     """
 
-    #: PUSH and GOAWAY frames, and ERRORs that answer no request, that came while something else was awaited, oldest
-    #: first.
-    inbox: Inbox
+    #: Where PUSH and GOAWAY frames go, and ERRORs that answer no request, in the order in which they came; the owner
+    #: may put something else with ``append`` and a truth value in its place.
+    inbox: Any
 
     def __init__(self, fd: int, linger: float | None, max_payload: int) -> None:
         """Take over a connected socket. A frame from the server over ``max_payload`` is a protocol error."""
@@ -42,13 +48,19 @@ class Link(Protocol):
         """Send one frame whole."""
 
     def receive(self, timeout: float | None) -> Frame:
-        """The next frame, whatever it is (the inbox isn't looked at)."""
+        """The next frame, whatever it is (the inbox isn't looked at): in the initiation, when no other call runs."""
+
+    def listen(self, timeout: float | None, has: bool = True) -> None:
+        """Until something has come to the inbox; ``has``: or was there before."""
 
     def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
         """One SRM and its reply.
 
         :raises RemoteError: the server answered with an ERROR.
         """
+
+    def ping(self, payload: Buffer, timeout: float | None) -> bytes:
+        """One PING; what its PONG carries."""
 
     def request_many(
         self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int
@@ -61,8 +73,11 @@ class Link(Protocol):
     def next_request_id(self) -> int:
         """A number no other request of this link has had lately."""
 
+    def drain(self) -> None:
+        """Wait until no other thread is in a call, but in one that listens."""
+
     def close(self) -> None:
-        """Close the socket. Called again it does nothing."""
+        """Close the socket. Called again it does nothing. Calls of other threads end, the last of them closes it."""
 
     def abandon(self, why: str) -> None:
         """In a forked child: close the copy of the descriptor. The link is useless there."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x038B8F6C
+ABI: Final = 0x9815E2B5
 
 
 def check_abi(lib: Any) -> None:

@@ -13,7 +13,7 @@ from pysock.base.payload import checked_all
 from pysock.base.unique import Unique
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.engine.inlet import TEXT_BAD_FRAME, TEXT_LARGE_FRAME, TEXT_LOST
-from pysock.engine.link import BUSY
+from pysock.engine.link import BUSY, CUT_BY_ANOTHER
 from pysock.engine.native.crossing import ffi, lib, nanoseconds, of_linger, result_of
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RequestTimeout
 from pysock.wire.error_text import remote_error
@@ -29,6 +29,7 @@ _LINK_ERRORS: Final = {
     errno.EPIPE: (ConnectionLost, "the connection is closed"),
     errno.EMSGSIZE: (ProtocolError, TEXT_LARGE_FRAME),
     errno.EPROTO: (ProtocolError, TEXT_BAD_FRAME),
+    errno.ECONNABORTED: (ConnectionLost, CUT_BY_ANOTHER),
     errno.EBUSY: (PysockError, BUSY),
 }
 #: After these it stays open, if no frame was left half sent.
@@ -36,6 +37,8 @@ _HARMLESS: Final = frozenset((errno.ETIMEDOUT, errno.ECANCELED))
 _VERDICTS: Final = frozenset((Kind.CIR_ACCEPTED, Kind.CIR_REFUSED, Kind.CHALLENGE))
 #: What a request with a payload that can't be sent results in.
 _WRONG_PAYLOAD: Final = -errno.EINVAL
+_SRM: Final = int(Kind.SRM)
+_PING: Final = int(Kind.PING)
 
 
 class NativeLink(Unique):
@@ -48,8 +51,16 @@ class NativeLink(Unique):
         link = lib.ps_pylink_new(fd, of_linger(linger), max_payload, error)
         if link == ffi.NULL:
             result_of(error[0])
-        # Freed with its last user: another thread may be inside a call.
-        self._link: Any = ffi.gc(link, lib.ps_pylink_free)
+        # Freed with this object, also when it was closed before: another thread may be inside a call.
+        self._owned = ffi.gc(link, lib.ps_pylink_free)
+        made: list[Any] = []
+        try:
+            result_of(lib.ps_pylink_method(link, id(made)))
+        except OSError:
+            lib.ps_pylink_disown(link)  # the descriptor stays the caller's
+            raise
+        self._request = made[0]
+        self._link: Any = self._owned  # None: closed
         forking.own(self)
 
     @property
@@ -77,20 +88,22 @@ class NativeLink(Unique):
         self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
     ) -> None:
         raised: list[BaseException] = []
-        others = Inbox((), INBOX_MAX)
+        greets = kind == Kind.PROOF
+        others = Inbox((), INBOX_MAX) if greets else self.inbox
         wait = -1 if timeout is None else nanoseconds(timeout)
         result = lib.ps_pylink_send(
             self._open(), kind, flags, code, request_id, id(payload), wait, id(others), id(raised)
         )
-        self.inbox.dropped += others.dropped
-        for frame in map(Frame._make, others):
-            (self._verdicts if frame.kind in _VERDICTS else self.inbox).append(frame)
-        if self._verdicts and kind != Kind.PROOF:
-            result = -errno.EPROTO
+        if greets:
+            self._sort(others)
         if result == -errno.ECONNRESET and self._verdicts:
             self.close()  # what was being sent came too late; the verdict says why
             return
         self._finish(result, raised)
+
+    def _sort(self, others: Inbox) -> None:
+        for frame in map(Frame._make, others):
+            (self._verdicts if frame.kind in _VERDICTS else self.inbox).append(frame)
 
     def receive(self, timeout: float | None) -> Frame:
         if self._verdicts:
@@ -101,37 +114,41 @@ class NativeLink(Unique):
         self._finish(lib.ps_pylink_receive(self._open(), wait, id(got), id(raised)), raised)
         return Frame._make(got[0])
 
+    def listen(self, timeout: float | None, has: bool = True) -> None:
+        raised: list[BaseException] = []
+        wait = -1 if timeout is None else nanoseconds(timeout)
+        self._finish(lib.ps_pylink_listen(self._open(), has, wait, id(self.inbox), id(raised)), raised)
+
     def _exchange(
-        self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int
+        self, kind: int, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int
     ) -> tuple[list[Any], int]:
         """The results, and how many of them are errors, as code, request id and text; or why nothing was sent."""
         raised: list[BaseException] = []
         results: list[Any] = [None] * len(payloads)
-        others = Inbox((), INBOX_MAX)
         wait = -1 if timeout is None else nanoseconds(timeout)
-        result = lib.ps_pylink_request(
-            self._open(), service, id(payloads), limit, id(results), window, wait, id(others), id(raised)
-        )
-        if others:
-            self.inbox.dropped += others.dropped
-            self.inbox.extend(map(Frame._make, others))
+        self._open()
+        result = self._request(kind, service, payloads, limit, results, window, wait, self.inbox, raised)
         if result < 0 and result != _WRONG_PAYLOAD:
             self._finish(result, raised)
         return results, result
 
     def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
-        (result,), errors = self._exchange(service, [payload], len(payload), timeout, 1)
+        (result,), errors = self._exchange(_SRM, service, [payload], len(payload), timeout, 1)
         if errors:
             raise remote_error(*result)
+        return result  # type: ignore[no-any-return]  # bytes
+
+    def ping(self, payload: Buffer, timeout: float | None) -> bytes:
+        (result,), _ = self._exchange(_PING, 0, [payload], len(payload), timeout, 1)
         return result  # type: ignore[no-any-return]  # bytes
 
     def request_many(
         self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int
     ) -> tuple[list[Any], int]:
         # C looks at each payload anyway: nothing here takes time for each, unless something is wrong.
-        results, errors = self._exchange(service, payloads, limit, timeout, window)
+        results, errors = self._exchange(_SRM, service, payloads, limit, timeout, window)
         if errors == _WRONG_PAYLOAD:
-            results, errors = self._exchange(service, checked_all(payloads, limit), limit, timeout, window)
+            results, errors = self._exchange(_SRM, service, checked_all(payloads, limit), limit, timeout, window)
         if errors:
             results = [result if type(result) is bytes else remote_error(*result) for result in results]
         return results, errors
@@ -139,14 +156,16 @@ class NativeLink(Unique):
     def next_request_id(self) -> int:
         return int(lib.ps_pylink_next_id(self._open()))
 
+    def drain(self) -> None:
+        if self._link is not None:
+            raised: list[BaseException] = []
+            self._finish(lib.ps_pylink_drain(self._link, id(raised)), raised)
+
     def close(self) -> None:
-        link = self._link
-        if link is None:
-            return
         with forking.guard:
-            if lib.ps_pylink_close(link) < 0:
-                raise PysockError(BUSY)
-            self._link = None
+            link, self._link = self._link, None
+            if link is not None:
+                lib.ps_pylink_close(link)
 
     def abandon(self, why: str) -> None:
         link, self._link = self._link, None

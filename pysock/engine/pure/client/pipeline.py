@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pysock.base.aliases import Buffer
 from pysock.base.lean import TYPE_CHECKING
+from pysock.engine.pure.client.call import Call
 from pysock.engine.pure.output import GATHER_MAX
 from pysock.wire.error_text import remote_error
 from pysock.wire.format import HEADER, Frame, Kind
@@ -18,10 +19,11 @@ _REPLY: Final = int(Kind.REPLY)
 _ERROR: Final = int(Kind.ERROR)
 
 
-class Pipeline:
+class Pipeline(Call):
     """Requests on their way, and the replies to them."""
 
     def __init__(self, service: int, payloads: Sequence[Buffer], window: int, first_id: int) -> None:
+        super().__init__()
         self._service = service
         self._payloads = payloads
         self._window = window
@@ -30,8 +32,6 @@ class Pipeline:
         self.missing: int = len(payloads)  # replies
         self.errors: int = 0
         self.results: list[Any] = [None] * len(payloads)
-        self.unsent: Buffer = b""
-        self.cut: bool = False  # a frame may be half sent
 
     def fill(self) -> None:
         """Put the next requests together, if the last ones are on their way and the window allows more."""
@@ -53,12 +53,6 @@ class Pipeline:
         """How many more requests the window allows."""
         answered = len(self._payloads) - self.missing
         return self._window - (self._begun - answered)
-
-    def sent(self, size: int) -> None:
-        """So much of ``unsent`` is on its way."""
-        if size:
-            self.unsent = b"" if size == len(self.unsent) else memoryview(self.unsent)[size:]
-        self.cut = type(self.unsent) is memoryview
 
     def take_whole(self, data: bytes, at: int, most: int) -> int:
         """Take the whole replies that ``data`` has from ``at`` on; up to where."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _SLEEP_MAX: Final = 3_600_000
 #: The same where signals are handled: one that comes just before the sleep doesn't end it.
 _NAP: Final = 50
+#: For a role that another thread has, in seconds.
+SHARE_NAP: Final = 0.001
 
 
 class Waiter(Unique):
@@ -66,3 +68,22 @@ class Waiter(Unique):
             return self._poll.poll(0)
         longest = _NAP if threading.current_thread() is threading.main_thread() else _SLEEP_MAX
         return self._poll.poll(longest if timeout is None else min(ceil(timeout * 1000), longest))
+
+
+def wait_to_write(sock: socket.socket, end: float | None) -> None:
+    """Wait until the kernel takes more, while another thread reads, who may end: not for long.
+
+    :raises RequestTimeout: it doesn't until ``end``.
+    """
+    left = time_left(end)
+    if left == 0:
+        raise RequestTimeout("the server didn't answer in time")
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    poll.poll(SHARE_NAP * 1000)
+
+
+def sooner(end: float | None) -> float:
+    """A role is free before its next owner knows: so long at most is it waited for by who can't sleep for it."""
+    nap = monotonic() + SHARE_NAP
+    return nap if end is None else min(end, nap)

@@ -1,0 +1,52 @@
+"""The thread that takes pushes to ``on_push`` while nobody is in a call: made with a hook, ended by ``close()``."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+
+from pysock.base.green import would_block
+from pysock.base.lean import TYPE_CHECKING, Protocol
+from pysock.base.unique import Unique
+from pysock.engine.link import Link
+from pysock.errors import PysockError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pysock.calls.mailbox import Mailbox
+
+
+class Hooked(Protocol):
+    """A client with a hook."""
+
+    _hook: Callable[[bytes], Any] | None
+
+
+class PushReader(Unique):
+    """It doesn't keep the client, which ends it by closing the link. In a forked child there is none."""
+
+    def __init__(self, client: Hooked, link: Link, mail: Mailbox, backend: str) -> None:
+        if not would_block(backend):
+            arguments = weakref.ref(client), link, mail
+            threading.Thread(target=_read, args=arguments, name="pysock pushes", daemon=True).start()
+
+
+def _read(client: weakref.ref[Hooked], link: Link, mail: Mailbox) -> None:
+    if not mail.calls:
+        _deliver(client, mail.deliver)  # what came before there was a hook
+    try:
+        while not link.closed:
+            if mail.has_idle():
+                _deliver(client, mail.deliver_idle)
+            link.listen(None, has=False)
+    except (PysockError, OSError) as error:
+        mail.lost = str(error)
+    _deliver(client, mail.deliver_idle)
+
+
+def _deliver(client: weakref.ref[Hooked], deliver: Callable[[Callable[[bytes], Any]], None]) -> None:
+    owner = client()
+    if owner is not None and owner._hook is not None:
+        deliver(owner._hook)
