@@ -189,6 +189,29 @@ def test_large_requests_one_after_the_other(server):
             assert next_frame(peer) == replied(payload.upper(), number)
 
 
+@pytest.mark.parametrize(
+    ("small", "count"),
+    [
+        (cancel(9), 0),
+        (3 * cancel(9), 0),
+        (6000 * cancel(9), 0),
+        (srm(b"x", 9), 1),
+        (srm(b"", 9), 1),
+        (wire.ping(id=9), 1),
+    ],
+    ids=["a CANCEL", "three", "many", "an SRM", "an empty one", "a PING"],
+)
+def test_small_frames_behind_a_large_one(server, small, count):
+    """What was guessed of the next one is wrong, and headers lie across the borders of where it was read to."""
+    with wire.let_in(server, BOTH) as peer:
+        for end in range(1, 17):
+            peer.send(timed(b"a" * CAP, 1, left=HOUR))
+            assert next_frame(peer) == replied(b"A" * CAP, 1)
+            peer.send(small + timed(b"b" * end, 2, left=HOUR) + srm(b"c", 3))
+            got = [next_frame(peer) for _ in range(count + 2)]
+            assert got[-2:] == [replied(b"B" * end, 2), replied(b"C", 3)]
+
+
 def test_the_limit_counts_without_the_deadline(server, cut):
     data = timed(b"a" * CAP, 1, left=HOUR) + timed(b"b" * (CAP + 1), 2, left=HOUR) + srm(b"c", 3)
     if cut == "bytes":

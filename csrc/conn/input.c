@@ -109,21 +109,32 @@ static void take_guessed(ps_engine *engine, ps_conn *conn, const ps_frame *frame
     ps__cut(engine, conn, engine->in, got - inside);
 }
 
+/* A header may lie across the border to the piece before: then it is put together first. */
+static void cut_piece(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
+{
+    size_t stashed = conn->stash_size, more = ps__framing(engine, conn)->head_size - stashed;
+    if (stashed && size) {
+        uint8_t head[PS_HEADER_SIZE];
+        if (more > size)
+            more = size;
+        memcpy(head, conn->stash, stashed);
+        memcpy(head + stashed, data, more);
+        conn->stash_size = 0;
+        ps__cut(engine, conn, head, stashed + more);
+        data += more;
+        size -= more;
+    }
+    ps__cut(engine, conn, data, size);
+}
+
 /* One that doesn't: the pieces are cut one after the other, as if they had come so. */
 static void take_pieces(ps_engine *engine, ps_conn *conn, const uint8_t *head, size_t head_size, ps_part *part, size_t got)
 {
     size_t inside = got < part->room ? got : part->room;
     conn->flags &= (uint16_t)~PS_TALKS_LARGE;
     ps__cut(engine, conn, head, head_size);
-    ps__cut(engine, conn, part->data, inside);
-    size_t stashed = conn->stash_size, behind = got - inside;
-    if (stashed && behind) { /* a header may lie across the border of two pieces */
-        memmove(engine->in + stashed, engine->in, behind);
-        memcpy(engine->in, conn->stash, stashed);
-        conn->stash_size = 0;
-        behind += stashed;
-    }
-    ps__cut(engine, conn, engine->in, behind);
+    cut_piece(engine, conn, part->data, inside);
+    cut_piece(engine, conn, engine->in, got - inside);
     ps__part_free(engine, part);
 }
 
