@@ -56,6 +56,8 @@ class Server(Registration):
     :param expose: what a client is told of an exception in a handler: ``"type"``, the name of its type; ``"message"``,
         what it says, too; ``"traceback"``, also where it was raised, for clients that may know the program's insides.
         The log has it all. The framings other than ``"pysock"`` tell nothing.
+    :param loop: the asyncio loop that is made if there are async handlers and the program has none for the server:
+        ``"auto"`` is uvloop, where that is installed; ``"asyncio"``, ``"uvloop"``, or a function that makes one.
     :raises ValueError: a parameter is wrong; the message says which, and what would be right.
     :raises ImportError: the native engine was asked for and isn't installed.
     """

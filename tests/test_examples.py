@@ -177,6 +177,41 @@ def test_watching_nobody(socket_dir: Path) -> None:
     assert re.fullmatch(rb"routing_table\.py: [^\n]+is the server running[^\n]+\n", done.stderr)
 
 
+# bridge
+
+
+def test_the_bridge(backend: str, address: str, socket_dir: Path, make_server: Callable[..., Server]) -> None:
+    far = make_server(f"unix:{socket_dir}/far")
+
+    @far.service
+    def handler(client: pysock.DataSocket, request: bytes) -> bytes:
+        if request == b"fail":
+            raise pysock.RemoteError("not today", 77)
+        return request.upper()
+
+    arguments = ["--bind", address, "--connect", f"unix:{socket_dir}/far", "--every", "0.05"]
+    with far, Module("pysock.examples.bridge", *arguments, PYSOCK_BACKEND=backend) as program:
+        (where,) = serving(program)
+        with pysock.connect(where, backend=backend) as one, pysock.connect(where, backend=backend) as two:
+            assert one.request_many([b"a", b"b"] * 500) == [b"A", b"B"] * 500
+            assert two.request(b"c") == b"C"
+            with pytest.raises(pysock.RemoteError, match="not today") as raised:
+                one.request(b"fail")
+            assert raised.value.code == 77
+        assert far.stats()["accepted"] == 1
+        while program.line() != "1002 requests":
+            pass
+        program.signal(signal.SIGTERM)
+        assert program.end() == (0, "", "")
+
+
+def test_the_bridge_to_nobody(socket_dir: Path) -> None:
+    arguments = ["--bind", f"unix:{socket_dir}/s", "--connect", f"unix:{socket_dir}/far"]
+    done = run(sys.executable, "-m", "pysock.examples.bridge", *arguments)
+    assert done.returncode == 1
+    assert re.fullmatch(rb"bridge\.py: [^\n]+is the server running[^\n]+\n", done.stderr)
+
+
 # redis_server
 
 
