@@ -251,6 +251,8 @@ int ps_pylink_drain(ps_pylink *pylink, uintptr_t raised);
 /* Every other call ends and every later one fails; the last one closes the descriptor. */
 void ps_pylink_close(ps_pylink *pylink);
 void ps_pylink_free(ps_pylink *pylink);
+/* What both ends speak, once the client is let in: bits of ps_feature. */
+void ps_pylink_agree(ps_pylink *pylink, uint32_t features);
 /* Whether the last call left it so that every later one fails. */
 int ps_pylink_broken(const ps_pylink *pylink);
 /* In a forked child: close the copy of the descriptor. Every later call fails. */
@@ -264,8 +266,8 @@ int ps_pylink_listen(ps_pylink *pylink, int has, int64_t timeout_ns, uintptr_t i
 /* Append a function to a list: request(kind, service, payloads, most, results, window, timeout_ns, inbox, raised). Unlike
  * a call through cffi it has the GIL as it begins, and gives it away only where it waits. kind: PS_SRM, or PS_PING of one.
  * payloads: a list of bytes-like objects; results: a list of the same length, each item replaced by the reply (bytes) or by
- * a tuple (code, request id, text) for an ERROR. It returns how many of these there are; -EINVAL: a payload isn't
- * contiguous bytes, or has more than `most` of them; nothing was sent. 0, or -ENOMEM. */
+ * a tuple (code, request id, text, flags) for an ERROR. It returns how many of these there are; -EINVAL: a payload isn't
+ * contiguous bytes, or has more than `most` of them; nothing was sent. 0: the link is freed with the function; -ENOMEM. */
 int ps_pylink_method(ps_pylink *pylink, uintptr_t list);
 /* The descriptor isn't its own after all. */
 void ps_pylink_disown(ps_pylink *pylink);

@@ -157,6 +157,8 @@ class Client(Introduced):
             timeout,
             lambda seconds: self._link.request_many(number, all_payloads, self._max_payload, seconds, self._window),
         )
+        if errors and (late := [one for one in replies if isinstance(one, RequestTimeout)]):
+            raise late[0]  # the server was faster to say so
         if errors:
             replies = [self._services.telling(one) if isinstance(one, RemoteError) else one for one in replies]
         if errors and not return_exceptions:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import pickle
 
 import pytest
-from support import until_bye
+from support import until_bye, wait_for
 
 import pysock
 from pysock import Cancelled, ErrorCode, Overloaded, RemoteError, RequestTimeout, aio
-from pysock.wire.features import FEATURES
-from pysock.wire.format import FLAG_NOT_STARTED, Kind, encode, encode_accepted, encode_welcome
+from pysock.wire.features import FEATURES, decode_deadline
+from pysock.wire.format import FLAG_DEADLINE, FLAG_NOT_STARTED, Kind, encode, encode_accepted, encode_welcome
 
 WELCOME = encode_accepted(7, encode_welcome(1000, 100, [(0, "")], "fake"), FEATURES)
+OLD = encode_accepted(7, encode_welcome(1000, 100, [(0, "")], "fake"))
 
 
 def told(script):
@@ -34,24 +36,32 @@ def failing(code, flags=0):
     return lambda frame: encode(Kind.ERROR, b"so it is", code=code, request_id=frame.request_id, flags=flags)
 
 
-def asked(address, backend):
-    """What an asyncio client's request ends with."""
+@pytest.fixture(params=["blocking", "asyncio"])
+def asked(request, backend):
+    """A function: what a request at this address ends with."""
 
-    async def ask():
+    async def ask(address, timeout):
         async with aio.connect(address, backend=backend) as client:
-            return await client.request(b"x", timeout=5)
+            return await client.request(b"x", timeout=timeout)
 
-    with pytest.raises(pysock.PysockError) as caught:
-        asyncio.run(ask())
-    return caught.value
+    def wait(address, timeout):
+        with pysock.connect(address, backend=backend) as client:
+            client.request(b"x", timeout=timeout)
+
+    def asked(address, timeout=5):
+        with pytest.raises(pysock.PysockError) as caught:
+            wait(address, timeout) if request.param == "blocking" else asyncio.run(ask(address, timeout))
+        return caught.value
+
+    return asked
 
 
 @pytest.mark.parametrize(
     ("code", "kind"),
     [(ErrorCode.CANCELLED, Cancelled), (ErrorCode.OVERLOADED, Overloaded), (ErrorCode.SHUTTING_DOWN, RemoteError)],
 )
-def test_codes_have_classes(fake, backend, code, kind):
-    error = asked(fake(told(failing(code, FLAG_NOT_STARTED))), backend)
+def test_codes_have_classes(fake, asked, code, kind):
+    error = asked(fake(told(failing(code, FLAG_NOT_STARTED))))
     assert type(error) is kind
     assert (error.code, error.message, error.request_id) == (code, "so it is", 1)
     again = pickle.loads(pickle.dumps(error))
@@ -59,25 +69,117 @@ def test_codes_have_classes(fake, backend, code, kind):
 
 
 @pytest.mark.parametrize(("flags", "started"), [(FLAG_NOT_STARTED, False), (0, True)])
-def test_what_came_too_late_says_whether_it_was_started(fake, backend, flags, started):
-    error = asked(fake(told(failing(ErrorCode.DEADLINE_PASSED, flags))), backend)
+def test_what_came_too_late_says_whether_it_was_started(fake, asked, flags, started):
+    error = asked(fake(told(failing(ErrorCode.DEADLINE_PASSED, flags))))
     assert type(error) is RequestTimeout
     assert (str(error), error.started) == ("so it is", started)
 
 
-def test_of_its_own_timeout_a_client_knows_nothing_more(fake, backend):
+def listening(welcome, seen):
+    """A server that answers what ends with "next", and keeps what it got."""
+
     def play(peer):
         peer.frame()
-        peer.send(WELCOME)
-        until_bye(peer)
+        peer.send(welcome)
+        while (frame := peer.frame()) is not None and frame.kind != Kind.BYE:
+            seen.append(frame)
+            if frame.payload[-4:] == b"next":
+                peer.send(encode(Kind.REPLY, b"yes", request_id=frame.request_id))
 
-    async def ask():
-        async with aio.connect(fake(play), backend=backend) as client:
-            with pytest.raises(RequestTimeout) as caught:
-                await client.request(b"x", timeout=0.05)
-            return caught.value
+    return play
 
-    assert asyncio.run(ask()).started is None
+
+def test_what_times_out_is_taken_back(fake, asked):
+    seen = []
+    error = asked(fake(listening(WELCOME, seen)), timeout=0.05)
+    assert type(error) is RequestTimeout
+    assert error.started is None  # of its own timeout a client knows nothing more
+    wait_for(lambda: len(seen) > 1)
+    assert [(frame.kind, frame.request_id) for frame in seen] == [(Kind.SRM, 1), (Kind.CANCEL, 1)]
+
+
+def test_a_request_says_how_long_it_waits(fake, backend):
+    seen = []
+    with pysock.connect(fake(listening(WELCOME, seen)), backend=backend, timeout=20) as client:
+        for timeout in (5, None, math.inf, 5000):
+            assert client.request(b"next", timeout=timeout) == b"yes"
+        assert client.request_many([b"1 next", b"2 next"], timeout=7) == [b"yes"] * 2
+        client.notify(b"x", timeout=5)
+        client.request(b"next", timeout=5)
+    said = [decode_deadline(frame.payload) if frame.flags & FLAG_DEADLINE else None for frame in seen]
+    assert [None if seconds is None else round(seconds) for seconds in said] == [5, 20, None, None, 7, 7, None, 5]
+    assert [frame.payload[4 if seconds else 0 :] for frame, seconds in zip(seen, said, strict=True)] == [
+        *(b"next", b"next", b"next", b"next", b"1 next", b"2 next", b"x", b"next")
+    ]
+
+
+def test_of_many_those_are_taken_back_that_have_no_answer(fake, backend):
+    seen = []
+    with pysock.connect(fake(listening(WELCOME, seen)), backend=backend) as client:
+        with pytest.raises(RequestTimeout):
+            client.request_many([b"1", b"next", b"3"], timeout=0.1)
+        assert client.request(b"next") == b"yes"
+    assert [(frame.kind, frame.request_id) for frame in seen[3:]] == [
+        *((Kind.CANCEL, 1), (Kind.CANCEL, 3), (Kind.SRM, 4))
+    ]
+
+
+def test_a_server_of_old_gets_nothing_new(fake, backend):
+    seen = []
+    with pysock.connect(fake(listening(OLD, seen)), backend=backend) as client:
+        with pytest.raises(RequestTimeout):
+            client.request(b"1", timeout=0.05)
+        assert client.request(b"next") == b"yes"
+    assert [(frame.kind, frame.flags, frame.payload) for frame in seen] == [
+        (Kind.SRM, 0, b"1"),
+        (Kind.SRM, 0, b"next"),
+    ]
+
+
+def test_a_server_of_old_may_not_say_what_nobody_knows(fake, backend):
+    def play(peer):
+        peer.frame()
+        peer.send(OLD)
+        frame = peer.frame()
+        peer.send(encode(Kind.ERROR, code=9, request_id=frame.request_id, flags=FLAG_NOT_STARTED))
+        peer.frame()
+
+    with pysock.connect(fake(play), backend=backend) as client, pytest.raises(pysock.ProtocolError):
+        client.request(b"x")
+
+
+@pytest.mark.parametrize("size", [0, 1, 20_000, 300_000])
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_requests_of_all_sizes_arrive_with_their_deadline(make_server, address, size, many):
+    server = make_server(address)
+
+    @server.service
+    def echo(client, request):
+        return request
+
+    payloads = [bytearray(size), bytes(size), b"x" * size]
+    with server, pysock.connect(server.addresses[0], backend=server.backend) as client:
+        replies = client.request_many(payloads) if many else [client.request(payload) for payload in payloads]
+        assert replies == payloads
+
+
+def test_a_server_knows_that_nobody_waits(make_server, address):
+    server = make_server(address)
+    kept = []
+
+    @server.service
+    def hold(client, request):
+        if request != b"hold":
+            return request
+        kept.append(pysock.later())
+        return kept[-1]
+
+    with server, pysock.connect(server.addresses[0], backend=server.backend) as client:
+        with pytest.raises(RequestTimeout):
+            client.request(b"hold", timeout=0.1)
+        wait_for(lambda: kept and kept[0].cancelled)
+        assert not kept[0].send(b"")
+        assert client.request(b"next") == b"next"
 
 
 @pytest.mark.parametrize("kind", [Cancelled, Overloaded])

@@ -27,6 +27,7 @@ typedef struct sending {
     uint32_t first_id, window;
     uint16_t service;
     uint8_t kind, flags;
+    uint64_t deadline_ns; /* that is said to the server; UINT64_MAX: none is */
     bool alone; /* nothing is awaited: it ends when all is sent */
 } sending;
 
@@ -83,20 +84,33 @@ static void drop_output(ps_link *link)
     link->large = (ps_payload){NULL, 0};
 }
 
+/* How long the client still waits, in microseconds, in front of the payload: its size, 0 where that is too long to be
+ * said. */
+static uint32_t put_time(uint8_t *to, uint64_t deadline_ns)
+{
+    uint64_t now = ps__now_ns(), left = deadline_ns > now ? (deadline_ns - now) / 1000 : 0;
+    if (left > UINT32_MAX)
+        return 0;
+    ps__put32(to, (uint32_t)left);
+    return PS_DEADLINE_SIZE;
+}
+
 /* One frame into the buffer; the payload too, unless it is large. False: there is no room now. */
-static bool gather_frame(ps_link *link, const ps_frame *frame)
+static bool gather_frame(ps_link *link, const ps_frame *frame, uint64_t deadline_ns)
 {
     bool large = frame->size > LARGE;
-    size_t needed = PS_HEADER_SIZE + (large ? 0 : frame->size);
+    size_t needed = PS_HEADER_SIZE + PS_DEADLINE_SIZE + (large ? 0 : frame->size);
     if (link->large.size || needed > ROOM - link->out_end)
         return false;
     uint8_t *to = link->out + link->out_end;
-    ps__write_header(to, frame->size, frame->kind, frame->flags, frame->code, frame->request_id);
-    link->out_end += needed;
+    uint32_t time = deadline_ns == UINT64_MAX ? 0 : put_time(to + PS_HEADER_SIZE, deadline_ns);
+    uint8_t flags = time ? frame->flags | PS_DEADLINE : frame->flags;
+    ps__write_header(to, time + frame->size, frame->kind, flags, frame->code, frame->request_id);
+    link->out_end += PS_HEADER_SIZE + time + (large ? 0 : frame->size);
     if (large)
         link->large = (ps_payload){frame->payload, frame->size};
     else if (frame->size)
-        memcpy(to + PS_HEADER_SIZE, frame->payload, frame->size);
+        memcpy(to + PS_HEADER_SIZE + time, frame->payload, frame->size);
     return true;
 }
 
@@ -106,7 +120,7 @@ static void gather_requests(ps_link *link, sending *s, uint32_t answered)
         const ps_payload *payload = &s->payloads[s->next];
         ps_frame frame = {.payload = payload->data, .size = (uint32_t)payload->size, .kind = s->kind,
                           .flags = s->flags, .code = s->service, .request_id = s->first_id + s->next};
-        if (!gather_frame(link, &frame))
+        if (!gather_frame(link, &frame, s->deadline_ns))
             return;
         s->next++;
     }
@@ -227,7 +241,7 @@ static int cut_frames(ps_link *link, ps_caller *call)
         const uint8_t *data = link->in + at;
         size_t left = link->in_have - at - PS_HEADER_SIZE;
         ps__read_header(data, &frame);
-        int error = ps__judge_server(&frame, link->max_payload, 0);
+        int error = ps__judge_server(&frame, link->max_payload, link->tells ? PS_NOT_STARTED : 0);
         if (error)
             return error;
         if (frame.size > left && frame.size <= LARGE)
@@ -414,7 +428,7 @@ int ps__link_exchange(ps_link *link, uint16_t service, const ps_payload *payload
 {
     uint8_t room[PS_SHARE_ROOM];
     sending s = {.payloads = payloads, .count = count, .first_id = first_id, .window = window, .service = service,
-                 .kind = PS_SRM};
+                 .kind = PS_SRM, .deadline_ns = link->timed ? deadline_ns : UINT64_MAX};
     ps_caller call = {.sink = sink, .deadline_ns = deadline_ns, .first_id = first_id, .count = count,
                       .answer = PS_REPLY, .room = count == 1 ? room : NULL};
     return run(link, &call, &s);
@@ -422,7 +436,8 @@ int ps__link_exchange(ps_link *link, uint16_t service, const ps_payload *payload
 
 int ps__link_ping(ps_link *link, const ps_payload *payload, uint32_t id, uint64_t deadline_ns, ps_sink *sink)
 {
-    sending s = {.payloads = payload, .count = 1, .first_id = id, .window = 1, .kind = PS_PING};
+    sending s = {.payloads = payload, .count = 1, .first_id = id, .window = 1, .kind = PS_PING,
+                 .deadline_ns = UINT64_MAX};
     ps_caller call = {.sink = sink, .deadline_ns = deadline_ns, .first_id = id, .count = 1, .answer = PS_PONG};
     return run(link, &call, &s);
 }
@@ -431,7 +446,7 @@ int ps__link_send(ps_link *link, const ps_frame *frame, uint64_t deadline_ns, ps
 {
     ps_payload payload = {frame->payload, frame->size};
     sending s = {.payloads = &payload, .count = 1, .first_id = frame->request_id, .window = 1, .service = frame->code,
-                 .kind = frame->kind, .flags = frame->flags, .alone = true};
+                 .kind = frame->kind, .flags = frame->flags, .deadline_ns = UINT64_MAX, .alone = true};
     ps_caller call = {.sink = sink, .deadline_ns = deadline_ns};
     if (frame->kind == PS_BYE && !ps__is_still(link->fd, &link->file)) /* before a request it would cost too much */
         return -EPIPE;

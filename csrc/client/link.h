@@ -43,6 +43,10 @@ typedef struct ps_link {
     ps_linger linger;
     uint64_t frames;  /* whole frames so far */
     pthread_t waiter; /* who waited last: the trial's clock is a thread's */
+    /* What both ends speak: */
+    bool timed;      /* an SRM says how long its client still waits */
+    bool tells;      /* an ERROR may say that nothing was started */
+    bool takes_back; /* the server takes CANCEL */
     bool broken; /* a frame was left half sent or half understood: nothing can follow */
     uint8_t *in, *out;
     size_t in_have;

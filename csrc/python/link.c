@@ -77,7 +77,7 @@ static PyObject *result_object(const ps_frame *frame, void *object)
     PyObject *payload = payload_object(frame, object);
     if (!payload || frame->kind != PS_ERROR)
         return payload;
-    return Py_BuildValue("(iIN)", frame->code, (unsigned)frame->request_id, payload);
+    return Py_BuildValue("(iINi)", frame->code, (unsigned)frame->request_id, payload, frame->flags);
 }
 
 /* What ends the initiation of a connection has no place in the middle of one. Where a frame is only sent it may be the
@@ -188,6 +188,13 @@ int ps_pylink_drain(ps_pylink *pylink, uintptr_t raised)
 void ps_pylink_close(ps_pylink *pylink)
 {
     ps__share_break(pylink->link);
+}
+
+void ps_pylink_agree(ps_pylink *pylink, uint32_t features)
+{
+    pylink->link->timed = features & PS_FEATURE_DEADLINE;
+    pylink->link->tells = features & (PS_FEATURE_DEADLINE | PS_FEATURE_CANCEL);
+    pylink->link->takes_back = features & PS_FEATURE_CANCEL;
 }
 
 void ps_pylink_disown(ps_pylink *pylink)
@@ -320,6 +327,25 @@ static void close_requests(requests *r)
     ps__free(r->payloads);
 }
 
+/* Nobody waits for these any more. What the kernel doesn't take now, or another thread is in the way of, is left: the
+ * server does in vain then what it would have been spared. */
+static void take_back(ps_link *link, const pycall *call, uint32_t window)
+{
+    uint32_t sent = call->sink.answered + window;
+    for (uint32_t i = 0; i < call->count && i < sent; i++) {
+        if (PyList_GET_ITEM(call->results, (Py_ssize_t)i) != Py_None)
+            continue;
+        pycall other;
+        ps_frame frame = {.kind = PS_CANCEL, .request_id = call->first_id + i};
+        begin_call(&other, (uintptr_t)call->inbox, (uintptr_t)call->raised);
+        other.keeps = other.inside = true;
+        int error = ps__link_send(link, &frame, ps__now_ns(), &other.sink);
+        link_enter(&other);
+        if (error)
+            return;
+    }
+}
+
 static int exchange(ps_link *link, pycall *call, uint8_t kind, uint16_t number, const requests *r, uint32_t window,
                     uint64_t deadline_ns)
 {
@@ -344,6 +370,8 @@ static int request(ps_pylink *pylink, pycall *call, PyObject *const *args)
     if (error == 0 && r.count)
         error = exchange(pylink->link, call, kind, number, &r, window, deadline_ns);
     link_enter(call);
+    if (error == -ETIMEDOUT && kind == PS_SRM && pylink->link->takes_back && !pylink->link->broken)
+        take_back(pylink->link, call, window);
     close_requests(&r);
     return error < 0 ? error : (int)call->errors;
 }
@@ -362,12 +390,19 @@ static PyObject *link_request(PyObject *self, PyObject *const *args, Py_ssize_t 
 
 static PyMethodDef link_method = {"request", (PyCFunction)(void (*)(void))link_request, METH_FASTCALL, NULL};
 
+static void link_free(PyObject *self)
+{
+    ps_pylink_free(PyCapsule_GetPointer(self, NULL));
+}
+
 int ps_pylink_method(ps_pylink *pylink, uintptr_t list)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
     PyObject *self = PyCapsule_New(pylink, NULL, NULL);
     PyObject *function = self ? PyCFunction_New(&link_method, self) : NULL;
     int error = function ? PyList_Append((PyObject *)list, function) : -1;
+    if (error == 0)
+        PyCapsule_SetDestructor(self, link_free);
     Py_XDECREF(function);
     Py_XDECREF(self);
     PyErr_Clear();

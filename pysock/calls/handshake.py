@@ -25,6 +25,7 @@ from pysock.engine.link import Link
 from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
 from pysock.files.place import reachable
 from pysock.limits import VANISH_TIMEOUT
+from pysock.wire.features import FEATURES
 from pysock.wire.format import Frame, Kind, Welcome
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Handshake:
 
     def _greet(self, name: str, link_type: type[Link], linger: float | None, max_payload: int) -> Link:
         """Connect, see who is there, and send the CIR."""
-        self._initiation = Initiation(self._address, name, max_payload, self._proof)
+        self._initiation = Initiation(self._address, name, max_payload, self._proof, FEATURES)
         cir = self._initiation.cir
         address = self._address
         with explains(address, "connect()"):  # also where the directory can't be found out
@@ -97,6 +98,7 @@ class Handshake:
         while not isinstance(answer, Welcome):
             self._send_proof(link, answer)
             answer = self._initiation.take(self._answer(link))
+        link.agree(answer.features)
         return answer
 
     def _answer(self, link: Link) -> Frame:

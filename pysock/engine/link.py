@@ -42,6 +42,12 @@ class Link(Protocol):
     def closed(self) -> bool:
         """Whether the link is useless, by ``close`` or by an error."""
 
+    def agree(self, features: int) -> None:
+        """What both ends speak, once the client is let in: :class:`pysock.wire.features.Feature`.
+
+        Then a request with a timeout has a deadline, and one that times out is taken back, where the server knows how.
+        """
+
     def send(
         self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
     ) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x9815E2B5
+ABI: Final = 0x072BAD3F
 
 
 def check_abi(lib: Any) -> None:

@@ -51,21 +51,25 @@ class NativeLink(Unique):
         link = lib.ps_pylink_new(fd, of_linger(linger), max_payload, error)
         if link == ffi.NULL:
             result_of(error[0])
-        # Freed with this object, also when it was closed before: another thread may be inside a call.
-        self._owned = ffi.gc(link, lib.ps_pylink_free)
         made: list[Any] = []
         try:
             result_of(lib.ps_pylink_method(link, id(made)))
         except OSError:
             lib.ps_pylink_disown(link)  # the descriptor stays the caller's
+            lib.ps_pylink_free(link)
             raise
+        # It owns what there is in C, which so is freed with this object, and not when it is closed: another thread may
+        # be inside a call. Not by ffi.gc(): of garbage that is freed before the __del__ of a client that closes it.
         self._request = made[0]
-        self._link: Any = self._owned  # None: closed
+        self._link: Any = link  # None: closed
         forking.own(self)
 
     @property
     def closed(self) -> bool:
         return self._link is None
+
+    def agree(self, features: int) -> None:
+        lib.ps_pylink_agree(self._open(), features)
 
     def _finish(self, result: int, raised: list[BaseException]) -> None:
         if result == 0:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pysock.base.aliases import Buffer
+from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.link import CUT_BY_ANOTHER
 from pysock.engine.pure.output import GATHER_MAX
 from pysock.errors import ConnectionLost, ProtocolError
-from pysock.wire.format import HEADER, Frame, Kind
+from pysock.wire.features import encode_deadline
+from pysock.wire.format import FLAG_DEADLINE, HEADER, Frame, Kind
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 _ERROR: Final = int(Kind.ERROR)
 _REPLY: Final = int(Kind.REPLY)
+_SRM: Final = int(Kind.SRM)
 
 
 class Call:
@@ -77,6 +80,10 @@ class Asking(Call):
         self.missing = 0
         return True
 
+    def unanswered(self) -> list[int]:
+        """The ids that are on their way."""
+        return [self._request_id] if self.missing else []
+
 
 class Listening(Call):
     """It ends with the next frame that nobody asked for; where ``greets`` is true with any, which it keeps."""
@@ -107,6 +114,15 @@ class Draining(Call):
 def frame_parts(kind: int, flags: int, code: int, request_id: int, payload: Buffer) -> tuple[Buffer, Buffer]:
     """One frame: what is sent first, and what follows it without being copied."""
     head = HEADER.pack(len(payload), kind, flags, code, request_id)
+    return (head + payload, b"") if len(payload) <= GATHER_MAX else (head, payload)
+
+
+def srm_parts(service: int, request_id: int, payload: Buffer, end: float | None) -> tuple[Buffer, Buffer]:
+    """One SRM, likewise, with the time that is left until ``end``."""
+    said = b"" if end is None else encode_deadline(end - monotonic())
+    if not said:
+        return frame_parts(_SRM, 0, service, request_id, payload)
+    head = HEADER.pack(len(said) + len(payload), _SRM, FLAG_DEADLINE, service, request_id) + said
     return (head + payload, b"") if len(payload) <= GATHER_MAX else (head, payload)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.errors import ProtocolError
-from pysock.wire.format import Frame, Header, Kind
+from pysock.wire.features import Feature
+from pysock.wire.format import FLAG_NOT_STARTED, Frame, Header, Kind
 
 if TYPE_CHECKING:
     from typing import Final
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 _CONTROL_MAX: Final = 16 * 1024 * 1024
 _CARRIERS: Final = frozenset((Kind.REPLY, Kind.PUSH))
 _ERROR: Final = int(Kind.ERROR)
+#: With these an ERROR may say that nothing was started.
+_TELL: Final = int(Feature.DEADLINE | Feature.CANCEL)
 _UNASKED: Final = frozenset((Kind.PUSH, Kind.GOAWAY))
 #: What ends a step of the initiation.
 VERDICTS: Final = frozenset((Kind.CIR_ACCEPTED, Kind.CIR_REFUSED, Kind.CHALLENGE))
@@ -37,17 +40,26 @@ def most_bytes(header: Header, max_payload: int) -> int:
     return max_payload if header.kind in _CARRIERS else max(max_payload, _CONTROL_MAX)
 
 
-def judge(max_payload: int, header: Header) -> None:
-    """Look at a head before the payload is waited for.
+class Judge:
+    """It looks at each head before the payload is waited for.
 
-    :raises ProtocolError: no server sends it, or it is too large.
+    :ivar features: what both ends speak, as soon as that is known.
     """
-    if not comes_from_server(header):
-        raise ProtocolError(f"the server sent a frame of kind {header.kind:#04x}, flags {header.flags:#04x}")
-    most = most_bytes(header, max_payload)
-    if header.length > most:
-        over = f"of {header.length} bytes, over this client's limit of {most}"
-        raise ProtocolError(f"the server sent a frame {over}: give connect() a larger max_payload")
+
+    __slots__ = ("_max_payload", "features")
+
+    def __init__(self, max_payload: int) -> None:
+        self._max_payload = max_payload
+        self.features: int = 0
+
+    def __call__(self, header: Header) -> None:
+        """Raises :class:`ProtocolError` where no server sends it, or where it is too large."""
+        if not comes_from_server(header, FLAG_NOT_STARTED if self.features & _TELL else 0):
+            raise ProtocolError(f"the server sent a frame of kind {header.kind:#04x}, flags {header.flags:#04x}")
+        most = most_bytes(header, self._max_payload)
+        if header.length > most:
+            over = f"of {header.length} bytes, over this client's limit of {most}"
+            raise ProtocolError(f"the server sent a frame {over}: give connect() a larger max_payload")
 
 
 def is_unasked(frame: Frame) -> bool:

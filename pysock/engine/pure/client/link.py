@@ -1,42 +1,25 @@
-"""The client's end of one connection: blocking calls on a socket that itself never blocks.
-
-It owns the socket and what has arrived and wasn't asked for. While it waits until the kernel takes a frame it goes on
-reading: a server whose replies aren't taken stops reading, and then both would wait for ever.
-"""
+"""The client's end of one connection, as the contract has it: frames in, what a call gave out."""
 
 from __future__ import annotations
 
 import errno
 import select
-import socket
-from collections import deque
-from collections.abc import Sized
 from contextlib import suppress
-from functools import partial
 
 from pysock.base.aliases import Buffer
 from pysock.base.deadlines import deadline_of
-from pysock.base.forking import close_quietly, guard, own
-from pysock.base.identity import file_of, is_still
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.payload import checked_all
-from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
-from pysock.base.unique import Unique
-from pysock.engine.inbox import INBOX_MAX, Inbox
-from pysock.engine.link import CUT_BY_ANOTHER
-from pysock.engine.pure.client.call import Asking, Call, Draining, Listening, as_others_hear, frame_parts
-from pysock.engine.pure.client.heads import ANSWERS, VERDICTS, is_unasked, judge
+from pysock.engine.pure.client.call import Asking, Call, Draining, Listening, frame_parts, srm_parts
+from pysock.engine.pure.client.exchange import Exchange
 from pysock.engine.pure.client.pipeline import Pipeline
-from pysock.engine.pure.client.share import Share
-from pysock.engine.pure.client.waiter import Waiter, sooner, wait_to_write
-from pysock.engine.pure.core import READ_MAX
-from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
+from pysock.errors import ConnectionLost, RequestTimeout
 from pysock.wire.error_text import remote_error
+from pysock.wire.features import Feature
 from pysock.wire.format import Frame, Kind
-from pysock.wire.framing import FrameCutter
 
 if TYPE_CHECKING:
-    from typing import Any, Final, NoReturn
+    from typing import Any, Final
 
 #: What send() says when it may work later; and when the server is gone, which may have said something before.
 _NOT_NOW: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
@@ -51,38 +34,12 @@ _BYE: Final = int(Kind.BYE)
 _PROOF: Final = int(Kind.PROOF)
 
 
-class PureLink(Unique):
+class PureLink(Exchange):
     """See :class:`pysock.engine.link.Link`."""
 
-    def __init__(self, fd: int, linger: float | None, max_payload: int) -> None:
-        self.inbox: Inbox = Inbox((), INBOX_MAX)
-        self._verdicts: deque[Frame] = deque()  # on a PROOF, that came while it was being sent
-        self._max_payload = max_payload
-        self._cutter: FrameCutter[None] = FrameCutter(partial(judge, max_payload))
-        self._last_id = 0
-        self._going_away = False
-        self._hung_up: OSError | None = None  # what send() said when the server took no more
-        self._share = Share()
-        self._closed = self._freed = False
-        self._why: Exception = ConnectionLost("the connection is closed")
-        self._sock = socket.socket(fileno=fd)
-        try:
-            self._sock.setblocking(False)
-        except OSError:
-            self._sock.detach()  # it stays the caller's, who closes it
-            raise
-        self._open_file = file_of(fd)  # what the number stands for, as long as it is ours
-        no_sigpipe(self._sock)
-        self._linger = linger
-        self._waiter = Waiter(self._sock, linger, lambda: self._last_id)
-        own(self)
-
-    # --- the contract ---
-
-    @property
-    def closed(self) -> bool:
-        """It can't be used any more."""
-        return self._closed
+    def agree(self, features: int) -> None:
+        """What both ends speak."""
+        self._features = self._judge.features = features
 
     def send(  # as the contract has it
         self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
@@ -112,29 +69,49 @@ class PureLink(Unique):
 
     def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
         """One SRM and its reply."""
-        frame = self._ask(_SRM, _REPLY, service, payload, timeout)
+        request_id, end = self.next_request_id(), deadline_of(timeout)
+        call = Asking(request_id, _REPLY, *srm_parts(service, request_id, payload, self._said(end)))
+        self._run_in_time(call, end)
+        frame = call.frame
         if frame.kind == _ERROR:
-            raise remote_error(frame.code, frame.request_id, frame.payload)
-        return frame.payload
+            raise remote_error(frame.code, frame.request_id, frame.payload, frame.flags)
+        return frame.payload  # type: ignore[no-any-return]  # bytes
 
     def ping(self, payload: Buffer, timeout: float | None) -> bytes:
         """One PING and its PONG."""
-        return self._ask(int(Kind.PING), int(Kind.PONG), 0, payload, timeout).payload
-
-    def _ask(self, kind: int, answer: int, code: int, payload: Buffer, timeout: float | None) -> Frame:
         request_id = self.next_request_id()
-        call = Asking(request_id, answer, *frame_parts(kind, 0, code, request_id, payload))
+        call = Asking(request_id, int(Kind.PONG), *frame_parts(int(Kind.PING), 0, 0, request_id, payload))
         self._run(call, deadline_of(timeout))
-        return call.frame  # type: ignore[no-any-return]  # Frame
+        return call.frame.payload  # type: ignore[no-any-return]  # bytes
 
     def request_many(
         self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int
     ) -> tuple[list[Any], int]:
         """Pipelined SRMs: a reply or a ``RemoteError`` for each, in order."""
         self._check_open()
-        pipeline = Pipeline(service, checked_all(payloads, limit), max(1, window), self.next_request_id(len(payloads)))
-        self._run(pipeline, deadline_of(timeout))
+        data, end = checked_all(payloads, limit), deadline_of(timeout)
+        pipeline = Pipeline(service, data, max(1, window), self.next_request_id(len(data)), self._said(end))
+        self._run_in_time(pipeline, end)
         return pipeline.results, pipeline.errors
+
+    def _said(self, end: float | None) -> float | None:
+        """The deadline, where the server wants to know it."""
+        return end if self._features & Feature.DEADLINE else None
+
+    def _run_in_time(self, call: Asking | Pipeline, end: float | None) -> None:
+        """Run it; where its time is over the server is told that nobody waits.
+
+        What the kernel doesn't take now, or another thread is in the way of, is left: the server does in vain then what
+        it would have been spared.
+        """
+        try:
+            self._run(call, end)
+        except RequestTimeout:
+            if self._features & Feature.CANCEL and not self._closed:
+                with suppress(RequestTimeout, ConnectionLost):
+                    for request_id in call.unanswered():
+                        self.send(int(Kind.CANCEL), 0, request_id, b"", 0)
+            raise
 
     def drain(self) -> None:
         """Wait until no other thread is in a call, but to listen."""
@@ -148,252 +125,10 @@ class PureLink(Unique):
                 del share.calls[call.thread]
             self._left(call)
 
-    def close(self) -> None:
-        """Close the socket: at once, or when the last thread has left."""
-        self._shut(ConnectionLost("the connection is closed"))
-
-    def abandon(self, why: str) -> None:
-        """In a forked child: close the copy of the descriptor."""
-        self._closed = self._freed = True
-        ours, fd = self._is_ours(), self._sock.detach()
-        if ours:
-            close_quietly(fd)
-
-    def _shut(self, why: Exception) -> None:
-        share = self._share
-        if not self._closed:
-            self._why = why
-            self._closed = True
-        share.rouse_all()
-        if not share.is_empty():
-            with suppress(OSError):
-                if self._is_ours():
-                    self._sock.shutdown(socket.SHUT_RDWR)  # who sleeps in the kernel wakes; the last one closes it
-        else:
-            self._free()
-
-    def _free(self) -> None:
-        if self._freed:
-            return
-        with guard:
-            # Not before it is: if a signal's exception comes first, closing again must do it. An OSError is no such
-            # case, Linux has freed the number whatever it says (close(2)).
-            try:
-                if not self._is_ours():
-                    self._sock.detach()
-                self._sock.close()
-            except OSError:
-                self._freed = True
-                raise
-            self._freed = True
-
-    def _is_ours(self) -> bool:
-        """Or the program has closed the descriptor, and the number is somebody else's by now."""
-        return is_still(self._sock.fileno(), self._open_file)
-
     def next_request_id(self, count: int = 1) -> int:
         """The first of so many numbers in a row. 0 isn't one: it is in frames that answer nothing."""
         if self._last_id + count > 0xFFFFFFFF:
-            self._last_id = 0
+            self._last_id = self._features = 0
         first = self._last_id + 1
         self._last_id += count
         return first
-
-    def _cut(self) -> Frame | None:
-        """The next frame of what has been read."""
-        try:
-            return self._cutter.next()
-        except BaseException as error:  # nonsense; or a signal's exception, which may come between two steps
-            self._shut(as_others_hear(error))
-            raise
-
-    # --- what goes on: see Share for whose part is whose ---
-
-    def _run(self, call: Call, end: float | None, inbox: Sized = ()) -> None:
-        """Have all of a call sent, and all that it waits for."""
-        share = self._share
-        try:
-            share.join(call)
-            self._check_open()
-            if inbox:
-                return
-            while call.missing or call.unsent or call.rest:
-                self._step(call, end)
-            if self._hung_up is not None and type(call) is Call:
-                self._hear_last_words(call, end)
-        finally:
-            calls = share.calls
-            if call.thread in calls:
-                del calls[call.thread]
-            if share.reader is call:
-                share.reader = None
-            if share.writer is call:
-                share.writer = None
-            self._left(call)
-
-    def _left(self, call: Call) -> None:
-        """The call is over, and its roles are others'."""
-        share = self._share
-        try:
-            if share.calls:
-                share.pass_on()
-        finally:
-            if call.cut and not self._closed:
-                self._shut(ConnectionLost(CUT_BY_ANOTHER))
-            if self._closed and not share.calls:
-                self._free()
-
-    def _step(self, call: Call, end: float | None) -> None:
-        share = self._share
-        call.news = False
-        call.fill()
-        if call.unsent and share.take_writing(call):
-            self._push_out(call)
-            if not call.unsent and call.rest:
-                return  # to send that as well
-            if not call.unsent:
-                share.written(call)
-                if not call.missing:
-                    return
-        if share.take_reading(call):
-            self._lead(call, end)
-        elif not self._closed:
-            self._follow(call, end)
-        if self._closed and (call.missing or call.unsent):
-            raise self._reason()
-
-    def _push_out(self, call: Call) -> None:
-        call.cut = True  # until it is known how much has gone
-        try:
-            call.sent(self._send_some(call.unsent))
-        except ConnectionLost:
-            call.cut = False
-            raise
-
-    def _follow(self, call: Call, end: float | None) -> None:
-        """Another reads."""
-        share = self._share
-        if call.unsent and share.writer is call:
-            wait_to_write(self._sock, end)
-        elif call.missing or call.unsent:
-            share.sleep(call, end)
-
-    def _lead(self, call: Call, end: float | None) -> None:
-        """Hand out what is here already, or else take what comes."""
-        if self._hand_out(call):
-            return
-        writes = bool(call.unsent) and self._share.writer is call
-        until = sooner(end) if call.unsent and not writes else end  # nobody wakes who reads when another has written
-        try:
-            ready = self._wait(call, _IN | _OUT if writes else _IN, until)
-        except RequestTimeout:
-            if until != end:
-                return
-            raise
-        if ready & ~_OUT and self._share.reader is call:
-            self._read(call)
-            self._hand_out(call)
-
-    def _hand_out(self, call: Call) -> bool:
-        """Give the frames that are here to whom they belong, until the call has what it wants; whether any were."""
-        cutter, found = self._cutter, False
-        while call.missing or type(call) is Call:
-            if type(call) is Pipeline and cutter.header is None and cutter.data:
-                before = call.missing
-                cutter.skip_to(call.take_whole(cutter.data, cutter.at, self._max_payload))
-                found = found or call.missing < before
-            frame = self._cut()
-            if frame is None:
-                return found
-            found = True
-            if not call.take(frame):
-                self._give(call, frame)
-        return found
-
-    def _give(self, call: Call, frame: Frame) -> None:
-        """It isn't the reader's."""
-        if is_unasked(frame):
-            self._going_away = self._going_away or frame.kind == Kind.GOAWAY
-            self.inbox.append(frame)
-            self._share.tell()
-        elif frame.kind in ANSWERS:
-            self._share.hand(frame)
-        elif frame.kind in VERDICTS and call.greets:
-            self._verdicts.append(frame)
-        else:
-            error = ProtocolError(f"the server sent a frame of kind {frame.kind:#04x} in the middle of a connection")
-            self._shut(error)
-            raise error
-
-    # --- bytes ---
-
-    def _read(self, call: Call) -> None:
-        """Take some bytes from the kernel, if there are any."""
-        try:
-            size = self._take()
-        except OSError as error:
-            self._lost(error)
-        if size == 0:
-            self._lost(None)
-
-    def _take(self) -> int | None:
-        """Take what the kernel has: how many bytes, 0 at the end; ``None`` if there is nothing now."""
-        try:
-            data = self._sock.recv(READ_MAX)
-            self._cutter.feed(data)
-            return len(data)
-        except (BlockingIOError, InterruptedError):
-            return None
-        except OSError:
-            raise
-        except BaseException as error:
-            # A signal's exception: what the kernel has given away may be lost, and nothing can follow it.
-            self._shut(as_others_hear(error))
-            raise
-
-    def _send_some(self, data: Buffer) -> int:
-        try:
-            return self._sock.send(data, NO_SIGNAL)
-        except OSError as error:
-            if error.errno in _NOT_NOW:
-                return 0
-            if error.errno not in _HUNG_UP:
-                self._lost(error)
-            self._hung_up = error  # what it said before is worth more: whoever reads hears that first
-            return len(data)
-
-    def _hear_last_words(self, call: Call, end: float | None) -> None:
-        """The server has closed the connection, and what was to be sent was lost: hear what it said."""
-        while self._share.take_reading(call):
-            self._lead(call, end)
-
-    def _wait(self, call: Call, bits: int, end: float | None) -> int:
-        """Wait until the socket is ready for this; what it is ready for."""
-        waiter = self._waiter
-        if type(call) is Listening:
-            if call.waiter is None:
-                call.waiter = Waiter(self._sock, self._linger or 0, lambda: self._last_id)
-            waiter = call.waiter
-        if self._hung_up is not None and not waiter.is_ready(bits):
-            self._lost(self._hung_up)  # all that it had said was heard
-        try:
-            call.dozes = call.listens
-            return waiter.wait(bits, end)
-        finally:
-            call.dozes = False
-
-    def _reason(self) -> Exception:
-        """Why it is closed, for one thread: an exception has one traceback."""
-        return type(self._why)(str(self._why))
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ConnectionLost("the connection is closed")
-
-    def _lost(self, error: OSError | None) -> NoReturn:
-        if self._closed:
-            raise self._reason()
-        ran = "did not run" if self._going_away else "may have run"
-        text = f"the server closed the connection; it {ran} what it hasn't answered"
-        self._shut(ConnectionLost(text))
-        raise ConnectionLost(text) from error

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pysock.base.aliases import Buffer
 from pysock.base.lean import TYPE_CHECKING
-from pysock.engine.pure.client.call import Call
+from pysock.engine.pure.client.call import Call, srm_parts
 from pysock.engine.pure.output import GATHER_MAX
 from pysock.wire.error_text import remote_error
 from pysock.wire.format import HEADER, Frame, Kind
@@ -22,12 +22,13 @@ _ERROR: Final = int(Kind.ERROR)
 class Pipeline(Call):
     """Requests on their way, and the replies to them."""
 
-    def __init__(self, service: int, payloads: Sequence[Buffer], window: int, first_id: int) -> None:
+    def __init__(self, service: int, payloads: Sequence[Buffer], window: int, first_id: int, end: float | None) -> None:
         super().__init__()
         self._service = service
         self._payloads = payloads
         self._window = window
         self._first_id = first_id
+        self._end = end  # which the server is told
         self._begun = 0  # requests that were put into `unsent` up to now
         self.missing: int = len(payloads)  # replies
         self.errors: int = 0
@@ -43,11 +44,15 @@ class Pipeline(Call):
         size = 0
         while at < until and size < GATHER_MAX:
             payload = self._payloads[at]
-            frames += HEADER.pack(len(payload), _SRM, 0, self._service, self._first_id + at), payload
+            frames += srm_parts(self._service, self._first_id + at, payload, self._end)
             size += HEADER.size + len(payload)
             at += 1
         self._begun = at
         self.unsent = b"".join(frames)
+
+    def unanswered(self) -> list[int]:
+        """The ids that are on their way."""
+        return [self._first_id + at for at in range(self._begun) if self.results[at] is None]
 
     def _room(self) -> int:
         """How many more requests the window allows."""
@@ -76,9 +81,10 @@ class Pipeline(Call):
         index = frame.request_id - self._first_id
         if frame.kind not in {_REPLY, _ERROR} or not 0 <= index < self._begun or self.results[index] is not None:
             return False
-        self.results[index] = (
-            frame.payload if frame.kind == _REPLY else remote_error(frame.code, frame.request_id, frame.payload)
-        )
-        self.errors += frame.kind == _ERROR
+        if frame.kind == _REPLY:
+            self.results[index] = frame.payload
+        else:
+            self.results[index] = remote_error(frame.code, frame.request_id, frame.payload, frame.flags)
+            self.errors += 1
         self.missing -= 1
         return True
