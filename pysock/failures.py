@@ -17,7 +17,7 @@ from pysock.base.logs import server_log as log
 from pysock.clients import ClientTable
 from pysock.engine.deferral import ReplyDropped
 from pysock.engine.guards import type_name
-from pysock.errors import FrameTooLarge, RemoteError
+from pysock.errors import FrameTooLarge, Overloaded, RemoteError
 from pysock.services import Services
 from pysock.wire.error_text import composed
 from pysock.wire.format import ErrorCode
@@ -39,8 +39,8 @@ class Failed:
 
     def __call__(
         self, client_id: int, service: int, request_id: int, began: float, exception: Exception
-    ) -> tuple[int, bytes]:
-        """The code and the text of the ERROR; the log has been told.
+    ) -> tuple[int, bytes, bool]:
+        """The code and the text of the ERROR, and whether the work on the request was started; the log has been told.
 
         How long it took is counted from ``began``, see :class:`pysock.engine.contract.Callbacks`: what the loop did
         before the handler in the same turn counts, too.
@@ -56,7 +56,7 @@ class Failed:
             self._services.handler(service),
         )
         if isinstance(exception, RemoteError) and not isinstance(exception, ReplyDropped):
-            return _meant(exception, about)
+            return *_meant(exception, about), not _refuses(exception)
         _with_traceback(exception)
         log.error(
             "service %s failed for client %s %r: request %d, after %.1f ms; its handler is %s",
@@ -64,10 +64,10 @@ class Failed:
             exc_info=exception,
         )
         if isinstance(exception, ReplyDropped):
-            return ErrorCode.HANDLER_FAILED, encoded(exception.message)
+            return ErrorCode.HANDLER_FAILED, encoded(exception.message), True
         if isinstance(exception, FrameTooLarge):
-            return ErrorCode.PAYLOAD_TOO_LARGE, encoded(text_of(exception))
-        return ErrorCode.HANDLER_FAILED, encoded(composed(type_name(exception), self._more(exception)))
+            return ErrorCode.PAYLOAD_TOO_LARGE, encoded(text_of(exception)), True
+        return ErrorCode.HANDLER_FAILED, encoded(composed(type_name(exception), self._more(exception))), True
 
     def _more(self, exception: Exception) -> str:
         """What a client is told besides the type."""
@@ -104,6 +104,11 @@ def _meant(exception: RemoteError, about: tuple[Any, ...]) -> tuple[int, bytes]:
     else:
         log.debug("service %s answered client %s %r with an error: request %d, after %.1f ms; %r", *about[:5], text)
     return code, encoded(text)
+
+
+def _refuses(exception: RemoteError) -> bool:
+    """Nobody could take the request. What a handler was told by another server is no refusal of its own."""
+    return isinstance(exception, Overloaded) and not exception.request_id
 
 
 def _code_of(exception: RemoteError) -> int | None:

@@ -34,6 +34,7 @@ from pysock.wire.format import LARGEST_REASON, fitting
 if TYPE_CHECKING:
     from typing import Any
 
+    from pysock.engine.contract import Engine
     from pysock.tasks.tasks import Tasks
     from pysock.wire.auth import ServerProof
 
@@ -54,6 +55,11 @@ class Hooks:
         self.tasks: Tasks | None = None
         self._refused = Seldom(log, INFO, "refused %r: %r")
         self._broken = Seldom(log, ERROR, "the on_connect hook %r failed for %r")
+
+    def serve(self, engine: Engine) -> None:
+        """What is answered later is this one's."""
+        self.deferrals.serve(engine)
+        self._services.work_for(engine)
 
     @property
     def watch_disconnects(self) -> bool:

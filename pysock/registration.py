@@ -16,7 +16,7 @@ from pysock.errors import PysockError
 if TYPE_CHECKING:
     from typing import Any, Literal, TypeVar
 
-    from pysock.base.kinds import BatchHandler, Handler
+    from pysock.base.kinds import BatchHandler, Handler, ProcessHandler
     from pysock.data import DataSocket
     from pysock.hooks import Hooks
     from pysock.services import Services
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., Any])
     One = TypeVar("One", bound=Handler)
+    Alone = TypeVar("Alone", bound=ProcessHandler)
     Batch = TypeVar("Batch", bound=BatchHandler)
     ConnectHook = TypeVar("ConnectHook", bound=Callable[[DataSocket], "bool | None"])
     DisconnectHook = TypeVar("DisconnectHook", bound=Callable[[DataSocket, DisconnectReason], Any])
@@ -54,7 +55,20 @@ class Registration(Unique, ABC):
         *,
         kind: Literal["async"] | None = None,
         on_leave: Literal["cancel", "finish"] = "cancel",
+        threads: int | None = None,
+        queue: int | None = None,
     ) -> Callable[[One], One]: ...
+    @overload
+    def service(
+        self,
+        name: str | None = None,
+        /,
+        *,
+        processes: int,
+        queue: int | None = None,
+        kill: bool = False,
+        on_leave: Literal["cancel", "finish"] = "cancel",
+    ) -> Callable[[Alone], Alone]: ...
     def service(
         self,
         name: Any = None,
@@ -62,6 +76,10 @@ class Registration(Unique, ABC):
         *,
         kind: Literal["async"] | None = None,
         on_leave: Literal["cancel", "finish"] = "cancel",
+        threads: int | None = None,
+        processes: int | None = None,
+        queue: int | None = None,
+        kill: bool = False,
     ) -> Any:
         """Register a handler: ``@server.service`` for the unnamed service, ``@server.service("name")`` for a named one.
 
@@ -75,12 +93,26 @@ class Registration(Unique, ABC):
         each hook have a fresh copy.
 
         :param kind: ``"async"``: what the handler returns is awaited, though it isn't an ``async def``.
-        :param on_leave: what becomes of an async handler's task when the client has left: it is cancelled, or it goes
-            on to its end. That of a request without a reply (``notify``) always does.
-        :raises ValueError: the name is registered already or can't be one, or the framing has no names.
+        :param on_leave: what becomes of an async handler's task, or of a request that waits for workers, when the
+            client has left: it is cancelled, or it goes on to its end. That of a request without a reply (``notify``)
+            always does.
+        :param threads: run the handler in so many threads of this service's own, while the loop goes on. It is called
+            in the same way, may use its client and the server as in the loop, and has a fresh copy of the context in
+            which the server was started.
+        :param processes: run it in so many processes, each a Python of its own that imports the handler's module. It is
+            called as ``handler(request)``.
+        :param queue: how many requests may wait for the workers, 1024 by default. The clients take turns; who comes
+            when all places are taken is answered by an :class:`~pysock.errors.Overloaded`.
+        :param kill: end a worker process whose request is past its deadline, and start another one.
+        :raises ValueError: the name is registered already or can't be one, or the framing has no names; or the workers
+            can't be: none, threads and processes at once, an ``async def``, or a handler for ``processes`` that
+            can't be imported by its name.
         :raises PysockError: the server has been started.
         """
-        return self._register(name, {"kind": kind, "on_leave": on_leave})
+        from pysock.pools.wanted import Wanted  # noqa: PLC0415  # for who registers, and not at import
+
+        workers = Wanted(threads, processes, queue, kill)
+        return self._register(name, {"kind": kind, "on_leave": on_leave, "wanted": workers})
 
     @overload
     def batch_service(self, name: Batch, /) -> Batch: ...

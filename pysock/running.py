@@ -78,8 +78,7 @@ class Running(Unique):
     ) -> None:
         log.prepare()
         self._server = server
-        #: Where it is in a loop of the program's.
-        self.attached: Attached | None = None
+        self.attached: Attached | None = None  # where it is in a loop of the program's
         self.tasks: Tasks | None = None  # of async handlers and hooks, if there are any
         self.limits: Limits = parameters.checked_limits(limits)
         self.backend: Backend = choose(backend)
@@ -97,10 +96,8 @@ class Running(Unique):
         self._last_stats: EngineStats | None = None
         self.state: ServerState = ServerState.NEW
         self._cancelled = False
-        #: The thread that must not wait for the end, because the end is its own work.
-        self.owner: int | None = None
-        #: The process that runs it.
-        self._process: int | None = None
+        self.owner: int | None = None  # the thread that must not wait for the end: that is its own work
+        self._process: int | None = None  # that runs it
         #: In a forked child, where the server is the parent's: what to say to whoever uses it.
         self._elsewhere: str | None = None
         # Re-entrant, because a signal handler may call stop() while its own thread is inside start().
@@ -183,7 +180,7 @@ class Running(Unique):
                 return
         with suppress(OSError):  # the loop wasn't woken, and will notice by itself
             engine.stop(grace)
-        if self.owner != threading.get_ident():
+        if self.owner != threading.get_ident() and not self.services.works_here():
             self.wait(grace + (PATIENCE if self.tasks is None else 2 * PATIENCE))  # tasks have as long to end
 
     def interrupt(self, grace: float) -> None:
@@ -211,11 +208,12 @@ class Running(Unique):
         registry.discard(self._server)
         if self.attached is not None:
             self.attached.abandon()
+        self.services.abandon_workers()
         if self.engine is not None:
             self.engine.abandon()
         self.engine = cast(Engine, forking.Elsewhere(self._elsewhere))
         self.clients.serve(self.engine, self.listening.addresses)
-        self.hooks.deferrals.serve(self.engine)
+        self.hooks.serve(self.engine)
 
     # The beginning
 
@@ -242,12 +240,13 @@ class Running(Unique):
         self.owner, self._process = threading.get_ident(), os.getpid()
         try:
             check_descriptors(self.limits)
+            self.services.start_workers()  # before anybody can connect: it may take a while
             self.listening.open(self._server.name, self._advance)
             addresses = self.listening.addresses
             with explains(" and ".join(map(str, addresses)), "making the server's loop"):
                 self.engine = engine = self._make_engine()
             self.clients.serve(engine, addresses)
-            self.hooks.deferrals.serve(engine)
+            self.hooks.serve(engine)
             # Before anybody can see it serve: whoever does may end the interpreter at once.
             self._runs.acquire()
             registry.add(self._server)
@@ -356,6 +355,7 @@ class Running(Unique):
         with ExitStack() as steps:  # last things first; whatever one of them raises, the others are taken
             steps.callback(self._no_longer_runs)
             steps.callback(self._advance, ServerEvent.CLOSE)
+            steps.callback(self.services.end_workers)
             steps.callback(self._close_engine)
             steps.callback(registry.discard, self._server)
             steps.callback(self.listening.close)

@@ -13,10 +13,15 @@ from pysock.base.functions import checked_function, described, is_async
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.contract import Service
 from pysock.errors import ParameterError
+from pysock.pools.wanted import NO_WORKERS
 from pysock.wire.format import LARGEST_NAME, Framing
 
 if TYPE_CHECKING:
     from typing import Any, Final
+
+    from pysock.engine.contract import Engine
+    from pysock.pools.pools import Pools
+    from pysock.pools.wanted import Wanted
 
 #: The number of a service has 16 bits.
 SERVICES_MAX: Final = 0xFFFF
@@ -29,6 +34,8 @@ class Services:
         self._framing = framing
         self._table = [Service("", None)]
         self._coroutines: dict[int, bool] = {}  # whose handler returns something to be awaited: whether it stays
+        #: The workers of services that have some; imported with the first, for most servers have none.
+        self._pools: Pools | None = None
 
     def add(
         self,
@@ -40,14 +47,19 @@ class Services:
         max_wait: float = 0.0,
         kind: str | None = None,
         on_leave: str = "cancel",
+        wanted: Wanted = NO_WORKERS,
     ) -> None:
         """Add one; without a name it is the unnamed service.
 
-        :raises ValueError: the name is taken, or can't be one; or the framing has no names.
+        :param wanted: the workers that the handler is to run in.
+        :raises ValueError: the name is taken, or can't be one; or the framing has no names; or there can't be such
+            workers.
         :raises TypeError: the handler can't be called so; or it is one of a batch, and an async function.
         """
-        call = "handler(clients, requests)" if batch else "handler(client, request)"
+        call = "handler(clients, requests)" if batch else wanted.call
         instead = "handlers of batches are plain functions that return the replies" if batch else None
+        coroutine = not batch and (kind == "async" or is_async(handler))
+        wanted.check(handler, coroutine)
         checked_function("handler", handler, call, instead)
         _check_batch(max_batch, max_wait)
         _check_kind(kind, on_leave)
@@ -56,12 +68,24 @@ class Services:
             if self._table[0].handler is not None:
                 problem = 'the unnamed service is registered already; give this one a name: @server.service("name")'
                 raise ParameterError("name", problem, name="")
-            self._table[0] = Service("", handler, batch, max_batch, max_wait)
         else:
             self._check_name(name)
+        if wanted.any:
+            self._add_workers(name, handler, wanted, on_leave == "finish")
+        if name is None:
+            self._table[0] = Service("", handler, batch, max_batch, max_wait)
+        else:
             self._table.append(Service(name, handler, batch, max_batch, max_wait))
-        if not batch and (kind == "async" or is_async(handler)):
+        if coroutine:
             self._coroutines[0 if name is None else len(self._table) - 1] = on_leave == "finish"
+
+    def _add_workers(self, name: str | None, handler: Callable[..., Any], wanted: Wanted, finishes: bool) -> None:
+        from pysock.pools.pools import Pools  # noqa: PLC0415  # see __init__
+
+        self._pools = self._pools or Pools()
+        number = 0 if name is None else len(self._table)
+        has_ids = self._framing is Framing.PYSOCK
+        self._pools.add(number, name or "", handler, wanted, has_ids=has_ids, finishes=finishes)
 
     def _check_name(self, name: str) -> None:
         if self._framing is not Framing.PYSOCK:
@@ -97,14 +121,12 @@ class Services:
         :param starter: makes of an async handler one that the engine can call, needed if there is any; it is told
             whether that goes on when its client has left.
         """
-        if starter is None or not self._coroutines:
-            return tuple(self._table)
-        return tuple(
-            service._replace(handler=starter(service.handler, self._coroutines[number]))
-            if service.handler and number in self._coroutines
-            else service
-            for number, service in enumerate(self._table)
-        )
+        return tuple(self._for_engine(number, service, starter) for number, service in enumerate(self._table))
+
+    def _for_engine(self, number: int, service: Service, starter: Callable[..., Callable[..., Any]] | None) -> Service:
+        if starter is not None and service.handler and number in self._coroutines:
+            return service._replace(handler=starter(service.handler, self._coroutines[number]))
+        return service if self._pools is None else self._pools.in_place(number, service)
 
     def numbers(self) -> list[tuple[int, str]]:
         """Number and name of those that have a name, as CIR_ACCEPTED tells them."""
@@ -121,6 +143,35 @@ class Services:
     def handler(self, number: int) -> str:
         """Its handler for a log: the name, and where it stands."""
         return described(self._table[number].handler) if number < len(self._table) else "none"
+
+    # The workers of those that have some
+
+    def start_workers(self) -> None:
+        """Make them, and wait until they can work.
+
+        :raises PysockError: they can't.
+        """
+        if self._pools is not None:
+            self._pools.start()
+
+    def work_for(self, engine: Engine) -> None:
+        """It is this one that asks the workers."""
+        if self._pools is not None:
+            self._pools.serve(engine)
+
+    def works_here(self) -> bool:
+        """Whether this thread is one of the workers', whose end must not be waited for in it."""
+        return self._pools is not None and self._pools.serves_here()
+
+    def end_workers(self) -> None:
+        """Nothing is begun any more."""
+        if self._pools is not None:
+            self._pools.close()
+
+    def abandon_workers(self) -> None:
+        """In a forked child: they are the parent's."""
+        if self._pools is not None:
+            self._pools.abandon()
 
 
 def _check_kind(kind: str | None, on_leave: str) -> None:

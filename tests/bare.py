@@ -124,7 +124,7 @@ class Running:
     def _failed(self, client_id, service, request_id, began, error):
         self.failures.append(error)
         code = ErrorCode.PAYLOAD_TOO_LARGE if isinstance(error, FrameTooLarge) else ErrorCode.HANDLER_FAILED
-        return code, str(error).encode()
+        return code, str(error).encode(), True
 
     def _draining(self):
         self.drained += 1

@@ -44,7 +44,7 @@ CALLBACKS = {
     "client": (object(), {}),
     "connect": (None, {}),
     "disconnect": (None, {}),
-    "failed": ((1, b"text"), {"handler": raises}),
+    "failed": ((1, b"text", True), {"handler": raises}),
     "noted": (None, {}),
 }
 

@@ -367,6 +367,17 @@ def test_serve_a_framing(backend: str, project: Path) -> None:
             assert sock.recv(100) == b"hohoho\n"
 
 
+def test_serve_a_handler_in_workers(backend: str, project: Path) -> None:
+    (project / "workers.py").write_text("def twice(request):\n    return request * 2\n")
+    for target, option, reply in (("shop:Desk.triple", "--threads", b"aaa"), ("workers:twice", "--processes", b"aa")):
+        arguments = ["--bind", f"unix:{project}/{option}", option, "2", "--queue", "10"]
+        with Module("pysock", "--backend", backend, "serve", target, *arguments) as program:
+            with pysock.connect(serving(program)[0]) as client:
+                assert client.request(b"a") == reply
+            program.signal(signal.SIGTERM)
+            assert program.end()[0] == 0
+
+
 def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
     with Module("pysock", "--backend", backend, "serve", "shop:server", "--log-level", "error") as program:
         serving(program)
@@ -408,6 +419,10 @@ def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
         (["shop:Desk.triple"], 2, "--bind"),
         (["shop:server", "--framing", "raw"], 2, "has its own"),
         (["shop:server", "--insecure"], 2, "--insecure goes with a handler"),
+        (["shop:server", "--threads", "2"], 2, "--threads goes with a handler"),
+        (["shop:Desk.triple", "--bind", "unix:x", "--threads", "0"], 2, "0 is not in the range"),
+        (["shop:Desk.triple", "--bind", "unix:x", "--threads", "1", "--processes", "1"], 2, "exclude each other"),
+        (["shop:Desk.triple", "--bind", "unix:x", "--queue", "1"], 2, "--queue is of workers"),
         (["shop:server", "--authkey-file", "shop.py"], 2, "--authkey-file goes with a handler"),
         (["shop:Desk.triple", "--bind", "unix:s", "--authkey-file", "no"], 2, "'no' does not exist"),
         (["shop:Desk.triple", "--bind", "unix:s", "--authkey-file", "empty"], 2, "empty is empty"),

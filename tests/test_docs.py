@@ -122,6 +122,7 @@ def test_there_are_programs():
         "guide",
         "later",
         "numpy",
+        "pools",
         "pushes",
         "retries",
     }

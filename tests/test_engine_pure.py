@@ -345,7 +345,7 @@ def test_a_failure_leaves_nothing_to_the_garbage_collector(start, way):
         callbacks={
             "failed": lambda client_id, service, request_id, began, error: (
                 seen.append(weakref.ref(error)),
-                (1, b"odd"),
+                (1, b"odd", True),
             )[1]
         },
     )

@@ -107,9 +107,19 @@ static int poll_before_sleep(ps_engine *engine, uint64_t window_ns)
     return poll_for(engine, window_ns);
 }
 
+/* What is answered later another thread works on: it is let inside at once, and not when the loop has polled in vain. But one
+ * that computes would stay there. */
+static void let_workers_in(ps_engine *engine)
+{
+    if (engine->deferred.is_new && engine->now_ns >= engine->contended_until_ns)
+        ps__leave(engine);
+    engine->deferred.is_new = false;
+}
+
 /* The number of events, or -errno; -EINTR if a signal came. */
 int ps__wait(ps_engine *engine)
 {
+    let_workers_in(engine);
     int64_t timeout = ps__sleep_ns(engine);
     if (timeout == 0)
         return look(engine, 0);

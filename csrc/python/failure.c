@@ -4,6 +4,7 @@
 
 #include "base/texts.h"
 #include "conn/output.h"
+#include "conn/pending.h"
 #include "conn/rules.h"
 #include "python/python.h"
 
@@ -57,10 +58,12 @@ int ps__py_failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
     const char *text = name;
     Py_ssize_t size = snprintf(name, sizeof name, "%.*s", (int)sizeof name - 1, base_name(Py_TYPE(exception)->tp_name));
     Py_DECREF(exception);
-    int error = 0;
-    if (!answer || !PyArg_ParseTuple(answer, "Hy#", &code, &text, &size))
+    int error = 0, started = 1;
+    if (!answer || !PyArg_ParseTuple(answer, "Hy#p", &code, &text, &size, &started))
         error = ps__py_callback_failed(py, ON_FAILED);
-    if (error == 0)
+    if (error == 0 && !started && ps__framing(py->engine, conn)->has_texts)
+        ps__not_started(py->engine, conn, frame, code, text);
+    else if (error == 0)
         ps__cannot_serve(py->engine, conn, frame, code, text, ps__py_fitting(text, (size_t)size, conn->max_reply));
     Py_XDECREF(answer);
     return error;

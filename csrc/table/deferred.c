@@ -43,6 +43,7 @@ uint64_t ps__deferred_add(ps_engine *engine, ps_conn *conn, const ps_pending *pe
     if (conn->deferred != PS_NO_SLOT)
         ps__deferred_at(engine, conn->deferred)->previous = slot;
     conn->deferred = slot;
+    engine->deferred.is_new = true;
     if (pending->frame.deadline_ns)
         ps__due_put(engine, slot);
     return ps__deferred_handle(engine, record);

@@ -46,5 +46,18 @@ def would_block(backend: str) -> bool:
     return _patched("thread") and (backend == "native" or not _patched("select"))
 
 
+def refuse_green_pools() -> None:
+    """Raise where the threads of a pool would never get their turn.
+
+    :raises PysockError: they wouldn't.
+    """
+    if _patched("thread"):
+        raise PysockError(
+            "gevent or eventlet has patched threads, and workers (threads=, processes=) need real ones: leave threads"
+            " as they are (monkey.patch_all(thread=False), eventlet.monkey_patch(thread=False)), or register the"
+            " service without workers"
+        )
+
+
 def _patched(name: str) -> bool:
     return any(module in sys.modules and ask(sys.modules[module], name) for module, ask in _ASKED.items())

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     Later: TypeAlias = Reply | Future[Any]
     #: What answers one request.
     Handler: TypeAlias = Callable[[DataSocket, bytes], Buffer | Later | Awaitable[Buffer | Later | None] | None]
+    #: What answers one request in a worker process.
+    ProcessHandler: TypeAlias = Callable[[bytes], Buffer | None]
     #: What answers all that are ready: a reply for each, or an exception in its place.
     BatchHandler: TypeAlias = Callable[[list[DataSocket], list[bytes]], Iterable[Buffer | Exception | Later | None]]
 elif sys.version_info >= (3, 12):

@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -50,6 +49,21 @@ LOG_LEVELS: Final = ["debug", "info", "warning", "error"]
     show_envvar=True,
     help="Where async handlers run; auto: uvloop, if it is there.",
 )
+@click.option(
+    "--threads", type=click.IntRange(1), show_envvar=True, help="Run the handler in so many threads beside the loop."
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    show_envvar=True,
+    help="Run it in so many processes; it is a handler(request) then.",
+)
+@click.option(
+    "--queue",
+    type=click.IntRange(1),
+    show_envvar=True,
+    help="How many requests may wait for those.  [default: 1024]",
+)
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_envvar=True, help="How much to tell.")
 @click.option(
     "--grace",
@@ -61,7 +75,7 @@ LOG_LEVELS: Final = ["debug", "info", "warning", "error"]
 def serve(target: str, bind: tuple[str, ...], log_level: str, grace: float, **options: Any) -> int:
     """Serve NAME of MODULE: a pysock.Server, or a handler(client, request).
 
-    A Server brings its own addresses unless some are given here, and its own framing, key and --expose. MODULE is also
+    A Server brings its own addresses unless some are given here, and all else that goes with a handler. MODULE is also
     looked for in the current directory. The server drains and ends on Ctrl-C or SIGTERM; a second one ends it at once.
     """
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -110,46 +124,43 @@ def note_interrupt(
     drain(number, frame)
 
 
-def make_server(
-    found: Any, bind: tuple[str, ...], framing: Any, authkey_file: Path | None, insecure: bool, expose: Any, loop: Any
-) -> pysock.Server:
+def make_server(found: Any, bind: tuple[str, ...], **options: Any) -> pysock.Server:
     """Return the server to run: the one found, or a new one around the handler found."""
     if isinstance(found, pysock.Server):
-        given = {
-            "--framing": framing,
-            "--authkey-file": authkey_file,
-            "--insecure": insecure,
-            "--expose": expose,
-            "--loop": loop,
-        }
-        for option, value in given.items():
-            if value:
-                raise click.UsageError(f"{option} goes with a handler; a pysock.Server has its own")
-        if found.state is not pysock.ServerState.NEW:
-            raise click.ClickException(
-                "the server was started while its module was imported: leave that to pysock serve, or put it behind"
-                ' if __name__ == "__main__":'
-            )
-        if bind:
-            found.listen_at(*bind)
-        return found
+        return own_server(found, bind, options)
     if not callable(found):
         kind = type(found).__name__
         raise click.UsageError(f"an object of type {kind!r} is neither a pysock.Server nor a handler(client, request)")
     if not bind:
         raise click.UsageError("a handler needs an address: --bind unix:PATH or --bind tcp://HOST:PORT")
-    key = read_authkey(authkey_file)
+    key = read_authkey(options["authkey_file"])
     with as_commands_say():
         server = pysock.Server(
             *bind,
-            framing=framing or "pysock",
+            framing=options["framing"] or "pysock",
             authkey=key,
-            insecure=insecure,
-            expose=expose or "type",
-            loop=loop or "auto",
+            insecure=options["insecure"],
+            expose=options["expose"] or "type",
+            loop=options["loop"] or "auto",
         )
         try:
-            server.service(found)
+            register: Any = server.service(None, **{name: options[name] for name in ("threads", "processes", "queue")})
+            register(found)
         except TypeError as error:  # it can't be a handler
             raise click.UsageError(str(error)) from error
     return server
+
+
+def own_server(found: pysock.Server, bind: tuple[str, ...], options: dict[str, Any]) -> pysock.Server:
+    """Return the server found, which listens there if something is said."""
+    for name, value in options.items():
+        if value:
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with a handler; a pysock.Server has its own")
+    if found.state is not pysock.ServerState.NEW:
+        raise click.ClickException(
+            "the server was started while its module was imported: leave that to pysock serve, or put it behind"
+            ' if __name__ == "__main__":'
+        )
+    if bind:
+        found.listen_at(*bind)
+    return found

@@ -78,10 +78,11 @@ class Callbacks:
     #: was let in, if ``EngineOptions.watch_disconnects`` or if ``attach`` or ``client`` made an object for it.
     #: ``info(client_id)`` still works inside.
     disconnect: Callable[[int, int], None]
-    #: ``failed(client_id, service, request_id, began, exception)`` -> ``(code, text)`` of the ERROR. ``began``: what
-    #: the clock said in the turn in which the request came, or the first of its batch. The exception: what the handler
-    #: raised, or a ``TypeError``/``FrameTooLarge`` about what it returned. Framings without error frames close instead.
-    failed: Callable[[int, int, int, float, Exception], tuple[int, bytes]]
+    #: ``failed(client_id, service, request_id, began, exception)`` -> ``(code, text, started)`` of the ERROR, which
+    #: says whether the work on the request was started. ``began``: what the clock said in the turn in which the request
+    #: came, or the first of its batch. The exception: what the handler raised, or a ``TypeError``/``FrameTooLarge``
+    #: about what it returned. Framings without error frames close instead.
+    failed: Callable[[int, int, int, float, Exception], tuple[int, bytes, bool]]
     #: ``draining()``: the loop has stopped accepting; close the master sockets.
     draining: Callable[[], None]
     #: ``log(level, message)``: something an operator should know.

@@ -40,8 +40,10 @@ def _refused(_client_id: int) -> str:
     return texts.NOT_ALLOWED
 
 
-def _failed(_client_id: int, _service: int, _request_id: int, _began: float, exception: Exception) -> tuple[int, bytes]:
-    return ErrorCode.HANDLER_FAILED, type_name(exception).encode("utf-8", "replace")
+def _failed(
+    _client_id: int, _service: int, _request_id: int, _began: float, exception: Exception
+) -> tuple[int, bytes, bool]:
+    return ErrorCode.HANDLER_FAILED, type_name(exception).encode("utf-8", "replace"), True
 
 
 #: By callback: what is answered where it failed.

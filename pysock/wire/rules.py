@@ -299,8 +299,12 @@ class FrameProtocol:
 
     def not_started(self, request_id: int, code: ErrorCode, text: str) -> bytes:
         """Return the ERROR of a request whose handler isn't started."""
-        flags = p.FLAG_NOT_STARTED if self.features & FEATURES else 0
-        return p.encode(Kind.ERROR, text.encode(), code=code, request_id=request_id, flags=flags)
+        return p.encode(Kind.ERROR, text.encode(), code=code, request_id=request_id, flags=self.not_started_flag)
+
+    @property
+    def not_started_flag(self) -> int:
+        """The flag of such an ERROR, where the client knows it."""
+        return p.FLAG_NOT_STARTED if self.features & FEATURES else 0
 
     def _srm(self, frame: Frame) -> Request | NotServed | Ending:
         """A service request message."""

@@ -27,7 +27,7 @@ FLOORS = [
     ("engine.native", "engine.pure"),
     ("files", "descriptors"),
     ("engine.choice", "data", "clients", "access", "master"),
-    ("parameters", "services", "registration", "replies", "failures", "hooks", "signals"),
+    ("parameters", "services", "registration", "replies", "pools", "failures", "hooks", "signals"),
     ("calls", "listening", "attached", "tasks"),
     ("client", "running"),
     ("connecting", "aio", "server"),
@@ -46,6 +46,7 @@ BY_TEXT = {
     "__init__": "the public names, each from its home, when it is first asked for",
     "engine.choice": "what the interpreter has under one name or another",
     "cli.target": "the program's own module",
+    "pools.worker": "likewise, in another process",
 }
 #: The largest file, the longest function without head and docstring, the most modules of a folder.
 LINES, FUNCTION_LINES, MODULES = 400, 45, 24

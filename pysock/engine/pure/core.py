@@ -119,8 +119,8 @@ class Core(Unique):
             elif service.handler is not None:
                 self.handlers[number] = service.handler
 
-    def failed(self, client_id: int, service: int, request_id: int, error: Exception) -> tuple[int, bytes]:
-        """Ask the facade about a failure: code and text of the ERROR."""
+    def failed(self, client_id: int, service: int, request_id: int, error: Exception) -> tuple[int, bytes, bool]:
+        """Ask the facade about a failure: code and text of the ERROR, and whether the work was started."""
         self.counts.errors += 1
         began = self.now if self.began is None else self.began
         return self.callbacks.failed(client_id, service, request_id, began, error)

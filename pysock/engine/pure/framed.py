@@ -318,9 +318,11 @@ class FramedConnection(Connection):
             if payload is None:
                 return []
         if type(payload) is Failure:
-            code, text = self.core.failed(self.client_id, service, request_id, payload.error)
+            code, text, started = self.core.failed(self.client_id, service, request_id, payload.error)
             del payload  # see Failure
-            return [encode(Kind.ERROR, fitting(text, self.protocol.reply_limit), code=code, request_id=request_id)]
+            flags = 0 if started else self.protocol.not_started_flag
+            text = fitting(text, self.protocol.reply_limit)
+            return [encode(Kind.ERROR, text, code=code, request_id=request_id, flags=flags)]
         assert type(payload) is bytes
         head = _pack(len(payload), _REPLY, 0, 0, request_id)
         # A large one is sent from where it is.

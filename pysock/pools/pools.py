@@ -1,0 +1,80 @@
+"""The pools of one server: one for each service that was registered with workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pysock.base.green import refuse_green_pools
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.unique import Unique
+from pysock.pools.pool import Pool, Worker
+from pysock.pools.processes import Process, target_of
+from pysock.pools.threads import InThread
+
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from pysock.engine.contract import Engine, Service
+    from pysock.pools.wanted import Wanted
+
+#: How many requests may wait for the workers of a service, where nothing else is said.
+DEFAULT_QUEUE: Final = 1024
+
+
+class Pools(Unique):
+    """Those of one server."""
+
+    def __init__(self) -> None:
+        self._pools: dict[int, Pool] = {}  # by the numbers of their services
+
+    def add(
+        self, number: int, name: str, handler: Callable[..., Any], wanted: Wanted, *, has_ids: bool, finishes: bool
+    ) -> None:
+        """The service with this number has workers.
+
+        :param has_ids: else a client has one request at a time here, and isn't read meanwhile: all may wait.
+        :param finishes: what a client that has left has asked for is begun all the same.
+        :raises ValueError: worker processes can't import the handler.
+        """
+        workers: list[Worker]
+        if wanted.threads is not None:
+            workers = [InThread(name, handler) for _ in range(wanted.threads)]
+        else:
+            target = target_of(handler)
+            workers = [Process(name, handler, target) for _ in range(wanted.processes or 0)]
+        most = (wanted.queue or DEFAULT_QUEUE) if has_ids else None
+        self._pools[number] = Pool(name, workers, most, wanted.kill, finishes)
+
+    def in_place(self, number: int, service: Service) -> Service:
+        """With what the engine calls in the place of a handler that has workers."""
+        pool = self._pools.get(number)
+        return service if pool is None else service._replace(handler=pool.ask)
+
+    def start(self) -> None:
+        """Make all workers, and wait until they can work.
+
+        :raises PysockError: a worker process can't import its handler; or threads are green ones here.
+        """
+        if self._pools:
+            refuse_green_pools()
+        for pool in self._pools.values():
+            pool.start()
+
+    def serve(self, engine: Engine) -> None:
+        """They work for this one."""
+        for pool in self._pools.values():
+            pool.serve(engine)
+
+    def close(self) -> None:
+        """End them: nothing is begun any more."""
+        for pool in self._pools.values():
+            pool.close()
+
+    def abandon(self) -> None:
+        """In a forked child: the workers are the parent's."""
+        for pool in self._pools.values():
+            pool.abandon()
+
+    def serves_here(self) -> bool:
+        """Whether this thread is one of the workers', whose end must not be waited for in it."""
+        return any(pool.serves_here() for pool in self._pools.values())
