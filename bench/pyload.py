@@ -26,11 +26,11 @@ def run(connect: Callable[[str], Client], address: str, *, load: dict[str, Any],
     """Do it for so long; return what the load generator would, as far as a Python client knows it."""
     payloads = [b"x" * (load["size"] - 1) + b"z"] * load["in_flight"]
     cpu, started = time.process_time(), time.perf_counter()
-    latencies = (
+    latencies, each = (
         _churn(connect, address, payloads, seconds) if load["churn"] else _talk(connect, address, payloads, seconds)
     )
     elapsed = time.perf_counter() - started
-    count = len(latencies) * load["in_flight"]
+    count = len(latencies) * each
     return {
         "seconds": elapsed,
         "messages": count,
@@ -43,11 +43,16 @@ def run(connect: Callable[[str], Client], address: str, *, load: dict[str, Any],
     }
 
 
-def _talk(connect: Callable[[str], Client], address: str, payloads: Sequence[bytes], seconds: float) -> list[int]:
+def _talk(
+    connect: Callable[[str], Client], address: str, payloads: Sequence[bytes], seconds: float
+) -> tuple[list[int], int]:
+    """The latencies, and how many requests each is of."""
     client = connect(address)
     try:
         check(client, payloads)
-        return _ask(client, payloads, seconds)
+        if hasattr(client, "converse"):
+            return client.converse(payloads, seconds), 1
+        return _ask(client, payloads, seconds), len(payloads)
     finally:
         client.close()
 
@@ -68,7 +73,9 @@ def _ask(client: Client, payloads: Sequence[bytes], seconds: float) -> list[int]
     return latencies
 
 
-def _churn(connect: Callable[[str], Client], address: str, payloads: Sequence[bytes], seconds: float) -> list[int]:
+def _churn(
+    connect: Callable[[str], Client], address: str, payloads: Sequence[bytes], seconds: float
+) -> tuple[list[int], int]:
     clock, latencies = time.perf_counter_ns, []
     end = clock() + int(seconds * 1e9)
     while (started := clock()) < end:
@@ -76,7 +83,7 @@ def _churn(connect: Callable[[str], Client], address: str, payloads: Sequence[by
         client.request(payloads[0])
         client.close()
         latencies.append(clock() - started)
-    return latencies
+    return latencies, 1
 
 
 def check(client: Client, payloads: Sequence[bytes]) -> None:

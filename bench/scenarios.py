@@ -153,7 +153,7 @@ SCENARIOS: Final = (
     Scenario(
         id="S3",
         title="pipelined: many requests in flight on each connection",
-        peers=(*_EVERY, "pysock-cir", "pysock-batch", *_OWN_CLIENTS),
+        peers=(*_EVERY, "pysock-cir", "pysock-batch", *_OWN_CLIENTS, "py-aio-pysock", "py-aio-streams"),
         loads=(
             Load(connections=4, in_flight=32),
             Load(connections=32, in_flight=16),
@@ -162,9 +162,10 @@ SCENARIOS: Final = (
             Load(connections=5, in_flight=7, size=300),
             Load(connections=8, in_flight=4, size=4 * KIB),
             Load(connections=13, in_flight=2, size=20 * KIB),
+            Load(connections=1, in_flight=100, by="python"),
             Load(connections=1, in_flight=1000, by="python", quick=True),
         ),
-        deviation="Python clients: as many in flight as each can have, latencies are those of the whole batch",
+        deviation="Python clients: as many in flight as each can have; latencies are those of the batch, but for tasks",
     ),
     Scenario(
         id="S4",

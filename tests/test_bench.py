@@ -146,6 +146,14 @@ def test_python_clients():
     assert "of first" in shown(rows, width=80)
 
 
+@needs_generator
+def test_tasks_of_an_asyncio_program():
+    pytest.importorskip("uvloop")
+    rows = measured(Load(connections=1, in_flight=4, by="python"), PEERS["py-aio-pysock"], PEERS["py-aio-streams"])
+    assert [row.failed for row in rows] == ["", ""]
+    assert all(row.median("messages_per_second") > 100 for row in rows)
+
+
 @pytest.mark.slow  # the engine is compiled, unless that is done already
 @needs_generator
 def test_the_engine_alone():

@@ -21,3 +21,10 @@ class Client(Protocol):
 
     def close(self) -> None:
         """Hang up."""
+
+
+class Concurrent(Client, Protocol):
+    """One whose requests are those of tasks that don't wait for each other."""
+
+    def converse(self, payloads: Sequence[bytes], seconds: float) -> list[int]:
+        """Ask for each payload again and again; return the latency of each request in ns."""
