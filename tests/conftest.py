@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import os
 import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import Any
 
 import pytest
@@ -20,6 +23,8 @@ from pysock.descriptors import raise_descriptor_limit
 from pysock.engine.choice import choose
 
 BACKENDS = ("native", "pure")
+#: Each plain handler is called by one that is ``async def``, and all must be as it was; what can't be is marked.
+ASYNC_HANDLERS = os.environ.get("PYSOCK_TEST_HANDLERS") == "async"
 
 # A program started in the background by a shell ignores Ctrl-C, and so would all that the tests start (POSIX,
 # "Asynchronous Lists"). A handler of ours, whatever it does, gives them the default again.
@@ -65,7 +70,8 @@ def _clear_up_at_the_end(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    return f"pysock native engine: {'MISSING, ALL TESTS OF IT ARE SKIPPED' if native_is_missing() else 'there'}"
+    engine = "MISSING, ALL TESTS OF IT ARE SKIPPED" if native_is_missing() else "there"
+    return f"pysock native engine: {engine}{', EACH HANDLER AN ASYNC ONE' if ASYNC_HANDLERS else ''}"
 
 
 @pytest.fixture(params=BACKENDS)
@@ -109,13 +115,48 @@ def cut(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What holds for plain handlers only is left out where there are none."""
+    if ASYNC_HANDLERS:
+        left_out = [item for item in items if item.get_closest_marker("plain")]
+        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=left_out)
+
+
+class Awaited(Server):
+    """A server whose plain handlers are called by async ones."""
+
+    def service(self, name: Any = None, /, **options: Any) -> Any:
+        if name is not None and not isinstance(name, str):
+            super().service(_awaited(name), **options)
+            return name
+
+        def register(handler: Any) -> Any:
+            super(Awaited, self).service(name, **options)(_awaited(handler))
+            return handler
+
+        return register
+
+
+def _awaited(handler: Any) -> Any:
+    if not isinstance(handler, (FunctionType, MethodType)) or inspect.iscoroutinefunction(handler):
+        return handler
+
+    @functools.wraps(handler)
+    async def call(client: Any, request: Any) -> Any:
+        return handler(client, request)
+
+    return call
+
+
 @pytest.fixture
 def make_server(backend: str) -> Iterator[Callable[..., Server]]:
     """``make_server(*addresses, **options)``: a Server on this engine, which is ended after the test."""
     made: list[Server] = []
+    kind = Awaited if ASYNC_HANDLERS else Server
 
     def make(*addresses: str, **options: Any) -> Server:
-        made.append(Server(*addresses, backend=backend, **options))
+        made.append(kind(*addresses, backend=backend, **options))
         return made[-1]
 
     yield make

@@ -224,7 +224,7 @@ def test_an_exit_in_the_rule_ends_the_server(serve, caplog):
     with wire.dial(server) as peer:
         peer.rest()
     wait_for(lambda: server.state is ServerState.CLOSED)
-    assert any(record.exc_info and record.exc_info[0] is SystemExit for record in caplog.records)
+    wait_for(lambda: any(record.exc_info and record.exc_info[0] is SystemExit for record in caplog.records))
 
 
 def test_a_refusal_is_logged(serve, caplog):

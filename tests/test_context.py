@@ -10,6 +10,8 @@ from support import RawPeer, run_python, running, wait_for
 
 import pysock
 
+pytestmark = pytest.mark.plain  # each call of one that is async has a fresh context
+
 VARIABLE: ContextVar[bytes] = ContextVar("VARIABLE", default=b"-")
 
 

@@ -134,6 +134,7 @@ class OddError(Exception):
     __repr__ = __str__
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
@@ -242,6 +243,7 @@ def test_closing_a_client_of_its_own(server, make_server, unix_address):
         wire.counted(server, errors=0)
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit, OddExit])
 @pytest.mark.parametrize("batch", [False, True], ids=["plain", "batch"])
 def test_what_is_no_exception_ends_the_server(server, kind, batch):

@@ -104,6 +104,7 @@ def test_a_failing_on_state_is_logged(server, caplog):
     assert caplog.text.count("ValueError: oh") == 6
 
 
+@pytest.mark.plain
 def test_an_exit_in_the_last_on_state(server, monkeypatch):
     """Who stops the server doesn't wait in vain."""
     ended, others = [], threading.enumerate()
@@ -289,6 +290,7 @@ def test_stop_in_a_handler_does_not_wait(server):
     wait_for(lambda: server.state is ServerState.CLOSED)
 
 
+@pytest.mark.plain
 def test_stop_returns_though_a_handler_does_not(make_server, unix_address, monkeypatch, caplog):
     monkeypatch.setattr("pysock.running.PATIENCE", 0.05)
     entered, go_on = threading.Event(), threading.Event()
@@ -377,6 +379,7 @@ def test_a_hook_that_stops_as_soon_as_it_serves(server):
     wait_for(lambda: server.state is ServerState.CLOSED)
 
 
+@pytest.mark.plain
 def test_a_keyboard_interrupt_in_a_handler_ends_the_loop(server, caplog):
     @server.service
     def interrupt(client, request):

@@ -75,6 +75,7 @@ def test_async_handlers_of_batches_are_refused(server, function):
         server.batch_service("b")(function)
 
 
+@pytest.mark.plain
 def test_async_generators_are_refused(server):
     for register in (server.service, server.service("a"), server.on_disconnect):
         with pytest.raises(TypeError, match="is an async generator; return the reply"):
@@ -167,6 +168,7 @@ def test_a_handler_that_takes_client_and_request(server, function):
         pass
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("function", NOT_TAKEN)
 def test_a_handler_of_other_parameters_is_refused(server, function):
     with pytest.raises(TypeError, match=r"the handler .* can't be called as handler\(client, request\)"):

@@ -44,8 +44,8 @@ def checked_function(what: str, function: Any, call: str, instead: str | None) -
 
 def described(function: Any) -> str:
     """Its name, its file and its line, as far as it has them."""
-    while isinstance(function, partial):
-        function = function.func
+    while (inner := getattr(function, "func" if isinstance(function, partial) else "__wrapped__", None)) is not None:
+        function = inner
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     code = _code(function) or _code(getattr(type(function), "__call__", None))  # noqa: B004  # see _called
     return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code is not None else str(name)

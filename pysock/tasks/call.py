@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Generator
 
 from pysock.base.lean import TYPE_CHECKING
+from pysock.base.unique import Unique
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -32,7 +33,7 @@ def own_words(error: BaseException) -> BaseException:
     return told
 
 
-class Call:
+class Call(Unique):
     """What a task is given in the place of the handler's coroutine."""
 
     __slots__ = ("_coroutine", "deferred", "done", "error", "value")
