@@ -229,7 +229,8 @@ void ps_python_free(ps_python *python);
 ps_engine *ps_python_engine(ps_python *python);
 /* Appends functions to a list that keep the GIL, which a call by cffi lets go. Three for handlers, that is, for the loop's
  * own thread: push(client_id, payload) and disconnect(client_id) -> bool, broadcast(payload) -> int. One for any thread:
- * answer(handle, reply) -> 0: nobody has waited; 1; 2: and a turn is wanted; or -errno. Again for handlers:
+ * answer(handle, reply) -> the sum of 1: somebody has waited, and 2: a turn is wanted; or
+ * -errno. Again for handlers:
  * current() -> (client_id, request_id, service, deadline, wants_reply), or None; and waiting(handle), the same of a deferred
  * one. For any thread: later(function) -> 0, or -errno: the loop calls it when the turn is over. And four for a loop of the
  * program's: begin(raised) -> 0 or as ps_python_run; poll_fd() -> int, to be watched; turn() -> bool, whether it goes on;

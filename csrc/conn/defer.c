@@ -115,6 +115,7 @@ static void tell_both(ps_engine *engine, ps_deferred *record)
     uint64_t handle = ps__deferred_handle(engine, record);
     void *object = record->object;
     enum ps_why why = record->why;
+    record->is_told = true;
     engine->hooks.object_ref(engine->hooks.context, object);
     bool begun = tell_worker(engine, object, why);
     drop(engine, object);
@@ -134,7 +135,7 @@ static void tell_orphan(ps_engine *engine, uint32_t slot)
 {
     ps_deferred *record = ps__deferred_at(engine, slot);
     void *object = record->object;
-    enum ps_why why = record->is_answered ? PS_WHY_NONE : record->why; /* then it was told before */
+    enum ps_why why = record->is_told ? PS_WHY_NONE : record->why;
     ps__deferred_put_away(engine, slot);
     if (object && why)
         tell_worker(engine, object, why);

@@ -21,7 +21,10 @@ int ps__py_on_ended(void *context, void *object, enum ps_why why)
     PyObject *answer = PyObject_CallFunction(ps__py_callback(py, ON_ENDED), "Oi", object, (int)why);
     int begun = answer ? PyObject_IsTrue(answer) : -1;
     Py_XDECREF(answer);
-    return begun < 0 ? ps__py_callback_failed(py, ON_ENDED) : begun;
+    if (begun >= 0)
+        return begun;
+    int error = ps__py_callback_failed(py, ON_ENDED);
+    return error < 0 ? error : 1; /* its place is free when it is answered */
 }
 
 /* -- the handler has returned -------------------------------------------------------------------------------------- */
@@ -151,8 +154,8 @@ int ps__py_on_answer(void *context, uint64_t handle, void *reply)
     return answer(context, handle, reply, &waited);
 }
 
-/* Where this is the loop's own thread: 1 and whether somebody has waited. 2: and a turn is wanted, for this is between two of
- * a guest's. 0: it is another thread. */
+/* Where this is the loop's own thread: 1 and whether somebody has waited. 2: and it is between two turns of a guest's. 0: it
+ * is another thread. */
 static int answer_here(ps_python *py, uint64_t handle, PyObject *reply, bool *waited)
 {
     ps_engine *engine = py->engine;
@@ -178,7 +181,13 @@ bool ps__py_answer_of_call(ps_python *py, uint64_t handle, PyObject *reply)
     return true;
 }
 
-/* answer(handle, reply) -> 0: nobody has waited; 1: somebody has, or may; 2: and a turn is wanted; -errno. */
+/* Also where only a place is free, or a client was closed. */
+static bool has_work(const ps_engine *engine)
+{
+    return engine->dirty != PS_NO_SLOT || engine->dead != PS_NO_SLOT || engine->fatal;
+}
+
+/* answer(handle, reply) -> the sum of 1: somebody has waited, or may; and 2: a turn is wanted; or -errno. */
 PyObject *ps__py_inside_answer(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     ps_python *py = PyCapsule_GetPointer(self, NULL);
@@ -187,8 +196,10 @@ PyObject *ps__py_inside_answer(PyObject *self, PyObject *const *args, Py_ssize_t
         return NULL;
     bool waited = false;
     int result = count == 2 ? answer_here(py, handle, args[1], &waited) : 1;
-    if (result)
-        return PyLong_FromLong(waited ? result : 0);
+    if (result == 1)
+        return PyLong_FromLong(waited);
+    if (result == 2)
+        return PyLong_FromLong((waited ? 1 : 0) + (has_work(py->engine) ? 2 : 0));
     result = ps__post_answer(py->engine, handle, Py_NewRef(args[1]));
     if (result < 0)
         Py_DECREF(args[1]);

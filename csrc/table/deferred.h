@@ -17,6 +17,7 @@ typedef struct ps_deferred {
     uint32_t due_at;  /* its place in the heap, or PS_NO_SLOT */
     uint8_t why;      /* enum ps_why: it isn't waited for */
     bool is_listed;   /* among those who are to be told */
+    bool is_told;
     bool is_answered; /* by an ERROR, but its work goes on, and counts as in flight as long */
     bool is_over;     /* its work, or its client: no handle finds it, and told of that its slot is free */
 } ps_deferred;

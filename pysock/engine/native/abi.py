@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x072BAD3F
+ABI: Final = 0xFD6575A2
 
 
 def check_abi(lib: Any) -> None:

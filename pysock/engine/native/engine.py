@@ -61,8 +61,9 @@ _NOT_RUN: Final = {-errno.EBUSY: "this loop runs already", -errno.EINVAL: "this 
 _IN_A_CHILD: Final = -errno.ECHILD
 #: And what ends one whose descriptors the program has closed.
 _LOST: Final = -errno.EBADFD
-#: Of an answer: it was given between a guest's turns; there is no loop any more.
-_BETWEEN_TURNS: Final = 2
+#: Of an answer: somebody has waited for it; it was given between a guest's turns, and one is wanted; there is no loop.
+_WAITED: Final = 1
+_TURN_WANTED: Final = 2
 _NO_LOOP: Final = frozenset({-errno.EPIPE, -errno.EBADF})
 
 
@@ -224,11 +225,11 @@ class NativeEngine(Unique):
 
     def answer(self, handle: int, reply: Any) -> bool:
         result: int = self._answer(handle, reply)
-        if result == _BETWEEN_TURNS:
-            self.wants_turn()
-        elif result in _NO_LOOP:
+        if result in _NO_LOOP:
             return False
-        return result_of(result) > 0
+        if result_of(result) & _TURN_WANTED:
+            self.wants_turn()
+        return bool(result & _WAITED)
 
     def current(self) -> Current | None:
         found = self._current() if get_ident() == self._loop else None

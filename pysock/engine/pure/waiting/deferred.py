@@ -18,6 +18,7 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 
 from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import tell_unraisable
 from pysock.base.unique import Unique
 from pysock.engine.contract import Current
 from pysock.engine.deferral import Ended
@@ -266,8 +267,9 @@ class Deferrals(Unique):
         assert record.why is not None
         try:
             return ended(kept, record.why)
-        except MemoryError:
-            return True
+        except MemoryError as error:
+            tell_unraisable(error)
+        return True
 
     def _tell_both(self, record: Deferred) -> None:
         """Its client is there, or was before the worker was told."""
