@@ -237,6 +237,23 @@ def test_the_auth_key_is_proved(run, make_server, address, backend):
         run(main())
 
 
+def test_no_memory_for_what_comes_ends_the_connection(run, echo, backend):
+    """Else who waits for what is lost would wait in vain."""
+
+    class Scarce:
+        def receive(self, *_args):
+            raise MemoryError
+
+    async def main():
+        async with aio.connect(echo.addresses[0], backend=backend) as client:
+            client._connection._inlet = Scarce()
+            with pytest.raises(ConnectionLost, match="no memory"):
+                await client.request(b"1")
+            assert client.closed
+
+    run(main())
+
+
 def test_nobody_listens(run, backend):
     async def main():
         with pytest.raises(FileNotFoundError, match="no such socket file"):

@@ -45,7 +45,7 @@ def survives_failed_closures() -> bool:
 
 @pytest.mark.slow
 @pytest.mark.skipif(native_is_missing(), reason="the native engine isn't built")
-@pytest.mark.parametrize("who", ["server", "client"])
+@pytest.mark.parametrize("who", ["server", "client", "ends"])
 def test_each_allocation_in_turn(socket_dir, who):
     """None of them ends the server, and each costs at most the one client anything."""
     pytest.importorskip("_testcapi", reason="this Python comes without _testcapi")

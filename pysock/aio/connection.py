@@ -163,6 +163,9 @@ class Connection(Unique):
             self._sort()
             self.end(error)
             return
+        except MemoryError:  # what came may be lost, and whoever waits for it would wait in vain
+            self.end(ConnectionLost("there is no memory for what the server sent"))
+            return
         if self._inbox:
             self._sort()
         if self._queued:
