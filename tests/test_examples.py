@@ -51,7 +51,7 @@ def test_several_addresses(socket_dir: Path) -> None:
                 assert client.request(b"x") == b"X"
 
 
-@pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server", "by_hand"])
+@pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server", "outlines", "by_hand"])
 def test_wrong_use_is_one_line(name: str) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--bind", "nonsense")
     assert done.returncode == 2
@@ -59,14 +59,14 @@ def test_wrong_use_is_one_line(name: str) -> None:
     assert re.fullmatch(rb"\w+\.py: bad address 'nonsense': [^\n]+\n", done.stderr)
 
 
-@pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server", "by_hand"])
+@pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server", "outlines", "by_hand"])
 def test_what_does_not_work_is_one_line(name: str, socket_dir: Path) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--bind", f"unix:{socket_dir}/no/s")
     assert done.returncode == 1
     assert re.fullmatch(rb"\w+\.py: unix:[^\n]+ doesn't exist[^\n]*\n", done.stderr)
 
 
-@pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server"])
+@pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server", "outlines"])
 def test_where_other_machines_can_connect_no_option_is_named_that_is_not_there(name: str) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--bind", "tcp://0.0.0.0:0")
     assert (done.returncode, done.stdout) == (2, b"")
@@ -92,7 +92,7 @@ def test_the_redis_server_without_its_extra(name: str) -> None:
         assert b"ModuleNotFoundError" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server", "by_hand"])
+@pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server", "outlines", "by_hand"])
 def test_help_is_the_docstring(name: str) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--help")
     assert done.returncode == 0
@@ -353,6 +353,25 @@ def test_redis_benchmark(redis_program: list[str], pipeline: str) -> None:
     rates = dict(re.findall(r'^"(\w+)","([\d.]+)"', done.stdout.decode(), re.MULTILINE))
     assert set(rates) == {"PING_INLINE", "PING_MBULK", "SET", "GET"}
     assert all(float(rate) > 0 for rate in rates.values())
+
+
+# outlines
+
+
+def test_outlines(backend: str, address: str) -> None:
+    with Module("pysock.examples.outlines", "--bind", address, PYSOCK_BACKEND=backend) as program:
+        (where,) = serving(program)
+        done = run(
+            sys.executable, "-m", "pysock.examples.outlines", "--bind", where, "--ask", str(Path(__file__).parent)
+        )
+        with pysock.connect(where) as client, pytest.raises(pysock.RemoteError, match="SyntaxError"):
+            client.request(b"def", service="outline")
+        program.signal(signal.SIGTERM)
+        assert program.end()[0] == 0
+    assert (done.returncode, done.stderr) == (0, b"")
+    files = len(list(Path(__file__).parent.glob("*.py")))
+    assert re.search(rb"\ndef loads\n", done.stdout)
+    assert re.search(rb"^%d files define \d{3,} names: " % files, done.stdout, re.MULTILINE)
 
 
 # by_hand

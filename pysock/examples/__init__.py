@@ -4,5 +4,6 @@
 ``routing_table``  a server that keeps a table and pushes every change to all of its clients
 ``bridge``         an asyncio program with a server in its loop, whose async handler awaits another server
 ``redis_server``   a server for a protocol that is not ours: ``redis-cli`` and ``redis-benchmark`` can use it
+``outlines``       a service that computes, in processes of its own
 ``by_hand``        a master socket and a data socket without a server, one system call a line
 """
