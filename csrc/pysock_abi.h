@@ -234,7 +234,7 @@ ps_engine *ps_python_engine(ps_python *python);
  * current() -> (client_id, request_id, service, deadline, wants_reply), or None; and waiting(handle), the same of a deferred
  * one. For any thread: later(function) -> 0, or -errno: the loop calls it when the turn is over. And four for a loop of the
  * program's: begin(raised) -> 0 or as ps_python_run; poll_fd() -> int, to be watched; turn() -> bool, whether it goes on;
- * end() -> as ps_python_run. */
+ * end() -> as ps_python_run. 0: ps_python_free is called with the last of them. */
 int ps_python_inside(ps_python *python, uintptr_t list);
 /* Appends two types to a list: of calls of async handlers, and of what begins them. */
 int ps_python_tasks(uintptr_t list);

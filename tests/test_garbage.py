@@ -13,7 +13,7 @@ import weakref
 import pytest
 from support import left_in, plug, running, wait_for
 
-from pysock import MasterSocket, Server, ServerState, connect
+from pysock import MasterSocket, RequestTimeout, Server, ServerState, connect, later
 
 
 def echo(client, request):
@@ -152,6 +152,32 @@ def test_a_server_that_was_not_started_or_is_closed_leaves_nothing(make_server, 
         wait_for(lambda: [ref() for ref in found] == [None, None], "the servers to be freed")
     assert (descriptors(), threading.active_count()) == (before, threads)
     assert left_in(socket_dir) == []
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_a_server_a_client_and_a_reply_are_garbage_together(backend, unix_address, turn):
+    """Whichever goes first: none of them finds that another's memory is gone."""
+
+    def life():
+        server = Server(unix_address, backend=backend)
+        kept = [server] * turn
+
+        @server.service
+        def hold(client, request):
+            kept.append(later())
+            return kept[-1]
+
+        server.start()
+        kept.append(connect(server.addresses[0], backend=backend))
+        with pytest.raises(RequestTimeout):
+            kept[turn].request(b"x", timeout=0.05)
+        wait_for(lambda: len(kept) == turn + 2)
+        server.stop(grace=0)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a client that was not closed
+        life()
+        gc.collect()
 
 
 def test_a_background_server_that_nobody_refers_to_goes_on(backend, unix_address):

@@ -109,6 +109,8 @@ int ps_python_inside(ps_python *py, uintptr_t list)
     int error = self ? 0 : -1;
     for (size_t i = 0; error == 0 && i < sizeof inside_methods / sizeof *inside_methods; i++)
         error = append_method((PyObject *)list, &inside_methods[i], self);
+    if (error == 0)
+        PyCapsule_SetDestructor(self, py->destroy);
     Py_XDECREF(self);
     PyErr_Clear();
     PyGILState_Release(gil);

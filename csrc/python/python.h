@@ -47,6 +47,7 @@ struct ps_python {
     ps_engine *engine;
     PyObject *callbacks[CALLBACKS];
     PyObject *frame_too_large; /* the exception */
+    PyCapsule_Destructor destroy; /* of what its functions share */
     PyObject *raised; /* during a run: the list for what ends it */
     PyThreadState *thread;
     PyObject *entered; /* the context that the loop is in, of the client that was served last; or NULL */

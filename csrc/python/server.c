@@ -239,6 +239,11 @@ static ps_python *new_python(uint32_t services)
     return py;
 }
 
+static void destroy(PyObject *capsule)
+{
+    ps_python_free(PyCapsule_GetPointer(capsule, NULL));
+}
+
 ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_t callbacks, uintptr_t frame_too_large,
                          int *error)
 {
@@ -250,6 +255,7 @@ ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_
     ps_hooks hooks = python_hooks;
     hooks.context = py;
     py->frame_too_large = Py_NewRef((PyObject *)frame_too_large);
+    py->destroy = destroy;
     *error = take_references(py, (PyObject *)services, (PyObject *)callbacks);
     PyErr_Clear();
     if (*error == 0)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0xFD6575A2
+ABI: Final = 0x78288349
 
 
 def check_abi(lib: Any) -> None:

@@ -91,12 +91,15 @@ class NativeEngine(Unique):
         python = lib.ps_python_new(c, id(services), id(callbacks), id(FrameTooLarge), error)
         if python == ffi.NULL:
             result_of(error[0])
-        # Freed with this object, not by close(): another thread may be inside a call.
-        self._python: Any = ffi.gc(python, lib.ps_python_free)
+        self._python: Any = python
         self._engine: Any = lib.ps_python_engine(python)
         self._wakeup_fd: int = lib.ps_engine_wakeup_fd(self._engine)
         inside: list[Any] = []
-        result_of(lib.ps_python_inside(python, id(inside)))
+        # They own it: so it is freed with this object, not by close(), for another thread may be inside a call; and not
+        # by ffi.gc(), for of garbage that is freed before the __del__ of a reply that says it was dropped.
+        if error := lib.ps_python_inside(python, id(inside)):
+            lib.ps_python_free(python)
+            result_of(error)
         self._push_inside, self._broadcast_inside, self._disconnect_inside, *others = inside
         self._answer, self._current, self._waiting, self._later, *guest = others
         self._begin, self._poll_fd, self._turn, self._end_turns = guest
