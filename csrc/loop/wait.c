@@ -93,11 +93,22 @@ static int sleep_for(ps_engine *engine, int64_t most_ns, bool lingered)
     return count;
 }
 
+/* What is answered later another thread works on: it is let inside as soon as nothing more comes, and not when the loop has
+ * polled in vain. But one that computes would stay there. */
+static bool workers_wait(ps_engine *engine)
+{
+    bool wait = engine->deferred.is_new && engine->now_ns >= engine->contended_until_ns;
+    engine->deferred.is_new = false;
+    return wait;
+}
+
 /* Inside as long as the loop may be, then outside. */
 static int poll_before_sleep(ps_engine *engine, uint64_t window_ns)
 {
     if (engine->inside) {
         uint64_t here = least(window_ns, until(engine->inside_since_ns + engine->options.inside_max_ns, engine->now_ns));
+        if (workers_wait(engine))
+            here = 0;
         int count = poll_for(engine, here);
         window_ns -= here;
         if (count != 0 || !window_ns)
@@ -107,19 +118,9 @@ static int poll_before_sleep(ps_engine *engine, uint64_t window_ns)
     return poll_for(engine, window_ns);
 }
 
-/* What is answered later another thread works on: it is let inside at once, and not when the loop has polled in vain. But one
- * that computes would stay there. */
-static void let_workers_in(ps_engine *engine)
-{
-    if (engine->deferred.is_new && engine->now_ns >= engine->contended_until_ns)
-        ps__leave(engine);
-    engine->deferred.is_new = false;
-}
-
 /* The number of events, or -errno; -EINTR if a signal came. */
 int ps__wait(ps_engine *engine)
 {
-    let_workers_in(engine);
     int64_t timeout = ps__sleep_ns(engine);
     if (timeout == 0)
         return look(engine, 0);

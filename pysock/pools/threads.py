@@ -48,7 +48,7 @@ class InThread:
         return reply if not isinstance(reply, BaseException) else not_bytes(reply)
 
     def _handle(self, job: Job) -> Any:
-        HELD.set(job.current())
+        HELD.set(job)
         return self._handler(job.client, job.request)
 
     def renew(self, closing: threading.Event) -> None:

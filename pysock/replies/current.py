@@ -13,7 +13,7 @@ from contextvars import ContextVar
 
 from pysock.base import registry
 from pysock.base.clock import monotonic
-from pysock.base.lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING, Protocol
 from pysock.base.logs import server_log as log
 from pysock.engine.contract import Current
 from pysock.errors import Cancelled, RemoteError
@@ -94,8 +94,15 @@ class Request:
         self._call_after(call)
 
 
+class Holder(Protocol):
+    """What makes one when it is asked for."""
+
+    def current(self) -> Request:
+        """The request."""
+
+
 #: The request whose handler runs in this context, where that isn't the engine's to know.
-HELD: Final[ContextVar[Request]] = ContextVar("pysock_request")
+HELD: Final[ContextVar[Request | Holder]] = ContextVar("pysock_request")
 
 
 def current() -> Request:
@@ -105,7 +112,7 @@ def current() -> Request:
     """
     held = HELD.get(None)
     if held is not None:
-        return held
+        return held if isinstance(held, Request) else held.current()
     for server in registry.servers():
         found = _in_turn(server._running) or _in_task(server._running)
         if found is not None:
