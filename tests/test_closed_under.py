@@ -117,6 +117,68 @@ check(pipes)
 print("CLOSED")
 """
 
+POLL_ALONE = """
+import socket
+server.start()
+peer = socket.socket(socket.AF_UNIX)
+peer.connect(address.removeprefix("unix:"))
+while not server.stats()["accepted"]:
+    time.sleep(0.01)
+for number in range(3, 100):
+    try:
+        if "eventpoll" in os.readlink(f"/proc/self/fd/{number}"):
+            os.close(number)
+    except FileNotFoundError:
+        pass
+pipes = take_numbers()
+BETWEEN
+server.stop()
+assert peer.recv(100)[-1:] != b"x"
+while peer.recv(100):
+    pass
+peer.close()
+print(server.state.name)
+check(pipes)
+"""
+
+#: A handler closes the number of its client, and opens something that gets it.
+ONE_CLIENT = """
+import socket
+other = []
+
+@server.service("steal")
+def steal(client, request):
+    number = client.fd
+    os.close(number)
+    other.append(number)
+    if TAKES == "a pipe":
+        other.append(os.pipe()[1])
+    elif TAKES == "a file":
+        other.append(os.open(os.devnull, os.O_RDWR))
+    elif TAKES == "a socket":
+        other.extend(one.detach() for one in socket.socketpair())
+    if len(other) > 1:
+        os.dup2(other[1], number)
+    return b"reply"
+
+server.start()
+with pysock.connect(address, backend=backend, timeout=5) as witness, pysock.connect(address, backend=backend) as client:
+    try:
+        client.request(b"x", service="steal")
+    except pysock.ConnectionLost:
+        print("lost")
+    assert witness.request(b"y") == b"y"
+    if TAKES == "a socket":
+        print("told", os.read(other[2], 100)[12:])
+    else:
+        while len(server.clients) > 1:
+            time.sleep(0.01)
+server.stop()
+print(server.state.name)
+if len(other) > 1:
+    print("still there", os.path.sameopenfile(other[0], other[1]))
+"""
+
 LOST = "LOG ERROR the program has closed the descriptors of this server under it: it ends"
 
 
@@ -146,3 +208,18 @@ def test_a_client_and_a_master_socket_leave_foreign_numbers_alone(backend: str, 
 
 def test_sockets_used_by_hand_leave_foreign_numbers_alone(backend: str, socket_dir: Path) -> None:
     assert run(BY_HAND, backend, socket_dir) == ["CLOSED"]
+
+
+@pytest.mark.parametrize("between", ["", "wait_for_the_end()"])
+def test_only_its_poll_is_closed(backend: str, socket_dir: Path, between: str) -> None:
+    """Its clients are told, and the number stays somebody else's."""
+    assert run(POLL_ALONE.replace("BETWEEN", between), backend, socket_dir) == ["CLOSED", LOST]
+
+
+@pytest.mark.parametrize("takes", ["nothing", "a pipe", "a file", "a socket"])
+def test_only_one_clients_number_is_closed(backend: str, socket_dir: Path, takes: str) -> None:
+    """The others are served, and the number stays somebody else's. But a stream socket that has got it is sent what was
+    for the client, as the documentation says (threads.md): to look before each message would cost a system call.
+    """
+    lines = {"nothing": [], "a socket": ["still there True", "told b'reply'"]}.get(takes, ["still there True"])
+    assert run(f"TAKES = {takes!r}\n{ONE_CLIENT}", backend, socket_dir) == sorted(["CLOSED", "lost", *lines])

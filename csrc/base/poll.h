@@ -18,7 +18,7 @@ typedef struct ps_poll_ops {
     void (*close)(int handle);
     int (*add)(int handle, int fd, uint64_t key, unsigned interest);
     int (*change)(int handle, int fd, uint64_t key, unsigned interest);
-    void (*remove)(int handle, int fd); /* before close(): a duplicate of fd in a forked child would keep events coming */
+    int (*remove)(int handle, int fd); /* before close(): a duplicate of fd in a forked child would keep events coming */
     /* At most PS_EVENTS_MAX events; timeout_ns 0: don't sleep, < 0: for ever. -EINTR if a signal came. */
     int (*wait)(int handle, ps_event *events, int64_t timeout_ns);
 } ps_poll_ops;

@@ -44,9 +44,9 @@ static int epoll_change(int handle, int fd, uint64_t key, unsigned interest)
     return control(handle, EPOLL_CTL_MOD, fd, key, interest);
 }
 
-static void epoll_remove(int handle, int fd)
+static int epoll_remove(int handle, int fd)
 {
-    control(handle, EPOLL_CTL_DEL, fd, 0, 0);
+    return control(handle, EPOLL_CTL_DEL, fd, 0, 0);
 }
 
 static int in_milliseconds(int64_t timeout_ns)

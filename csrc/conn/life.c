@@ -51,7 +51,7 @@ void ps__update_interest(ps_engine *engine, ps_conn *conn)
         error = engine->poll->add(engine->poll_handle, conn->fd, ps__id(conn), wanted);
     else
         error = engine->poll->change(engine->poll_handle, conn->fd, ps__id(conn), wanted);
-    conn->interest = wanted & 0xF;
+    conn->interest = error < 0 ? 0 : wanted & 0xF;
     if (error < 0)
         ps__no_memory(engine, conn); /* the kernel has none to watch it */
 }
@@ -99,8 +99,7 @@ static void remember_peer(ps_engine *engine, ps_conn *conn)
 static void close_data_socket(ps_engine *engine, ps_conn *conn)
 {
     remember_peer(engine, conn);
-    engine->poll->remove(engine->poll_handle, conn->fd);
-    ps__close_fd(engine, &conn->fd);
+    ps__close_client(engine, conn);
     for (int link = 0; link < PS_TIMER_LINKS; link++)
         ps__timer_stop(engine, conn, (enum ps_timer_link)link);
     ps__drop_input(engine, conn);

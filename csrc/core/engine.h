@@ -63,6 +63,7 @@ struct ps_engine {
     int poll_handle;
     int wake[2]; /* a pipe: other threads' commands and signals end the wait */
     ps_file wake_file; /* what both its numbers stand for, as long as the descriptors are ours: see descriptors.c */
+    ps_file poll_file;
     uint8_t state; /* enum ps_server_state */
     bool inside;  /* between hooks.enter and hooks.leave */
     bool accepting;

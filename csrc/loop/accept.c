@@ -107,7 +107,6 @@ static ps_conn *take_slot(ps_engine *engine, const ps_conn *newcomer)
         conn->peer_port = newcomer->peer_port;
         memcpy(conn->peer, newcomer->peer, sizeof conn->peer);
         conn->reason = PS_NO_REASON;
-        conn->interest = PS_POLL_IN;
         conn->max_reply = engine->options.limits.max_payload;
         conn->connected_at_ns = ps__wall_ns();
     }
@@ -127,6 +126,7 @@ static void begin_life(ps_engine *engine, ps_conn *conn)
         ps__no_memory(engine, conn);
         return;
     }
+    conn->interest = PS_POLL_IN;
     if (engine->options.limits.idle_timeout_ns)
         ps__timer_start(engine, conn, PS_TIMER_IDLE);
     if (ps__framing(engine, conn)->has_cir)

@@ -81,6 +81,7 @@ static int open_poll(ps_engine *engine)
     error = engine->poll->open(&engine->poll_handle);
     if (error < 0)
         return error;
+    engine->poll_file = ps__file_of(engine->poll_handle);
     return engine->poll->add(engine->poll_handle, engine->wake[0], PS_WAKE_KEY, PS_POLL_IN);
 }
 
@@ -107,7 +108,7 @@ ps_engine *ps__engine_new(const ps_options *options, const ps_hooks *hooks, int 
 void ps__engine_close(ps_engine *engine)
 {
     pthread_mutex_lock(&engine->lock);
-    ps__descriptors_are_ours(engine);
+    ps__poll_is_ours(engine);
     if (engine->poll_handle >= 0)
         engine->poll->close(engine->poll_handle);
     engine->poll_handle = -1;

@@ -164,7 +164,7 @@ static void end_turn(ps_engine *engine)
 
 static void poll_failed(ps_engine *engine, int error)
 {
-    ps__look_at_descriptors(engine);
+    ps__look_at_poll(engine);
     ps__fail(engine, error);
 }
 
@@ -189,6 +189,10 @@ void ps__loop_turn(ps_engine *engine, int count)
 /* What was read is served; what lies in the kernel came too late and is told so: a client learns that it was not run. */
 static void wind_up(ps_engine *engine, ps_conn *conn)
 {
+    if (ps__has_foreign_fd(engine, conn)) {
+        ps__lost(engine, conn, PS_CLOSED_BY_SERVER);
+        return;
+    }
     ps__resume(engine, conn);
     if (conn->state == PS_CONN_ESTABLISHED) {
         ps__last_words(engine, conn, PS_END_STOPPING, 0, NULL);
@@ -260,7 +264,7 @@ static void set_running(ps_engine *engine, bool running)
 
 static void close_all(ps_engine *engine)
 {
-    ps__look_at_descriptors(engine);
+    ps__look_at_poll(engine);
     if (engine->accepting)
         stop_accepting(engine);
     ps__defer_tell(engine); /* each is told what happened first */

@@ -4,10 +4,16 @@
  * The numbers are given to what the program opens next. To ask about each before it is used would cost too much. So one
  * file stands for all: the wake-up pipe, which has an inode of its own. It is looked at where a number is to be closed, or
  * the pipe is to be written to or read; when the loop has slept for PS_LOOK_NS in vain, for nothing wakes it any more; and
- * when the wait fails. If it is another file by then no number is ours: they are forgotten, and the loop ends. */
+ * when the wait fails. If it is another file by then no number is ours: they are forgotten, and the loop ends.
+ *
+ * It may also close a single one. The poll's is looked at when the wait fails, and before it is closed: all that have no
+ * inode of their own are alike, so what is one of these can't be told from it. A client's is in the poll as long as it is
+ * read, and whoever has got its number isn't: it is looked at where the number is to be closed, and when the server stops,
+ * but not before each message, for that would be a system call more. */
 #include <errno.h>
 
 #include "base/host.h"
+#include "base/socket.h"
 #include "base/sys.h"
 #include "table/descriptors.h"
 #include "table/table.h"
@@ -39,6 +45,24 @@ bool ps__descriptors_are_ours(ps_engine *engine)
     return false;
 }
 
+bool ps__poll_is_ours(ps_engine *engine)
+{
+    if (!ps__descriptors_are_ours(engine))
+        return false;
+    if (engine->poll_handle < 0 || ps__is_still(engine->poll_handle, &engine->poll_file))
+        return true;
+    engine->poll_handle = -1;
+    ps__fail(engine, -EBADFD);
+    return false;
+}
+
+void ps__look_at_poll(ps_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    ps__poll_is_ours(engine);
+    pthread_mutex_unlock(&engine->lock);
+}
+
 void ps__look_at_descriptors(ps_engine *engine)
 {
     pthread_mutex_lock(&engine->lock);
@@ -66,6 +90,40 @@ void ps__close_fd(ps_engine *engine, int *fd)
     ps__descriptors_are_ours(engine); /* else *fd is -1 by now */
     ps_sys.close(*fd);
     *fd = -1;
+    pthread_mutex_unlock(&engine->lock);
+}
+
+/* The poll, in which it was, has said that it doesn't know it, or can't. Only a socket could be ours, and only one that is
+ * there already. */
+static bool is_foreign(const ps_engine *engine, int fd, int said)
+{
+    if (said != -ENOENT && said != -EPERM)
+        return false;
+    if (ps__family(fd) == -ENOTSOCK)
+        return true;
+    if (engine->poll->add(engine->poll_handle, fd, 0, 0) < 0)
+        return false;
+    engine->poll->remove(engine->poll_handle, fd);
+    return true;
+}
+
+bool ps__has_foreign_fd(const ps_engine *engine, const ps_conn *conn)
+{
+    if (!conn->interest)
+        return false; /* nobody knows */
+    int said = engine->poll->change(engine->poll_handle, conn->fd, ps__id(conn), conn->interest);
+    return is_foreign(engine, conn->fd, said);
+}
+
+void ps__close_client(ps_engine *engine, ps_conn *conn)
+{
+    int said = engine->poll->remove(engine->poll_handle, conn->fd);
+    if (!conn->interest || !is_foreign(engine, conn->fd, said)) {
+        ps__close_fd(engine, &conn->fd);
+        return;
+    }
+    pthread_mutex_lock(&engine->lock);
+    conn->fd = -1;
     pthread_mutex_unlock(&engine->lock);
 }
 

@@ -39,7 +39,7 @@ from pysock import Limits, Server, ServerState
 PATIENCE, SOME_PATIENCE, IMPATIENCE, QUIET, GRACE = 5.0, 0.5, 0.03, 0.01, 0.1
 TURNS_MAX = 60
 #: So many seconds for one fault are a deadlock.
-HANGS = 30.0
+HANGS = 60.0
 PATTERN = bytes(i * 7 + i // 253 & 0xFF for i in range(1 << 18))
 #: The guests that come and go; as many may be lost where a fault concerns everybody.
 GUESTS = 5

@@ -23,7 +23,7 @@ from pysock.engine.deferral import Ended
 from pysock.engine.pure.access import Origin
 from pysock.engine.pure.core import LARGE_READ_MAX, READ_MAX
 from pysock.engine.pure.output import SHORT_OF_MEMORY, Output
-from pysock.engine.pure.poll import READ, WRITE
+from pysock.engine.pure.poll import READ, WRITE, is_foreign
 from pysock.engine.pure.transport import discard_input
 from pysock.engine.pure.waiting import pending
 from pysock.engine.pure.waiting.deferred import why_closed
@@ -381,8 +381,10 @@ class Connection(Output):
             return
         try:
             self.core.poller.change(self.fd, old, interest)
-        except OSError:
-            # The kernel has no memory to watch it (epoll_ctl(2): ENOMEM, ENOSPC).
+        except OSError as error:
+            if old and is_foreign(self.core.poller, self.sock, error):
+                self.sock.detach()
+            # Else the kernel has no memory to watch it (epoll_ctl(2): ENOMEM, ENOSPC).
             self.interest = old if not interest else 0
             if interest:
                 self.no_memory()

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from pysock.base.lean import TYPE_CHECKING
-from pysock.base.logs import tell_unraisable
+from pysock.base.logs import ERROR, tell_unraisable
 from pysock.base.unique import Unique
 from pysock.causes import Cause
-from pysock.engine.contract import Callbacks, EngineOptions, EngineStats, Service
+from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Callbacks, EngineOptions, EngineStats, Service
 from pysock.engine.guards import INSTEAD, guarded
 from pysock.engine.pure.access import Origins
 from pysock.engine.pure.causes import Causes
@@ -147,6 +147,14 @@ class Core(Unique):
             self.poller = NoPoller(self.poller)
             for connection in list(self.table.rows.values()):
                 connection.sock.detach()
+
+    def has_poll(self) -> bool:
+        """As ``are_open``; and if only the poll's descriptor isn't ours, that is forgotten alone, and the loop ends."""
+        if self.are_open() and not self.poller.is_ours():
+            self.poller = NoPoller(self.poller)
+            self.callbacks.log(ERROR, TEXT_DESCRIPTORS_LOST)
+            return False
+        return not self.lost
 
     def abandon(self) -> None:
         """In a forked child: forget everybody and everything."""

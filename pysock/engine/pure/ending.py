@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from pysock.base.forking import guard
 from pysock.base.lean import TYPE_CHECKING
+from pysock.engine.pure.poll import is_foreign
 from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
 from pysock.wire.endings import ENDINGS, End, How, Row, last_words
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from pysock.engine.pure.connection import Connection
+    from pysock.engine.pure.core import Core
     from pysock.engine.pure.output import Output
 
 _NUMBER: Final = {reason: number for number, reason in enumerate(DISCONNECT_REASONS)}
@@ -78,6 +80,23 @@ def bury(connection: Connection) -> None:
     finally:
         _count_gone(connection)
         connection.client = None
+
+
+def look_at_numbers(core: Core) -> None:
+    """The server stops, and reads everybody once more: but not what has got a client's number meanwhile."""
+    for connection in list(core.table.rows.values()):
+        if connection.interest:
+            _look_at_number(connection)
+
+
+def _look_at_number(connection: Connection) -> None:
+    poller = connection.core.poller
+    try:
+        poller.change(connection.fd, connection.interest, connection.interest)
+    except OSError as error:
+        if is_foreign(poller, connection.sock, error):
+            connection.sock.detach()
+            connection.lost(DisconnectReason.CLOSED_BY_SERVER)
 
 
 def _count_gone(connection: Connection) -> None:

@@ -51,6 +51,7 @@ class Guest(Unique):
         self._pushes = pushes
         self._engine = engine
         self._turns = False
+        self._over = False
         self._error: BaseException | None = None
         self.host: int | None = None  # the thread that calls for turns
 
@@ -70,13 +71,14 @@ class Guest(Unique):
         try:
             self._look_and_turn()
         except OSError as error:
-            if self._engine.are_open():
+            self._over = True
+            if self._core.has_poll():
                 self._error = error
         except BaseException as error:  # a handler's, which ends the loop
             self._error = error
         finally:
             self._turns, self._pushes.loop = False, None
-        if self._error is not None or not self._engine.goes_on():
+        if self._over or self._error is not None or not self._engine.goes_on():
             return OVER
         return self._engine.timeout()
 

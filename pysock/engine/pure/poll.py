@@ -7,9 +7,12 @@ with is told again. An interest of 0 takes the descriptor out altogether, becaus
 
 from __future__ import annotations
 
+import errno
 import select
 import selectors
+import socket
 
+from pysock.base.identity import file_of, is_still
 from pysock.base.lean import TYPE_CHECKING, Protocol
 from pysock.base.unique import Unique
 
@@ -40,6 +43,9 @@ class Poller(Protocol):
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """What is ready, as ``(fd, bits)``; at most ``timeout`` seconds, 0 doesn't sleep, ``None`` is for ever."""
 
+    def is_ours(self) -> bool:
+        """Whether its number is still its own: the program may have closed it."""
+
     def close(self) -> None:
         """Free the mechanism."""
 
@@ -59,6 +65,10 @@ class NoPoller(Unique):
         """Nothing, at once."""
         return []
 
+    def is_ours(self) -> bool:
+        """There is no number to lose."""
+        return True
+
     def close(self) -> None:
         """Nothing."""
 
@@ -74,6 +84,7 @@ class EpollPoller(Unique):
         self._epoll = select.epoll()
         self._poll = self._epoll.poll
         self.fd: int = self._epoll.fileno()
+        self._open_file = file_of(self.fd)
 
     def change(self, fd: int, old: int, new: int) -> None:
         """Wait for ``new`` on this descriptor, for which ``old`` was waited."""
@@ -92,8 +103,13 @@ class EpollPoller(Unique):
             timeout = 0
         return self._poll(timeout)
 
+    def is_ours(self) -> bool:
+        """All that have no inode of their own are alike: what is one of these can't be told from it."""
+        return self.fd < 0 or is_still(self.fd, self._open_file)
+
     def close(self) -> None:
         """Free the mechanism."""
+        self.fd = -1
         self._epoll.close()
 
 
@@ -123,9 +139,28 @@ class SelectorPoller(Unique):
             for key, events in self._selector.select(timeout)
         ]
 
+    def is_ours(self) -> bool:
+        """Not known."""
+        return True
+
     def close(self) -> None:
         """Free the mechanism."""
         self._selector.close()
+
+
+def is_foreign(poller: Poller, sock: socket.socket, said: OSError) -> bool:
+    """Whether the number of a socket that was in the poll is somebody else's, for the poll has said that it doesn't
+    know it, or can't. Only a socket could be ours, and only one that is there already.
+    """
+    if said.errno not in {errno.ENOENT, errno.EPERM}:
+        return False
+    try:
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+        poller.change(sock.fileno(), 0, WRITE)
+    except OSError as error:
+        return error.errno == errno.ENOTSOCK
+    poller.change(sock.fileno(), WRITE, 0)
+    return True
 
 
 def new_poller() -> Poller:

@@ -33,7 +33,7 @@ from pysock.engine.pure.client.outlet import PureOutlet
 from pysock.engine.pure.commands import Commands, told_if_it_fails
 from pysock.engine.pure.core import Core
 from pysock.engine.pure.current import current
-from pysock.engine.pure.ending import bury, no_memory_for, spare_others
+from pysock.engine.pure.ending import bury, look_at_numbers, no_memory_for, spare_others
 from pysock.engine.pure.guest import NOT_WATCHED, Events, Guest
 from pysock.engine.pure.lateness import Lateness
 from pysock.engine.pure.poll import READ
@@ -99,7 +99,7 @@ class PureEngine(Unique):
             while self.goes_on():
                 self.turn_if_possible(self._wait)
         except OSError:
-            if self.are_open():
+            if self._core.has_poll():
                 raise
         finally:
             self._end()
@@ -284,6 +284,7 @@ class PureEngine(Unique):
             self._draining = core.drains = True
             self._masters.stop()
             core.callbacks.draining()
+            look_at_numbers(core)
             self._answer_everything()
             for connection in list(core.table.rows.values()):
                 if connection.protocol.state < ConnectionState.DRAINING:
@@ -308,7 +309,7 @@ class PureEngine(Unique):
     def _end(self) -> None:
         """Close everything, whatever happened. The exception that came first is the one that counts."""
         core = self._core
-        self.are_open()
+        core.has_poll()
         if not self._draining:
             self._draining = True
             self._masters.stop()
@@ -335,7 +336,7 @@ class PureEngine(Unique):
     def close(self) -> None:
         """Free everything."""
         if not self._closed:
-            self.are_open()
+            self._core.has_poll()
             self._closed = True
             self._commands.close()
             with suppress(OSError):
