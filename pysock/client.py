@@ -28,7 +28,8 @@ from pysock.calls.selfcall import refuse_own_loop
 from pysock.engine.choice import choose
 from pysock.engine.link import Link
 from pysock.errors import ConnectionLost, PysockError, RemoteError, RequestTimeout
-from pysock.parameters import checked_linger, checked_most, client_proof
+from pysock.parameters import checked_deadline, checked_linger, checked_most, client_proof
+from pysock.replies.current import shortened
 from pysock.wire.format import FLAG_NO_REPLY, LARGEST_PING, Kind
 
 if TYPE_CHECKING:
@@ -68,8 +69,10 @@ class Client(Introduced):
         max_pushes: int = 10_000,
         authkey: bytes | None = None,
         server_uid: Ids | None = None,
+        deadline: kinds.Deadline = "inherit",
     ) -> None:
         checked_most(max_payload, max_pushes)
+        self._inherits = checked_deadline(deadline)
         self._address = as_address(address)
         self._timeout = None if timeout is None else checked_timeout(timeout)
         self._name = name or ""
@@ -298,6 +301,8 @@ class Client(Introduced):
     def _call(self, timeout: float | None, call: Callable[..., Result], *arguments: Any) -> Result:
         """Make one call of the link, which is given the time that there is for it as the last argument."""
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        if self._inherits:
+            seconds = shortened(seconds)
         mail = self._mail
         if self._closing or mail.goodbye is not None or self._link.closed:
             raise ConnectionLost(self._farewell() or mail.lost or self._ended)

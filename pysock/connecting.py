@@ -26,6 +26,7 @@ def connect(
     max_pushes: int = 10_000,
     authkey: bytes | None = None,
     server_uid: Ids | None = None,
+    deadline: kinds.Deadline = "inherit",
 ) -> Client:
     """Connect to a server and be let in: ``connect()``, then the connection initiation request (CIR).
 
@@ -44,6 +45,8 @@ def connect(
     :param server_uid: who the server behind a Unix socket may run as: the number or name of a user, or several.
         It is the user who called ``listen()``, looked at before a byte is sent. By default anybody; on an abstract
         address, which has no permissions, this process's own user and root.
+    :param deadline: a call that a handler makes waits no longer than the client waits for that handler; with
+        ``"ignore"`` it does, for what is to be done in any case.
     :raises FileNotFoundError: there is no such socket file.
     :raises ConnectionRefusedError: nobody listens there.
     :raises ConnectionRefused: the server didn't let the client in (:class:`ServerFull` if it had no room); with code 3
@@ -66,4 +69,5 @@ def connect(
         max_pushes=max_pushes,
         authkey=authkey,
         server_uid=server_uid,
+        deadline=deadline,
     )

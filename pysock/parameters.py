@@ -144,6 +144,16 @@ def checked_most(max_payload: int, max_pushes: int) -> None:
         raise ParameterError("max_pushes", f"must be a number from 1 on, not {max_pushes!r}")
 
 
+def checked_deadline(deadline: str) -> bool:
+    """Whether a client's calls in handlers keep to the deadlines of these.
+
+    :raises ValueError: it is neither of the two.
+    """
+    if deadline not in ("inherit", "ignore"):
+        raise ParameterError("deadline", f"must be 'inherit' or 'ignore', not {deadline!r}")
+    return deadline == "inherit"
+
+
 def checked_grace(grace: float) -> float:
     """Return the seconds, as far as threads can wait.
 

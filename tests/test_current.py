@@ -13,6 +13,7 @@ from support import wait_for
 from wire import failed, features, next_frame, replied, srm, timed
 
 import pysock
+import pysock.aio
 from pysock import RemoteError, connect
 from pysock.wire import texts
 
@@ -335,3 +336,58 @@ def test_an_async_handler_sees_that_it_is_cancelled(make_server, address):
         assert next_frame(peer) == failed(9, texts.CANCELLED, 1)
         wait_for(lambda: len(seen) == 2)
     assert seen == [True, "checked"]
+
+
+# --- calls that a handler makes ---
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+@pytest.mark.parametrize("deadline", ["inherit", "ignore"])
+def test_a_call_of_a_handlers_keeps_to_its_deadline(make_server, socket_dir, kind, deadline):
+    outer, inner = (make_server(f"unix:{socket_dir}/{n}") for n in "oi")
+    seen = []
+
+    @inner.service
+    def remaining(client, request):
+        seen.append(pysock.current().remaining())
+        return request
+
+    if kind == "plain":
+
+        @outer.service
+        def ask(client, request):
+            with connect(inner.addresses[0], deadline=deadline) as other:
+                return other.request(request, timeout=100)
+    else:
+
+        @outer.service
+        async def ask_awaiting(client, request):
+            await asyncio.sleep(0)
+            async with pysock.aio.connect(inner.addresses[0], deadline=deadline) as other:
+                return await other.request(request, timeout=100)
+
+    with inner, outer, connect(outer.addresses[0]) as client:
+        assert client.request(b"x", timeout=20) == b"x"
+    (left,) = seen
+    assert 15 < left <= 20 if deadline == "inherit" else 95 < left <= 100
+
+
+def test_a_handler_whose_time_is_over_calls_nobody(make_server, socket_dir, caplog):
+    caplog.set_level(logging.CRITICAL, "pysock")
+    outer, inner = (make_server(f"unix:{socket_dir}/{n}") for n in "oi")
+    raised = []
+    inner.service(lambda client, request: request)
+
+    @outer.service
+    def ask(client, request):
+        with connect(inner.addresses[0]) as other:
+            wait_for(lambda: pysock.current().remaining() == 0)
+            with pytest.raises(pysock.RequestTimeout) as caught:
+                other.request(request)
+            raised.append(caught.value)
+        return request
+
+    with inner, outer, connect(outer.addresses[0]) as client:
+        with pytest.raises(pysock.RequestTimeout):
+            client.request(b"x", timeout=0.05)
+        wait_for(lambda: raised)

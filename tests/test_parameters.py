@@ -34,6 +34,7 @@ WRONG = {
     "max_payload": lambda: pysock.connect(HERE, max_payload=0),
     "max_pushes": lambda: pysock.connect(HERE, max_pushes=0),
     "timeout": lambda: pysock.connect(HERE, timeout=-1),
+    "deadline": lambda: pysock.connect(HERE, deadline="mine"),
     "server_uid": lambda: pysock.connect("tcp://127.0.0.1:1", server_uid=0),
     "server_uid ": lambda: pysock.connect(HERE, server_uid=[]),
     "linger": serving(linger=2),

@@ -18,6 +18,7 @@ from pysock.base.payload import SERVERS_LIMIT, checked, checked_all
 from pysock.calls.introduced import Introduced
 from pysock.engine.outlet import FULL
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
+from pysock.replies.current import shortened
 from pysock.wire.format import LARGEST_PING, Kind, Welcome, encode
 
 if TYPE_CHECKING:
@@ -40,13 +41,20 @@ class AsyncClient(Introduced):
     _instead = "connect() once more"
 
     def __init__(
-        self, connection: Connection, welcome: Welcome, address: Address, name: str, timeout: float | None
+        self,
+        connection: Connection,
+        welcome: Welcome,
+        address: Address,
+        name: str,
+        timeout: float | None,
+        inherits: bool,
     ) -> None:
         self._connection = connection
         self._mail = connection.mail
         self._submit = connection.submit_ordinary
         self._loop = connection.loop
         self._timeout = timeout
+        self._inherits = inherits
         self._introduced(welcome)
         self._name = name
         self._address = address
@@ -66,6 +74,8 @@ class AsyncClient(Introduced):
             self._refuse()
         future = self._loop.create_future()
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        if self._inherits:
+            seconds = shortened(seconds)
         request_id = self._submit(future, number, payload, seconds)
         if not request_id:
             request_id = connection.submit(future, number, checked(payload, self._max_payload, SERVERS_LIMIT), seconds)
@@ -94,6 +104,8 @@ class AsyncClient(Introduced):
         data = checked_all(list(payloads), self._max_payload)
         self._check()
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        if self._inherits:
+            seconds = shortened(seconds)
         futures = [self._loop.create_future() for _ in data]
         submit = self._connection.submit
         ids = [submit(one, number, payload, seconds) for one, payload in zip(futures, data, strict=True)]
@@ -230,6 +242,8 @@ class AsyncClient(Introduced):
 
     def _deadline(self, timeout: float | None) -> float | None:
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        if self._inherits:
+            seconds = shortened(seconds)
         return None if seconds is None else monotonic() + seconds
 
     def _is_ours(self) -> bool:

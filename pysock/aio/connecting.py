@@ -17,7 +17,7 @@ from pysock.calls.handshake import Trust
 from pysock.calls.mailbox import PUSHES_MAX, Mailbox
 from pysock.engine.choice import choose
 from pysock.errors import PysockError
-from pysock.parameters import checked_most, client_proof
+from pysock.parameters import checked_deadline, checked_most, client_proof
 
 if TYPE_CHECKING:
     from typing import Any
@@ -31,6 +31,7 @@ class Connecting:
         self._address = as_address(address)
         self._name = name or ""
         self._timeout = None if timeout is None else checked_timeout(timeout)
+        self._inherits = checked_deadline(options["deadline"])
         key = options["authkey"]
         servers = expected_server(self._address, options["server_uid"])
         self._trust = Trust(servers, None if key is None else client_proof(key))
@@ -61,7 +62,7 @@ class Connecting:
         except BaseException:
             sock.close()
             raise
-        return AsyncClient(connection, welcome, self._address, self._name, self._timeout)
+        return AsyncClient(connection, welcome, self._address, self._name, self._timeout, self._inherits)
 
 
 def _refuse_other_loops() -> None:
@@ -84,6 +85,7 @@ def connect(
     max_pushes: int = PUSHES_MAX,
     authkey: bytes | None = None,
     server_uid: Ids | None = None,
+    deadline: kinds.Deadline = "inherit",
 ) -> Connecting:
     """Connect to a server in a loop of asyncio or uvloop: ``await`` it, or enter it by ``async with``.
 
@@ -97,5 +99,6 @@ def connect(
         "max_pushes": max_pushes,
         "authkey": authkey,
         "server_uid": server_uid,
+        "deadline": deadline,
     }
     return Connecting(address, name, timeout, options)

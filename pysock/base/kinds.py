@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     FramingName: TypeAlias = Literal["pysock", "u32", "line", "raw"]
     #: ``backend=``.
     BackendName: TypeAlias = Literal["auto", "native", "pure"]
+    #: ``deadline=`` of a client.
+    Deadline: TypeAlias = Literal["inherit", "ignore"]
     #: ``expose=`` of a server.
     Expose: TypeAlias = Literal["type", "message", "traceback"]
     #: ``loop=`` of a server, for async handlers.

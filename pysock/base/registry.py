@@ -33,6 +33,11 @@ def servers() -> list[Server]:
     return [server for process, server in list(_running.values()) if process == here]
 
 
+def are_any() -> bool:
+    """Whether :func:`servers` may be worth asking."""
+    return bool(_running)
+
+
 def add(server: Server) -> None:
     """It is about to serve."""
     _running[id(server)] = os.getpid(), server

@@ -16,7 +16,7 @@ from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING, Protocol
 from pysock.base.logs import server_log as log
 from pysock.engine.contract import Current
-from pysock.errors import Cancelled, RemoteError
+from pysock.errors import Cancelled, RemoteError, RequestTimeout
 from pysock.states import ConnectionState
 from pysock.wire import texts
 from pysock.wire.format import ErrorCode
@@ -165,3 +165,19 @@ def _in_task(running: Running) -> Request | None:
     )
     HELD.set(request)
     return request
+
+
+def shortened(seconds: float | None) -> float | None:
+    """The time for a call of a client that a handler makes: no more than there is for the handler. ``None``: no end.
+
+    :raises RequestTimeout: there is none left.
+    """
+    if HELD.get(None) is None and not registry.are_any():
+        return seconds
+    try:
+        left = current().remaining()
+    except LookupError:
+        return seconds
+    if left == 0:
+        raise RequestTimeout("nobody waits any more for the handler that makes this call: its deadline has passed")
+    return seconds if left is None or (seconds is not None and seconds < left) else left
