@@ -14,6 +14,7 @@ from queue import SimpleQueue
 
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
+from pysock.base.unique import Unique
 from pysock.engine.deferral import Deferred, Ended
 from pysock.replies.current import Request
 
@@ -83,7 +84,7 @@ class _Line:
         self.waiting: int = 0
 
 
-class Jobs:
+class Jobs(Unique):
     """Those of one pool.
 
     :param most: how many may wait; ``None``: any number.

@@ -22,6 +22,7 @@ from pysock.base.clock import monotonic
 from pysock.base.imported import refuse_while_imported
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
+from pysock.base.unique import Unique
 from pysock.errors import ParameterError, PysockError, RemoteError
 from pysock.pools.channel import REPLY, FromWorker, answer_of, receive, send
 from pysock.pools.jobs import Job
@@ -76,7 +77,7 @@ def check_target(target: str, handler: Callable[..., Any]) -> None:
         )
 
 
-class Process:
+class Process(Unique):
     """A worker of a pool of processes."""
 
     def __init__(self, name: str, handler: Callable[[bytes], Any], target: str) -> None:

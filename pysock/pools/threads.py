@@ -8,6 +8,7 @@ from contextvars import Context, copy_context
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
+from pysock.base.unique import Unique
 from pysock.engine.guards import type_name
 from pysock.errors import RemoteError
 from pysock.pools.jobs import Job
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pysock.data import DataSocket
 
 
-class InThread:
+class InThread(Unique):
     """A worker of a pool of threads."""
 
     def __init__(self, name: str, handler: Callable[[DataSocket, bytes], Any]) -> None:
