@@ -8,6 +8,7 @@ import logging
 import queue
 import socket
 import threading
+import time
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -139,6 +140,28 @@ def test_without_ids_one_after_the_other(make_server, address):
             assert later.replies.empty()
             reply.send(word.upper())
             assert peer.sock.recv(100) == word.upper() + b"\n"
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_without_ids_what_waits_unread_costs_nothing(make_server, address, leaves):
+    """Nor does a client that has closed its end meanwhile."""
+    server = make_server(address, framing="line")
+    later = Later(server)
+    with server, wire.dial(server) as peer:
+        peer.send(b"one\n")
+        reply = later.next()
+        peer.send(b"two\n")
+        if leaves:
+            peer.sock.close()
+        time.sleep(0.05)
+        begin = time.process_time()
+        time.sleep(0.3)
+        assert time.process_time() - begin < 0.15
+        reply.send(b"1")
+        if not leaves:
+            assert peer.sock.recv(100) == b"1\n"
+            later.next().send(b"2")
+            assert peer.sock.recv(100) == b"2\n"
 
 
 def test_without_ids_a_failure_closes_behind_earlier_replies(make_server, address, caplog):

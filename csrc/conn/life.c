@@ -37,11 +37,8 @@ void ps__mark_dirty(ps_engine *engine, ps_conn *conn)
     engine->dirty = conn->slot;
 }
 
-void ps__update_interest(ps_engine *engine, ps_conn *conn)
+static void set_interest(ps_engine *engine, ps_conn *conn, unsigned wanted)
 {
-    unsigned in = conn->state <= PS_CONN_ESTABLISHED && !(conn->flags & (PS_PAUSED_OUTPUT | PS_PAUSED_PENDING));
-    unsigned out = (conn->out_head || conn->flags & PS_IS_SENDING) && !(conn->flags & PS_IS_STARVED);
-    unsigned wanted = (in ? PS_POLL_IN : 0u) | (out ? PS_POLL_OUT : 0u);
     if (wanted == conn->interest)
         return;
     int error = 0;
@@ -54,6 +51,23 @@ void ps__update_interest(ps_engine *engine, ps_conn *conn)
     conn->interest = error < 0 ? 0 : wanted & 0xF;
     if (error < 0)
         ps__no_memory(engine, conn); /* the kernel has none to watch it */
+}
+
+void ps__update_interest(ps_engine *engine, ps_conn *conn)
+{
+    bool kept = conn->flags & PS_PAUSED_PENDING && conn->interest & PS_POLL_IN;
+    bool in = conn->state <= PS_CONN_ESTABLISHED && !(conn->flags & PS_PAUSED_OUTPUT) &&
+              (kept || !(conn->flags & PS_PAUSED_PENDING));
+    bool out = (conn->out_head || conn->flags & PS_IS_SENDING) && !(conn->flags & PS_IS_STARVED);
+    set_interest(engine, conn, (in ? PS_POLL_IN : 0u) | (out ? PS_POLL_OUT : 0u));
+}
+
+bool ps__stop_watching_input(ps_engine *engine, ps_conn *conn)
+{
+    if (!(conn->interest & PS_POLL_IN) || !(conn->flags & PS_PAUSED_PENDING) || conn->state > PS_CONN_ESTABLISHED)
+        return false;
+    set_interest(engine, conn, conn->interest & PS_POLL_OUT);
+    return true;
 }
 
 /* -- the end ------------------------------------------------------------------------------------------------------- */

@@ -59,8 +59,11 @@ static void client_event(ps_engine *engine, const ps_event *event)
             conn->flags |= PS_IS_SENT;
         flush(engine, conn);
     }
-    if (event->ready & (PS_POLL_IN | PS_POLL_GONE) && ps__reads(engine, conn) && !conn->unread)
+    bool comes = event->ready & (PS_POLL_IN | PS_POLL_GONE);
+    if (comes && ps__reads(engine, conn) && !conn->unread)
         ps__readable(engine, conn);
+    else if (comes && ps__stop_watching_input(engine, conn))
+        return; /* what is to come is looked at when it is read */
     else if (event->ready & PS_POLL_GONE)
         ps__lost(engine, conn, PS_CLOSED_BY_PEER); /* both directions are shut: nobody takes the replies any more */
 }
