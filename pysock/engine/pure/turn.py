@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 #: The longest wait, in seconds: after it the loop looks whether its descriptors are still its own.
 _SLEEP_MAX: Final = 1.0
-
 #: After a turn for which there was no memory, so that the loop doesn't spin until there is some, in seconds.
 _PAUSE_MEMORY: Final = 0.01
 
