@@ -444,6 +444,7 @@ int ps__link_ping(ps_link *link, const ps_payload *payload, uint32_t id, uint64_
 
 int ps__link_send(ps_link *link, const ps_frame *frame, uint64_t deadline_ns, ps_sink *sink)
 {
+    sink->answered = 0; /* it is one frame, whatever the sink was used for before */
     ps_payload payload = {frame->payload, frame->size};
     sending s = {.payloads = &payload, .count = 1, .first_id = frame->request_id, .window = 1, .service = frame->code,
                  .kind = frame->kind, .flags = frame->flags, .deadline_ns = UINT64_MAX, .alone = true};

@@ -8,6 +8,7 @@
 #include "conn/life.h"
 #include "conn/pending.h"
 #include "conn/rules.h"
+#include "loop/command.h"
 #include "table/deferred.h"
 #include "table/due.h"
 #include "table/table.h"
@@ -258,8 +259,69 @@ static void at_random(void)
     CHECK_EQ(ps_socket_close(server.master), 0);
 }
 
+/* -- where there is no memory -------------------------------------------------------------------------------------- */
+
+static int fails_in; /* so many allocations from now one fails */
+
+static bool fails(void)
+{
+    return fails_in && --fails_in == 0;
+}
+
+static void *no_block(size_t size)
+{
+    return fails() ? NULL : malloc(size);
+}
+
+static void *no_growth(void *block, size_t size)
+{
+    return fails() ? NULL : realloc(block, size);
+}
+
+static bool defers(uint32_t id)
+{
+    const ps_frame frame = {.kind = PS_SRM, .size = 10, .request_id = id};
+    uint64_t handle = ps__defer(server.engine, clients[0].conn, &frame);
+    ps_work done;
+    if (handle)
+        CHECK(ps__defer_done(server.engine, handle, &done) == clients[0].conn && done.frame.request_id == id);
+    CHECK_EQ(clients[0].conn->in_flight, 0);
+    return handle;
+}
+
+static void each_allocation_fails_once(void)
+{
+    begin();
+    ps_sys.allocate = no_block;
+    ps_sys.resize = no_growth;
+    for (int at = 1; at <= 2; at++) { /* the records, and their deadlines */
+        fails_in = at;
+        CHECK(!defers(1) && fails_in == 0);
+    }
+    fails_in = 3; /* the ids in flight: then it is one that can't be cancelled */
+    CHECK(defers(2) && fails_in == 0);
+    CHECK(defers(3));
+    CHECK_EQ(server.engine->ids_in_flight.used, 0);
+    work answer = {.objects = 1};
+    fails_in = 1;
+    CHECK_EQ(ps__post_answer(server.engine, 1, &answer), -ENOMEM);
+    CHECK_EQ(answer.objects, 1); /* it is still the caller's */
+    ps_sys.allocate = malloc;
+    ps_sys.resize = realloc;
+    for (int client = 0; client < CLIENTS; client++) {
+        ps__lost(server.engine, clients[client].conn, PS_SERVER_STOPPING);
+        CHECK_EQ(close(clients[client].peer), 0);
+    }
+    server.engine->dirty = PS_NO_SLOT;
+    ps__bury(server.engine);
+    ps__leave(server.engine);
+    ps__engine_free(server.engine);
+    CHECK_EQ(ps_socket_close(server.master), 0);
+}
+
 int main(void)
 {
     RUN(at_random);
+    RUN(each_allocation_fails_once);
     return 0;
 }

@@ -11,7 +11,7 @@
 #define EACH_CALL(X) \
     X(socket) X(bind) X(listen) X(connect) X(accept4) X(recvfrom) X(recvmsg) X(sendto) X(sendmsg) X(getsockopt) \
     X(setsockopt) X(epoll_create1) X(epoll_ctl) X(epoll_wait) X(ppoll) X(pipe2) X(timerfd_create) \
-    X(timerfd_settime) X(read) X(write) X(close) X(unlink) \
+    X(timerfd_settime) X(read) X(write) X(shutdown) X(close) X(unlink) \
     X(allocate) X(resize) X(object)
 
 #define NUMBER(name) CALL_##name,
@@ -149,6 +149,7 @@ SIMPLE(pipe2, -1, (int fds[2], int flags), fds, flags)
 SIMPLE(timerfd_create, -1, (int clock, int flags), clock, flags)
 SIMPLE(timerfd_settime, fd, (int fd, int flags, const struct itimerspec *when, struct itimerspec *old), fd, flags, when,
        old)
+SIMPLE(shutdown, fd, (int fd, int how), fd, how)
 SIMPLE(unlink, -1, (const char *path), path)
 
 /* Errors that concern one connection: the kernel has taken it from the queue by then (accept(2), "Error handling"). */
@@ -269,7 +270,7 @@ static void *faulty_object_resize(void *context, void *old, size_t size, uint8_t
 #define EACH_BUT_OBJECT(X) \
     X(socket) X(bind) X(listen) X(connect) X(accept4) X(recvfrom) X(recvmsg) X(sendto) X(sendmsg) X(getsockopt) \
     X(setsockopt) X(epoll_create1) X(epoll_ctl) X(epoll_wait) X(ppoll) X(pipe2) X(timerfd_create) \
-    X(timerfd_settime) X(read) X(write) X(close) X(unlink) \
+    X(timerfd_settime) X(read) X(write) X(shutdown) X(close) X(unlink) \
     X(allocate) X(resize)
 
 static void fault_install(void)
