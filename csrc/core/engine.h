@@ -93,7 +93,7 @@ struct ps_engine {
         struct ps_deferred *records; /* see table/deferred.c */
         uint32_t *due;               /* a heap of their slots, see table/due.c */
         uint32_t room, due_count;
-        bool is_new; /* one was made since the last wait */
+        uint32_t used;
         uint32_t free, told, last_told; /* lists of slots; told: who is to be told that nobody waits, the first of them first */
     } deferred;
     ps_untold untold[PS_CAUSES];

@@ -93,13 +93,11 @@ static int sleep_for(ps_engine *engine, int64_t most_ns, bool lingered)
     return count;
 }
 
-/* What is answered later another thread works on: it is let inside as soon as nothing more comes, and not when the loop has
+/* What is answered later other threads work on: they are let inside as soon as nothing more comes, and not when the loop has
  * polled in vain. But one that computes would stay there. */
-static bool workers_wait(ps_engine *engine)
+static bool workers_wait(const ps_engine *engine)
 {
-    bool wait = engine->deferred.is_new && engine->now_ns >= engine->contended_until_ns;
-    engine->deferred.is_new = false;
-    return wait;
+    return engine->deferred.used && engine->now_ns >= engine->contended_until_ns;
 }
 
 /* Inside as long as the loop may be, then outside. */

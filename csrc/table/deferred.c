@@ -43,7 +43,7 @@ uint64_t ps__deferred_add(ps_engine *engine, ps_conn *conn, const ps_pending *pe
     if (conn->deferred != PS_NO_SLOT)
         ps__deferred_at(engine, conn->deferred)->previous = slot;
     conn->deferred = slot;
-    engine->deferred.is_new = true;
+    engine->deferred.used++;
     if (pending->frame.deadline_ns)
         ps__due_put(engine, slot);
     return ps__deferred_handle(engine, record);
@@ -92,6 +92,7 @@ void ps__deferred_put_away(ps_engine *engine, uint32_t slot)
 {
     ps__deferred_at(engine, slot)->next = engine->deferred.free;
     engine->deferred.free = slot;
+    engine->deferred.used--;
 }
 
 void ps__deferred_remove(ps_engine *engine, ps_conn *conn, ps_deferred *record)
@@ -157,7 +158,7 @@ uint32_t ps__deferred_pop(ps_engine *engine)
 void ps__deferred_forget(ps_engine *engine)
 {
     engine->deferred.free = engine->deferred.told = PS_NO_SLOT;
-    engine->deferred.room = engine->deferred.due_count = 0;
+    engine->deferred.room = engine->deferred.due_count = engine->deferred.used = 0;
 }
 
 void ps__deferred_close(ps_engine *engine)
