@@ -10,8 +10,8 @@
 /* "object": the hooks object_new and object_resize, which are allocations too. */
 #define EACH_CALL(X) \
     X(socket) X(bind) X(listen) X(connect) X(accept4) X(recvfrom) X(recvmsg) X(sendto) X(sendmsg) X(getsockopt) \
-    X(setsockopt) X(epoll_create1) X(epoll_ctl) X(epoll_wait) X(ppoll) X(pipe2) X(timerfd_create) \
-    X(timerfd_settime) X(read) X(write) X(shutdown) X(close) X(unlink) \
+    X(setsockopt) X(shutdown) X(epoll_create1) X(epoll_ctl) X(epoll_wait) X(ppoll) X(pipe2) X(timerfd_create) \
+    X(timerfd_settime) X(read) X(write) X(close) X(unlink) \
     X(allocate) X(resize) X(object)
 
 #define NUMBER(name) CALL_##name,
@@ -140,6 +140,7 @@ SIMPLE(listen, fd, (int fd, int backlog), fd, backlog)
 SIMPLE(connect, fd, (int fd, const struct sockaddr *address, socklen_t size), fd, address, size)
 SIMPLE(getsockopt, fd, (int fd, int level, int name, void *value, socklen_t *size), fd, level, name, value, size)
 SIMPLE(setsockopt, fd, (int fd, int level, int name, const void *value, socklen_t size), fd, level, name, value, size)
+SIMPLE(shutdown, fd, (int fd, int how), fd, how)
 SIMPLE(epoll_create1, -1, (int flags), flags)
 SIMPLE(epoll_ctl, fd, (int epfd, int operation, int fd, struct epoll_event *event), epfd, operation, fd, event)
 SIMPLE(epoll_wait, epfd, (int epfd, struct epoll_event *events, int room, int timeout_ms), epfd, events, room,
@@ -149,7 +150,6 @@ SIMPLE(pipe2, -1, (int fds[2], int flags), fds, flags)
 SIMPLE(timerfd_create, -1, (int clock, int flags), clock, flags)
 SIMPLE(timerfd_settime, fd, (int fd, int flags, const struct itimerspec *when, struct itimerspec *old), fd, flags, when,
        old)
-SIMPLE(shutdown, fd, (int fd, int how), fd, how)
 SIMPLE(unlink, -1, (const char *path), path)
 
 /* Errors that concern one connection: the kernel has taken it from the queue by then (accept(2), "Error handling"). */
@@ -269,8 +269,8 @@ static void *faulty_object_resize(void *context, void *old, size_t size, uint8_t
 #define INSTALL(name) ps_sys.name = faulty_##name;
 #define EACH_BUT_OBJECT(X) \
     X(socket) X(bind) X(listen) X(connect) X(accept4) X(recvfrom) X(recvmsg) X(sendto) X(sendmsg) X(getsockopt) \
-    X(setsockopt) X(epoll_create1) X(epoll_ctl) X(epoll_wait) X(ppoll) X(pipe2) X(timerfd_create) \
-    X(timerfd_settime) X(read) X(write) X(shutdown) X(close) X(unlink) \
+    X(setsockopt) X(shutdown) X(epoll_create1) X(epoll_ctl) X(epoll_wait) X(ppoll) X(pipe2) X(timerfd_create) \
+    X(timerfd_settime) X(read) X(write) X(close) X(unlink) \
     X(allocate) X(resize)
 
 static void fault_install(void)

@@ -9,8 +9,10 @@
 #include <grp.h>
 
 #include "guest.h"
+#include "later.h"
 #include "base/sys.h"
 #include "client/link.h"
+#include "client/share.h"
 #include "load/load.h"
 #include "loop/engine.h"
 #include "loop/turn.h"
@@ -164,6 +166,9 @@ static bool begin(const ps_options *options)
     hooks.object_new = faulty_object_new;
     hooks.object_resize = faulty_object_resize;
     hooks.draining = close_master;
+    hooks.request = later_request;
+    hooks.answer = later_answer;
+    hooks.ended = later_ended;
     ended = false;
     subject = true;
     server.engine = ps__engine_new(&guarded, &hooks, &error);
@@ -194,7 +199,6 @@ static void check_remains(void)
     ps_stats stats = echo_stats(&server);
     CHECK(server.result == 0 || (is_fatal() && server.result == -fault.error && fault_struck()));
     CHECK(!server.inside);
-    CHECK_EQ(server.objects, 0);
     CHECK_EQ(server.drained, 1);
     CHECK_EQ(stats.clients, 0);
     CHECK_EQ(stats.pending, 0);
@@ -216,8 +220,11 @@ static void end(void)
     CHECK(join_within(server.thread, PATIENCE_MS) && "the loop ends");
     check_remains();
     subject = true;
-    ps__engine_free(server.engine);
+    server.inside = true;
+    ps__engine_free(server.engine); /* with the answers that came too late */
+    server.inside = false;
     subject = false;
+    CHECK_EQ(server.objects, 0);
 }
 
 /* -- guests -------------------------------------------------------------------------------------------------------- */
@@ -290,6 +297,14 @@ static void small_requests(guest *g)
     }
     for (uint32_t i = 1; i <= 4; i++)
         add_request(i, i, 10 * i);
+    converse(g, false);
+}
+
+static void later_requests(guest *g)
+{
+    start_over();
+    for (uint32_t i = 1; i <= 3; i++)
+        add_request(i, i, LATER_SIZE);
     converse(g, false);
 }
 
@@ -441,6 +456,7 @@ static void while_it_lasts(void)
     size_t scale = fault.error ? 20000 : 3000; /* byte by byte it takes long enough */
     come_in(first, "a guest");
     small_requests(first);
+    later_requests(first);
     a_crowd(SILENT);
     the_gone_are_gone();
     come_in(second, "");
@@ -520,7 +536,7 @@ typedef struct taker {
     const ps_payload *payloads;
     uint32_t first_id, count;
     int objects, others;
-    bool any;
+    bool any, fails;
 } taker;
 
 static void sink_nothing(void *context)
@@ -565,7 +581,13 @@ static int sink_take(void *context, const ps_frame *frame, void *object)
     }
     if (object)
         sink_release(t, object);
-    return done;
+    return t->fails ? -EPROTO : done;
+}
+
+static taker new_taker(void)
+{
+    return (taker){.sink = {.enter = sink_nothing, .leave = sink_nothing, .check = sink_check, .take = sink_take,
+                            .object_new = sink_object, .object_unref = sink_release}};
 }
 
 static int exchange(ps_link *client, taker *t, const ps_payload *payloads, uint32_t count)
@@ -588,7 +610,8 @@ static bool went_well(int result, bool *broken)
     return result == 0;
 }
 
-static void converse_as_client(ps_link *client, taker *t)
+/* False: it is broken. */
+static bool converse_as_client(ps_link *client, taker *t)
 {
     static ps_payload payloads[60];
     const ps_frame notice = {.kind = PS_SRM, .flags = PS_NO_REPLY, .payload = pattern, .size = 30000};
@@ -597,6 +620,7 @@ static void converse_as_client(ps_link *client, taker *t)
         payloads[i] = (ps_payload){pattern + i, i % 20 == 19 ? (fault.error ? 100000 : 17000) : i};
     went_well(exchange(client, t, payloads, 1), &broken);
     went_well(exchange(client, t, payloads, 60), &broken);
+    t->sink.answered = 0; /* of the next call */
     went_well(ps__link_send(client, &notice, ps__now_ns() + PATIENCE_MS * MS, &t->sink), &broken);
     subject = false;
     CHECK(ps_engine_broadcast(server.engine, pattern, 40000) >= 0);
@@ -606,13 +630,41 @@ static void converse_as_client(ps_link *client, taker *t)
         CHECK_EQ(t->others, 1);
     t->any = false;
     went_well(exchange(client, t, payloads, 10), &broken);
+    return !broken;
+}
+
+static void *listen_to_it(void *context)
+{
+    taker t = new_taker();
+    t.sink.context = &t;
+    CHECK(ps__link_receive(context, ps__now_ns() + SOME_PATIENCE_MS * MS, &t.sink) < 0);
+    return NULL;
+}
+
+static bool is_listened_to(ps_link *client)
+{
+    pthread_mutex_lock(&client->lock);
+    bool dozes = client->reader && client->reader->dozes;
+    pthread_mutex_unlock(&client->lock);
+    return dozes;
+}
+
+/* One thread's call breaks it, while another listens. */
+static void break_it(ps_link *client, taker *t)
+{
+    const ps_payload payload = {pattern, PS_SHARE_ROOM + 1}; /* a smaller answer is looked at when the call has left */
+    pthread_t listener;
+    CHECK_EQ(pthread_create(&listener, NULL, listen_to_it, client), 0);
+    WAIT_FOR(is_listened_to(client));
+    t->fails = true;
+    CHECK(exchange(client, t, &payload, 1) < 0);
+    CHECK(join_within(listener, PATIENCE_MS) && "nobody listens to what is broken");
 }
 
 static void client_script(void)
 {
     const ps_options options = echo_options(PS_PYSOCK);
-    taker t = {.sink = {.enter = sink_nothing, .leave = sink_nothing, .check = sink_check, .take = sink_take,
-                        .object_new = sink_object, .object_unref = sink_release}};
+    taker t = new_taker();
     int error, fd;
     t.sink.context = &t;
     echo_begin(&server, &options, family);
@@ -620,9 +672,9 @@ static void client_script(void)
     hello(fd, "");
     subject = true;
     ps_link *client = ps__link_new(fd, 0, 16 << 20, &error);
-    if (client)
-        converse_as_client(client, &t);
-    else
+    if (client && converse_as_client(client, &t))
+        break_it(client, &t);
+    if (!client)
         CHECK(error == -ENOMEM && fault_struck() && close(fd) == 0); /* it is still the caller's */
     ps__link_free(client, &t.sink);
     subject = false;

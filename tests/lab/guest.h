@@ -199,12 +199,15 @@ static size_t put_proof(uint8_t *to, const uint8_t *mac)
 static void add_cir(const char *name)
 {
     static const uint8_t nonce[PS_NONCE_SIZE] = "a new number, each time";
-    uint8_t payload[4 + 3 + PS_NAME_MAX + 3 + PS_NONCE_SIZE] = "PSK1";
+    static const uint8_t features[] = {0, 0, 0, PS_FEATURE_CANCEL};
+    uint8_t payload[4 + 3 + PS_NAME_MAX + 3 + PS_NONCE_SIZE + 3 + sizeof features] = "PSK1";
     size_t size = 4;
     if (guests_prove)
         size += ps__put_field(payload + size, PS_TAG_NONCE, nonce, sizeof nonce);
-    if (*name)
+    if (*name) {
         size += ps__put_field(payload + size, PS_TAG_NAME, name, (uint16_t)strlen(name));
+        size += ps__put_field(payload + size, PS_TAG_FEATURES, features, sizeof features);
+    }
     ps__write_header(asked.data, (uint32_t)size, PS_CIR, 0, 1, 0);
     memcpy(asked.data + PS_HEADER_SIZE, payload, size);
     asked.size = PS_HEADER_SIZE + size;
