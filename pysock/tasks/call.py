@@ -41,7 +41,7 @@ class Call(Unique):
     def __init__(self, coroutine: Any) -> None:
         self._coroutine = coroutine
         #: Whether it has returned, or raised; then what.
-        self.done = False
+        self.done: bool = False
         self.value: Any = None
         self.error: BaseException | None = None
         #: Who is told of it, once the handler has waited for something.

@@ -91,3 +91,8 @@ executor = concurrent.futures.ThreadPoolExecutor()
 @server.service("executor")
 def by_executor(client: pysock.DataSocket, request: bytes) -> concurrent.futures.Future[bytes]:
     return executor.submit(request.upper)
+
+
+@server.service("awaited")
+async def awaited(client: pysock.DataSocket, request: bytes) -> bytes:
+    return request

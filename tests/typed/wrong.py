@@ -20,11 +20,6 @@ def of_a_text(client: pysock.DataSocket, request: str) -> bytes:
     return request.encode()
 
 
-@server.service  # wrong
-async def later(client: pysock.DataSocket, request: bytes) -> bytes:
-    return request
-
-
 @server.batch_service  # wrong
 def not_a_list(clients: list[pysock.DataSocket], requests: list[bytes]) -> bytes:
     return requests[0]

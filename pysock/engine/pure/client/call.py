@@ -67,7 +67,7 @@ class Asking(Call):
         super().__init__(unsent, rest)
         self._request_id = request_id
         self._answer = answer
-        self.missing = 1
+        self.missing: int = 1
         self.frame: Any = None
 
     def take(self, frame: Frame) -> bool:
@@ -88,12 +88,12 @@ class Asking(Call):
 class Listening(Call):
     """It ends with the next frame that nobody asked for; where ``greets`` is true with any, which it keeps."""
 
-    listens = True
+    listens: bool = True
 
     def __init__(self, greets: bool = False) -> None:
         super().__init__()
-        self.missing = 1
-        self.greets = greets
+        self.missing: int = 1
+        self.greets: bool = greets
         self.waiter: Waiter | None = None  # of its own: another may wait as well, when the reading was taken from it
         self.frame: Any = None
 
@@ -108,7 +108,7 @@ class Listening(Call):
 class Draining(Call):
     """It waits until the others have ended."""
 
-    drains = True
+    drains: bool = True
 
 
 def frame_parts(kind: int, flags: int, code: int, request_id: int, payload: Buffer) -> tuple[Buffer, Buffer]:

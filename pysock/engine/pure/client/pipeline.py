@@ -48,7 +48,7 @@ class Pipeline(Call):
             size += HEADER.size + len(payload)
             at += 1
         self._begun = at
-        self.unsent = b"".join(frames)
+        self.unsent: Buffer = b"".join(frames)
 
     def unanswered(self) -> list[int]:
         """The ids that are on their way."""
