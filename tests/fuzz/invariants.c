@@ -8,9 +8,9 @@
 
 static unsigned wanted_interest(const ps_conn *conn)
 {
-    bool kept = conn->interest & PS_POLL_IN; /* until more comes than is read */
+    bool stays = conn->interest & PS_POLL_IN; /* until more comes than is read */
     bool in = conn->state <= PS_CONN_ESTABLISHED && !(conn->flags & PS_PAUSED_OUTPUT) &&
-              (kept || !(conn->flags & PS_PAUSED_PENDING));
+              (stays || !(conn->flags & PS_PAUSED_PENDING));
     bool out = (conn->out_head || conn->flags & PS_IS_SENDING) && !(conn->flags & PS_IS_STARVED);
     return (in ? PS_POLL_IN : 0u) | (out ? PS_POLL_OUT : 0u);
 }
