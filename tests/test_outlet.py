@@ -6,7 +6,7 @@ import random
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pysock.engine.choice import choose
@@ -190,6 +190,7 @@ def test_what_is_called_raises(backend):
     assert [payload for _, _, payload, _ in owner.take()] == [b"b", b"c"]
 
 
+@settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_both_do_the_same(chance):
     try:
