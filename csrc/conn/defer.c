@@ -154,27 +154,13 @@ void ps__defer_tell(ps_engine *engine)
     }
 }
 
-static ps_deferred *first_that_waits(const ps_engine *engine, const ps_conn *conn)
-{
-    if (conn->state == PS_CONN_CLOSED)
-        return NULL;
-    for (uint32_t slot = conn->deferred; slot != PS_NO_SLOT; slot = ps__deferred_at(engine, slot)->next) {
-        if (!ps__deferred_at(engine, slot)->why)
-            return ps__deferred_at(engine, slot);
-    }
-    return NULL;
-}
-
 void ps__defer_cut_short(ps_engine *engine, ps_conn *conn)
 {
-    ps_deferred *record = first_that_waits(engine, conn);
-    if (!record)
+    if (conn->deferred == PS_NO_SLOT)
         return;
-    ps__enter(engine);
-    for (; record; record = first_that_waits(engine, conn)) {
-        record->why = PS_WHY_STOPPED;
-        tell_both(engine, record);
-    }
+    for (uint32_t slot = conn->deferred; slot != PS_NO_SLOT; slot = ps__deferred_at(engine, slot)->next)
+        ps__deferred_mark(engine, ps__deferred_at(engine, slot), PS_WHY_STOPPED);
+    ps__defer_tell(engine);
     if (conn->state != PS_CONN_CLOSED)
         ps__send_queue(engine, conn);
 }

@@ -49,12 +49,11 @@ static void carry_out(ps_engine *engine, const ps_command *command)
         ps__disconnect(engine, conn);
 }
 
+/* One with an object only between hooks.enter and hooks.leave. */
 static void free_command(ps_engine *engine, ps_command *command)
 {
-    if (command->object) {
-        ps__enter(engine);
+    if (command->object)
         engine->hooks.object_unref(engine->hooks.context, command->object);
-    }
     ps__free(command);
 }
 
@@ -96,9 +95,7 @@ void ps__free_commands(ps_engine *engine)
 {
     for (ps_command *command = take_commands(engine), *next; command; command = next) {
         next = command->next;
-        if (command->object)
-            engine->hooks.object_unref(engine->hooks.context, command->object);
-        ps__free(command);
+        free_command(engine, command);
     }
 }
 
