@@ -44,6 +44,8 @@
 #include "client/share.c"
 #include "client/turns.c"
 #include "client/patience.c"
+#include "client/outgoing.c"
+#include "client/incoming.c"
 #include "client/link.c"
 #include "python/objects.c"
 #include "python/context.c"

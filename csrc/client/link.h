@@ -29,10 +29,20 @@ typedef struct ps_sink {
     uint32_t answered; /* replies so far: the window of requests in flight moves with it */
 } ps_sink;
 
+/* Whether this frame answers one of so many requests: answer is PS_REPLY or PS_PONG. */
+static inline bool ps__answers(const ps_frame *frame, uint8_t answer, uint32_t first_id, uint32_t count)
+{
+    bool kind = frame->kind == answer || (frame->kind == PS_ERROR && answer == PS_REPLY);
+    return kind && frame->request_id && frame->request_id - first_id < count;
+}
+
 typedef struct ps_payload {
     const uint8_t *data;
     size_t size;
 } ps_payload;
+
+/* Of the buffer of each way; and from so many bytes on a payload doesn't go through it. */
+enum { PS_LINK_ROOM = 64 * 1024, PS_LINK_LARGE = 16 * 1024 };
 
 struct ps_caller;
 

@@ -11,10 +11,6 @@
  * them. */
 enum { INSIDE_NS = 6 * 1000 * 1000 };
 
-/* A signal that comes between the last look for one and the sleep doesn't end the sleep. So the thread in which signals
- * are handled looks again now and then. */
-enum { NAP_NS = 50 * 1000 * 1000 };
-
 static void weigh_lingering(ps_link *link, uint64_t now)
 {
     ps_trial *trial = &link->linger.trial;
@@ -44,17 +40,11 @@ void ps__link_waited(ps_link *link, ps_patience *p)
     *p = (ps_patience){.deadline_ns = p->deadline_ns};
 }
 
-static int64_t nap_ns(int64_t left_ns)
-{
-    bool naps = (left_ns < 0 || left_ns > NAP_NS) && ps__is_first_thread();
-    return naps ? NAP_NS : left_ns;
-}
-
 static int64_t time_to_sleep(const ps_caller *call, bool wants_to_write, uint64_t now)
 {
-    int64_t left = nap_ns(call->deadline_ns == UINT64_MAX ? -1 : (int64_t)(call->deadline_ns - now));
+    int64_t left = ps__share_nap(call->deadline_ns == UINT64_MAX ? -1 : (int64_t)(call->deadline_ns - now));
     bool naps = wants_to_write && !call->writes; /* another writes: nobody wakes who reads when it is done */
-    return naps && (left < 0 || left > PS_SHARE_NAP_NS) ? PS_SHARE_NAP_NS : left;
+    return naps ? ps__share_sooner(left, PS_SHARE_NAP_NS) : left;
 }
 
 int ps__link_wait(ps_link *link, ps_caller *call, ps_patience *p, bool wants_to_write)

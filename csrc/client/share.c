@@ -164,8 +164,7 @@ bool ps__share_awake(ps_link *link, ps_caller *call)
 
 bool ps__share_is_answer(const ps_caller *call, const ps_frame *frame)
 {
-    bool kind = frame->kind == call->answer || (frame->kind == PS_ERROR && call->answer == PS_REPLY);
-    return kind && frame->request_id && frame->request_id - call->first_id < call->count;
+    return ps__answers(frame, call->answer, call->first_id, call->count);
 }
 
 bool ps__share_keep(ps_link *link, const ps_frame *frame)

@@ -14,6 +14,9 @@
 enum { PS_SHARE_NAP_NS = 1000 * 1000 };
 /* Who reads leaves it so long at most to one that it has woken. */
 enum { PS_SHARE_REST_NS = 100 * 1000 };
+/* A signal that comes between the last look for one and the sleep doesn't end the sleep. So the thread in which signals are
+ * handled looks again after so long. */
+enum { PS_SHARE_SIGNAL_NAP_NS = 50 * 1000 * 1000 };
 /* An answer of so many bytes at most is handed to its owner as it is, without the GIL; a larger one as an object. */
 enum { PS_SHARE_ROOM = 2048 };
 
@@ -38,6 +41,17 @@ typedef struct ps_caller {
     uint64_t turn;     /* who read when it looked last */
     uint32_t woken;
 } ps_caller;
+
+/* How long to sleep: so much is left (< 0: for ever), or less, where something else is to be looked at. */
+static inline int64_t ps__share_sooner(int64_t left_ns, int64_t most_ns)
+{
+    return left_ns < 0 || left_ns > most_ns ? most_ns : left_ns;
+}
+
+static inline int64_t ps__share_nap(int64_t left_ns)
+{
+    return ps__is_first_thread() ? ps__share_sooner(left_ns, PS_SHARE_SIGNAL_NAP_NS) : left_ns;
+}
 
 static inline void ps__share_lock(ps_link *link)
 {

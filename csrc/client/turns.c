@@ -10,13 +10,6 @@
 #include "base/sys.h"
 #include "client/share.h"
 
-enum { SIGNAL_NAP_NS = 50 * 1000 * 1000 }; /* as in patience.c */
-
-static int64_t sooner(int64_t left_ns, int64_t most_ns)
-{
-    return left_ns < 0 || left_ns > most_ns ? most_ns : left_ns;
-}
-
 /* How long until the deadline; -1: for ever. */
 static int64_t left_of(const ps_caller *call)
 {
@@ -38,10 +31,8 @@ static int look_for_signals(ps_caller *call, int slept)
 
 static int sleep_until_woken(ps_caller *call, int64_t left_ns)
 {
-    if (ps__is_first_thread())
-        left_ns = sooner(left_ns, SIGNAL_NAP_NS);
     call->sink->leave(call->sink->context);
-    return look_for_signals(call, ps__futex_wait(&call->woken, 0, left_ns));
+    return look_for_signals(call, ps__futex_wait(&call->woken, 0, ps__share_nap(left_ns)));
 }
 
 /* It waits until the kernel takes more, while another reads, who may end: that is seen at the next look. */
@@ -52,7 +43,7 @@ static int wait_to_write(ps_link *link, ps_caller *call)
     if (left == 0)
         return -ETIMEDOUT;
     call->sink->leave(call->sink->context);
-    int ready = ps_sys.ppoll(&fd, 1, sooner(left, PS_SHARE_NAP_NS));
+    int ready = ps_sys.ppoll(&fd, 1, ps__share_sooner(left, PS_SHARE_NAP_NS));
     return ready < 0 && ready != -EINTR ? ready : look_for_signals(call, ready);
 }
 
@@ -70,7 +61,7 @@ static int rest(ps_link *link, ps_caller *call, uint32_t *wake)
 {
     call->sink->leave(call->sink->context);
     ps__futex_wake(wake);
-    int64_t left = sooner(left_of(call), PS_SHARE_REST_NS);
+    int64_t left = ps__share_sooner(left_of(call), PS_SHARE_REST_NS);
     int slept = left ? ps__futex_wait(&call->woken, 0, left) : -ETIMEDOUT;
     ps__share_lock(link);
     call->rests = call->sleeps = false;
@@ -130,7 +121,7 @@ int ps__share_follow(ps_link *link, ps_caller *call, bool wants_to_write)
     if (call->writes)
         return wait_to_write(link, call);
     int64_t left = left_of(call);
-    result = left == 0 ? -ETIMEDOUT : sleep_until_woken(call, call->naps ? sooner(left, PS_SHARE_NAP_NS) : left);
+    result = left == 0 ? -ETIMEDOUT : sleep_until_woken(call, call->naps ? ps__share_sooner(left, PS_SHARE_NAP_NS) : left);
     return result;
 }
 

@@ -96,9 +96,9 @@ static bool is_unasked(const ps_frame *frame)
 
 static bool is_own(const pycall *call, const ps_frame *frame)
 {
-    bool kind = frame->kind == call->answer || (frame->kind == PS_ERROR && call->answer == PS_REPLY);
-    uint32_t index = frame->request_id - call->first_id;
-    return kind && index < call->count && PyList_GET_ITEM(call->results, (Py_ssize_t)index) == Py_None;
+    Py_ssize_t index = (Py_ssize_t)(frame->request_id - call->first_id);
+    return ps__answers(frame, call->answer, call->first_id, call->count) &&
+           PyList_GET_ITEM(call->results, index) == Py_None;
 }
 
 static void keep_result(pycall *call, const ps_frame *frame, PyObject *result)

@@ -38,7 +38,7 @@ BOUNDS = {
     "LOOKS": timers._LOOKS,
     "TELL_EVERY_NS": logs.TELL_EVERY * 1e9,
     "CONTROL_MAX": heads._CONTROL_MAX,
-    "NAP_NS": waiter._NAP * 1e6,
+    "PS_SHARE_SIGNAL_NAP_NS": waiter._NAP * 1e6,
     "PS_LINGER_USUAL_NS": linger.USUAL * 1e9,
     "PS_LINGER_FAR": linger._FAR,
     "PS_LINGER_TRIES": linger._TRIES,
