@@ -262,7 +262,7 @@ _MODULES = {
     "os": Module(os, pipe=_pipe, read=_read, write=_write, close=_close, set_blocking=_set_blocking),
 }
 _ENGINE = (
-    *("accept", "client.link", "client.waiter", "commands", "connection", "listener", "output", "poll"),
+    *("accept", "client.exchange", "client.waiter", "commands", "connection", "listener", "output", "poll"),
     "sockets",
 )
 
@@ -271,6 +271,8 @@ def install() -> None:
     """From now on the pure engine's calls go through the seam."""
     for name in _ENGINE:
         module = importlib.import_module(f"pysock.engine.pure.{name}")
-        for imported, replacement in _MODULES.items():
-            if hasattr(module, imported):
-                setattr(module, imported, replacement)
+        there = [imported for imported in _MODULES if hasattr(module, imported)]
+        if not there:
+            raise LookupError(f"{name} makes no system calls any more: where have they gone?")
+        for imported in there:
+            setattr(module, imported, _MODULES[imported])
