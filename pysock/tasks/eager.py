@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.tasks.call import Call
+from pysock.tasks.starter import Starter
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from pysock.tasks.tasks import Tasks
 
+class Eager(Starter):
+    """A starter by eager tasks."""
 
-class Eager:
-    """A handler that the engine can call, made of one that is async."""
-
-    __slots__ = ("_tasks", "function", "stays")
-
-    def __init__(self, function: Callable[[Any, Any], Any], tasks: Tasks, stays: bool) -> None:
-        self._tasks = tasks
-        self.function: Callable[[Any, Any], Any] = function
-        self.stays: bool = stays
+    __slots__ = ()
 
     def __call__(self, client: Any, request: Any) -> Any:
         """The reply, or the promise of one."""

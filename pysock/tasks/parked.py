@@ -10,7 +10,6 @@ A task that somebody has got hold of meanwhile, or changed, isn't used again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from sys import getrefcount
@@ -18,25 +17,20 @@ from weakref import getweakrefcount
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.tasks.call import Call, own_words
+from pysock.tasks.starter import Starter
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from pysock.tasks.tasks import Tasks
 
 _enter, _leave = asyncio.tasks._enter_task, asyncio.tasks._leave_task  # documented, in "Extending"
 _NONE = Context()
 
 
-class Parked:
-    """A handler that the engine can call, made of one that is async."""
+class Parked(Starter):
+    """A starter by a task that waits for its coroutine."""
 
-    __slots__ = ("_tasks", "function", "stays")
-
-    def __init__(self, function: Callable[[Any, Any], Any], tasks: Tasks, stays: bool) -> None:
-        self._tasks = tasks
-        self.function: Callable[[Any, Any], Any] = function
-        self.stays: bool = stays
+    __slots__ = ()
 
     def __call__(self, client: Any, request: Any) -> Any:
         """The reply, or the promise of one."""
