@@ -40,11 +40,6 @@ _HUNG_UP: Final = frozenset((errno.EPIPE, errno.ECONNRESET))
 
 _IN: Final = select.POLLIN
 _OUT: Final = select.POLLOUT
-_REPLY: Final = int(Kind.REPLY)
-_ERROR: Final = int(Kind.ERROR)
-_SRM: Final = int(Kind.SRM)
-_BYE: Final = int(Kind.BYE)
-_PROOF: Final = int(Kind.PROOF)
 
 
 class Exchange(Unique):

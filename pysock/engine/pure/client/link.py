@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import select
 from contextlib import suppress
 
 from pysock.base.aliases import Buffer
@@ -21,15 +19,8 @@ from pysock.wire.format import Frame, Kind
 if TYPE_CHECKING:
     from typing import Any, Final
 
-#: What send() says when it may work later; and when the server is gone, which may have said something before.
-_NOT_NOW: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
-_HUNG_UP: Final = frozenset((errno.EPIPE, errno.ECONNRESET))
-
-_IN: Final = select.POLLIN
-_OUT: Final = select.POLLOUT
 _REPLY: Final = int(Kind.REPLY)
 _ERROR: Final = int(Kind.ERROR)
-_SRM: Final = int(Kind.SRM)
 _BYE: Final = int(Kind.BYE)
 _PROOF: Final = int(Kind.PROOF)
 
