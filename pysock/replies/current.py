@@ -110,6 +110,16 @@ def current() -> Request:
 
     :raises LookupError: none does; or it is a batch, which is of several.
     """
+    found = _find()
+    if found is None:
+        raise LookupError(
+            "no handler of one request runs here: pysock.current() is for handlers, but not for those of a batch"
+        )
+    return found
+
+
+def _find() -> Request | None:
+    """The same, for whoever asks at each call and mostly isn't in a handler."""
     held = HELD.get(None)
     if held is not None:
         return held if isinstance(held, Request) else held.current()
@@ -117,9 +127,7 @@ def current() -> Request:
         found = _in_turn(server._running) or _in_task(server._running)
         if found is not None:
             return found
-    raise LookupError(
-        "no handler of one request runs here: pysock.current() is for handlers, but not for those of a batch"
-    )
+    return None
 
 
 def _in_turn(running: Running) -> Request | None:
@@ -174,10 +182,8 @@ def shortened(seconds: float | None) -> float | None:
     """
     if HELD.get(None) is None and not registry.are_any():
         return seconds
-    try:
-        left = current().remaining()
-    except LookupError:
-        return seconds
+    request = _find()
+    left = None if request is None else request.remaining()
     if left == 0:
         raise RequestTimeout("nobody waits any more for the handler that makes this call: its deadline has passed")
     return seconds if left is None or (seconds is not None and seconds < left) else left
