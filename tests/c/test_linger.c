@@ -1,5 +1,5 @@
 /* When the linger polls: each row of tries in vain doubles the waits that don't. And whether it is to poll at all: what
- * a trial finds. tests/test_linger.py asks the same of the pure engine. */
+ * a trial finds. tests/unit/test_linger.py asks the same of the pure engine. */
 #include "check.h"
 #include "base/linger.h"
 #include "base/trial.h"

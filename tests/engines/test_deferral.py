@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from bare import Running, eventually, reply, srm, started, u32
+from engine_alone import Running, eventually, reply, srm, started, u32
 
 from pysock.engine.contract import Service
 from pysock.engine.deferral import Ended

@@ -12,6 +12,7 @@ from pathlib import Path
 
 # The tests' own helpers, as pytest finds them.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "help"))
 
 from lab.experiment import Experiment
 from lab.runner import Outcome, run_all

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "help"))
 
 from support import own_host, wait_for
 from wire import BYE_FRAME, CIR_ACCEPTED, CIR_REFUSED, ERROR, GOAWAY, PONG, PUSH, REPLY, cir, frame, ping, srm

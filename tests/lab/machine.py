@@ -1,4 +1,4 @@
-"""The state machine of ``tests/twins.py`` by the hundred and by the thousand: the same steps on both engines."""
+"""The state machine of ``tests/help/twins.py`` by the hundred and by the thousand: the same steps on both engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program: a server and clients without memory, now and then: ``scarce.py WHO BACKEND PATH FROM TO``.
+"""A program: a server and clients without memory, now and then: ``starved.py WHO BACKEND PATH FROM TO``.
 
 Each time a client asks for something, and the n-th allocation of the interpreter from then on fails, in whichever
 thread it is made. For WHO "server" it is a plain socket that asks, for "client" it is pysock's own client, for "ends"

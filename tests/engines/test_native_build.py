@@ -152,7 +152,8 @@ def test_a_source_distribution_has_what_it_takes(source):
         *("pyproject.toml", "setup.py", "README.md", "LICENSE", "CHANGELOG.md"),
         *("pysock/docs/guide.md", "pysock/examples/client.js", "bench/README.md"),
         *("pysock/py.typed", "pysock/_engine.pyi", "pysock/engine/native/engine.py", "pysock/examples/upper.py"),
-        *("tests/conftest.py", "tests/support.py", "tests/test_server.py", "tests/c/check.h", "tests/c/test_frame.c"),
+        *("tests/conftest.py", "tests/help/support.py", "tests/facade/test_server.py"),
+        *("tests/c/check.h", "tests/c/test_frame.c"),
         *(str(path.relative_to(ROOT)) for path in (ROOT / "bench").rglob("*.[pc]*") if path.suffix in (".py", ".c")),
     }
     assert not [name for name in names if "__pycache__" in name or name.endswith((".so", ".o", "/_engine.c"))]

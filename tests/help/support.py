@@ -22,7 +22,7 @@ from pysock.wire.format import HEADER, Frame, Kind, encode, encode_accepted, enc
 #: Long enough for a busy machine; a test that reaches it fails.
 PATIENCE = 10.0
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 #: The environment variable with the directory that all others of one run are in.

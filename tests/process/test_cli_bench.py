@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from conftest import native_is_missing
-from foreign import Foreign, echo, foreign_server, hang_up, say, swallow
+from foreign_servers import Foreign, echo, foreign_server, hang_up, say, swallow
 from programs import Module, pysock_command
 from support import PATIENCE, wait_for
 from terminal import COLUMNS, LINES, on_a_terminal, screen_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bare import eventually, srm, started
+from engine_alone import eventually, srm, started
 
 from pysock.wire.format import Kind, encode
 

@@ -15,7 +15,7 @@ import time
 import weakref
 
 import pytest
-from bare import Running, echo, eventually, reply, srm, started, u32
+from engine_alone import Running, echo, eventually, reply, srm, started, u32
 
 from pysock.causes import Cause
 from pysock.engine.contract import Service

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 import wire
+from compared import CLOSE, FAIL, GATHER, PUSH, SAY, SIZE, UPPER, Call, serve_noting
 from conftest import BACKENDS, native_is_missing
-from noted import CLOSE, FAIL, GATHER, PUSH, SAY, SIZE, UPPER, Call, serve_noting
 from support import PATIENCE, wait_for
 from wire import Got, cir, field, frame, ping, srm
 

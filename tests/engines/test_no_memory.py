@@ -1,4 +1,4 @@
-"""An interpreter without memory, one allocation at a time: the program is ``scarce.py``.
+"""An interpreter without memory, one allocation at a time: the program is ``starved.py``.
 
 The C engine only: what goes on in Python code when Python has no memory is CPython's affair.
 """
@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from conftest import native_is_missing
-from support import environment
+from support import ROOT, environment
 
-SCARCE = Path(__file__).with_name("scarce.py")
+STARVED = ROOT / "tests" / "help" / "starved.py"
 
 #: Prints how many references to its code the making of a function has cost for which there was no memory.
 FAILED_CLOSURES = """
@@ -55,7 +54,7 @@ def test_each_allocation_in_turn(socket_dir, who):
             f"NOT TESTED: CPython {version} frees the code of a closure that it has no memory for, and crashes later"
             " (its issue 122752; seen in 3.12.1 and 3.13.0, not in 3.10 and 3.11)"
         )
-    command = [sys.executable, str(SCARCE), who, "native", str(socket_dir / "s"), "0", "150"]
+    command = [sys.executable, str(STARVED), who, "native", str(socket_dir / "s"), "0", "150"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50, env=environment())
     assert done.returncode == 0, done.stderr[-2000:]
     seen = json.loads(done.stdout)

@@ -9,7 +9,7 @@ import pytest
 
 import pysock
 
-CHECK = Path(__file__).parent / "typed" / "check.py"
+CHECK = Path(__file__).parents[1] / "typed" / "check.py"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import native_is_missing
-from foreign import Foreign, Play, echo, echo_one_by_one, foreign_server, hang_up, native, reply, say, swallow
+from foreign_servers import Foreign, Play, echo, echo_one_by_one, foreign_server, hang_up, native, reply, say, swallow
 from support import WELCOME, run_python, wait_for
 
 import pysock

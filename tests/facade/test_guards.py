@@ -7,7 +7,7 @@ import logging
 import sys
 
 import pytest
-from bare import eventually, srm, started
+from engine_alone import eventually, srm, started
 from support import RawPeer, plug, wait_for
 
 import pysock

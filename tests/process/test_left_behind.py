@@ -34,7 +34,7 @@ def test_hangs(socket_dir, tmp_path):
 @pytest.mark.parametrize("ends_by", [None, signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left(tmp_path, ends_by):
     (tmp_path / "test_it.py").write_text(TESTS % TEST_DIRECTORY)
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "tests", ROOT / "tests" / "help"))
     command = [
         sys.executable,
         "-m",

@@ -467,7 +467,7 @@ def test_commands_that_are_named_exist():
 
 
 def test_variables_that_are_named_exist():
-    sources = [*ROOT.glob("*.py"), *ROOT.glob("csrc/*.py"), *ROOT.glob("tests/*.py"), *ROOT.glob("pysock/**/*.py")]
+    sources = [*ROOT.glob("*.py"), *ROOT.glob("csrc/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("pysock/**/*.py")]
     known = "".join(path.read_text() for path in sources if path != Path(__file__))
     group = click.Context(cli.cli, info_name="pysock", auto_envvar_prefix="PYSOCK")
     for name, command in cli.cli.commands.items():

@@ -20,12 +20,12 @@ from collections import Counter
 from typing import Any, ClassVar
 
 import wire
+from compared import CLOSE, FAIL, GATHER, LATER, OTHER, PUSH, SAY, SIZE, UPPER, Call, Waiting, serve_noting
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from noted import CLOSE, FAIL, GATHER, LATER, OTHER, PUSH, SAY, SIZE, UPPER, Call, Waiting, serve_noting
 from support import PATIENCE, plug, short_directory
 from wire import cir, field, frame, ping, srm
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import wire
-from bare import eventually, reply, srm, started
+from engine_alone import eventually, reply, srm, started
 
 from pysock import Limits, Server, connect
 from pysock.causes import Cause
