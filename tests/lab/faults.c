@@ -22,7 +22,8 @@ size_t __sanitizer_get_current_allocated_bytes(void);
 
 enum { GUESTS = 5, SILENT = 5 };
 enum { PATIENCE_MS = 5000, SOME_PATIENCE_MS = 500, IMPATIENCE_MS = 25, GRACE_MS = 100 };
-enum { STALL_MS = 300 }; /* a load generator that never gets a connection, or a reply, gives up */
+/* A load generator that never gets a connection, or a reply, gives up; a machine that is busy is to be waited for. */
+enum { STALL_MS = 300, SEEMING_STALL_MS = 1000 };
 enum { QUIET_MS = 8, TURNS_MAX = 100 }; /* more turns than that in so short a time are a spin */
 
 #define MS ((uint64_t)1000000)
@@ -691,8 +692,8 @@ static void generate(uint32_t mode, uint32_t size)
     const ps_load_options options = {
         .address = (const uint8_t *)&server.address, .address_size = server.address_size, .cir = cir,
         .cir_size = sizeof cir, .service = "", .framing = guest_framing, .connections = 2,
-        .in_flight = mode == PS_LOAD_CHURN ? 1 : 3, .size = size, .count = 12, .stall_ns = STALL_MS * MS, .mode = mode,
-        .rate = 2000,
+        .in_flight = mode == PS_LOAD_CHURN ? 1 : 3, .size = size, .count = 12, .mode = mode, .rate = 2000,
+        .stall_ns = (fault.mode == EVER ? STALL_MS : SEEMING_STALL_MS) * MS,
     };
     uint64_t until = ps__now_ns() + 2 * PATIENCE_MS * MS;
     ps_load_result result;
