@@ -36,7 +36,8 @@ def _read(sock: socket.socket, size: int) -> bytes:
 
 def _introduce(sock: socket.socket) -> None:
     """The CIR, and the answer to it."""
-    from pysock.wire.format import HEADER, encode_cir  # noqa: PLC0415 - only for pysock's own framing
+    from pysock.wire.cir import encode_cir  # noqa: PLC0415 - only for pysock's own framing
+    from pysock.wire.format import HEADER  # noqa: PLC0415 - only for pysock's own framing
 
     sock.sendall(encode_cir())
     _read(sock, HEADER.unpack(_read(sock, HEADER.size))[0])

@@ -9,17 +9,20 @@
 enum ps_framing { PS_PYSOCK, PS_U32, PS_LINE, PS_RAW };
 
 enum ps_kind {
-    PS_CIR = 0x01, PS_SRM = 0x02, PS_PING = 0x03, PS_BYE = 0x04, PS_CANCEL = 0x05, PS_PROOF = 0x08,
+    PS_CIR = 0x01, PS_SRM = 0x02, PS_PING = 0x03, PS_BYE = 0x04, PS_CANCEL = 0x05, PS_CREDIT = 0x06,
+    PS_PROOF = 0x08,
     PS_CIR_ACCEPTED = 0x81, PS_CIR_REFUSED = 0x82, PS_REPLY = 0x83, PS_ERROR = 0x84,
     PS_PUSH = 0x85, PS_PONG = 0x86, PS_GOAWAY = 0x87, PS_CHALLENGE = 0x88
 };
 
-enum ps_flag { PS_NO_REPLY = 0x01, PS_DEADLINE = 0x02 }; /* of an SRM */
+enum ps_flag { PS_NO_REPLY = 0x01, PS_DEADLINE = 0x02, PS_TAKES_STREAM = 0x04 }; /* of an SRM */
+enum ps_reply_flag { PS_MORE = 0x01 };
 enum ps_error_flag { PS_NOT_STARTED = 0x01 };
 
 enum ps_error_code {
     PS_HANDLER_FAILED = 1, PS_NO_SUCH_SERVICE, PS_PAYLOAD_TOO_LARGE, PS_TOO_MANY_IN_FLIGHT, PS_SHUTTING_DOWN,
-    PS_NOT_ALLOWED, PS_MALFORMED, PS_DEADLINE_PASSED, PS_CANCELLED, PS_OVERLOADED
+    PS_NOT_ALLOWED, PS_MALFORMED, PS_DEADLINE_PASSED, PS_CANCELLED, PS_OVERLOADED,
+    PS_NEEDS_STREAM
 };
 
 enum ps_refusal {
@@ -29,7 +32,7 @@ enum ps_refusal {
 
 enum ps_tag {
     PS_TAG_CLIENT_ID = 1, PS_TAG_NAME, PS_TAG_NONCE, PS_TAG_MAC, PS_TAG_MAX_PAYLOAD, PS_TAG_MAX_IN_FLIGHT,
-    PS_TAG_SERVICE, PS_TAG_SOFTWARE, PS_TAG_FEATURES
+    PS_TAG_SERVICE, PS_TAG_SOFTWARE, PS_TAG_FEATURES, PS_TAG_STREAM_WINDOW, PS_TAG_SERVICE_OPTIONS
 };
 
 /* What one end may speak and another not. The last three are reserved. */
@@ -80,13 +83,14 @@ enum ps_why { PS_WHY_NONE, PS_WHY_CANCELLED, PS_WHY_LATE, PS_WHY_GONE, PS_WHY_ST
 
 enum ps_how { PS_HOW_FLUSH, PS_HOW_NOW, PS_HOW_CUT }; /* what becomes of replies that aren't sent yet */
 
-enum ps_most { PS_MOST_REQUEST, PS_MOST_CIR, PS_MOST_PING, PS_MOST_NOTHING }; /* how long a payload may be */
+enum ps_most { PS_MOST_REQUEST, PS_MOST_CIR, PS_MOST_PING, PS_MOST_NOTHING, PS_MOST_CREDIT }; /* how long a payload may be */
 
 #define PS_HEADER_SIZE 12
 #define PS_FEATURES 3 /* what this version speaks */
 #define PS_SLOT_BITS 24 /* of a client id, for its slot; the 8 above them are the number of its loop, which is 0 */
 #define PS_NAME_MAX 255
 #define PS_PING_MAX 64
+#define PS_CREDIT_SIZE 4
 #define PS_MASTERS_MAX 64
 #define PS_ADDRESS_MAX 64
 #define PS_NONCE_SIZE 32
@@ -117,12 +121,14 @@ typedef struct ps_ending {
 /* What holds for one kind of frame from a client. */
 typedef struct ps_rule {
     const char *wrong[3]; /* why it may not come: before a CIR was accepted, while a PROOF is awaited, after; NULL: it may */
-    const char *too_long;
+    const char *too_long; /* or too short */
     uint8_t flags;       /* the bits that have a meaning */
     uint8_t timed_flags; /* those that have one where both ends speak of deadlines */
+    uint8_t stream_flags; /* and of streams */
     uint8_t needs;       /* the feature without which it is unknown */
     uint8_t version;     /* its code is the version of the protocol */
     uint8_t most;
+    uint8_t least;       /* bytes */
 } ps_rule;
 
 /* A row; NULL where there is none. */
@@ -135,7 +141,7 @@ const ps_rule *ps_rule_of(int kind);
 typedef struct ps_limits {
     uint64_t cir_timeout_ns, frame_timeout_ns, output_timeout_ns, idle_timeout_ns;
     uint64_t output_pause, output_drop;
-    uint32_t max_clients, max_pending_cir, max_cir_bytes, max_payload, max_in_flight;
+    uint32_t max_clients, max_pending_cir, max_cir_bytes, max_payload, max_in_flight, stream_window;
     uint32_t max_clients_per_uid, max_clients_per_ip; /* 0: none but max_clients */
     /* Of TCP peers that vanish, see tcp(7); seconds, but for the last, which is in milliseconds. keep_idle 0: none is set. */
     int32_t keep_idle, keep_interval, keep_count, user_timeout;
@@ -273,8 +279,8 @@ int ps_pylink_method(ps_pylink *pylink, uintptr_t list);
 /* The descriptor isn't its own after all. */
 void ps_pylink_disown(ps_pylink *pylink);
 
-/* What comes in on a client's connection that somebody else's loop watches. Appends a function to a list, which keeps the
- * GIL and never waits: receive(fd, waiting, inbox) takes what the kernel has. A reply goes to waiting.pop(request id), by
+/* What comes in on a client's connection that somebody else's loop watches. Appends two functions to a list, which keep
+ * the GIL and never wait: receive(fd, waiting, inbox) takes what the kernel has; agree(features) as above. A reply goes to waiting.pop(request id), by
  * its set_result(payload), which may fail if its done() says True; any other frame to the deque inbox, as above. 0 or
  * -errno: -ECONNRESET (the end), -EMSGSIZE, -EPROTO; nothing may follow those. */
 int ps_pyinlet_new(uint32_t max_payload, uintptr_t list);

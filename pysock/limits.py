@@ -28,6 +28,9 @@ LONGEST_TIMEOUT: Final = 30 * 24 * 3600
 #: The default of ``vanish_timeout``, also of clients, in seconds.
 VANISH_TIMEOUT: Final = 60.0
 
+#: The default of ``stream_window``, also of clients.
+STREAM_WINDOW: Final = 256 * 1024
+
 #: The limits that may be ``None``: there is none then.
 _NEVER: Final = frozenset(("idle_timeout", "vanish_timeout", "max_clients_per_uid", "max_clients_per_ip"))
 
@@ -65,6 +68,7 @@ class Limits:
     :param frame_timeout: seconds for a whole frame, from its first byte to its last (not an inactivity timer).
     :param max_in_flight: requests of one client that wait for their reply; then that client isn't read. Nor is it while
         those that wait for a batch have 64 MiB or more together.
+    :param stream_window: bytes of one stream that are on their way to a client at most; it may want fewer.
     :param output_pause: bytes of unsent replies at which a client isn't read any more; before it is let in: any.
     :param output_drop: bytes of unsent replies at which a client is dropped.
     :param output_timeout: seconds without progress of waiting output until a client is dropped.
@@ -85,6 +89,7 @@ class Limits:
     max_payload: int = 16 * 1024 * 1024
     frame_timeout: float = 30.0
     max_in_flight: int = 1024
+    stream_window: int = STREAM_WINDOW
     output_pause: int = 1024 * 1024
     output_drop: int = 64 * 1024 * 1024
     output_timeout: float = 10.0

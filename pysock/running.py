@@ -36,7 +36,7 @@ from pysock.listening import Listening
 from pysock.services import Services
 from pysock.signals import stopping
 from pysock.states import ServerEvent, ServerState, next_server_state
-from pysock.wire.format import encode_welcome
+from pysock.wire.cir import encode_welcome
 
 if TYPE_CHECKING:
     from typing import Final

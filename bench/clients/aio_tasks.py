@@ -16,7 +16,8 @@ import uvloop
 
 import pysock.aio
 from bench.servers.common import endpoint
-from pysock.wire.format import HEADER, Kind, encode_cir
+from pysock.wire.cir import encode_cir
+from pysock.wire.format import HEADER, Kind
 
 Ask = Callable[[bytes], Awaitable[bytes]]
 

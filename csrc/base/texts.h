@@ -39,6 +39,7 @@
 #define PS_TEXT_TOO_LATE "the deadline has passed"
 #define PS_TEXT_CANCELLED "cancelled"
 #define PS_TEXT_CUT_SHORT "cut short: the server stops"
+#define PS_TEXT_CREDIT_SIZE "a CREDIT carries 4 bytes"
 
 /* Of handlers, and of what is pushed. */
 #define PS_TEXT_NOT_BYTES "the handler returned %.200s, not a bytes-like object%s"

@@ -58,13 +58,22 @@ static int finish_part(ps_link *link, ps_caller *call)
     return deliver(link, call, &frame, object);
 }
 
+/* Those that have a meaning. */
+static uint8_t server_flags(uint8_t kind, uint32_t features)
+{
+    bool tells = features & (PS_FEATURE_DEADLINE | PS_FEATURE_CANCEL);
+    if (kind == PS_ERROR)
+        return tells ? PS_NOT_STARTED : 0;
+    return kind == PS_REPLY && features & PS_FEATURE_STREAM ? PS_MORE : 0;
+}
+
 /* Looked at before the payload is waited for. max_payload is about replies and pushes: what the server says of itself, its
  * services for example, has to come through a smaller one, too. */
-int ps__judge_server(const ps_frame *frame, uint32_t max_payload, uint8_t error_flags)
+int ps__judge_server(const ps_frame *frame, uint32_t max_payload, uint32_t features)
 {
     bool carries = frame->kind == PS_REPLY || frame->kind == PS_PUSH;
     uint32_t most = carries || max_payload > CONTROL_MAX ? max_payload : CONTROL_MAX;
-    uint8_t flags = frame->kind == PS_ERROR ? error_flags : 0;
+    uint8_t flags = frame->flags ? server_flags(frame->kind, features) : 0;
     if (frame->kind < PS_CIR_ACCEPTED || frame->kind > PS_CHALLENGE || frame->flags & ~flags)
         return -EPROTO;
     return frame->size > most ? -EMSGSIZE : 0;
@@ -86,7 +95,7 @@ int ps__link_cut_frames(ps_link *link, ps_caller *call)
         const uint8_t *data = link->in + at;
         size_t left = link->in_have - at - PS_HEADER_SIZE;
         ps__read_header(data, &frame);
-        int error = ps__judge_server(&frame, link->max_payload, link->tells ? PS_NOT_STARTED : 0);
+        int error = ps__judge_server(&frame, link->max_payload, link->features);
         if (error)
             return error;
         if (frame.size > left && frame.size <= PS_LINK_LARGE)

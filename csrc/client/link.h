@@ -55,8 +55,8 @@ typedef struct ps_link {
     pthread_t waiter; /* who waited last: the trial's clock is a thread's */
     /* What both ends speak: */
     bool timed;      /* an SRM says how long its client still waits */
-    bool tells;      /* an ERROR may say that nothing was started */
     bool takes_back; /* the server takes CANCEL */
+    uint32_t features; /* all of it: bits of ps_feature */
     bool broken; /* a frame was left half sent or half understood: nothing can follow */
     uint8_t *in, *out;
     size_t in_have;
@@ -81,8 +81,8 @@ static inline bool ps__link_has_output(const ps_link *link)
 }
 
 ps_link *ps__link_new(int fd, uint64_t linger_ns, uint32_t max_payload, int *error);
-/* May a server send a frame with this head? 0; -EMSGSIZE, -EPROTO. error_flags: those that an ERROR may have. */
-int ps__judge_server(const ps_frame *frame, uint32_t max_payload, uint8_t error_flags);
+/* May a server send a frame with this head, where both speak this? 0; -EMSGSIZE, -EPROTO. */
+int ps__judge_server(const ps_frame *frame, uint32_t max_payload, uint32_t features);
 void ps__link_close_fd(ps_link *link);
 void ps__link_free(ps_link *link, ps_sink *sink);
 /* In a forked child: close the copy of the descriptor. */

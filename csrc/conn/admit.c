@@ -35,13 +35,16 @@ static int ask(ps_engine *engine, ps_conn *conn, ps_chunk **pushed, char *reason
 
 static void welcome(ps_engine *engine, ps_conn *conn)
 {
-    uint8_t id[8], features[4], fields[6 + sizeof id + sizeof features];
+    uint8_t id[8], features[4], window[4], fields[9 + sizeof id + sizeof features + sizeof window];
     ps__put32(id, conn->generation);
     ps__put32(id + 4, conn->slot);
     ps__put32(features, conn->features);
     size_t size = ps__put_field(fields, PS_TAG_CLIENT_ID, id, sizeof id);
     if (conn->features)
         size += ps__put_field(fields + size, PS_TAG_FEATURES, features, sizeof features);
+    ps__put32(window, conn->stream_window);
+    if (conn->features & PS_FEATURE_STREAM)
+        size += ps__put_field(fields + size, PS_TAG_STREAM_WINDOW, window, sizeof window);
     uint8_t *begin = engine->welcome + sizeof fields - size; /* the room in front of it is kept for this */
     memcpy(begin, fields, size);
     ps__send(engine, conn, PS_CIR_ACCEPTED, 0, 0, begin, size + engine->options.welcome_size, NULL);
@@ -87,7 +90,7 @@ int ps__let_in(ps_engine *engine, ps_conn *conn)
 
 /* What a CIR said, beside what the connection remembers itself. */
 typedef struct cir {
-    const uint8_t *nonce, *features;
+    const uint8_t *nonce, *features, *stream_window;
 } cir;
 
 static bool set_name(ps_engine *engine, ps_conn *conn, const ps_field *field)
@@ -138,6 +141,8 @@ static bool read_cir_field(ps_engine *engine, ps_conn *conn, const ps_field *fie
         return set_once(&said->nonce, field, PS_NONCE_SIZE);
     case PS_TAG_FEATURES:
         return set_once(&said->features, field, 4);
+    case PS_TAG_STREAM_WINDOW:
+        return set_once(&said->stream_window, field, 4);
     default:
         return true;
     }
@@ -208,6 +213,15 @@ void ps__take_proof(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 
 /* -- the CIR ------------------------------------------------------------------------------------------------------- */
 
+/* What both ends speak, and how much a stream may send before the client gives it credit. */
+static void agree(const ps_engine *engine, ps_conn *conn, const cir *said)
+{
+    uint32_t window = said->stream_window ? ps__get32(said->stream_window) : UINT32_MAX;
+    uint32_t most = engine->options.limits.stream_window;
+    conn->features = said->features ? ps__get32(said->features) & PS_FEATURES : 0;
+    conn->stream_window = window < most ? window : most;
+}
+
 void ps__take_cir(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
     static const char magic[4] = {'P', 'S', 'K', '1'};
@@ -225,8 +239,7 @@ void ps__take_cir(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
             ps__dismiss(engine, conn, PS_END_VIOLATION, 0, PS_TEXT_BROKEN_FIELD);
         return;
     }
-    if (said.features)
-        conn->features = ps__get32(said.features) & PS_FEATURES;
+    agree(engine, conn, &said);
     engine->read_ns = ps__now_ns(); /* of what came with it */
     if (!engine->options.has_key)
         ps__let_in(engine, conn);

@@ -27,12 +27,14 @@ static const ps_rule from_clients[] = {
     [PS_CIR] = {.wrong = {NULL, PS_TEXT_SECOND_CIR_WAITING, PS_TEXT_SECOND_CIR},
                 .version = 1, .most = PS_MOST_CIR, .too_long = PS_TEXT_LONG_CIR},
     [PS_SRM] = {.wrong = {PS_TEXT_SRM_BEFORE_CIR, PS_TEXT_SRM_BEFORE_CIR},
-                .flags = PS_NO_REPLY, .timed_flags = PS_DEADLINE, .most = PS_MOST_REQUEST},
+                .flags = PS_NO_REPLY, .timed_flags = PS_DEADLINE, .stream_flags = PS_TAKES_STREAM,
+                .most = PS_MOST_REQUEST},
     [PS_PING] = {.most = PS_MOST_PING, .too_long = PS_TEXT_LONG_PING},
     [PS_BYE] = {.most = PS_MOST_NOTHING, .too_long = PS_TEXT_LONG_BYE},
     [PS_CANCEL] = {.wrong = {PS_TEXT_UNKNOWN_KIND, PS_TEXT_UNKNOWN_KIND}, .needs = PS_FEATURE_CANCEL,
                    .most = PS_MOST_NOTHING, .too_long = PS_TEXT_LONG_CANCEL},
-    [6] = NEVER(PS_TEXT_UNKNOWN_KIND),
+    [PS_CREDIT] = {.wrong = {PS_TEXT_UNKNOWN_KIND, PS_TEXT_UNKNOWN_KIND}, .needs = PS_FEATURE_STREAM,
+                   .most = PS_MOST_CREDIT, .least = PS_CREDIT_SIZE, .too_long = PS_TEXT_CREDIT_SIZE},
     [7] = NEVER(PS_TEXT_UNKNOWN_KIND),
     [PS_PROOF] = {.wrong = {PS_TEXT_UNASKED_PROOF, NULL, PS_TEXT_UNASKED_PROOF},
                   .most = PS_MOST_CIR, .too_long = PS_TEXT_LONG_PROOF},
@@ -74,15 +76,19 @@ static enum ps_verdict oversized(ps_engine *engine, ps_conn *conn, const ps_fram
 static uint32_t most_bytes(const ps_engine *engine, uint8_t most)
 {
     const ps_limits *limits = &engine->options.limits;
-    return most == PS_MOST_REQUEST ? limits->max_payload : most == PS_MOST_CIR ? limits->max_cir_bytes
-           : most == PS_MOST_PING ? PS_PING_MAX : 0;
+    const uint32_t bytes[] = {
+        [PS_MOST_REQUEST] = limits->max_payload, [PS_MOST_CIR] = limits->max_cir_bytes, [PS_MOST_PING] = PS_PING_MAX,
+        [PS_MOST_NOTHING] = 0, [PS_MOST_CREDIT] = PS_CREDIT_SIZE,
+    };
+    return bytes[most];
 }
 
 /* Why it may not come, now or from this client; NULL: it may. */
 static const char *fault_of(const ps_conn *conn, const ps_rule *rule, const ps_frame *frame)
 {
     const char *wrong = rule->wrong[conn->state - PS_CONN_ACCEPTED];
-    int flags = rule->flags | (conn->features & PS_FEATURE_DEADLINE ? rule->timed_flags : 0);
+    int flags = rule->flags | (conn->features & PS_FEATURE_DEADLINE ? rule->timed_flags : 0) |
+                (conn->features & PS_FEATURE_STREAM ? rule->stream_flags : 0);
     if (!wrong && rule->needs & ~conn->features)
         wrong = PS_TEXT_UNKNOWN_KIND;
     if (!wrong && frame->flags & ~flags)
@@ -104,7 +110,7 @@ static enum ps_verdict judge_pysock(ps_engine *engine, ps_conn *conn, const ps_f
     bool too_long = !wrong && payload_size(frame) > most_bytes(engine, rule->most);
     if (too_long && rule->most == PS_MOST_REQUEST)
         return oversized(engine, conn, frame);
-    if (too_long)
+    if (too_long || (!wrong && frame->size < rule->least))
         wrong = rule->too_long;
     if (!wrong)
         return PS_TAKE;
@@ -194,6 +200,14 @@ static void take_cancel(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
         ps__cancel(engine, conn, frame->request_id);
 }
 
+/* What it is for has been answered, or isn't answered in pieces. */
+static void take_credit(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
+{
+    (void)engine;
+    (void)conn;
+    (void)frame;
+}
+
 /* An object: it was large enough for one of its own, though no SRM; a CIR is, if the limits allow such ones. */
 static void take_control(ps_engine *engine, ps_conn *conn, const ps_frame *frame, void *object)
 {
@@ -203,6 +217,7 @@ static void take_control(ps_engine *engine, ps_conn *conn, const ps_frame *frame
         [PS_PING] = answer_ping,
         [PS_BYE] = take_bye,
         [PS_CANCEL] = take_cancel,
+        [PS_CREDIT] = take_credit,
     };
     takes[frame->kind](engine, conn, frame); /* judged before: it is one of these */
     let_go(engine, object);

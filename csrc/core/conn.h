@@ -105,7 +105,8 @@ typedef struct ps_conn {
     ps_unread *unread;
     ps_chunk *out_head, *out_tail;
     uint64_t queued;
-    uint64_t in_flight_bytes;
+    uint32_t in_flight_bytes; /* at most PS_PENDING_BYTES, and one request more */
+    uint32_t stream_window;   /* the first credit of a stream, where both ends speak of them */
     union {
         void *object;      /* Python's DataSocket, once a handler has asked for it */
         uint8_t *expected; /* before it is let in: the MAC that its PROOF must have */

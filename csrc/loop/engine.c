@@ -21,7 +21,7 @@
 #include "table/table.h"
 #include "table/timers.h"
 
-enum { WELCOME_ROOM = 18 }; /* the fields with the client id and with features are put in front of the welcome */
+enum { WELCOME_ROOM = 25 }; /* the fields that aren't the same for all clients are put in front of the welcome */
 
 /* Where in the one block of both the output lies behind the input. Requests are read and replies are written at the same
  * pace. Were the two addresses equal in the low 12 bits, the processor would take each read to depend on the write before

@@ -16,7 +16,7 @@
 enum { INLET_ROOM = 256 * 1024, INLET_LARGE = 16 * 1024, INLET_READS = 4 };
 
 typedef struct inlet {
-    uint32_t max_payload;
+    uint32_t max_payload, features;
     size_t have;     /* bytes of the buffer */
     ps_frame head;   /* of the large frame that is being received */
     PyObject *large; /* its payload; NULL: there is none */
@@ -103,7 +103,7 @@ static int inlet_cut(inlet *in)
         ps__read_header(in->in + at, &frame);
         const uint8_t *payload = in->in + at + PS_HEADER_SIZE;
         size_t left = in->have - at - PS_HEADER_SIZE;
-        error = ps__judge_server(&frame, in->max_payload, PS_NOT_STARTED);
+        error = ps__judge_server(&frame, in->max_payload, in->features);
         if (error || (frame.size > left && frame.size <= INLET_LARGE))
             break;
         if (frame.size > left) {
@@ -161,7 +161,17 @@ static PyObject *inlet_receive(PyObject *self, PyObject *const *args, Py_ssize_t
     return PyErr_Occurred() ? NULL : PyLong_FromLong(more < 0 ? more : 0);
 }
 
-static PyMethodDef inlet_method = {"receive", (PyCFunction)(void (*)(void))inlet_receive, METH_FASTCALL, NULL};
+static PyObject *inlet_agree(PyObject *self, PyObject *features)
+{
+    inlet *in = PyCapsule_GetPointer(self, NULL);
+    in->features = (uint32_t)PyLong_AsUnsignedLong(features);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+static PyMethodDef inlet_methods[] = {
+    {"receive", (PyCFunction)(void (*)(void))inlet_receive, METH_FASTCALL, NULL},
+    {"agree", inlet_agree, METH_O, NULL},
+};
 
 static void inlet_free(PyObject *self)
 {
@@ -181,7 +191,7 @@ static PyObject *inlet_new(uint32_t max_payload)
         PyMem_Free(in);
         return NULL;
     }
-    *in = (inlet){.max_payload = max_payload, .in = buffer};
+    *in = (inlet){.max_payload = max_payload, .features = PS_FEATURE_DEADLINE | PS_FEATURE_CANCEL, .in = buffer};
     return self;
 }
 
@@ -198,9 +208,12 @@ int ps_pyinlet_new(uint32_t max_payload, uintptr_t list)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
     PyObject *self = inlet_names() ? inlet_new(max_payload) : NULL;
-    PyObject *function = self ? PyCFunction_New(&inlet_method, self) : NULL;
-    int error = function ? PyList_Append((PyObject *)list, function) : -1;
-    Py_XDECREF(function);
+    int error = self ? 0 : -1;
+    for (size_t i = 0; error == 0 && i < sizeof inlet_methods / sizeof *inlet_methods; i++) {
+        PyObject *function = PyCFunction_New(&inlet_methods[i], self);
+        error = function ? PyList_Append((PyObject *)list, function) : -1;
+        Py_XDECREF(function);
+    }
     Py_XDECREF(self);
     PyErr_Clear();
     PyGILState_Release(gil);

@@ -193,8 +193,8 @@ void ps_pylink_close(ps_pylink *pylink)
 void ps_pylink_agree(ps_pylink *pylink, uint32_t features)
 {
     pylink->link->timed = features & PS_FEATURE_DEADLINE;
-    pylink->link->tells = features & (PS_FEATURE_DEADLINE | PS_FEATURE_CANCEL);
     pylink->link->takes_back = features & PS_FEATURE_CANCEL;
+    pylink->link->features = features;
 }
 
 void ps_pylink_disown(ps_pylink *pylink)

@@ -19,7 +19,8 @@ from pysock.calls.introduced import Introduced
 from pysock.engine.outlet import FULL
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.replies.current import shortened
-from pysock.wire.format import LARGEST_PING, Kind, Welcome, encode
+from pysock.wire.cir import Welcome
+from pysock.wire.format import LARGEST_PING, Kind, encode
 
 if TYPE_CHECKING:
     from typing import Any, Final

@@ -27,9 +27,10 @@ from pysock.engine.inbox import Inbox
 from pysock.engine.inlet import TEXT_BAD_FRAME, Inlet
 from pysock.engine.outlet import SMALL, Outlet
 from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
+from pysock.wire.cir import Welcome
 from pysock.wire.error_text import remote_error
 from pysock.wire.features import Feature, encode_deadline
-from pysock.wire.format import FLAG_DEADLINE, FLAG_NO_REPLY, HEADER, Frame, Kind, Welcome, encode
+from pysock.wire.format import FLAG_DEADLINE, FLAG_NO_REPLY, HEADER, Frame, Kind, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,8 +22,9 @@ from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.engine.inlet import Inlet
 from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
 from pysock.files.place import reachable
+from pysock.wire.cir import Welcome
 from pysock.wire.features import FEATURES
-from pysock.wire.format import Frame, Kind, Welcome, encode
+from pysock.wire.format import Frame, Kind, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +60,7 @@ class Opening:
         except BaseException:
             handle.close()
             raise
+        inlet.agree(answer.features)
         return handle, answer
 
     async def _connect(self) -> socket.socket:

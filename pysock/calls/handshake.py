@@ -25,8 +25,9 @@ from pysock.engine.link import Link
 from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
 from pysock.files.place import reachable
 from pysock.limits import VANISH_TIMEOUT
+from pysock.wire.cir import Welcome
 from pysock.wire.features import FEATURES
-from pysock.wire.format import Frame, Kind, Welcome
+from pysock.wire.format import Frame, Kind
 
 if TYPE_CHECKING:
     from typing import Final

@@ -27,7 +27,10 @@ from pysock.errors import (
 )
 from pysock.files.own_directory import choices
 from pysock.files.place import kind
-from pysock.wire.format import Frame, Kind, Malformed, Refusal, Welcome, decode_welcome, encode_cir
+from pysock.limits import STREAM_WINDOW
+from pysock.wire.cir import Welcome, decode_welcome, encode_cir
+from pysock.wire.features import Feature
+from pysock.wire.format import Frame, Kind, Malformed, Refusal
 
 if TYPE_CHECKING:
     from typing import Any
@@ -46,7 +49,8 @@ class Initiation:
         self, address: Address, name: str, max_payload: int, proof: ClientProof | None, features: int = 0
     ) -> None:
         nonce = None if proof is None else proof.nonce
-        self.cir: bytes = encode_cir(name, f"pysock/{__version__}", max_payload, nonce, features)
+        window = STREAM_WINDOW if features & Feature.STREAM else None
+        self.cir: bytes = encode_cir(name, f"pysock/{__version__}", max_payload, nonce, features, window)
         self._address = address
         self._name = name
         self._proof = proof

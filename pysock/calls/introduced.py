@@ -10,7 +10,7 @@ from pysock.base.unique import Unique
 from pysock.calls.mailbox import Mailbox
 from pysock.calls.named import NamedServices
 from pysock.limits import LARGEST_PAYLOAD
-from pysock.wire.format import Welcome
+from pysock.wire.cir import Welcome
 
 
 class Introduced(Unique):

@@ -20,6 +20,9 @@ class Inlet(Protocol):
     def __init__(self, max_payload: int) -> None:
         """A REPLY or PUSH over ``max_payload`` is a protocol error."""
 
+    def agree(self, features: int) -> None:
+        """What both ends speak, once the client is let in: :class:`pysock.wire.features.Feature`."""
+
     def receive(self, fd: int, waiting: dict[int, Any], inbox: Inbox) -> None:
         """Take what the kernel has, without waiting. A reply is given to whoever waits for it under its request id, and
         leaves the dict: by ``set_result(payload)``, unless ``done()``. All other frames go to the inbox.

@@ -15,7 +15,7 @@ from pysock.files.place import reachable
 from pysock.load.options import LoadOptions
 from pysock.load.result import LoadResult, made_of
 from pysock.load.words import LoadError, explain
-from pysock.wire.format import encode_cir
+from pysock.wire.cir import encode_cir
 from pysock.wire.framing import FRAMING_BY_NAME
 
 if TYPE_CHECKING:

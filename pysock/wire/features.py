@@ -21,13 +21,16 @@ class Feature(IntFlag):
 
     DEADLINE = 1  # an SRM may say how long its client still waits: FLAG_DEADLINE
     CANCEL = 2  # Kind.CANCEL; and the client closes its sending side only when it is gone
-    STREAM = 4  # this and the next two are reserved
-    ASK = 8
+    STREAM = 4  # replies in pieces: FLAG_TAKES_STREAM, FLAG_MORE, Kind.CREDIT; not spoken yet
+    ASK = 8  # this and the next one are reserved
     GAP = 16
 
 
 #: What this version speaks. A plain number, as every set of features: an enum's operators cost more.
 FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL)
+
+#: What each frame of a stream takes of its credit, beside the size of its payload.
+STREAM_COST: Final = 16
 
 #: What the payload of an SRM begins with that has FLAG_DEADLINE: microseconds. Lengths count without it.
 DEADLINE: Final = struct.Struct("!I")

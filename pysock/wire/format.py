@@ -5,7 +5,7 @@ A frame of the framing ``pysock`` is a 12-byte header, then the payload; integer
     offset  type  field
     0       u32   length of the payload in bytes
     4       u8    kind
-    5       u8    flags: bit 0 on an SRM = no reply wanted, bit 1 = deadline; bit 0 on an ERROR = not started; else 0
+    5       u8    flags: what each bit means is up to the kind; 0 where there are none
     6       u16   code: protocol version on a CIR, service number on an SRM, reason on a refusal or error, else 0
     8       u32   request id: chosen by the client on an SRM or PING, echoed on the answer, else 0
 """
@@ -13,12 +13,10 @@ A frame of the framing ``pysock`` is a 12-byte header, then the payload; integer
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
-from pysock.errors import ParameterError, PysockError
-from pysock.wire import texts
+from pysock.errors import PysockError
 
 if TYPE_CHECKING:
     from typing import Final
@@ -28,13 +26,17 @@ MAGIC: Final = b"PSK1"
 HEADER: Final = struct.Struct("!IBBHI")
 FIELD: Final = struct.Struct("!BH")  # tag, length of the value that follows
 SERVICE: Final = struct.Struct("!HB")  # in a SERVICE field: number, length of the name that follows
+SERVICE_OPTIONS: Final = struct.Struct("!HB")  # a SERVICE_OPTIONS field: number, bits
 LARGEST_PING: Final = 64
 LARGEST_NAME: Final = 255
 LARGEST_REASON: Final = 255  # of a refusal, where a hook gives it
 NONCE_SIZE: Final = 32
 MAC_SIZE: Final = 32  # HMAC-SHA256
+CREDIT: Final = struct.Struct("!I")  # the payload of a CREDIT: bytes
 FLAG_NO_REPLY: Final = 0x01  # of an SRM
 FLAG_DEADLINE: Final = 0x02  # of an SRM: its payload begins with a u32, microseconds the client still waits
+FLAG_TAKES_STREAM: Final = 0x04  # of an SRM: its client takes the reply in pieces
+FLAG_MORE: Final = 0x01  # of a REPLY: it is a piece, and more follow
 FLAG_NOT_STARTED: Final = 0x01  # of an ERROR: the handler was not started
 
 
@@ -55,6 +57,7 @@ class Kind(IntEnum):
     PING = 0x03
     BYE = 0x04
     CANCEL = 0x05
+    CREDIT = 0x06
     PROOF = 0x08
     CIR_ACCEPTED = 0x81
     CIR_REFUSED = 0x82
@@ -84,6 +87,7 @@ class ErrorCode(IntEnum):
     DEADLINE_PASSED = 8
     CANCELLED = 9
     OVERLOADED = 10
+    NEEDS_STREAM = 11
 
 
 class Refusal(IntEnum):
@@ -110,6 +114,15 @@ class Tag(IntEnum):
     SERVICE = 7  # repeated: u16 number, u8 length, UTF-8 name
     SOFTWARE = 8  # UTF-8, e.g. "pysock/0.1"
     FEATURES = 9  # u32: what the client speaks, and in the answer, what both do: see Feature
+    STREAM_WINDOW = 10  # u32: bytes of a stream that may be on their way, and in the answer, how many will be
+    SERVICE_OPTIONS = 11  # repeated: u16 number, u8 bits of ServiceOption
+
+
+class ServiceOption(IntFlag):
+    """A bit of a field SERVICE_OPTIONS."""
+
+    STREAMS = 1  # its reply comes in pieces
+    IDEMPOTENT = 2  # to run it twice is as good as once
 
 
 class Frame(NamedTuple):
@@ -210,180 +223,22 @@ def decode_fields(data: bytes, offset: int = 0) -> list[tuple[int, bytes]]:
     return fields
 
 
-def _number(value: bytes, size: int) -> int:
+def number_of(value: bytes, size: int) -> int:
+    """What a field of so many bytes says.
+
+    :raises Malformed: if it has more or fewer.
+    """
     if len(value) != size:
         raise Malformed(f"a number field has {len(value)} bytes instead of {size}")
     return int.from_bytes(value, "big")
 
 
-def _text(value: bytes) -> str:
+def text_of(value: bytes) -> str:
+    """What a field of UTF-8 says.
+
+    :raises Malformed: if it isn't.
+    """
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:
         raise Malformed("a text field isn't UTF-8") from None
-
-
-# --- the CIR ---------------------------------------------------------------------------------------------------------
-
-
-class Cir(NamedTuple):
-    """What a connection initiation request says."""
-
-    name: str = ""
-    max_payload: int | None = None  # the largest payload the client accepts; None if it doesn't say
-    software: str = ""
-    nonce: bytes | None = None  # it has an auth key
-    features: int = 0  # what the client speaks
-
-
-def encode_cir(
-    name: str = "",
-    software: str = "",
-    max_payload: int | None = None,
-    nonce: bytes | None = None,
-    features: int = 0,
-) -> bytes:
-    """Return the whole CIR frame.
-
-    :raises ValueError: if the name is longer than 255 bytes, has a NUL, or is no text that UTF-8 can hold.
-    :raises TypeError: if the name is no text at all.
-    """
-    if not isinstance(name, str):
-        raise TypeError(f"a client's name is a str, not {type(name).__name__}")
-    encoded = name.encode("utf-8")
-    if len(encoded) > LARGEST_NAME or b"\0" in encoded:
-        problem = f"is at most {LARGEST_NAME} bytes of UTF-8 without NUL, not {name!r}"
-        raise ParameterError("name", problem, name="a name")
-    payload = MAGIC
-    if encoded:
-        payload += encode_field(Tag.NAME, encoded)
-    if max_payload is not None:
-        payload += encode_field(Tag.MAX_PAYLOAD, max_payload.to_bytes(4, "big"))
-    if software:
-        payload += encode_field(Tag.SOFTWARE, software.encode("utf-8"))
-    if nonce is not None:
-        payload += encode_field(Tag.NONCE, nonce)
-    if features:
-        payload += encode_field(Tag.FEATURES, features.to_bytes(4, "big"))
-    return encode(Kind.CIR, payload, code=PROTOCOL_VERSION)
-
-
-def decode_cir(payload: bytes) -> Cir:
-    """Take apart a CIR's payload.
-
-    :raises Malformed: with the refusal code and the text that the client is told.
-    """
-    if len(payload) < len(MAGIC):
-        raise Malformed(texts.SHORT_CIR)
-    if not payload.startswith(MAGIC):
-        raise Malformed(texts.BAD_MAGIC, Refusal.BAD_MAGIC_OR_VERSION)
-    try:
-        return _cir_fields(decode_fields(payload, len(MAGIC)))
-    except Malformed:
-        raise Malformed(texts.BROKEN_FIELD) from None
-
-
-def _cir_fields(fields: Iterable[tuple[int, bytes]]) -> Cir:
-    name, max_payload, software, nonce, features = "", None, "", None, None
-    for tag, value in fields:
-        if tag == Tag.NAME:
-            if name:
-                raise Malformed("two names")
-            name = _name(value)
-        elif tag == Tag.MAX_PAYLOAD:
-            # Of several promises the one that is easiest to keep counts.
-            most = _number(value, 4)
-            max_payload = most if max_payload is None else min(most, max_payload)
-        elif tag == Tag.SOFTWARE:
-            software = value.decode("utf-8", "replace")  # only ever shown, so never a reason to refuse
-        elif tag == Tag.NONCE:
-            if nonce is not None or len(value) != NONCE_SIZE:
-                raise Malformed("two nonces, or one of another size")
-            nonce = value
-        elif tag == Tag.FEATURES:
-            if features is not None:
-                raise Malformed("two sets of features")
-            features = _number(value, 4)
-    return Cir(name, max_payload, software, nonce, features or 0)
-
-
-def _name(value: bytes) -> str:
-    """The name of a client: without NUL, where C would see its end."""
-    if not 0 < len(value) <= LARGEST_NAME or b"\0" in value:
-        raise Malformed("a name is too long, empty, or has a NUL")
-    return _text(value)
-
-
-# --- the answer to a CIR ---------------------------------------------------------------------------------------------
-
-
-class Welcome(NamedTuple):
-    """What a CIR_ACCEPTED says."""
-
-    client_id: int
-    max_payload: int | None  # the largest payload the server accepts
-    max_in_flight: int | None
-    services: dict[str, int]  # name -> number; the unnamed service is "" -> 0
-    software: str
-    features: int = 0  # what both speak
-
-
-def encode_welcome(max_payload: int, max_in_flight: int, services: Iterable[tuple[int, str]], software: str) -> bytes:
-    """Return the fields of a CIR_ACCEPTED that are the same for every client: all but the client id.
-
-    :raises ValueError: if a service's name is longer than 255 bytes.
-    """
-    fields = encode_field(Tag.MAX_PAYLOAD, max_payload.to_bytes(4, "big"))
-    fields += encode_field(Tag.MAX_IN_FLIGHT, max_in_flight.to_bytes(4, "big"))
-    for number, name in services:
-        encoded = name.encode("utf-8")
-        if len(encoded) > LARGEST_NAME:
-            raise ValueError(f"a service's name is at most {LARGEST_NAME} bytes of UTF-8, not {len(encoded)}")
-        fields += encode_field(Tag.SERVICE, SERVICE.pack(number, len(encoded)) + encoded)
-    return fields + encode_field(Tag.SOFTWARE, software.encode("utf-8"))
-
-
-def encode_accepted(client_id: int, welcome: bytes, features: int = 0) -> bytes:
-    """Return the whole CIR_ACCEPTED frame.
-
-    :param features: what both speak.
-    """
-    fields = encode_field(Tag.CLIENT_ID, client_id.to_bytes(8, "big"))
-    if features:
-        fields += encode_field(Tag.FEATURES, features.to_bytes(4, "big"))
-    return encode(Kind.CIR_ACCEPTED, fields + welcome)
-
-
-def decode_welcome(payload: bytes) -> Welcome:
-    """Take apart a CIR_ACCEPTED's payload.
-
-    :raises Malformed: if it has no client id, or a field is broken.
-    """
-    client_id = max_payload = max_in_flight = None
-    services, software, features = {}, "", 0
-    for tag, value in decode_fields(payload):
-        if tag == Tag.CLIENT_ID:
-            client_id = _number(value, 8)
-        elif tag == Tag.MAX_PAYLOAD:
-            max_payload = _number(value, 4)
-        elif tag == Tag.MAX_IN_FLIGHT:
-            max_in_flight = _number(value, 4)
-        elif tag == Tag.SERVICE:
-            number, name = _service(value)
-            services[name] = number
-        elif tag == Tag.SOFTWARE:
-            software = _text(value)
-        elif tag == Tag.FEATURES:
-            features = _number(value, 4)
-    if client_id is None:
-        raise Malformed("the CIR_ACCEPTED has no client id")
-    return Welcome(client_id, max_payload, max_in_flight, services, software, features)
-
-
-def _service(value: bytes) -> tuple[int, str]:
-    if len(value) < SERVICE.size:
-        raise Malformed("a service field is cut short")
-    number, length = SERVICE.unpack_from(value)
-    if len(value) != SERVICE.size + length:
-        raise Malformed("a service field's name isn't as long as it says")
-    return number, _text(value[SERVICE.size :])

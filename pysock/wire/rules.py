@@ -15,18 +15,20 @@ Three rules about time:
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from enum import IntEnum
 
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.causes import Cause
+from pysock.limits import STREAM_WINDOW
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, next_connection_state
 from pysock.wire import format as p
 from pysock.wire import texts
 from pysock.wire.challenge import decode_proof
+from pysock.wire.cir import Cir, decode_cir, encode_accepted
 from pysock.wire.endings import ENDINGS, End, last_words
 from pysock.wire.features import DEADLINE, FEATURES, Feature, decode_deadline
 from pysock.wire.format import ErrorCode, Frame, Header, Kind, Refusal
 from pysock.wire.framing import FrameCutter, FramingFacts, PlainCutter
+from pysock.wire.kinds import RULES, UNKNOWN, Most, Rule
 
 if TYPE_CHECKING:
     from typing import Final, TypeAlias
@@ -41,10 +43,11 @@ class Rules(NamedTuple):
     # Where an auth key is set, as in Callbacks of the engine contract.
     challenge: Callable[[bytes, bytes], tuple[bytes, bytes]] | None = None
     prove: Callable[[bytes, bytes], bool] | None = None
+    stream_window: int = STREAM_WINDOW  # bytes that a stream may send before its client gives it credit
 
     def most(self, most: Most) -> int:
         """How many bytes that is."""
-        return (self.max_payload, self.max_cir_bytes, p.LARGEST_PING, 0)[most]
+        return (self.max_payload, self.max_cir_bytes, p.LARGEST_PING, 0, p.CREDIT.size)[most]
 
 
 class Request(NamedTuple):
@@ -55,6 +58,7 @@ class Request(NamedTuple):
     wants_reply: bool
     payload: bytes
     deadline: float = 0.0  # by the clock of ``feed``: then nobody waits for the answer any more; 0: there is none
+    takes_stream: bool = False  # its client takes the reply in pieces
 
 
 class Cancel(NamedTuple):
@@ -63,10 +67,17 @@ class Cancel(NamedTuple):
     request_id: int
 
 
+class Credit(NamedTuple):
+    """The client has taken so many bytes of the stream that answers the request with this id, if one does still."""
+
+    request_id: int
+    size: int
+
+
 class Initiation(NamedTuple):
     """The CIR is good, and so is its proof where an auth key is set: now call ``accept``, or ``refuse``."""
 
-    cir: p.Cir
+    cir: Cir
 
 
 class Answer(NamedTuple):
@@ -90,66 +101,13 @@ class Ending(NamedTuple):
     cause: Cause | None = None  # where it is somebody's fault
 
 
-Action: TypeAlias = Request | Cancel | Initiation | Answer | NotServed | Ending
+Action: TypeAlias = Request | Cancel | Credit | Initiation | Answer | NotServed | Ending
 
 _OPEN = (ConnectionState.ACCEPTED, ConnectionState.CHALLENGED, ConnectionState.ESTABLISHED)
 
 
-class Most(IntEnum):
-    """How long a frame's payload may be."""
-
-    REQUEST = 0  # the server's max_payload; a longer one is answered, and the connection lives
-    CIR = 1  # the server's max_cir_bytes
-    PING = 2  # 64 bytes
-    NOTHING = 3
-
-
-class Rule(NamedTuple):
-    """What holds for one kind of frame. ``csrc/conn/rules.c`` has the same rows; a test compares them cell by cell."""
-
-    # Why it may not come: before a CIR was accepted, while a PROOF is awaited, and after; empty: it may.
-    wrong: tuple[str, str, str] = ("", "", "")
-    flags: int = 0  # the bits that have a meaning
-    timed_flags: int = 0  # those that have one where both ends speak of deadlines
-    needs: int = 0  # the feature without which it is unknown
-    version: bool = False  # its code is the version of the protocol
-    most: Most = Most.NOTHING
-    too_long: str = ""  # what is said of a longer one
-
-
-def _never(text: str) -> Rule:
-    return Rule(wrong=(text, text, text))
-
-
-#: What clients may send. A kind that isn't here is unknown.
-RULES: Final[dict[int, Rule]] = {
-    Kind.CIR: Rule(
-        wrong=("", texts.SECOND_CIR_WAITING, texts.SECOND_CIR),
-        version=True,
-        most=Most.CIR,
-        too_long=texts.LONG_CIR,
-    ),
-    Kind.PROOF: Rule(wrong=(texts.UNASKED_PROOF, "", texts.UNASKED_PROOF), most=Most.CIR, too_long=texts.LONG_PROOF),
-    Kind.SRM: Rule(
-        wrong=(texts.SRM_BEFORE_CIR, texts.SRM_BEFORE_CIR, ""),
-        flags=p.FLAG_NO_REPLY,
-        timed_flags=p.FLAG_DEADLINE,
-        most=Most.REQUEST,
-    ),
-    Kind.PING: Rule(most=Most.PING, too_long=texts.LONG_PING),
-    Kind.BYE: Rule(most=Most.NOTHING, too_long=texts.LONG_BYE),
-    Kind.CANCEL: Rule(
-        wrong=(texts.UNKNOWN_KIND, texts.UNKNOWN_KIND, ""),
-        needs=int(Feature.CANCEL),
-        most=Most.NOTHING,
-        too_long=texts.LONG_CANCEL,
-    ),
-    **{kind: _never(texts.SERVER_KIND) for kind in Kind if kind.comes_from_server},
-}
-UNKNOWN: Final = _never(texts.UNKNOWN_KIND)
-
-
 _TIMED = int(Feature.DEADLINE)
+_STREAMS = int(Feature.STREAM)
 
 
 def _error(flags: int, request_id: int, code: ErrorCode, text: str) -> bytes:
@@ -172,18 +130,20 @@ class FrameProtocol:
         "reply_limit",
         "shutting_down",
         "state",
+        "stream_window",
     )
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self.state: ConnectionState = ConnectionState.ACCEPTED
         self.cutter: FrameCutter[NotServed | Ending] = FrameCutter(self._judge)
-        self._cir = p.Cir()
+        self._cir = Cir()
         self._expected = b""  # the MAC of the PROOF that is awaited
         self.name: str = ""
         self.reply_limit: int = rules.max_payload  # the largest payload this client takes
         self.shutting_down: bool = False  # SRMs get ERROR 5
         self.features: int = 0  # those that both ends speak
+        self.stream_window: int | None = None  # the first credit of a stream, where both speak of them
         #: By their ids, the requests that are in flight and may be cancelled; whoever lets them wait keeps it up.
         self.in_flight: dict[int, object] = {}
         self._now = 0.0  # when what is looked at was read
@@ -215,7 +175,7 @@ class FrameProtocol:
         """Let the client in; what to send it."""
         challenged = self.state is ConnectionState.CHALLENGED
         self.take(ConnectionEvent.PROOF_ACCEPTED if challenged else ConnectionEvent.CIR_ACCEPTED)
-        return p.encode_accepted(client_id, welcome, self.features)
+        return encode_accepted(client_id, welcome, self.features, self.stream_window)
 
     # --- a header ---
 
@@ -234,13 +194,16 @@ class FrameProtocol:
             if rule.most is Most.REQUEST:
                 return self._too_large(header, length)
             wrong = rule.too_long
+        elif length < rule.least:
+            wrong = wrong or rule.too_long
         return self._dismiss(End.VIOLATION, wrong, header.request_id) if wrong else None
 
     def _fault(self, rule: Rule, header: Header) -> str:
         """Why it may not come from this client; empty: it may."""
         if rule.needs & ~self.features:
             return texts.UNKNOWN_KIND
-        if header.flags & ~(rule.flags | (rule.timed_flags if self.features & _TIMED else 0)):
+        flags = rule.flags | (rule.timed_flags if self.features & _TIMED else 0)
+        if header.flags & ~(flags | (rule.stream_flags if self.features & _STREAMS else 0)):
             return texts.BAD_FLAGS
         short = header.flags & rule.timed_flags and header.length < DEADLINE.size
         return texts.SHORT_DEADLINE if short else ""
@@ -266,19 +229,22 @@ class FrameProtocol:
     def _initiation(self, frame: Frame) -> Initiation | Answer | Ending:
         """A connection initiation request."""
         try:
-            cir = p.decode_cir(frame.payload)
+            cir = decode_cir(frame.payload)
         except p.Malformed as error:
             return self._dismiss(
                 End.VERSION if error.code == Refusal.BAD_MAGIC_OR_VERSION else End.VIOLATION, str(error)
             )
         self.name = cir.name
         self.features = cir.features & FEATURES
+        if self.features & _STREAMS:
+            most = self._rules.stream_window
+            self.stream_window = most if cir.stream_window is None else min(most, cir.stream_window)
         if cir.max_payload is not None:
             self.reply_limit = min(self.reply_limit, cir.max_payload)
         self._cir = cir
         return Initiation(cir) if self._rules.challenge is None else self._challenge(self._rules.challenge, cir)
 
-    def _challenge(self, challenge: Callable[[bytes, bytes], tuple[bytes, bytes]], cir: p.Cir) -> Answer | Ending:
+    def _challenge(self, challenge: Callable[[bytes, bytes], tuple[bytes, bytes]], cir: Cir) -> Answer | Ending:
         if cir.nonce is None:
             return self._dismiss(End.KEY_WANTED)
         fields, self._expected = challenge(cir.nonce, cir.name.encode("utf-8"))
@@ -296,6 +262,10 @@ class FrameProtocol:
 
     def _cancel(self, frame: Frame) -> Cancel:
         return Cancel(frame.request_id)
+
+    def _credit(self, frame: Frame) -> Credit:
+        (size,) = p.CREDIT.unpack(frame.payload)
+        return Credit(frame.request_id, size)
 
     def not_started(self, request_id: int, code: ErrorCode, text: str) -> bytes:
         """Return the ERROR of a request whose handler isn't started."""
@@ -322,7 +292,8 @@ class FrameProtocol:
         if frame.flags & p.FLAG_DEADLINE:
             deadline = self._began + decode_deadline(payload)
             payload = payload[DEADLINE.size :]
-        return Request(frame.code, frame.request_id, wants_reply, payload, deadline)
+        takes_stream = bool(frame.flags & p.FLAG_TAKES_STREAM)
+        return Request(frame.code, frame.request_id, wants_reply, payload, deadline, takes_stream)
 
     # --- the end ---
 
@@ -349,6 +320,7 @@ _TAKES: Final[dict[int, Callable[[FrameProtocol, Frame], Action]]] = {
     Kind.PING: FrameProtocol._ping,
     Kind.BYE: FrameProtocol._bye,
     Kind.CANCEL: FrameProtocol._cancel,
+    Kind.CREDIT: FrameProtocol._credit,
 }
 
 

@@ -44,6 +44,7 @@ ID_IN_FLIGHT: Final = "a request with this id is in flight already"
 TOO_LATE: Final = "the deadline has passed"
 CANCELLED: Final = "cancelled"
 CUT_SHORT: Final = "cut short: the server stops"
+CREDIT_SIZE: Final = "a CREDIT carries 4 bytes"
 
 # What is wrong with what a handler returned, or with what is to be pushed. These are raised, and told by their type.
 NOT_BYTES: Final = "the handler returned %s, not a bytes-like object%s"

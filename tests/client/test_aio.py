@@ -15,7 +15,8 @@ from support import until_bye, wait_for
 
 import pysock
 from pysock import ConnectionLost, PysockError, RemoteError, RequestTimeout, aio
-from pysock.wire.format import Kind, encode, encode_accepted, encode_welcome
+from pysock.wire.cir import encode_accepted, encode_welcome
+from pysock.wire.format import Kind, encode
 
 WELCOME = encode_accepted(7, encode_welcome(1000, 2, [(0, ""), (1, "other")], "fake"))
 

@@ -12,8 +12,9 @@ import pytest
 from support import until_bye
 
 from pysock import aio
+from pysock.wire.cir import encode_accepted, encode_welcome
 from pysock.wire.features import FEATURES
-from pysock.wire.format import FLAG_DEADLINE, Kind, encode, encode_accepted, encode_welcome
+from pysock.wire.format import FLAG_DEADLINE, Kind, encode
 
 WELCOME = encode_accepted(7, encode_welcome(100_000, 20, [], "fake"), FEATURES)
 #: Received where it stays, by the C engine.

@@ -11,8 +11,9 @@ from support import until_bye, wait_for
 
 import pysock
 from pysock import Cancelled, ErrorCode, Overloaded, RemoteError, RequestTimeout, aio
+from pysock.wire.cir import encode_accepted, encode_welcome
 from pysock.wire.features import FEATURES, decode_deadline
-from pysock.wire.format import FLAG_DEADLINE, FLAG_NOT_STARTED, Kind, encode, encode_accepted, encode_welcome
+from pysock.wire.format import FLAG_DEADLINE, FLAG_NOT_STARTED, Kind, encode
 
 WELCOME = encode_accepted(7, encode_welcome(1000, 100, [(0, "")], "fake"), FEATURES)
 OLD = encode_accepted(7, encode_welcome(1000, 100, [(0, "")], "fake"))

@@ -16,7 +16,8 @@ from support import PATIENCE, plug, running
 
 from pysock import connect
 from pysock.engine.choice import choose
-from pysock.wire.format import FLAG_NO_REPLY, Kind, encode_cir
+from pysock.wire.cir import encode_cir
+from pysock.wire.format import FLAG_NO_REPLY, Kind
 
 
 class Interrupt(BaseException):

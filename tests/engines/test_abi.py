@@ -28,7 +28,7 @@ from pysock.wire import format as p
 from pysock.wire.endings import ENDINGS, End, How, Said
 from pysock.wire.features import FEATURES, Feature
 from pysock.wire.framing import FRAMINGS, FramingFacts
-from pysock.wire.rules import RULES, UNKNOWN, Most
+from pysock.wire.kinds import RULES, UNKNOWN, Most
 
 if native_is_missing():
     pytest.skip("the native engine isn't built", allow_module_level=True)
@@ -117,7 +117,10 @@ def test_the_sizes():
     assert lib.PS_PING_MAX == p.LARGEST_PING == 64
     assert lib.PS_NONCE_SIZE == p.NONCE_SIZE == 32
     assert lib.PS_MAC_SIZE == p.MAC_SIZE == 32
-    assert (lib.PS_NO_REPLY, lib.PS_DEADLINE) == (p.FLAG_NO_REPLY, p.FLAG_DEADLINE) == (1, 2)
+    assert (lib.PS_NO_REPLY, lib.PS_DEADLINE, lib.PS_TAKES_STREAM) == (1, 2, 4)
+    assert (p.FLAG_NO_REPLY, p.FLAG_DEADLINE, p.FLAG_TAKES_STREAM) == (1, 2, 4)
+    assert lib.PS_MORE == p.FLAG_MORE == 1
+    assert lib.PS_CREDIT_SIZE == p.CREDIT.size == 4
     assert lib.PS_NOT_STARTED == p.FLAG_NOT_STARTED == 1
     assert lib.PS_FEATURES == FEATURES == 3
     assert lib.PS_SLOT_BITS == SLOT_BITS == 24
@@ -199,8 +202,9 @@ def test_the_rules_of_frame_kinds(kind):
     assert [text(wrong) for wrong in row.wrong] == list(rule.wrong)
     if all(rule.wrong):
         return  # the rest doesn't matter of one that never may
-    assert (row.flags, row.timed_flags, row.needs) == (rule.flags, rule.timed_flags, rule.needs)
-    assert (bool(row.version), row.most) == (rule.version, rule.most)
+    assert (row.flags, row.timed_flags, row.stream_flags) == (rule.flags, rule.timed_flags, rule.stream_flags)
+    assert (row.needs, bool(row.version)) == (rule.needs, rule.version)
+    assert (row.most, row.least) == (rule.most, rule.least)
     assert text(row.too_long) == rule.too_long
 
 

@@ -16,17 +16,9 @@ from engine_alone import Running, eventually, reply, srm, started, u32
 from pysock.engine.contract import Service
 from pysock.engine.deferral import Ended
 from pysock.wire import texts
+from pysock.wire.cir import encode_cir
 from pysock.wire.features import DEADLINE, Feature
-from pysock.wire.format import (
-    FLAG_DEADLINE,
-    FLAG_NO_REPLY,
-    FLAG_NOT_STARTED,
-    ErrorCode,
-    Framing,
-    Kind,
-    encode,
-    encode_cir,
-)
+from pysock.wire.format import FLAG_DEADLINE, FLAG_NO_REPLY, FLAG_NOT_STARTED, ErrorCode, Framing, Kind, encode
 
 BOTH = Feature.DEADLINE | Feature.CANCEL
 BYE = encode(Kind.BYE)

@@ -24,7 +24,8 @@ from pysock.errors import FrameTooLarge
 from pysock.states import ConnectionState, DisconnectReason
 from pysock.wire import format as p
 from pysock.wire import texts
-from pysock.wire.format import ErrorCode, Framing, Kind, Refusal, encode, encode_cir, encode_text
+from pysock.wire.cir import encode_cir
+from pysock.wire.format import ErrorCode, Framing, Kind, Refusal, encode, encode_text
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from support import plug, running, until_bye, wait_for, welcomed
 from pysock import MasterSocket, PysockError, RemoteError, RequestTimeout, ServerState, connect
 from pysock.engine.choice import choose
 from pysock.states import IllegalTransition
-from pysock.wire.format import Kind, encode, encode_cir
+from pysock.wire.cir import encode_cir
+from pysock.wire.format import Kind, encode
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from pysock import ConnectionRefused, Limits, connect
 from pysock.base.ids import shown
 from pysock.errors import ConnectionLost
 from pysock.states import ConnectionState, DisconnectReason
-from pysock.wire.format import Kind, Refusal, encode, encode_cir
+from pysock.wire.cir import encode_cir
+from pysock.wire.format import Kind, Refusal, encode
 
 
 @pytest.fixture

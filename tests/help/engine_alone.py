@@ -14,7 +14,8 @@ from pysock.errors import FrameTooLarge
 from pysock.limits import Limits
 from pysock.states import DISCONNECT_REASONS
 from pysock.wire import format as p
-from pysock.wire.format import ErrorCode, Framing, Kind, encode, encode_cir
+from pysock.wire.cir import decode_welcome, encode_cir, encode_welcome
+from pysock.wire.format import ErrorCode, Framing, Kind, encode
 
 
 def srm(payload=b"x", service=0, request_id=9, flags=0):
@@ -77,7 +78,7 @@ class Peer:
         self.send(encode_cir(**cir))
         frame = self.frame()
         assert frame.kind == Kind.CIR_ACCEPTED, frame
-        return p.decode_welcome(frame.payload).client_id
+        return decode_welcome(frame.payload).client_id
 
 
 class Running:
@@ -110,7 +111,7 @@ class Running:
                 linger=options.pop("linger", None),
                 services=services,
                 callbacks=Callbacks(**callbacks),
-                welcome=p.encode_welcome(1000, 10, [(0, "")], "test/1"),
+                welcome=encode_welcome(1000, 10, [(0, "")], "test/1"),
                 watch_disconnects=options.pop("watch_disconnects", True),
             )
         )

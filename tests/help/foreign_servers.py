@@ -10,7 +10,8 @@ from pathlib import Path
 
 from support import PATIENCE, RawPeer
 
-from pysock.wire.format import Frame, Kind, encode, encode_accepted, encode_welcome
+from pysock.wire.cir import encode_accepted, encode_welcome
+from pysock.wire.format import Frame, Kind, encode
 
 Play = Callable[[socket.socket], None]
 

@@ -18,7 +18,17 @@ import wire
 from pysock.states import DISCONNECT_REASONS, ConnectionState, DisconnectReason
 from pysock.wire.format import HEADER, ErrorCode, Framing, Kind, encode
 from pysock.wire.framing import FRAMINGS
-from pysock.wire.rules import Answer, Cancel, FrameProtocol, Initiation, NotServed, PlainProtocol, Request, Rules
+from pysock.wire.rules import (
+    Answer,
+    Cancel,
+    Credit,
+    FrameProtocol,
+    Initiation,
+    NotServed,
+    PlainProtocol,
+    Request,
+    Rules,
+)
 
 #: What the library has as well: the numbers of its services, its welcome, and the id of its first client.
 SERVICES = range(3)
@@ -128,7 +138,7 @@ def _native(stream: Stream, sent: bytearray, given: list, count: _Count) -> Disc
                 sent += protocol.accept(CLIENT_ID, WELCOME)
             elif isinstance(action, Answer):
                 sent += action.frame
-            elif isinstance(action, Cancel):
+            elif isinstance(action, (Cancel, Credit)):
                 pass  # nothing is in flight: an echo is answered at once
             elif isinstance(action, NotServed):
                 count.errors += 1

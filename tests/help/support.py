@@ -17,7 +17,8 @@ from typing import Any
 
 from pysock import Address, Server, ServerState
 from pysock.files.place import reachable
-from pysock.wire.format import HEADER, Frame, Kind, encode, encode_accepted, encode_cir, encode_welcome
+from pysock.wire.cir import encode_accepted, encode_cir, encode_welcome
+from pysock.wire.format import HEADER, Frame, Kind, encode
 
 #: Long enough for a busy machine; a test that reaches it fails.
 PATIENCE = 10.0

@@ -22,16 +22,17 @@ from pysock import RemoteError, Server
 
 # The numbers of the page.
 
-CIR, SRM, PING, BYE, CANCEL, PROOF = 0x01, 0x02, 0x03, 0x04, 0x05, 0x08
+CIR, SRM, PING, BYE, CANCEL, CREDIT, PROOF = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x08
 CIR_ACCEPTED, CIR_REFUSED, REPLY, ERROR, PUSH, PONG, GOAWAY, CHALLENGE = range(0x81, 0x89)
 SERVERS_KINDS = tuple(range(0x81, 0x89))
 UNKNOWN_KINDS = (0x00, 0x05, 0x07, 0x09, 0x7F, 0x80, 0x89, 0xFF)
 CLIENT_ID, NAME, NONCE, MAC, MAX_PAYLOAD, MAX_IN_FLIGHT, SERVICE, SOFTWARE, FEATURES = range(1, 10)
-NO_REPLY, DEADLINE, NOT_STARTED = 1, 2, 1
+STREAM_WINDOW, SERVICE_OPTIONS = 10, 11
+NO_REPLY, DEADLINE, TAKES_STREAM, MORE, NOT_STARTED = 1, 2, 4, 1, 1
 SPEAKS_DEADLINE, SPEAKS_CANCEL, RESERVED = 1, 2, 0xFFFFFFFC
 
 HANDLER_FAILED, NO_SUCH_SERVICE, TOO_LARGE, TOO_MANY, SHUTTING_DOWN, NOT_ALLOWED, MALFORMED, TOO_LATE = range(1, 9)
-CANCELLED, OVERLOADED = 9, 10
+CANCELLED, OVERLOADED, NEEDS_STREAM = 9, 10, 11
 BAD_MAGIC, REFUSED_NOT_ALLOWED, WRONG_PROOF, FULL, REFUSED_SHUTTING_DOWN, CIR_LATE, REFUSED_MALFORMED = range(1, 8)
 
 
@@ -80,6 +81,11 @@ def timed(payload: bytes, id: int = 1, *, left: int, service: int = 0, flags: in
 
 def cancel(id: int) -> bytes:  # noqa: A002
     return frame(CANCEL, id=id)
+
+
+def credit(id: int, size: int) -> bytes:  # noqa: A002
+    """So many bytes more of the stream that answers this request."""
+    return frame(CREDIT, struct.pack("!I", size), id=id)
 
 
 def ping(payload: bytes = b"", id: int = 1) -> bytes:  # noqa: A002

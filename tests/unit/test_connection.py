@@ -15,10 +15,22 @@ from pysock.causes import Cause
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason, IllegalTransition
 from pysock.wire import format as p
 from pysock.wire import texts
+from pysock.wire.cir import Cir, encode_cir
 from pysock.wire.endings import End
-from pysock.wire.format import ErrorCode, Framing, Kind, Refusal, encode, encode_cir, encode_text
+from pysock.wire.features import Feature
+from pysock.wire.format import ErrorCode, Framing, Kind, Refusal, encode, encode_text
 from pysock.wire.framing import FRAMINGS
-from pysock.wire.rules import Answer, Ending, FrameProtocol, Initiation, NotServed, PlainProtocol, Request, Rules
+from pysock.wire.rules import (
+    Answer,
+    Credit,
+    Ending,
+    FrameProtocol,
+    Initiation,
+    NotServed,
+    PlainProtocol,
+    Request,
+    Rules,
+)
 
 RULES = Rules(max_payload=1000, max_cir_bytes=100, services=frozenset({0, 3}))
 VIOLATION = DisconnectReason.PROTOCOL_VIOLATION
@@ -44,7 +56,7 @@ def run(connection, *pieces):
             elif isinstance(action, Request):
                 if action.wants_reply:
                     sent += encode(Kind.REPLY, action.payload, request_id=action.request_id)
-            else:
+            elif not isinstance(action, Credit):
                 sent += action.frame
     return actions, sent
 
@@ -81,7 +93,7 @@ def unproven(text):
 
 def test_a_good_cir(waiting):
     waiting.feed(encode_cir("me", "test/1", 500))
-    assert waiting.next() == Initiation(p.Cir("me", 500, "test/1"))
+    assert waiting.next() == Initiation(Cir("me", 500, "test/1"))
     assert waiting.state is ConnectionState.ACCEPTED
     assert waiting.reply_limit == 500
     frame = p.decode(waiting.accept(0x100000007, b"\x08\0\1x"))
@@ -151,7 +163,7 @@ def test_what_may_not_come_before_the_cir(waiting, data, ending):
 
 def test_a_nonce_is_nothing_where_there_is_no_key(waiting):
     waiting.feed(encode_cir("me", nonce=bytes(32)))
-    assert waiting.next() == Initiation(p.Cir("me", nonce=bytes(32)))
+    assert waiting.next() == Initiation(Cir("me", nonce=bytes(32)))
     assert waiting.state is ConnectionState.ACCEPTED
 
 
@@ -203,7 +215,7 @@ def test_a_challenge_and_its_proof(locked, key):
     assert locked.state is ConnectionState.CHALLENGED
     assert key.asked == [(NONCE, "mé".encode())]
     locked.feed(proof() + srm(b"abc"))
-    assert locked.next() == Initiation(p.Cir("mé", 500, "test/1", NONCE))
+    assert locked.next() == Initiation(Cir("mé", 500, "test/1", NONCE))
     assert locked.state is ConnectionState.CHALLENGED
     assert key.asked[1:] == [(EXPECTED, EXPECTED)]
     assert p.decode(locked.accept(7, b"")).kind == Kind.CIR_ACCEPTED
@@ -265,7 +277,7 @@ def test_a_ping_is_answered_before_the_proof(challenged):
 def test_a_proof_is_judged_in_any_cuts(challenged):
     whole = proof()
     actions, _ = run(challenged, *[whole[at : at + 5] for at in range(0, len(whole), 5)])
-    assert actions == [Initiation(p.Cir("mé", nonce=NONCE))]
+    assert actions == [Initiation(Cir("mé", nonce=NONCE))]
 
 
 # --- established ---
@@ -278,7 +290,7 @@ def test_an_srm(established):
 
 def test_an_srm_in_one_piece_with_the_cir(waiting):
     actions, _ = run(waiting, encode_cir() + srm(b"abc"))
-    assert actions == [Initiation(p.Cir()), Request(0, 9, True, b"abc")]
+    assert actions == [Initiation(Cir()), Request(0, 9, True, b"abc")]
 
 
 def test_no_such_service(established):
@@ -381,3 +393,49 @@ def test_the_other_framings_have_no_cir():
     assert connection.feed(b"a\nb") == [b"a"]
     connection.take(ConnectionEvent.END_OF_FILE)
     assert connection.feed(b"\n") == []
+
+
+# --- streams ---
+
+STREAM = int(Feature.STREAM)
+
+
+@pytest.fixture
+def streaming(established):
+    """A client that takes streams, of a server that speaks of them."""
+    established.features = STREAM
+    return established
+
+
+def test_a_request_that_takes_a_stream(streaming):
+    assert run(streaming, srm(b"abc", flags=4), srm(b"", flags=0))[0] == [
+        Request(0, 9, True, b"abc", takes_stream=True),
+        Request(0, 9, True, b""),
+    ]
+
+
+def test_a_credit(streaming):
+    data = encode(Kind.CREDIT, b"\0\0\1\0", request_id=7) + encode(Kind.CREDIT, b"\xff" * 4, request_id=0)
+    assert run(streaming, data)[0] == [Credit(7, 256), Credit(0, 2**32 - 1)]
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 5, 64])
+def test_a_credit_of_another_size(streaming, size):
+    assert run(streaming, encode(Kind.CREDIT, bytes(size), request_id=7))[0] == [malformed(texts.CREDIT_SIZE, 7)]
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (encode(Kind.CREDIT, bytes(4), request_id=7), texts.UNKNOWN_KIND),
+        (encode(Kind.CREDIT, bytes(3), request_id=7), texts.UNKNOWN_KIND),
+        (encode(Kind.SRM, b"x", request_id=7, flags=4), texts.BAD_FLAGS),
+    ],
+)
+def test_streams_of_who_does_not_speak_of_them(established, data, text):
+    established.features = 3
+    assert run(established, data)[0] == [malformed(text, 7)]
+
+
+def test_a_flag_of_streams_elsewhere(streaming):
+    assert run(streaming, encode(Kind.PING, b"x", request_id=7, flags=4))[0] == [malformed(texts.BAD_FLAGS, 7)]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pysock.wire import format as p
 from pysock.wire import texts
 from pysock.wire.challenge import decode_challenge, decode_proof, encode_challenge, encode_proof
+from pysock.wire.cir import decode_cir, decode_welcome, encode_accepted, encode_cir, encode_welcome
 from pysock.wire.features import FEATURES, decode_deadline, encode_deadline
 from pysock.wire.format import Kind, Malformed, Refusal, Tag
 
@@ -72,40 +73,40 @@ def test_a_field_that_is_too_long():
 
 
 def test_a_cir_byte_by_byte():
-    assert p.encode_cir() == bytes.fromhex("00000004 01 00 0001 00000000") + b"PSK1"
-    frame = p.decode(p.encode_cir("me", "pysock/0.1", 1000))
+    assert encode_cir() == bytes.fromhex("00000004 01 00 0001 00000000") + b"PSK1"
+    frame = p.decode(encode_cir("me", "pysock/0.1", 1000))
     assert frame.payload == b"PSK1\2\0\2me\5\0\4\0\0\3\xe8\x08\0\x0apysock/0.1"
-    assert p.decode_cir(frame.payload) == ("me", 1000, "pysock/0.1", None, 0)
+    assert decode_cir(frame.payload) == ("me", 1000, "pysock/0.1", None, 0, None)
 
 
 def test_a_cir_says_as_little_as_it_likes():
-    assert p.decode_cir(b"PSK1") == ("", None, "", None, 0)
+    assert decode_cir(b"PSK1") == ("", None, "", None, 0, None)
 
 
 def test_the_nonce_of_a_cir():
     nonce = bytes(range(32))
-    frame = p.decode(p.encode_cir(nonce=nonce))
+    frame = p.decode(encode_cir(nonce=nonce))
     assert frame.payload == b"PSK1\3\0\x20" + nonce
-    assert p.decode_cir(frame.payload).nonce == nonce
+    assert decode_cir(frame.payload).nonce == nonce
 
 
 def test_tags_from_the_future_are_skipped():
     payload = b"PSK1" + p.encode_field(200, b"?" * 50) + p.encode_field(Tag.NAME, b"me") + p.encode_field(0, b"")
-    assert p.decode_cir(payload).name == "me"
+    assert decode_cir(payload).name == "me"
 
 
 def test_of_two_promises_the_smaller_counts():
     payload = b"PSK1" + b"".join(p.encode_field(Tag.MAX_PAYLOAD, struct.pack("!I", n)) for n in (70, 50, 90))
-    assert p.decode_cir(payload).max_payload == 50
+    assert decode_cir(payload).max_payload == 50
 
 
 def test_features_in_a_cir():
-    frame = p.decode(p.encode_cir("me", features=FEATURES))
+    frame = p.decode(encode_cir("me", features=FEATURES))
     assert frame.payload == b"PSK1\2\0\2me\x09\0\4\0\0\0\3"
-    assert p.decode_cir(frame.payload).features == 3
-    assert p.decode_cir(b"PSK1\x09\0\4\xff\xff\xff\xff").features == 2**32 - 1
-    assert p.encode_cir("me", features=0) == p.encode_cir("me")
-    assert p.decode_cir(b"PSK1").features == 0
+    assert decode_cir(frame.payload).features == 3
+    assert decode_cir(b"PSK1\x09\0\4\xff\xff\xff\xff").features == 2**32 - 1
+    assert encode_cir("me", features=0) == encode_cir("me")
+    assert decode_cir(b"PSK1").features == 0
 
 
 @pytest.mark.parametrize(
@@ -142,11 +143,13 @@ def test_a_deadline_that_is_too_far(seconds):
         (b"PSK1" + 2 * (b"\3\0\x20" + bytes(32)), Refusal.MALFORMED, texts.BROKEN_FIELD),
         (b"PSK1\x09\0\3\0\0\3", Refusal.MALFORMED, texts.BROKEN_FIELD),
         (b"PSK1" + 2 * b"\x09\0\4\0\0\0\3", Refusal.MALFORMED, texts.BROKEN_FIELD),
+        (b"PSK1\x0a\0\3\0\0\3", Refusal.MALFORMED, texts.BROKEN_FIELD),
+        (b"PSK1" + 2 * b"\x0a\0\4\0\0\0\3", Refusal.MALFORMED, texts.BROKEN_FIELD),
     ],
 )
 def test_a_bad_cir(payload, code, text):
     with pytest.raises(Malformed) as caught:
-        p.decode_cir(payload)
+        decode_cir(payload)
     assert caught.value.code == code
     assert str(caught.value) == text
 
@@ -191,7 +194,7 @@ def test_a_broken_proof(payload):
 @given(st.binary(max_size=60))
 def test_a_cir_of_noise_is_good_or_malformed(noise):
     try:
-        cir = p.decode_cir(b"PSK1" + noise)
+        cir = decode_cir(b"PSK1" + noise)
     except Malformed:
         return
     assert len(cir.name.encode()) <= p.LARGEST_NAME
@@ -200,38 +203,57 @@ def test_a_cir_of_noise_is_good_or_malformed(noise):
 @pytest.mark.parametrize("name", ["x" * 256, "ä" * 128, "a\0b"])
 def test_a_name_that_cannot_be_sent(name):
     with pytest.raises(ValueError, match="255"):
-        p.encode_cir(name)
+        encode_cir(name)
 
 
 @pytest.mark.parametrize("name", [5, b"me", ["me"]])
 def test_a_cirs_name_is_a_text(name):
     with pytest.raises(TypeError, match=f"a client's name is a str, not {type(name).__name__}"):
-        p.encode_cir(name)
+        encode_cir(name)
 
 
 # --- the answer to a CIR ---
 
 
 def test_a_welcome_there_and_back():
-    fields = p.encode_welcome(1 << 24, 1024, [(0, ""), (5, "add"), (7, "größe")], "pysock/0.1")
-    frame = p.decode(p.encode_accepted(0x0000000100000002, fields))
+    fields = encode_welcome(1 << 24, 1024, [(0, ""), (5, "add"), (7, "größe")], "pysock/0.1")
+    frame = p.decode(encode_accepted(0x0000000100000002, fields))
     assert frame.kind == Kind.CIR_ACCEPTED
     assert frame.payload.startswith(bytes.fromhex("01 0008 0000000100000002"))
-    assert p.decode_welcome(frame.payload) == (
+    assert decode_welcome(frame.payload) == (
         0x100000002,
         1 << 24,
         1024,
         {"": 0, "add": 5, "größe": 7},
         "pysock/0.1",
         0,
+        0,
+        {},
     )
 
 
+def test_the_window_of_streams_in_a_cir():
+    frame = p.decode(encode_cir(features=4, stream_window=65536))
+    assert frame.payload == b"PSK1\x09\0\4\0\0\0\4\x0a\0\4\0\1\0\0"
+    assert decode_cir(frame.payload).stream_window == 65536
+    assert decode_cir(p.decode(encode_cir(features=4, stream_window=0)).payload).stream_window == 0
+
+
+def test_streams_in_a_welcome():
+    fields = encode_welcome(1, 2, [(1, "add")], "x", [(1, 3), (0, 1)])
+    payload = p.decode(encode_accepted(1, fields, 4, 65536)).payload
+    assert bytes.fromhex("0a 0004 00010000") in payload
+    assert bytes.fromhex("0b 0003 0001 03 0b 0003 0000 01") in payload
+    welcome = decode_welcome(payload)
+    assert (welcome.stream_window, welcome.options) == (65536, {1: 3, 0: 1})
+    assert p.ServiceOption(3) == p.ServiceOption.STREAMS | p.ServiceOption.IDEMPOTENT
+
+
 def test_features_in_a_welcome():
-    payload = p.decode(p.encode_accepted(1, b"", FEATURES)).payload
+    payload = p.decode(encode_accepted(1, b"", FEATURES)).payload
     assert payload == bytes.fromhex("01 0008 0000000000000001 09 0004 00000003")
-    assert p.decode_welcome(payload).features == 3
-    assert p.encode_accepted(1, b"", 0) == p.encode_accepted(1, b"")
+    assert decode_welcome(payload).features == 3
+    assert encode_accepted(1, b"", 0) == encode_accepted(1, b"")
 
 
 CLIENT_ID = b"\1\0\x08" + b"\0" * 8
@@ -249,14 +271,17 @@ CLIENT_ID = b"\1\0\x08" + b"\0" * 8
         CLIENT_ID + b"\x08\0\1\xff",
         CLIENT_ID + b"\5\0\1\0",
         CLIENT_ID + b"\x09\0\1\3",
+        CLIENT_ID + b"\x0a\0\1\3",
+        CLIENT_ID + b"\x0b\0\2\0\1",
+        CLIENT_ID + b"\x0b\0\4\0\1\1\1",
         CLIENT_ID[:-1],
     ],
 )
 def test_a_bad_welcome(payload):
     with pytest.raises(Malformed):
-        p.decode_welcome(payload)
+        decode_welcome(payload)
 
 
 def test_a_service_whose_name_is_too_long():
     with pytest.raises(ValueError, match="255"):
-        p.encode_welcome(1, 1, [(1, "x" * 256)], "")
+        encode_welcome(1, 1, [(1, "x" * 256)], "")

@@ -14,16 +14,8 @@ from support import WELCOME, Program, until_bye, wait_for
 
 from pysock import ProtocolError, RemoteError, RequestTimeout, connect
 from pysock.errors import ConnectionLost
-from pysock.wire.format import (
-    FLAG_NO_REPLY,
-    HEADER,
-    ErrorCode,
-    Kind,
-    encode,
-    encode_accepted,
-    encode_text,
-    encode_welcome,
-)
+from pysock.wire.cir import encode_accepted, encode_welcome
+from pysock.wire.format import FLAG_MORE, FLAG_NO_REPLY, HEADER, ErrorCode, Kind, encode, encode_text
 
 ROOMY = encode_accepted(1, encode_welcome(16 << 20, 1000, [], "fake/1"))
 
@@ -263,3 +255,20 @@ def test_a_timeout_before_anything_was_sent_closes_nothing(backend, fake, call):
             timed_out.set()
         assert client.request(b"hello") == b"hello"
         assert client.request_many([b"one", b"two"]) == [b"one", b"two"]
+
+
+# Frames that need a feature
+
+
+@pytest.mark.parametrize("features", [0, 3])
+def test_a_piece_of_a_stream_that_was_not_agreed_on(backend, fake, features):
+    """It breaks the rules, as any unknown flag does."""
+
+    def play(peer):
+        assert peer.frame().kind == Kind.CIR
+        peer.send(encode_accepted(1, b"", features))
+        peer.send(encode(Kind.REPLY, b"x", request_id=peer.frame().request_id, flags=FLAG_MORE))
+        until_bye(peer)
+
+    with connect(fake(play), backend=backend) as client, pytest.raises(ProtocolError):
+        client.request(b"x")

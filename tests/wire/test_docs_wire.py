@@ -13,6 +13,7 @@ from support import ROOT, RawPeer
 import pysock
 from pysock.wire import auth, texts
 from pysock.wire import format as p
+from pysock.wire.cir import encode_accepted, encode_cir, encode_welcome
 from pysock.wire.features import FEATURES, encode_deadline
 from pysock.wire.framing import FRAMINGS
 
@@ -39,12 +40,12 @@ def expected(known_nonces):
     proof.nonce = C
     challenge, _ = auth.ServerProof(KEY).challenge(C, b"anna")
     return {
-        "a CIR": p.encode_cir("anna", "demo/1", 65536),
-        "the answer to it": p.encode_accepted(
-            1 << 32 | 7, p.encode_welcome(16 * 1024 * 1024, 1024, [(1, "add")], "pysock/0.1.0")
+        "a CIR": encode_cir("anna", "demo/1", 65536),
+        "the answer to it": encode_accepted(
+            1 << 32 | 7, encode_welcome(16 * 1024 * 1024, 1024, [(1, "add")], "pysock/0.1.0")
         ),
         "or a refusal": p.encode_text(p.Kind.CIR_REFUSED, p.Refusal.SERVER_FULL, texts.SERVER_FULL),
-        "a CIR with a nonce": p.encode_cir("anna", nonce=C),
+        "a CIR with a nonce": encode_cir("anna", nonce=C),
         "the CHALLENGE": p.encode(p.Kind.CHALLENGE, challenge),
         "the PROOF": p.encode(p.Kind.PROOF, proof.answer(challenge, "anna")),
         "a request": p.encode(p.Kind.SRM, b"1 2", code=1, request_id=1),
@@ -56,9 +57,9 @@ def expected(known_nonces):
         "the PONG": p.encode(p.Kind.PONG, b"?", request_id=4),
         "a GOAWAY": p.encode_text(p.Kind.GOAWAY, 0, texts.SHUTTING_DOWN),
         "a BYE": p.encode(p.Kind.BYE),
-        "a CIR with features": p.encode_cir("a", features=FEATURES),
-        "the answer that agrees": p.encode_accepted(
-            1 << 32 | 7, p.encode_welcome(16 * 1024 * 1024, 1024, [], "pysock/0.1.0"), FEATURES
+        "a CIR with features": encode_cir("a", features=FEATURES),
+        "the answer that agrees": encode_accepted(
+            1 << 32 | 7, encode_welcome(16 * 1024 * 1024, 1024, [], "pysock/0.1.0"), FEATURES
         ),
         "a request with a deadline": p.encode(
             p.Kind.SRM, encode_deadline(1.5) + b"hi", code=1, request_id=5, flags=p.FLAG_DEADLINE
@@ -67,6 +68,9 @@ def expected(known_nonces):
         "the ERROR of a request that was cancelled": p.encode(
             p.Kind.ERROR, texts.CANCELLED.encode(), code=p.ErrorCode.CANCELLED, request_id=5, flags=p.FLAG_NOT_STARTED
         ),
+        "a request that takes a stream": p.encode(p.Kind.SRM, b"hi", code=1, request_id=6, flags=p.FLAG_TAKES_STREAM),
+        "a piece of the reply to it": p.encode(p.Kind.REPLY, b"first", request_id=6, flags=p.FLAG_MORE),
+        "a CREDIT": p.encode(p.Kind.CREDIT, p.CREDIT.pack(131072), request_id=6),
         "hi in the framing u32": FRAMINGS[p.Framing.U32].message(b"hi"),
         "hi in the framing line": FRAMINGS[p.Framing.LINE].message(b"hi"),
     }

@@ -114,8 +114,10 @@ def test_a_broken_field(server, fields):
         (cancel(0), texts.UNKNOWN_KIND),
         (timed(b"x", 0, left=HOUR), texts.BAD_FLAGS),
         (frame(wire.SRM, flags=2), texts.BAD_FLAGS),
+        (wire.credit(0, 1), texts.UNKNOWN_KIND),
+        (frame(wire.SRM, flags=wire.TAKES_STREAM), texts.BAD_FLAGS),
     ],
-    ids=["cancel", "deadline", "empty"],
+    ids=["cancel", "deadline", "empty", "credit", "stream"],
 )
 @pytest.mark.parametrize("bits", [None, 0, wire.RESERVED, "the other"])
 def test_what_was_not_agreed_is_a_violation(server, data, text, bits):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x78288349
+ABI: Final = 0x811A1C8F
 
 
 def check_abi(lib: Any) -> None:

@@ -26,12 +26,17 @@ _ERRORS: Final = {
 class NativeInlet:
     """See :class:`pysock.engine.inlet.Inlet`."""
 
-    __slots__ = ("_receive",)
+    __slots__ = ("_agree", "_receive")
 
     def __init__(self, max_payload: int) -> None:
-        made: list[Callable[[int, dict[int, Any], Inbox], int]] = []
+        made: list[Any] = []
         result_of(lib.ps_pyinlet_new(max_payload, id(made)))
-        self._receive = made[0]
+        self._receive: Callable[[int, dict[int, Any], Inbox], int] = made[0]
+        self._agree: Callable[[int], None] = made[1]
+
+    def agree(self, features: int) -> None:
+        """What both ends speak."""
+        self._agree(features)
 
     def receive(self, fd: int, waiting: dict[int, Any], inbox: Inbox) -> None:
         """Take what the kernel has."""

@@ -78,6 +78,7 @@ class Core(Unique):
             frozenset(number for number, service in enumerate(services) if service.handler is not None),
             self.callbacks.challenge,
             self.callbacks.prove,
+            limits.stream_window,
         )
         self._read_services(services)
         self.deferrals: Deferrals = Deferrals(self)

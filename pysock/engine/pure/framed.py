@@ -24,7 +24,7 @@ from pysock.states import ConnectionState, DisconnectReason
 from pysock.wire import texts
 from pysock.wire.endings import End, last_words
 from pysock.wire.format import HEADER, ErrorCode, Kind, encode, fitting
-from pysock.wire.rules import Answer, Cancel, Ending, FrameProtocol, Initiation, NotServed, Request
+from pysock.wire.rules import Answer, Cancel, Credit, Ending, FrameProtocol, Initiation, NotServed, Request
 
 if TYPE_CHECKING:
     from typing import Any
@@ -189,6 +189,8 @@ class FramedConnection(Connection):
             self._initiate()
         elif isinstance(action, Cancel):
             pending.cancel(self, action.request_id)
+        elif isinstance(action, Credit):
+            pass  # what it is for has been answered, or isn't answered in pieces
         else:
             self._end(action)
 

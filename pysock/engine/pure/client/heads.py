@@ -5,7 +5,7 @@ from __future__ import annotations
 from pysock.base.lean import TYPE_CHECKING
 from pysock.errors import ProtocolError
 from pysock.wire.features import Feature
-from pysock.wire.format import FLAG_NOT_STARTED, Frame, Header, Kind
+from pysock.wire.format import FLAG_MORE, FLAG_NOT_STARTED, Frame, Header, Kind
 
 if TYPE_CHECKING:
     from typing import Final
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 _CONTROL_MAX: Final = 16 * 1024 * 1024
 _CARRIERS: Final = frozenset((Kind.REPLY, Kind.PUSH))
 _ERROR: Final = int(Kind.ERROR)
+_REPLY: Final = int(Kind.REPLY)
 #: With these an ERROR may say that nothing was started.
-_TELL: Final = int(Feature.DEADLINE | Feature.CANCEL)
+TELL: Final = int(Feature.DEADLINE | Feature.CANCEL)
 _UNASKED: Final = frozenset((Kind.PUSH, Kind.GOAWAY))
 #: What ends a step of the initiation.
 VERDICTS: Final = frozenset((Kind.CIR_ACCEPTED, Kind.CIR_REFUSED, Kind.CHALLENGE))
@@ -23,13 +24,18 @@ VERDICTS: Final = frozenset((Kind.CIR_ACCEPTED, Kind.CIR_REFUSED, Kind.CHALLENGE
 ANSWERS: Final = frozenset((Kind.REPLY, Kind.ERROR, Kind.PONG))
 
 
-def comes_from_server(header: Header, error_flags: int = 0) -> bool:
-    """Whether a server may send one of this kind, with these flags.
+def _flags(kind: int, features: int) -> int:
+    """Those that have a meaning."""
+    if kind == _ERROR:
+        return FLAG_NOT_STARTED if features & TELL else 0
+    return FLAG_MORE if kind == _REPLY and features & Feature.STREAM else 0
 
-    :param error_flags: those that an ERROR may have.
-    """
-    flags = error_flags if header.kind == _ERROR else 0
-    return Kind.CIR_ACCEPTED <= header.kind <= Kind.CHALLENGE and not header.flags & ~flags
+
+def comes_from_server(header: Header, features: int) -> bool:
+    """Whether a server may send one of this kind, with these flags, where both speak this."""
+    if header.flags and header.flags & ~_flags(header.kind, features):
+        return False
+    return Kind.CIR_ACCEPTED <= header.kind <= Kind.CHALLENGE
 
 
 def most_bytes(header: Header, max_payload: int) -> int:
@@ -54,7 +60,7 @@ class Judge:
 
     def __call__(self, header: Header) -> None:
         """Raises :class:`ProtocolError` where no server sends it, or where it is too large."""
-        if not comes_from_server(header, FLAG_NOT_STARTED if self.features & _TELL else 0):
+        if not comes_from_server(header, self.features):
             raise ProtocolError(f"the server sent a frame of kind {header.kind:#04x}, flags {header.flags:#04x}")
         most = most_bytes(header, self._max_payload)
         if header.length > most:

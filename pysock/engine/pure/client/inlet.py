@@ -6,10 +6,10 @@ import os
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.inlet import TEXT_BAD_FRAME, TEXT_LARGE_FRAME, TEXT_LOST
-from pysock.engine.pure.client.heads import comes_from_server, most_bytes
+from pysock.engine.pure.client.heads import TELL, comes_from_server, most_bytes
 from pysock.engine.pure.core import LARGE_READ_MAX
 from pysock.errors import ConnectionLost, ProtocolError
-from pysock.wire.format import FLAG_NOT_STARTED, Frame, Header, Kind
+from pysock.wire.format import Frame, Header, Kind
 from pysock.wire.framing import FrameCutter
 
 if TYPE_CHECKING:
@@ -23,11 +23,16 @@ _REPLY: Final = int(Kind.REPLY)
 class PureInlet:
     """See :class:`pysock.engine.inlet.Inlet`."""
 
-    __slots__ = ("_cutter", "_max_payload")
+    __slots__ = ("_cutter", "_features", "_max_payload")
 
     def __init__(self, max_payload: int) -> None:
         self._max_payload = max_payload
+        self._features = TELL
         self._cutter: FrameCutter[None] = FrameCutter(self._judge)
+
+    def agree(self, features: int) -> None:
+        """What both ends speak."""
+        self._features = features
 
     def receive(self, fd: int, waiting: dict[int, Any], inbox: Inbox) -> None:
         """Take what the kernel has."""
@@ -48,7 +53,7 @@ class PureInlet:
                 _resolve(waiter, frame)
 
     def _judge(self, header: Header) -> None:
-        if not comes_from_server(header, FLAG_NOT_STARTED):
+        if not comes_from_server(header, self._features):
             raise ProtocolError(TEXT_BAD_FRAME)
         if header.length > most_bytes(header, self._max_payload):
             raise ProtocolError(TEXT_LARGE_FRAME)
