@@ -99,6 +99,20 @@ static int defer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *
     return ps__py_failed(py, conn, frame);
 }
 
+/* It was returned for a request whose client has gone meanwhile: if it is for later, whoever works for it is told. */
+int ps__py_nobody_waits(ps_python *py, PyObject *result)
+{
+    bool is_exception = PyType_IsSubtype(Py_TYPE(result), (PyTypeObject *)PyExc_Exception);
+    if (result == Py_None || is_exception || PyObject_CheckBuffer(result) || py->callbacks[ON_DEFER] == Py_None)
+        return 0;
+    PyObject *kept = PyObject_CallFunction(ps__py_callback(py, ON_DEFER), "KO", 0ULL, result);
+    if (!kept)
+        return ps__py_callback_failed(py, ON_DEFER);
+    int error = kept == Py_None ? 0 : tell_at_once(py, kept);
+    Py_DECREF(kept);
+    return error;
+}
+
 static int not_bytes(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
 {
     PyErr_Format(PyExc_TypeError, PS_TEXT_NOT_BYTES, Py_TYPE(result)->tp_name,

@@ -98,8 +98,8 @@ static int answer_waiting(ps_python *py, const waiting_request *waiting, PyObjec
 {
     const ps_frame *frame = &waiting->pending.frame;
     ps_conn *conn = ps__pending_done(py->engine, &waiting->pending);
-    if (!conn)
-        return 0; /* the handler, or its own reply, ended it; or nobody is owed this one any more */
+    if (!conn) /* the handler, or its own reply, ended it; or nobody is owed this one any more */
+        return reply ? ps__py_nobody_waits(py, reply) : 0;
     return ps__py_answer_with(py, conn, frame, reply ? reply : exception);
 }
 

@@ -102,6 +102,7 @@ int ps__py_on_ended(void *context, void *object, enum ps_why why);
 int ps__py_on_answer(void *context, uint64_t handle, void *reply);
 int ps__py_answer_other(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result);
 int ps__py_answer_with(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *reply);
+int ps__py_nobody_waits(ps_python *py, PyObject *result);
 PyObject *ps__py_inside_answer(PyObject *self, PyObject *const *args, Py_ssize_t count);
 bool ps__py_answer_of_call(ps_python *py, uint64_t handle, PyObject *reply);
 

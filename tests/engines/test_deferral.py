@@ -325,6 +325,24 @@ def test_gone_in_its_own_handler(start, worker):
     assert not running.failures
 
 
+def test_gone_in_its_own_batch(start, worker):
+    """Whoever works for a slot is told; what else is in one is nobody's any more."""
+
+    def batch(clients, requests):
+        running.engine.push(clients[0], b"x" * 200_000)
+        return [Work(b"1"), b"nobody's", None, 5, ValueError("told to nobody"), Work(b"6")]
+
+    running = start(
+        services=[Service("", batch, batch=True, max_batch=6, max_wait=10)],
+        limits={"output_pause": 1000, "output_drop": 50_000, "max_payload": 200_000},
+    )
+    peer = let_in(running)
+    peer.send(*[srm(request_id=number) for number in range(6)])
+    eventually(lambda: len(worker.works) == 2 and worker.works[1].told)
+    assert [(work.handle, work.told) for work in worker.works] == [(0, [Ended.GONE])] * 2
+    assert not running.failures
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("failure", [MemoryError(), RuntimeError()], ids=["memory", "other"])
 def test_ended_that_fails_counts_as_begun(start, worker, failure):
@@ -431,8 +449,7 @@ def test_without_ids_two_of_a_batch(start, worker):
     peer.send(u32(b"a", b"b"))
     assert peer.to_the_end() == b""
     assert [str(failure) for failure in running.failures] == [texts.NO_IDS]
-    assert worker.works[0].handle == 0
-    assert worker.works[0].told == [Ended.GONE]
+    assert [(work.handle, work.told) for work in worker.works] == [(0, [Ended.GONE])] * 2
 
 
 def test_many_with_deadlines_that_are_answered_in_time(start, worker):

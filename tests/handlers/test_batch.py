@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 import wire
@@ -346,6 +347,21 @@ def test_a_client_that_its_own_batch_drops(make_server, address, caplog):
         peer.send(b"".join(srm(b"x", number) for number in range(3)))
         wire.counted(server, clients=0, over_limit=1, errors=0)
     assert "told to nobody" not in caplog.text
+
+
+def test_later_answers_to_a_client_that_its_own_batch_drops(make_server, address):
+    """Whoever is to give them hears that nobody waits, as of any other request."""
+    server = make_server(address, limits=Limits(output_pause=10_000, output_drop=20_000))
+    reply, waits, runs = pysock.later(), Future(), Future()
+    runs.set_running_or_notify_cancel()
+    server.batch_service(max_batch=4, max_wait=10)(lambda clients, requests: [bytes(9_000_000), reply, waits, runs])
+    with server, wire.let_in(server) as peer:
+        peer.send(b"".join(srm(b"x", number) for number in range(4)))
+        wire.counted(server, clients=0, over_limit=1)
+        wait_for(lambda: reply.cancelled, "the worker to be told")
+        assert reply.send(b"too late") is False
+        assert waits.cancelled()
+        runs.set_result(b"too late")
 
 
 def test_a_client_that_is_gone_before_its_batch(server):

@@ -54,6 +54,19 @@ def _as_bytes(reply: Any) -> bytes | Failure | None:
         return Failure(error)
 
 
+def may_be_for_later(reply: Any) -> bool:
+    """It is neither bytes-like nor ``None``, nor an exception in the place of a reply."""
+    if reply is None or issubclass(type(reply), Exception):
+        return False
+    try:
+        memoryview(reply)
+    except TypeError:
+        return True
+    except Exception:  # a buffer that can't be read
+        return False
+    return False
+
+
 def not_bytes(reply: Any) -> Failure:
     """It isn't bytes-like, and isn't for later either."""
     advice = texts.ENCODE if issubclass(type(reply), str) else ""

@@ -75,6 +75,7 @@ class Batch:
             size = len(request)
             free_id(entry)
             if not done(connection, size):
+                self._core.deferrals.nobody_waits(reply)
                 continue
             # A request that can't be answered alone has an exception in place of its reply.
             failed = type(reply) is not bytes and issubclass(type(reply), Exception)  # whatever its __class__ says

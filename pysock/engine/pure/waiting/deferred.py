@@ -23,7 +23,7 @@ from pysock.base.unique import Unique
 from pysock.engine.contract import Current
 from pysock.engine.deferral import Ended
 from pysock.engine.pure.ending import spare_others
-from pysock.engine.pure.reply import Failure, not_bytes
+from pysock.engine.pure.reply import Failure, may_be_for_later, not_bytes
 from pysock.engine.pure.waiting import pending
 from pysock.states import ConnectionState, DisconnectReason
 from pysock.wire import texts
@@ -121,6 +121,21 @@ class Deferrals(Unique):
             record.why = Ended.GONE
             self._tell(record, kept)
         return None if alone or not is_there else Failure(TypeError(texts.NO_IDS))
+
+    def nobody_waits(self, result: Any) -> None:
+        """It was returned for a request whose client has gone meanwhile: if it is for later, whoever works for it is
+        told.
+        """
+        defer, ended = self._core.callbacks.defer, self._core.callbacks.ended
+        if defer is None or not may_be_for_later(result):
+            return
+        assert ended is not None  # where there is a ``defer``
+        try:
+            kept = defer(0, result)
+            if kept is not None:
+                ended(kept, Ended.GONE)
+        except MemoryError as error:
+            tell_unraisable(error)
 
     def _add(self, record: Deferred) -> None:
         connection = record.connection
