@@ -99,7 +99,7 @@ static int defer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *
     return ps__py_failed(py, conn, frame);
 }
 
-/* It was returned for a request whose client has gone meanwhile: if it is for later, whoever works for it is told. */
+/* It was returned for a request that nobody waits for any more: if it is for later, whoever works for it is told. */
 int ps__py_nobody_waits(ps_python *py, PyObject *result)
 {
     bool is_exception = PyType_IsSubtype(Py_TYPE(result), (PyTypeObject *)PyExc_Exception);
@@ -156,7 +156,7 @@ static int answer(ps_python *py, uint64_t handle, PyObject *reply, bool *waited)
     uint64_t outer_ns = py->began_ns;
     *waited = conn;
     py->began_ns = conn ? work.began_ns : 0;
-    int error = conn ? ps__py_answer_with(py, conn, &work.frame, reply) : 0;
+    int error = conn ? ps__py_answer_with(py, conn, &work.frame, reply) : ps__py_nobody_waits(py, reply);
     py->began_ns = outer_ns;
     Py_XDECREF((PyObject *)work.object);
     return error;

@@ -180,6 +180,31 @@ def test_by_what_is_for_later_again(start, worker):
     peer.expect(reply(b"at last"))
 
 
+@pytest.mark.parametrize("thread", ["the loop's", "another"])
+def test_by_what_is_for_later_again_where_nobody_waits(start, worker, thread):
+    """Of neither of them."""
+    running = start()
+    peer = let_in(running)
+    peer.send(srm(), cancel(9))
+    (work,) = worker.wait(1)
+    peer.expect(error(ErrorCode.CANCELLED, texts.CANCELLED))
+
+    def answer():
+        running.engine.answer(work.handle, Work(b"again"))
+        running.engine.answer(work.handle, Work(b"once more"))
+        running.engine.answer(work.handle, b"and for nobody")
+
+    if thread == "another":
+        answer()
+    else:
+        running.engine.call_later(answer)
+    worker.wait(2)
+    eventually(lambda: len(worker.works) == 3 and worker.works[2].told)
+    assert [(work.handle, work.told) for work in worker.works[1:]] == [(0, [Ended.GONE])] * 2
+    assert in_flight(running, peer) == 0
+    assert not running.failures
+
+
 def test_only_the_first_answer_counts(start, worker):
     running = start()
     peer = let_in(running)

@@ -165,6 +165,29 @@ def test_a_worker_may_answer_later(make_server, address):
         thread.join(10)
 
 
+def test_a_worker_may_answer_later_but_nobody_waits_any_more(make_server, address):
+    """Whoever is to answer hears of it."""
+    server = make_server(address)
+    begun, go_on, waiting = threading.Event(), threading.Event(), queue.Queue()
+
+    @server.service(threads=1)
+    def later(client, request):
+        begun.set()
+        go_on.wait(10)
+        waiting.put(pysock.later())
+        return waiting.queue[-1]
+
+    with server:
+        with wire.let_in(server, BOTH) as peer:
+            peer.send(srm())
+            assert begun.wait(10)
+        wire.counted(server)
+        go_on.set()
+        reply = waiting.get(timeout=10)
+        wait_for(lambda: reply.cancelled, "the worker to be told")
+        assert reply.send(b"too late") is False
+
+
 def test_which_request_a_worker_runs_for(make_server, address):
     server = make_server(address)
     seen, after = [], []
@@ -416,7 +439,7 @@ def test_no_process_outlives_its_server(make_server, unix_address):
 
 LIFE = """
 import glob, os, sys, threading, time
-sys.path.insert(0, sys.argv[4])
+sys.path[:0] = sys.argv[4:]
 import pysock, test_workers
 server = pysock.Server(sys.argv[1], backend=sys.argv[2])
 begun = threading.Event()
@@ -441,7 +464,8 @@ if __name__ == "__main__":
 
 
 def live(address, backend, code, **options):
-    return run_python(LIFE, address, backend, code, str(ROOT / "tests"), **options)
+    folders = (f"{ROOT}/tests/{part}" for part in ("handlers", "help"))
+    return run_python(LIFE, address, backend, code, *folders, **options)
 
 
 @pytest.mark.parametrize("stop", ["", "server.stop(0)"])

@@ -123,7 +123,7 @@ class Deferrals(Unique):
         return None if alone or not is_there else Failure(TypeError(texts.NO_IDS))
 
     def nobody_waits(self, result: Any) -> None:
-        """It was returned for a request whose client has gone meanwhile: if it is for later, whoever works for it is
+        """It was returned for a request that nobody waits for any more: if it is for later, whoever works for it is
         told.
         """
         defer, ended = self._core.callbacks.defer, self._core.callbacks.ended
@@ -165,6 +165,7 @@ class Deferrals(Unique):
         """As :meth:`pysock.engine.contract.Engine.answer`, where the loop's thread is in a turn."""
         record = self._records.get(handle)
         if record is None:
+            self.nobody_waits(reply)
             return False
         connection = record.connection
         is_owed = not record.is_answered and not connection.gave_up
@@ -173,6 +174,8 @@ class Deferrals(Unique):
         if is_owed:
             failed = type(reply) is not bytes and issubclass(type(reply), Exception)  # whatever its __class__ says
             spare_others(connection, lambda: self._answer(record, Failure(reply) if failed else reply))
+        else:
+            self.nobody_waits(reply)
         return is_owed
 
     def _answer(self, record: Deferred, reply: Any) -> None:
