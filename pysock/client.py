@@ -306,7 +306,7 @@ class Client(Introduced):
         mail = self._mail
         if self._closing or mail.goodbye is not None or self._link.closed:
             raise ConnectionLost(self._farewell() or mail.lost or self._ended)
-        mail.calls += 1
+        mail.calls.append(None)
         try:
             return call(*arguments, seconds)
         except ConnectionLost as error:
@@ -314,7 +314,7 @@ class Client(Introduced):
         except RemoteError as error:
             raise self._services.telling(error) from None
         finally:
-            mail.calls -= 1
+            mail.calls.pop()
             if self._hook is not None:
                 mail.deliver(self._hook)  # now that this thread is in no call: the hook may want to make one
 

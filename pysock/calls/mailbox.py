@@ -38,8 +38,9 @@ class Mailbox(Unique):
         self.hooked: bool = False
         #: Pushes that were thrown away because nobody took them.
         self.dropped: int = 0
-        #: Calls that go on: each takes to the hook, as it ends, what has come meanwhile.
-        self.calls: int = 0
+        #: One for each call that goes on, which takes to the hook, as it ends, what has come meanwhile. A list, for
+        #: threads without a GIL would lose count of a number.
+        self.calls: list[None] = []
         self._whose = whose
         self._most = most
         #: Why the server ends; ``None`` as long as it hasn't said goodbye.

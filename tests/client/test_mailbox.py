@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import math
+import queue
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support import until_bye, wait_for, welcomed
 
-from pysock import Limits, RemoteError, connect
+import pysock
+from pysock import Client, Limits, RemoteError, connect
 from pysock.calls.mailbox import PUSHES_MAX, Mailbox
 from pysock.errors import ConnectionLost
 from pysock.wire.format import Frame, Kind, encode
@@ -89,6 +93,74 @@ def test_on_push_is_called_while_nobody_calls(server, client):
     wait_for(lambda: got == [(b"one", b"ONE")])
     client.close()
     wait_for(lambda: "pysock pushes" not in {thread.name for thread in threading.enumerate()})
+
+
+@pytest.mark.parametrize("other", ["begins", "ends"])
+def test_it_is_known_whether_anybody_calls(make_server, unix_address, backend, other):
+    """Whatever another thread's call does between two steps of this one's, as where there is no GIL."""
+    server = make_server(unix_address)
+    waiting, got = queue.Queue(), queue.Queue()
+
+    @server.service
+    def handler(client, request):
+        reply = pysock.later()
+        waiting.put(reply)
+        return reply
+
+    with server, connect(unix_address, backend=backend) as client, ThreadPoolExecutor(1) as pool:
+        client.on_push(got.put)
+        step = 0
+        while step < 1000:
+            step += 1
+            replies = []
+
+            def begin(replies=replies):
+                replies.append((pool.submit(client.request, b"x"), waiting.get(timeout=10)))
+
+            def end(replies=replies):
+                for answer, reply in replies:
+                    reply.send(b"")
+                    answer.result(10)
+
+            if other == "ends":
+                begin()
+            came = between(step, Client._call, begin if other == "begins" else end, client.ping)
+            if other == "begins":
+                end()
+            server.clients.broadcast(b"news")
+            assert got.get(timeout=5) == b"news", f"at step {step}"
+            if not came:
+                break
+    assert 10 < step < 1000
+
+
+def between(step, function, act, call):
+    """Call in a thread of its own, and act before so many steps of the function are done. Whether there were as many;
+    if not it acts afterwards.
+    """
+    done = [0]
+
+    def trace(frame, event, _argument):
+        if frame.f_code is not function.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            done[0] += 1
+            if done[0] == step:
+                act()
+        return trace
+
+    def traced():
+        sys.settrace(trace)
+        call()
+        sys.settrace(None)
+
+    thread = threading.Thread(target=traced)
+    thread.start()
+    thread.join(10)
+    if done[0] < step:
+        act()
+    return done[0] >= step
 
 
 def test_pushes_waits(server, client):

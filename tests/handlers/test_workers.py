@@ -174,8 +174,9 @@ def test_a_worker_may_answer_later_but_nobody_waits_any_more(make_server, addres
     def later(client, request):
         begun.set()
         go_on.wait(10)
-        waiting.put(pysock.later())
-        return waiting.queue[-1]
+        reply = pysock.later()
+        waiting.put(reply)
+        return reply
 
     with server:
         with wire.let_in(server, BOTH) as peer:
