@@ -20,14 +20,15 @@ from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING, overload
 from pysock.base.payload import SERVERS_LIMIT, checked
 from pysock.calls.handshake import Handshake, Trust
+from pysock.calls.heartbeat import Heartbeat, checked_heartbeat, period
 from pysock.calls.introduced import Introduced
 from pysock.calls.mailbox import PUSHES_MAX, Mailbox
 from pysock.calls.ping import ping
 from pysock.calls.reader import PushReader
 from pysock.calls.selfcall import refuse_own_loop
 from pysock.engine.choice import choose
-from pysock.engine.link import Link
-from pysock.errors import ConnectionLost, PysockError, RemoteError, RequestTimeout
+from pysock.engine.link import Link, nothing_sent
+from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.parameters import checked_deadline, checked_linger, checked_most, client_proof
 from pysock.replies.current import shortened
 from pysock.wire.format import FLAG_NO_REPLY, LARGEST_PING, Kind
@@ -70,8 +71,10 @@ class Client(Introduced):
         authkey: bytes | None = None,
         server_uid: Ids | None = None,
         deadline: kinds.Deadline = "inherit",
+        heartbeat: float | None = None,
     ) -> None:
         checked_most(max_payload, max_pushes)
+        heartbeat = checked_heartbeat(heartbeat)
         self._inherits = checked_deadline(deadline)
         self._address = as_address(address)
         self._timeout = None if timeout is None else checked_timeout(timeout)
@@ -91,6 +94,7 @@ class Client(Introduced):
         self._mail = Mailbox(repr(self), max_pushes)
         self._mail.take_over(self._link.inbox)
         self._link.inbox = self._mail
+        self._heart = Heartbeat(period(heartbeat, self._address, None), self._mail)
         self._reader: PushReader | None = None
         own(self)
 
@@ -207,7 +211,7 @@ class Client(Introduced):
         self._hook = hook
         self._mail.hooked = True
         if self._reader is None and not self._elsewhere:
-            self._reader = PushReader(self, self._link, self._mail, self._backend)
+            self._reader = PushReader(self, self._link, self._mail, self._backend, self._heart)
         return hook
 
     def pushes(self, timeout: float | None = None) -> Iterator[bytes]:
@@ -215,8 +219,8 @@ class Client(Introduced):
 
         :param timeout: seconds after which the generator ends; ``None`` is never, here. With 0 it yields what has come
             already.
-        :raises ConnectionLost: the connection ended without a goodbye. After the server's goodbye, and after
-            :meth:`close`, the generator just ends.
+        :raises ConnectionLost: the connection ended without a goodbye, or because one side heard nothing for too long.
+            After the server's goodbye, and after :meth:`close`, the generator just ends; :attr:`ended` tells which.
         """
         seconds = None if timeout is None else checked_timeout(timeout)
         return self._pushes(seconds, deadline_of(seconds))
@@ -241,11 +245,11 @@ class Client(Introduced):
         if self._beside is not None and left != 0:
             refuse_own_loop(self._beside)
         try:
-            self._link.listen(left)
+            self._heart.listen(self._link, left)
         except RequestTimeout:
             return left != 0  # another thread's call may have brought something
         except ConnectionLost as error:
-            if self._mail.goodbye is None and not self._closing:
+            if not self._closing and (self._mail.goodbye is None or (self._mail.timed_out and not self._mail)):
                 self._lost(error)
             return bool(self._mail)
         return True
@@ -265,6 +269,7 @@ class Client(Introduced):
         except PysockError:
             self._closing = before
             raise
+        self._mail.over("left")
         if not self._link.closed:
             with suppress(ConnectionError, RequestTimeout):
                 self._link.send(Kind.BYE, 0, 0, b"", _GOODBYE)
@@ -280,6 +285,7 @@ class Client(Introduced):
         """For :mod:`pysock.base.forking`: a forked child, the connection is the parent's. The link closes itself."""
         if not self._closing:
             self._ended = f"this client {why}"
+        self._mail.over("lost", self._ended)
         self._closing = self._elsewhere = True
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
@@ -305,7 +311,7 @@ class Client(Introduced):
             seconds = shortened(seconds)
         mail = self._mail
         if self._closing or mail.goodbye is not None or self._link.closed:
-            raise ConnectionLost(self._farewell() or mail.lost or self._ended)
+            raise nothing_sent(self._farewell() or mail.lost or self._ended)
         mail.calls.append(None)
         try:
             return call(*arguments, seconds)
@@ -313,6 +319,10 @@ class Client(Introduced):
             self._lost(error)
         except RemoteError as error:
             raise self._services.telling(error) from None
+        except (ProtocolError, RequestTimeout) as error:
+            if self.closed:
+                mail.over("lost", str(error))
+            raise
         finally:
             mail.calls.pop()
             if self._hook is not None:
@@ -321,9 +331,12 @@ class Client(Introduced):
     def _lost(self, error: ConnectionLost) -> NoReturn:
         """The connection ended within a call. If the server had said goodbye, or what is wrong, say so."""
         reason = self._farewell() or self._mail.blamed(error)
+        self._mail.over("lost", reason or str(error))
         if reason is None:
             raise error
-        raise ConnectionLost(reason) from error
+        lost = ConnectionLost(reason)
+        lost.fates = error.fates
+        raise lost from error
 
     def _farewell(self) -> str | None:
         return None if self._closing else self._mail.farewell()

@@ -27,6 +27,7 @@ def connect(
     authkey: bytes | None = None,
     server_uid: Ids | None = None,
     deadline: kinds.Deadline = "inherit",
+    heartbeat: float | None = None,
 ) -> Client:
     """Connect to a server and be let in: ``connect()``, then the connection initiation request (CIR).
 
@@ -47,6 +48,9 @@ def connect(
         address, which has no permissions, this process's own user and root.
     :param deadline: a call that a handler makes waits no longer than the client waits for that handler; with
         ``"ignore"`` it does, for what is to be done in any case.
+    :param heartbeat: seconds between two PINGs of a client that listens (``pushes()``, ``on_push``); where one has no
+        answer for three times as long, the server is taken for dead. By default 15 over TCP, none on a Unix socket, and
+        in any case often enough for the server's ``Limits.idle_timeout``, where it has told it. 0 is none.
     :raises FileNotFoundError: there is no such socket file.
     :raises ConnectionRefusedError: nobody listens there.
     :raises ConnectionRefused: the server didn't let the client in (:class:`ServerFull` if it had no room); with code 3
@@ -70,4 +74,5 @@ def connect(
         authkey=authkey,
         server_uid=server_uid,
         deadline=deadline,
+        heartbeat=heartbeat,
     )

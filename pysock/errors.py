@@ -79,6 +79,25 @@ class ConnectionLost(PysockError, ConnectionResetError):
     If a GOAWAY had come first, the server did not run the request; otherwise whether it ran is unknown.
     """
 
+    # For clients that heal, of each request of the call: its answer; its id, where the kernel has taken it whole; or
+    # False, where it hasn't. Empty: nothing of the call was sent. None: it is not known.
+    fates: list[Any] | None = None
+
+
+class OutcomeUnknown(ConnectionLost):
+    """The connection ended, the request was on its way whole, and so the server may have run it, or may not.
+
+    A client that connects again raises it, where the request may not be run twice.
+
+    :ivar request_id: the number of the request, as in the server's log; 0 where it isn't known.
+    :ivar client_id: the number of the connection, likewise.
+    :ivar sent_at: when it was first sent: seconds since the epoch, as ``time.time()``.
+    """
+
+    request_id: int = 0
+    client_id: int = 0
+    sent_at: float = 0.0
+
 
 class ConnectionRefused(PysockError, ConnectionRefusedError):
     """The server answered the connection initiation request (CIR) with a refusal.
@@ -112,10 +131,12 @@ class RemoteError(PysockError, RuntimeError):
         (``Server(expose=...)``), else the name of its type. ``str()`` has both.
     :ivar type: the name of the exception's type; ``""`` where it was none, but words of the server's or of a handler's.
     :ivar request_id: the number of the request, as in the server's log; 0 where none was sent.
+    :ivar started: ``False`` where the server says that it didn't call the handler; ``None`` where it says nothing.
     """
 
     type: str = ""
     request_id: int = 0
+    started: bool | None = None
 
     def __init__(self, message: str, code: int = 1) -> None:
         super().__init__(message)

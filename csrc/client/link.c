@@ -46,10 +46,18 @@ void ps__link_free(ps_link *link, ps_sink *sink)
     ps__free(link);
 }
 
+/* Frames of the call that the kernel has taken whole. */
+static uint32_t handed(const ps_link *link, const ps_caller *call, const ps_sending *s)
+{
+    return s->next - (call->writes ? ps__link_unsent(link) : 0);
+}
+
 /* However a call ended: a frame that is half sent, or input that made no sense, leaves the stream useless. */
-static int finish(ps_link *link, ps_caller *call, int result)
+static int finish(ps_link *link, ps_caller *call, const ps_sending *s, int result)
 {
     ps_sink *sink = call->sink;
+    if (result < 0 && !s->cut)
+        sink->handed = handed(link, call, s);
     if (link->broken && result == -ECONNRESET)
         result = link->lost; /* another's call broke it, or it was closed */
     bool harmless = result >= 0 || result == -ETIMEDOUT || result == -ECANCELED;
@@ -137,6 +145,8 @@ static int follow(ps_link *link, ps_caller *call, ps_sending *s)
     if (count < 0 && !ps__link_hung_up(count))
         return (int)count;
     if (count < 0) {
+        call->sink->handed = handed(link, call, s);
+        s->cut = true;
         ps__link_drop_output(link);
         s->next = s->count;
         ps__share_written(link, call);
@@ -168,7 +178,7 @@ static int run(ps_link *link, ps_caller *call, ps_sending *s)
         done = look_at_input(link, call);
     while (done == 0)
         done = call->reads ? lead(link, call, s, &p) : follow(link, call, s);
-    return finish(link, call, done);
+    return finish(link, call, s, done);
 }
 
 int ps__link_exchange(ps_link *link, uint16_t service, const ps_payload *payloads, uint32_t count,

@@ -27,6 +27,7 @@ typedef struct ps_sink {
     void *(*object_new)(void *context, size_t size, uint8_t **data);
     void (*object_unref)(void *context, void *object);
     uint32_t answered; /* replies so far: the window of requests in flight moves with it */
+    uint32_t handed;   /* where the call failed: so many of its frames the kernel has taken whole */
 } ps_sink;
 
 /* Whether this frame answers one of so many requests: answer is PS_REPLY or PS_PONG. */

@@ -15,6 +15,18 @@ bool ps__link_is_half_sent(const ps_link *link)
     return link->out_at > 0 || (link->large.size && link->out_end == 0);
 }
 
+uint32_t ps__link_unsent(const ps_link *link)
+{
+    uint32_t unsent = 0;
+    for (size_t at = 0; at < link->out_end;) {
+        ps_frame frame;
+        ps__read_header(link->out + at, &frame);
+        at += PS_HEADER_SIZE + frame.size;
+        unsent += at > link->out_at;
+    }
+    return link->out_end == 0 && link->large.size ? 1 : unsent;
+}
+
 void ps__link_drop_output(ps_link *link)
 {
     link->out_at = link->out_end = 0;

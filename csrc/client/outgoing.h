@@ -15,11 +15,14 @@ typedef struct ps_sending {
     uint8_t kind, flags;
     uint64_t deadline_ns; /* that is said to the server; UINT64_MAX: none is */
     bool alone; /* nothing is awaited: it ends when all is sent */
+    bool cut;   /* the other end took no more, and what was gathered is dropped */
 } ps_sending;
 
 /* Of what was gathered, some has gone and some hasn't: nobody looks where in it a frame ends. */
 bool ps__link_is_half_sent(const ps_link *link);
 void ps__link_drop_output(ps_link *link);
+/* How many of the gathered frames the kernel hasn't taken whole. */
+uint32_t ps__link_unsent(const ps_link *link);
 /* The next requests into the buffer, as far as there is room and the window reaches. */
 void ps__link_gather(ps_link *link, ps_sending *s, uint32_t answered);
 /* Send what the kernel takes now. Bytes sent, or -errno. */

@@ -357,6 +357,21 @@ static int exchange(ps_link *link, pycall *call, uint8_t kind, uint16_t number, 
     return ps__link_exchange(link, number, r->payloads, call->count, call->first_id, window, deadline_ns, &call->sink);
 }
 
+/* Of a call that failed, in the place of each answer that is missing: the request's id, where the kernel has taken it
+ * whole, or False. */
+static void tell_fates(const pycall *call)
+{
+    for (uint32_t i = 0; i < call->count; i++) {
+        if (PyList_GET_ITEM(call->results, (Py_ssize_t)i) != Py_None)
+            continue;
+        PyObject *fate = i < call->sink.handed ? PyLong_FromUnsignedLong(call->first_id + i) : Py_NewRef(Py_False);
+        if (!fate)
+            PyErr_Clear(); /* None: it isn't known */
+        else
+            PyList_SetItem(call->results, (Py_ssize_t)i, fate);
+    }
+}
+
 static int request(ps_pylink *pylink, pycall *call, PyObject *const *args)
 {
     requests r = {.payloads = NULL};
@@ -372,6 +387,8 @@ static int request(ps_pylink *pylink, pycall *call, PyObject *const *args)
     link_enter(call);
     if (error == -ETIMEDOUT && kind == PS_SRM && pylink->link->takes_back && !pylink->link->broken)
         take_back(pylink->link, call, window);
+    if (error < 0 && error != -EINVAL)
+        tell_fates(call);
     close_requests(&r);
     return error < 0 ? error : (int)call->errors;
 }

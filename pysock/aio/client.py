@@ -169,7 +169,8 @@ class AsyncClient(Introduced):
         """Yield what the server sends unasked, as it comes: ``async for payload in client.pushes()``.
 
         :param timeout: seconds after which it ends; ``None`` is never, here.
-        :raises ConnectionLost: the connection ended without a goodbye; after one, or after :meth:`close`, it just ends.
+        :raises ConnectionLost: the connection ended without a goodbye, or because one side heard nothing for too long.
+            After the server's goodbye, and after :meth:`close`, it just ends; :attr:`ended` tells which.
         """
         deadline = deadline_of(None if timeout is None else checked_timeout(timeout))
         connection = self._connection
@@ -177,8 +178,8 @@ class AsyncClient(Introduced):
             while (payload := connection.mail.take()) is not None:
                 yield payload
             if connection.error is not None:
-                if connection.mail.goodbye is None and str(connection.error) != _CLOSED:
-                    raise ConnectionLost(str(connection.error))
+                if connection.mail.timed_out or (connection.mail.goodbye is None and str(connection.error) != _CLOSED):
+                    raise ConnectionLost(connection.mail.farewell() or str(connection.error))
                 return
             if time_left(deadline) == 0:
                 return
@@ -204,6 +205,7 @@ class AsyncClient(Introduced):
         if connection.error is None:
             connection.output.put(encode(Kind.BYE), b"", idle=True)
             connection.output.flush()
+            connection.mail.over("left")
             connection.end(ConnectionLost(_CLOSED))
 
     async def aclose(self) -> None:

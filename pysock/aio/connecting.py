@@ -14,6 +14,7 @@ from pysock.base import kinds
 from pysock.base.deadlines import checked_timeout
 from pysock.base.lean import TYPE_CHECKING
 from pysock.calls.handshake import Trust
+from pysock.calls.heartbeat import checked_heartbeat, period
 from pysock.calls.mailbox import PUSHES_MAX, Mailbox
 from pysock.engine.choice import choose
 from pysock.errors import PysockError
@@ -32,6 +33,7 @@ class Connecting:
         self._name = name or ""
         self._timeout = None if timeout is None else checked_timeout(timeout)
         self._inherits = checked_deadline(options["deadline"])
+        self._heartbeat = checked_heartbeat(options["heartbeat"])
         key = options["authkey"]
         servers = expected_server(self._address, options["server_uid"])
         self._trust = Trust(servers, None if key is None else client_proof(key))
@@ -58,7 +60,8 @@ class Connecting:
         sock, welcome = await opening.open(self._name, inlet, most)
         try:
             mail = Mailbox(f"the asyncio client of {self._address}", self._options["max_pushes"])
-            connection = Connection(sock, inlet, backend.outlet, opening.inbox, welcome, mail)
+            every = period(self._heartbeat, self._address, None)
+            connection = Connection(sock, inlet, backend.outlet, opening.inbox, welcome, mail, every)
         except BaseException:
             sock.close()
             raise
@@ -86,10 +89,12 @@ def connect(
     authkey: bytes | None = None,
     server_uid: Ids | None = None,
     deadline: kinds.Deadline = "inherit",
+    heartbeat: float | None = None,
 ) -> Connecting:
     """Connect to a server in a loop of asyncio or uvloop: ``await`` it, or enter it by ``async with``.
 
-    The parameters are those of :func:`pysock.connect`, and so are the exceptions.
+    The parameters are those of :func:`pysock.connect`, and so are the exceptions. The heartbeat goes on whether or not
+    the program listens.
 
     :raises PysockError: awaited where no loop of asyncio or uvloop runs.
     """
@@ -100,5 +105,6 @@ def connect(
         "authkey": authkey,
         "server_uid": server_uid,
         "deadline": deadline,
+        "heartbeat": heartbeat,
     }
     return Connecting(address, name, timeout, options)

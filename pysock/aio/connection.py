@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from functools import partial
 
 from pysock.aio.deadlines import Deadlines
+from pysock.aio.heart import Heart
 from pysock.aio.output import Output
 from pysock.base import forking
 from pysock.base.aliases import Buffer
@@ -48,11 +49,19 @@ _pack: Final = HEADER.pack
 class Connection(Unique):
     """See the head of this file.
 
+    :param heartbeat: seconds between two PINGs; ``None``: there are none.
     :ivar waiting: by request id: a future, or what looks like one.
     """
 
     def __init__(
-        self, sock: socket.socket, inlet: Inlet, outlet: type[Outlet], inbox: Inbox, welcome: Welcome, mail: Mailbox
+        self,
+        sock: socket.socket,
+        inlet: Inlet,
+        outlet: type[Outlet],
+        inbox: Inbox,
+        welcome: Welcome,
+        mail: Mailbox,
+        heartbeat: float | None = None,
     ) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.waiting: dict[int, Any] = {}
@@ -87,6 +96,7 @@ class Connection(Unique):
         # In a context of its own: else it would keep, and show, that of whoever has connected.
         contextvars.Context().run(self.loop.add_reader, self._fd, self._readable)
         forking.own(self)
+        self._heart = Heart(self, heartbeat)
         self._sort()
 
     # --- what goes out ---
@@ -219,6 +229,8 @@ class Connection(Unique):
         if self.error is not None:
             return
         self.error = error
+        self.mail.over("lost", str(error))
+        self._heart.stop()
         self._deadlines.clear()
         self.output.drop()
         if not self.loop.is_closed():
@@ -243,5 +255,6 @@ class Connection(Unique):
     def abandon(self, why: str) -> None:
         """In a forked child: close the copy of the descriptor. The loop is the parent's."""
         self.error = ConnectionLost(f"this client {why}")
+        self.mail.over("lost", str(self.error))
         if is_still(self._fd, self._file):
             forking.close_quietly(self._sock.detach())

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from pysock.address import Address
 from pysock.base.unique import Unique
+from pysock.calls.ended import Ended
 from pysock.calls.mailbox import Mailbox
 from pysock.calls.named import NamedServices
 from pysock.limits import LARGEST_PAYLOAD
@@ -26,6 +27,13 @@ class Introduced(Unique):
         self._services = NamedServices(welcome.services)
         self._software = welcome.software
         self._max_payload = LARGEST_PAYLOAD if welcome.max_payload is None else welcome.max_payload
+
+    @property
+    def ended(self) -> Ended | None:
+        """Why the connection has ended, or why the server says that it will; ``None`` as long as this end knows of
+        neither. ``.how`` is ``"left"``, ``"goodbye"``, ``"timed out"`` or ``"lost"``, ``.reason`` says more.
+        """
+        return self._mail.ended
 
     @property
     def id(self) -> int:

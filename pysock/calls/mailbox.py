@@ -12,11 +12,14 @@ from contextlib import suppress
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import client_log as log
 from pysock.base.unique import Unique
+from pysock.calls.ended import Ended, of_goodbye
 from pysock.engine.inbox import Inbox
 from pysock.wire.format import Kind
 
 if TYPE_CHECKING:
     from typing import Any, Final
+
+    from pysock.calls.ended import How
 
 #: Pushes kept by default when nobody takes them; then the oldest goes for each new one.
 PUSHES_MAX: Final = 10_000
@@ -49,6 +52,8 @@ class Mailbox(Unique):
         self.last_words: str = ""
         #: Why the connection ended, where nobody was in a call.
         self.lost: str = ""
+        #: Why it ended, or is about to: what came first.
+        self.ended: Ended | None = None
         self._idle: deque[bytes] = deque()  # came while nobody was in a call; older than the others
         self._pushes: deque[bytes] = deque()
 
@@ -62,6 +67,7 @@ class Mailbox(Unique):
             self._keep(payload)
         elif kind == _GOAWAY:
             self.goodbye = payload.decode("utf-8", "replace")
+            self.ended = self.ended or of_goodbye(self.goodbye)
         elif kind == _ERROR and not request_id:
             self.last_words = payload.decode("utf-8", "replace")
 
@@ -70,6 +76,15 @@ class Mailbox(Unique):
         self._drop(inbox.take_dropped())
         while inbox:
             self.append(inbox.popleft())
+
+    def over(self, how: How, reason: str = "") -> None:
+        """The connection has ended; what was known before counts."""
+        self.ended = self.ended or Ended(how, reason)
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether it ended because one side heard nothing for too long."""
+        return self.ended is not None and self.ended.how == "timed out"
 
     def farewell(self) -> str | None:
         """The server's goodbye in words, if it has said one."""

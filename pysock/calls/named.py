@@ -35,7 +35,7 @@ class NamedServices:
         if error.code != ErrorCode.NO_SUCH_SERVICE or error.message != texts.NO_SUCH_SERVICE:
             return error
         told = RemoteError(f"{error.message}: the server has no unnamed one; it has {self._known()}", error.code)
-        told.request_id = error.request_id
+        told.request_id, told.started = error.request_id, error.started
         return told
 
     def _known(self) -> str:

@@ -15,6 +15,7 @@ from pysock.errors import PysockError
 if TYPE_CHECKING:
     from typing import Any
 
+    from pysock.calls.heartbeat import Heartbeat
     from pysock.calls.mailbox import Mailbox
 
 
@@ -27,22 +28,25 @@ class Hooked(Protocol):
 class PushReader(Unique):
     """It doesn't keep the client, which ends it by closing the link. In a forked child there is none."""
 
-    def __init__(self, client: Hooked, link: Link, mail: Mailbox, backend: str) -> None:
+    def __init__(self, client: Hooked, link: Link, mail: Mailbox, backend: str, heart: Heartbeat) -> None:
+        self.thread: threading.Thread | None = None
         if not would_block(backend):
-            arguments = weakref.ref(client), link, mail
-            threading.Thread(target=_read, args=arguments, name="pysock pushes", daemon=True).start()
+            arguments = weakref.ref(client), link, mail, heart
+            self.thread = threading.Thread(target=_read, args=arguments, name="pysock pushes", daemon=True)
+            self.thread.start()
 
 
-def _read(client: weakref.ref[Hooked], link: Link, mail: Mailbox) -> None:
+def _read(client: weakref.ref[Hooked], link: Link, mail: Mailbox, heart: Heartbeat) -> None:
     if not mail.calls:
         _deliver(client, mail.deliver)  # what came before there was a hook
     try:
         while not link.closed:
             if mail.has_idle():
                 _deliver(client, mail.deliver_idle)
-            link.listen(None, has=False)
+            heart.listen(link, None, has=False)
     except (PysockError, OSError) as error:
         mail.lost = str(error)
+        mail.over("lost", str(error))
     _deliver(client, mail.deliver_idle)
 
 

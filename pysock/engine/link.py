@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pysock.base.aliases import Buffer
 from pysock.base.lean import TYPE_CHECKING, Protocol
+from pysock.errors import ConnectionLost
 from pysock.wire.format import Frame
 
 if TYPE_CHECKING:
@@ -20,6 +21,13 @@ BUSY: Final = (
 )
 
 
+def nothing_sent(text: str) -> ConnectionLost:
+    """What a call raises that finds the connection closed before it has sent anything."""
+    error = ConnectionLost(text)
+    error.fates = []
+    return error
+
+
 class Link(Protocol):
     """The client's end of one connection: blocking, for any number of threads at a time.
 
@@ -28,7 +36,8 @@ class Link(Protocol):
 
     ``timeout`` is in seconds, ``None`` waits for ever. Every call may raise ``ConnectionLost`` and
     ``ProtocolError``, and ``RequestTimeout`` where it takes a timeout; after the first two the link is closed.
-    A timeout or an interruption that leaves a frame half sent closes it as well.
+    A timeout or an interruption that leaves a frame half sent closes it as well. A ``ConnectionLost`` of ``request``,
+    ``request_many`` and ``send`` has what is known of each request, as its ``fates``.
     """
 
     #: Where PUSH and GOAWAY frames go, and ERRORs that answer no request, in the order in which they came; the owner

@@ -35,6 +35,8 @@ def remote_error(code: int, request_id: int, payload: bytes, flags: int = 0) -> 
     name, between, more = text.partition(_BETWEEN) if code == ErrorCode.HANDLER_FAILED else ("", "", "")
     error = _KINDS.get(code, RemoteError)(f"{name}: {more}" if between else text, code)
     error.request_id = request_id
+    if flags & FLAG_NOT_STARTED:
+        error.started = False
     if between:
         error.type, error.message = name, more
     elif code == ErrorCode.HANDLER_FAILED and _looks_like_a_type(text):

@@ -28,7 +28,7 @@ FLOORS = [
     ("files", "descriptors"),
     ("engine.choice", "data", "clients", "access", "master"),
     ("parameters", "services", "registration", "replies", "pools", "failures", "hooks", "signals"),
-    ("calls", "listening", "attached", "tasks"),
+    ("calls", "listening", "attached", "tasks", "healing"),
     ("client", "running"),
     ("connecting", "aio", "server"),
     ("__init__",),

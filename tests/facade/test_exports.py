@@ -25,7 +25,7 @@ PUBLIC = [
     *("ConnectionState", "Address", "backend", "__version__", "PysockError", "ProtocolError", "ConnectionRefused"),
     *("RemoteError", "RequestTimeout", "ServerFull", "FrameTooLarge", "AddressInUse"),
     *("Reply", "Request", "current", "later"),
-    *("Cancelled", "Overloaded"),
+    *("Cancelled", "Overloaded", "OutcomeUnknown"),
     *("Buffer", "ConnectionLost", "DisconnectReason", "ErrorCode", "IllegalTransition", "Peer"),
 ]
 
@@ -70,6 +70,7 @@ def test_every_public_method_is_documented():
         ("Overloaded", RuntimeError),
         ("RequestTimeout", TimeoutError),
         ("FrameTooLarge", ValueError),
+        ("OutcomeUnknown", ConnectionResetError),
         ("AddressInUse", OSError),
     ],
 )

@@ -13,7 +13,7 @@ from pysock.base.payload import checked_all
 from pysock.base.unique import Unique
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.engine.inlet import TEXT_BAD_FRAME, TEXT_LARGE_FRAME, TEXT_LOST
-from pysock.engine.link import BUSY, CUT_BY_ANOTHER
+from pysock.engine.link import BUSY, CUT_BY_ANOTHER, nothing_sent
 from pysock.engine.native.crossing import ffi, lib, nanoseconds, of_linger, result_of
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RequestTimeout
 from pysock.wire.error_text import remote_error
@@ -71,7 +71,7 @@ class NativeLink(Unique):
     def agree(self, features: int) -> None:
         lib.ps_pylink_agree(self._open(), features)
 
-    def _finish(self, result: int, raised: list[BaseException]) -> None:
+    def _finish(self, result: int, raised: list[BaseException], fates: list[Any] | None = None) -> None:
         if result == 0:
             return
         link = self._link
@@ -81,11 +81,14 @@ class NativeLink(Unique):
         if raised:
             raise raised[0]
         kind, text = _LINK_ERRORS.get(-result, (ConnectionLost, os.strerror(-result)))
-        raise kind(text)
+        error = kind(text)
+        if fates is not None and isinstance(error, ConnectionLost):
+            error.fates = [remote_error(*fate) if type(fate) is tuple else fate for fate in fates]
+        raise error
 
     def _open(self) -> Any:
         if self._link is None:
-            raise ConnectionLost("the connection is closed")
+            raise nothing_sent("the connection is closed")
         return self._link
 
     def send(
@@ -133,7 +136,7 @@ class NativeLink(Unique):
         self._open()
         result = self._request(kind, service, payloads, limit, results, window, wait, self.inbox, raised)
         if result < 0 and result != _WRONG_PAYLOAD:
-            self._finish(result, raised)
+            self._finish(result, raised, results)
         return results, result
 
     def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:

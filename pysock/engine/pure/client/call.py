@@ -35,6 +35,7 @@ class Call:
         self.unsent: Buffer = unsent
         self.rest: Buffer = rest  # to be sent behind it, and not copied
         self.cut: bool = False  # a frame may be half sent
+        self.hung_up: bool = False  # the other end took no more
         self.missing: int = 0  # answers
         self.thread: int = 0  # whose it is, while it runs
         self.dozes: bool = False  # it reads, and sleeps in the kernel
@@ -58,6 +59,14 @@ class Call:
     def take(self, frame: Frame) -> bool:
         """Take one frame, if it is awaited."""
         return False
+
+    def hang_up(self) -> None:
+        """The other end takes no more: what is unsent stays so, and isn't tried again."""
+        self.hung_up = True
+
+    def fates(self) -> list[Any]:
+        """What is known of each request, where the call failed: see :class:`ConnectionLost`."""
+        return []
 
 
 class Asking(Call):
@@ -83,6 +92,10 @@ class Asking(Call):
     def unanswered(self) -> list[int]:
         """The ids that are on their way."""
         return [self._request_id] if self.missing else []
+
+    def fates(self) -> list[Any]:
+        """Whether it was sent whole."""
+        return [False if self.hung_up or self.unsent or self.rest else self._request_id]
 
 
 class Listening(Call):

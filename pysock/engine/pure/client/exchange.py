@@ -13,14 +13,13 @@ from collections import deque
 from collections.abc import Sized
 from contextlib import suppress
 
-from pysock.base.aliases import Buffer
 from pysock.base.forking import close_quietly, guard, own
 from pysock.base.identity import file_of, is_still
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.base.unique import Unique
 from pysock.engine.inbox import INBOX_MAX, Inbox
-from pysock.engine.link import CUT_BY_ANOTHER
+from pysock.engine.link import CUT_BY_ANOTHER, nothing_sent
 from pysock.engine.pure.client.call import Call, Listening, as_others_hear
 from pysock.engine.pure.client.heads import ANSWERS, VERDICTS, Judge, is_unasked
 from pysock.engine.pure.client.pipeline import Pipeline
@@ -183,7 +182,7 @@ class Exchange(Unique):
     def _push_out(self, call: Call) -> None:
         call.cut = True  # until it is known how much has gone
         try:
-            call.sent(self._send_some(call.unsent))
+            call.sent(self._send_some(call))
         except ConnectionLost:
             call.cut = False
             raise
@@ -269,7 +268,8 @@ class Exchange(Unique):
             self._shut(as_others_hear(error))
             raise
 
-    def _send_some(self, data: Buffer) -> int:
+    def _send_some(self, call: Call) -> int:
+        data = call.unsent
         try:
             return self._sock.send(data, NO_SIGNAL)
         except OSError as error:
@@ -278,6 +278,7 @@ class Exchange(Unique):
             if error.errno not in _HUNG_UP:
                 self._lost(error)
             self._hung_up = error  # what it said before is worth more: whoever reads hears that first
+            call.hang_up()
             return len(data)
 
     def _hear_last_words(self, call: Call, end: float | None) -> None:
@@ -306,7 +307,7 @@ class Exchange(Unique):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ConnectionLost("the connection is closed")
+            raise nothing_sent("the connection is closed")
 
     def _lost(self, error: OSError | None) -> NoReturn:
         if self._closed:

@@ -97,6 +97,9 @@ class PureLink(Exchange):
         """
         try:
             self._run(call, end)
+        except ConnectionLost as error:
+            error.fates = call.fates()
+            raise
         except RequestTimeout:
             if self._features & Feature.CANCEL and not self._closed:
                 with suppress(RequestTimeout, ConnectionLost):

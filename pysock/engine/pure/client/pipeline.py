@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
 from pysock.base.aliases import Buffer
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 _SRM: Final = int(Kind.SRM)
+_LENGTH: Final = struct.Struct("!I")  # what a header begins with
 _REPLY: Final = int(Kind.REPLY)
 _ERROR: Final = int(Kind.ERROR)
 
@@ -30,6 +32,7 @@ class Pipeline(Call):
         self._first_id = first_id
         self._end = end  # which the server is told
         self._begun = 0  # requests that were put into `unsent` up to now
+        self._handed = 0  # of these, the kernel took so many whole, when the other end hung up
         self.missing: int = len(payloads)  # replies
         self.errors: int = 0
         self.results: list[Any] = [None] * len(payloads)
@@ -53,6 +56,31 @@ class Pipeline(Call):
     def unanswered(self) -> list[int]:
         """The ids that are on their way."""
         return [self._first_id + at for at in range(self._begun) if self.results[at] is None]
+
+    def hang_up(self) -> None:
+        """The other end takes no more."""
+        if not self.hung_up:
+            self._handed = self._begun - self._unsent_frames()
+        self.hung_up = True
+
+    def fates(self) -> list[Any]:
+        """The answers that came; which requests were sent whole."""
+        handed = self._handed if self.hung_up else self._begun - self._unsent_frames()
+        return [
+            (self._first_id + at if at < handed else False) if result is None else result
+            for at, result in enumerate(self.results)
+        ]
+
+    def _unsent_frames(self) -> int:
+        """How many of the frames that were put together last haven't gone whole."""
+        data: Any = self.unsent  # bytes, or what is left of some
+        whole: Any = data.obj if type(data) is memoryview else data
+        at, sent, count = 0, len(whole) - len(data), 0
+        while at < len(whole):
+            (length,) = _LENGTH.unpack_from(whole, at)
+            at += HEADER.size + length
+            count += at > sent
+        return count
 
     def _room(self) -> int:
         """How many more requests the window allows."""
