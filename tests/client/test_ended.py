@@ -72,45 +72,53 @@ def test_one_that_breaks_while_a_hook_listens(backend, fake):
 
 
 def test_who_is_dropped_as_idle_hears_it(make_server, address, backend):
-    with make_server(address, limits=Limits(idle_timeout=0.2)) as server:
-        with connect(server.addresses[0], backend=backend, heartbeat=0) as client:
-            with pytest.raises(ConnectionLost, match=texts.IDLE):
-                list(client.pushes())
-            assert client.ended == ("timed out", texts.IDLE)
+    with (
+        make_server(address, limits=Limits(idle_timeout=0.2)) as server,
+        connect(server.addresses[0], backend=backend, heartbeat=0) as client,
+    ):
+        with pytest.raises(ConnectionLost, match=texts.IDLE):
+            list(client.pushes())
+        assert client.ended == ("timed out", texts.IDLE)
 
 
 def test_a_heartbeat_keeps_a_listener(make_server, address, backend):
-    with make_server(address, limits=Limits(idle_timeout=0.3)) as server:
-        with connect(server.addresses[0], backend=backend, heartbeat=0.1) as client:
-            assert list(client.pushes(timeout=1.0)) == []
-            assert (client.ended, client.closed) == (None, False)
+    with (
+        make_server(address, limits=Limits(idle_timeout=0.3)) as server,
+        connect(server.addresses[0], backend=backend, heartbeat=0.1) as client,
+    ):
+        assert list(client.pushes(timeout=1.0)) == []
+        assert (client.ended, client.closed) == (None, False)
 
 
 def test_it_beats_while_pushes_come_and_nothing_goes(make_server, address, backend):
-    with make_server(address, limits=Limits(idle_timeout=0.3)) as server:
-        with connect(server.addresses[0], backend=backend, heartbeat=0.1) as client:
-            over = threading.Event()
+    with (
+        make_server(address, limits=Limits(idle_timeout=0.3)) as server,
+        connect(server.addresses[0], backend=backend, heartbeat=0.1) as client,
+    ):
+        over = threading.Event()
 
-            def news():
-                while not over.wait(0.02):
-                    server.clients.broadcast(b"news")
+        def news():
+            while not over.wait(0.02):
+                server.clients.broadcast(b"news")
 
-            thread = threading.Thread(target=news)
-            thread.start()
-            assert len(list(client.pushes(timeout=1.0))) > 10
-            over.set()
-            thread.join()
-            assert client.ended is None
+        thread = threading.Thread(target=news)
+        thread.start()
+        assert len(list(client.pushes(timeout=1.0))) > 10
+        over.set()
+        thread.join()
+        assert client.ended is None
 
 
 def test_a_heartbeat_keeps_one_with_a_hook(make_server, address, backend):
-    with make_server(address, limits=Limits(idle_timeout=0.3)) as server:
-        with connect(server.addresses[0], backend=backend, heartbeat=0.1) as client:
-            got = []
-            client.on_push(got.append)
-            time.sleep(1)
-            server.clients.broadcast(b"news")
-            assert wait_for(lambda: got) == [b"news"]
+    with (
+        make_server(address, limits=Limits(idle_timeout=0.3)) as server,
+        connect(server.addresses[0], backend=backend, heartbeat=0.1) as client,
+    ):
+        got = []
+        client.on_push(got.append)
+        time.sleep(1)
+        server.clients.broadcast(b"news")
+        assert wait_for(lambda: got) == [b"news"]
 
 
 def test_a_dead_server_is_found(backend, fake):
