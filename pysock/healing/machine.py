@@ -17,6 +17,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from pysock.base.lean import TYPE_CHECKING
+from pysock.base.unique import Unique
 from pysock.errors import PysockError
 from pysock.healing.policy import is_passing
 
@@ -69,7 +70,7 @@ def _table() -> dict[tuple[State, Event], State]:
 TABLE: Final = _table()
 
 
-class Machine:
+class Machine(Unique):
     """When one client connects.
 
     :ivar error: what ended it for good, or what the last attempt failed with.

@@ -10,7 +10,8 @@ import pytest
 from support import wait_for
 
 from pysock import ConnectionLost, RemoteError, connect
-from pysock.wire.format import HEADER, Kind, encode, encode_accepted, encode_text, encode_welcome
+from pysock.wire.cir import encode_accepted, encode_welcome
+from pysock.wire.format import HEADER, Kind, encode, encode_text
 
 WELCOME = encode_accepted(7, encode_welcome(2**31 - 1, 4, [], "fake/1"))
 
