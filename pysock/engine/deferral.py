@@ -1,6 +1,7 @@
 """Answers that come later: what a handler may return in place of a reply, and what is told when nobody waits any more.
 
-This file owns the rule that a deferred request is answered once, whichever thread comes first. The engine keeps the
+This file owns the rule that a deferred request is answered once, whichever thread comes first; a job of a pool has one
+that answers it, and keeps that rule by itself. The engine keeps the
 record of each, see :attr:`pysock.engine.contract.Callbacks.defer`.
 """
 
@@ -40,8 +41,24 @@ _ANSWERED: Final = "this request has been answered already"
 _TAKEN: Final = "this deferred reply was returned for another request before"
 
 
-class Deferred(Unique):
-    """What a handler returns when its answer comes later; a subclass says whose work that is.
+class Kept(Unique):
+    """What the engine keeps of a request whose answer comes later."""
+
+    __slots__ = ()
+
+    def begin(self, engine: Engine, handle: int) -> bool:
+        """The handler has returned this for the request with this handle. ``False``: and for another one before."""
+        raise NotImplementedError
+
+    def tell(self, why: Ended) -> bool:
+        """Nobody waits for the answer any more. Whether the work has begun: if not, the request is over; else it is in
+        flight until the engine gets an answer.
+        """
+        raise NotImplementedError
+
+
+class Deferred(Kept):
+    """One that anybody may answer; a subclass says whose work that is.
 
     The request is in flight until :meth:`answer` has been called, also when nobody waits for it any more.
     """
@@ -93,7 +110,7 @@ class Deferred(Unique):
     # --- for the callbacks of the engine ---
 
     def begin(self, engine: Engine, handle: int) -> bool:
-        """The handler has returned this for the request with this handle. ``False``: and for another one before."""
+        """As :meth:`Kept.begin`."""
         with self._lock:
             if self._engine is not None:
                 return False
@@ -130,19 +147,20 @@ class Deferrals:
         """From now on this one serves."""
         self._engine = engine
 
-    def defer(self, handle: int, result: Any) -> Deferred | None:
+    def defer(self, handle: int, result: Any) -> Kept | None:
         """As :attr:`pysock.engine.contract.Callbacks.defer`."""
-        deferred: Deferred | None = self._deferred_of(result)
+        kept: Kept | None = self._deferred_of(result)
         engine = self._engine
-        if deferred is None or engine is None:
+        if kept is None or engine is None:
             return None
-        if not deferred.begin(engine, handle):
-            deferred = Deferred()  # this request's own, for what is wrong with it
-            deferred.begin(engine, handle)
-            deferred.answer(PysockError(_TAKEN))
-        return deferred
+        if kept.begin(engine, handle):
+            return kept
+        instead = Deferred()  # this request's own, for what is wrong with it
+        instead.begin(engine, handle)
+        instead.answer(PysockError(_TAKEN))
+        return instead
 
     @staticmethod
-    def ended(kept: Deferred, why: int) -> bool:
+    def ended(kept: Kept, why: int) -> bool:
         """As :attr:`pysock.engine.contract.Callbacks.ended`."""
         return kept.tell(Ended(why))

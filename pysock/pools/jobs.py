@@ -7,22 +7,23 @@ started, so that one client can't keep all others out.
 
 from __future__ import annotations
 
-import threading
-from collections import deque
+from _thread import allocate_lock
+from collections import OrderedDict
 from collections.abc import Callable
 from queue import SimpleQueue
 
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
-from pysock.engine.deferral import Deferred, Ended
+from pysock.engine.deferral import Ended, Kept
+from pysock.errors import Overloaded
 from pysock.replies.current import Request
 
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import Any, Final
 
     from pysock.data import DataSocket
-    from pysock.engine.contract import Current
+    from pysock.engine.contract import Current, Engine
     from pysock.pools.pool import Pool
 
 WAITS: Final = 0
@@ -30,27 +31,46 @@ RUNS: Final = 1
 #: It is not to be run any more.
 IS_OFF: Final = 2
 
-#: So many that are off stay in a line beside as many that wait.
-_OFF_MAX: Final = 16
 
-
-class Job(Deferred):
-    """One request. Its state belongs to the lock of the jobs.
+class Job(Kept):
+    """One request. Whoever takes it answers it, and nobody else does: so it needs no lock of its own, and its state
+    belongs to that of the jobs.
 
     :ivar row: what the engine knows of it.
-    :ivar after_reply: what the handler wants to be done then.
+    :ivar why: why nobody waits for its answer any more.
+    :ivar after_reply: what the handler wants to be done then, if anything.
     """
 
-    __slots__ = ("after_reply", "client", "pool", "request", "row", "state")
+    __slots__ = ("_engine", "_handle", "after_reply", "client", "pool", "request", "row", "state", "why")
 
     def __init__(self, pool: Pool, client: DataSocket, request: bytes, row: Current) -> None:
-        super().__init__()
         self.pool: Pool = pool
         self.client: DataSocket = client
         self.request: bytes = request
         self.row: Current = row
-        self.state: int = WAITS
-        self.after_reply: list[Callable[[], object]] = []
+        self.state: int = IS_OFF
+        self.why: Ended | None = None
+        self.after_reply: list[Callable[[], object]] | None = None
+
+    def begin(self, engine: Engine, handle: int) -> bool:
+        """It has a handle by now, so it may be taken. With none there is nobody to answer."""
+        self._engine = engine
+        self._handle = handle
+        if handle:
+            self.pool.jobs.put(self)
+        return True
+
+    def tell(self, why: Ended) -> bool:
+        """Nobody waits for its answer any more: if it hasn't begun, it never will."""
+        self.why = why
+        if not self.is_wanted and self.pool.jobs.withdraw(self):
+            return False
+        self.pool.unwanted(self, why)
+        return True
+
+    def answer(self, reply: Any) -> None:
+        """Its work is over: as :meth:`pysock.engine.contract.Engine.answer`."""
+        self._engine.answer(self._handle, reply)
 
     @property
     def is_waited_for(self) -> bool:
@@ -64,59 +84,53 @@ class Job(Deferred):
 
     def current(self) -> Request:
         """What :func:`pysock.current` returns in its handler."""
-        return Request(self.client, self.pool.name, self.row, self.after_reply.append, lambda: not self.is_waited_for)
+        return Request(self.client, self.pool.name, self.row, self._call_after, lambda: not self.is_waited_for)
 
-    def ended(self, why: Ended) -> bool:
-        """Nobody waits for its answer any more: if it hasn't begun, it never will."""
-        if not self.is_wanted and self.pool.jobs.withdraw(self):
-            return False
-        self.pool.unwanted(self, why)
-        return True
-
-
-class _Line:
-    """Those of one client, oldest first."""
-
-    __slots__ = ("jobs", "waiting")
-
-    def __init__(self) -> None:
-        self.jobs: deque[Job] = deque()
-        self.waiting: int = 0
+    def _call_after(self, function: Callable[[], object]) -> None:
+        if self.after_reply is None:
+            self.after_reply = []
+        self.after_reply.append(function)
 
 
 class Jobs(Unique):
-    """Those of one pool.
+    """Those of one pool. They are put in by one thread, the loop's.
 
     :param most: how many may wait; ``None``: any number.
     """
 
     def __init__(self, most: int | None) -> None:
         self.most: int | None = most
-        self._lines: dict[DataSocket, _Line] = {}
-        self._turns: deque[_Line] = deque()  # those in which a job waits, or one that is off
+        #: Those of each client, oldest first; the client whose turn it is first.
+        self._lines: OrderedDict[DataSocket, OrderedDict[Job, None]] = OrderedDict()
         self._waiting = 0
         self._idle = 0  # workers that wait for a token
         self._tokens: SimpleQueue[None] = SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._closed = False
 
-    def put(self, job: Job) -> Job | None:
-        """Let it wait. Return the one that has to go for it, which may be itself.
+    def make_room(self, client: DataSocket) -> Job | None:
+        """For one more of this client. Return the one that has to go for it, if any.
 
-        In one thread only, the loop's.
+        :raises Overloaded: none goes for that.
         """
+        if self.most is None or self._waiting < self.most:
+            return None
         with self._lock:
-            victim = None
-            if self.most is not None and self._waiting >= self.most:
-                victim = self._newest_of_most(job)
-                if victim is job:
-                    return job
-            self._append(job)
+            return self._newest_of_most(client) if self._waiting >= self.most else None
+
+    def put(self, job: Job) -> None:
+        """Let it wait."""
+        with self._lock:
+            job.state = WAITS
+            line = self._lines.get(job.client)
+            if line is None:
+                line = self._lines[job.client] = OrderedDict()
+            line[job] = None
+            self._waiting += 1
             wakes = self._idle > 0
             self._idle -= wakes
         if wakes:
             self._tokens.put(None)
-        return victim
 
     def take(self) -> Job | None:
         """The next one, which begins now. It waits for one; ``None``: there will be no more."""
@@ -133,11 +147,7 @@ class Jobs(Unique):
         """It isn't to be run; ``False``: it was begun already."""
         with self._lock:
             if job.state == WAITS:
-                line = self._lines.get(job.client)
-                if line is None:  # after close()
-                    job.state = IS_OFF
-                else:
-                    self._off(job, line)
+                self._take_out(job)
             return job.state == IS_OFF
 
     def close(self) -> None:
@@ -145,65 +155,48 @@ class Jobs(Unique):
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, 0
+            for line in self._lines.values():
+                for job in line:
+                    job.state = IS_OFF
             self._lines.clear()
-            self._turns.clear()
         for _ in range(idle):
             self._tokens.put(None)
 
     def abandon(self) -> None:
         """In a forked child: as ``close``, without the lock, which a thread may have that isn't here."""
         self._closed = True
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
 
     # With the lock
 
-    def _append(self, job: Job) -> None:
-        line = self._lines.get(job.client)
-        if line is None:
-            line = self._lines[job.client] = _Line()
-            self._turns.append(line)
-        line.jobs.append(job)
-        line.waiting += 1
-        self._waiting += 1
-
     def _next(self) -> Job | None:
-        turns = self._turns
-        while turns:
-            line = turns.popleft()
-            job = line.jobs.popleft()
-            while job.state != WAITS and line.jobs:
-                job = line.jobs.popleft()
-            if line.jobs:
-                turns.append(line)
-            else:
-                del self._lines[job.client]
-            if job.state == WAITS:
-                line.waiting -= 1
-                self._waiting -= 1
-                if job.is_wanted:
-                    job.state = RUNS
-                    return job
-                job.state = IS_OFF  # the loop asks for that in a moment
+        lines = self._lines
+        while lines:
+            client, line = lines.popitem(last=False)
+            job, _ = line.popitem(last=False)
+            if line:
+                lines[client] = line
+            self._waiting -= 1
+            if (job.why is None and not job.row.deadline) or job.is_wanted:
+                job.state = RUNS
+                return job
+            job.state = IS_OFF  # the loop asks for that in a moment
         return None
 
-    def _newest_of_most(self, job: Job) -> Job:
-        line = self._lines.get(job.client)
-        own = 1 if line is None else line.waiting + 1
-        if self._waiting <= own * len(self._lines):  # no less than the others have on average
-            return job
-        most = max(self._turns, key=lambda line: line.waiting)
-        if most.waiting <= own:
-            return job
-        victim = next(other for other in reversed(most.jobs) if other.state == WAITS)
-        self._off(victim, most)
-        return victim
+    def _newest_of_most(self, client: DataSocket) -> Job:
+        own = len(self._lines.get(client, ())) + 1
+        if self._waiting > own * len(self._lines):  # else it has no less than the others have on average
+            most = max(self._lines.values(), key=len)
+            if len(most) > own:
+                victim = next(reversed(most))
+                self._take_out(victim)
+                return victim
+        raise Overloaded
 
-    def _off(self, job: Job, line: _Line) -> None:
+    def _take_out(self, job: Job) -> None:
         job.state = IS_OFF
-        line.waiting -= 1
-        self._waiting -= 1
-        if len(line.jobs) > 2 * line.waiting + _OFF_MAX:  # so that cancelling costs no memory
-            line.jobs = deque(other for other in line.jobs if other.state == WAITS)
-        if not line.jobs:
+        line = self._lines[job.client]
+        del line[job]
+        if not line:
             del self._lines[job.client]
-            self._turns.remove(line)
+        self._waiting -= 1

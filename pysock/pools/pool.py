@@ -7,7 +7,7 @@ made of it is the request's answer, from the worker's thread. Whatever a handler
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING, Protocol
@@ -95,15 +95,18 @@ class Pool(Unique):
         """
         row = self._engine.current()
         assert row is not None  # it is the engine that asks
-        job = Job(self, client, request, row)
-        refused = self.jobs.put(job)
+        try:
+            refused = self.jobs.make_room(client)
+        except Overloaded:
+            self._tell_overloaded()
+            raise
         if refused is not None:
-            self._overloaded.tell(self.title, self.jobs.most or 0, len(self._workers))
-            error = Overloaded()
-            if refused is job:
-                raise error
-            refused.answer(error)
-        return job
+            self._tell_overloaded()
+            refused.answer(Overloaded())
+        return Job(self, client, request, row)
+
+    def _tell_overloaded(self) -> None:
+        self._overloaded.tell(self.title, self.jobs.most or 0, len(self._workers))
 
     def unwanted(self, job: Job, why: Ended) -> None:
         """It runs, and nobody waits for it any more."""
@@ -118,14 +121,18 @@ class Pool(Unique):
             answer = worker.answer(job)
             try:
                 job.answer(answer)
-                for function in job.after_reply:
-                    self._engine.call_later(function)
+                if job.after_reply is not None:
+                    self._do_after(job.after_reply)
             except PysockError:  # this is a child, for the handler has forked: nobody waits here
                 pass
             except Exception:
                 log.exception("service %s: an answer is lost", self.title)
             del job, answer  # they may be large, and the next one may be long in coming
             worker.renew(self._closing)
+
+    def _do_after(self, functions: list[Callable[[], object]]) -> None:
+        for function in functions:
+            self._engine.call_later(function)
 
     # Life
 

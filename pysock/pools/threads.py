@@ -39,7 +39,9 @@ class InThread(Unique):
     def answer(self, job: Job) -> Any:
         """Run the handler, in a context of its own."""
         try:
-            reply = self._base.copy().run(self._handle, job)
+            context = self._base.copy()
+            context.run(HELD.set, job)
+            reply = context.run(self._handler, job.client, job.request)
         except Exception as error:
             return error
         except BaseException as error:
@@ -47,10 +49,6 @@ class InThread(Unique):
             log.error("service %r: its handler raised in a thread of the pool", self._name, exc_info=error)
             return RemoteError(type_name(error))
         return reply if not isinstance(reply, BaseException) else not_bytes(reply)
-
-    def _handle(self, job: Job) -> Any:
-        HELD.set(job)
-        return self._handler(job.client, job.request)
 
     def renew(self, closing: threading.Event) -> None:
         """It is as good as new."""

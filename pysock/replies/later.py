@@ -10,7 +10,7 @@ import sys
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.payload import checked
 from pysock.base.unique import Unique
-from pysock.engine.deferral import Deferred, Ended, ReplyDropped
+from pysock.engine.deferral import Deferred, Ended, Kept, ReplyDropped
 from pysock.errors import PysockError
 
 if TYPE_CHECKING:
@@ -112,9 +112,9 @@ class _OfFuture(Deferred):
         self.answer(future.result() if error is None else error)
 
 
-def deferred_of(result: Any) -> Deferred | None:
+def deferred_of(result: Any) -> Kept | None:
     """What the engine is to keep for what a handler has returned; ``None``: that isn't for later."""
-    if isinstance(result, Deferred):
+    if isinstance(result, Kept):
         return result
     if isinstance(result, Reply):
         return result._deferred
