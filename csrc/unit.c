@@ -23,6 +23,7 @@
 #include "table/look.c"
 #include "conn/transport.c"
 #include "conn/part.c"
+#include "conn/message.c"
 #include "conn/queue.c"
 #include "conn/life.c"
 #include "conn/output.c"

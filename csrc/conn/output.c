@@ -13,6 +13,7 @@
 #include "base/causes.h"
 #include "base/wire.h"
 #include "conn/life.h"
+#include "conn/message.h"
 #include "conn/output.h"
 #include "conn/queue.h"
 #include "conn/transport.h"
@@ -24,19 +25,16 @@ static uint64_t pause_at(const ps_engine *engine, const ps_conn *conn)
     return conn->was_let_in ? engine->options.limits.output_pause : 0;
 }
 
-/* The queue has grown: watch its progress, and the limits. */
+/* The queue has grown: see to the limits. Its deadline runs from when it is tried to be sent, which is in this turn. */
 static void queue_grew(ps_engine *engine, ps_conn *conn, size_t size)
 {
-    const ps_limits *limits = &engine->options.limits;
     ps__count_queued(conn, conn->queued + size);
-    if (conn->flags & PS_IN_HOOK)
-        return;
-    if (!(conn->flags & PS_TIMED_OUTPUT))
-        ps__timer_start_now(engine, conn, PS_TIMER_OUTPUT);
-    if (conn->queued > limits->output_drop) {
+    if (conn->queued > engine->options.limits.output_drop) {
         ps__cut_off(engine, conn, PS_END_OUTPUT_FULL);
         return;
     }
+    if (conn->flags & PS_IN_HOOK)
+        return;
     if (conn->queued > pause_at(engine, conn))
         conn->flags |= PS_PAUSED_OUTPUT;
     ps__mark_dirty(engine, conn);
@@ -52,9 +50,9 @@ static void queue_copy(ps_engine *engine, ps_conn *conn, const void *data, size_
 {
     count_output(engine, conn, size);
     ps_chunk *last = conn->out_tail;
-    if (last && !last->object && last->room - last->size >= size) {
+    if (last && (uint64_t)last->size + size <= last->room) {
         memcpy(last->own + last->size, data, size);
-        last->size += size;
+        last->size += (uint32_t)size;
     } else {
         ps_chunk *chunk = ps__copy_chunk(data, size);
         if (!chunk) {
@@ -76,6 +74,18 @@ static void queue_object(ps_engine *engine, ps_conn *conn, const uint8_t *data, 
     ps__append_chunk(conn, chunk);
     count_output(engine, conn, size);
     queue_grew(engine, conn, size);
+}
+
+static void queue_shared(ps_engine *engine, ps_conn *conn, ps_shared *shared)
+{
+    ps_chunk *chunk = ps__shared_chunk(shared);
+    if (!chunk) {
+        ps__no_memory(engine, conn);
+        return;
+    }
+    ps__append_chunk(conn, chunk);
+    count_output(engine, conn, shared->size);
+    queue_grew(engine, conn, shared->size);
 }
 
 /* The kernel is short of memory. Its socket stays writable, so it must not be waited for; the queue's deadline bounds
@@ -204,34 +214,15 @@ void ps__output_end(ps_engine *engine, ps_conn *conn)
         ps__settle(engine, conn);
 }
 
-/* Message without its bytes. */
-typedef struct message_head {
-    uint8_t kind, flags;
-    uint16_t code;
-    uint32_t request_id;
-} message_head;
-
-static size_t write_head(const ps_framing_facts *framing, uint8_t *head, size_t size, const message_head *it)
-{
-    if (framing->name == PS_PYSOCK) {
-        ps__write_header(head, (uint32_t)size, it->kind, it->flags, it->code, it->request_id);
-        return PS_HEADER_SIZE;
-    }
-    if (framing->name != PS_U32)
-        return 0;
-    ps__put32(head, (uint32_t)size);
-    return 4;
-}
-
 /* Nearly every message: small, and the buffer has room. The head is made where it goes: bytes stored one by one and
  * copied at once as a word stall the processor. */
-static bool gather(ps_engine *engine, const ps_conn *conn, const message_head *head, const void *data, size_t size)
+static bool gather(ps_engine *engine, const ps_conn *conn, const ps_message_head *head, const void *data, size_t size)
 {
     const ps_framing_facts *framing = ps__framing(engine, conn);
     if (!gathers(engine, conn) || engine->out_used + size > PS_OUT_ROOM) /* the buffer has slack for head and newline */
         return false;
     uint8_t *to = engine->out + engine->out_used;
-    to += write_head(framing, to, size, head);
+    to += ps__write_head(framing, to, size, head);
     if (size)
         memcpy(to, data, size);
     to += size;
@@ -241,7 +232,7 @@ static bool gather(ps_engine *engine, const ps_conn *conn, const message_head *h
     return true;
 }
 
-static inline void send_message(ps_engine *engine, ps_conn *conn, message_head message, const void *data, size_t size,
+static inline void send_message(ps_engine *engine, ps_conn *conn, ps_message_head message, const void *data, size_t size,
                                 void *object)
 {
     bool by_reference = object && size >= PS_BY_REFERENCE;
@@ -249,7 +240,7 @@ static inline void send_message(ps_engine *engine, ps_conn *conn, message_head m
         return;
     uint8_t head[PS_HEADER_SIZE];
     const ps_framing_facts *framing = ps__framing(engine, conn);
-    size_t head_size = write_head(framing, head, size, &message);
+    size_t head_size = ps__write_head(framing, head, size, &message);
     if (head_size)
         put(engine, conn, head, head_size);
     if (by_reference)
@@ -263,17 +254,44 @@ static inline void send_message(ps_engine *engine, ps_conn *conn, message_head m
 void ps__send(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const void *data,
               size_t size, void *object)
 {
-    send_message(engine, conn, (message_head){kind, 0, code, request_id}, data, size, object);
+    send_message(engine, conn, (ps_message_head){kind, 0, code, request_id}, data, size, object);
 }
 
 void ps__send_error(ps_engine *engine, ps_conn *conn, uint8_t flags, uint16_t code, uint32_t request_id, const char *text)
 {
-    send_message(engine, conn, (message_head){PS_ERROR, flags, code, request_id}, text, strlen(text), NULL);
+    send_message(engine, conn, (ps_message_head){PS_ERROR, flags, code, request_id}, text, strlen(text), NULL);
 }
 
 void ps__send_text(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const char *text)
 {
     ps__send(engine, conn, kind, code, request_id, text, strlen(text), NULL);
+}
+
+void ps__send_shared(ps_engine *engine, ps_conn *conn, ps_shared *shared)
+{
+    if (gathers(engine, conn) && engine->out_used + shared->size > PS_OUT_ROOM)
+        send_gathered(engine, conn); /* it is older */
+    if (conn->state == PS_CONN_CLOSED || !shared->size) /* an empty one of the framing raw */
+        return;
+    if (!gathers(engine, conn) || shared->size > PS_OUT_ROOM) {
+        queue_shared(engine, conn, shared);
+        return;
+    }
+    memcpy(engine->out + engine->out_used, shared->data, shared->size);
+    engine->out_used += shared->size;
+}
+
+void ps__send_push(ps_engine *engine, ps_conn *conn, const void *data, size_t size)
+{
+    const ps_message_head head = {.kind = PS_PUSH};
+    if (gather(engine, conn, &head, data, size))
+        return;
+    ps_shared *shared = ps__shared_new(ps__framing(engine, conn), data, size);
+    if (shared)
+        ps__send_shared(engine, conn, shared);
+    else
+        ps__no_memory(engine, conn);
+    ps__shared_drop(shared);
 }
 
 void ps__join_queue(ps_engine *engine, ps_conn *conn, ps_chunk *chunks)
@@ -293,22 +311,21 @@ void ps__join_queue(ps_engine *engine, ps_conn *conn, ps_chunk *chunks)
 /* Until it is empty or the kernel full. */
 static void send_queued(ps_engine *engine, ps_conn *conn)
 {
-    if (conn->flags & PS_IS_STARVED)
-        return;
-    while (conn->out_head) {
+    bool progress = false, more = !(conn->flags & PS_IS_STARVED);
+    while (more && conn->out_head) {
         struct iovec iov[PS_IOV_MAX];
         size_t total, count = ps__queue_vector(conn, iov, &total);
         ssize_t sent = send_vector(engine, conn, iov, count);
         if (sent < 0)
             return;
-        if (sent > 0) {
-            ps__advance_queue(engine, conn, (size_t)sent);
-            ps__timer_start_now(engine, conn, PS_TIMER_OUTPUT); /* progress */
-        }
-        if ((size_t)sent < total)
-            return;
+        ps__advance_queue(engine, conn, (size_t)sent);
+        progress |= sent > 0;
+        more = (size_t)sent == total;
     }
-    ps__timer_stop(engine, conn, PS_LINK_OUTPUT);
+    if (!conn->out_head)
+        ps__timer_stop(engine, conn, PS_LINK_OUTPUT);
+    else if (progress || !(conn->flags & PS_TIMED_OUTPUT))
+        ps__timer_start_now(engine, conn, PS_TIMER_OUTPUT);
 }
 
 void ps__send_queue(ps_engine *engine, ps_conn *conn)

@@ -11,6 +11,9 @@ void ps__send(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uin
               size_t size, void *object);
 void ps__send_text(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const char *text);
 void ps__send_error(ps_engine *engine, ps_conn *conn, uint8_t flags, uint16_t code, uint32_t request_id, const char *text);
+/* A push, made for this client alone; and one that many get. */
+void ps__send_push(ps_engine *engine, ps_conn *conn, const void *data, size_t size);
+void ps__send_shared(ps_engine *engine, ps_conn *conn, ps_shared *shared);
 /* Send of what waits as much as the kernel takes. */
 void ps__send_queue(ps_engine *engine, ps_conn *conn);
 /* The same of a connection that is lost in the next line, unless that closed it. */

@@ -2,29 +2,40 @@
 #include <errno.h>
 
 #include "conn/life.h"
+#include "conn/message.h"
 #include "conn/output.h"
 #include "conn/push.h"
 #include "table/table.h"
 
-int ps__push(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
+/* 1: it takes so much now; 0: it isn't there; -EMSGSIZE. */
+static int takes(const ps_conn *conn, size_t size)
 {
     bool is_asked = conn->flags & PS_IN_HOOK && conn->state <= PS_CONN_CHALLENGED;
     if (conn->state != PS_CONN_ESTABLISHED && !is_asked)
         return 0;
-    if (size > conn->max_reply)
-        return -EMSGSIZE;
+    return size > conn->max_reply ? -EMSGSIZE : 1;
+}
+
+int ps__push(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
+{
+    int may = takes(conn, size);
+    if (may <= 0)
+        return may;
     PS_ADD(engine->stats.pushes, 1u);
-    ps__send(engine, conn, PS_PUSH, 0, 0, data, size, NULL);
+    ps__send_push(engine, conn, data, size);
     return conn->state != PS_CONN_CLOSED; /* by this one, over its limit */
 }
 
-int64_t ps__push_to_all(ps_engine *engine, const uint8_t *data, size_t size)
+int64_t ps__push_to_all(ps_engine *engine, const ps_many *many, size_t size)
 {
     int64_t reached = 0;
     for (uint32_t slot = 0; slot < engine->table.made; slot++) {
         ps_conn *conn = ps__slot(&engine->table, slot);
-        if (conn->state == PS_CONN_ESTABLISHED)
-            reached += ps__push(engine, conn, data, size) > 0;
+        if (conn->state != PS_CONN_ESTABLISHED || size > conn->max_reply)
+            continue;
+        PS_ADD(engine->stats.pushes, 1u);
+        ps__send_shared(engine, conn, many->as[ps__framing(engine, conn)->name]);
+        reached += conn->state != PS_CONN_CLOSED;
     }
     return reached;
 }

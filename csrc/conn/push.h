@@ -2,10 +2,11 @@
 #ifndef PYSOCK_CONN_PUSH_H
 #define PYSOCK_CONN_PUSH_H
 
-#include "core/engine.h"
+#include "conn/message.h"
 
 int ps__push(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size); /* 1, 0: it isn't there; -EMSGSIZE */
-int64_t ps__push_to_all(ps_engine *engine, const uint8_t *data, size_t size);     /* how many it reached */
+/* Of a payload of so many bytes: how many it reached. */
+int64_t ps__push_to_all(ps_engine *engine, const ps_many *many, size_t size);
 int ps__disconnect(ps_engine *engine, ps_conn *conn);                             /* 1 */
 
 #endif

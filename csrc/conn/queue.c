@@ -7,6 +7,7 @@
 
 #include "base/host.h"
 #include "base/sys.h"
+#include "conn/message.h"
 #include "conn/queue.h"
 #include "table/timers.h"
 
@@ -32,6 +33,7 @@ void ps__free_chunks(ps_engine *engine, ps_chunk *chunk)
         ps_chunk *next = chunk->next;
         if (chunk->object)
             release(engine, chunk->object);
+        ps__shared_drop(chunk->shared);
         ps__free(chunk);
         chunk = next;
     }
@@ -56,7 +58,7 @@ ps_chunk *ps__copy_chunk(const void *data, size_t size)
     ps_chunk *chunk = ps_sys.allocate(sizeof *chunk + room);
     if (!chunk)
         return NULL;
-    *chunk = (ps_chunk){.data = chunk->own, .size = size, .room = room};
+    *chunk = (ps_chunk){.data = chunk->own, .size = (uint32_t)size, .room = (uint32_t)room};
     memcpy(chunk->own, data, size);
     return chunk;
 }
@@ -67,8 +69,18 @@ ps_chunk *ps__object_chunk(ps_engine *engine, const uint8_t *data, size_t size, 
     ps_chunk *chunk = ps_sys.allocate(sizeof *chunk);
     if (!chunk)
         return NULL;
-    *chunk = (ps_chunk){.data = data, .size = size, .object = object};
+    *chunk = (ps_chunk){.data = data, .size = (uint32_t)size, .object = object};
     engine->hooks.object_ref(engine->hooks.context, object);
+    return chunk;
+}
+
+ps_chunk *ps__shared_chunk(ps_shared *shared)
+{
+    ps_chunk *chunk = ps_sys.allocate(sizeof *chunk);
+    if (!chunk)
+        return NULL;
+    *chunk = (ps_chunk){.data = shared->data, .size = shared->size, .shared = shared};
+    shared->users++;
     return chunk;
 }
 
@@ -78,9 +90,9 @@ void ps__advance_queue(ps_engine *engine, ps_conn *conn, size_t sent)
     ps__count_queued(conn, conn->queued - sent);
     while (sent) {
         ps_chunk *chunk = conn->out_head;
-        size_t here = chunk->size - chunk->sent;
+        uint32_t here = chunk->size - chunk->sent;
         if (sent < here) {
-            chunk->sent += sent;
+            chunk->sent += (uint32_t)sent;
             return;
         }
         sent -= here;

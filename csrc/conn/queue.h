@@ -6,7 +6,8 @@
 
 #include "core/engine.h"
 
-ps_chunk *ps__copy_chunk(const void *data, size_t size); /* NULL, as from the next two: there is no memory */
+ps_chunk *ps__copy_chunk(const void *data, size_t size); /* NULL, as from the next three: there is no memory */
+ps_chunk *ps__shared_chunk(ps_shared *shared);
 ps_chunk *ps__object_chunk(ps_engine *engine, const uint8_t *data, size_t size, void *object);
 ps_chunk *ps__chunk_of_piece(ps_engine *engine, unsigned i, size_t sent);
 void ps__free_chunks(ps_engine *engine, ps_chunk *chunk);

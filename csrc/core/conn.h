@@ -23,12 +23,20 @@ typedef struct ps_unread {
     uint8_t data[];
 } ps_unread;
 
-/* Output the kernel did not take yet: data of our own behind the struct, or inside an object we hold. */
+/* A push as its framing has it, head and all: held once, however many clients it waits for. */
+typedef struct ps_shared {
+    uint32_t users; /* the loop's alone, once it is there */
+    uint32_t size;
+    uint8_t data[];
+} ps_shared;
+
+/* Output the kernel did not take yet: data of our own behind the struct, or inside what we hold. */
 typedef struct ps_chunk {
     struct ps_chunk *next;
     const uint8_t *data;
-    size_t size, sent, room; /* room: of our own data */
-    void *object;
+    uint32_t size, sent, room; /* room: of our own data */
+    void *object;      /* that it is inside of, or NULL */
+    ps_shared *shared; /* the same, of a push */
     uint8_t own[];
 } ps_chunk;
 

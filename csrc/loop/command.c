@@ -20,7 +20,8 @@ typedef struct ps_command {
     struct ps_command *next;
     uint64_t id;  /* of the client; of an answer the handle of its request */
     void *object; /* the answer, or what is to be called; the command's, or NULL */
-    size_t size;
+    size_t size;  /* of the payload */
+    ps_many many; /* of a broadcast */
     enum ps_command_kind kind;
     uint8_t data[];
 } ps_command;
@@ -42,7 +43,7 @@ static void carry_out(ps_engine *engine, const ps_command *command)
 {
     ps_conn *conn = ps__table_find(&engine->table, command->id);
     if (command->kind == PS_DO_BROADCAST)
-        ps__push_to_all(engine, command->data, command->size);
+        ps__push_to_all(engine, &command->many, command->size);
     else if (conn && command->kind == PS_DO_PUSH)
         ps__push(engine, conn, command->data, command->size);
     else if (conn)
@@ -54,6 +55,7 @@ static void free_command(ps_engine *engine, ps_command *command)
 {
     if (command->object)
         engine->hooks.object_unref(engine->hooks.context, command->object);
+    ps__many_drop(&command->many);
     ps__free(command);
 }
 
@@ -170,8 +172,10 @@ static int append(ps_engine *engine, ps_command *command)
         engine->commands_size += cost;
     }
     pthread_mutex_unlock(&engine->lock);
-    if (error < 0)
+    if (error < 0) {
+        ps__many_drop(&command->many);
         ps__free(command);
+    }
     return error < 0 ? error : 1;
 }
 
@@ -184,6 +188,18 @@ static int post(ps_engine *engine, enum ps_command_kind kind, uint64_t client_id
     if (size)
         memcpy(command->data, data, size);
     return append(engine, command);
+}
+
+static int post_broadcast(ps_engine *engine, const uint8_t *data, size_t size)
+{
+    ps_command *command = ps_sys.allocate(sizeof *command);
+    if (!command)
+        return -ENOMEM;
+    *command = (ps_command){.size = size, .kind = PS_DO_BROADCAST};
+    if (ps__many_make(engine, data, size, &command->many) == 0)
+        return append(engine, command);
+    ps__free(command);
+    return -ENOMEM;
 }
 
 static int post_object(ps_engine *engine, enum ps_command_kind kind, uint64_t id, void *object)
@@ -255,12 +271,23 @@ static int64_t count_takers(ps_engine *engine, size_t size)
     return takers;
 }
 
+static int64_t broadcast_inside(ps_engine *engine, const uint8_t *data, size_t size)
+{
+    ps_many many;
+    int error = ps__many_make(engine, data, size, &many);
+    if (error < 0)
+        return error;
+    int64_t reached = ps__push_to_all(engine, &many, size);
+    ps__many_drop(&many);
+    return reached;
+}
+
 int64_t ps_engine_broadcast(ps_engine *engine, const uint8_t *data, size_t size)
 {
     if (ps__in_loop(engine))
-        return ps__push_to_all(engine, data, size);
+        return broadcast_inside(engine, data, size);
     int64_t takers = count_takers(engine, size);
-    int posted = takers ? post(engine, PS_DO_BROADCAST, 0, data, size) : 0;
+    int posted = takers ? post_broadcast(engine, data, size) : 0;
     return posted < 0 ? posted : takers;
 }
 

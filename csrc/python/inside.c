@@ -38,7 +38,7 @@ static PyObject *inside_broadcast(PyObject *self, PyObject *args)
         return NULL;
     int64_t reached = ps_engine_broadcast(engine_of(self), view.buf, (size_t)view.len);
     PyBuffer_Release(&view);
-    return PyLong_FromLongLong(reached);
+    return reached < 0 ? PyErr_NoMemory() : PyLong_FromLongLong(reached);
 }
 
 static PyObject *inside_disconnect(PyObject *self, PyObject *args)

@@ -192,12 +192,12 @@ class Connection(Output):
         state = self.protocol.state
         return state is _ESTABLISHED or (self.holding and state < _ESTABLISHED)
 
-    def push(self, frame: bytes) -> bool:
+    def push(self, message: bytes) -> bool:
         """Queue bytes the client didn't ask for, encoded."""
         if not self.takes_pushes():
             return False
         self.core.counts.pushes += 1
-        self.put(frame)
+        self.put_push(message)
         return self.protocol.state is not _CLOSED
 
     def _on_event_idle(self, bits: int) -> None:

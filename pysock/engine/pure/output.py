@@ -95,8 +95,16 @@ class Output(Unique, ABC):
             last += frame
         else:
             out.append(bytearray(frame))
-        self.queued += len(frame)
-        self.bytes_out += len(frame)
+        self._count(len(frame))
+
+    def put_push(self, message: bytes) -> None:
+        """As ``put``; but many may get this one, so it waits as the object that it is."""
+        self.out.append(message)
+        self._count(len(message))
+
+    def _count(self, size: int) -> None:
+        self.queued += size
+        self.bytes_out += size
         if self.queued > self.core.limits.output_drop:
             self.cut(End.OUTPUT_FULL)
         else:
