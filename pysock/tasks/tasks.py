@@ -172,6 +172,7 @@ class Tasks(Unique):
         if loop is None or loop.is_closed() or work not in self.running or work in self._cancelled:
             return
         self._cancelled[work] = loop.time() + _GOES_ON
+        work.task.add_done_callback(lambda _: self._cancelled.pop(work, None))
         work.task.cancel()
         if self._timer is None:
             self._timer = loop.call_later(_GOES_ON, self._tell)
