@@ -35,6 +35,8 @@ typedef struct ps_hooks {
     int (*answer)(void *context, uint64_t handle, void *answer);
     /* Somebody has asked for this to be called when the turn is over. */
     int (*call)(void *context, void *object);
+    /* This descriptor is ready, which isn't the engine's: see PS_WATCH_KEY. */
+    int (*watched)(void *context, int fd);
     /* Nobody waits for the answer to a deferred request any more, whose object this is: 1 if its work had begun, else 0. */
     int (*ended)(void *context, void *object, enum ps_why why);
     /* The connection is closed; told for those the options or an attach ask for. */

@@ -76,12 +76,20 @@ static void master_event(ps_engine *engine, const ps_event *event)
         ps__shut(engine, number);
 }
 
+static void watched_event(ps_engine *engine, const ps_event *event)
+{
+    if (ps__enter(engine) == 0)
+        ps__fail(engine, engine->hooks.watched(engine->hooks.context, (int)(event->key - PS_WATCH_KEY)));
+}
+
 static bool handle_event(ps_engine *engine, const ps_event *event)
 {
     if (event->key >> 32)
         client_event(engine, event);
     else if (event->key == PS_WAKE_KEY)
         return true;
+    else if (event->key >= PS_WATCH_KEY)
+        watched_event(engine, event);
     else if (event->key != PS_TIMER_KEY && engine->accepting)
         master_event(engine, event);
     return false;

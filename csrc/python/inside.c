@@ -1,5 +1,6 @@
 /* inside.c: what handlers call: push, broadcast and disconnect in the loop's own thread; from answer.c, what answers later;
- * and, from guest.c, what a loop of the program's calls.
+ * and, from guest.c, what a loop of the program's calls. And what is called in the loop for others: once, or whenever a
+ * descriptor of theirs is ready.
  *
  * A push, a broadcast or a disconnect in the loop's own thread may reach hooks, and hooks are called with the GIL held: so
  * these are no functions of the ABI, around which cffi lets the GIL go. That also spares a handler the wait for it beside
@@ -80,6 +81,71 @@ static PyObject *inside_later(PyObject *self, PyObject *function)
     return PyLong_FromLong(result < 0 ? result : 0);
 }
 
+/* -- what is called for them ---------------------------------------------------------------------------------------- */
+
+int ps__py_on_call(void *context, void *function)
+{
+    ps_python *py = context;
+    ps__py_leave_variables(py);
+    PyObject *result = PyObject_CallNoArgs(function);
+    if (!result && !PyErr_ExceptionMatches(PyExc_Exception))
+        return ps__py_hand_over(py->raised);
+    if (!result)
+        PyErr_WriteUnraisable(function);
+    Py_XDECREF(result);
+    return 0;
+}
+
+int ps__py_on_watched(void *context, int fd)
+{
+    ps_python *py = context;
+    PyObject *number = PyLong_FromLong(fd), *function = number ? PyDict_GetItemWithError(py->watched, number) : NULL;
+    Py_XDECREF(number);
+    if (!function) {
+        PyErr_Clear(); /* an event from before it was given up; or there is no memory: it will be told again */
+        return 0;
+    }
+    Py_INCREF(function);
+    int error = ps__py_on_call(py, function);
+    Py_DECREF(function);
+    return error;
+}
+
+/* The poll has it under the same key as long as it is in the dict. 0 or -errno; -1 and an exception. */
+static int watch(ps_python *py, int fd, PyObject *number, PyObject *function, unsigned interest)
+{
+    ps_engine *engine = py->engine;
+    int known = PyDict_Contains(py->watched, number);
+    if (known < 0 || (function == Py_None && !known))
+        return known;
+    if (function == Py_None)
+        return PyDict_DelItem(py->watched, number) < 0 ? -1 : engine->poll->remove(engine->poll_handle, fd);
+    uint64_t key = PS_WATCH_KEY + (uint64_t)fd;
+    if (PyDict_SetItem(py->watched, number, function) < 0)
+        return -1;
+    int error = known ? engine->poll->change(engine->poll_handle, fd, key, interest)
+                      : engine->poll->add(engine->poll_handle, fd, key, interest);
+    return error < 0 && !known && PyDict_DelItem(py->watched, number) < 0 ? -1 : error;
+}
+
+/* watch(fd, function or None, writes) -> 0 or -errno. */
+static PyObject *inside_watch(PyObject *self, PyObject *args)
+{
+    ps_python *py = PyCapsule_GetPointer(self, NULL);
+    int fd, writes;
+    PyObject *function;
+    if (!PyArg_ParseTuple(args, "iOp", &fd, &function, &writes))
+        return NULL;
+    PyObject *number = PyLong_FromLong(fd);
+    if (number && !py->watched)
+        py->watched = PyDict_New();
+    int error = number && py->watched ? watch(py, fd, number, function, PS_POLL_IN | (writes ? PS_POLL_OUT : 0u)) : -1;
+    Py_XDECREF(number);
+    return PyErr_Occurred() ? NULL : PyLong_FromLong(error);
+}
+
+/* -- for Python ---------------------------------------------------------------------------------------------------- */
+
 static PyMethodDef inside_methods[] = {
     {"push", inside_push, METH_VARARGS, NULL},
     {"broadcast", inside_broadcast, METH_VARARGS, NULL},
@@ -88,6 +154,7 @@ static PyMethodDef inside_methods[] = {
     {"current", inside_current, METH_NOARGS, NULL},
     {"waiting", inside_waiting, METH_O, NULL},
     {"later", inside_later, METH_O, NULL},
+    {"watch", inside_watch, METH_VARARGS, NULL},
     {"begin", ps__py_guest_begin, METH_O, NULL},
     {"poll_fd", ps__py_guest_poll_fd, METH_NOARGS, NULL},
     {"turn", ps__py_guest_turn, METH_NOARGS, NULL},

@@ -59,6 +59,7 @@ struct ps_python {
     bool wants_turn;   /* the guest's host was told that calls of async handlers have ended since the last one */
     PyObject *spare; /* the memory of the last large request, if nobody kept it: the next one's */
     PyObject *small; /* likewise of the last small one: the next one's, if that is as long */
+    PyObject *watched; /* a dict, of functions by the descriptors that they are called for; or NULL */
     bool said_no_service;
     uint64_t began_ns; /* when the requests came that are answered now, if not in this turn; else 0 */
     uint32_t service_count;
@@ -129,6 +130,10 @@ static inline int ps__py_answer(ps_python *py, ps_conn *conn, const ps_frame *fr
         return ps__py_send_reply(py, conn, frame, PyBytes_AS_STRING(result), (size_t)PyBytes_GET_SIZE(result), result);
     return ps__py_answer_other(py, conn, frame, result);
 }
+
+/* inside.c */
+int ps__py_on_call(void *context, void *function);
+int ps__py_on_watched(void *context, int fd);
 
 /* batch.c */
 int ps__py_add_to_batch(ps_python *py, service *s, ps_conn *conn, const ps_frame *frame, PyObject *request);

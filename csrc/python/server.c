@@ -80,19 +80,6 @@ static int on_draining(void *context)
     return ps__py_finish_call(py, ON_DRAINING, PyObject_CallNoArgs(ps__py_callback(py, ON_DRAINING)));
 }
 
-static int on_call(void *context, void *function)
-{
-    ps_python *py = context;
-    ps__py_leave_variables(py);
-    PyObject *result = PyObject_CallNoArgs(function);
-    if (!result && !PyErr_ExceptionMatches(PyExc_Exception))
-        return ps__py_hand_over(py->raised);
-    if (!result)
-        PyErr_WriteUnraisable(function);
-    Py_XDECREF(result);
-    return 0;
-}
-
 static int on_noted(void *context, int cause, uint64_t times)
 {
     ps_python *py = context;
@@ -181,6 +168,7 @@ static void drop_references(ps_python *py)
     Py_CLEAR(py->frame_too_large);
     Py_CLEAR(py->spare);
     Py_CLEAR(py->small);
+    Py_CLEAR(py->watched);
     for (uint32_t i = 0; i < py->service_count; i++) {
         Py_CLEAR(py->services[i].handler);
         ps__free(py->services[i].waiting);
@@ -215,7 +203,8 @@ static const ps_hooks python_hooks = {
     .batches = ps__py_on_batches,
     .answer = ps__py_on_answer,
     .ended = ps__py_on_ended,
-    .call = on_call,
+    .call = ps__py_on_call,
+    .watched = ps__py_on_watched,
     .disconnect = on_disconnect,
     .draining = on_draining,
     .noted = on_noted,

@@ -319,6 +319,13 @@ class Engine(Protocol):
         :raises OSError: as for ``stop``.
         """
 
+    def watch(self, fd: int, ready: Callable[[], object] | None, writes: bool = False) -> None:
+        """Call ``ready`` in the loop's thread whenever this descriptor is readable or at its end, and with ``writes``
+        when it is writable; ``None``: no longer, before it is closed. In the loop's thread, or before ``run``.
+
+        :raises OSError: it can't be watched.
+        """
+
     #: Called between turns, once for each: one is wanted soon, though ``poll_fd`` isn't readable.
     wants_turn: Callable[[], None]
 

@@ -97,3 +97,73 @@ def answer_of(message: memoryview) -> Any:
     error: Exception = type(name, (Exception,), {})(text)
     error.__cause__ = FromWorker(traceback)
     return error
+
+
+class Exchange:
+    """One message to the other end, and one from there, again and again, by whoever doesn't wait.
+
+    :param sock: one that doesn't block.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._rest = memoryview(b"")  # of the message that is to be sent
+        self._part = b""  # of one that is to come, as long as its length isn't known
+        self._whole: memoryview | None = None  # the room for it
+        self._got = 0
+
+    def send(self, payload: bytes) -> bool:
+        """Send a message, or its beginning. Whether that was all.
+
+        :raises OSError: the other end is gone.
+        """
+        head = _LENGTH.pack(len(payload))
+        if len(payload) <= _COPY_MAX:
+            self._rest = memoryview(head + payload)
+            return self.go_on()
+        try:
+            sent = self._sock.sendmsg([head, payload])
+        except BlockingIOError:
+            sent = 0
+        self._rest = memoryview(payload)[sent - len(head) :] if sent >= len(head) else memoryview(head[sent:] + payload)
+        return not self._rest
+
+    def go_on(self) -> bool:
+        """Send more of it. Whether that was all.
+
+        :raises OSError: the other end is gone.
+        """
+        try:
+            self._rest = self._rest[self._sock.send(self._rest) :]
+        except BlockingIOError:
+            return False
+        return not self._rest
+
+    def receive(self) -> memoryview | None:
+        """The message that comes; ``None``: not all of it is there.
+
+        :raises EOFError: the other end is gone.
+        :raises OSError: likewise.
+        """
+        try:
+            return self._take()
+        except BlockingIOError:
+            return None
+
+    def _take(self) -> memoryview | None:
+        if self._whole is None:
+            data = self._part + _more(self._sock.recv(_READ))
+            if len(data) < _LENGTH.size:
+                self._part = data
+                return None
+            size = _LENGTH.size + _LENGTH.unpack_from(data)[0]
+            self._part = b""
+            if len(data) >= size:
+                return memoryview(data)[_LENGTH.size :]
+            self._whole, self._got = memoryview(bytearray(size)), len(data)
+            self._whole[: self._got] = data
+        self._got += _more(self._sock.recv_into(self._whole[self._got :]))
+        if self._got < len(self._whole):
+            return None
+        whole, self._whole = self._whole, None
+        return whole[_LENGTH.size :]

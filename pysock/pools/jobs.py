@@ -57,7 +57,7 @@ class Job(Kept):
         self._engine = engine
         self._handle = handle
         if handle:
-            self.pool.jobs.put(self)
+            self.pool.put(self)
         return True
 
     def tell(self, why: Ended) -> bool:
@@ -132,8 +132,18 @@ class Jobs(Unique):
         if wakes:
             self._tokens.put(None)
 
+    def begin(self, job: Job) -> None:
+        """One that needn't wait."""
+        with self._lock:
+            job.state = RUNS
+
+    def next(self) -> Job | None:
+        """The next one, which begins now; ``None``: none waits."""
+        with self._lock:
+            return self._next()
+
     def take(self) -> Job | None:
-        """The next one, which begins now. It waits for one; ``None``: there will be no more."""
+        """As ``next``, but it waits for one; ``None``: there will be no more."""
         while not self._closed:
             with self._lock:
                 job = self._next()

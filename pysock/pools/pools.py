@@ -7,14 +7,15 @@ from collections.abc import Callable
 from pysock.base.green import refuse_green_pools
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
-from pysock.pools.pool import Pool, Worker
-from pysock.pools.processes import Process, target_of
-from pysock.pools.threads import InThread
+from pysock.pools.processes import Processes
+from pysock.pools.target import target_of
+from pysock.pools.threads import Threads
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
     from pysock.engine.contract import Engine, Service
+    from pysock.pools.pool import Pool
     from pysock.pools.wanted import Wanted
 
 #: How many requests may wait for the workers of a service, where nothing else is said.
@@ -36,14 +37,14 @@ class Pools(Unique):
         :param finishes: what a client that has left has asked for is begun all the same.
         :raises ValueError: worker processes can't import the handler.
         """
-        workers: list[Worker]
+        most = (wanted.queue or DEFAULT_QUEUE) if has_ids else None
+        pool: Pool
         if wanted.threads is not None:
-            workers = [InThread(name, handler) for _ in range(wanted.threads)]
+            pool = Threads(name, handler, wanted.threads, most, finishes)
         else:
             target = target_of(handler)
-            workers = [Process(name, handler, target) for _ in range(wanted.processes or 0)]
-        most = (wanted.queue or DEFAULT_QUEUE) if has_ids else None
-        self._pools[number] = Pool(name, workers, most, wanted.kill, finishes)
+            pool = Processes(name, handler, target, wanted.processes or 0, most, wanted.kill, finishes)
+        self._pools[number] = pool
 
     def in_place(self, number: int, service: Service) -> Service:
         """With what the engine calls in the place of a handler that has workers."""

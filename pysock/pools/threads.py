@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
-from pysock.base.unique import Unique
 from pysock.engine.guards import type_name
 from pysock.errors import RemoteError
 from pysock.pools.jobs import Job
+from pysock.pools.pool import Pool
 from pysock.replies.current import HELD
 from pysock.wire import texts
 
@@ -21,23 +20,34 @@ if TYPE_CHECKING:
     from pysock.data import DataSocket
 
 
-class InThread(Unique):
-    """A worker of a pool of threads."""
+class Threads(Pool):
+    """Those of one service; see :class:`pysock.pools.pool.Pool`."""
 
-    def __init__(self, name: str, handler: Callable[[DataSocket, bytes], Any]) -> None:
-        self._name = name
+    def __init__(
+        self,
+        name: str,
+        handler: Callable[[DataSocket, bytes], Any],
+        size: int,
+        most: int | None,
+        finishes: bool = False,
+    ) -> None:
+        super().__init__(name, size, most, finishes)
         self._handler = handler
         self._base = Context()
 
     def start(self) -> None:
-        """What each handler's context is a copy of: that in which the server was started."""
+        """Each handler's context is a copy of that in which the server is started."""
         self._base = copy_context()
+        for _ in range(self.size):
+            self._start_thread(self._work)
 
-    def await_start(self) -> None:
-        """A thread can work at once."""
+    def _work(self) -> None:
+        while (job := self.jobs.take()) is not None:
+            self.answer(job, self._run(job))
+            del job  # it may be large, and the next one may be long in coming
 
-    def answer(self, job: Job) -> Any:
-        """Run the handler, in a context of its own."""
+    def _run(self, job: Job) -> Any:
+        """What the handler returned, or an ``Exception``; in a context of its own."""
         try:
             context = self._base.copy()
             context.run(HELD.set, job)
@@ -46,26 +56,11 @@ class InThread(Unique):
             return error
         except BaseException as error:
             # SystemExit, say: it would end this thread, and is none of the server's.
-            log.error("service %r: its handler raised in a thread of the pool", self._name, exc_info=error)
+            log.error("service %r: its handler raised in a thread of the pool", self.name, exc_info=error)
             return RemoteError(type_name(error))
-        return reply if not isinstance(reply, BaseException) else not_bytes(reply)
-
-    def renew(self, closing: threading.Event) -> None:
-        """It is as good as new."""
-
-    def kill(self, job: Job) -> None:
-        """A thread can't be ended from outside."""
-
-    def end(self) -> None:
-        """It ends by itself, when there is nothing to take."""
-
-    def await_end(self) -> None:
-        """The pool waits for its threads."""
-
-    def abandon(self) -> None:
-        """There is nothing that a child would have."""
+        return reply if not isinstance(reply, BaseException) else _not_bytes(reply)
 
 
-def not_bytes(reply: object) -> TypeError:
+def _not_bytes(reply: object) -> TypeError:
     """What is said of an exception that was returned, and not raised."""
     return TypeError(texts.NOT_BYTES % (type_name(reply), ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from contextvars import ContextVar
@@ -15,8 +16,9 @@ from pysock.engine.contract import Current
 from pysock.engine.deferral import Ended
 from pysock.pools.jobs import Job, Jobs
 from pysock.pools.pool import Pool
-from pysock.pools.processes import DIED, Process, check_target, target_of
-from pysock.pools.threads import InThread
+from pysock.pools.processes import DIED, Processes
+from pysock.pools.target import check_target, target_of
+from pysock.pools.threads import Threads
 
 VARIABLE: ContextVar[str] = ContextVar("VARIABLE", default="-")
 
@@ -64,11 +66,34 @@ def sleeps(request):
 
 
 class Answers:
-    """In the place of an engine: the answers by their handles, and what the engine's callbacks do."""
+    """In the place of an engine: the answers by their handles, and what the engine's callbacks do. Each descriptor
+    that is watched has a thread; one at a time is the loop's.
+    """
 
     def __init__(self):
         self.given = {}
         self.jobs = []
+        self.loop = threading.RLock()
+        self._watched = {}
+
+    def watch(self, fd, ready, writes=False):
+        before = self._watched.get(fd)
+        self._watched[fd] = None if ready is None else (ready, select.POLLIN | select.POLLOUT * writes)
+        if ready is not None and before is None:
+            threading.Thread(target=self._wait, args=(fd,), daemon=True).start()
+
+    def _wait(self, fd):
+        while (watched := self._watched[fd]) is not None:
+            poll = select.poll()
+            poll.register(fd, watched[1])
+            found = poll.poll(100)
+            with self.loop:
+                if found and self._watched[fd] is not None:
+                    self._watched[fd][0]()
+
+    def call_later(self, function):
+        with self.loop:
+            function()
 
     def answer(self, handle, reply):
         self.given[handle] = reply
@@ -91,7 +116,7 @@ class Pretended(Pool):
     """One of which only the jobs are used."""
 
     def __init__(self, most=None):
-        super().__init__("pretended", [], most)
+        super().__init__("pretended", 1, most)
         self.serve(ENGINE)
 
 
@@ -106,7 +131,8 @@ def put(pool, client, request=b""):
 
 
 def ask(pool, client, request):
-    return ENGINE.begun(pool.ask(client, request))
+    with ENGINE.loop:
+        return ENGINE.begun(pool.ask(client, request))
 
 
 def answer_of(job):
@@ -117,22 +143,29 @@ def answer_of(job):
 
 @pytest.fixture
 def started():
-    """``started(workers, most, kill)``: a pool that has begun, and is ended after the test."""
+    """``started(pool)``: it has begun, and is ended after the test."""
     made = []
 
-    def start(workers, most=None, kill=False):
-        made.append(Pool("pool", workers, most, kill))
-        made[-1].serve(ENGINE)
-        made[-1].start()
-        return made[-1]
+    def start(pool):
+        made.append(pool)
+        pool.start()
+        pool.serve(ENGINE)
+        return pool
 
     yield start
     for pool in made:
-        pool.close()
+        with ENGINE.loop:
+            for process in getattr(pool, "processes", ()):
+                ENGINE.watch(process._fd, None)
+            pool.close()
 
 
-def processes(handler, count=1):
-    return [Process("pool", handler, target_of(handler)) for _ in range(count)]
+def threads(handler, size=1, most=None):
+    return Threads("pool", handler, size, most)
+
+
+def processes(handler, size=1, **options):
+    return Processes("pool", handler, target_of(handler), size, None, **options)
 
 
 # Whose turn it is
@@ -236,7 +269,7 @@ def test_threads_run_at_once(started):
         both.wait()
         return request
 
-    pool = started([InThread("pool", meets) for _ in range(2)])
+    pool = started(threads(meets, 2))
     jobs = [ask(pool, "a", b"1"), ask(pool, "a", b"2")]
     assert [answer_of(job) for job in jobs] == [b"1", b"2"]
 
@@ -247,7 +280,7 @@ def test_each_request_has_a_context_of_its_own(started):
         VARIABLE.set("set")
         return before
 
-    pool = started([InThread("pool", swaps)])
+    pool = started(threads(swaps))
     assert [answer_of(ask(pool, "a", b"")) for _ in range(3)] == ["-"] * 3
 
 
@@ -255,7 +288,7 @@ def test_a_thread_outlives_whatever_is_raised(started, caplog):
     def raises(client, request):
         raise {b"e": ValueError, b"s": SystemExit, b"k": KeyboardInterrupt}[request]("why")
 
-    pool = started([InThread("pool", raises)])
+    pool = started(threads(raises))
     assert isinstance(answer_of(ask(pool, "a", b"e")), ValueError)
     for request, name in ((b"s", "SystemExit"), (b"k", "KeyboardInterrupt")):
         answer = answer_of(ask(pool, "a", request))
@@ -265,7 +298,7 @@ def test_a_thread_outlives_whatever_is_raised(started, caplog):
 
 
 def test_an_exception_that_is_returned_is_no_reply(started):
-    pool = started([InThread("pool", lambda client, request: ValueError())])
+    pool = started(threads(lambda client, request: ValueError()))
     assert isinstance(answer_of(ask(pool, "a", b"")), TypeError)
 
 
@@ -277,7 +310,7 @@ def test_too_many_are_refused_with_code_10(started):
         begun.set()
         go_on.wait(5)
 
-    pool = started([InThread("pool", waits)], most=1)
+    pool = started(threads(waits, most=1))
     ask(pool, "a", b"")
     begun.wait(5)
     ask(pool, "a", b"")
@@ -289,7 +322,7 @@ def test_too_many_are_refused_with_code_10(started):
 
 def test_the_end_gives_up_on_a_thread_that_hangs(started, caplog):
     go_on = threading.Event()
-    pool = started([InThread("pool", lambda client, request: go_on.wait(5))])
+    pool = started(threads(lambda client, request: go_on.wait(5)))
     ask(pool, "a", b"")
     wait_for(lambda: not pool.jobs._lines, "it to begin")
     before = time.monotonic()
@@ -340,7 +373,7 @@ def test_one_that_dies_fails_its_request_and_is_replaced(started, caplog):
     first = bytes(answer_of(ask(pool, "a", b"")))
     error = answer_of(ask(pool, "a", b"die"))
     assert (error.message, error.code) == (DIED, 1)
-    assert "was ended by signal 9" in caplog.text
+    wait_for(lambda: "was ended by signal 9 while it was at a request" in caplog.text, "it to be told")
     assert bytes(answer_of(ask(pool, "a", b""))) != first
 
 
@@ -353,24 +386,38 @@ def test_deaths_one_after_the_other_slow_it_down(started):
 
 
 def test_a_late_one_is_killed_if_wanted(started):
-    pool = started(processes(sleeps), kill=True)
+    pool = started(processes(sleeps, kill=True))
     job = ask(pool, "a", b"60")
-    wait_for(lambda: pool._workers[0]._job is job, "it to begin")
+    wait_for(lambda: pool.processes[0].job is job, "it to begin")
     assert job.tell(Ended.LATE) is True
     assert answer_of(job).message == DIED
 
 
-def test_the_end_kills_one_that_is_busy():
-    pool = Pool("pool", processes(sleeps, 2), None)
-    pool.serve(ENGINE)
-    pool.start()
-    found = [worker._process for worker in pool._workers]
-    job = ask(pool, "a", b"60")
-    wait_for(lambda: any(worker._job is job for worker in pool._workers), "it to begin")
+def test_the_end_kills_one_that_is_busy(started):
+    pool = started(processes(sleeps, 2))
+    found = [process._process for process in pool.processes]
+    ask(pool, "a", b"60")
+    assert [process.job is None for process in pool.processes] == [True, False]
     before = time.monotonic()
     pool.close()
     assert time.monotonic() - before < 1
-    assert sorted(process.returncode for process in found) == [-9, 0]
+    assert [process.returncode for process in found] == [0, -9]
+
+
+def test_one_that_dies_while_it_is_free_fails_nobody(started, caplog):
+    pool = started(processes(dies, 2))
+    pool.processes[1]._process.kill()
+    wait_for(lambda: "was ended by signal 9" in caplog.text, "it to be told")
+    assert "at a request" not in caplog.text
+    answers = {bytes(answer_of(ask(pool, "a", b""))) for _ in range(20)}
+    assert answers <= {b"%d" % process._process.pid for process in pool.processes}
+
+
+def test_what_waits_goes_on_when_one_is_free(started):
+    pool = started(processes(sleeps))
+    jobs = [ask(pool, client, b"0.05") for client in "abc"]
+    assert pool.jobs._waiting == 2
+    assert [answer_of(job) for job in jobs] == [b"slept"] * 3
 
 
 # What can't be

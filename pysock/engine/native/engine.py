@@ -103,7 +103,7 @@ class NativeEngine(Unique):
             lib.ps_python_free(python)
             result_of(error)
         self._push_inside, self._broadcast_inside, self._disconnect_inside, *others = inside
-        self._answer, self._current, self._waiting, self._later, *guest = others
+        self._answer, self._current, self._waiting, self._later, self._watch, *guest = others
         self._begin, self._poll_fd, self._turn, self._end_turns = guest
         self._raised: list[BaseException] = []  # by a guest's turn
         self.wants_turn: Callable[[], None] = lambda: None
@@ -249,6 +249,9 @@ class NativeEngine(Unique):
     def call_later(self, function: Callable[[], object]) -> bool:
         result: int = self._later(function)
         return result not in _NO_LOOP and result_of(result) == 0
+
+    def watch(self, fd: int, ready: Callable[[], object] | None, writes: bool = False) -> None:
+        result_of(self._watch(fd, ready, writes))
 
     def stats(self) -> EngineStats:
         counters = ffi.new("ps_stats *")

@@ -17,7 +17,8 @@ from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Callbacks, EngineOptio
 from pysock.engine.guards import INSTEAD, guarded
 from pysock.engine.pure.access import Origins
 from pysock.engine.pure.causes import Causes
-from pysock.engine.pure.poll import NoPoller, Poller, new_poller
+from pysock.engine.pure.commands import told_if_it_fails
+from pysock.engine.pure.poll import READ, WRITE, NoPoller, Poller, new_poller
 from pysock.engine.pure.table import Rows
 from pysock.engine.pure.timers import Deadlines
 from pysock.engine.pure.waiting.batch import Batch
@@ -90,6 +91,7 @@ class Core(Unique):
         self.poller: Poller | NoPoller = new_poller()
         #: By descriptor: what is called with the bits of an event.
         self.on_event: dict[int, Callable[[int], None]] = {}
+        self._watched: dict[int, int] = {}  # in it, what others have us watch: for what
         self.cirs: Deadlines[Connection] = Deadlines(limits.cir_timeout)
         self.frames: Deadlines[Connection] = Deadlines(limits.frame_timeout)
         self.outputs: Deadlines[Output] = Deadlines(limits.output_timeout)
@@ -141,6 +143,16 @@ class Core(Unique):
         if self.send_again_at is None:
             self.send_again_at = self.now + _PAUSE_SEND
 
+    def watch(self, fd: int, ready: Callable[[], object] | None, writes: bool = False) -> None:
+        """As :meth:`pysock.engine.contract.Engine.watch`."""
+        old, new = self._watched.pop(fd, 0), 0 if ready is None else READ | WRITE * writes
+        if old != new:
+            self.poller.change(fd, old, new)
+        self.on_event.pop(fd, None)
+        if ready is not None:
+            self._watched[fd] = new
+            self.on_event[fd] = lambda _bits: told_if_it_fails(ready)
+
     def lose(self) -> None:
         """The descriptors aren't ours any more: no number is closed, and nothing is written to one."""
         if not self.lost:
@@ -168,7 +180,7 @@ class Core(Unique):
         self.deferrals.forget()
         for deadlines in (self.cirs, self.frames, self.outputs, self.idles):
             deadlines.ends.clear()
-        for part in (self.on_event, self.dirty, self.ready, self.dead):
+        for part in (self.on_event, self._watched, self.dirty, self.ready, self.dead):
             part.clear()
         self.starved, self.send_again_at = [], None
         self.causes.forget()

@@ -72,9 +72,9 @@ class PureEngine(Unique):
         self._deferrals = deferrals = core.deferrals
         self._told, self._due = deferrals.told, deferrals.due
         self.waiting: Callable[[int], Current | None] = deferrals.waiting
+        self.watch: Callable[..., None] = core.watch
         self._stop_at: float | None = None
-        self._draining = False
-        self._closed = self._has_run = self._has_ended = False
+        self._draining = self._closed = self._has_run = self._has_ended = False
         self._guest = Guest(core, self._pushes, self)
         #: As :attr:`pysock.engine.contract.Engine.wants_turn`.
         self.wants_turn: Callable[[], None] = lambda: None
