@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         RequestTimeout,
         ServerFull,
     )
+    from pysock.healing.policy import Backoff
     from pysock.limits import Limits
     from pysock.master import MasterSocket
     from pysock.replies.current import Request, current
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Address",
     "AddressInUse",
+    "Backoff",
     "Buffer",
     "Cancelled",
     "Client",
@@ -119,6 +121,7 @@ _HOMES = {
         "ServerFull",
     ),
     "base.kinds": ("Buffer",),
+    "healing.policy": ("Backoff",),
     "limits": ("Limits",),
     "master": ("MasterSocket",),
     "wire.format": ("ErrorCode",),

@@ -107,10 +107,20 @@ class Client(Introduced):
 
     # Requests
 
-    def request(self, payload: kinds.Buffer, service: str | None = None, timeout: float | None = None) -> bytes:
+    def request(
+        self,
+        payload: kinds.Buffer,
+        service: str | None = None,
+        timeout: float | None = None,
+        *,
+        idempotent: bool = False,
+        wait: bool = True,
+    ) -> bytes:
         """Send a request and wait for the reply.
 
         :param service: the name of the service; ``None`` is the unnamed one.
+        :param idempotent: it may be run twice. A client that connects again makes use of it, as of ``wait``: ``False``
+            fails at once where there is no connection.
         :raises RemoteError: the server answered with an error; with code 2 if it has no such service.
         :raises RequestTimeout: no reply in time. The client stays usable, unless the request was left half sent: that
             closes it.

@@ -6,17 +6,22 @@ has the name shall pay nothing.
 
 from __future__ import annotations
 
-from pysock.base.lean import TYPE_CHECKING
+from collections.abc import Sequence
+
+from pysock.base.lean import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pysock.access.peers import Ids
     from pysock.address import AddressLike
     from pysock.base import kinds
     from pysock.client import Client
+    from pysock.healing.policy import Backoff
 
 
 def connect(
-    address: AddressLike,
+    address: AddressLike | Sequence[AddressLike],
     name: str | None = None,
     *,
     timeout: float | None = 10.0,
@@ -28,10 +33,13 @@ def connect(
     server_uid: Ids | None = None,
     deadline: kinds.Deadline = "inherit",
     heartbeat: float | None = None,
+    reconnect: bool | Backoff = False,
+    wait: float | None = None,
 ) -> Client:
     """Connect to a server and be let in: ``connect()``, then the connection initiation request (CIR).
 
-    :param address: where the server listens: a text, an :class:`Address`, or the ``Path`` of a socket file.
+    :param address: where the server listens: a text, an :class:`Address`, or the ``Path`` of a socket file. Of several,
+        in a list, the first that lets the client in, in their order.
     :param name: how the server shall call this client: at most 255 bytes of UTF-8.
     :param timeout: seconds for all of this, and by default for each call later; ``None`` waits for ever.
     :param backend: ``"auto"``, ``"native"`` or ``"pure"``.
@@ -51,6 +59,13 @@ def connect(
     :param heartbeat: seconds between two PINGs of a client that listens (``pushes()``, ``on_push``); where one has no
         answer for three times as long, the server is taken for dead. By default 15 over TCP, none on a Unix socket, and
         in any case often enough for the server's ``Limits.idle_timeout``, where it has told it. 0 is none.
+    :param reconnect: ``True``, or a :class:`Backoff`: the client connects again when the connection has ended, after a
+        wait at random that doubles with each failure, and likewise for the first time, within the timeout. Requests
+        that come meanwhile wait, within theirs. What wasn't run is sent again; so is, at most three times, what may
+        have been run, if that may happen twice (``request(..., idempotent=True)``, or the service says so). For all
+        else its caller gets an :class:`OutcomeUnknown`.
+    :param wait: seconds to wait for a server that isn't there yet: attempts are begun for so long, each with the whole
+        timeout. So it doesn't matter which of the two is started first.
     :raises FileNotFoundError: there is no such socket file.
     :raises ConnectionRefusedError: nobody listens there.
     :raises ConnectionRefused: the server didn't let the client in (:class:`ServerFull` if it had no room); with code 3
@@ -61,18 +76,21 @@ def connect(
     :raises ProtocolError: it isn't a pysock server.
     :raises ValueError: a parameter is wrong; the message says which.
     """
+    options: dict[str, Any] = {
+        "timeout": timeout,
+        "backend": backend,
+        "linger": linger,
+        "max_payload": max_payload,
+        "max_pushes": max_pushes,
+        "authkey": authkey,
+        "server_uid": server_uid,
+        "deadline": deadline,
+        "heartbeat": heartbeat,
+    }
+    if reconnect or wait is not None or isinstance(address, (list, tuple)):
+        from pysock.healing.connect import connect_patiently  # noqa: PLC0415  # as below
+
+        return connect_patiently(address, name, reconnect, wait, options)
     from pysock.client import Client  # noqa: PLC0415  # see the head of this file
 
-    return Client(
-        address,
-        name,
-        timeout=timeout,
-        backend=backend,
-        linger=linger,
-        max_payload=max_payload,
-        max_pushes=max_pushes,
-        authkey=authkey,
-        server_uid=server_uid,
-        deadline=deadline,
-        heartbeat=heartbeat,
-    )
+    return Client(cast("AddressLike", address), name, **options)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from pysock.address import Address
+from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.calls.ended import Ended
 from pysock.calls.mailbox import Mailbox
 from pysock.calls.named import NamedServices
+from pysock.errors import PysockError
 from pysock.limits import LARGEST_PAYLOAD
 from pysock.wire.cir import Welcome
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Introduced(Unique):
@@ -24,7 +29,7 @@ class Introduced(Unique):
     def _introduced(self, welcome: Welcome) -> None:
         """Take what the server says of itself."""
         self._id = welcome.client_id
-        self._services = NamedServices(welcome.services)
+        self._services = NamedServices(welcome.services, welcome.options)
         self._software = welcome.software
         self._max_payload = LARGEST_PAYLOAD if welcome.max_payload is None else welcome.max_payload
 
@@ -34,6 +39,13 @@ class Introduced(Unique):
         neither. ``.how`` is ``"left"``, ``"goodbye"``, ``"timed out"`` or ``"lost"``, ``.reason`` says more.
         """
         return self._mail.ended
+
+    def on_reconnect(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """For a client that connects again.
+
+        :raises PysockError: this one doesn't.
+        """
+        raise PysockError("this client doesn't connect again: give connect() reconnect=True")
 
     @property
     def id(self) -> int:

@@ -48,6 +48,8 @@ class Mailbox(Unique):
         self._most = most
         #: Why the server ends; ``None`` as long as it hasn't said goodbye.
         self.goodbye: str | None = None
+        #: Another client has come by this one's name, and the server doesn't want this one back.
+        self.unwanted: bool = False
         #: What it said before it closed the connection without a goodbye: an ERROR that answers no request.
         self.last_words: str = ""
         #: Why the connection ended, where nobody was in a call.

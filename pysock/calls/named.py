@@ -6,16 +6,22 @@ from collections.abc import Mapping
 
 from pysock.errors import RemoteError
 from pysock.wire import texts
-from pysock.wire.format import ErrorCode
+from pysock.wire.format import ErrorCode, ServiceOption
 
 
 class NamedServices:
     """The numbers of the named ones; number 0 is the unnamed one."""
 
-    __slots__ = ("numbers",)
+    __slots__ = ("_options", "numbers")
 
-    def __init__(self, services: Mapping[str, int]) -> None:
+    def __init__(self, services: Mapping[str, int], options: Mapping[int, int]) -> None:
         self.numbers: dict[str, int] = {name: number for name, number in services.items() if name}
+        self._options = options
+
+    def is_idempotent(self, service: str | None) -> bool:
+        """Whether the server says that its requests may be run twice."""
+        number = 0 if service is None else self.numbers.get(service, -1)
+        return bool(self._options.get(number, 0) & ServiceOption.IDEMPOTENT)
 
     def number(self, service: str | None) -> int:
         """What stands for it on the wire.

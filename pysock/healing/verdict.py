@@ -72,6 +72,10 @@ class Sending:
             return self._uniform(0.0, _ROOM * 2.0**self._repeats)
         raise error
 
+    def answered(self) -> None:
+        """A request had its answer."""
+        self._bucket.answered()
+
     def unknown(self, request_id: int, client_id: int, error: ConnectionLost) -> None:
         """The server may have run it.
 

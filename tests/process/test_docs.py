@@ -120,11 +120,11 @@ def test_there_are_programs():
         "asyncio",
         "cores",
         "guide",
+        "healing",
         "later",
         "numpy",
         "pools",
         "pushes",
-        "retries",
     }
 
 

@@ -1,0 +1,48 @@
+"""Several addresses of one service, in order: the first that lets the client in has it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+from pysock.address import Address, AddressLike, as_address
+from pysock.base.lean import TYPE_CHECKING
+from pysock.errors import ParameterError
+from pysock.healing.policy import is_passing
+
+if TYPE_CHECKING:
+    from typing import TypeAlias, TypeVar
+
+    Result = TypeVar("Result")
+
+#: One address, or several in the order in which they are tried.
+Targets: TypeAlias = "AddressLike | Iterable[AddressLike]"
+
+
+def checked_targets(address: Targets) -> tuple[Address, ...]:
+    """Return the addresses.
+
+    :raises ValueError: there is none, or one isn't an address.
+    """
+    if isinstance(address, (str, Address, os.PathLike)):
+        return (as_address(address),)
+    addresses = tuple(map(as_address, address))
+    if not addresses:
+        raise ParameterError("address", "connect() needs at least one address", name="")
+    return addresses
+
+
+def in_order(addresses: tuple[Address, ...]) -> Iterator[tuple[Address, Callable[[Exception], bool]]]:
+    """Each address, and the question whether what it failed with lets the next one be tried."""
+    last = len(addresses) - 1
+    for at, address in enumerate(addresses):
+        yield address, is_passing if at < last else _never
+
+
+def rounded(left: float | None) -> float | None:
+    """The seconds that are left, as people like to read them."""
+    return None if left is None else max(0.001, round(left, 3))
+
+
+def _never(_error: Exception) -> bool:
+    return False
