@@ -8,6 +8,7 @@ import inspect
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import pytest
-from support import TEST_DIRECTORY, FakeServer, plug, short_directory
+from restarted import Played, Restarted
+from support import TEST_DIRECTORY, FakeServer, own_host, plug, short_directory
 from wire import CUTS
 
 from pysock import MasterSocket, Server
@@ -176,6 +178,38 @@ def fake(socket_dir):
     yield start
     for server in made:
         server.close()
+
+
+@pytest.fixture
+def home(transport, socket_dir):
+    """Where one server after the other can listen."""
+    if transport == "unix":
+        return f"unix:{socket_dir}/s"
+    with socket.socket() as probe:
+        probe.bind((own_host(), 0))
+        return f"tcp://{own_host()}:{probe.getsockname()[1]}"
+
+
+@pytest.fixture
+def server(home, backend):
+    """One that can be restarted; it isn't started yet."""
+    one = Restarted(home, backend)
+    yield one
+    one.stop(0)
+
+
+@pytest.fixture
+def played(socket_dir):
+    """``played(*scripts)``: the address of a server that follows one script after the other."""
+    made = []
+
+    def play(*scripts):
+        made.append(Played(f"{socket_dir}/played{len(made)}", scripts))
+        return made[-1].address
+
+    yield play
+    for one in made:
+        one.close()
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])

@@ -16,6 +16,7 @@ from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.payload import SERVERS_LIMIT, checked, checked_all
 from pysock.calls.introduced import Introduced
+from pysock.engine.link import nothing_sent
 from pysock.engine.outlet import FULL
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.replies.current import shortened
@@ -67,7 +68,15 @@ class AsyncClient(Introduced):
 
     # Requests
 
-    async def request(self, payload: kinds.Buffer, service: str | None = None, timeout: float | None = None) -> bytes:
+    async def request(
+        self,
+        payload: kinds.Buffer,
+        service: str | None = None,
+        timeout: float | None = None,
+        *,
+        idempotent: bool = False,
+        wait: bool = True,
+    ) -> bytes:
         """Send a request and wait for the reply; the exceptions are those of :meth:`pysock.Client.request`."""
         number = 0 if service is None else self._services.number(service)
         connection = self._connection
@@ -137,10 +146,12 @@ class AsyncClient(Introduced):
         number, data = self._services.number(service), checked(payload, self._max_payload, SERVERS_LIMIT)
         self._check()
         left = self._deadline(timeout)
-        self._connection.notify(number, data if type(data) is bytes else bytes(data))
-        if self._connection.output.size >= FULL:
+        connection = self._connection
+        request_id = connection.notify(number, data if type(data) is bytes else bytes(data))
+        if connection.output.size >= FULL:
             await self._drained(time_left(left))
-        self._raise_end()
+        if connection.error is not None:
+            raise connection.fated(ConnectionLost(connection.mail.farewell() or str(connection.error)), request_id)
 
     async def ping(self, payload: kinds.Buffer = b"", timeout: float | None = None) -> float:
         """Ask for a sign of life; return the seconds there and back.
@@ -260,12 +271,12 @@ class AsyncClient(Introduced):
         if not self._is_ours():
             raise PysockError("this client belongs to another loop: each loop needs a client of its own")
         self._raise_end()
-        raise ConnectionLost(self._connection.mail.farewell() or _CLOSED)
+        raise nothing_sent(self._connection.mail.farewell() or _CLOSED)
 
     def _raise_end(self) -> None:
         error = self._connection.error
         if error is not None:
-            raise ConnectionLost(self._connection.mail.farewell() or str(error))
+            raise nothing_sent(self._connection.mail.farewell() or str(error))
 
     async def _drained(self, seconds: float | None) -> None:
         future: asyncio.Future[None] = self._loop.create_future()

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+import math
+from collections.abc import Generator, Sequence
+from functools import partial
 
 from pysock.access.peers import Ids, expected_server
-from pysock.address import AddressLike, as_address
+from pysock.address import Address, AddressLike
 from pysock.aio.client import AsyncClient
 from pysock.aio.connection import Connection
+from pysock.aio.healing import HealingAsyncClient
+from pysock.aio.keeper import Keeper
 from pysock.aio.opening import Opening
+from pysock.aio.output import Output
+from pysock.aio.tracked import TrackedOutput
 from pysock.base import kinds
-from pysock.base.deadlines import checked_timeout
+from pysock.base.deadlines import checked_timeout, deadline_of
 from pysock.base.lean import TYPE_CHECKING
 from pysock.calls.handshake import Trust
 from pysock.calls.heartbeat import checked_heartbeat, period
 from pysock.calls.mailbox import PUSHES_MAX, Mailbox
 from pysock.engine.choice import choose
 from pysock.errors import PysockError
+from pysock.healing.policy import Backoff, checked_reconnect, checked_wait
+from pysock.healing.targets import Targets, checked_targets, rounded
 from pysock.parameters import checked_deadline, checked_most, client_proof
 
 if TYPE_CHECKING:
@@ -27,17 +35,18 @@ if TYPE_CHECKING:
 class Connecting:
     """What :func:`connect` returns: ``await`` it, or enter it by ``async with``."""
 
-    def __init__(self, address: AddressLike, name: str | None, timeout: float | None, options: dict[str, Any]) -> None:
+    def __init__(self, address: Targets, name: str | None, timeout: float | None, options: dict[str, Any]) -> None:
         checked_most(options["max_payload"], options["max_pushes"])
-        self._address = as_address(address)
+        self._addresses = checked_targets(address)
+        self._backoff = checked_reconnect(options["reconnect"])
+        self._wait = None if options["wait"] is None else checked_wait(options["wait"])
         self._name = name or ""
         self._timeout = None if timeout is None else checked_timeout(timeout)
         self._inherits = checked_deadline(options["deadline"])
         self._heartbeat = checked_heartbeat(options["heartbeat"])
-        key = options["authkey"]
-        servers = expected_server(self._address, options["server_uid"])
-        self._trust = Trust(servers, None if key is None else client_proof(key))
         self._options = options
+        for one in self._addresses:
+            self._trust(one)  # what is wrong is told before anything is awaited
         self._client: AsyncClient | None = None
 
     def __await__(self) -> Generator[Any, Any, AsyncClient]:
@@ -51,21 +60,45 @@ class Connecting:
         if self._client is not None:
             await self._client.aclose()
 
+    def _trust(self, address: Address) -> Trust:
+        key = self._options["authkey"]
+        servers = expected_server(address, self._options["server_uid"])
+        return Trust(servers, None if key is None else client_proof(key))
+
     async def _open(self) -> AsyncClient:
         _refuse_other_loops()
+        tracked = TrackedOutput if self._backoff is not None else Output
+        backoff = self._backoff or Backoff()
+        keeper = Keeper(self._addresses, backoff, partial(self._one, tracked), self._timeout)
+        heals = self._backoff is not None
+        first = self._wait if self._wait is not None else self._timeout if heals else 0.0
+        try:
+            client = await keeper.first(
+                deadline_of(None if first == math.inf else first), whole=not heals or self._wait is not None
+            )
+        except BaseException:
+            keeper.close()
+            raise
+        if heals:
+            return HealingAsyncClient(keeper, self._addresses, self._name, self._timeout, self._inherits)
+        client._connection.watch = None
+        return client
+
+    async def _one(self, output: type[Output], address: Address, left: float | None) -> AsyncClient:
+        """A plain client at one address."""
         most = self._options["max_payload"]
         backend = choose(self._options["backend"])
         inlet = backend.inlet(most)
-        opening = Opening(self._address, self._timeout, self._trust)
+        opening = Opening(address, rounded(left), self._trust(address))
         sock, welcome = await opening.open(self._name, inlet, most)
         try:
-            mail = Mailbox(f"the asyncio client of {self._address}", self._options["max_pushes"])
-            every = period(self._heartbeat, self._address, None)
-            connection = Connection(sock, inlet, backend.outlet, opening.inbox, welcome, mail, every)
+            mail = Mailbox(f"the asyncio client of {address}", self._options["max_pushes"])
+            every = period(self._heartbeat, address, None)
+            connection = Connection(sock, inlet, backend.outlet, opening.inbox, welcome, mail, every, output)
         except BaseException:
             sock.close()
             raise
-        return AsyncClient(connection, welcome, self._address, self._name, self._timeout, self._inherits)
+        return AsyncClient(connection, welcome, address, self._name, self._timeout, self._inherits)
 
 
 def _refuse_other_loops() -> None:
@@ -79,7 +112,7 @@ def _refuse_other_loops() -> None:
 
 
 def connect(
-    address: AddressLike,
+    address: AddressLike | Sequence[AddressLike],
     name: str | None = None,
     *,
     timeout: float | None = 10.0,
@@ -90,6 +123,8 @@ def connect(
     server_uid: Ids | None = None,
     deadline: kinds.Deadline = "inherit",
     heartbeat: float | None = None,
+    reconnect: bool | Backoff = False,
+    wait: float | None = None,
 ) -> Connecting:
     """Connect to a server in a loop of asyncio or uvloop: ``await`` it, or enter it by ``async with``.
 
@@ -106,5 +141,7 @@ def connect(
         "server_uid": server_uid,
         "deadline": deadline,
         "heartbeat": heartbeat,
+        "reconnect": reconnect,
+        "wait": wait,
     }
     return Connecting(address, name, timeout, options)

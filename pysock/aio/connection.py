@@ -50,6 +50,7 @@ class Connection(Unique):
     """See the head of this file.
 
     :param heartbeat: seconds between two PINGs; ``None``: there are none.
+    :param output: its way out, as one knows which requests weren't sent, and the other doesn't.
     :ivar waiting: by request id: a future, or what looks like one.
     """
 
@@ -62,6 +63,7 @@ class Connection(Unique):
         welcome: Welcome,
         mail: Mailbox,
         heartbeat: float | None = None,
+        output: type[Output] = Output,
     ) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.waiting: dict[int, Any] = {}
@@ -90,7 +92,9 @@ class Connection(Unique):
             largest=SMALL if welcome.max_payload is None else welcome.max_payload,
             timed=self._timed,
         )
-        self.output: Output = Output(self.loop, sock, self._broken, gathering)
+        self.output: Output = output(self.loop, sock, self._broken, gathering)
+        #: Is called when the server has said goodbye, and when the connection has ended.
+        self.watch: Callable[[], object] | None = None
         #: Sends an ordinary request, else returns 0: as :meth:`submit`, and much faster.
         self.submit_ordinary: Callable[[Any, int, Any, float | None], int] = self.output.outlet.submit
         # In a context of its own: else it would keep, and show, that of whoever has connected.
@@ -124,10 +128,11 @@ class Connection(Unique):
         flags = FLAG_DEADLINE if prefix else 0
         self.output.put(_pack(len(prefix) + len(payload), _SRM, flags, service, number) + prefix, payload, idle)
 
-    def notify(self, service: int, payload: Buffer) -> None:
-        """Send a request that isn't answered."""
-        head = _pack(len(payload), _SRM, FLAG_NO_REPLY, service, self.output.outlet.next_id())
-        self.output.put(head, payload, not self.waiting)
+    def notify(self, service: int, payload: Buffer) -> int:
+        """Send a request that isn't answered; its id."""
+        number = self.output.outlet.next_id()
+        self.output.put(_pack(len(payload), _SRM, FLAG_NO_REPLY, service, number), payload, not self.waiting)
+        return number
 
     def ping(self, waiter: Any, payload: Buffer, deadline: float | None) -> int:
         """Send a PING; its id."""
@@ -197,6 +202,8 @@ class Connection(Unique):
                 self._answered(frame)
         self.mail.take_over(others)
         self._wake_listeners()
+        if self.mail.goodbye is not None and self.watch is not None:
+            self.watch()
 
     def _answered(self, frame: Frame) -> None:
         self._tombstones.discard(frame.request_id)
@@ -237,13 +244,22 @@ class Connection(Unique):
             self.loop.remove_reader(self._fd)
         self._close()
         reason = self.mail.farewell() or self.mail.blamed(error)
-        waiting = list(self.waiting.values())
+        waiting = list(self.waiting.items())
         self.waiting.clear()
-        self._queued.clear()
-        for waiter in waiting:
+        for number, waiter in waiting:
             if not waiter.done():
-                waiter.set_exception(type(error)(reason or str(error)))
+                waiter.set_exception(self.fated(type(error)(reason or str(error)), number))
+        self._queued.clear()
         self._wake_listeners()
+        if self.watch is not None:
+            self.watch()
+
+    def fated(self, error: Exception, number: int) -> Exception:
+        """The error of one request, when the connection has ended, with what is known of it."""
+        unsent = self.output.unsent
+        if unsent is not None and isinstance(error, ConnectionLost):
+            error.fates = [False if number in unsent or number in self._queued else number]
+        return error
 
     def _close(self) -> None:
         with forking.guard:

@@ -29,6 +29,9 @@ class Output:
     :param outlet: makes the one that gathers small requests; what it calls is missing still.
     """
 
+    #: The requests that were dropped before the kernel had taken them whole; ``None``: it isn't known.
+    unsent: set[int] | None = None
+
     __slots__ = ("_flushing", "_lent", "_loop", "_lost", "_pieces", "_sock", "_watched", "drained", "outlet", "size")
 
     def __init__(

@@ -9,72 +9,14 @@ import time
 
 import pytest
 from proxy import between
-from support import FakeServer, RawPeer, own_host, wait_for, welcomed
+from restarted import FAST, Restarted, answers, lose, speaking
+from support import wait_for, welcomed
 
 import pysock
-from pysock import Backoff, ConnectionLost, ConnectionRefused, Limits, OutcomeUnknown, RemoteError, RequestTimeout
+from pysock import ConnectionLost, ConnectionRefused, Limits, OutcomeUnknown, RemoteError, RequestTimeout
 from pysock.client import Client
 from pysock.healing.client import HealingClient
-from pysock.wire.cir import encode_accepted, encode_welcome
 from pysock.wire.format import Kind, encode, encode_text
-
-FAST = Backoff(0.005, 0.02)
-
-
-class Restarted:
-    """A server that can be stopped, and started again at the same address."""
-
-    def __init__(self, address, backend, **options):
-        self.address, self.backend, self.options = address, backend, options
-        self.server = None
-        self.ran = []
-
-    def start(self):
-        server = pysock.Server(self.address, backend=self.backend, **self.options)
-
-        @server.service
-        def upper(client, request):
-            self.ran.append(request)
-            if request.startswith(b"slow"):
-                time.sleep(0.2)
-            return request.upper()
-
-        @server.service("id")
-        def number(client, request):
-            return b"%d %s" % (client.id, client.name.encode())
-
-        @server.service("push")
-        def push(client, request):
-            client.send(request)
-
-        server.start()
-        self.server, self.address = server, str(server.addresses[0])
-        return self
-
-    def stop(self, grace=1.0):
-        if self.server is not None:
-            self.server.stop(grace)
-            self.server = None
-
-    def restart(self):
-        self.stop()
-        return self.start()
-
-
-@pytest.fixture
-def home(transport, socket_dir):
-    if transport == "unix":
-        return f"unix:{socket_dir}/s"
-    with socket.socket() as probe:
-        probe.bind((own_host(), 0))
-        return f"tcp://{own_host()}:{probe.getsockname()[1]}"
-
-
-@pytest.fixture
-def server(home, backend):
-    one = Restarted(home, backend)
-    yield one
-    one.stop(0)
 
 
 @pytest.fixture
@@ -280,50 +222,6 @@ def test_a_plain_client_says_that_it_doesnt(server, backend):
 # Requests in between
 
 
-def lose(requests):
-    """Take so many requests, and go without a word."""
-    return welcomed(lambda peer: [peer.frame() for _ in range(requests)])
-
-
-@pytest.fixture
-def played(socket_dir, backend):
-    """Servers by script, one after the other at one address."""
-    made = []
-
-    def play(*scripts):
-        path = f"{socket_dir}/p"
-        made.append(Played(path, scripts))
-        return f"unix:{path}"
-
-    yield play
-    for one in made:
-        one.close()
-
-
-class Played(FakeServer):
-    def __init__(self, path, scripts):
-        self.scripts = list(scripts)
-        super().__init__(path, None)
-
-    def run(self):
-        try:
-            while self.scripts:
-                sock, _ = self.listener.accept()
-                self.play = self.scripts.pop(0)
-                with RawPeer(sock) as peer:
-                    self.play(peer)
-        except OSError:
-            pass
-        except Exception as error:
-            self.errors.append(error)
-
-
-def answers(peer):
-    """An echo."""
-    while (frame := peer.frame()) is not None and frame.kind != Kind.BYE:
-        peer.send(encode(Kind.REPLY, frame.payload, request_id=frame.request_id))
-
-
 def test_what_may_have_run_is_told(played, healing):
     client = healing(played(lose(1), welcomed(answers)))
     before = time.time()
@@ -357,17 +255,6 @@ def test_what_was_not_started_is_sent_again(played, healing, code):
     assert client.request(b"x") == b"x"
 
 
-def speaking(play):
-    """Let in, with the features by which an ERROR has flags."""
-
-    def whole(peer):
-        peer.frame()
-        peer.send(encode_accepted(7, encode_welcome(1000, 4, [], "fake"), 3))
-        play(peer)
-
-    return whole
-
-
 def test_a_goodbye_moves_the_client_without_an_error(played, healing):
     """What is on its way is answered on the old connection, what comes then goes over the new one."""
     asked, moved = threading.Event(), threading.Event()
@@ -379,26 +266,7 @@ def test_a_goodbye_moves_the_client_without_an_error(played, healing):
         assert moved.wait(10)
         peer.send(encode(Kind.REPLY, b"old", request_id=frame.request_id))
 
-    class Both(Played):
-        def run(self):
-            threads = []
-            try:
-                while self.scripts:
-                    sock, _ = self.listener.accept()
-                    threads.append(threading.Thread(target=self.one, args=(sock, self.scripts.pop(0))))
-                    threads[-1].start()
-            except OSError:
-                pass
-            for thread in threads:
-                thread.join(10)
-
-        def one(self, sock, script):
-            with RawPeer(sock) as peer:
-                script(peer)
-
-    path = played().removeprefix("unix:") + "2"
-    server = Both(path, [welcomed(goes), welcomed(answers)])
-    client, got = healing(server.address), []
+    client, got = healing(played(welcomed(goes), welcomed(answers))), []
     thread = threading.Thread(target=lambda: got.append(client.request(b"in flight")))
     thread.start()
     assert asked.wait(10)
@@ -407,8 +275,6 @@ def test_a_goodbye_moves_the_client_without_an_error(played, healing):
     moved.set()
     thread.join(10)
     assert got == [b"old"]
-    client.close()
-    server.close()
 
 
 def test_of_many_each_is_answered_once_or_unknown(played, healing):

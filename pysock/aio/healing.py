@@ -1,0 +1,276 @@
+"""HealingAsyncClient: an asyncio client that connects again. This file owns what a program sees of it.
+
+It is a plain client for each connection, one after the other; ``keeper.py`` has them, and ``healing/verdict.py`` knows
+what may be sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import warnings
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+
+from pysock.aio.client import AsyncClient
+from pysock.aio.keeper import Keeper
+from pysock.base import kinds
+from pysock.base.deadlines import checked_timeout, deadline_of, time_left
+from pysock.base.ids import shown
+from pysock.base.lean import TYPE_CHECKING
+from pysock.calls.ended import Ended
+from pysock.errors import ConnectionLost, OutcomeUnknown, PysockError, RemoteError, RequestTimeout
+from pysock.healing.machine import State
+from pysock.healing.policy import Bucket
+from pysock.healing.verdict import Sending, says_goodbye
+from pysock.replies.current import shortened
+
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    from pysock.address import Address
+
+    Hook = TypeVar("Hook", bound=Callable[..., Any])
+    Result = TypeVar("Result")
+
+
+class HealingAsyncClient(AsyncClient):
+    """A client of one server, by one connection after the other. Made by :func:`pysock.aio.connect` with
+    ``reconnect=``.
+    """
+
+    def __init__(
+        self, keeper: Keeper, addresses: tuple[Address, ...], name: str, timeout: float | None, inherits: bool
+    ) -> None:
+        self._keeper = keeper
+        self._addresses = addresses
+        self._name = name
+        self._timeout = timeout
+        self._inherits = inherits
+        self._loop = keeper.loop
+        self._bucket = Bucket()
+
+    # What is known
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended for good: closed, refused, or not wanted back."""
+        return self._keeper.state is State.CLOSED
+
+    @property
+    def ended(self) -> Ended | None:
+        """Why it has ended for good; ``None`` as long as it goes on, connected or not."""
+        return self._keeper.over
+
+    @property
+    def id(self) -> int:
+        """The client id that the server gave to the newest connection: each has one of its own."""
+        return self._newest().id
+
+    @property
+    def address(self) -> Address:
+        """Where the newest connection leads to."""
+        return self._newest().address
+
+    @property
+    def services(self) -> Mapping[str, int]:
+        """The server's named services: name -> number, as the newest connection knows them."""
+        return self._newest().services
+
+    @property
+    def server_software(self) -> str:
+        """What the server calls itself; empty if it didn't say."""
+        return self._newest().server_software
+
+    @property
+    def max_payload(self) -> int:
+        """The largest request in bytes that the server takes."""
+        return self._newest().max_payload
+
+    @property
+    def dropped_pushes(self) -> int:
+        """How many pushes nobody took; not those that came to no connection."""
+        return self._keeper.dropped + self._newest().dropped_pushes
+
+    def _newest(self) -> AsyncClient:
+        assert self._keeper.newest is not None  # it is made with one
+        return self._keeper.newest
+
+    # Requests
+
+    async def request(
+        self,
+        payload: kinds.Buffer,
+        service: str | None = None,
+        timeout: float | None = None,
+        *,
+        idempotent: bool = False,
+        wait: bool = True,
+    ) -> bytes:
+        """As :meth:`AsyncClient.request`; what wasn't run goes over the next connection.
+
+        :raises OutcomeUnknown: the connection ended, the request may have been run, and may not be run twice.
+        """
+        end = self._deadline(timeout)
+        return await self._send(
+            end, service, idempotent, wait, lambda client: client.request(payload, service, _left(end))
+        )
+
+    async def request_many(
+        self,
+        payloads: Iterable[kinds.Buffer],
+        service: str | None = None,
+        timeout: float | None = None,
+        *,
+        return_exceptions: bool = False,
+        idempotent: bool = False,
+        wait: bool = True,
+    ) -> list[Any]:
+        """As :meth:`AsyncClient.request_many`; an :class:`OutcomeUnknown` is kept as a :class:`RemoteError` is."""
+        end = self._deadline(timeout)
+
+        async def one(payload: kinds.Buffer) -> bytes | Exception:
+            try:
+                return await self._send(
+                    end, service, idempotent, wait, lambda client: client.request(payload, service, _left(end))
+                )
+            except (RemoteError, OutcomeUnknown) as error:
+                return error
+
+        results = await asyncio.gather(*map(one, payloads))
+        if not return_exceptions and (errors := [one for one in results if isinstance(one, Exception)]):
+            raise errors[0]
+        return results
+
+    async def notify(
+        self, payload: kinds.Buffer, service: str | None = None, timeout: float | None = None, *, wait: bool = True
+    ) -> None:
+        """As :meth:`AsyncClient.notify`. What the kernel has taken counts as sent, and isn't sent again."""
+        end = self._deadline(timeout)
+        await self._send(end, service, False, wait, lambda client: client.notify(payload, service, _left(end)))
+
+    async def ping(self, payload: kinds.Buffer = b"", timeout: float | None = None, *, wait: bool = True) -> float:
+        """As :meth:`AsyncClient.ping`."""
+        end = self._deadline(timeout)
+        return await self._send(end, None, True, wait, lambda client: client.ping(payload, _left(end)))
+
+    async def _send(
+        self,
+        end: float | None,
+        service: str | None,
+        idempotent: bool,
+        wait: bool,
+        call: Callable[[AsyncClient], Awaitable[Result]],
+    ) -> Result:
+        if not self._is_ours():
+            raise PysockError("this client belongs to another loop: each loop needs a client of its own")
+        sending = Sending(self._bucket, idempotent)
+        while True:
+            client = await self._keeper.usable(end, wait)
+            try:
+                result = await call(client)
+            except (ConnectionLost, RemoteError) as error:
+                if says_goodbye(error):
+                    self._keeper.leave(client)
+                sending.idempotent = idempotent or client._services.is_idempotent(service)
+                pause = sending.after(error, client.id)
+                if pause:
+                    await asyncio.sleep(pause)
+            else:
+                self._bucket.answered()
+                return result
+
+    # Pushes
+
+    async def pushes(self, timeout: float | None = None) -> AsyncIterator[bytes]:
+        """As :meth:`AsyncClient.pushes`, over one connection after the other. What is pushed while there is none is
+        lost.
+        """
+        deadline = deadline_of(None if timeout is None else checked_timeout(timeout))
+        while True:
+            try:
+                client = await self._keeper.usable(deadline)
+            except RequestTimeout:
+                return
+            except ConnectionLost:
+                if self.ended is not None and self.ended.how == "left":
+                    return
+                raise
+            connection = client._connection
+            while True:
+                while (payload := connection.mail.take()) is not None:
+                    yield payload
+                if connection.error is not None or connection.mail.goodbye is not None:
+                    break
+                if time_left(deadline) == 0:
+                    return
+                await client._heard(time_left(deadline))
+
+    def on_reconnect(self, hook: Hook) -> Hook:
+        """Register ``hook(client)``, called with each new connection but the first, before waiting calls go on; it may
+        be an ``async def``.
+
+        Its own calls go over that connection. If it fails that is logged, and the client connects once more after a
+        wait. The decorator returns it unchanged.
+        """
+        reference = weakref.ref(self)
+
+        def restore() -> Any:
+            client = reference()
+            return None if client is None else hook(client)
+
+        self._keeper.restore = restore
+        return hook
+
+    # The end
+
+    def close(self) -> None:
+        """Say goodbye, as far as the kernel takes it now, and close, for good. Called again it does nothing."""
+        current = self._keeper.close()
+        if current is not None:
+            current.close()
+
+    async def aclose(self) -> None:
+        """As :meth:`close`; what is queued is sent first, for a second at most."""
+        current = self._keeper.close()
+        if current is not None:
+            await current.aclose()
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        keeper: Keeper | None = getattr(self, "_keeper", None)
+        if keeper is None or self.closed:
+            return
+        try:
+            warn(f"unclosed {self!r}", ResourceWarning, source=self)
+        finally:  # where warnings are errors
+            if self._loop.is_closed() or self._is_ours():
+                _close(keeper)
+            else:
+                _soon(self._loop, keeper)
+
+    def __repr__(self) -> str:
+        name = f" {self._name!r}" if self._name else ""
+        newest = self._newest()
+        return f"<AsyncClient {shown(newest.id)}{name} {self._keeper.state.name.lower()} {newest.address}>"
+
+    def _deadline(self, timeout: float | None) -> float | None:
+        seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        return deadline_of(shortened(seconds) if self._inherits else seconds)
+
+
+def _left(end: float | None) -> float:
+    left = time_left(end)
+    return math.inf if left is None else left
+
+
+def _close(keeper: Keeper) -> None:
+    current = keeper.close()
+    if current is not None:
+        current._connection.end(ConnectionLost("this client was thrown away"))
+
+
+def _soon(loop: asyncio.AbstractEventLoop, keeper: Keeper) -> None:
+    try:
+        loop.call_soon_threadsafe(_close, keeper)
+    except RuntimeError:  # it may be closed by now
+        _close(keeper)

@@ -1,0 +1,251 @@
+"""The connections of an asyncio client that heals, one after the other: it drives the machine of ``healing/machine.py``
+in a task, which there is only while there is no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+
+from pysock.aio.client import AsyncClient
+from pysock.base.clock import monotonic
+from pysock.base.deadlines import deadline_of, time_left
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import client_log as log
+from pysock.base.unique import Unique
+from pysock.calls.ended import Ended
+from pysock.engine.link import nothing_sent
+from pysock.errors import ConnectionLost, RequestTimeout
+from pysock.healing.machine import Machine, State
+from pysock.healing.targets import in_order
+
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from pysock.address import Address
+    from pysock.healing.policy import Backoff
+
+_CLOSED: Final = "this client is closed: connect() again"
+
+
+class Keeper(Unique):
+    """See the head of this file.
+
+    :param make: opens a plain client at an address, within so many seconds.
+    :param timeout: seconds for one round of the addresses.
+    """
+
+    def __init__(
+        self,
+        addresses: tuple[Address, ...],
+        backoff: Backoff,
+        make: Callable[[Address, float | None], Awaitable[AsyncClient]],
+        timeout: float | None,
+    ) -> None:
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.newest: AsyncClient | None = None
+        self.over: Ended | None = None  # why it has ended for good
+        self.dropped: int = 0  # pushes, of all connections but the newest
+        #: Called with each connection but the first before anybody may use it, in a task which may.
+        self.restore: Callable[[], Any] | None = None
+        self._addresses = addresses
+        self._make = make
+        self._timeout = timeout
+        self._machine = Machine(backoff.spans(addresses), monotonic())
+        self._current: AsyncClient | None = None
+        self._left: set[AsyncClient] = set()  # the server has said goodbye; requests may be on their way on them still
+        self._fresh: AsyncClient | None = None  # for the task that restores
+        self._task: asyncio.Task[Any] | None = None  # that connects
+        self._waiting: set[asyncio.Future[AsyncClient]] = set()
+
+    @property
+    def state(self) -> State:
+        """Of the machine."""
+        return self._machine.state
+
+    async def first(self, end: float | None, whole: bool) -> AsyncClient:
+        """The first connection, made in the caller's task; what the last attempt failed with is raised.
+
+        :param end: no attempt is begun after that.
+        :param whole: each attempt has all of the timeout, else what is left until then.
+        """
+        told: Exception | None = None
+        while True:
+            due, left = self._machine.due_in(monotonic()) or 0.0, time_left(end)
+            await asyncio.sleep(due if left is None else min(due, left))
+            try:
+                return await self._attempt(self._timeout if whole else time_left(end))
+            except Exception as error:
+                if self._failed(error):
+                    raise
+                told = error if told is None or not isinstance(error, RequestTimeout) else told
+                if time_left(end) == 0:
+                    raise told from None
+
+    async def usable(self, end: float | None, wait: bool = True) -> AsyncClient:
+        """A connection to use.
+
+        :param end: until when it is waited for.
+        :param wait: or not at all.
+        """
+        if self._current is not None:
+            return self._current
+        if self._fresh is not None and asyncio.current_task() is self._task:
+            return self._fresh
+        if self.state is State.CLOSED:
+            raise self._for_good()
+        if not wait:
+            raise nothing_sent(f"not connected to {self._addresses[0]}{self._because()}")
+        future: asyncio.Future[AsyncClient] = self.loop.create_future()
+        left = time_left(end)
+        timer = None if left is None else self.loop.call_later(left, self._expire, future)
+        self._waiting.add(future)
+        try:
+            return await future
+        finally:
+            self._waiting.discard(future)
+            if timer is not None:
+                timer.cancel()
+
+    def _expire(self, future: asyncio.Future[AsyncClient]) -> None:
+        if not future.done():
+            late = RequestTimeout(f"{self._addresses[0]}: not connected in time{self._because()}")
+            late.started = False
+            future.set_exception(late)
+
+    # The task
+
+    async def _heal(self) -> None:
+        try:
+            while (due := self._machine.due_in(monotonic())) is not None:
+                await asyncio.sleep(due)
+                try:
+                    await self._attempt(self._timeout)
+                except Exception as error:
+                    self._failed(error)
+        finally:
+            self._task = None
+            if self.state is not State.OPEN:  # it was cancelled: the loop ends
+                self.close()
+
+    async def _attempt(self, seconds: float | None) -> AsyncClient:
+        """One round of the addresses, and what is to be done before others may use it."""
+        self._machine.begin()
+        if seconds is None or (self._timeout is not None and self._timeout < seconds):
+            seconds = self._timeout
+        before, client = self.newest, await self._open(deadline_of(seconds))
+        try:
+            if before is not None and self.restore is not None:
+                self._fresh = client
+                await self._restored(self.restore)
+            client._raise_end()
+        except BaseException:
+            client.close()
+            raise
+        finally:
+            self._fresh = None
+        self._machine.let_in(monotonic())
+        if before is not None:
+            self.dropped += before.dropped_pushes
+            log.info("connected to %s again; what was pushed meanwhile is lost", client.address)
+        self.newest = self._current = client
+        client._connection.watch = lambda: self._changed(client)
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(client)
+        if client._connection.mail.goodbye is not None:
+            self._changed(client)
+        return client
+
+    async def _restored(self, restore: Callable[[], Any]) -> None:
+        try:
+            result = restore()
+            if inspect.isawaitable(result):
+                await result
+        except Exception as error:
+            log.exception("an on_reconnect hook failed")
+            raise ConnectionLost(f"the on_reconnect hook failed: {error!r}") from error
+
+    async def _open(self, until: float | None) -> AsyncClient:
+        for address, may_go_on in in_order(self._addresses):
+            try:
+                return await self._make(address, time_left(until))
+            except Exception as error:  # noqa: PERF203  # it is what is looped for
+                if not may_go_on(error):
+                    raise
+        raise AssertionError  # the last one raises
+
+    def _failed(self, error: Exception) -> bool:
+        """Whether it is for good."""
+        if self.state is not State.CONNECTING:
+            return True
+        if self._machine.failed(error, monotonic()):
+            return False
+        self._end(Ended("refused", str(error)))
+        return True
+
+    # What happens to a connection
+
+    def _changed(self, client: AsyncClient) -> None:
+        """It has ended, or the server has said goodbye on it."""
+        connection = client._connection
+        if connection.error is not None:
+            self._left.discard(client)
+        if client is not self._current:
+            return
+        self._current = None
+        mail, now = connection.mail, monotonic()
+        if connection.error is None:
+            self._left.add(client)
+        if mail.unwanted:
+            self._machine.unwanted(ConnectionLost(mail.farewell() or ""))
+            self._end(mail.ended)
+        elif mail.goodbye is not None:
+            self._machine.goodbye(now)
+        else:
+            self._machine.lost(now)
+        if self.state is not State.CLOSED and self._task is None and not self.loop.is_closed():
+            self._task = self.loop.create_task(self._heal(), name="pysock connects again")
+
+    def leave(self, client: AsyncClient) -> None:
+        """The server takes no more requests there, as an answer says."""
+        mail = client._connection.mail
+        if mail.goodbye is None:
+            mail.goodbye = "it takes no more requests"
+        self._changed(client)
+
+    # The end
+
+    def close(self) -> AsyncClient | None:
+        """For good; the connection that there was is the caller's to close."""
+        self._machine.close()
+        self._end(Ended("left"))
+        current, self._current = self._current, None
+        task = self._task
+        if task is not None and not self.loop.is_closed():
+            task.cancel()
+        for client in tuple(self._left):
+            client.close()
+        self._left.clear()
+        return current
+
+    def _end(self, why: Ended | None) -> None:
+        self.over = self.over or why
+        if self.loop.is_closed():
+            return
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(self._for_good())
+
+    def _for_good(self) -> ConnectionLost:
+        error = self._machine.error
+        if error is None or (self.over is not None and self.over.how == "left"):
+            return nothing_sent(_CLOSED)
+        lost = nothing_sent(f"this client has ended: {error}")
+        lost.__cause__ = error
+        return lost
+
+    def _because(self) -> str:
+        error = self._machine.error
+        return "" if error is None else f" ({error})"
