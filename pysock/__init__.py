@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         ServerFull,
     )
     from pysock.healing.policy import Backoff
+    from pysock.healing.pool import Pool
     from pysock.limits import Limits
     from pysock.master import MasterSocket
     from pysock.replies.current import Request, current
@@ -82,6 +83,7 @@ __all__ = [
     "OutcomeUnknown",
     "Overloaded",
     "Peer",
+    "Pool",
     "ProtocolError",
     "PysockError",
     "RemoteError",
@@ -122,6 +124,7 @@ _HOMES = {
     ),
     "base.kinds": ("Buffer",),
     "healing.policy": ("Backoff",),
+    "healing.pool": ("Pool",),
     "limits": ("Limits",),
     "master": ("MasterSocket",),
     "wire.format": ("ErrorCode",),

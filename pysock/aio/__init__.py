@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from pysock.aio.client import AsyncClient
 from pysock.aio.connecting import connect
+from pysock.aio.pool import Pool
 
-__all__ = ["AsyncClient", "connect"]
+__all__ = ["AsyncClient", "Pool", "connect"]

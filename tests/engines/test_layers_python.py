@@ -30,7 +30,7 @@ FLOORS = [
     ("parameters", "services", "registration", "replies", "pools", "failures", "hooks", "signals"),
     ("calls", "listening", "attached", "tasks", "healing"),
     ("client", "running"),
-    ("healing.client", "healing.connect", "connecting", "aio", "server"),
+    ("healing.client", "healing.connect", "healing.pool", "connecting", "aio", "server"),
     ("__init__",),
     ("load",),
     ("cli", "demo", "examples"),
@@ -160,7 +160,14 @@ def test_the_page_shows_the_floors():
     """From above, without what is named for a part of it alone."""
     (picture,) = [text for _, _, text in blocks(topic("inside")) if text.startswith("pysock/")]
     shown = [set(line.partition("   ")[0].split()) for line in picture.splitlines()[2:]]
-    parts = {"files.own_directory", "access.peers", "access.unmapped", "healing.client", "healing.connect"}
+    parts = {
+        "files.own_directory",
+        "access.peers",
+        "access.unmapped",
+        "healing.client",
+        "healing.connect",
+        "healing.pool",
+    }
     floors = [{name for name in floor if not name.startswith("_")} - parts for floor in reversed(FLOORS)]
     assert shown == [floor for floor in floors if floor]
 

@@ -25,7 +25,7 @@ PUBLIC = [
     *("ConnectionState", "Address", "backend", "__version__", "PysockError", "ProtocolError", "ConnectionRefused"),
     *("RemoteError", "RequestTimeout", "ServerFull", "FrameTooLarge", "AddressInUse"),
     *("Reply", "Request", "current", "later"),
-    *("Cancelled", "Overloaded", "OutcomeUnknown", "Backoff"),
+    *("Cancelled", "Overloaded", "OutcomeUnknown", "Backoff", "Pool"),
     *("Buffer", "ConnectionLost", "DisconnectReason", "ErrorCode", "IllegalTransition", "Peer"),
 ]
 
