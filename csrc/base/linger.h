@@ -52,6 +52,13 @@ static inline bool ps__linger_now(ps_linger *linger)
     return false;
 }
 
+/* A poll that was to last until end_ns is over. */
+static inline void ps__linger_polled(ps_linger *linger, uint64_t end_ns, uint64_t now_ns)
+{
+    if (linger->tried && now_ns >= end_ns + PS_TRIAL_PREEMPTED_NS)
+        ps__trial_preempted(&linger->trial, now_ns, now_ns - end_ns);
+}
+
 static inline void ps__linger_hit(ps_linger *linger)
 {
     linger->tries = 0;

@@ -135,12 +135,13 @@ static ssize_t receive_bytes(ps_link *link)
     return got;
 }
 
-int ps__link_receive_some(ps_link *link, ps_caller *call, bool *idle)
+int ps__link_receive_some(ps_link *link, ps_caller *call, ps_patience *p, bool *idle)
 {
     ssize_t got = receive_bytes(link);
     *idle = got == 0;
     if (got <= 0)
         return (int)got;
+    ps__link_waited(link, p);
     if (link->part.object && link->part.have == link->part.room) {
         int done = finish_part(link, call);
         if (done)

@@ -116,14 +116,16 @@ static int lead(ps_link *link, ps_caller *call, ps_sending *s, ps_patience *p)
     int done = shared ? ps__share_pass(link, call) : 0;
     if (done)
         return done == 2 ? 0 : done;
-    done = ps__link_receive_some(link, call, &idle);
+    done = ps__link_receive_some(link, call, p, &idle);
     if (done == 0 && (shared || call->has_frame))
         done = ps__share_pass(link, call);
     if (done)
         return done == 2 ? 0 : done;
     if (count < 0 && idle)
         return -ECONNRESET;
-    if (!idle || count > 0) {
+    if (!idle)
+        return 0;
+    if (count > 0) {
         ps__link_waited(link, p);
         return 0;
     }

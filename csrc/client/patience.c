@@ -35,8 +35,10 @@ static void begin_to_wait(ps_link *link, const ps_caller *call, ps_patience *p, 
 
 void ps__link_waited(ps_link *link, ps_patience *p)
 {
-    if (p->lingers)
+    if (p->lingers) {
+        ps__linger_polled(&link->linger, p->linger_until_ns, ps__now_ns());
         ps__linger_hit(&link->linger);
+    }
     *p = (ps_patience){.deadline_ns = p->deadline_ns};
 }
 
@@ -60,6 +62,8 @@ int ps__link_wait(ps_link *link, ps_caller *call, ps_patience *p, bool wants_to_
             sink->leave(sink->context);
         return 0;
     }
+    if (p->lingers)
+        ps__linger_polled(&link->linger, p->linger_until_ns, now);
     struct pollfd fd = {.fd = link->fd, .events = (short)(POLLIN | (call->writes ? POLLOUT : 0))};
     sink->leave(sink->context);
     ps__share_doze(link, call);

@@ -54,10 +54,12 @@ static int poll_for(ps_engine *engine, uint64_t window_ns)
     int count = look(engine, 0);
     if (count != 0)
         return count;
-    uint64_t end = ps__now_ns() + window_ns;
-    do {
+    uint64_t now = ps__now_ns(), end = now + window_ns;
+    while (count == 0 && now < end) {
         count = look(engine, 0);
-    } while (count == 0 && ps__now_ns() < end);
+        now = ps__now_ns();
+    }
+    ps__linger_polled(&engine->linger, end, now);
     return count;
 }
 

@@ -43,6 +43,13 @@ HOLD_TRIALS: Final = 16
 #: What polling must cost less than, of the price without, in percent.
 PERCENT: Final = 95
 
+#: A poll that ends so late was taken off the processor;
+PREEMPTED: Final = 0.005
+#: polling ends where it loses more than this part of its time so,
+PREEMPTED_PART: Final = 16
+#: for four times as long each time, so often at most.
+WITHDRAWN_MAX: Final = 5
+
 
 class Trial:
     """Whether polling pays, found out by trying.
@@ -51,14 +58,28 @@ class Trial:
     ``done`` are the requests so far.
     """
 
-    __slots__ = ("_cpu", "_done", "_half", "_holds", "_now", "_price", "_start", "_votes", "due", "due_done", "pays")
+    __slots__ = (
+        "_cpu",
+        "_done",
+        "_half",
+        "_holds",
+        "_now",
+        "_preempted",
+        "_price",
+        "_start",
+        "_votes",
+        "_withdrawn",
+        "due",
+        "due_done",
+        "pays",
+    )
 
     def __init__(self) -> None:
         self.due: float = 0.0
         self.due_done: int = 0
         self.pays: bool = False
-        self._start = self._now = self._cpu = self._price = 0.0
-        self._done = self._half = self._votes = self._holds = 0
+        self._start = self._now = self._cpu = self._price = self._preempted = 0.0
+        self._done = self._half = self._votes = self._holds = self._withdrawn = 0
 
     @property
     def polls(self) -> bool:
@@ -69,7 +90,9 @@ class Trial:
         """What was due has come."""
         if not self._half:
             self._start, self._votes, self._half = now, 0, 1
-        elif now - self._now <= HALF_MOST:
+        elif now - self._now > HALF_MOST:
+            self._start += now - self._now
+        else:
             self._vote(self._price_of(now, cpu, done))
             if self._half == 2 * PAIRS:
                 self._end(now, done)
@@ -97,10 +120,24 @@ class Trial:
     def _end(self, now: float, done: int) -> None:
         pays = self._votes > PAIRS // 2
         self._holds = min(self._holds + 1, HOLDS_MAX) if pays == self.pays else 0
+        self._withdrawn = max(0, self._withdrawn - self.pays)
         self.pays = pays
         self._half = 0
+        self._preempted = 0.0
         self.due = now + max(HOLD * 2**self._holds, HOLD_TRIALS * (now - self._start))
         self.due_done = done
+
+    def preempted(self, now: float, late: float) -> None:
+        """A poll has ended so much too late, ``PREEMPTED`` at least. In a trial the price tells."""
+        if self._half or not self.pays:
+            return
+        self._preempted += late
+        if PREEMPTED_PART * self._preempted <= max(now, self.due) - self._start:
+            return
+        self._withdrawn = min(self._withdrawn + 1, WITHDRAWN_MAX)
+        self.pays = False
+        self._holds = 0
+        self.due = now + HOLD * 4**self._withdrawn
 
 
 class Linger(Generic[Events]):
@@ -155,9 +192,13 @@ class Linger(Generic[Events]):
     def _linger(self, window: float, timeout: float | None) -> Events:
         poll = self._poll
         found = poll(0)
-        end = monotonic() + window
-        while not found and monotonic() < end:
+        now = monotonic()
+        end = now + window
+        while not found and now < end:
             found = poll(0)
+            now = monotonic()
+        if self._trial is not None and now >= end + PREEMPTED:
+            self._trial.preempted(now, now - end)
         if found:
             self._tries = 0
             self._misses //= 2

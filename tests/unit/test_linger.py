@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pysock.engine import linger as linger_module
-from pysock.engine.linger import HALF_MOST, USUAL, Linger, Trial
+from pysock.engine.linger import HALF_MOST, HOLD, PREEMPTED, USUAL, WITHDRAWN_MAX, Linger, Trial
 
 
 def nothing_done():
@@ -95,10 +95,14 @@ def test_the_linger_polls_before_it_sleeps():
 
 
 class World:
-    """A clock, a processor's clock, and a trial between requests. Times are in microseconds."""
+    """A clock, a processor's clock, and a trial between requests. Times are in microseconds.
 
-    def __init__(self):
+    ``quota``: of processor time in each tenth of a second, as of a cgroup (cgroups(7)).
+    """
+
+    def __init__(self, quota=float("inf")):
         self.trial, self.now, self.cpu, self.done, self.polled = Trial(), 0.001, 0.0, 0, 0
+        self.quota, self.period, self.had, self.throttled = quota, 0, 0.0, 0
 
     def live(self, load, requests):
         """``load``: what a request takes, and what it costs: first without polling, then with."""
@@ -113,6 +117,19 @@ class World:
             self.cpu += cpu[polls]
             self.polled += polls
             self.done += 1
+            self.throttle(polls)
+
+    def throttle(self, polls):
+        """Who has used up the quota goes on with the next period."""
+        if self.now // 100_000 != self.period:
+            self.period, self.had = self.now // 100_000, self.cpu
+        if self.cpu - self.had < self.quota:
+            return
+        late = (self.period + 1) * 100_000 - self.now
+        self.now += late
+        self.throttled += 1
+        if polls and late >= PREEMPTED * 1e6:
+            self.trial.preempted(self.now / 1e6, late / 1e6)
 
 
 OPEN = (16, 16), (7, 16)  # requests come by themselves,
@@ -164,6 +181,66 @@ def test_an_idle_half_is_measured_again():
     assert world.trial._half == 2
     world.live(OPEN, 63)
     assert world.trial._half == 3
+    assert world.now / 1e6 - world.trial._start < HALF_MOST  # it's no part of the trial
+
+
+def test_a_quota():
+    """A request takes less with polling, but not under half a processor."""
+    world = World(quota=50_000)
+    world.live(CLOSED, 600_000)
+    assert world.throttled == 4  # as in C
+    assert world.trial._withdrawn == 4
+    assert not world.trial.pays
+
+
+def test_a_quota_that_stays():
+    """And one that is gone: polling that lasts makes up for polling that didn't."""
+    trial, now = Trial(), 0.0
+    for _ in range(WITHDRAWN_MAX + 1):
+        trial.pays, trial._start = True, now
+        trial.preempted(now + 0.06, 0.05)
+        assert not trial.pays
+        waited, now = trial.due - (now + 0.06), trial.due
+    assert waited == pytest.approx(HOLD * 4**WITHDRAWN_MAX)
+    world = World()
+    world.trial = trial
+    world.now = now * 1e6
+    world.live(CLOSED, 60_000)
+    assert trial.pays
+    assert trial._withdrawn < WITHDRAWN_MAX
+
+
+def test_a_neighbour_now_and_then():
+    world = World()
+    world.live(CLOSED, 10_000)
+    assert not world.trial._half
+    for _ in range(20):
+        world.live(CLOSED, 20_000)
+        world.now += PREEMPTED * 1e6
+        world.trial.preempted(world.now / 1e6, PREEMPTED)
+    assert world.trial.pays
+    assert not world.trial._withdrawn
+
+
+@pytest.mark.parametrize(("window", "finds", "pays"), [(None, 0, False), (None, 1, False), (USUAL, 0, True)])
+def test_a_poll_that_ends_late(monkeypatch, window, finds, pays):
+    """A number is obeyed: it asks no trial. And what ends late counts, also where it has found something."""
+    clock = [0.0]
+    monkeypatch.setattr(linger_module, "monotonic", lambda: clock[0])
+    polls = []
+
+    def poll(timeout):
+        polls.append(timeout)
+        clock[0] += 0.01 if timeout == 0 and len(polls) > 1 else 0
+        return ["ready"] * finds if len(polls) > 1 else []
+
+    linger = Linger(poll, window, nothing_done)
+    trial = linger._trial = Trial() if window is None else None
+    paying = trial or Trial()
+    paying.pays, paying.due, paying._start = True, 1000.0, 999.95
+    linger._due = 1  # nothing is looked at before
+    linger.wait(None)
+    assert paying.pays is pays
 
 
 def test_without_a_number_the_trial_decides(monkeypatch):
