@@ -55,6 +55,7 @@
 #include "python/answer.c"
 #include "python/batch.c"
 #include "python/request.c"
+#include "python/seat.c"
 #include "python/call.c"
 #include "python/begin.c"
 #include "python/starter.c"

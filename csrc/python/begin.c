@@ -55,9 +55,9 @@ static PyObject *eager_task(const ps_starter *s, ps_call *call)
 {
     PyObject *keywords = Py_NewRef(s->keywords); /* the handler may end the server */
     PyObject *args = PyTuple_Pack(1, call), *context = args ? PyContext_Copy(s->base) : NULL, *task = NULL;
-    if (context && PyDict_SetItemString(keywords, "context", context) == 0) {
+    if (context && PyDict_SetItem(keywords, ps__py_names.context, context) == 0) {
         task = PyObject_Call(s->task_type, args, keywords);
-        if (PyDict_SetItemString(keywords, "context", Py_None) < 0)
+        if (PyDict_SetItem(keywords, ps__py_names.context, Py_None) < 0)
             Py_CLEAR(task);
     }
     Py_XDECREF(context);
@@ -92,7 +92,9 @@ PyObject *ps__py_begin_call(ps_starter *s, PyObject *const *args)
 
 int ps__py_begin_calls(ps_starter *s)
 {
-    PyObject *keywords = Py_BuildValue("{s:O,s:O,s:O}", "loop", s->loop, "eager_start", Py_True, "context", Py_None);
+    const struct ps_names *names = &ps__py_names;
+    PyObject *keywords =
+        Py_BuildValue("{O:O,O:O,O:O}", names->loop, s->loop, names->eager_start, Py_True, names->context, Py_None);
     Py_XSETREF(s->keywords, keywords);
     return keywords ? 0 : -1;
 }
@@ -104,49 +106,15 @@ void ps__py_end_calls(ps_starter *s)
 
 #else
 
-static bool says(PyObject *object, const char *attribute, bool is_method, const PyObject *expected)
-{
-    PyObject *answer =
-        is_method ? PyObject_CallMethod(object, attribute, NULL) : PyObject_GetAttrString(object, attribute);
-    Py_XDECREF(answer);
-    if (!answer)
-        PyErr_Clear();
-    return answer == expected;
-}
-
-/* Whether nobody has cancelled the task. */
-static bool is_free(const ps_call *seat)
-{
-    return seat->gate ? says(seat->gate, "done", true, Py_False) : says(seat->task, "_must_cancel", false, Py_False);
-}
-
-static void open_gate(const ps_call *seat)
-{
-    if (!seat->gate)
-        return;
-    PyObject *done = PyObject_CallMethod(seat->gate, "set_result", "O", Py_None);
-    Py_XDECREF(done);
-    if (!done)
-        PyErr_Clear(); /* it was cancelled, or its loop is closed */
-}
-
-static void retire(ps_call *seat)
-{
-    seat->is_retired = true;
-    open_gate(seat);
-    Py_CLEAR(seat->task); /* which has it */
-    Py_DECREF(seat);
-}
+enum { AS_SPARE = 2 /* references to a task that waits at its gate: its seat's, and one of what wakes it */ };
 
 static ps_call *new_seat(ps_starter *s)
 {
     ps_call *seat = ps__py_call_new(s, NULL);
     PyObject *args = seat ? PyTuple_Pack(1, seat) : NULL;
-    if (args)
-        seat->task = PyObject_Call(s->task_type, args, s->keywords);
+    PyObject *task = args ? PyObject_Call(s->task_type, args, s->keywords) : NULL;
     Py_XDECREF(args);
-    /* A loop may end while it has nothing to do. */
-    if (seat && seat->task && PyObject_SetAttrString(seat->task, "_log_destroy_pending", Py_False) == 0)
+    if (task && ps__py_seat_has(seat, task) == 0)
         return seat;
     Py_XDECREF(seat);
     return NULL;
@@ -154,43 +122,20 @@ static ps_call *new_seat(ps_starter *s)
 
 static ps_call *take_seat(ps_starter *s)
 {
-    ps_call *seat = s->spare;
-    s->spare = NULL;
-    if (seat && is_free(seat))
-        return seat;
-    if (seat)
-        retire(seat); /* somebody has cancelled it: it ends by itself */
+    for (ps_call *seat; (seat = ps__py_seat_take(s)) != NULL;) {
+        if (ps__py_seat_is_free(seat))
+            return seat;
+        ps__py_seat_retire(seat); /* somebody has cancelled it: it ends by itself */
+    }
     return new_seat(s);
 }
 
-static void put_back(ps_starter *s, ps_call *seat, bool can_serve_again)
+static void put_back(ps_starter *s, ps_call *seat)
 {
-    if (can_serve_again && !s->spare && s->loop)
-        s->spare = seat;
+    if (s->loop)
+        ps__py_seat_put(s, seat);
     else
-        retire(seat);
-}
-
-/* What is changed in the task where somebody has got hold of it. */
-typedef struct marks {
-    Py_ssize_t references, weak_references;
-    PyObject *name;
-} marks;
-
-static marks marks_of(PyObject *task)
-{
-    PyObject *name = PyObject_CallMethod(task, "get_name", NULL);
-    PyObject *weak = *PyObject_GET_WEAKREFS_LISTPTR(task);
-    return (marks){Py_REFCNT(task), _PyWeakref_GetWeakrefCount((PyWeakReference *)weak), name};
-}
-
-static bool is_as_before(PyObject *task, const marks *before)
-{
-    marks now = marks_of(task);
-    bool same = now.references == before->references && now.weak_references == before->weak_references &&
-                now.name == before->name;
-    Py_XDECREF(now.name);
-    return same && says(task, "_callbacks", false, Py_None);
+        ps__py_seat_retire(seat);
 }
 
 /* Makes the task the current one, or no longer. */
@@ -224,7 +169,7 @@ static PyObject *failed(const ps_starter *s, ps_call *seat)
 {
     PyObject *error = seat->error, *told = PyObject_CallOneArg(s->told, error);
     seat->error = NULL;
-    retire(seat);
+    ps__py_seat_retire(seat);
     if (told)
         PyErr_SetObject((PyObject *)Py_TYPE(told), told);
     Py_XDECREF(told);
@@ -232,8 +177,8 @@ static PyObject *failed(const ps_starter *s, ps_call *seat)
     return NULL;
 }
 
-/* In the task, which is the current one and was as `before` until then. */
-static PyObject *begin(ps_starter *s, ps_call *seat, const marks *before, PyObject *const *args)
+/* In the task, which is the current one. */
+static PyObject *begin(ps_starter *s, ps_call *seat, PyObject *const *args)
 {
     PyObject *loop = Py_NewRef(s->loop), *task = Py_NewRef(seat->task), *result; /* the handler may end the server */
     PySendResult status = first_step(s, seat, args, &result);
@@ -245,7 +190,7 @@ static PyObject *begin(ps_starter *s, ps_call *seat, const marks *before, PyObje
     Py_DECREF(task);
     if (status == PYGEN_NEXT) {
         seat->awaited = result;
-        open_gate(seat);
+        ps__py_seat_open(seat);
         result = goes_on(s, seat);
         Py_DECREF(seat);
         return result;
@@ -256,7 +201,10 @@ static PyObject *begin(ps_starter *s, ps_call *seat, const marks *before, PyObje
         Py_CLEAR(result);
         return failed(s, seat);
     }
-    put_back(s, seat, is_as_before(seat->task, before));
+    if (ps__py_seat_is_own(seat, AS_SPARE))
+        put_back(s, seat);
+    else
+        ps__py_seat_retire(seat);
     return result;
 }
 
@@ -265,31 +213,23 @@ PyObject *ps__py_begin_call(ps_starter *s, PyObject *const *args)
     ps_call *seat = take_seat(s);
     if (!seat)
         return NULL;
-    marks before = marks_of(seat->task);
-    PyObject *result;
-    if (enter_or_leave(s->enter, s->loop, seat->task)) {
-        result = begin(s, seat, &before, args);
-    } else {
-        PyErr_Clear(); /* another task runs */
-        put_back(s, seat, true);
-        result = PyObject_Vectorcall(s->plain, args, 2, NULL);
-    }
-    Py_XDECREF(before.name);
-    return result;
+    if (enter_or_leave(s->enter, s->loop, seat->task))
+        return begin(s, seat, args);
+    PyErr_Clear(); /* another task runs */
+    put_back(s, seat);
+    return PyObject_Vectorcall(s->plain, args, 2, NULL);
 }
 
 int ps__py_begin_calls(ps_starter *s)
 {
-    Py_XSETREF(s->keywords, Py_BuildValue("{s:O}", "loop", s->loop));
+    Py_XSETREF(s->keywords, Py_BuildValue("{O:O}", ps__py_names.loop, s->loop));
     return s->keywords ? 0 : -1;
 }
 
 void ps__py_end_calls(ps_starter *s)
 {
-    ps_call *seat = s->spare;
-    s->spare = NULL;
-    if (seat)
-        retire(seat);
+    for (ps_call *seat; (seat = ps__py_seat_take(s)) != NULL;)
+        ps__py_seat_retire(seat);
 }
 
 #endif

@@ -12,7 +12,7 @@
 #else
 #define OWN(c)                                                                                                         \
     {(PyObject **)&(c)->origin, &(c)->coroutine, &(c)->value, &(c)->error, &(c)->task, &(c)->context, &(c)->awaited,   \
-     &(c)->gate}
+     &(c)->gate, &(c)->name, (PyObject **)&(c)->next}
 #endif
 
 static int call_traverse(PyObject *self, visitproc visit, void *arg)
@@ -49,15 +49,6 @@ ps_call *ps__py_call_new(ps_starter *origin, PyObject *coroutine)
     call->origin = (ps_starter *)Py_NewRef(origin);
     call->coroutine = Py_XNewRef(coroutine);
     return call;
-}
-
-/* Nobody has it any more, and nothing waits for it: it can be another one of the same origin. */
-void ps__py_call_forget(ps_call *call)
-{
-    Py_CLEAR(call->coroutine);
-    Py_CLEAR(call->value);
-    Py_CLEAR(call->error);
-    call->done = false;
 }
 
 /* -- its request ---------------------------------------------------------------------------------------------------- */
@@ -104,9 +95,6 @@ static bool is_exception(PyObject *error)
 /* It has waited for something, and so a request may wait for it. */
 static int tell_request(ps_call *call)
 {
-    PyObject *task = call->task;
-    call->task = NULL; /* which has it */
-    Py_XDECREF(task);
     if (PySet_Discard(call->origin->running, (PyObject *)call) < 0)
         return -1;
     if (!call->error)
@@ -115,108 +103,6 @@ static int tell_request(ps_call *call)
 }
 
 /* -- its steps ------------------------------------------------------------------------------------------------------ */
-
-/* Before Python 3.12 the coroutine may come to its task only when its first step is done, as pysock/tasks/parked.py says:
- * until then the task waits for a gate to open. The context is then the call's own, for the task was made before. */
-#if PS_HAS_EAGER_TASKS
-
-static PySendResult resume(ps_call *call, PyObject *value, PyObject **result)
-{
-    return PyIter_Send(call->coroutine, value, result);
-}
-
-static PyObject *interrupt(ps_call *call, PyObject *error)
-{
-    PyObject *throw = PyObject_GetAttrString(call->coroutine, "throw");
-    PyObject *result = throw ? PyObject_CallOneArg(throw, error) : NULL;
-    Py_XDECREF(throw);
-    return result;
-}
-
-#else
-
-/* As the yield of a future's own __await__ says. */
-static PyObject *to_be_awaited(PyObject *future)
-{
-    if (future && PyObject_SetAttrString(future, "_asyncio_future_blocking", Py_True) < 0)
-        PyErr_Clear(); /* it isn't one: the task says so */
-    return future;
-}
-
-static PySendResult park(ps_call *call, PyObject **result)
-{
-    PyObject *loop = call->origin->loop;
-    if (call->is_retired || !loop) {
-        *result = Py_NewRef(Py_None);
-        return PYGEN_RETURN;
-    }
-    Py_XSETREF(call->gate, PyObject_CallMethod(loop, "create_future", NULL));
-    *result = to_be_awaited(Py_XNewRef(call->gate));
-    return *result ? PYGEN_NEXT : PYGEN_ERROR;
-}
-
-/* What the first step has come to, once; NULL: the next pass of the loop, and that is this one. */
-static PyObject *take_awaited(ps_call *call)
-{
-    PyObject *awaited = call->awaited;
-    call->awaited = NULL;
-    if (awaited == Py_None)
-        Py_CLEAR(awaited);
-    return awaited;
-}
-
-static PySendResult resume(ps_call *call, PyObject *value, PyObject **result)
-{
-    *result = NULL;
-    if (!call->coroutine)
-        return park(call, result);
-    PyObject *awaited = take_awaited(call);
-    if (awaited) {
-        *result = to_be_awaited(awaited);
-        return PYGEN_NEXT;
-    }
-    if (PyContext_Enter(call->context) < 0)
-        return PYGEN_ERROR;
-    PySendResult status = PyIter_Send(call->coroutine, value, result);
-    if (PyContext_Exit(call->context) == 0)
-        return status;
-    Py_CLEAR(*result);
-    return PYGEN_ERROR;
-}
-
-static bool can_cancel(PyObject *awaited, PyObject *error)
-{
-    PyObject *type = PyExceptionInstance_Check(error) ? (PyObject *)Py_TYPE(error) : error;
-    PyObject *kind = PyObject_GetAttrString(awaited, "cancel");
-    bool is_cancel = kind && !PyErr_GivenExceptionMatches(type, PyExc_Exception);
-    PyObject *done = is_cancel ? PyObject_CallNoArgs(kind) : NULL;
-    bool result = done == Py_True;
-    Py_XDECREF(done);
-    Py_XDECREF(kind);
-    PyErr_Clear();
-    return result;
-}
-
-static PyObject *interrupt(ps_call *call, PyObject *error)
-{
-    if (!call->coroutine) {
-        PyErr_SetObject(PyExceptionInstance_Check(error) ? (PyObject *)Py_TYPE(error) : error,
-                        PyExceptionInstance_Check(error) ? error : NULL);
-        return NULL;
-    }
-    PyObject *awaited = take_awaited(call);
-    if (awaited && can_cancel(awaited, error))
-        return to_be_awaited(awaited);
-    Py_XDECREF(awaited);
-    if (PyContext_Enter(call->context) < 0)
-        return NULL;
-    PyObject *result = PyObject_CallMethod(call->coroutine, "throw", "O", error);
-    if (PyContext_Exit(call->context) < 0)
-        Py_CLEAR(result);
-    return result;
-}
-
-#endif
 
 /* What isn't an Exception goes on to the task. */
 static int call_ended(ps_call *call)
@@ -246,18 +132,17 @@ static PySendResult call_settled(ps_call *call, PySendResult status, PyObject **
         call->error = ps__py_take_exception();
     *result = NULL;
     Py_INCREF(call);
-    int error = call_ended(call);
+    PySendResult ended = call_ended(call) < 0 ? PYGEN_ERROR : ps__py_call_again(call, result);
+    if (ended != PYGEN_NEXT)
+        Py_CLEAR(call->task); /* which has it */
     Py_DECREF(call);
-    if (error < 0)
-        return PYGEN_ERROR;
-    *result = Py_NewRef(Py_None);
-    return PYGEN_RETURN;
+    return ended;
 }
 
 static PySendResult call_am_send(PyObject *self, PyObject *value, PyObject **result)
 {
     ps_call *call = (ps_call *)self;
-    return call_settled(call, resume(call, value, result), result);
+    return call_settled(call, ps__py_call_resume(call, value, result), result);
 }
 
 static PyObject *call_next(PyObject *self)
@@ -291,7 +176,7 @@ static PyObject *call_throw(PyObject *self, PyObject *args)
     PyObject *kind, *error = Py_None, *traceback = NULL;
     if (!PyArg_ParseTuple(args, "O|OO", &kind, &error, &traceback))
         return NULL;
-    PyObject *result = interrupt((ps_call *)self, error == Py_None ? kind : error);
+    PyObject *result = ps__py_call_interrupt((ps_call *)self, error == Py_None ? kind : error);
     PySendResult status = result ? PYGEN_NEXT : PYGEN_ERROR;
     if (!result && PyErr_ExceptionMatches(PyExc_StopIteration)) {
         PyObject *stop = ps__py_take_exception();

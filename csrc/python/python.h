@@ -1,7 +1,7 @@
 /* python.h: what the files share that know Python, and the only door of Python.h. objects.c has exceptions and bytes,
  * context.c keeps the context variables of clients apart, failure.c makes ERRORs of what handlers raise, answer.c replies of
  * what they return, at once or later, batch.c and request.c call them (by vectorcall). Those that are async are begun by
- * starter.c and begin.c, go on in call.c, and are waited for in waiting.c. inside.c is what handlers call, guest.c
+ * starter.c and begin.c, go on in call.c and seat.c, and are waited for in waiting.c. inside.c is what handlers call, guest.c
  * what a loop of the program's calls, server.c gives the engine its hooks (the GIL is taken once a turn), link.c does the
  * same for the client, and inlet.c and outlet.c for one in a loop of the program's.
  *

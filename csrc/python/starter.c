@@ -129,7 +129,9 @@ static int append_new(PyObject *list, PyObject *type)
 int ps_python_tasks(uintptr_t list)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
-    int error = append_new((PyObject *)list, ps__py_call_type());
+    int error = ps__py_intern_names();
+    if (error == 0)
+        error = append_new((PyObject *)list, ps__py_call_type());
     if (error == 0)
         error = append_new((PyObject *)list, PyType_FromSpec(&starter_spec));
     PyErr_Clear();

@@ -2,7 +2,19 @@
  * handle: so nothing else is made for them. */
 #include "python/call.h"
 
-PyTypeObject *ps__py_type_of_calls; /* in the one interpreter that there is */
+/* In the one interpreter that there is. */
+PyTypeObject *ps__py_type_of_calls;
+struct ps_names ps__py_names;
+
+int ps__py_intern_names(void)
+{
+#define INTERN(name)                                                                                                   \
+    if (!ps__py_names.name && !(ps__py_names.name = PyUnicode_InternFromString(#name)))                                \
+        return -1;
+    CALL_NAMES(INTERN)
+#undef INTERN
+    return 0;
+}
 
 bool ps__py_is_new_call(PyObject *object)
 {

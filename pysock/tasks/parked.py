@@ -4,15 +4,17 @@ A real task is made that has nothing to do yet, and is the loop's current one wh
 Most coroutines have ended then, and the same task serves the next one. If this one waits for something, it is handed to
 the task, which goes on with it in the loop's next pass; until then whoever cancels the task cancels what is waited for.
 
-A task that somebody has got hold of meanwhile, or changed, isn't used again.
+When that has ended, the task waits for the next one: to make a task costs as much as all else of a request. But one
+that somebody has got hold of meanwhile, or changed, isn't used again: it ends, as whoever has it expects.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
-from sys import getrefcount
+from sys import getrefcount, version_info
 from weakref import getweakrefcount
 
 from pysock.base.lean import TYPE_CHECKING
@@ -20,11 +22,19 @@ from pysock.tasks.call import Call, own_words
 from pysock.tasks.starter import Starter
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Final
+
+    from pysock.tasks.tasks import Tasks
 
 
+#: So many tasks of a server wait at most.
+_MOST_SPARES: Final = 128
+#: Who knows of a task that waits, or that is in the last step of what it had: its seat, what wakes it or has woken it,
+#: and what asks how many they are; in a step also asyncio, whose current one it is.
+_WAITING, _IN_ITS_STEP = 3, 4
 _enter, _leave = asyncio.tasks._enter_task, asyncio.tasks._leave_task  # documented, in "Extending"
 _NONE = Context()
+_COUNTS_CANCELS: Final = version_info >= (3, 11)
 
 
 class Parked(Starter):
@@ -38,10 +48,7 @@ class Parked(Starter):
         if tasks.loop is None:
             raise tasks.over()
         coroutine, context = self.function(client, request), tasks.base.copy()
-        seat, tasks.spare = tasks.spare, None
-        if seat is None or not seat.is_free():
-            seat = Seat(tasks.loop)
-        marks = seat.marks()
+        seat = _free_one(tasks)
         try:
             awaited = seat.first_step(context, coroutine)
         except StopIteration as stop:
@@ -52,21 +59,33 @@ class Parked(Starter):
         else:
             seat.take(context, coroutine, awaited)
             return tasks.defer(seat, seat.task, self)
-        if seat.is_free() and seat.marks() == marks:
-            tasks.spare = seat
+        if seat.is_own(_WAITING):
+            tasks.spares.append(seat)
         else:
             seat.retire()
         return value
 
 
+def _free_one(tasks: Tasks) -> Seat:
+    while tasks.spares:
+        seat: Seat = tasks.spares.pop()
+        if seat.is_free():
+            return seat
+        seat.retire()  # somebody has cancelled it: it ends by itself
+    return Seat(tasks)
+
+
 class Seat(Call):
     """What the task was made of: it has no coroutine until it is given one that has begun."""
 
-    __slots__ = ("_awaited", "_context", "_gate", "_is_retired", "_loop", "task")
+    __slots__ = ("_awaited", "_context", "_gate", "_is_retired", "_loop", "_marks", "_tasks", "task")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, tasks: Tasks) -> None:
         super().__init__(None)
-        self._loop = loop
+        loop = tasks.loop
+        assert loop is not None
+        self._tasks = tasks
+        self._loop: asyncio.AbstractEventLoop = loop
         self._context = _NONE
         self._awaited: Any = None  # what the first step has come to, and the task doesn't know of yet
         self._gate: asyncio.Future[None] | None = None  # for which the task waits meanwhile
@@ -74,6 +93,7 @@ class Seat(Call):
         task: Any = asyncio.Task(self, loop=loop)
         self.task: Any = task
         task._log_destroy_pending = False  # a loop may end while it has nothing to do, or for good
+        self._marks = _marks(task)
 
     # For the handler that begins
 
@@ -81,10 +101,9 @@ class Seat(Call):
         """Whether nobody has cancelled the task."""
         return not (self._gate.done() if self._gate is not None else self.task._must_cancel)
 
-    def marks(self) -> tuple[Any, ...]:
-        """What is changed where somebody has got hold of the task."""
-        task = self.task
-        return getrefcount(task), getweakrefcount(task), task.get_name(), task._callbacks
+    def is_own(self, references: int) -> bool:
+        """Whether nobody else has got hold of the task, or has changed it."""
+        return getrefcount(self.task) == references and _marks(self.task) == self._marks
 
     def first_step(self, context: Context, coroutine: Any) -> Any:
         """To where the coroutine waits."""
@@ -121,7 +140,7 @@ class Seat(Call):
         if self._coroutine is None:
             return self._park()
         awaited = self._taken()
-        return self._context.run(Call.send, self, value) if awaited is None else _to_be_awaited(awaited)
+        return self._go_on(Call.send, value) if awaited is None else _to_be_awaited(awaited)
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
         """As of every coroutine."""
@@ -131,7 +150,26 @@ class Seat(Call):
         awaited = self._taken()
         if awaited is not None and isinstance(error, asyncio.CancelledError) and awaited.cancel():
             return _to_be_awaited(awaited)
-        return self._context.run(Call.throw, self, error)
+        return self._go_on(Call.throw, error)
+
+    def _go_on(self, step: Callable[..., Any], what: Any) -> Any:
+        try:
+            return self._context.run(step, self, what)
+        except StopIteration:
+            self._forget()
+            if not self._can_serve_again():
+                raise
+        gate = self._park()
+        self._tasks.spares.append(self)
+        return gate
+
+    def _forget(self) -> None:
+        self._coroutine = self.value = self.error = None
+        self.done, self._context = False, _NONE
+
+    def _can_serve_again(self) -> bool:
+        tasks = self._tasks
+        return tasks.loop is not None and len(tasks.spares) < _MOST_SPARES and self.is_own(_IN_ITS_STEP)
 
     def _taken(self) -> Any:
         """What the first step has come to, once."""
@@ -148,6 +186,11 @@ class Seat(Call):
         """As of every coroutine."""
         if self._coroutine is not None:
             self._coroutine.close()
+
+
+def _marks(task: Any) -> tuple[Any, ...]:
+    """What is changed where somebody has got hold of it."""
+    return getweakrefcount(task), task.get_name(), task._callbacks, task.cancelling() if _COUNTS_CANCELS else 0
 
 
 def _to_be_awaited(future: Any) -> Any:

@@ -85,8 +85,8 @@ class Tasks(Unique):
         #: Of each that was cancelled, when it is told that it goes on.
         self._cancelled: dict[Work, float] = {}
         self._timer: asyncio.TimerHandle | None = None
-        #: Before Python 3.12: a task that waits for a coroutine.
-        self.spare: Any = None
+        #: Before Python 3.12: tasks that wait for a coroutine.
+        self.spares: list[Any] = []
 
     def begin(self, loop: asyncio.AbstractEventLoop, wants_turn: Callable[[], None]) -> None:
         """From now on handlers can be called: in this thread, where this loop runs, and in a copy of this context.
@@ -209,9 +209,8 @@ class Tasks(Unique):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self.spare is not None:
-            self.spare.retire()
-            self.spare = None
+        while self.spares:
+            self.spares.pop().retire()
 
     def abandon(self) -> None:
         """The loop has ended without them: they will never go on, and Python is not to complain of each."""

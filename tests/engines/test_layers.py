@@ -78,7 +78,7 @@ def test_a_folder_is_seen_at_a_glance():
 def test_the_page_shows_the_floors():
     """Each folder, with its files in their order."""
     (picture,) = [text for _, _, text in blocks(topic("inside")) if text.startswith("csrc/")]
-    shown = dict(re.findall(r"^([a-z]+) +([a-z](?:\S| (?! ))*)", picture.partition("\n")[2], re.MULTILINE))
+    shown = dict(re.findall(r"^([a-z]+) +([a-z](?:\S| (?! )|\n {11}(?! ))*)", picture.partition("\n")[2], re.MULTILINE))
     order = [*ORDERS["unit"], *LOAD]
     folders = [name for name in FOLDERS if name != "core"]
     assert {name: shown[name].split() for name in folders} == {
