@@ -194,6 +194,8 @@ int ps_engine_stop(ps_engine *engine, uint64_t grace_ns);
 /* 1; 0 if the client is not there (any more); -EMSGSIZE if it takes less. */
 int ps_engine_push(ps_engine *engine, uint64_t client_id, const uint8_t *data, size_t size);
 int64_t ps_engine_broadcast(ps_engine *engine, const uint8_t *data, size_t size);
+/* To those of these clients that are there and take so much; how many. */
+int64_t ps_engine_push_to(ps_engine *engine, const uint64_t *ids, size_t count, const uint8_t *data, size_t size);
 int ps_engine_disconnect(ps_engine *engine, uint64_t client_id);
 /* Of a client that was let in. */
 int ps_engine_attach(ps_engine *engine, uint64_t client_id);
@@ -233,9 +235,9 @@ ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_
 void ps_python_close(ps_python *python);
 void ps_python_free(ps_python *python);
 ps_engine *ps_python_engine(ps_python *python);
-/* Appends functions to a list that keep the GIL, which a call by cffi lets go. Three for handlers, that is, for the loop's
- * own thread: push(client_id, payload) and disconnect(client_id) -> bool, broadcast(payload) -> int. One for any thread:
- * answer(handle, reply) -> the sum of 1: somebody has waited, and 2: a turn is wanted; or
+/* Appends functions to a list that keep the GIL, which a call by cffi lets go. Four for handlers, that is, for the loop's
+ * own thread: push(client_id, payload) and disconnect(client_id) -> bool; broadcast(payload) and push_to(ids, payload) ->
+ * int. One for any thread: answer(handle, reply) -> the sum of 1: somebody has waited, and 2: a turn is wanted; or
  * -errno. Again for handlers:
  * current() -> (client_id, request_id, service, deadline, wants_reply), or None; and waiting(handle), the same of a deferred
  * one. For any thread: later(function) -> 0, or -errno: the loop calls it when the turn is over. And four for a loop of the

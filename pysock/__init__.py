@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pysock.clients import ClientTable
     from pysock.connecting import connect
     from pysock.data import DataSocket, Peer
+    from pysock.directory.groups import Group
     from pysock.errors import (
         AddressInUse,
         Cancelled,
@@ -77,6 +78,7 @@ __all__ = [
     "DisconnectReason",
     "ErrorCode",
     "FrameTooLarge",
+    "Group",
     "IllegalTransition",
     "Limits",
     "MasterSocket",
@@ -108,6 +110,7 @@ _HOMES = {
     "connecting": ("connect",),
     "clients": ("ClientTable",),
     "data": ("DataSocket", "Peer"),
+    "directory.groups": ("Group",),
     "errors": (
         "AddressInUse",
         "Cancelled",

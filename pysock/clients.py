@@ -9,15 +9,18 @@ are atomic, and :meth:`ClientTable._find` is written for clients that go between
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 
 from pysock.address import Address
 from pysock.base.ids import read, shown
-from pysock.base.lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING, cast
 from pysock.base.payload import checked
 from pysock.base.unique import Unique
 from pysock.data import NO_ROW, DataSocket
-from pysock.engine.contract import ClientInfo, Engine
+from pysock.directory.groups import Group, Groups, checked_name
+from pysock.engine.contract import Engine
+from pysock.engine.rows import ClientInfo
 from pysock.errors import ConnectionLost
 from pysock.states import ConnectionState
 
@@ -28,12 +31,13 @@ if TYPE_CHECKING:
 class ServedSocket(DataSocket):
     """A client of a server. Made by the client table only."""
 
-    __slots__ = ("_last", "_table")
+    __slots__ = ("_groups", "_last", "_table")
 
     def __init__(self, client_id: int, table: ClientTable) -> None:
         super().__init__(client_id)
         self._table = table
         self._last: ClientInfo | None = None
+        self._groups: tuple[str, ...] = ()  # that it was in
 
     def _row(self) -> ClientInfo:
         if self._last is None:
@@ -49,6 +53,7 @@ class ServedSocket(DataSocket):
     def gone(self, row: ClientInfo | None) -> None:
         """Keep the last figures: from now on the engine knows nothing of this client."""
         self._last = (row or self._row())._replace(state=ConnectionState.CLOSED, fd=-1)
+        self._groups = self._table.groups.leave_all(self.id)
 
     def send(self, payload: kinds.Buffer) -> None:
         """See :meth:`DataSocket.send`."""
@@ -59,6 +64,19 @@ class ServedSocket(DataSocket):
         """See :meth:`DataSocket.close`."""
         self._table.disconnect(self.id)
 
+    def join(self, group: str) -> None:
+        """See :meth:`DataSocket.join`."""
+        self._table.groups.join(self, checked_name(group), lambda: self._last is not None)
+
+    def leave(self, group: str) -> None:
+        """See :meth:`DataSocket.leave`."""
+        self._table.groups.leave(self, checked_name(group))
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """See :attr:`DataSocket.groups`."""
+        return self._groups or self._table.groups.of(self.id)
+
 
 class ClientTable(Unique, Mapping[int, DataSocket]):
     """The clients that were let in and are connected, oldest first: ``id -> DataSocket``.
@@ -67,13 +85,14 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
     ``values()`` and ``items()`` leave out those who have gone since.
     """
 
-    __slots__ = ("_addresses", "_engine", "_limit", "_sockets")
+    __slots__ = ("_addresses", "_engine", "_limit", "_sockets", "groups")
 
     def __init__(self, max_payload: int) -> None:
         self._limit = max_payload
         self._engine: Engine | None = None
         self._addresses: Sequence[Address] = ()
         self._sockets: dict[int, ServedSocket] = {}
+        self.groups: Groups = Groups()
 
     def by_name(self, name: str) -> DataSocket:
         """Return the client that connected last under this name.
@@ -86,6 +105,16 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
             if found is not None:
                 return found
         raise KeyError(name)
+
+    def group(self, name: str) -> Group:
+        """Return the group of this name, into which clients were put by :meth:`DataSocket.join`.
+
+        :raises KeyError: nobody is in it, nor has been, as far as this is known: of groups that became empty the last
+            1,000 are. A :class:`Group` that you have may be empty, and nobody gets what it sends then.
+        """
+        if not self.groups.is_known(checked_name(name)):
+            raise KeyError(f"nobody is in a group {name!r}, nor has been: a client is put into it by join({name!r})")
+        return Group(name, self)
 
     def broadcast(self, payload: kinds.Buffer) -> int:
         """Send ``payload`` to every client that takes so much, as :meth:`DataSocket.send` does; return to how many.
@@ -134,6 +163,10 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
         self._engine = engine
         self._addresses = addresses
 
+    def abandon(self, elsewhere: Engine) -> None:
+        """In a forked child: whatever is asked, this raises. Who has the groups' lock may not be here."""
+        self._engine, self.groups = elsewhere, cast(Groups, elsewhere)
+
     def obtain(self, client_id: int) -> ServedSocket:
         """In the loop's thread: the object of a client that is known to be connected, also of one not let in yet."""
         found = self._sockets.get(client_id)
@@ -162,6 +195,11 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
         """Check the payload and give it to the engine; ``False`` if the client is gone."""
         payload = checked(payload, self._limit, "Limits.max_payload")
         return self._engine is not None and self._engine.push(client_id, payload)
+
+    def push_to(self, client_ids: array[int], payload: kinds.Buffer) -> int:
+        """The same to several; to how many."""
+        payload = checked(payload, self._limit, "Limits.max_payload")
+        return 0 if self._engine is None else self._engine.push_to(client_ids, payload)
 
     def disconnect(self, client_id: int) -> None:
         """Close a client's connection in order, if it is still there."""

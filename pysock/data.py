@@ -25,7 +25,8 @@ from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.base.logs import server_log as log
 from pysock.base.payload import checked
 from pysock.base.unique import Unique
-from pysock.engine.contract import ClientInfo, Sockets
+from pysock.engine.contract import Sockets
+from pysock.engine.rows import ClientInfo
 from pysock.errors import ConnectionLost, ParameterError
 from pysock.states import ConnectionEvent, ConnectionState, next_connection_state
 
@@ -91,6 +92,24 @@ class DataSocket(Unique, ABC):
     @abstractmethod
     def close(self) -> None:
         """Close the connection in order: what was accepted is answered and sent first. Called again it does nothing."""
+
+    def join(self, group: str) -> None:
+        """Put the client into the group of this name, until it leaves or its connection ends; any thread may.
+
+        Then ``server.clients.group(name)`` reaches it. If it is in it already, nothing happens.
+
+        :raises ConnectionLost: the client is gone.
+        :raises io.UnsupportedOperation: it was accepted by hand, and belongs to no server.
+        """
+        raise io.UnsupportedOperation(f"join({group!r}): servers have groups, and this client was accepted by hand")
+
+    def leave(self, group: str) -> None:
+        """Take the client out of the group of this name; if it isn't in it, nothing happens."""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups that the client is in, in the order in which it joined them; once it is gone, the last ones."""
+        return ()
 
     def recv(self, max_bytes: int = 65536) -> bytes:
         """Wait for bytes from the client, at most ``max_bytes``; ``b""`` when it has sent its last.

@@ -8,7 +8,6 @@ engine does.
 from __future__ import annotations
 
 import _thread
-import atexit
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -18,7 +17,6 @@ from pysock import parameters
 from pysock._version import __version__
 from pysock.access.rule import Rule
 from pysock.base import forking, registry
-from pysock.base.clock import monotonic
 from pysock.base.daemons import explained_without_daemons
 from pysock.base.faults import explains
 from pysock.base.green import refuse_green_threads
@@ -29,7 +27,8 @@ from pysock.base.unique import Unique
 from pysock.clients import ClientTable
 from pysock.descriptors import check_descriptors
 from pysock.engine.choice import choose
-from pysock.engine.contract import NO_STATS, Engine, EngineOptions, EngineStats
+from pysock.engine.contract import Engine, EngineOptions
+from pysock.engine.rows import NO_STATS, EngineStats
 from pysock.errors import PysockError
 from pysock.hooks import Hooks
 from pysock.listening import Listening
@@ -51,9 +50,6 @@ if TYPE_CHECKING:
 
 #: How long after its grace a stop waits for a handler that doesn't return, in seconds.
 PATIENCE: Final = 2.0
-
-#: How long the interpreter's exit waits for handlers that don't return, in seconds, all servers together.
-_PATIENCE_AT_EXIT: Final = 1.0
 
 
 class Running(Unique):
@@ -212,7 +208,7 @@ class Running(Unique):
         if self.engine is not None:
             self.engine.abandon()
         self.engine = cast(Engine, forking.Elsewhere(self._elsewhere))
-        self.clients.serve(self.engine, self.listening.addresses)
+        self.clients.abandon(self.engine)
         self.hooks.serve(self.engine)
 
     # The beginning
@@ -381,20 +377,3 @@ class Running(Unique):
 
 class _Cancelled(PysockError):
     """The server was stopped while it was starting."""
-
-
-# Those in daemon threads must end before Python's own structures do, else the thread would block for ever in the middle
-# of its work.
-@atexit.register
-def stop_background() -> None:
-    """At the interpreter's exit: all are told before one is waited for, so that a handler that doesn't return costs its
-    server's wait once for all.
-    """
-    still_there = [server._running for server in registry.servers()]
-    for running in still_there:
-        running.interrupt(0)
-        if running.attached is not None:
-            running.attached.end_at_exit()
-    deadline = monotonic() + _PATIENCE_AT_EXIT
-    for running in still_there:
-        running.wait(max(0.0, deadline - monotonic()))

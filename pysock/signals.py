@@ -1,17 +1,21 @@
 """SIGTERM and SIGINT while a server runs in the main thread: the first drains, the second ends at once.
 
 This file owns the process's handlers for the time of the ``with`` statement, and puts back what was there before; also
-in a child that is forked meanwhile, which is no server and ends of a signal as any process does.
+in a child that is forked meanwhile, which is no server and ends of a signal as any process does. And what becomes of
+servers that still run when the interpreter exits.
 """
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from pysock.base import registry
+from pysock.base.clock import monotonic
 from pysock.base.forking import own
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+#: How long the interpreter's exit waits for handlers that don't return, in seconds, all servers together.
+_PATIENCE_AT_EXIT: Final = 1.0
 
 
 class _Handlers(Unique):
@@ -96,3 +102,20 @@ def stopping(stop: Callable[[], None]) -> Iterator[Callable[[int], None]]:
         yield wake_by
     finally:
         handlers.put_back()
+
+
+# Those in daemon threads must end before Python's own structures do, else the thread would block for ever in the middle
+# of its work.
+@atexit.register
+def stop_background() -> None:
+    """At the interpreter's exit: all are told before one is waited for, so that a handler that doesn't return costs its
+    server's wait once for all.
+    """
+    still_there = [server._running for server in registry.servers()]
+    for running in still_there:
+        running.interrupt(0)
+        if running.attached is not None:
+            running.attached.end_at_exit()
+    deadline = monotonic() + _PATIENCE_AT_EXIT
+    for running in still_there:
+        running.wait(max(0.0, deadline - monotonic()))

@@ -26,16 +26,33 @@ int ps__push(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size)
     return conn->state != PS_CONN_CLOSED; /* by this one, over its limit */
 }
 
+/* What many get: whether this one does. */
+static bool push_shared(ps_engine *engine, ps_conn *conn, const ps_many *many, size_t size)
+{
+    if (takes(conn, size) <= 0)
+        return false;
+    PS_ADD(engine->stats.pushes, 1u);
+    ps__send_shared(engine, conn, many->as[ps__framing(engine, conn)->name]);
+    return conn->state != PS_CONN_CLOSED;
+}
+
 int64_t ps__push_to_all(ps_engine *engine, const ps_many *many, size_t size)
 {
     int64_t reached = 0;
     for (uint32_t slot = 0; slot < engine->table.made; slot++) {
         ps_conn *conn = ps__slot(&engine->table, slot);
-        if (conn->state != PS_CONN_ESTABLISHED || size > conn->max_reply)
-            continue;
-        PS_ADD(engine->stats.pushes, 1u);
-        ps__send_shared(engine, conn, many->as[ps__framing(engine, conn)->name]);
-        reached += conn->state != PS_CONN_CLOSED;
+        if (conn->state == PS_CONN_ESTABLISHED)
+            reached += push_shared(engine, conn, many, size);
+    }
+    return reached;
+}
+
+int64_t ps__push_to(ps_engine *engine, const uint64_t *ids, size_t count, const ps_many *many, size_t size)
+{
+    int64_t reached = 0;
+    for (size_t i = 0; i < count; i++) {
+        ps_conn *conn = ps__table_find(&engine->table, ids[i]);
+        reached += conn && push_shared(engine, conn, many, size);
     }
     return reached;
 }

@@ -7,6 +7,7 @@
 int ps__push(ps_engine *engine, ps_conn *conn, const uint8_t *data, size_t size); /* 1, 0: it isn't there; -EMSGSIZE */
 /* Of a payload of so many bytes: how many it reached. */
 int64_t ps__push_to_all(ps_engine *engine, const ps_many *many, size_t size);
+int64_t ps__push_to(ps_engine *engine, const uint64_t *ids, size_t count, const ps_many *many, size_t size);
 int ps__disconnect(ps_engine *engine, ps_conn *conn);                             /* 1 */
 
 #endif

@@ -14,16 +14,17 @@
 #include "table/descriptors.h"
 #include "table/table.h"
 
-enum ps_command_kind { PS_DO_PUSH, PS_DO_BROADCAST, PS_DO_DISCONNECT, PS_DO_ANSWER, PS_DO_CALL };
+enum ps_command_kind { PS_DO_PUSH, PS_DO_BROADCAST, PS_DO_PUSH_TO, PS_DO_DISCONNECT, PS_DO_ANSWER, PS_DO_CALL };
 
 typedef struct ps_command {
     struct ps_command *next;
     uint64_t id;  /* of the client; of an answer the handle of its request */
     void *object; /* the answer, or what is to be called; the command's, or NULL */
     size_t size;  /* of the payload */
-    ps_many many; /* of a broadcast */
+    size_t count; /* of ids, in data */
+    ps_many many; /* what they get, or all */
     enum ps_command_kind kind;
-    uint8_t data[];
+    _Alignas(uint64_t) uint8_t data[];
 } ps_command;
 
 /* -- in the loop --------------------------------------------------------------------------------------------------- */
@@ -44,6 +45,8 @@ static void carry_out(ps_engine *engine, const ps_command *command)
     ps_conn *conn = ps__table_find(&engine->table, command->id);
     if (command->kind == PS_DO_BROADCAST)
         ps__push_to_all(engine, &command->many, command->size);
+    else if (command->kind == PS_DO_PUSH_TO)
+        ps__push_to(engine, (const uint64_t *)(const void *)command->data, command->count, &command->many, command->size);
     else if (conn && command->kind == PS_DO_PUSH)
         ps__push(engine, conn, command->data, command->size);
     else if (conn)
@@ -162,7 +165,7 @@ static bool is_bounded(const ps_command *command)
 static int append(ps_engine *engine, ps_command *command)
 {
     pthread_mutex_lock(&engine->lock);
-    size_t cost = command->size + PS_COMMAND_COST;
+    size_t cost = command->size + command->count * sizeof(uint64_t) + PS_COMMAND_COST;
     bool nobody = command->object && engine->wake[1] < 0; /* who would give it back? */
     bool fits = is_bounded(command) || !engine->commands || engine->commands_size + cost <= PS_COMMANDS_BYTES;
     int error = nobody ? -EPIPE : fits ? wake(engine) : -ENOBUFS; /* the loop takes no command before the lock is free */
@@ -190,12 +193,16 @@ static int post(ps_engine *engine, enum ps_command_kind kind, uint64_t client_id
     return append(engine, command);
 }
 
-static int post_broadcast(ps_engine *engine, const uint8_t *data, size_t size)
+/* To these clients, or to all. */
+static int post_many(ps_engine *engine, enum ps_command_kind kind, const uint64_t *ids, size_t count, const uint8_t *data,
+                     size_t size)
 {
-    ps_command *command = ps_sys.allocate(sizeof *command);
+    ps_command *command = ps_sys.allocate(sizeof *command + count * sizeof *ids);
     if (!command)
         return -ENOMEM;
-    *command = (ps_command){.size = size, .kind = PS_DO_BROADCAST};
+    *command = (ps_command){.size = size, .count = count, .kind = kind};
+    if (count)
+        memcpy(command->data, ids, count * sizeof *ids);
     if (ps__many_make(engine, data, size, &command->many) == 0)
         return append(engine, command);
     ps__free(command);
@@ -258,37 +265,63 @@ int ps_engine_push(ps_engine *engine, uint64_t client_id, const uint8_t *data, s
     return conn ? ps__push(engine, conn, data, size) : 0;
 }
 
-/* How many would get a push of this size, as other threads may ask for it. */
-static int64_t count_takers(ps_engine *engine, size_t size)
+/* The next two with the lock held: as other threads may ask for it. */
+static bool would_take(const ps_conn *conn, size_t size)
+{
+    return ps__state(conn) == PS_CONN_ESTABLISHED && size <= __atomic_load_n(&conn->max_reply, __ATOMIC_RELAXED);
+}
+
+static int64_t count_takers(const ps_engine *engine, size_t size)
 {
     int64_t takers = 0;
-    pthread_mutex_lock(&engine->lock);
-    for (uint32_t slot = 0; slot < engine->table.made; slot++) {
-        const ps_conn *conn = ps__slot(&engine->table, slot);
-        takers += ps__state(conn) == PS_CONN_ESTABLISHED && size <= __atomic_load_n(&conn->max_reply, __ATOMIC_RELAXED);
-    }
-    pthread_mutex_unlock(&engine->lock);
+    for (uint32_t slot = 0; slot < engine->table.made; slot++)
+        takers += would_take(ps__slot(&engine->table, slot), size);
     return takers;
 }
 
-static int64_t broadcast_inside(ps_engine *engine, const uint8_t *data, size_t size)
+static int64_t count_among(const ps_engine *engine, const uint64_t *ids, size_t count, size_t size)
+{
+    int64_t takers = 0;
+    for (size_t i = 0; i < count; i++) {
+        const ps_conn *conn = ps__table_find(&engine->table, ids[i]);
+        takers += conn && would_take(conn, size);
+    }
+    return takers;
+}
+
+/* ids: NULL: to all. */
+static int64_t push_inside(ps_engine *engine, const uint64_t *ids, size_t count, const uint8_t *data, size_t size)
 {
     ps_many many;
     int error = ps__many_make(engine, data, size, &many);
     if (error < 0)
         return error;
-    int64_t reached = ps__push_to_all(engine, &many, size);
+    int64_t reached =
+        ids ? ps__push_to(engine, ids, count, &many, size) : ps__push_to_all(engine, &many, size);
     ps__many_drop(&many);
     return reached;
 }
 
+static int64_t push_outside(ps_engine *engine, const uint64_t *ids, size_t count, const uint8_t *data, size_t size)
+{
+    pthread_mutex_lock(&engine->lock);
+    int64_t takers = ids ? count_among(engine, ids, count, size) : count_takers(engine, size);
+    pthread_mutex_unlock(&engine->lock);
+    enum ps_command_kind kind = ids ? PS_DO_PUSH_TO : PS_DO_BROADCAST;
+    int posted = takers ? post_many(engine, kind, ids, count, data, size) : 0;
+    return posted < 0 ? posted : takers;
+}
+
 int64_t ps_engine_broadcast(ps_engine *engine, const uint8_t *data, size_t size)
 {
-    if (ps__in_loop(engine))
-        return broadcast_inside(engine, data, size);
-    int64_t takers = count_takers(engine, size);
-    int posted = takers ? post_broadcast(engine, data, size) : 0;
-    return posted < 0 ? posted : takers;
+    return ps__in_loop(engine) ? push_inside(engine, NULL, 0, data, size) : push_outside(engine, NULL, 0, data, size);
+}
+
+int64_t ps_engine_push_to(ps_engine *engine, const uint64_t *ids, size_t count, const uint8_t *data, size_t size)
+{
+    if (!count)
+        return 0;
+    return ps__in_loop(engine) ? push_inside(engine, ids, count, data, size) : push_outside(engine, ids, count, data, size);
 }
 
 int ps_engine_disconnect(ps_engine *engine, uint64_t client_id)

@@ -42,6 +42,18 @@ static PyObject *inside_broadcast(PyObject *self, PyObject *args)
     return reached < 0 ? PyErr_NoMemory() : PyLong_FromLongLong(reached);
 }
 
+static PyObject *inside_push_to(PyObject *self, PyObject *args)
+{
+    Py_buffer ids, view;
+    if (!PyArg_ParseTuple(args, "y*y*", &ids, &view))
+        return NULL;
+    size_t count = (size_t)ids.len / sizeof(uint64_t);
+    int64_t reached = ps_engine_push_to(engine_of(self), ids.buf, count, view.buf, (size_t)view.len);
+    PyBuffer_Release(&view);
+    PyBuffer_Release(&ids);
+    return reached < 0 ? PyErr_NoMemory() : PyLong_FromLongLong(reached);
+}
+
 static PyObject *inside_disconnect(PyObject *self, PyObject *args)
 {
     unsigned long long id;
@@ -149,6 +161,7 @@ static PyObject *inside_watch(PyObject *self, PyObject *args)
 static PyMethodDef inside_methods[] = {
     {"push", inside_push, METH_VARARGS, NULL},
     {"broadcast", inside_broadcast, METH_VARARGS, NULL},
+    {"push_to", inside_push_to, METH_VARARGS, NULL},
     {"disconnect", inside_disconnect, METH_VARARGS, NULL},
     {"answer", (PyCFunction)(void (*)(void))ps__py_inside_answer, METH_FASTCALL, NULL},
     {"current", inside_current, METH_NOARGS, NULL},

@@ -15,14 +15,15 @@ number of the loop whose client it is, which is 0 as long as an engine is one lo
 from __future__ import annotations
 
 import errno
+from array import array
 from collections.abc import Callable, Sequence
 
 from pysock.base.aliases import Buffer, SocketAddress
 from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
-from pysock.causes import COUNTERS
 from pysock.engine.inlet import Inlet
 from pysock.engine.link import Link
 from pysock.engine.outlet import Outlet
+from pysock.engine.rows import ClientInfo, Current, EngineStats
 from pysock.limits import Limits
 from pysock.wire.format import Framing
 
@@ -130,64 +131,6 @@ class EngineOptions:
     access: Access = NO_ACCESS
 
 
-class ClientInfo(NamedTuple):
-    """One row of the client table."""
-
-    client_id: int
-    fd: int
-    state: int
-    name: str
-    master: int  # index of the master socket, in the order of add_master
-    address: str  # the peer: "host:port" over TCP, "" over a Unix socket
-    pid: int  # of the peer on a Unix socket; -1 where unknown, like the next two
-    uid: int
-    gid: int
-    connected_at: float  # seconds since the epoch
-    requests: int
-    bytes_in: int
-    bytes_out: int
-    in_flight: int  # requests whose reply isn't written yet
-    queued: int  # bytes of replies the kernel hasn't taken yet
-
-
-class EngineStats(NamedTuple):
-    """Counters since the start; the first two are of now."""
-
-    clients: int  # let in, and still connected
-    pending: int  # connected, and not let in yet
-    accepted: int  # connections accepted by the master sockets
-    established: int  # of them, let in
-    refused: int  # CIRs refused, and connections over max_clients
-    disconnected: int  # clients that were let in and are gone
-    requests: int  # whole SRMs of clients, served or not
-    errors: int  # requests that failed: answered by an ERROR, or by nothing
-    pushes: int
-    timeouts: int  # connections closed at a deadline
-    over_limit: int  # connections closed over a limit
-    bytes_in: int
-    bytes_out: int
-    causes: tuple[int, ...]  # how often each Cause was met
-
-    def by_name(self) -> dict[str, int]:
-        """Each counter under its own name; those of the causes have theirs from :data:`COUNTERS`."""
-        counters: dict[str, Any] = self._asdict()
-        return counters | dict(zip(COUNTERS, counters.pop("causes"), strict=True))
-
-
-class Current(NamedTuple):
-    """A request whose handler runs."""
-
-    client_id: int
-    request_id: int  # 0 in a framing without ids
-    service: int
-    deadline: float  # on the monotonic clock; 0: none is known
-    wants_reply: bool
-
-
-#: Before anything has happened.
-NO_STATS: Final = EngineStats._make([*[0] * (len(EngineStats._fields) - 1), (0,) * len(COUNTERS)])
-
-
 #: What ``Engine.turn`` returns: it is over; or, no turn is needed before ``Engine.poll_fd`` is readable.
 OVER: Final = -1.0
 WHEN_READABLE: Final = float("inf")
@@ -293,6 +236,13 @@ class Engine(Protocol):
     def broadcast(self, payload: Buffer) -> int:
         """``push`` to every client that was let in and takes so many bytes; how many. In another thread than the
         loop's: how many there are at this moment, of whom some may be gone when the loop comes to it.
+
+        :raises OSError: ENOBUFS: see :func:`too_much_queued`.
+        """
+
+    def push_to(self, client_ids: array[int], payload: Buffer) -> int:
+        """``push`` to each of these clients that is there and takes so many bytes; how many. The ids are unsigned
+        numbers of 64 bits (``"Q"``). In another thread than the loop's as ``broadcast``.
 
         :raises OSError: ENOBUFS: see :func:`too_much_queued`.
         """

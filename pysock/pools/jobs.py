@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from pysock.data import DataSocket
-    from pysock.engine.contract import Current, Engine
+    from pysock.engine.contract import Engine
+    from pysock.engine.rows import Current
     from pysock.pools.pool import Pool
 
 WAITS: Final = 0

@@ -15,7 +15,7 @@ from pysock.base import registry
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING, Protocol
 from pysock.base.logs import server_log as log
-from pysock.engine.contract import Current
+from pysock.engine.rows import Current
 from pysock.errors import Cancelled, RemoteError, RequestTimeout
 from pysock.states import ConnectionState
 from pysock.wire import texts

@@ -185,6 +185,34 @@ static void one_closes_in_the_middle(void)
     end();
 }
 
+/* Ids that were, or never were, reach nobody; one that is there twice is meant twice. */
+static void only_some(void)
+{
+    const ps_options options = echo_options(PS_PYSOCK);
+    int fds[4];
+    uint64_t ids[6];
+    begin(&options);
+    for (int i = 0; i < 4; i++) {
+        fds[i] = echo_plug(&server);
+        ids[i] = hello(fds[i], "");
+    }
+    CHECK_EQ(close(fds[3]), 0);
+    WAIT_FOR(server.gone == 1);
+    ids[4] = ids[1];
+    ids[5] = UINT64_MAX;
+    CHECK_EQ(ps_engine_push_to(server.engine, ids + 1, 5, (const uint8_t *)"some", 4), 3);
+    CHECK_EQ(ps_engine_push_to(server.engine, ids, 0, (const uint8_t *)"none", 4), 0);
+    CHECK_EQ(ps_engine_push_to(server.engine, ids + 5, 1, (const uint8_t *)"none", 4), 0);
+    CHECK_EQ(ps_engine_broadcast(server.engine, (const uint8_t *)"all", 3), 3);
+    for (int i = 0; i < 3; i++) {
+        for (int times = (2 * i) % 3; times-- > 0;) /* 0, 2, 1 */
+            expect_frame(fds[i], PS_PUSH, 0, 0, "some", 4);
+        expect_frame(fds[i], PS_PUSH, 0, 0, "all", 3);
+    }
+    hang_up(fds, 3);
+    end();
+}
+
 /* It costs nobody but whom there is none for. */
 static void without_memory(void)
 {
@@ -216,6 +244,7 @@ int main(void)
     RUN(one_buffer_for_all);
     RUN(several_leave_in_one_call);
     RUN(one_closes_in_the_middle);
+    RUN(only_some);
     RUN(without_memory);
     return 0;
 }

@@ -160,6 +160,14 @@ static uint64_t somebody(world *w, uint64_t *seed)
     return count ? ids[random_number(seed) % count] : 0;
 }
 
+static void push_to_some(world *w, const uint8_t *data, size_t size)
+{
+    uint64_t ids[16];
+    size_t count = (size_t)ps_engine_ids(w->server.engine, ids, 16);
+    int64_t told = ps_engine_push_to(w->server.engine, ids, count, data, size);
+    CHECK(told >= 0 && told <= (int64_t)count);
+}
+
 static void *push(void *context)
 {
     world *w = context;
@@ -170,6 +178,8 @@ static void *push(void *context)
         w->pushed += ps_engine_push(w->server.engine, somebody(w, &seed), data, size) > 0;
         if (i % 10 == 0)
             ps_engine_broadcast(w->server.engine, data, size);
+        if (i % 10 == 5)
+            push_to_some(w, data, size);
         poll(NULL, 0, 1);
     }
     return NULL;

@@ -14,7 +14,8 @@ from support import ROOT
 
 from pysock.base.lean import field_names
 from pysock.causes import COUNTERS, Cause
-from pysock.engine.contract import SLOT_BITS, Callbacks, EngineStats
+from pysock.engine.contract import SLOT_BITS, Callbacks
+from pysock.engine.rows import EngineStats
 from pysock.states import (
     CONNECTION_TRANSITIONS,
     DISCONNECT_REASONS,

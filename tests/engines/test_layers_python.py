@@ -26,7 +26,7 @@ FLOORS = [
     ("engine",),
     ("engine.native", "engine.pure"),
     ("files", "descriptors"),
-    ("engine.choice", "data", "clients", "access", "master"),
+    ("engine.choice", "data", "clients", "directory", "access", "master"),
     ("parameters", "services", "registration", "replies", "pools", "failures", "hooks", "signals"),
     ("calls", "listening", "attached", "tasks", "healing"),
     ("client", "running"),

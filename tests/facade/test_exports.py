@@ -23,7 +23,7 @@ PUBLIC = [
         "ServerState",
     ),
     *("ConnectionState", "Address", "backend", "__version__", "PysockError", "ProtocolError", "ConnectionRefused"),
-    *("RemoteError", "RequestTimeout", "ServerFull", "FrameTooLarge", "AddressInUse"),
+    *("RemoteError", "RequestTimeout", "ServerFull", "FrameTooLarge", "AddressInUse", "Group"),
     *("Reply", "Request", "current", "later"),
     *("Cancelled", "Overloaded", "OutcomeUnknown", "Backoff", "Pool"),
     *("Buffer", "ConnectionLost", "DisconnectReason", "ErrorCode", "IllegalTransition", "Peer"),

@@ -12,8 +12,8 @@ import pytest
 from support import wait_for
 
 from pysock import Overloaded, PysockError, RemoteError
-from pysock.engine.contract import Current
 from pysock.engine.deferral import Ended
+from pysock.engine.rows import Current
 from pysock.pools.jobs import Job, Jobs
 from pysock.pools.pool import Pool
 from pysock.pools.processes import DIED, Processes

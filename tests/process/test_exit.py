@@ -47,9 +47,9 @@ def ask(service, times=1):
 
 # Registered before pysock's own, so it runs after it.
 import pysock.running
-atexit.unregister(pysock.running.stop_background)
+atexit.unregister(pysock.signals.stop_background)
 atexit.register(lambda: print("exit", time.monotonic(), flush=True))
-atexit.register(pysock.running.stop_background)
+atexit.register(pysock.signals.stop_background)
 server.start()
 """
 

@@ -11,7 +11,7 @@ import pytest
 
 import pysock
 from pysock.base.lean import NamedTuple, dataclass, field, field_names, replace
-from pysock.engine.contract import ClientInfo
+from pysock.engine.rows import ClientInfo
 
 
 class Ours(NamedTuple):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x811A1C8F
+ABI: Final = 0xFAAADF03
 
 
 def check_abi(lib: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from array import array
 from collections.abc import Callable, Coroutine
 from threading import get_ident
 
@@ -13,22 +14,13 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
 from pysock.base.unique import Unique
 from pysock.base.vanish import vanishing
-from pysock.engine.contract import (
-    OVER,
-    TEXT_DESCRIPTORS_LOST,
-    WHEN_READABLE,
-    Backend,
-    ClientInfo,
-    Current,
-    EngineOptions,
-    EngineStats,
-    too_much_queued,
-)
+from pysock.engine.contract import OVER, TEXT_DESCRIPTORS_LOST, WHEN_READABLE, Backend, EngineOptions, too_much_queued
 from pysock.engine.native.crossing import NANOSECONDS, ffi, lib, nanoseconds, of_linger, result_of, view_of
 from pysock.engine.native.inlet import NativeInlet
 from pysock.engine.native.link import NativeLink
 from pysock.engine.native.outlet import NativeOutlet
 from pysock.engine.native.sockets import NativeSockets
+from pysock.engine.rows import ClientInfo, Current, EngineStats
 from pysock.errors import FrameTooLarge, PysockError
 from pysock.limits import Limits
 from pysock.wire import texts
@@ -102,7 +94,7 @@ class NativeEngine(Unique):
         if error := lib.ps_python_inside(python, id(inside)):
             lib.ps_python_free(python)
             result_of(error)
-        self._push_inside, self._broadcast_inside, self._disconnect_inside, *others = inside
+        self._push_inside, self._broadcast_inside, self._push_to_inside, self._disconnect_inside, *others = inside
         self._answer, self._current, self._waiting, self._later, self._watch, *guest = others
         self._begin, self._poll_fd, self._turn, self._end_turns = guest
         self._raised: list[BaseException] = []  # by a guest's turn
@@ -222,6 +214,12 @@ class NativeEngine(Unique):
             return self._broadcast_inside(payload)  # type: ignore[no-any-return]
         data = view_of(payload)
         return _posted(lib.ps_engine_broadcast(self._engine, data, len(data)))
+
+    def push_to(self, client_ids: array[int], payload: Buffer) -> int:
+        if get_ident() == self._loop:
+            return self._push_to_inside(client_ids, payload)  # type: ignore[no-any-return]
+        ids, data = ffi.from_buffer("uint64_t[]", client_ids), view_of(payload)
+        return _posted(lib.ps_engine_push_to(self._engine, ids, len(client_ids), data, len(data)))
 
     def disconnect(self, client_id: int) -> bool:
         if get_ident() == self._loop:

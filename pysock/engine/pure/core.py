@@ -13,7 +13,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR, tell_unraisable
 from pysock.base.unique import Unique
 from pysock.causes import Cause
-from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Callbacks, EngineOptions, EngineStats, Service
+from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Callbacks, EngineOptions, Service
 from pysock.engine.guards import INSTEAD, guarded
 from pysock.engine.pure.access import Origins
 from pysock.engine.pure.causes import Causes
@@ -23,6 +23,7 @@ from pysock.engine.pure.table import Rows
 from pysock.engine.pure.timers import Deadlines
 from pysock.engine.pure.waiting.batch import Batch
 from pysock.engine.pure.waiting.deferred import Deferrals
+from pysock.engine.rows import EngineStats
 from pysock.wire.rules import Rules
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from __future__ import annotations
 import sys
 
 from pysock.base.lean import TYPE_CHECKING
-from pysock.engine.contract import Current
 from pysock.engine.pure.framed import FramedConnection
 from pysock.engine.pure.plain import PlainConnection, U32Connection
+from pysock.engine.rows import Current
 
 if TYPE_CHECKING:
     from collections.abc import Callable

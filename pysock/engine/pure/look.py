@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pysock.access.peers import peer_of
 from pysock.base.lean import TYPE_CHECKING
-from pysock.engine.contract import ClientInfo, EngineStats
+from pysock.engine.rows import ClientInfo, EngineStats
 from pysock.states import ConnectionState
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ others leave it to the loop.
 
 from __future__ import annotations
 
+from array import array
 from threading import get_ident
 
 from pysock.base.aliases import Buffer
@@ -16,6 +17,7 @@ from pysock.wire import texts
 
 if TYPE_CHECKING:
     from pysock.engine.pure.commands import Commands
+    from pysock.engine.pure.connection import Connection
     from pysock.engine.pure.core import Core
 
 
@@ -40,14 +42,22 @@ class Pushes(Unique):
             return connection.push(message)
         return self._commands.post(lambda: connection.push(message), len(message))
 
+    def push_to(self, client_ids: array[int], payload: Buffer) -> int:
+        """``push`` to each of these clients that is there and takes it; how many."""
+        found = (find(self._core, client_id) for client_id in client_ids)
+        return self._push_to_all(payload, [client for client in found if client is not None])
+
     def broadcast(self, payload: Buffer) -> int:
         """``push`` to every client that was let in; how many."""
+        payload, core = bytes(payload), self._core
+        if len(payload) > core.rules.max_payload:
+            raise FrameTooLarge(f"{len(payload)} bytes are too many: at most {core.rules.max_payload}")
+        return self._push_to_all(payload, list(core.table.clients.values()))
+
+    def _push_to_all(self, payload: Buffer, clients: list[Connection]) -> int:
         payload = bytes(payload)
-        core, size = self._core, len(payload)
-        if size > core.rules.max_payload:
-            raise FrameTooLarge(f"{size} bytes are too many: at most {core.rules.max_payload}")
-        clients = list(core.table.clients.values())
-        clients = [client for client in clients if size <= client.protocol.reply_limit and client.takes_pushes()]
+        size = len(payload)
+        clients = [client for client in clients if client.takes_pushes() and size <= client.protocol.reply_limit]
         messages = {listener: listener.framing.message(payload) for listener in {client.listener for client in clients}}
 
         def push_to_all() -> int:

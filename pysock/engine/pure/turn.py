@@ -12,6 +12,7 @@ This file is the turn: wait, read, dispatch, send. What it drives has a file eac
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from threading import get_ident
@@ -23,7 +24,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
 from pysock.base.unique import Unique
 from pysock.causes import Cause
-from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Backend, ClientInfo, Current, EngineOptions, EngineStats
+from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Backend, EngineOptions
 from pysock.engine.linger import Linger
 from pysock.engine.pure import look
 from pysock.engine.pure.accept import Masters
@@ -40,6 +41,7 @@ from pysock.engine.pure.poll import READ
 from pysock.engine.pure.push import Pushes
 from pysock.engine.pure.sockets import PureSockets
 from pysock.engine.pure.transport import keep_heap
+from pysock.engine.rows import ClientInfo, Current, EngineStats
 from pysock.errors import PysockError
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 
@@ -62,7 +64,11 @@ class PureEngine(Unique):
         except OSError:
             core.poller.close()
             raise
-        self._pushes = Pushes(core, self._commands)
+        self._pushes = pushes = Pushes(core, self._commands)
+        self.push: Callable[[int, Buffer], bool] = pushes.push
+        self.push_to: Callable[[array[int], Buffer], int] = pushes.push_to
+        self.broadcast: Callable[[Buffer], int] = pushes.broadcast
+        self.disconnect: Callable[[int], bool] = pushes.disconnect
         self._masters = Masters(core)
         core.are_open = self.are_open
         self._linger = Linger(core.poller.wait, options.linger, core.requests)
@@ -372,15 +378,6 @@ class PureEngine(Unique):
 
     def stats(self) -> EngineStats:
         return look.stats(self._core)
-
-    def push(self, client_id: int, payload: Buffer) -> bool:
-        return self._pushes.push(client_id, payload)
-
-    def broadcast(self, payload: Buffer) -> int:
-        return self._pushes.broadcast(payload)
-
-    def disconnect(self, client_id: int) -> bool:
-        return self._pushes.disconnect(client_id)
 
     def answer(self, handle: int, reply: Any) -> bool:
         here = get_ident()

@@ -20,11 +20,11 @@ from itertools import count
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import tell_unraisable
 from pysock.base.unique import Unique
-from pysock.engine.contract import Current
 from pysock.engine.deferral import Ended
 from pysock.engine.pure.ending import spare_others
 from pysock.engine.pure.reply import Failure, may_be_for_later, not_bytes
 from pysock.engine.pure.waiting import pending
+from pysock.engine.rows import Current
 from pysock.states import ConnectionState, DisconnectReason
 from pysock.wire import texts
 from pysock.wire.format import ErrorCode, Kind, encode_text

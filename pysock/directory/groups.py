@@ -1,0 +1,191 @@
+"""Groups: clients that a server has put together under a name, so that something can be sent to all of them.
+
+Both engines know clients, and no groups: this file owns who is in which. A client is in it from ``join()`` until
+``leave()``, or until its connection ends; the engine is given the ids of a group as one block of memory, kept until
+somebody joins or leaves.
+
+Threads: any thread may join, leave, look and send. All is under one lock, never while the engine is called; it is
+re-entrant, since a signal handler may ask while its own thread is inside.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections.abc import Callable, Iterator
+
+from pysock.base.ids import shown
+from pysock.base.lean import TYPE_CHECKING, Protocol
+from pysock.base.unique import Unique
+from pysock.errors import ConnectionLost, ParameterError
+
+if TYPE_CHECKING:
+    from typing import Final
+
+    from pysock.base import kinds
+    from pysock.data import DataSocket
+
+#: Names of groups that nobody is in any more, and that are still known. The oldest are forgotten first.
+EMPTY_MAX: Final = 1000
+
+_NOBODY: Final = array("Q")
+
+
+class _Members:
+    """Of one group, in the order in which they joined."""
+
+    __slots__ = ("clients", "ids")
+
+    def __init__(self) -> None:
+        self.clients: dict[int, DataSocket] = {}
+        self.ids: array[int] | None = _NOBODY  # None: to be made anew. It is never changed, only replaced
+
+
+class Groups(Unique):
+    """All groups of one server."""
+
+    __slots__ = ("_empty", "_groups", "_lock", "_of")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._groups: dict[str, _Members] = {}
+        self._empty: dict[str, None] = {}  # of them, those that nobody is in: who has left first is first
+        self._of: dict[int, dict[str, None]] = {}  # by client id
+
+    def join(self, client: DataSocket, name: str, is_gone: Callable[[], bool]) -> None:
+        """Put a client into a group, if it isn't in it.
+
+        :param is_gone: whether ``leave_all`` has been called for it, or is being called.
+        :raises ConnectionLost: it has, and so it would never leave.
+        """
+        with self._lock:
+            if is_gone():
+                raise ConnectionLost(f"client {shown(client.id)} isn't connected any more: it can't join {name!r}")
+            members = self._groups.setdefault(name, _Members())
+            self._empty.pop(name, None)
+            if members.clients.setdefault(client.id, client) is client:
+                members.ids = None
+            self._of.setdefault(client.id, {})[name] = None
+
+    def leave(self, client: DataSocket, name: str) -> None:
+        """Take a client out of a group, if it is in it."""
+        with self._lock:
+            names = self._of.get(client.id, {})
+            if name not in names:
+                return
+            del names[name]
+            if not names:
+                del self._of[client.id]
+            self._take(client.id, name)
+
+    def _take(self, client_id: int, name: str) -> None:
+        members = self._groups[name]
+        del members.clients[client_id]
+        members.ids = None
+        if not members.clients:
+            self._empty[name] = None
+            if len(self._empty) > EMPTY_MAX:
+                forgotten = next(iter(self._empty))
+                del self._empty[forgotten], self._groups[forgotten]
+
+    def leave_all(self, client_id: int) -> tuple[str, ...]:
+        """Its connection has ended: take it out of all its groups, and return which they were."""
+        with self._lock:
+            names = tuple(self._of.pop(client_id, ()))
+            for name in names:
+                self._take(client_id, name)
+            return names
+
+    def of(self, client_id: int) -> tuple[str, ...]:
+        """The groups that a client is in, in the order in which it joined them."""
+        with self._lock:
+            return tuple(self._of.get(client_id, ()))
+
+    def is_known(self, name: str) -> bool:
+        """Whether somebody is in this group, or was, of the last :data:`EMPTY_MAX` that became empty."""
+        with self._lock:
+            return name in self._groups
+
+    def clients(self, name: str) -> dict[int, DataSocket]:
+        """Who is in it now."""
+        with self._lock:
+            members = self._groups.get(name)
+            return {} if members is None else dict(members.clients)
+
+    def count(self, name: str) -> int:
+        """How many are in it now."""
+        with self._lock:
+            members = self._groups.get(name)
+            return 0 if members is None else len(members.clients)
+
+    def has(self, name: str, client: object) -> bool:
+        """Whether this one is in it now."""
+        with self._lock:
+            members = self._groups.get(name)
+            return members is not None and members.clients.get(getattr(client, "id", -1)) is client
+
+    def ids(self, name: str) -> array[int]:
+        """Their ids, as an engine takes them; not to be changed."""
+        with self._lock:
+            members = self._groups.get(name)
+            if members is None:
+                return _NOBODY
+            if members.ids is None:
+                members.ids = array("Q", members.clients)
+            return members.ids
+
+
+class Table(Protocol):
+    """The table that the clients of the groups are in."""
+
+    groups: Groups
+
+    def push_to(self, client_ids: array[int], payload: kinds.Buffer) -> int:
+        """Send a payload to each of these clients; return to how many."""
+
+
+class Group:
+    """The clients of a server that are in the group of this name. It is alive; made by ``server.clients.group()``.
+
+    :ivar name: its name.
+    """
+
+    __slots__ = ("_table", "name")
+
+    def __init__(self, name: str, table: Table) -> None:
+        self.name = name
+        self._table = table
+
+    def send(self, payload: kinds.Buffer) -> int:
+        """Send ``payload`` to every client in it that takes so much, as :meth:`ClientTable.broadcast` does to all.
+
+        :return: how many it reached; 0 where nobody is in it. In another thread than the loop's these are the clients
+            of this moment: one may go before its turn comes.
+        """
+        return self._table.push_to(self._table.groups.ids(self.name), payload)
+
+    def __len__(self) -> int:
+        return self._table.groups.count(self.name)
+
+    def __iter__(self) -> Iterator[DataSocket]:
+        """The clients of this moment, in the order in which they joined."""
+        return iter(self._table.groups.clients(self.name).values())
+
+    def __contains__(self, client: object) -> bool:
+        return self._table.groups.has(self.name, client)
+
+    def __repr__(self) -> str:
+        return f"<Group {self.name!r} of {len(self)}>"
+
+
+def checked_name(name: object) -> str:
+    """Return it: the name of a group.
+
+    :raises TypeError: it is no text.
+    :raises ValueError: it is empty.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a group's name is a str, not {name!r}")
+    if not name:
+        raise ParameterError("group", "must not be empty", name="a group's name")
+    return name
