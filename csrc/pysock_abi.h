@@ -71,13 +71,6 @@ enum ps_cause {
     PS_CAUSE_NO_MEMORY, PS_CAUSE_ACCEPT, PS_CAUSE_SEND, PS_CAUSES
 };
 
-enum ps_end { /* how a connection is ended by this end of it: pysock/wire/endings.py says more of each */
-    PS_END_VIOLATION, PS_END_VERSION, PS_END_KEY_WANTED, PS_END_WRONG_PROOF, PS_END_NOT_LET_IN, PS_END_CIR_LATE,
-    PS_END_CROWD, PS_END_FRAME_LATE, PS_END_IDLE, PS_END_OUTPUT_STALLED, PS_END_OUTPUT_FULL, PS_END_NO_MEMORY,
-    PS_END_TOO_LARGE, PS_END_STOPPING, PS_END_DOOR_FULL, PS_END_DOOR_PEER, PS_END_DOOR_ACCESS, PS_END_DOOR_NO_MEMORY,
-    PS_ENDS
-};
-
 /* Why nobody waits for the answer to a deferred request any more: pysock/engine/deferral.py. */
 enum ps_why { PS_WHY_NONE, PS_WHY_CANCELLED, PS_WHY_LATE, PS_WHY_GONE, PS_WHY_STOPPED, PS_WHYS };
 
@@ -112,6 +105,7 @@ typedef struct ps_said {
 } ps_said;
 
 typedef struct ps_ending {
+    const char *name;
     ps_said before, after; /* to one that isn't let in, which counts as refused then; to one that is */
     int8_t cause;          /* -1: none */
     int8_t event;          /* -1: that it is refused, by what is awaited of it */

@@ -2,6 +2,7 @@
 #ifndef PYSOCK_CONN_DISMISS_H
 #define PYSOCK_CONN_DISMISS_H
 
+#include "base/endings.h"
 #include "core/engine.h"
 
 /* text: of the last words, where the table has none. request_id: of the frame that is to blame. */

@@ -2,6 +2,7 @@
 #ifndef PYSOCK_CONN_LIFE_H
 #define PYSOCK_CONN_LIFE_H
 
+#include "base/endings.h"
 #include "core/engine.h"
 
 void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason);

@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 #include <string.h>
 
+#include "base/endings.h"
 #include "base/host.h"
 #include "base/peers.h"
 #include "base/sys.h"

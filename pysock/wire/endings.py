@@ -1,7 +1,7 @@
 """How connections end, as a table: who is told what, what is counted, and what becomes of what still waits.
 
 One row for each way in which this end ends a connection by itself; that the other one has gone, or is closed by a
-handler, needs no words. ``csrc/base/endings.c`` has the same rows, and a test compares them cell by cell.
+handler, needs no words. ``csrc/base/endings.h`` has the same rows, and a test compares them cell by cell.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class End(IntEnum):
-    """A way to end; ``enum ps_end`` in C."""
+    """A way to end; ``enum ps_end`` in C, a name of a row there."""
 
     VIOLATION = 0  # a frame breaks the rules; the text says how
     VERSION = 1  # the CIR is of another protocol, or of another version of it

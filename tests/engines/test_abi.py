@@ -89,7 +89,6 @@ OTHER_NAMES = {
         ("CONN_", ConnectionState, "ps_conn_state"),
         ("EV_", ConnectionEvent, "ps_conn_event"),
         ("CAUSE_", Cause, "ps_cause"),
-        ("END_", End, "ps_end"),
         ("HOW_", How, "ps_how"),
         ("MOST_", Most, "ps_most"),
     ],
@@ -216,6 +215,7 @@ def said(row):
 @pytest.mark.parametrize("end", End)
 def test_the_endings(end):
     row, ending = lib.ps_ending_of(end), ENDINGS[end]
+    assert text(row.name) == end.name
     assert (said(row.before), said(row.after)) == (ending.before, ending.after)
     assert (row.cause, row.event) == tuple(-1 if one is None else one for one in (ending.cause, ending.event))
     assert DISCONNECT_REASONS[row.reason] is ending.reason
