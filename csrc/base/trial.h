@@ -32,7 +32,7 @@ enum {
     PS_TRIAL_HOLD_TRIALS = 16,               /* and so many times as long as the trial took at least */
     PS_TRIAL_PERCENT = 95,                   /* of the price without polling: what polling must cost less than */
     PS_TRIAL_PREEMPTED_NS = 5 * 1000 * 1000, /* a poll that ends so late was taken off the processor; */
-    PS_TRIAL_PREEMPTED_PART = 16,            /* polling ends where it loses more than this part of its time so, */
+    PS_TRIAL_PREEMPTED_PART = 4,             /* polling ends where more than this part of its time is lost so: it gains less, */
     PS_TRIAL_WITHDRAWN_MAX = 5,              /* for four times as long each time, so often at most */
 };
 

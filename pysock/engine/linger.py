@@ -45,8 +45,8 @@ PERCENT: Final = 95
 
 #: A poll that ends so late was taken off the processor;
 PREEMPTED: Final = 0.005
-#: polling ends where it loses more than this part of its time so,
-PREEMPTED_PART: Final = 16
+#: polling ends where it loses more than this part of its time so, for it gains less,
+PREEMPTED_PART: Final = 4
 #: for four times as long each time, so often at most.
 WITHDRAWN_MAX: Final = 5
 

@@ -177,7 +177,7 @@ static void a_quota(void)
 {
     world w = {.now_ns = 1, .quota_ns = PERIOD_NS / 2};
     live(&w, &CLOSED, 600 * 1000);
-    CHECK_EQ(w.throttled, 4);
+    CHECK_EQ(w.throttled, 6);
     CHECK_EQ(w.trial.withdrawn, 4);
     live(&w, &CLOSED, 6 * 1000 * 1000);
     CHECK_EQ(w.trial.withdrawn, PS_TRIAL_WITHDRAWN_MAX);
@@ -206,11 +206,11 @@ static void a_neighbour_now_and_then(void)
 
 static ps_sys_table real;
 
-/* Polling was found to pay for a twentieth of a second. No trial is due soon. */
+/* Polling was found to pay for a fiftieth of a second. No trial is due soon. */
 static ps_trial paying(void)
 {
     const uint64_t due = ps__now_ns() + 3600 * SECOND;
-    return (ps_trial){.pays = true, .due_ns = due, .start_ns = due - SECOND / 20};
+    return (ps_trial){.pays = true, .due_ns = due, .start_ns = due - SECOND / 50};
 }
 
 static int late_wait(int epfd, struct epoll_event *events, int room, int timeout_ms)
