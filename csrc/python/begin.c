@@ -177,6 +177,14 @@ static PyObject *failed(const ps_starter *s, ps_call *seat)
     return NULL;
 }
 
+/* The task takes it up in the loop's next pass. Until then others may begin to wait for it, too, which a future refuses
+ * as long as it takes itself for one that is being handed to its task. */
+static void leave_to_others(PyObject *awaited)
+{
+    if (awaited != Py_None && PyObject_SetAttr(awaited, ps__py_names._asyncio_future_blocking, Py_False) < 0)
+        PyErr_Clear(); /* it isn't one */
+}
+
 /* In the task, which is the current one. */
 static PyObject *begin(ps_starter *s, ps_call *seat, PyObject *const *args)
 {
@@ -190,6 +198,7 @@ static PyObject *begin(ps_starter *s, ps_call *seat, PyObject *const *args)
     Py_DECREF(task);
     if (status == PYGEN_NEXT) {
         seat->awaited = result;
+        leave_to_others(result);
         ps__py_seat_open(seat);
         result = goes_on(s, seat);
         Py_DECREF(seat);

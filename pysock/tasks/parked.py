@@ -120,7 +120,8 @@ class Seat(Call):
                 _enter(loop, outer)
 
     def take(self, context: Context, coroutine: Any, awaited: Any) -> None:
-        """Let the task go on with it."""
+        """Let the task go on with it, in the loop's next pass."""
+        _mark(awaited, False)  # until then others may begin to wait for it, too
         self._context, self._coroutine, self._awaited = context, coroutine, awaited
         self._open()
 
@@ -195,6 +196,11 @@ def _marks(task: Any) -> tuple[Any, ...]:
 
 def _to_be_awaited(future: Any) -> Any:
     """As the ``yield`` of a future's own ``__await__`` says."""
-    with suppress(AttributeError):
-        future._asyncio_future_blocking = True
+    _mark(future, True)
     return future
+
+
+def _mark(future: Any, is_handed_over: bool) -> None:
+    """Whether it is on its way to its task: meanwhile it refuses to be awaited by another."""
+    with suppress(AttributeError):
+        future._asyncio_future_blocking = is_handed_over
