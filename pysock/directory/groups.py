@@ -153,8 +153,8 @@ class Group:
     __slots__ = ("_table", "name")
 
     def __init__(self, name: str, table: Table) -> None:
-        self.name = name
-        self._table = table
+        self.name: str = name
+        self._table: Table = table
 
     def send(self, payload: kinds.Buffer) -> int:
         """Send ``payload`` to every client in it that takes so much, as :meth:`ClientTable.broadcast` does to all.

@@ -60,6 +60,10 @@ class Call(Unique):
         finally:
             del error  # its traceback holds this frame
 
+    def _begin_anew(self) -> None:
+        """Nothing has been begun, and nothing come of it: its task may serve another request."""
+        self._coroutine, self.done, self.value, self.error = None, False, None, None
+
     def _ends(self, value: Any, error: BaseException | None) -> None:
         self.done, self.value, self.error = True, value, error
         if self.deferred is not None:

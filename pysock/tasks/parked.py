@@ -165,8 +165,8 @@ class Seat(Call):
         return gate
 
     def _forget(self) -> None:
-        self._coroutine = self.value = self.error = None
-        self.done, self._context = False, _NONE
+        self._begin_anew()
+        self._context = _NONE
 
     def _can_serve_again(self) -> bool:
         tasks = self._tasks
