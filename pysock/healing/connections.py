@@ -173,10 +173,13 @@ class Connections(Unique):
             self._machine.begin()
 
     def _failed(self, error: Exception) -> bool:
-        """Whether it is for good."""
+        """Whether it is for good.
+
+        :raises ConnectionLost: the client was closed meanwhile, and what the attempt failed with doesn't matter.
+        """
         with self._changed:
             if self.state is not State.CONNECTING:
-                return True
+                raise self._for_good() from error
             if self._machine.failed(error, monotonic()):
                 return False
             self.over = Ended("refused", str(error))

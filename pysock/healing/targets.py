@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     Result = TypeVar("Result")
 
+_ONE = (str, Address, os.PathLike)
 #: One address, or several in the order in which they are tried.
 Targets: TypeAlias = "AddressLike | Iterable[AddressLike]"
 
@@ -23,13 +24,16 @@ def checked_targets(address: Targets) -> tuple[Address, ...]:
     """Return the addresses.
 
     :raises ValueError: there is none, or one isn't an address.
+    :raises TypeError: one can't be an address, as the port of a pair of host and port.
     """
-    if isinstance(address, (str, Address, os.PathLike)):
+    if isinstance(address, _ONE):
         return (as_address(address),)
-    addresses = tuple(map(as_address, address))
-    if not addresses:
+    several = tuple(address)
+    if not several:
         raise ParameterError("address", "connect() needs at least one address", name="")
-    return addresses
+    strangers = [one for one in several if not isinstance(one, _ONE)]
+    # They come first: of a pair of host and port, the host is a bad address as well, but not what is wrong.
+    return tuple(map(as_address, strangers or several))
 
 
 def in_order(addresses: tuple[Address, ...]) -> Iterator[tuple[Address, Callable[[Exception], bool]]]:

@@ -67,7 +67,7 @@ def test_requests_may_follow_the_cir_at_once(server, cut):
     assert talk(server, srm(b"a", 1) + srm(b"b", 2), cut) == [replied(b"A", 1), replied(b"B", 2)]
 
 
-@pytest.mark.parametrize("tag", [0, wire.CLIENT_ID, wire.MAC, wire.MAX_IN_FLIGHT, wire.SERVICE, 10, 255])
+@pytest.mark.parametrize("tag", [0, wire.CLIENT_ID, wire.MAC, wire.MAX_IN_FLIGHT, wire.SERVICE, 11, 12, 255])
 def test_unknown_tags_are_skipped(server, tag):
     """Whatever their length; so are known ones that a CIR doesn't have."""
     fields = field(tag, b""), field(tag, b"\xff" * 300), field(wire.NAME, b"me"), field(tag, b"x")
