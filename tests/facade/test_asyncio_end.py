@@ -160,6 +160,7 @@ def test_the_programs_loop_ends(run, make_server, address, raises, caplog):
 
 def test_a_second_run_needs_another_server(run, make_server, address):
     """Whether it has async handlers or not; and nothing is left of the attempt."""
+    before = set(pysock.servers())
     for kind in ("async", "plain"):
         server = make_server(address)
 
@@ -184,7 +185,7 @@ def test_a_second_run_needs_another_server(run, make_server, address):
             with pytest.raises(PysockError, match="has ended: make a new Server"):
                 again()
         assert server.state.name == "CLOSED"
-    assert pysock.servers() == []
+    assert set(pysock.servers()) <= before
 
 
 def test_two_interrupts(backend, address, loop):
