@@ -1,4 +1,4 @@
-"""The wire format, version 1, without any I/O: frames, fields, the CIR and the answer to it. It owns what bytes mean.
+"""The wire format, version 1, without any I/O: frames, what holds for each kind, fields. It owns what bytes mean.
 
 A frame of the framing ``pysock`` is a 12-byte header, then the payload; integers are in network byte order::
 
@@ -17,6 +17,8 @@ from enum import IntEnum, IntFlag
 
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.errors import PysockError
+from pysock.wire import texts
+from pysock.wire.features import Feature
 
 if TYPE_CHECKING:
     from typing import Final
@@ -123,6 +125,71 @@ class ServiceOption(IntFlag):
 
     STREAMS = 1  # its reply comes in pieces
     IDEMPOTENT = 2  # to run it twice is as good as once
+
+
+class Most(IntEnum):
+    """How long a frame's payload may be."""
+
+    REQUEST = 0  # the server's max_payload; a longer one is answered, and the connection lives
+    CIR = 1  # the server's max_cir_bytes
+    PING = 2  # 64 bytes
+    NOTHING = 3
+    CREDIT = 4  # 4 bytes
+
+
+class Rule(NamedTuple):
+    """What holds for one kind of frame. ``csrc/conn/rules.c`` has the same rows; a test compares them cell by cell."""
+
+    # Why it may not come: before a CIR was accepted, while a PROOF is awaited, and after; empty: it may.
+    wrong: tuple[str, str, str] = ("", "", "")
+    flags: int = 0  # the bits that have a meaning
+    timed_flags: int = 0  # those that have one where both ends speak of deadlines
+    stream_flags: int = 0  # and of streams
+    needs: int = 0  # the feature without which it is unknown
+    version: bool = False  # its code is the version of the protocol
+    most: Most = Most.NOTHING
+    least: int = 0  # bytes
+    too_long: str = ""  # what is said of a longer one, or one that is too short
+
+
+def _never(text: str) -> Rule:
+    return Rule(wrong=(text, text, text))
+
+
+#: What clients may send. A kind that isn't here is unknown.
+RULES: Final[dict[int, Rule]] = {
+    Kind.CIR: Rule(
+        wrong=("", texts.SECOND_CIR_WAITING, texts.SECOND_CIR),
+        version=True,
+        most=Most.CIR,
+        too_long=texts.LONG_CIR,
+    ),
+    Kind.PROOF: Rule(wrong=(texts.UNASKED_PROOF, "", texts.UNASKED_PROOF), most=Most.CIR, too_long=texts.LONG_PROOF),
+    Kind.SRM: Rule(
+        wrong=(texts.SRM_BEFORE_CIR, texts.SRM_BEFORE_CIR, ""),
+        flags=FLAG_NO_REPLY,
+        timed_flags=FLAG_DEADLINE,
+        stream_flags=FLAG_TAKES_STREAM,
+        most=Most.REQUEST,
+    ),
+    Kind.PING: Rule(most=Most.PING, too_long=texts.LONG_PING),
+    Kind.BYE: Rule(most=Most.NOTHING, too_long=texts.LONG_BYE),
+    Kind.CANCEL: Rule(
+        wrong=(texts.UNKNOWN_KIND, texts.UNKNOWN_KIND, ""),
+        needs=int(Feature.CANCEL),
+        most=Most.NOTHING,
+        too_long=texts.LONG_CANCEL,
+    ),
+    Kind.CREDIT: Rule(
+        wrong=(texts.UNKNOWN_KIND, texts.UNKNOWN_KIND, ""),
+        needs=int(Feature.STREAM),
+        most=Most.CREDIT,
+        least=CREDIT.size,
+        too_long=texts.CREDIT_SIZE,
+    ),
+    **{kind: _never(texts.SERVER_KIND) for kind in Kind if kind.comes_from_server},
+}
+UNKNOWN: Final = _never(texts.UNKNOWN_KIND)
 
 
 class Frame(NamedTuple):

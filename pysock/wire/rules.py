@@ -26,9 +26,8 @@ from pysock.wire.challenge import decode_proof
 from pysock.wire.cir import Cir, decode_cir, encode_accepted
 from pysock.wire.endings import ENDINGS, End, last_words
 from pysock.wire.features import DEADLINE, FEATURES, Feature, decode_deadline
-from pysock.wire.format import ErrorCode, Frame, Header, Kind, Refusal
+from pysock.wire.format import RULES, UNKNOWN, ErrorCode, Frame, Header, Kind, Most, Refusal, Rule
 from pysock.wire.framing import FrameCutter, FramingFacts, PlainCutter
-from pysock.wire.kinds import RULES, UNKNOWN, Most, Rule
 
 if TYPE_CHECKING:
     from typing import Final, TypeAlias

@@ -28,8 +28,8 @@ from pysock.states import (
 from pysock.wire import format as p
 from pysock.wire.endings import ENDINGS, End, How, Said
 from pysock.wire.features import FEATURES, Feature
+from pysock.wire.format import RULES, UNKNOWN, Most
 from pysock.wire.framing import FRAMINGS, FramingFacts
-from pysock.wire.kinds import RULES, UNKNOWN, Most
 
 if native_is_missing():
     pytest.skip("the native engine isn't built", allow_module_level=True)
