@@ -79,7 +79,7 @@ enum ps_how { PS_HOW_FLUSH, PS_HOW_NOW, PS_HOW_CUT }; /* what becomes of replies
 enum ps_most { PS_MOST_REQUEST, PS_MOST_CIR, PS_MOST_PING, PS_MOST_NOTHING, PS_MOST_CREDIT }; /* how long a payload may be */
 
 #define PS_HEADER_SIZE 12
-#define PS_FEATURES 3 /* what this version speaks */
+#define PS_FEATURES 7 /* what servers of this version speak */
 #define PS_SLOT_BITS 24 /* of a client id, for its slot; the 8 above them are the number of its loop, which is 0 */
 #define PS_NAME_MAX 255
 #define PS_PING_MAX 64
@@ -234,8 +234,9 @@ ps_engine *ps_python_engine(ps_python *python);
  * int. One for any thread: answer(handle, reply) -> the sum of 1: somebody has waited, and 2: a turn is wanted; or
  * -errno. Again for handlers:
  * current() -> (client_id, request_id, service, deadline, wants_reply), or None; and waiting(handle), the same of a deferred
- * one. For any thread: later(function) -> 0, or -errno: the loop calls it when the turn is over. And four for a loop of the
- * program's: begin(raised) -> 0 or as ps_python_run; poll_fd() -> int, to be watched; turn() -> bool, whether it goes on;
+ * one. For any thread: more(handle, piece) of a stream -> 1: more may follow now, 0: not now, -1: nobody waits; or, where it
+ * isn't the loop's, 1 or -errno; and later(function) -> 0, or -errno: the loop calls it when the turn is over. And four for
+ * a loop of the program's: begin(raised, want) -> 0 or as ps_python_run; poll_fd() -> int, to be watched; turn() -> bool, whether it goes on;
  * end() -> as ps_python_run. 0: ps_python_free is called with the last of them. */
 int ps_python_inside(ps_python *python, uintptr_t list);
 /* Appends two types to a list: of calls of async handlers, and of what begins them. */

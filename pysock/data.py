@@ -25,8 +25,8 @@ from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.base.logs import server_log as log
 from pysock.base.payload import checked
 from pysock.base.unique import Unique
-from pysock.engine.contract import Sockets
 from pysock.engine.rows import ClientInfo
+from pysock.engine.sockets import Sockets
 from pysock.errors import ConnectionLost, ParameterError
 from pysock.states import ConnectionEvent, ConnectionState, next_connection_state
 

@@ -90,6 +90,7 @@ class Hooks:
             log=apart(_log),
             defer=self.deferrals.defer,
             ended=self.deferrals.ended,
+            flow=self.deferrals.flow,
             # These don't, and are called for each connection.
             client=self._clients.obtain,
             dropped=self._clients.drop,

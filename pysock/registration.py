@@ -16,7 +16,7 @@ from pysock.errors import PysockError
 if TYPE_CHECKING:
     from typing import Any, Literal, TypeVar
 
-    from pysock.base.kinds import BatchHandler, Handler, ProcessHandler
+    from pysock.base.kinds import BatchHandler, Handler, ProcessHandler, StreamHandler
     from pysock.data import DataSocket
     from pysock.hooks import Hooks
     from pysock.services import Services
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., Any])
     One = TypeVar("One", bound=Handler)
     Alone = TypeVar("Alone", bound=ProcessHandler)
+    Streaming = TypeVar("Streaming", bound=StreamHandler)
     Batch = TypeVar("Batch", bound=BatchHandler)
     ConnectHook = TypeVar("ConnectHook", bound=Callable[[DataSocket], "bool | None"])
     DisconnectHook = TypeVar("DisconnectHook", bound=Callable[[DataSocket, DisconnectReason], Any])
@@ -55,9 +56,22 @@ class Registration(Unique, ABC):
         *,
         kind: Literal["async"] | None = None,
         on_leave: Literal["cancel", "finish"] = "cancel",
+        endless: bool = False,
         threads: int | None = None,
         queue: int | None = None,
     ) -> Callable[[One], One]: ...
+    @overload
+    def service(
+        self,
+        name: str | None = None,
+        /,
+        *,
+        kind: Literal["stream"],
+        on_leave: Literal["cancel", "finish"] = "cancel",
+        endless: bool = False,
+        threads: int | None = None,
+        queue: int | None = None,
+    ) -> Callable[[Streaming], Streaming]: ...
     @overload
     def service(
         self,
@@ -68,14 +82,16 @@ class Registration(Unique, ABC):
         queue: int | None = None,
         kill: bool = False,
         on_leave: Literal["cancel", "finish"] = "cancel",
+        endless: bool = False,
     ) -> Callable[[Alone], Alone]: ...
     def service(
         self,
         name: Any = None,
         /,
         *,
-        kind: Literal["async"] | None = None,
+        kind: Literal["async", "stream"] | None = None,
         on_leave: Literal["cancel", "finish"] = "cancel",
+        endless: bool = False,
         threads: int | None = None,
         processes: int | None = None,
         queue: int | None = None,
@@ -88,14 +104,21 @@ class Registration(Unique, ABC):
         which runs as a task of its own in an asyncio loop: the one that ``async with server`` is in, else one of the
         server's.
 
+        A generator, or an async one, answers by a stream: each bytes-like object that it yields is a piece of the
+        reply, sent at once, and what it returns is the last one. It goes on as fast as its client takes the pieces, and
+        is closed where nobody wants more of them.
+
         Context variables (:mod:`contextvars`) that handlers set are seen by the later handlers of the same client, and
         by nobody else: the first starts with a copy of the context that the loop runs in. What is async, a batch and
         each hook have a fresh copy.
 
-        :param kind: ``"async"``: what the handler returns is awaited, though it isn't an ``async def``.
+        :param kind: ``"async"``: what the handler returns is awaited, though it isn't an ``async def``; ``"stream"``:
+            it is an iterator of the pieces of the reply, though the handler isn't a generator.
         :param on_leave: what becomes of an async handler's task, or of a request that waits for workers, when the
             client has left: it is cancelled, or it goes on to its end. That of a request without a reply (``notify``)
-            always does.
+            always does. The same of a stream, but for one that the loop itself runs, which is always ended.
+        :param endless: it may never end by itself: it is ended as soon as the server begins to stop, and not when the
+            grace is over.
         :param threads: run the handler in so many threads of this service's own, while the loop goes on. It is called
             in the same way, may use its client and the server as in the loop, and has a fresh copy of the context in
             which the server was started.
@@ -106,13 +129,13 @@ class Registration(Unique, ABC):
         :param kill: end a worker process whose request is past its deadline, and start another one.
         :raises ValueError: the name is registered already or can't be one, or the framing has no names; or the workers
             can't be: none, threads and processes at once, an ``async def``, or a handler for ``processes`` that
-            can't be imported by its name.
+            can't be imported by its name; or the framing has no streams.
         :raises PysockError: the server has been started.
         """
         from pysock.pools.wanted import Wanted  # noqa: PLC0415  # for who registers, and not at import
 
         workers = Wanted(threads, processes, queue, kill)
-        return self._register(name, {"kind": kind, "on_leave": on_leave, "wanted": workers})
+        return self._register(name, {"kind": kind, "on_leave": on_leave, "endless": endless, "wanted": workers})
 
     @overload
     def batch_service(self, name: Batch, /) -> Batch: ...

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 
 from pysock import parameters
-from pysock._version import __version__
 from pysock.access.rule import Rule
 from pysock.base import forking, registry
 from pysock.base.daemons import explained_without_daemons
@@ -35,7 +34,6 @@ from pysock.listening import Listening
 from pysock.services import Services
 from pysock.signals import stopping
 from pysock.states import ServerEvent, ServerState, next_server_state
-from pysock.wire.cir import encode_welcome
 
 if TYPE_CHECKING:
     from typing import Final
@@ -274,9 +272,7 @@ class Running(Unique):
             linger=self._linger,
             services=self.services.table(None if self.tasks is None else self.tasks.starter),
             callbacks=self.hooks.callbacks(self._drain, self.rule, self._proof),
-            welcome=encode_welcome(
-                self.limits.max_payload, self.limits.max_in_flight, self.services.numbers(), f"pysock/{__version__}"
-            ),
+            welcome=self.services.welcome(self.limits),
             watch_disconnects=self.hooks.watch_disconnects,
             access=self.rule.access,
         )

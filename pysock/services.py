@@ -8,18 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from pysock._version import __version__
 from pysock.base.deadlines import FOREVER
-from pysock.base.functions import checked_function, described, is_async
+from pysock.base.functions import checked_function, described, is_async, is_async_generator, is_generator
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.contract import Service
 from pysock.errors import ParameterError
 from pysock.pools.wanted import NO_WORKERS
-from pysock.wire.format import LARGEST_NAME, Framing
+from pysock.wire.cir import encode_welcome
+from pysock.wire.format import LARGEST_NAME, Framing, ServiceOption
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
     from pysock.engine.contract import Engine
+    from pysock.limits import Limits
     from pysock.pools.pools import Pools
     from pysock.pools.wanted import Wanted
 
@@ -33,7 +36,7 @@ class Services:
     def __init__(self, framing: Framing) -> None:
         self._framing = framing
         self._table = [Service("", None)]
-        self._coroutines: dict[int, bool] = {}  # whose handler returns something to be awaited: whether it stays
+        self._coroutines: dict[int, bool] = {}  # whose handlers run in tasks: whether one stays
         #: The workers of services that have some; imported with the first, for most servers have none.
         self._pools: Pools | None = None
 
@@ -47,6 +50,7 @@ class Services:
         max_wait: float = 0.0,
         kind: str | None = None,
         on_leave: str = "cancel",
+        endless: bool = False,
         wanted: Wanted = NO_WORKERS,
     ) -> None:
         """Add one; without a name it is the unnamed service.
@@ -54,15 +58,21 @@ class Services:
         :param wanted: the workers that the handler is to run in.
         :raises ValueError: the name is taken, or can't be one; or the framing has no names; or there can't be such
             workers.
-        :raises TypeError: the handler can't be called so; or it is one of a batch, and an async function.
+        :raises TypeError: the handler can't be called so; or it is one of a batch, and an async function or generator.
         """
         call = "handler(clients, requests)" if batch else wanted.call
         instead = "handlers of batches are plain functions that return the replies" if batch else None
-        coroutine = not batch and (kind == "async" or is_async(handler))
+        coroutine = not batch and (kind == "async" or is_async(handler) or is_async_generator(handler))
+        streams = not batch and (kind == "stream" or is_generator(handler) or is_async_generator(handler))
         wanted.check(handler, coroutine)
-        checked_function("handler", handler, call, instead)
-        _check_batch(max_batch, max_wait)
         _check_kind(kind, on_leave)
+        if streams:
+            self._check_stream(handler, kind, wanted, finishes=on_leave == "finish" and not coroutine)
+        checked_function("handler", handler, call, instead, yields=not batch)
+        _check_batch(max_batch, max_wait)
+        if endless and not (streams or coroutine or wanted.any):
+            problem = "is of a stream, of an async handler, or of one that has workers: this one runs in the loop"
+            raise ParameterError("endless", problem, name="endless=")
         max_wait = min(max_wait, FOREVER)
         if name is None:
             if self._table[0].handler is not None:
@@ -71,21 +81,39 @@ class Services:
         else:
             self._check_name(name)
         if wanted.any:
-            self._add_workers(name, handler, wanted, on_leave == "finish")
+            self._add_workers(name, handler, wanted, on_leave == "finish", streams)
         if name is None:
-            self._table[0] = Service("", handler, batch, max_batch, max_wait)
+            self._table[0] = Service("", handler, batch, max_batch, max_wait, streams, endless)
         else:
-            self._table.append(Service(name, handler, batch, max_batch, max_wait))
+            self._table.append(Service(name, handler, batch, max_batch, max_wait, streams, endless))
         if coroutine:
             self._coroutines[0 if name is None else len(self._table) - 1] = on_leave == "finish"
 
-    def _add_workers(self, name: str | None, handler: Callable[..., Any], wanted: Wanted, finishes: bool) -> None:
+    def _add_workers(
+        self, name: str | None, handler: Callable[..., Any], wanted: Wanted, finishes: bool, streams: bool
+    ) -> None:
         from pysock.pools.pools import Pools  # noqa: PLC0415  # see __init__
 
         self._pools = self._pools or Pools()
         number = 0 if name is None else len(self._table)
         has_ids = self._framing is Framing.PYSOCK
-        self._pools.add(number, name or "", handler, wanted, has_ids=has_ids, finishes=finishes)
+        self._pools.add(number, name or "", handler, wanted, has_ids=has_ids, finishes=finishes, streams=streams)
+
+    def _check_stream(self, handler: Callable[..., Any], kind: str | None, wanted: Wanted, *, finishes: bool) -> None:
+        if self._framing is not Framing.PYSOCK:
+            problem = (
+                f"the framing {self._framing.name.lower()!r} has no streams, for nothing would tell where one ends: use"
+                " framing='pysock', or return the whole reply"
+            )
+            raise ParameterError("handler", problem, name="")
+        if wanted.processes is not None:
+            problem = f"is for functions that return the reply: {handler!r} yields it; use threads="
+            raise ParameterError("processes", problem, name="processes=")
+        if kind == "async" and is_generator(handler):
+            raise ParameterError("kind", f"can't be 'async': {handler!r} is a plain generator")
+        if finishes and wanted.threads is None:
+            problem = "can't be 'finish' of a stream that the loop runs: use threads=, or an async generator"
+            raise ParameterError("on_leave", problem)
 
     def _check_name(self, name: str) -> None:
         if self._framing is not Framing.PYSOCK:
@@ -114,23 +142,27 @@ class Services:
         return bool(self._coroutines)
 
     def table(
-        self, starter: Callable[[Callable[..., Any], bool], Callable[..., Any]] | None = None
+        self, starter: Callable[[Callable[..., Any], bool, bool], Callable[..., Any]] | None = None
     ) -> tuple[Service, ...]:
         """All of them, as the engine takes them.
 
         :param starter: makes of an async handler one that the engine can call, needed if there is any; it is told
-            whether that goes on when its client has left.
+            whether that goes on when its client has left, and whether it streams.
         """
         return tuple(self._for_engine(number, service, starter) for number, service in enumerate(self._table))
 
     def _for_engine(self, number: int, service: Service, starter: Callable[..., Callable[..., Any]] | None) -> Service:
         if starter is not None and service.handler and number in self._coroutines:
-            return service._replace(handler=starter(service.handler, self._coroutines[number]))
+            return service._replace(handler=starter(service.handler, self._coroutines[number], service.streams))
         return service if self._pools is None else self._pools.in_place(number, service)
 
-    def numbers(self) -> list[tuple[int, str]]:
-        """Number and name of those that have a name, as CIR_ACCEPTED tells them."""
-        return [(number, service.name) for number, service in enumerate(self._table) if number]
+    def welcome(self, limits: Limits) -> bytes:
+        """What CIR_ACCEPTED tells every client of them, and of the limits."""
+        named = [(number, service.name) for number, service in enumerate(self._table) if number]
+        streams = [
+            (number, int(ServiceOption.STREAMS)) for number, service in enumerate(self._table) if service.streams
+        ]
+        return encode_welcome(limits.max_payload, limits.max_in_flight, named, f"pysock/{__version__}", streams)
 
     def name(self, number: int) -> str:
         """The name of a service."""
@@ -175,8 +207,8 @@ class Services:
 
 
 def _check_kind(kind: str | None, on_leave: str) -> None:
-    if kind not in {None, "async"}:
-        raise ParameterError("kind", f"must be 'async', or left out, not {kind!r}")
+    if kind not in {None, "async", "stream"}:
+        raise ParameterError("kind", f"must be 'async' or 'stream', or left out, not {kind!r}")
     if on_leave not in {"cancel", "finish"}:
         raise ParameterError("on_leave", f"must be 'cancel' or 'finish', not {on_leave!r}")
 

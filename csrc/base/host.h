@@ -33,12 +33,20 @@ typedef struct ps_hooks {
     int (*batches)(void *context, bool all, uint64_t *due_ns);
     /* A deferred request is answered by this object, which stays the caller's. */
     int (*answer)(void *context, uint64_t handle, void *answer);
+    /* A piece of a stream, likewise. */
+    int (*more)(void *context, uint64_t handle, void *piece);
     /* Somebody has asked for this to be called when the turn is over. */
     int (*call)(void *context, void *object);
     /* This descriptor is ready, which isn't the engine's: see PS_WATCH_KEY. */
     int (*watched)(void *context, int fd);
     /* Nobody waits for the answer to a deferred request any more, whose object this is: 1 if its work had begun, else 0. */
     int (*ended)(void *context, void *object, enum ps_why why);
+    /* Ask what this stream is made of, which is the object, for its next pieces, and send them: until then, roughly. */
+    int (*pull)(void *context, struct ps_conn *conn, uint64_t handle, void *object, uint64_t until_ns);
+    /* Nobody wants any more of it. conn: its client's row, or NULL if that is given to another one by now. */
+    int (*close)(void *context, struct ps_conn *conn, const ps_frame *frame, void *object);
+    /* How many bytes a stream may send now that isn't asked for its pieces, <= 0: none; and in all, since it began. */
+    int (*flow)(void *context, void *object, int64_t left, uint64_t limit);
     /* The connection is closed; told for those the options or an attach ask for. */
     int (*disconnect)(void *context, struct ps_conn *conn);
     /* The loop has stopped accepting. */

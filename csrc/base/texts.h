@@ -40,9 +40,13 @@
 #define PS_TEXT_CANCELLED "cancelled"
 #define PS_TEXT_CUT_SHORT "cut short: the server stops"
 #define PS_TEXT_CREDIT_SIZE "a CREDIT carries 4 bytes"
+#define PS_TEXT_CREDIT_OVERFLOW "more credit than 32 bits hold"
+#define PS_TEXT_NEEDS_STREAM "this service answers by a stream: ask it by client.stream(), or by a newer client"
 
 /* Of handlers, and of what is pushed. */
 #define PS_TEXT_NOT_BYTES "the handler returned %.200s, not a bytes-like object%s"
+#define PS_TEXT_PIECE_NOT_BYTES "the handler yielded %.200s, not a bytes-like object%s"
+#define PS_TEXT_STREAM ": a plain function that returns an iterator is registered with kind='stream'"
 #define PS_TEXT_NO_IDS \
     "the handler returned a deferred reply while another request of this connection waits: without ids only one may"
 #define PS_TEXT_ENCODE ": encode it, for example with text.encode()"

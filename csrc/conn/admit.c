@@ -219,6 +219,8 @@ static void agree(const ps_engine *engine, ps_conn *conn, const cir *said)
     uint32_t window = said->stream_window ? ps__get32(said->stream_window) : UINT32_MAX;
     uint32_t most = engine->options.limits.stream_window;
     conn->features = said->features ? ps__get32(said->features) & PS_FEATURES : 0;
+    if (!(conn->features & PS_FEATURE_CANCEL))
+        conn->features &= (uint8_t)~PS_FEATURE_STREAM; /* which needs it */
     conn->stream_window = window < most ? window : most;
 }
 

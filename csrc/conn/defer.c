@@ -93,6 +93,7 @@ typedef struct last_answer {
 /* To a client that is there; by whether the work had begun. */
 static const last_answer last_answers[PS_WHYS][2] = {
     [PS_WHY_CANCELLED] = {{PS_CANCELLED, PS_TEXT_CANCELLED}, {PS_CANCELLED, PS_TEXT_CANCELLED}},
+    [PS_WHY_GONE] = {{PS_CANCELLED, PS_TEXT_CANCELLED}, {PS_CANCELLED, PS_TEXT_CANCELLED}}, /* no credit can come */
     [PS_WHY_LATE] = {{PS_DEADLINE_PASSED, PS_TEXT_TOO_LATE}, {PS_DEADLINE_PASSED, PS_TEXT_TOO_LATE}},
     [PS_WHY_STOPPED] = {{PS_SHUTTING_DOWN, PS_TEXT_SHUTTING_DOWN}, {PS_CANCELLED, PS_TEXT_CUT_SHORT}},
 };
@@ -109,35 +110,61 @@ static void answer_client(ps_engine *engine, ps_conn *conn, const ps_frame *fram
         ps__send_error(engine, conn, 0, answer->code, frame->request_id, answer->text);
 }
 
+/* Of a stream that the loop asks: nobody else has to end it. */
+static void close_stream(ps_engine *engine, const ps_pending *pending, void *object)
+{
+    ps_conn *conn = ps__table_row(&engine->table, pending->client_id);
+    ps__fail(engine, engine->hooks.close(engine->hooks.context, conn, &pending->frame, object));
+}
+
+/* Whether its work goes on. */
+static bool tell_one(ps_engine *engine, const ps_deferred *record, bool *begun)
+{
+    void *object = record->object;
+    const ps_pending pending = record->pending;
+    const bool is_pulled = record->is_pulled;
+    engine->hooks.object_ref(engine->hooks.context, object);
+    if (is_pulled)
+        close_stream(engine, &pending, object);
+    *begun = is_pulled || tell_worker(engine, object, record->why);
+    drop(engine, object);
+    return *begun && !is_pulled;
+}
+
 /* Its client is there, or was before the worker was told. */
 static void tell_both(ps_engine *engine, ps_deferred *record)
 {
     uint64_t handle = ps__deferred_handle(engine, record);
-    void *object = record->object;
     enum ps_why why = record->why;
+    bool begun;
     record->is_told = true;
-    engine->hooks.object_ref(engine->hooks.context, object);
-    bool begun = tell_worker(engine, object, why);
-    drop(engine, object);
+    ps__deferred_unready(engine, record);
+    bool goes_on = tell_one(engine, record, &begun);
     record = ps__deferred_find(engine, handle);
     if (!record)
         return; /* what was called has answered it, or closed the client */
     ps_conn *conn = ps__table_find(&engine->table, record->pending.client_id);
     const ps_frame frame = record->pending.frame;
+    bool was_answered = record->is_answered;
     record->is_answered = true;
     ps__pending_free_id(engine, &record->pending);
-    if (!begun)
+    if (!goes_on)
         drop(engine, end_work(engine, conn, record));
-    answer_client(engine, conn, &frame, why, begun);
+    if (!was_answered)
+        answer_client(engine, conn, &frame, why, begun);
 }
 
 static void tell_orphan(ps_engine *engine, uint32_t slot)
 {
     ps_deferred *record = ps__deferred_at(engine, slot);
+    const ps_pending pending = record->pending;
+    const bool is_pulled = record->is_pulled;
     void *object = record->object;
     enum ps_why why = record->is_told ? PS_WHY_NONE : record->why;
     ps__deferred_put_away(engine, slot);
-    if (object && why)
+    if (object && why && is_pulled)
+        close_stream(engine, &pending, object);
+    else if (object && why)
         tell_worker(engine, object, why);
     drop(engine, object);
 }
@@ -152,6 +179,24 @@ void ps__defer_tell(ps_engine *engine)
         else
             tell_both(engine, ps__deferred_at(engine, slot));
     }
+}
+
+void ps__defer_fail(ps_engine *engine, uint64_t handle)
+{
+    ps_deferred *record = ps__deferred_find(engine, handle);
+    if (!record)
+        return;
+    record->is_answered = true;
+    ps__pending_free_id(engine, &record->pending);
+    ps__deferred_mark(engine, record, PS_WHY_CANCELLED);
+}
+
+void ps__defer_end_endless(ps_engine *engine, const ps_conn *conn)
+{
+    uint32_t slot = conn->state == PS_CONN_CLOSED ? PS_NO_SLOT : conn->deferred;
+    for (; slot != PS_NO_SLOT; slot = ps__deferred_at(engine, slot)->next)
+        if (ps__deferred_at(engine, slot)->is_endless)
+            ps__deferred_mark(engine, ps__deferred_at(engine, slot), PS_WHY_STOPPED);
 }
 
 void ps__defer_cut_short(ps_engine *engine, ps_conn *conn)

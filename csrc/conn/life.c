@@ -162,6 +162,7 @@ void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps
         return;
     if (conn->reason == PS_NO_REASON)
         conn->reason = reason & 0xF;
+    ps__deferred_end_streams(engine, conn, event == PS_EV_VIOLATION);
     ps__drop_input(engine, conn);
     if (conn->was_let_in) /* one that wasn't let in keeps the deadline for that, or it could stay by taking no refusal */
         ps__timer_stop(engine, conn, PS_LINK_INPUT);

@@ -257,6 +257,11 @@ void ps__send(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uin
     send_message(engine, conn, (ps_message_head){kind, 0, code, request_id}, data, size, object);
 }
 
+void ps__send_piece(ps_engine *engine, ps_conn *conn, uint32_t request_id, const void *data, size_t size, void *object)
+{
+    send_message(engine, conn, (ps_message_head){PS_REPLY, PS_MORE, 0, request_id}, data, size, object);
+}
+
 void ps__send_error(ps_engine *engine, ps_conn *conn, uint8_t flags, uint16_t code, uint32_t request_id, const char *text)
 {
     send_message(engine, conn, (ps_message_head){PS_ERROR, flags, code, request_id}, text, strlen(text), NULL);

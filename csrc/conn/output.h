@@ -9,6 +9,8 @@ void ps__output_end(ps_engine *engine, ps_conn *conn);
 /* One message of the framing. object: what data lies in, or NULL. */
 void ps__send(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const void *data,
               size_t size, void *object);
+/* The same of a piece of a stream, which is a REPLY that isn't the last one. */
+void ps__send_piece(ps_engine *engine, ps_conn *conn, uint32_t request_id, const void *data, size_t size, void *object);
 void ps__send_text(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code, uint32_t request_id, const char *text);
 void ps__send_error(ps_engine *engine, ps_conn *conn, uint8_t flags, uint16_t code, uint32_t request_id, const char *text);
 /* A push, made for this client alone; and one that many get. */

@@ -45,7 +45,7 @@ void ps__pending_uncount(ps_engine *engine, ps_conn *conn, uint32_t size)
     conn->in_flight_bytes -= size;
     if (conn->in_flight <= engine->options.limits.max_in_flight / 2 && conn->in_flight_bytes <= PS_PENDING_BYTES / 2)
         conn->flags &= (uint16_t)~PS_PAUSED_PENDING;
-    if (conn->unread || conn->state != PS_CONN_ESTABLISHED || !(conn->interest & PS_POLL_IN))
+    if (conn->unread || conn->state != PS_CONN_ESTABLISHED || !(conn->interest & PS_POLL_IN) || conn->flags & PS_REFUSES)
         ps__mark_dirty(engine, conn); /* to be read again, or closed */
 }
 

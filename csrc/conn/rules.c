@@ -15,6 +15,7 @@
 #include "conn/output.h"
 #include "conn/pending.h"
 #include "conn/rules.h"
+#include "conn/stream.h"
 #include "table/deferred.h"
 
 /* -- which frames may come when ------------------------------------------------------------------------------------ */
@@ -200,14 +201,6 @@ static void take_cancel(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
         ps__cancel(engine, conn, frame->request_id);
 }
 
-/* What it is for has been answered, or isn't answered in pieces. */
-static void take_credit(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
-{
-    (void)engine;
-    (void)conn;
-    (void)frame;
-}
-
 /* An object: it was large enough for one of its own, though no SRM; a CIR is, if the limits allow such ones. */
 static void take_control(ps_engine *engine, ps_conn *conn, const ps_frame *frame, void *object)
 {
@@ -217,7 +210,7 @@ static void take_control(ps_engine *engine, ps_conn *conn, const ps_frame *frame
         [PS_PING] = answer_ping,
         [PS_BYE] = take_bye,
         [PS_CANCEL] = take_cancel,
-        [PS_CREDIT] = take_credit,
+        [PS_CREDIT] = ps__stream_credit,
     };
     takes[frame->kind](engine, conn, frame); /* judged before: it is one of these */
     let_go(engine, object);

@@ -26,6 +26,7 @@ enum {
     PS_CROWD_MS = 100,         /* a client that has said nothing for so long makes way where the server is full */
     PS_PAUSE_SEND_MS = 20,     /* after the kernel had no memory for what was to be sent */
     PS_PENDING_BYTES = 64 << 20, /* requests of one client without an answer: then it is not read, as with max_in_flight */
+    PS_STREAM_AHEAD = 64 * 1024, /* what another thread may send of a stream before the loop has seen it, roughly */
     PS_COMMANDS_BYTES = 64 << 20, /* what other threads may have queued for a loop that is busy */
     PS_COMMAND_COST = 256,     /* of these bytes, what a command takes besides its payload, roughly */
     PS_DEAD_ROOM = 2048,       /* slots beside those of max_clients, for connections that are closed and not buried yet:

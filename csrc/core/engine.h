@@ -95,6 +95,8 @@ struct ps_engine {
         uint32_t room, due_count;
         uint32_t used;
         uint32_t free, told, last_told; /* lists of slots; told: who is to be told that nobody waits, the first of them first */
+        uint32_t ready, last_ready;     /* likewise of streams, whose next pieces are to be asked for */
+        uint32_t held;                  /* streams that wait until their clients have taken something */
     } deferred;
     ps_untold untold[PS_CAUSES];
     uint32_t *ids;      /* what the options' uids and gids point to */

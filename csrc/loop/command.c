@@ -14,7 +14,8 @@
 #include "table/descriptors.h"
 #include "table/table.h"
 
-enum ps_command_kind { PS_DO_PUSH, PS_DO_BROADCAST, PS_DO_PUSH_TO, PS_DO_DISCONNECT, PS_DO_ANSWER, PS_DO_CALL };
+enum ps_command_kind { PS_DO_PUSH, PS_DO_BROADCAST, PS_DO_PUSH_TO, PS_DO_DISCONNECT, PS_DO_ANSWER, PS_DO_MORE,
+                       PS_DO_CALL };
 
 typedef struct ps_command {
     struct ps_command *next;
@@ -36,6 +37,8 @@ static void carry_out_within(ps_engine *engine, const ps_command *command)
         return;
     if (command->kind == PS_DO_ANSWER)
         ps__fail(engine, hooks->answer(hooks->context, command->id, command->object));
+    else if (command->kind == PS_DO_MORE)
+        ps__fail(engine, hooks->more(hooks->context, command->id, command->object));
     else
         ps__fail(engine, hooks->call(hooks->context, command->object));
 }
@@ -221,6 +224,11 @@ static int post_object(ps_engine *engine, enum ps_command_kind kind, uint64_t id
 int ps__post_answer(ps_engine *engine, uint64_t handle, void *object)
 {
     return post_object(engine, PS_DO_ANSWER, handle, object);
+}
+
+int ps__post_more(ps_engine *engine, uint64_t handle, void *piece)
+{
+    return post_object(engine, PS_DO_MORE, handle, piece);
 }
 
 int ps__post_call(ps_engine *engine, void *object)

@@ -14,6 +14,7 @@ void ps__free_commands(ps_engine *engine);
 bool ps__in_loop(ps_engine *engine);
 /* For any other thread: 1: the loop will answer it, and the object is the engine's; else -errno. */
 int ps__post_answer(ps_engine *engine, uint64_t handle, void *object);
+int ps__post_more(ps_engine *engine, uint64_t handle, void *piece);
 /* For any thread, also this one: 1: the loop will call it; as above. */
 int ps__post_call(ps_engine *engine, void *object);
 int ps__open_wake(ps_engine *engine);

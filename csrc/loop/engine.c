@@ -38,6 +38,7 @@ static void init(ps_engine *engine, const ps_options *options, const ps_hooks *h
     engine->poll_handle = engine->wake[0] = engine->wake[1] = engine->reserve = engine->newcomer = engine->timer = -1;
     engine->state = PS_SERVER_NEW;
     engine->dirty = engine->dead = engine->deferred.free = engine->deferred.told = PS_NO_SLOT;
+    engine->deferred.ready = PS_NO_SLOT;
     engine->batch_due_ns = UINT64_MAX;
     engine->now_ns = engine->look_ns = ps__now_ns();
     engine->users.seed = engine->addresses.seed = engine->ids_in_flight.seed =(uint64_t)(uintptr_t)engine ^ engine->now_ns;

@@ -66,10 +66,11 @@ static int open_timer(ps_engine *engine)
 
 /* -- between the host and the engine ------------------------------------------------------------------------------- */
 
-void ps__guest_enter(ps_engine *engine)
+void ps__guest_enter(ps_engine *engine, bool anew)
 {
     engine->inside = true;
-    engine->now_ns = engine->inside_since_ns = ps__now_ns();
+    if (anew)
+        engine->now_ns = engine->inside_since_ns = ps__now_ns();
     __atomic_store_n(&engine->running, true, __ATOMIC_RELAXED);
 }
 
@@ -115,7 +116,7 @@ static bool look_and_turn(ps_engine *engine, bool first, bool *found)
 
 bool ps__guest_turn(ps_engine *engine)
 {
-    ps__guest_enter(engine);
+    ps__guest_enter(engine, true);
     look_now_and_then(engine);
     uint64_t end = engine->now_ns + GUEST_TURN_NS;
     bool more = !engine->fatal, found = true;
@@ -131,7 +132,7 @@ bool ps__guest_turn(ps_engine *engine)
 
 int ps__guest_end(ps_engine *engine)
 {
-    ps__guest_enter(engine);
+    ps__guest_enter(engine, true);
     int error = ps__loop_end(engine);
     ps__guest_leave(engine);
     return error;

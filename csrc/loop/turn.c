@@ -10,6 +10,7 @@
 #include "conn/life.h"
 #include "conn/output.h"
 #include "conn/rules.h"
+#include "conn/stream.h"
 #include "loop/accept.h"
 #include "loop/command.h"
 #include "loop/turn.h"
@@ -25,6 +26,13 @@ static void check_signals(ps_engine *engine)
 
 /* -- the turn ------------------------------------------------------------------------------------------------------ */
 
+/* The server stops, and this one was read for the CREDITs of its streams: they are over. */
+static void drain_at_last(ps_engine *engine, ps_conn *conn)
+{
+    if (conn->flags & PS_REFUSES && conn->state == PS_CONN_ESTABLISHED && !ps__has_streams(engine, conn))
+        ps__end(engine, conn, PS_EV_DRAIN, PS_SERVER_STOPPING);
+}
+
 static void flush(ps_engine *engine, ps_conn *conn)
 {
     if (conn->state == PS_CONN_CLOSED || conn->flags & PS_IN_HOOK)
@@ -32,7 +40,9 @@ static void flush(ps_engine *engine, ps_conn *conn)
     ps__send_queue(engine, conn);
     if (conn->state == PS_CONN_CLOSED)
         return;
+    ps__streams_go_on(engine, conn);
     ps__resume(engine, conn);
+    drain_at_last(engine, conn);
     ps__settle(engine, conn);
 }
 
@@ -159,11 +169,13 @@ static void end_turn(ps_engine *engine)
 {
     run_batches(engine, false);
     ps__defer_tell(engine);
+    ps__streams_step(engine);
     expire(engine);
     feed_the_starved(engine);
     if (engine->tell_again_ns && engine->tell_again_ns <= engine->now_ns)
         ps__tell_rest(engine);
     flush_dirty(engine);
+    ps__defer_tell(engine); /* whoever works for a client that has gone just now, before that is buried */
     ps__bury(engine);
     ps__start_accepting(engine); /* here: what was closed in this turn has made room */
     if (!engine->inside)
@@ -213,7 +225,9 @@ static void wind_up(ps_engine *engine, ps_conn *conn)
     } else if (conn->state < PS_CONN_ESTABLISHED) {
         ps__dismiss(engine, conn, PS_END_STOPPING, 0, NULL);
     }
-    ps__end(engine, conn, PS_EV_DRAIN, PS_SERVER_STOPPING);
+    ps__defer_end_endless(engine, conn);
+    if (!ps__has_streams(engine, conn)) /* else it is read on: they need their CREDITs */
+        ps__end(engine, conn, PS_EV_DRAIN, PS_SERVER_STOPPING);
     ps__mark_dirty(engine, conn);
 }
 
@@ -238,6 +252,7 @@ static void drain(ps_engine *engine)
     run_batches(engine, true);
     for_each(engine, wind_up);
     run_batches(engine, true); /* what was held back for a paused client */
+    ps__defer_tell(engine);
     flush_dirty(engine);
     ps__bury(engine);
     work_done(engine);

@@ -27,7 +27,9 @@ static uint64_t least(uint64_t a, uint64_t b)
 
 int64_t ps__sleep_ns(const ps_engine *engine)
 {
-    if (engine->dirty != PS_NO_SLOT || engine->dead != PS_NO_SLOT || engine->deferred.told != PS_NO_SLOT || engine->fatal)
+    if (engine->dirty != PS_NO_SLOT || engine->dead != PS_NO_SLOT || engine->fatal)
+        return 0;
+    if (engine->deferred.told != PS_NO_SLOT || engine->deferred.ready != PS_NO_SLOT)
         return 0;
     uint64_t now = engine->now_ns, left = least(ps__timers_due_ns(engine), until(engine->batch_due_ns, now));
     left = least(left, until(ps__due_ns(engine), now));

@@ -6,6 +6,7 @@
 
 #include "base/texts.h"
 #include "conn/defer.h"
+#include "conn/stream.h"
 #include "loop/command.h"
 #include "loop/guest.h"
 #include "python/python.h"
@@ -49,6 +50,16 @@ static void forget(ps_python *py, uint64_t handle)
     Py_XDECREF((PyObject *)work.object);
 }
 
+int ps__py_on_flow(void *context, void *kept, int64_t left, uint64_t limit)
+{
+    ps_python *py = context;
+    if (ps__py_is_call(kept) || py->callbacks[ON_FLOW] == Py_None)
+        return 0;
+    PyObject *result = PyObject_CallFunction(ps__py_callback(py, ON_FLOW), "OLK", kept, (long long)left,
+                                             (unsigned long long)limit);
+    return ps__py_finish_call(py, ON_FLOW, result);
+}
+
 /* What the facade makes of it, under this handle. 1: nothing, it isn't for later. */
 static int defer_with(ps_python *py, ps_conn *conn, const ps_frame *frame, uint64_t handle, PyObject *result)
 {
@@ -61,8 +72,12 @@ static int defer_with(ps_python *py, ps_conn *conn, const ps_frame *frame, uint6
         Py_DECREF(kept);
         return 1;
     }
-    if (ps__defer_keep(py->engine, handle, kept))
+    if (ps__defer_keep(py->engine, handle, kept)) {
+        ps_deferred *record = ps__deferred_find(py->engine, handle);
+        if (record->is_stream) /* who sends the pieces itself learns how many it may send at first */
+            ps__stream_tell(py->engine, record);
         return 0;
+    }
     int error = tell_at_once(py, kept);
     Py_DECREF(kept);
     return error;
@@ -80,8 +95,16 @@ static int defer_call(ps_python *py, uint64_t handle, PyObject *call)
     return error < 0 ? error : 0;
 }
 
-/* What a handler returned is neither bytes nor None. 1: it isn't for later. */
-static int defer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
+void ps__py_describe(const ps_python *py, uint64_t handle)
+{
+    ps_deferred *record = ps__deferred_find(py->engine, handle);
+    const service *s = &py->services[record->pending.frame.code];
+    record->is_stream = s->streams;
+    record->is_endless = s->endless;
+}
+
+/* What a handler returned is neither bytes nor None. */
+int ps__py_defer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
 {
     bool is_call = ps__py_is_new_call(result);
     if (!is_call && py->callbacks[ON_DEFER] == Py_None)
@@ -90,6 +113,8 @@ static int defer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *
     bool alone = conn->in_flight == 0 || ps__framing(py->engine, conn)->has_ids;
     if (alone && conn->state != PS_CONN_CLOSED)
         handle = ps__defer(py->engine, conn, frame);
+    if (handle)
+        ps__py_describe(py, handle);
     int error = is_call ? defer_call(py, handle, result) : defer_with(py, conn, frame, handle, result);
     if (error || handle || conn->state == PS_CONN_CLOSED)
         return error;
@@ -115,8 +140,8 @@ int ps__py_nobody_waits(ps_python *py, PyObject *result)
 
 static int not_bytes(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result)
 {
-    PyErr_Format(PyExc_TypeError, PS_TEXT_NOT_BYTES, Py_TYPE(result)->tp_name,
-                 PyUnicode_Check(result) ? PS_TEXT_ENCODE : "");
+    const char *advice = PyUnicode_Check(result) ? PS_TEXT_ENCODE : PyGen_CheckExact(result) ? PS_TEXT_STREAM : "";
+    PyErr_Format(PyExc_TypeError, PS_TEXT_NOT_BYTES, Py_TYPE(result)->tp_name, advice);
     return ps__py_failed(py, conn, frame);
 }
 
@@ -126,7 +151,7 @@ int ps__py_answer_other(ps_python *py, ps_conn *conn, const ps_frame *frame, PyO
     if (result == Py_None)
         return ps__framing(py->engine, conn)->has_ids ? ps__py_send_reply(py, conn, frame, NULL, 0, NULL) : 0;
     if (!PyObject_CheckBuffer(result)) {
-        int error = defer(py, conn, frame, result);
+        int error = ps__py_defer(py, conn, frame, result);
         return error == 1 ? not_bytes(py, conn, frame, result) : error;
     }
     PyObject *bytes = PyBytes_FromObject(result);
@@ -168,28 +193,34 @@ int ps__py_on_answer(void *context, uint64_t handle, void *reply)
     return answer(context, handle, reply, &waited);
 }
 
-/* Where this is the loop's own thread: 1 and whether somebody has waited. 2: and it is between two turns of a guest's. 0: it
- * is another thread. */
+int ps__py_where(const ps_python *py)
+{
+    if (!py->is_guest)
+        return ps__in_loop(py->engine) ? PS_IN_TURN : PS_ELSEWHERE;
+    if (!py->raised || !pthread_equal(py->engine->thread, pthread_self()))
+        return PS_ELSEWHERE;
+    return __atomic_load_n(&py->engine->running, __ATOMIC_RELAXED) ? PS_IN_TURN : PS_BETWEEN_TURNS;
+}
+
+/* Where this is the loop's own thread: and whether somebody has waited. */
 static int answer_here(ps_python *py, uint64_t handle, PyObject *reply, bool *waited)
 {
-    ps_engine *engine = py->engine;
-    if (ps__in_loop(engine)) {
-        ps__fail(engine, answer(py, handle, reply, waited));
-        return 1;
-    }
-    if (!py->is_guest || !py->raised || !pthread_equal(engine->thread, pthread_self()))
-        return 0;
-    ps__guest_enter(engine);
-    ps__fail(engine, answer(py, handle, reply, waited));
-    ps__guest_leave(engine);
-    return 2;
+    int where = ps__py_where(py);
+    if (where == PS_ELSEWHERE)
+        return where;
+    if (where == PS_BETWEEN_TURNS)
+        ps__guest_enter(py->engine, true);
+    ps__fail(py->engine, answer(py, handle, reply, waited));
+    if (where == PS_BETWEEN_TURNS)
+        ps__guest_leave(py->engine);
+    return where;
 }
 
 /* Of a call of an async handler. Whether a turn is wanted for it, and for no other before. */
 bool ps__py_answer_of_call(ps_python *py, uint64_t handle, PyObject *reply)
 {
     bool waited;
-    if (answer_here(py, handle, reply, &waited) != 2 || py->wants_turn)
+    if (answer_here(py, handle, reply, &waited) != PS_BETWEEN_TURNS || py->wants_turn)
         return false;
     py->wants_turn = true;
     return true;
@@ -209,10 +240,10 @@ PyObject *ps__py_inside_answer(PyObject *self, PyObject *const *args, Py_ssize_t
     if (PyErr_Occurred())
         return NULL;
     bool waited = false;
-    int result = count == 2 ? answer_here(py, handle, args[1], &waited) : 1;
-    if (result == 1)
+    int result = count == 2 ? answer_here(py, handle, args[1], &waited) : PS_IN_TURN;
+    if (result == PS_IN_TURN)
         return PyLong_FromLong(waited);
-    if (result == 2)
+    if (result == PS_BETWEEN_TURNS)
         return PyLong_FromLong((waited ? 1 : 0) + (has_work(py->engine) ? 2 : 0));
     result = ps__post_answer(py->engine, handle, Py_NewRef(args[1]));
     if (result < 0)

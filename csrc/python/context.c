@@ -28,7 +28,7 @@ void ps__py_leave_variables(ps_python *py)
     Py_CLEAR(py->entered);
 }
 
-static int enter_variables(ps_python *py, PyObject *variables)
+int ps__py_enter_variables(ps_python *py, PyObject *variables)
 {
     if (py->entered == variables)
         return 0;
@@ -50,7 +50,7 @@ PyObject *ps__py_callback(ps_python *py, int callback)
 PyObject *ps__py_call_within(ps_python *py, const ps_conn *conn, PyObject *handler, PyObject *request)
 {
     PyObject *args[] = {NULL, object_of(conn), request};
-    if (enter_variables(py, variables_of(conn)) < 0)
+    if (ps__py_enter_variables(py, variables_of(conn)) < 0)
         return NULL;
     py->handles = true;
     PyObject *result = PyObject_Vectorcall(handler, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);

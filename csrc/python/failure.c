@@ -43,16 +43,32 @@ static const char *base_name(const char *name)
     return dot ? dot + 1 : name;
 }
 
-/* Ask the facade about a failure that is set as an exception, and send what it says. */
+/* Ask the facade about a failure. */
+static PyObject *ask_failed(ps_python *py, uint64_t client_id, const ps_frame *frame, PyObject *exception)
+{
+    uint64_t began_ns = py->began_ns ? py->began_ns : py->engine->now_ns;
+    return PyObject_CallFunction(ps__py_callback(py, ON_FAILED), "KIIdO", (unsigned long long)client_id,
+                                 (unsigned)frame->code, (unsigned)frame->request_id, (double)began_ns / 1e9, exception);
+}
+
+/* One that is set as an exception, and of which nobody is told but the log. */
+int ps__py_log_failure(ps_python *py, uint64_t client_id, const ps_frame *frame)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return ps__py_hand_over(py->raised);
+    PyObject *exception = ps__py_take_exception();
+    int error = ps__py_finish_call(py, ON_FAILED, ask_failed(py, client_id, frame, exception));
+    Py_DECREF(exception);
+    return error;
+}
+
+/* The same of one whose client is there, which gets what the facade says. */
 int ps__py_failed(ps_python *py, ps_conn *conn, const ps_frame *frame)
 {
     if (!PyErr_ExceptionMatches(PyExc_Exception))
         return ps__py_hand_over(py->raised);
     PyObject *exception = ps__py_take_exception();
-    uint64_t began_ns = py->began_ns ? py->began_ns : py->engine->now_ns;
-    PyObject *answer = PyObject_CallFunction(ps__py_callback(py, ON_FAILED), "KIIdO", (unsigned long long)ps__id(conn),
-                                             (unsigned)frame->code, (unsigned)frame->request_id,
-                                             (double)began_ns / 1e9, exception);
+    PyObject *answer = ask_failed(py, ps__id(conn), frame, exception);
     char name[128]; /* of its type: what is said if the facade can't be asked */
     unsigned short code = PS_HANDLER_FAILED;
     const char *text = name;

@@ -6,15 +6,19 @@
 #include "python/python.h"
 
 /* What ends it goes to the list, which the caller keeps. */
-PyObject *ps__py_guest_begin(PyObject *self, PyObject *raised)
+PyObject *ps__py_guest_begin(PyObject *self, PyObject *args)
 {
     ps_python *py = PyCapsule_GetPointer(self, NULL);
+    PyObject *raised, *want;
+    if (!PyArg_ParseTuple(args, "OO", &raised, &want))
+        return NULL;
     if (py->raised)
         return PyLong_FromLong(-EBUSY);
     int error = ps__guest_begin(py->engine);
     if (error == 0) {
         py->raised = raised;
         py->is_guest = true;
+        Py_XSETREF(py->want, Py_NewRef(want));
     }
     return PyLong_FromLong(error);
 }

@@ -27,7 +27,7 @@ typedef struct waiting_request {
 
 typedef struct service {
     PyObject *handler; /* NULL: there is no such service */
-    bool batch;
+    bool batch, streams, endless;
     uint32_t max_batch;
     uint64_t max_wait_ns, due_ns;
     waiting_request *waiting;
@@ -38,7 +38,8 @@ typedef struct service {
 #define CALLBACK_NAMES(each)                                                                                           \
     each(CLIENT, "client") each(CONNECT, "connect") each(DISCONNECT, "disconnect") each(DROPPED, "dropped")             \
     each(FAILED, "failed") each(DRAINING, "draining") each(LOG, "log") each(NOTED, "noted") each(ALLOW, "allow")        \
-    each(CHALLENGE, "challenge") each(PROVE, "prove") each(DEFER, "defer") each(ENDED, "ended")
+    each(CHALLENGE, "challenge") each(PROVE, "prove") each(DEFER, "defer") each(ENDED, "ended")                      \
+    each(FLOW, "flow")
 
 #define NUMBER_OF_CALLBACK(name, text) ON_##name,
 enum { CALLBACK_NAMES(NUMBER_OF_CALLBACK) CALLBACKS };
@@ -56,10 +57,11 @@ struct ps_python {
     const ps_frame *request;
     bool is_guest;     /* in a loop of the program's, which looks after signals itself */
     bool turns;        /* a guest's turn runs */
-    bool wants_turn;   /* the guest's host was told that calls of async handlers have ended since the last one */
+    bool wants_turn;   /* the guest's host was told that one is wanted, since the last one */
     PyObject *spare; /* the memory of the last large request, if nobody kept it: the next one's */
     PyObject *small; /* likewise of the last small one: the next one's, if that is as long */
     PyObject *watched; /* a dict, of functions by the descriptors that they are called for; or NULL */
+    PyObject *want; /* of a guest: what is called when a turn is wanted, or NULL */
     bool said_no_service;
     uint64_t began_ns; /* when the requests came that are answered now, if not in this turn; else 0 */
     uint32_t service_count;
@@ -89,6 +91,7 @@ PyObject *ps__py_with_variables(PyObject *object);
 void ps__py_leave_variables(ps_python *py);
 PyObject *ps__py_callback(ps_python *py, int callback);
 PyObject *ps__py_call_within(ps_python *py, const ps_conn *conn, PyObject *handler, PyObject *request);
+int ps__py_enter_variables(ps_python *py, PyObject *variables);
 PyObject *ps__py_call_afresh(ps_python *py, PyObject *handler, PyObject *clients, PyObject *requests);
 
 /* failure.c: 0, or what ends the loop */
@@ -96,16 +99,32 @@ size_t ps__py_fitting(const char *text, size_t size, size_t most);
 int ps__py_callback_failed(ps_python *py, int callback);
 int ps__py_finish_call(ps_python *py, int callback, PyObject *result);
 int ps__py_failed(ps_python *py, ps_conn *conn, const ps_frame *frame);
+int ps__py_log_failure(ps_python *py, uint64_t client_id, const ps_frame *frame);
 int ps__py_too_large(ps_python *py, ps_conn *conn, const ps_frame *frame, size_t size);
 
 /* answer.c: the same; but for the first, whose 1 and 0 say whether the work had begun */
 int ps__py_on_ended(void *context, void *object, enum ps_why why);
 int ps__py_on_answer(void *context, uint64_t handle, void *reply);
+int ps__py_on_flow(void *context, void *object, int64_t left, uint64_t limit);
 int ps__py_answer_other(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result);
+/* What is for later is deferred. 1: it isn't for later. */
+int ps__py_defer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result);
+/* What is known of its service goes to its record. */
+void ps__py_describe(const ps_python *py, uint64_t handle);
+/* Whether this is the loop's own thread: within a turn, or between those of a guest's; then what is done is within one. */
+enum { PS_ELSEWHERE, PS_IN_TURN, PS_BETWEEN_TURNS };
+int ps__py_where(const ps_python *py);
 int ps__py_answer_with(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *reply);
 int ps__py_nobody_waits(ps_python *py, PyObject *result);
 PyObject *ps__py_inside_answer(PyObject *self, PyObject *const *args, Py_ssize_t count);
 bool ps__py_answer_of_call(ps_python *py, uint64_t handle, PyObject *reply);
+
+/* stream.c */
+int ps__py_begin_stream(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result);
+int ps__py_on_pull(void *context, ps_conn *conn, uint64_t handle, void *object, uint64_t until_ns);
+int ps__py_on_close(void *context, ps_conn *conn, const ps_frame *frame, void *object);
+int ps__py_on_more(void *context, uint64_t handle, void *piece);
+PyObject *ps__py_inside_more(PyObject *self, PyObject *const *args, Py_ssize_t count);
 
 /* waiting.c: a call of an async handler that goes on, and the request that waits for it */
 bool ps__py_is_call(PyObject *object);
@@ -140,7 +159,7 @@ int ps__py_add_to_batch(ps_python *py, service *s, ps_conn *conn, const ps_frame
 int ps__py_on_batches(void *context, bool all, uint64_t *due_ns);
 
 /* guest.c: of the object that has the engine */
-PyObject *ps__py_guest_begin(PyObject *self, PyObject *raised);
+PyObject *ps__py_guest_begin(PyObject *self, PyObject *args);
 PyObject *ps__py_guest_poll_fd(PyObject *self, PyObject *nothing);
 PyObject *ps__py_guest_turn(PyObject *self, PyObject *nothing);
 PyObject *ps__py_guest_end(PyObject *self, PyObject *nothing);

@@ -90,7 +90,7 @@ static int call_handler(ps_python *py, const service *s, ps_conn *conn, const ps
     py->request = NULL;
     if (!result)
         return ps__py_failed(py, conn, frame);
-    int error = ps__py_answer(py, conn, frame, result);
+    int error = s->streams ? ps__py_begin_stream(py, conn, frame, result) : ps__py_answer(py, conn, frame, result);
     Py_DECREF(result);
     return error;
 }
@@ -114,6 +114,10 @@ static int serve_request(ps_python *py, service *s, ps_conn *conn, const ps_fram
         return no_handler(py, conn, frame);
     if (frame->deadline_ns && ps__is_late(frame)) {
         ps__not_started(py->engine, conn, frame, PS_DEADLINE_PASSED, PS_TEXT_TOO_LATE);
+        return 0;
+    }
+    if (s->streams && (frame->flags & (PS_TAKES_STREAM | PS_NO_REPLY)) != PS_TAKES_STREAM) {
+        ps__not_started(py->engine, conn, frame, PS_NEEDS_STREAM, PS_TEXT_NEEDS_STREAM);
         return 0;
     }
     int error = conn->object ? 0 : make_client(py, conn);

@@ -145,15 +145,17 @@ int ps_python_is_main(uintptr_t builtins)
     return is_main;
 }
 
-/* From the named tuple Service: (name, handler, batch, max_batch, max_wait). */
+/* From the named tuple Service. */
 static int read_service(service *s, PyObject *entry)
 {
     PyObject *name, *handler;
-    int batch;
+    int batch, streams, endless;
     unsigned max_batch;
     double max_wait;
-    if (!PyArg_ParseTuple(entry, "OOpId", &name, &handler, &batch, &max_batch, &max_wait))
+    if (!PyArg_ParseTuple(entry, "OOpIdpp", &name, &handler, &batch, &max_batch, &max_wait, &streams, &endless))
         return -EINVAL;
+    s->streams = streams;
+    s->endless = endless;
     s->handler = handler == Py_None ? NULL : Py_NewRef(handler);
     s->batch = batch;
     s->max_batch = max_batch ? max_batch : 1;
@@ -169,6 +171,7 @@ static void drop_references(ps_python *py)
     Py_CLEAR(py->spare);
     Py_CLEAR(py->small);
     Py_CLEAR(py->watched);
+    Py_CLEAR(py->want);
     for (uint32_t i = 0; i < py->service_count; i++) {
         Py_CLEAR(py->services[i].handler);
         ps__free(py->services[i].waiting);
@@ -205,6 +208,10 @@ static const ps_hooks python_hooks = {
     .ended = ps__py_on_ended,
     .call = ps__py_on_call,
     .watched = ps__py_on_watched,
+    .pull = ps__py_on_pull,
+    .close = ps__py_on_close,
+    .flow = ps__py_on_flow,
+    .more = ps__py_on_more,
     .disconnect = on_disconnect,
     .draining = on_draining,
     .noted = on_noted,

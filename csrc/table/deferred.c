@@ -38,7 +38,7 @@ uint64_t ps__deferred_add(ps_engine *engine, ps_conn *conn, const ps_pending *pe
     engine->deferred.free = record->next;
     *record = (ps_deferred){
         .pending = *pending, .began_ns = engine->now_ns, .generation = record->generation, .next = conn->deferred,
-        .previous = PS_NO_SLOT, .due_at = PS_NO_SLOT,
+        .previous = PS_NO_SLOT, .due_at = PS_NO_SLOT, .limit = conn->stream_window,
     };
     if (conn->deferred != PS_NO_SLOT)
         ps__deferred_at(engine, conn->deferred)->previous = slot;
@@ -78,9 +78,53 @@ static void list(ps_engine *engine, ps_deferred *record)
     engine->deferred.last_told = slot_of(engine, record);
 }
 
+void ps__deferred_ready(ps_engine *engine, ps_deferred *record)
+{
+    uint32_t slot = slot_of(engine, record), last = engine->deferred.last_ready;
+    if (record->is_ready)
+        return;
+    record->is_ready = true;
+    record->next_ready = PS_NO_SLOT;
+    record->previous_ready = engine->deferred.ready == PS_NO_SLOT ? PS_NO_SLOT : last;
+    if (engine->deferred.ready == PS_NO_SLOT)
+        engine->deferred.ready = slot;
+    else
+        ps__deferred_at(engine, last)->next_ready = slot;
+    engine->deferred.last_ready = slot;
+}
+
+void ps__deferred_unready(ps_engine *engine, ps_deferred *record)
+{
+    if (!record->is_ready)
+        return;
+    record->is_ready = false;
+    if (record->previous_ready == PS_NO_SLOT)
+        engine->deferred.ready = record->next_ready;
+    else
+        ps__deferred_at(engine, record->previous_ready)->next_ready = record->next_ready;
+    if (record->next_ready == PS_NO_SLOT)
+        engine->deferred.last_ready = record->previous_ready;
+    else
+        ps__deferred_at(engine, record->next_ready)->previous_ready = record->previous_ready;
+}
+
+void ps__deferred_hold(ps_engine *engine, ps_deferred *record)
+{
+    engine->deferred.held += !record->is_held;
+    record->is_held = true;
+}
+
+void ps__deferred_release(ps_engine *engine, ps_deferred *record)
+{
+    engine->deferred.held -= record->is_held;
+    record->is_held = false;
+}
+
 /* No handle finds it any more, and its time does not matter. */
 static void pass(ps_engine *engine, ps_deferred *record)
 {
+    ps__deferred_unready(engine, record);
+    ps__deferred_release(engine, record);
     record->generation = (record->generation + 1) & 0x7FFFFFFF;
     if (!record->generation)
         record->generation = 1;
@@ -125,6 +169,15 @@ void ps__deferred_expire(ps_engine *engine)
     }
 }
 
+void ps__deferred_end_streams(ps_engine *engine, const ps_conn *conn, bool all)
+{
+    for (uint32_t slot = conn->deferred; slot != PS_NO_SLOT; slot = ps__deferred_at(engine, slot)->next) {
+        ps_deferred *record = ps__deferred_at(engine, slot);
+        if (record->is_stream && (all || record->sent >= record->limit))
+            ps__deferred_mark(engine, record, PS_WHY_GONE);
+    }
+}
+
 void ps__deferred_orphan(ps_engine *engine, ps_conn *conn, enum ps_why why)
 {
     while (conn->deferred != PS_NO_SLOT) {
@@ -157,8 +210,8 @@ uint32_t ps__deferred_pop(ps_engine *engine)
 
 void ps__deferred_forget(ps_engine *engine)
 {
-    engine->deferred.free = engine->deferred.told = PS_NO_SLOT;
-    engine->deferred.room = engine->deferred.due_count = engine->deferred.used = 0;
+    engine->deferred.free = engine->deferred.told = engine->deferred.ready = PS_NO_SLOT;
+    engine->deferred.room = engine->deferred.due_count = engine->deferred.used = engine->deferred.held = 0;
 }
 
 void ps__deferred_close(ps_engine *engine)

@@ -23,7 +23,7 @@ from pysock.engine.inlet import Inlet
 from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
 from pysock.files.place import reachable
 from pysock.wire.cir import Welcome
-from pysock.wire.features import FEATURES
+from pysock.wire.features import CLIENT_FEATURES
 from pysock.wire.format import Frame, Kind, encode
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Opening:
 
     async def open(self, name: str, inlet: Inlet, max_payload: int) -> tuple[socket.socket, Welcome]:
         """The socket, which is the caller's, and the welcome; raises what :func:`pysock.connect` says."""
-        initiation = Initiation(self._address, name, max_payload, self._trust.proof, FEATURES)
+        initiation = Initiation(self._address, name, max_payload, self._trust.proof, CLIENT_FEATURES)
         with explains(self._address, "connect()"):
             handle = await self._connect()
         try:

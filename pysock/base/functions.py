@@ -15,29 +15,32 @@ from pysock.base.lean import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any, Final
 
-#: Flags of a code object whose call only makes something to be awaited (inspect.CO_COROUTINE, CO_ITERABLE_COROUTINE,
-#: CO_ASYNC_GENERATOR), or that takes any number of arguments (CO_VARARGS). The module inspect takes 10 ms to import.
+#: Flags of a code object whose call only makes something to be awaited (inspect.CO_COROUTINE, CO_ITERABLE_COROUTINE),
+#: or to be iterated over (CO_GENERATOR, CO_ASYNC_GENERATOR), or that takes any number of arguments (CO_VARARGS). The
+#: module inspect takes 10 ms to import.
 _CO_COROUTINE: Final = 0x0080 | 0x0100
+_CO_GENERATOR: Final = 0x0020
 _CO_ASYNC_GENERATOR: Final = 0x0200
 _CO_VARARGS: Final = 0x0004
 
 
-def checked_function(what: str, function: Any, call: str, instead: str | None) -> None:
-    """Raise if it can't be called as it will be, or calling it would only make something that nobody awaits.
+def checked_function(what: str, function: Any, call: str, instead: str | None, *, yields: bool = False) -> None:
+    """Raise if it can't be called as it will be, or calling it would only make something of which nobody makes use.
 
     :param what: what it is, for the message: ``"handler"``.
     :param call: how it is called, for the message: ``"handler(client, request)"``; it counts the arguments, too.
     :param instead: what is wanted in place of an async function, for the message; ``None``: it may be one.
-    :raises TypeError: it isn't callable, takes other arguments, or is an async function that can't be one, an async
-        generator, an object with such a ``__call__``, or a partial of these.
+    :param yields: it may be a generator, or an async one.
+    :raises TypeError: it isn't callable, takes other arguments, or is an async function or generator that can't be one,
+        an object with such a ``__call__``, or a partial of these.
     """
     if not callable(function):
         raise TypeError(f"a {what} must be callable, not {type(function).__name__}")
     if instead is not None and is_async(function):
         raise TypeError(f"the {what} {function!r} is an async function; {instead}")
-    if _has_flag(function, _CO_ASYNC_GENERATOR):
-        instead = instead or "return the reply, don't yield it"
-        raise TypeError(f"the {what} {function!r} is an async generator; {instead}")
+    if not yields and (is_generator(function) or is_async_generator(function)):
+        kind = "a generator" if is_generator(function) else "an async generator"
+        raise TypeError(f"the {what} {function!r} is {kind}; {instead or 'it has nothing to yield to'}")
     if not _takes(function, call.count(",") + 1):
         raise TypeError(f"the {what} {described(function)} can't be called as {call}: it must take so many arguments")
 
@@ -68,6 +71,16 @@ def is_async(function: Any) -> bool:
     these, or what bears the mark of :func:`inspect.markcoroutinefunction` (Python 3.12).
     """
     return makes_coroutines(function) or any(hasattr(one, "_is_coroutine_mark") for one in _called(function))
+
+
+def is_generator(function: Any) -> bool:
+    """Whether it is a generator, an object with such a ``__call__``, or a partial of these."""
+    return _has_flag(function, _CO_GENERATOR)
+
+
+def is_async_generator(function: Any) -> bool:
+    """The same of an async generator."""
+    return _has_flag(function, _CO_ASYNC_GENERATOR)
 
 
 def makes_coroutines(function: Any) -> bool:

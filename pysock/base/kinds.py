@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 
 from pysock.base.lean import TYPE_CHECKING
 
@@ -37,7 +37,15 @@ if TYPE_CHECKING:
     #: What a handler may return in place of a reply that it hasn't got yet.
     Later: TypeAlias = Reply | Future[Any]
     #: What answers one request.
-    Handler: TypeAlias = Callable[[DataSocket, bytes], Buffer | Later | Awaitable[Buffer | Later | None] | None]
+    Handler: TypeAlias = Callable[
+        [DataSocket, bytes],
+        Buffer | Later | Awaitable[Buffer | Later | None] | Iterator[Buffer] | AsyncIterator[Buffer] | None,
+    ]
+    #: The same of ``kind="stream"``.
+    StreamHandler: TypeAlias = Callable[
+        [DataSocket, bytes],
+        Buffer | Iterable[Buffer] | Awaitable[Buffer | Iterable[Buffer] | AsyncIterator[Buffer] | None] | None,
+    ]
     #: What answers one request in a worker process.
     ProcessHandler: TypeAlias = Callable[[bytes], Buffer | None]
     #: What answers all that are ready: a reply for each, or an exception in its place.

@@ -46,3 +46,14 @@ def _flat(payload: Any) -> Buffer:
     if not view.c_contiguous:
         raise TypeError("a payload must be contiguous in memory: make a copy with bytes(payload) first")
     return view.cast("B")
+
+
+def is_bytes_like(thing: object) -> bool:
+    """Whether it has bytes that can be read."""
+    try:
+        memoryview(thing).release()  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    except Exception:  # it has, but not now
+        return True
+    return True

@@ -26,7 +26,7 @@ from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
 from pysock.files.place import reachable
 from pysock.limits import VANISH_TIMEOUT
 from pysock.wire.cir import Welcome
-from pysock.wire.features import FEATURES
+from pysock.wire.features import CLIENT_FEATURES
 from pysock.wire.format import Frame, Kind
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Handshake:
 
     def _greet(self, name: str, link_type: type[Link], linger: float | None, max_payload: int) -> Link:
         """Connect, see who is there, and send the CIR."""
-        self._initiation = Initiation(self._address, name, max_payload, self._proof, FEATURES)
+        self._initiation = Initiation(self._address, name, max_payload, self._proof, CLIENT_FEATURES)
         cir = self._initiation.cir
         address = self._address
         with explains(address, "connect()"):  # also where the directory can't be found out

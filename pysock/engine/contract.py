@@ -18,12 +18,13 @@ import errno
 from array import array
 from collections.abc import Callable, Sequence
 
-from pysock.base.aliases import Buffer, SocketAddress
+from pysock.base.aliases import Buffer
 from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
 from pysock.engine.inlet import Inlet
 from pysock.engine.link import Link
 from pysock.engine.outlet import Outlet
 from pysock.engine.rows import ClientInfo, Current, EngineStats
+from pysock.engine.sockets import Sockets
 from pysock.limits import Limits
 from pysock.wire.format import Framing
 
@@ -41,6 +42,11 @@ class Service(NamedTuple):
     ``handler`` is called as ``handler(client, request)``, or ``handler(clients, requests)`` if ``batch``: with all
     requests of this service that are ready in this turn, at most ``max_batch`` of them, held back for at most
     ``max_wait`` seconds to let more come. It is ``None`` where there is no such service.
+
+    ``streams``: its reply is a stream. Then ``handler`` returns an iterator, whose items the loop sends as pieces, one
+    after the other, closing it when nobody wants more; or something for which ``Callbacks.defer`` has an answer, that
+    is, what calls ``Engine.send_more`` itself; or a whole reply. ``endless``: what is answered later here is ended as
+    soon as the server begins to stop.
     """
 
     name: str
@@ -48,6 +54,8 @@ class Service(NamedTuple):
     batch: bool = False
     max_batch: int = 1024
     max_wait: float = 0.0
+    streams: bool = False
+    endless: bool = False
 
 
 class Access(NamedTuple):
@@ -108,6 +116,11 @@ class Callbacks:
     #: request any more. Called at most once for each, at the end of a turn. -> whether its work had begun. If not, the
     #: request is over; else it is in flight until ``answer`` is called, which sends nothing any more.
     ended: Callable[[Any, int], bool] | None = None
+    #: ``flow(kept, left, limit)``: how many bytes a stream that sends its pieces itself may send now; 0: none, until
+    #: this is called again; and how many in all, counted from its beginning, for who counts himself: that is called
+    #: again when he has sent them, and the loop has seen it. Called first behind ``defer``. A piece
+    #: counts for its size and :data:`pysock.wire.features.STREAM_COST`; one may be larger than what is left.
+    flow: Callable[[Any, int, int], None] | None = None
     #: ``dropped(client_id)`` may be called in place of ``disconnect`` where nobody could tell the difference: without
     #: ``watch_disconnects``, for an object made by ``client`` that nobody but the engine and the facade refers to.
     #: It is only there to make short connections cheap, so an engine that can't know needn't call it.
@@ -256,6 +269,12 @@ class Engine(Protocol):
         the loop will see. Between turns, in the thread of ``begin``, ``wants_turn`` is called: a turn will send it.
         """
 
+    #: ``send_more(handle, piece)`` sends a piece of the answer to a deferred request of a service that streams. In the
+    #: loop's thread: 1: more may follow now; 0: not before ``Callbacks.flow`` says so; -1: nobody waits, or it can't be
+    #: sent, which fails the request as if the handler had returned it: no more is sent, but ``answer`` is called still.
+    #: In another thread: 1; or less, if there is no loop any more; what it may send it has to count.
+    send_more: Callable[[int, Any], int]
+
     def current(self) -> Current | None:
         """The request whose handler runs, in the loop's thread. ``None``: none does, or the handler of a batch."""
 
@@ -290,34 +309,6 @@ def too_much_queued() -> OSError:
         "the server's loop is held up, by a handler perhaps, and 64 MiB that other threads send wait for it already:"
         " try again later",
     )
-
-
-class Sockets(Protocol):
-    """The system calls of a master socket and of data sockets used by hand; one call each, blocking."""
-
-    def socket(self, family: int) -> int:
-        """A stream socket, closed on exec."""
-
-    def bind(self, fd: int, address: SocketAddress) -> None:
-        """Bind; TCP sockets get ``SO_REUSEADDR`` first."""
-
-    def listen(self, fd: int, backlog: int) -> None:
-        """Let connections come in; the kernel caps ``backlog`` by ``somaxconn``."""
-
-    def accept(self, fd: int) -> int:
-        """A blocking data socket; ``TCP_NODELAY`` set over TCP."""
-
-    def recv(self, fd: int, max_bytes: int) -> bytes:
-        """At most that many bytes; ``b""`` at the end."""
-
-    def send(self, fd: int, data: Buffer) -> None:
-        """All of it; no SIGPIPE."""
-
-    def close(self, fd: int) -> None:
-        """Close it, and never try again: whatever is reported, the number is free (close(2))."""
-
-    def unlink(self, path: str) -> None:
-        """Remove a socket file."""
 
 
 #: Logged where the program has closed the descriptors of a loop that runs: it ends, and no number is used any more.

@@ -56,6 +56,9 @@ class Kept(Unique):
         """
         raise NotImplementedError
 
+    def flow(self, left: int, limit: int) -> None:
+        """What of a stream may be sent: as :attr:`pysock.engine.contract.Callbacks.flow`."""
+
 
 class Deferred(Kept):
     """One that anybody may answer; a subclass says whose work that is.
@@ -159,6 +162,11 @@ class Deferrals:
         instead.begin(engine, handle)
         instead.answer(PysockError(_TAKEN))
         return instead
+
+    @staticmethod
+    def flow(kept: Kept, left: int, limit: int) -> None:
+        """As :attr:`pysock.engine.contract.Callbacks.flow`."""
+        kept.flow(left, limit)
 
     @staticmethod
     def ended(kept: Kept, why: int) -> bool:

@@ -61,6 +61,7 @@ INSTEAD: Final[dict[str, Callable[..., Any]]] = {
     "dropped": _nothing,
     "defer": _nothing,
     "ended": _begun,
+    "flow": _nothing,
 }
 
 

@@ -22,7 +22,7 @@ from pysock.base.faults import explained_fault
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
 from pysock.base.unique import Unique
-from pysock.engine.contract import Sockets
+from pysock.engine.sockets import Sockets
 from pysock.errors import AddressInUse
 from pysock.files.lock import LockFile
 from pysock.files.place import Pin, Place, kind, same_file

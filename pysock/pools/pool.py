@@ -37,6 +37,8 @@ class Pool(Unique):
     :param finishes: whether what a client that has left has asked for is begun all the same.
     """
 
+    _job: type[Job] = Job
+
     def __init__(self, name: str, size: int, most: int | None, finishes: bool = False) -> None:
         self.name: str = name
         self.size: int = size
@@ -69,7 +71,7 @@ class Pool(Unique):
         if refused is not None:
             self._tell_overloaded()
             refused.answer(Overloaded())
-        return Job(self, client, request, row)
+        return self._job(self, client, request, row)
 
     def _tell_overloaded(self) -> None:
         self._overloaded.tell(self.title, self.jobs.most or 0, self.size)

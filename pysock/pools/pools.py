@@ -8,6 +8,7 @@ from pysock.base.green import refuse_green_pools
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.pools.processes import Processes
+from pysock.pools.stream import Streams
 from pysock.pools.target import target_of
 from pysock.pools.threads import Threads
 
@@ -29,18 +30,28 @@ class Pools(Unique):
         self._pools: dict[int, Pool] = {}  # by the numbers of their services
 
     def add(
-        self, number: int, name: str, handler: Callable[..., Any], wanted: Wanted, *, has_ids: bool, finishes: bool
+        self,
+        number: int,
+        name: str,
+        handler: Callable[..., Any],
+        wanted: Wanted,
+        *,
+        has_ids: bool,
+        finishes: bool,
+        streams: bool,
     ) -> None:
         """The service with this number has workers.
 
         :param has_ids: else a client has one request at a time here, and isn't read meanwhile: all may wait.
-        :param finishes: what a client that has left has asked for is begun all the same.
+        :param finishes: what a client that has left has asked for is begun all the same, and goes on to its end.
+        :param streams: its handler answers by streams.
         :raises ValueError: worker processes can't import the handler.
         """
         most = (wanted.queue or DEFAULT_QUEUE) if has_ids else None
         pool: Pool
         if wanted.threads is not None:
-            pool = Threads(name, handler, wanted.threads, most, finishes)
+            kind = Streams if streams else Threads
+            pool = kind(name, handler, wanted.threads, most, finishes)
         else:
             target = target_of(handler)
             pool = Processes(name, handler, target, wanted.processes or 0, most, wanted.kill, finishes)

@@ -19,6 +19,7 @@ from pysock.engine.deferral import Ended
 from pysock.errors import RemoteError
 from pysock.tasks.call import Call, own_words
 from pysock.tasks.reply import Reply
+from pysock.tasks.stream import Streamer
 from pysock.wire import texts
 from pysock.wire.format import ErrorCode
 
@@ -97,11 +98,14 @@ class Tasks(Unique):
         for starter in self._starters:
             starter.begin(loop, self.base, wants_turn)
 
-    def starter(self, function: Callable[..., Any], stays: bool) -> Callable[[Any, Any], Any]:
+    def starter(self, function: Callable[..., Any], stays: bool, streams: bool = False) -> Callable[[Any, Any], Any]:
         """Of an async handler one that returns the reply, or the promise of one.
 
         :param stays: it isn't cancelled when its client has left.
+        :param streams: its reply is a stream.
         """
+        if streams:
+            return Streamer(function, self, stays)
         function = function if makes_coroutines(function) else _awaiting(function)
         plain = Starter(function, self, stays)
         if self._types is None:

@@ -21,13 +21,22 @@ class Feature(IntFlag):
 
     DEADLINE = 1  # an SRM may say how long its client still waits: FLAG_DEADLINE
     CANCEL = 2  # Kind.CANCEL; and the client closes its sending side only when it is gone
-    STREAM = 4  # replies in pieces: FLAG_TAKES_STREAM, FLAG_MORE, Kind.CREDIT; not spoken yet
+    STREAM = 4  # replies in pieces: FLAG_TAKES_STREAM, FLAG_MORE, Kind.CREDIT; only with CANCEL
     ASK = 8  # this and the next one are reserved
     GAP = 16
 
 
-#: What this version speaks. A plain number, as every set of features: an enum's operators cost more.
-FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL)
+#: What servers of this version speak. A plain number, as every set of features: an enum's operators cost more.
+FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL | Feature.STREAM)
+#: What its clients say.
+CLIENT_FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL)
+
+
+def agreed(asked: int) -> int:
+    """What both ends speak, where a client asks for this."""
+    features = asked & FEATURES
+    return features if features & Feature.CANCEL else features & ~int(Feature.STREAM)
+
 
 #: What each frame of a stream takes of its credit, beside the size of its payload.
 STREAM_COST: Final = 16

@@ -25,7 +25,7 @@ from pysock.wire import texts
 from pysock.wire.challenge import decode_proof
 from pysock.wire.cir import Cir, decode_cir, encode_accepted
 from pysock.wire.endings import ENDINGS, End, last_words
-from pysock.wire.features import DEADLINE, FEATURES, Feature, decode_deadline
+from pysock.wire.features import DEADLINE, Feature, agreed, decode_deadline
 from pysock.wire.format import RULES, UNKNOWN, ErrorCode, Frame, Header, Kind, Most, Refusal, Rule
 from pysock.wire.framing import FrameCutter, FramingFacts, PlainCutter
 
@@ -107,6 +107,7 @@ _OPEN = (ConnectionState.ACCEPTED, ConnectionState.CHALLENGED, ConnectionState.E
 
 _TIMED = int(Feature.DEADLINE)
 _STREAMS = int(Feature.STREAM)
+_TELLS = int(Feature.DEADLINE | Feature.CANCEL)
 
 
 def _error(flags: int, request_id: int, code: ErrorCode, text: str) -> bytes:
@@ -234,7 +235,7 @@ class FrameProtocol:
                 End.VERSION if error.code == Refusal.BAD_MAGIC_OR_VERSION else End.VIOLATION, str(error)
             )
         self.name = cir.name
-        self.features = cir.features & FEATURES
+        self.features = agreed(cir.features)
         if self.features & _STREAMS:
             most = self._rules.stream_window
             self.stream_window = most if cir.stream_window is None else min(most, cir.stream_window)
@@ -273,7 +274,7 @@ class FrameProtocol:
     @property
     def not_started_flag(self) -> int:
         """The flag of such an ERROR, where the client knows it."""
-        return p.FLAG_NOT_STARTED if self.features & FEATURES else 0
+        return p.FLAG_NOT_STARTED if self.features & _TELLS else 0
 
     def _srm(self, frame: Frame) -> Request | NotServed | Ending:
         """A service request message."""
@@ -332,6 +333,7 @@ class PlainProtocol:
     __slots__ = ("_max_payload", "_new_cutter", "cutter", "name", "reply_limit", "state")
 
     features: int = 0
+    stream_window: int | None = None
 
     def __init__(self, framing: FramingFacts, max_payload: int) -> None:
         assert framing.cutter is not None

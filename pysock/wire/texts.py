@@ -45,9 +45,13 @@ TOO_LATE: Final = "the deadline has passed"
 CANCELLED: Final = "cancelled"
 CUT_SHORT: Final = "cut short: the server stops"
 CREDIT_SIZE: Final = "a CREDIT carries 4 bytes"
+CREDIT_OVERFLOW: Final = "more credit than 32 bits hold"
+NEEDS_STREAM: Final = "this service answers by a stream: ask it by client.stream(), or by a newer client"
 
 # What is wrong with what a handler returned, or with what is to be pushed. These are raised, and told by their type.
 NOT_BYTES: Final = "the handler returned %s, not a bytes-like object%s"
+PIECE_NOT_BYTES: Final = "the handler yielded %s, not a bytes-like object%s"
+STREAM: Final = ": a plain function that returns an iterator is registered with kind='stream'"
 NO_IDS: Final = (
     "the handler returned a deferred reply while another request of this connection waits: without ids only one may"
 )

@@ -122,7 +122,7 @@ def test_the_sizes():
     assert lib.PS_MORE == p.FLAG_MORE == 1
     assert lib.PS_CREDIT_SIZE == p.CREDIT.size == 4
     assert lib.PS_NOT_STARTED == p.FLAG_NOT_STARTED == 1
-    assert lib.PS_FEATURES == FEATURES == 3
+    assert lib.PS_FEATURES == FEATURES == 7
     assert lib.PS_SLOT_BITS == SLOT_BITS == 24
 
 

@@ -15,8 +15,8 @@ from pysock.base import logs
 from pysock.engine import linger, outlet
 from pysock.engine.pure import accept, commands, core, lateness, timers, turn
 from pysock.engine.pure.client import heads, waiter
-from pysock.engine.pure.waiting import pending
-from pysock.wire import texts
+from pysock.engine.pure.waiting import pending, streams
+from pysock.wire import features, texts
 
 CSRC = ROOT / "csrc"
 CODE = re.sub(r"/\*.*?\*/", "", "\n".join(path.read_text() for path in CSRC.rglob("*.[ch]")), flags=re.DOTALL)
@@ -32,6 +32,11 @@ BOUNDS = {
     "PS_READ_MAX": core.READ_MAX,
     "PS_PENDING_BYTES": pending._BYTES_MAX,
     "PS_COMMANDS_BYTES": commands._BYTES_MAX,
+    "PS_STREAM_AHEAD": streams._AHEAD,
+    "PS_STREAM_COST": features.STREAM_COST,
+    "STEPS_MAX": streams._STEPS_MAX,
+    "STEP_BYTES_MAX": streams._STEP_BYTES_MAX,
+    "STEP_NS": streams._STEP * 1e9,
     "PS_COMMAND_COST": commands._OVERHEAD,
     "PS_LOOK_NS": turn._SLEEP_MAX * 1e9,
     "LONG_WORK_NS": lateness._LONG_WORK * 1e9,

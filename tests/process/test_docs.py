@@ -125,6 +125,7 @@ def test_there_are_programs():
         "numpy",
         "pools",
         "pushes",
+        "streams",
     }
 
 

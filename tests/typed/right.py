@@ -4,6 +4,7 @@ import array
 import concurrent.futures
 import functools
 import mmap
+from collections.abc import AsyncIterator, Generator, Iterator
 
 import pysock
 
@@ -96,3 +97,27 @@ def by_executor(client: pysock.DataSocket, request: bytes) -> concurrent.futures
 @server.service("awaited")
 async def awaited(client: pysock.DataSocket, request: bytes) -> bytes:
     return request
+
+
+@server.service("stream")
+def stream(client: pysock.DataSocket, request: bytes) -> Iterator[bytes]:
+    yield request
+
+
+@server.service("with an end", threads=2, endless=True)
+def with_an_end(client: pysock.DataSocket, request: bytes) -> Generator[memoryview, None, bytes | None]:
+    yield memoryview(request)
+    return request
+
+
+@server.service("async stream", on_leave="finish")
+async def async_stream(client: pysock.DataSocket, request: bytes) -> AsyncIterator[bytearray]:
+    yield bytearray(request)
+
+
+@server.service("pieces", kind="stream")
+def pieces(client: pysock.DataSocket, request: bytes) -> list[bytes]:
+    return [request]
+
+
+server.service("of a lambda", kind="stream")(lambda client, request: (request for _ in range(3)))

@@ -1,5 +1,7 @@
 """Programs with faults that type checkers must find, in the lines that end with "# wrong" and in no others."""
 
+from collections.abc import Iterator
+
 import pysock
 
 server = pysock.Server("unix:x.sock")
@@ -33,6 +35,21 @@ def plain(client: pysock.DataSocket, request: bytes) -> bytes:
 @server.batch_service  # wrong
 async def later_all(clients: list[pysock.DataSocket], requests: list[bytes]) -> list[bytes]:
     return requests
+
+
+@server.service  # wrong
+def a_stream_of_texts(client: pysock.DataSocket, request: bytes) -> Iterator[str]:
+    yield request.decode()
+
+
+@server.service("pieces")  # wrong
+def undeclared(client: pysock.DataSocket, request: bytes) -> list[bytes]:
+    return [request]
+
+
+@server.service("processes", processes=1)  # wrong
+def in_a_process(request: bytes) -> Iterator[bytes]:
+    yield request
 
 
 @server.on_connect  # wrong

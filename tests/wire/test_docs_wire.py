@@ -14,7 +14,7 @@ import pysock
 from pysock.wire import auth, texts
 from pysock.wire import format as p
 from pysock.wire.cir import encode_accepted, encode_cir, encode_welcome
-from pysock.wire.features import FEATURES, encode_deadline
+from pysock.wire.features import encode_deadline
 from pysock.wire.framing import FRAMINGS
 
 CLIENT = ROOT / "pysock" / "examples" / "client.js"
@@ -57,9 +57,9 @@ def expected(known_nonces):
         "the PONG": p.encode(p.Kind.PONG, b"?", request_id=4),
         "a GOAWAY": p.encode_text(p.Kind.GOAWAY, 0, texts.SHUTTING_DOWN),
         "a BYE": p.encode(p.Kind.BYE),
-        "a CIR with features": encode_cir("a", features=FEATURES),
+        "a CIR with features": encode_cir("a", features=3),
         "the answer that agrees": encode_accepted(
-            1 << 32 | 7, encode_welcome(16 * 1024 * 1024, 1024, [], "pysock/0.1.0"), FEATURES
+            1 << 32 | 7, encode_welcome(16 * 1024 * 1024, 1024, [], "pysock/0.1.0"), 3
         ),
         "a request with a deadline": p.encode(
             p.Kind.SRM, encode_deadline(1.5) + b"hi", code=1, request_id=5, flags=p.FLAG_DEADLINE

@@ -88,9 +88,9 @@ def in_pieces(server, data, cut, *, field=BOTH):
 # What both speak
 
 
-@pytest.mark.parametrize(("asked", "got"), [(1, 1), (2, 2), (3, 3), (7, 3), (2**32 - 1, 3)])
+@pytest.mark.parametrize(("asked", "got"), [(1, 1), (2, 2), (3, 3), (5, 1), (6, 6), (7, 7), (2**32 - 1, 7)])
 def test_the_server_answers_with_what_both_speak(server, asked, got):
-    """Bits that nobody knows yet are ignored."""
+    """Bits that nobody knows yet are ignored, and streams are only for who speaks of cancelling."""
     assert agreed(server, features(asked)) == [struct.pack("!I", got)]
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0xB1532F1D
+ABI: Final = 0x5AF62688
 
 
 def check_abi(lib: Any) -> None:

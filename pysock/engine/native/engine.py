@@ -95,7 +95,8 @@ class NativeEngine(Unique):
             lib.ps_python_free(python)
             result_of(error)
         self._push_inside, self._broadcast_inside, self._push_to_inside, self._disconnect_inside, *others = inside
-        self._answer, self._current, self._waiting, self._later, self._watch, *guest = others
+        self._answer, self._current, self._waiting, more, self._later, self._watch, *guest = others
+        self.send_more: Callable[[int, Any], int] = more
         self._begin, self._poll_fd, self._turn, self._end_turns = guest
         self._raised: list[BaseException] = []  # by a guest's turn
         self.wants_turn: Callable[[], None] = lambda: None
@@ -121,10 +122,13 @@ class NativeEngine(Unique):
         self._ended(result, raised)
 
     def begin(self) -> None:
-        result = self._begin(self._raised)
+        result = self._begin(self._raised, self._turn_is_wanted)
         if result in _NOT_RUN:
             raise PysockError(_NOT_RUN[result])
         result_of(result)
+
+    def _turn_is_wanted(self) -> None:
+        self.wants_turn()  # which is set when the loop has begun
 
     @property
     def poll_fd(self) -> int:

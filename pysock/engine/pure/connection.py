@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from pysock.engine.pure.core import Core
     from pysock.engine.pure.listener import Listener
-    from pysock.engine.pure.waiting.deferred import Deferred
 
 TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 UNMADE: Final = object()
@@ -58,7 +57,6 @@ class Connection(Output):
         "client_id",
         "connected_at",
         "credentials",
-        "deferred",
         "established",
         "fd",
         "full",
@@ -102,7 +100,6 @@ class Connection(Output):
         self.in_flight: int = 0  # requests that have no answer yet
         self.in_flight_bytes: int = 0
         self.full: bool = False  # so many wait that it isn't read until half of them are answered
-        self.deferred: dict[int, Deferred] = {}  # of these, those that are answered later: by handle
         self.gave_up: bool = False  # one stays without, so no later one gets any
         self.buried: bool = False  # its end is being told
         self.timed: bool = False  # the deadline of a frame runs
@@ -299,6 +296,8 @@ class Connection(Output):
         core = self.core
         if self.reason is None:
             self.reason = reason
+        if self.deferred:
+            core.streams.end_those_of(self, reason is DisconnectReason.PROTOCOL_VIOLATION)
         self.drop_input()
         self.timed = False
         core.frames.stop(self)

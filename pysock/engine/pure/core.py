@@ -23,6 +23,7 @@ from pysock.engine.pure.table import Rows
 from pysock.engine.pure.timers import Deadlines
 from pysock.engine.pure.waiting.batch import Batch
 from pysock.engine.pure.waiting.deferred import Deferrals
+from pysock.engine.pure.waiting.streams import Streams
 from pysock.engine.rows import EngineStats
 from pysock.wire.rules import Rules
 
@@ -117,9 +118,15 @@ class Core(Unique):
         #: By service number, what is called at once; and those that answer in batches.
         self.handlers: dict[int, Callable[[Any, Any], Any]] = {}
         self.batches: dict[int, Batch] = {}
+        #: Those whose reply is a stream, and those that may never end by themselves.
+        self.streaming: dict[int, Callable[[Any, Any], Any]] = {}
+        self.streams: Streams = Streams(self)
+        self.endless: set[int] = {number for number, service in enumerate(services) if service.endless}
         for number, service in enumerate(services):
             if service.handler is not None and service.batch:
                 self.batches[number] = Batch(self, number, service)
+            elif service.handler is not None and service.streams:
+                self.streaming[number] = service.handler
             elif service.handler is not None:
                 self.handlers[number] = service.handler
 
@@ -179,6 +186,7 @@ class Core(Unique):
         for batch in self.batches.values():
             batch.forget()
         self.deferrals.forget()
+        self.streams.ready.clear()
         for deadlines in (self.cirs, self.frames, self.outputs, self.idles):
             deadlines.ends.clear()
         for part in (self.on_event, self._watched, self.dirty, self.ready, self.dead):

@@ -9,6 +9,7 @@ import sys
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.pure.framed import FramedConnection
 from pysock.engine.pure.plain import PlainConnection, U32Connection
+from pysock.engine.pure.waiting.streams import Streams
 from pysock.engine.rows import Current
 
 if TYPE_CHECKING:
@@ -29,16 +30,26 @@ def _of_one(names: dict[str, Any]) -> Current:
     return Current(names["self"].client_id, request.request_id, request.service, request.deadline, request.wants_reply)
 
 
+def _of_stream(names: dict[str, Any]) -> Current | None:
+    record = names["record"]
+    connection = record.connection
+    if connection.buried:
+        return None
+    return Current(connection.client_id, record.request_id, record.service, record.deadline, True)
+
+
 def _without_ids(names: dict[str, Any]) -> Current:
     return Current(names["self"].client_id, 0, 0, 0.0, True)
 
 
 #: The functions that call handlers, and how to read from their variables for whom.
-_CALLERS: Final[dict[CodeType, Callable[[dict[str, Any]], Current]]] = {
+_CALLERS: Final[dict[CodeType, Callable[[dict[str, Any]], Current | None]]] = {
     FramedConnection._serve_whole.__code__: _of_a_row,
     FramedConnection._call.__code__: _of_one,
     PlainConnection._serve.__code__: _without_ids,
     U32Connection.on_event.__code__: _without_ids,
+    Streams._take.__code__: _of_stream,
+    Streams._close.__code__: _of_stream,
 }
 
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 _NUMBER: Final = {reason: number for number, reason in enumerate(DISCONNECT_REASONS)}
 
 
-def dismiss(connection: Connection, end: End, text: str = "") -> None:
+def dismiss(connection: Connection, end: End, text: str = "", request_id: int = 0) -> None:
     """End it in this way, as the table has it.
 
-    :param text: of its last words, where the table has none.
+    :param text: of its last words, where the table has none; and the id of an ERROR that they are.
     """
     row, core, admitted = ENDINGS[end], connection.core, connection.established
     refused = row.before is not None and not admitted
@@ -40,7 +40,7 @@ def dismiss(connection: Connection, end: End, text: str = "") -> None:
     core.counts.refused += refused
     core.counts.errors += row.is_error and admitted
     if speaks:
-        frame = last_words(end, admitted, text) if connection.listener.framing.has_texts else b""
+        frame = last_words(end, admitted, text, request_id) if connection.listener.framing.has_texts else b""
         if frame:
             connection.put(frame)
         connection.end(_event(row, connection.protocol.state), row.reason)

@@ -149,6 +149,7 @@ class FramedConnection(Connection):
         """The server stops: say so, and answer what has arrived, so that closing doesn't reset the connection."""
         protocol = self.protocol
         if protocol.state is _ESTABLISHED:
+            protocol.shutting_down = True
             self.put(last_words(End.STOPPING, admitted=True))
         elif protocol.state < _ESTABLISHED:
             dismiss(self, End.STOPPING)
@@ -166,7 +167,6 @@ class FramedConnection(Connection):
 
     def _refuse_srms(self, data: bytes) -> None:
         self.bytes_in += len(data)
-        self.protocol.shutting_down = True
         self.protocol.feed(data, 0, monotonic())
         while (action := self.protocol.next()) is not None:
             self._carry_out(action)
@@ -190,7 +190,7 @@ class FramedConnection(Connection):
         elif isinstance(action, Cancel):
             pending.cancel(self, action.request_id)
         elif isinstance(action, Credit):
-            pass  # what it is for has been answered, or isn't answered in pieces
+            self.core.streams.credit(self, action.request_id, action.size)
         else:
             self._end(action)
 
@@ -282,6 +282,11 @@ class FramedConnection(Connection):
                 self, request.request_id, request.wants_reply, ErrorCode.DEADLINE_PASSED, texts.TOO_LATE
             )
             return
+        if request.service in self.core.streaming and not (request.takes_stream and request.wants_reply):
+            pending.not_started(
+                self, request.request_id, request.wants_reply, ErrorCode.NEEDS_STREAM, texts.NEEDS_STREAM
+            )
+            return
         batch = self.listener.batches.get(request.service)
         if batch is not None:
             pending.add(self, 1, len(request.payload))
@@ -295,9 +300,10 @@ class FramedConnection(Connection):
         )
 
     def _call(self, request: Request) -> Any:
-        client = self.client_object()
+        client, number = self.client_object(), request.service
+        handler = self.listener.handlers.get(number) or self.core.streaming[number]
         try:
-            return self.run(self.listener.handlers[request.service], client, request.payload)
+            return self.run(handler, client, request.payload)
         except Exception as error:
             return Failure(error)
 

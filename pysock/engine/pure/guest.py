@@ -14,7 +14,9 @@ from pysock.base.unique import Unique
 from pysock.engine.contract import OVER, WHEN_READABLE
 
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Final, TypeVar
+
+    Result = TypeVar("Result")
 
     from pysock.engine.pure.core import Core
     from pysock.engine.pure.push import Pushes
@@ -94,22 +96,24 @@ class Guest(Unique):
             if not events or not self._engine.goes_on() or monotonic() >= end:
                 return
 
-    def answer(self, handle: int, reply: Any, wants_turn: Callable[[], None]) -> bool:
-        """Answer a deferred request between two turns: it is as within one, but for the end, where what was queued is
-        sent.
+    def between(self, act: Callable[[], Result], otherwise: Result, wants_turn: Callable[[], None]) -> Result:
+        """Answer a deferred request between two turns, or send a piece of the answer: it is as within one, but for the
+        end, where what was queued is sent.
+
+        :param otherwise: what is returned where it has ended the loop.
         """
         core = self._core
         core.now, self._pushes.loop = monotonic(), get_ident()
-        waited = False
+        result = otherwise
         try:
-            waited = core.deferrals.answer(handle, reply)
+            result = act()
         except BaseException as error:  # a hook's, which ends the loop
             self._error = error
         finally:
             self._pushes.loop = None
         if core.dirty or core.dead or core.deferrals.told or self._error is not None:
             wants_turn()
-        return waited
+        return result
 
     def raise_error(self) -> None:
         """What has ended it, if it was an error."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pysock.engine.pure.core import Core
     from pysock.engine.pure.listener import Listener
+    from pysock.engine.pure.waiting.deferred import Deferred
 
 #: Output up to this is joined for one send; what is more is sent from where it is.
 GATHER_MAX: Final = 64 * 1024
@@ -44,8 +45,8 @@ class Output(Unique, ABC):
     """The part of a connection that sends."""
 
     __slots__ = (
-        "bytes_out", "choked", "core", "holding", "listener", "out", "pause_at", "queued", "send", "sock", "stalled",
-        "starved",
+        "bytes_out", "choked", "core", "deferred", "holding", "holds_streams", "listener", "out", "pause_at", "queued",
+        "send", "sock", "stalled", "starved",
     )  # fmt: skip
 
     out: list[bytes | bytearray | memoryview]
@@ -65,6 +66,8 @@ class Output(Unique, ABC):
         self.stalled: bool = False  # the deadline of the output runs
         self.holding: bool = False  # nothing is sent: the connect hook runs, or it is closed
         self.starved: bool = False  # the kernel has no memory for it, though it is writable: see Core.starve
+        self.deferred: dict[int, Deferred] = {}  # requests that are answered later: by handle
+        self.holds_streams: bool = False  # some of these wait until all of it is sent
 
     @abstractmethod
     def lost(self, reason: DisconnectReason) -> None:
@@ -151,7 +154,7 @@ class Output(Unique, ABC):
         if sent == size:
             out.clear()
             self.queued = 0
-            if self.stalled or self.choked:
+            if self.stalled or self.choked or self.holds_streams:
                 self._after_flush(progress=True)
         elif sent >= 0:
             self._forget(sent)
@@ -202,6 +205,8 @@ class Output(Unique, ABC):
         if not self.out:
             self.choked = self.stalled = False
             core.outputs.stop(self)
+            if self.holds_streams:
+                core.streams.flushed(self)
             return
         if self.queued > limits.output_drop:
             self.cut(End.OUTPUT_FULL)

@@ -6,6 +6,8 @@ request of it.
 
 from __future__ import annotations
 
+from types import GeneratorType
+
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.guards import type_name
 from pysock.errors import FrameTooLarge
@@ -69,5 +71,5 @@ def may_be_for_later(reply: Any) -> bool:
 
 def not_bytes(reply: Any) -> Failure:
     """It isn't bytes-like, and isn't for later either."""
-    advice = texts.ENCODE if issubclass(type(reply), str) else ""
+    advice = texts.STREAM if type(reply) is GeneratorType else texts.ENCODE if issubclass(type(reply), str) else ""
     return Failure(TypeError(texts.NOT_BYTES % (type_name(reply), advice)))

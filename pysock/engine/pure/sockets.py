@@ -46,7 +46,7 @@ def _waited(fd: int, event: int, call: Callable[..., Result], *arguments: Any) -
 
 
 class PureSockets:
-    """See :class:`pysock.engine.contract.Sockets`."""
+    """See :class:`pysock.engine.sockets.Sockets`."""
 
     def socket(self, family: int) -> int:
         """A stream socket, closed on exec."""

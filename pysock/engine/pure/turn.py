@@ -41,9 +41,10 @@ from pysock.engine.pure.poll import READ
 from pysock.engine.pure.push import Pushes
 from pysock.engine.pure.sockets import PureSockets
 from pysock.engine.pure.transport import keep_heap
+from pysock.engine.pure.waiting.outside import Outside
 from pysock.engine.rows import ClientInfo, Current, EngineStats
 from pysock.errors import PysockError
-from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+from pysock.states import ConnectionState, DisconnectReason
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -76,7 +77,7 @@ class PureEngine(Unique):
         self._lateness = Lateness(core)
         self._running = self._lateness.running
         self._deferrals = deferrals = core.deferrals
-        self._told, self._due = deferrals.told, deferrals.due
+        self._told, self._due, self._ready_streams = deferrals.told, deferrals.due, core.streams.ready
         self.waiting: Callable[[int], Current | None] = deferrals.waiting
         self.watch: Callable[..., None] = core.watch
         self._stop_at: float | None = None
@@ -84,6 +85,10 @@ class PureEngine(Unique):
         self._guest = Guest(core, self._pushes, self)
         #: As :attr:`pysock.engine.contract.Engine.wants_turn`.
         self.wants_turn: Callable[[], None] = lambda: None
+        wants_turn = lambda: self.wants_turn()  # noqa: E731, PLW0108  # which is set later
+        outside = Outside(core, self._commands, self._pushes, self._guest, wants_turn)
+        self.answer: Callable[[int, Any], bool] = outside.answer
+        self.send_more: Callable[[int, Any], int] = outside.send_more
 
     # --- the loop ---
 
@@ -192,8 +197,8 @@ class PureEngine(Unique):
             self._lateness.expire(len(events))
         for batch in self._batches:
             batch.run()
-        if self._told or self._due:
-            self._deferrals.tell()
+        if self._told or self._due or self._ready_streams:
+            self._deferrals.attend()
         if self._masters.resume_at is not None or core.send_again_at is not None:
             self._try_again()
         if core.causes.rest_at is not None and core.causes.rest_at <= core.now:
@@ -224,7 +229,7 @@ class PureEngine(Unique):
     def timeout(self) -> float:
         """How long a wait may last, in seconds."""
         core = self._core
-        if core.ready or core.dirty or self._told or self._commands.queue:
+        if core.ready or core.dirty or self._told or self._ready_streams or self._commands.queue:
             return 0
         ends = self._lateness.next_ends()
         if (due := self._deferrals.next_due()) is not None:
@@ -267,6 +272,8 @@ class PureEngine(Unique):
             for connection in dirty:
                 spare_others(connection, connection.flush)
                 connection.settle()
+        if core.dead and self._told:
+            self._deferrals.tell()  # whoever works for a client that has gone just now
         while core.dead:
             bury(core.dead.popleft())
 
@@ -294,7 +301,8 @@ class PureEngine(Unique):
             for connection in list(core.table.rows.values()):
                 if connection.protocol.state < ConnectionState.DRAINING:
                     spare_others(connection, connection.last_read)
-                    connection.end(ConnectionEvent.DRAIN, DisconnectReason.SERVER_STOPPING)
+                    core.streams.wind_up(connection)
+            core.streams.end_endless()
             self._clean_up()
         if core.now >= self._stop_at or monotonic() >= self._stop_at:
             self._deferrals.tell()  # each is told what happened first
@@ -378,14 +386,6 @@ class PureEngine(Unique):
 
     def stats(self) -> EngineStats:
         return look.stats(self._core)
-
-    def answer(self, handle: int, reply: Any) -> bool:
-        here = get_ident()
-        if here == self._pushes.loop:
-            return self._deferrals.answer(handle, reply)
-        if here == self._guest.host:
-            return self._guest.answer(handle, reply, self.wants_turn)
-        return self._commands.post(lambda: self._deferrals.answer(handle, reply))
 
     def current(self) -> Current | None:
         return current(self._core) if get_ident() == self._pushes.loop else None

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from heapq import heapify, heappop, heappush
 from itertools import count
+from types import GeneratorType
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import tell_unraisable
@@ -24,6 +25,7 @@ from pysock.engine.deferral import Ended
 from pysock.engine.pure.ending import spare_others
 from pysock.engine.pure.reply import Failure, may_be_for_later, not_bytes
 from pysock.engine.pure.waiting import pending
+from pysock.engine.pure.waiting.streams import iterator_of
 from pysock.engine.rows import Current
 from pysock.states import ConnectionState, DisconnectReason
 from pysock.wire import texts
@@ -38,8 +40,9 @@ if TYPE_CHECKING:
 #: The heap is cleared of what is over when that is more than half of it, and than this.
 _OVER_MAX: Final = 64
 
-#: What a client that is there is told, by whether the work had begun.
+#: What a client that is there is told, by whether the work had begun. GONE: no credit can come.
 _LAST_ANSWERS: Final = {
+    Ended.GONE: ((ErrorCode.CANCELLED, texts.CANCELLED), (ErrorCode.CANCELLED, texts.CANCELLED)),
     Ended.CANCELLED: ((ErrorCode.CANCELLED, texts.CANCELLED), (ErrorCode.CANCELLED, texts.CANCELLED)),
     Ended.LATE: ((ErrorCode.DEADLINE_PASSED, texts.TOO_LATE), (ErrorCode.DEADLINE_PASSED, texts.TOO_LATE)),
     Ended.STOPPED: ((ErrorCode.SHUTTING_DOWN, texts.SHUTTING_DOWN), (ErrorCode.CANCELLED, texts.CUT_SHORT)),
@@ -50,8 +53,9 @@ class Deferred(Unique):
     """One of them."""
 
     __slots__ = (
-        "began", "connection", "deadline", "handle", "is_answered", "is_due", "is_listed", "is_over", "is_told", "kept",
-        "request_id", "service", "size", "wants_reply", "why",
+        "began", "connection", "deadline", "handle", "is_answered", "is_due", "is_held", "is_listed", "is_over",
+        "is_pulled", "is_told", "kept", "limit", "request_id", "sent", "service", "size", "streams", "told",
+        "wants_reply", "why",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +76,12 @@ class Deferred(Unique):
         self.is_told: bool = False
         self.is_answered: bool = False  # also by an ERROR, while its work goes on, and counts as in flight as long
         self.is_over: bool = False  # its work, or its client: no handle finds it
+        self.streams: bool = service in connection.core.streaming
+        self.limit: int = connection.protocol.stream_window or 0  # bytes that a stream may send in all, so far
+        self.sent: int = 0  # and has
+        self.told: int = 0  # how many whoever sends them knows of
+        self.is_pulled: bool = False  # the loop asks it for its pieces
+        self.is_held: bool = False  # it waits until its client has taken what waits to be sent
 
 
 class Deferrals(Unique):
@@ -100,15 +110,18 @@ class Deferrals(Unique):
     ) -> Failure | None:
         """What it returned is neither bytes-like nor ``None``: it is for later, or wrong."""
         defer = self._core.callbacks.defer
-        if defer is None:
-            return not_bytes(result)
         record = Deferred(connection, service, request_id, wants_reply, size, deadline)
+        if defer is None and not record.streams:
+            return not_bytes(result)
         is_there = connection.protocol.state is not ConnectionState.CLOSED
         alone = not connection.in_flight or connection.listener.framing.has_ids
         if is_there and alone:
             self._add(record)
         try:
-            kept = defer(record.handle, result)
+            kept = None if defer is None or type(result) is GeneratorType else defer(record.handle, result)
+            if kept is None and record.streams:
+                kept = iterator_of(result)
+                record.is_pulled = kept is not None
         except Exception as error:
             self._finish(record)
             return Failure(error)
@@ -117,7 +130,9 @@ class Deferrals(Unique):
             return not_bytes(result)
         if record.handle and not record.is_over:
             record.kept = kept
-        elif not record.is_answered:
+            if record.streams:
+                self._core.streams.begin(record)
+        elif not record.is_answered and not record.is_pulled:
             record.why = Ended.GONE
             self._tell(record, kept)
         return None if alone or not is_there else Failure(TypeError(texts.NO_IDS))
@@ -159,6 +174,10 @@ class Deferrals(Unique):
         client_id = record.connection.client_id
         return Current(client_id, record.request_id, record.service, record.deadline, record.wants_reply)
 
+    def find(self, handle: int) -> Deferred | None:
+        """The record that has this handle; ``None``: it is over."""
+        return self._records.get(handle)
+
     # --- its work is over ---
 
     def answer(self, handle: int, reply: Any) -> bool:
@@ -177,6 +196,13 @@ class Deferrals(Unique):
         else:
             self.nobody_waits(reply)
         return is_owed
+
+    def fail(self, record: Deferred, error: Exception) -> None:
+        """Answer it by an ERROR, while its work goes on: whoever does that is told that nobody waits."""
+        record.is_answered = True
+        self._free_id(record)
+        self.mark(record, Ended.CANCELLED)
+        spare_others(record.connection, lambda: self._answer(record, Failure(error)))
 
     def _answer(self, record: Deferred, reply: Any) -> None:
         core = self._core
@@ -198,11 +224,14 @@ class Deferrals(Unique):
         pending.done(connection, record.size)
         self._pass(record)
         record.kept = None
+        if self._core.drains and record.streams:
+            self._core.streams.wind_up(connection)
 
     def _pass(self, record: Deferred) -> None:
         """No handle finds it any more, and its time doesn't matter."""
         record.is_over = True
         del self._records[record.handle]
+        self._core.streams.ready.pop(record, None)
         if record.is_due:
             record.is_due = False
             self._over += 1
@@ -226,9 +255,9 @@ class Deferrals(Unique):
     def cancel(self, record: object) -> None:
         """Its client has cancelled it."""
         assert isinstance(record, Deferred)
-        self._mark(record, Ended.CANCELLED)
+        self.mark(record, Ended.CANCELLED)
 
-    def _mark(self, record: Deferred, why: Ended) -> None:
+    def mark(self, record: Deferred, why: Ended) -> None:
         """Whoever works for it is to be told so. What was to be told first counts."""
         if record.why is None:
             record.why = why
@@ -267,15 +296,23 @@ class Deferrals(Unique):
         while (end := self.next_due()) is not None and end <= core.now:
             record = self._records[heappop(self.due)[1]]
             record.is_due = False
-            self._mark(record, Ended.LATE)
+            self.mark(record, Ended.LATE)
         while self.told:
             record = self.told.popleft()
             record.is_listed = False
             if not record.is_over:
                 self._tell_both(record)
+            elif record.kept is not None and record.is_pulled:
+                self._core.streams.close(record)
             elif record.kept is not None:
                 kept, record.kept = record.kept, None
                 self._tell(record, kept)
+
+    def attend(self) -> None:
+        """At the end of a turn: ``tell``, and ask the streams for their pieces."""
+        self.tell()
+        if self._core.streams.ready:
+            self._core.streams.step()
 
     def _tell(self, record: Deferred, kept: Any) -> bool:
         """Whether the work had begun."""
@@ -291,14 +328,19 @@ class Deferrals(Unique):
 
     def _tell_both(self, record: Deferred) -> None:
         """Its client is there, or was before the worker was told."""
-        begun = self._tell(record, record.kept)
+        begun = record.is_told = True
+        if record.is_pulled:
+            self._core.streams.close(record)
+        else:
+            begun = self._tell(record, record.kept)
         if record.is_over:
             return  # what was called has answered it, or closed the client
-        record.is_answered = True
+        was_answered, record.is_answered = record.is_answered, True
         self._free_id(record)
-        if not begun:
+        if not begun or record.is_pulled:
             self._finish(record)
-        spare_others(record.connection, lambda: _answer_client(record, begun))
+        if not was_answered:
+            spare_others(record.connection, lambda: _answer_client(record, begun))
 
     def cut_short(self, connection: Connection) -> bool:
         """The server stops, and waits no longer. Whether that is sent to the client."""
