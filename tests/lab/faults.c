@@ -303,10 +303,12 @@ static void small_requests(guest *g)
 
 static void later_requests(guest *g)
 {
-    start_over();
-    for (uint32_t i = 1; i <= 3; i++)
+    /* One after the other: an answer that can't be posted overtakes those that were. */
+    for (uint32_t i = 1; i <= 3; i++) {
+        start_over();
         add_request(i, i, LATER_SIZE);
-    converse(g, false);
+        converse(g, false);
+    }
 }
 
 /* Two of a kind: the second is received where the first one lay. */

@@ -130,9 +130,13 @@ def _ordinals(call: str, sites: list[Site], scale: Scale) -> list[int]:
 
 
 def _later(call: str, sites: list[Site], scale: Scale) -> list[int]:
-    """The first call of each place that isn't reached by the first few."""
-    tried = _ordinals(call, sites, scale)
-    return [site.first for site in sites if site.call == call and site.first not in tried]
+    """The first call of each place that isn't reached by the first few. The number of an allocation depends on how many
+    another thread makes meanwhile, so those around it are tried, too.
+    """
+    tried, reach = _ordinals(call, sites, scale), 2 if call in ALLOCATIONS else 0
+    firsts = [site.first for site in sites if site.call == call and site.first not in tried]
+    around = {n for first in firsts for n in range(max(1, first - reach), first + reach + 1)}
+    return sorted(around.difference(tried))
 
 
 def _faults(sites: list[Site], scale: Scale, never: frozenset[int]) -> Iterator[Fault]:
