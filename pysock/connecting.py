@@ -87,6 +87,16 @@ def connect(
         "deadline": deadline,
         "heartbeat": heartbeat,
     }
+    return _made(address, name, reconnect, wait, options)
+
+
+def _made(
+    address: AddressLike | Sequence[AddressLike],
+    name: str | None,
+    reconnect: bool | Backoff,
+    wait: float | None,
+    options: dict[str, Any],
+) -> Client:
     if reconnect or wait is not None or isinstance(address, (list, tuple)):
         from pysock.healing.connect import connect_patiently  # noqa: PLC0415  # as below
 
