@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 
 from pysock.aio.client import AsyncClient
 from pysock.base.clock import monotonic
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pysock.address import Address
     from pysock.healing.policy import Backoff
 
+#: Whose connection is being restored, in the task of its hook and in those that it makes.
+_restoring: ContextVar[object] = ContextVar("pysock restoring", default=None)
 _CLOSED: Final = "this client is closed: connect() again"
 
 
@@ -91,7 +94,9 @@ class Keeper(Unique):
         """
         if self._current is not None:
             return self._current
-        if self._fresh is not None and asyncio.current_task() is self._task:
+        if self._fresh is not None and _restoring.get() is self:
+            if self._fresh.closed:
+                raise ConnectionLost(f"the connection ended before it was restored{self._because()}")
             return self._fresh
         if self.state is State.CLOSED:
             raise self._for_good()
@@ -159,6 +164,7 @@ class Keeper(Unique):
         return client
 
     async def _restored(self, restore: Callable[[], Any]) -> None:
+        _restoring.set(self)  # also in the tasks that it makes
         try:
             result = restore()
             if inspect.isawaitable(result):

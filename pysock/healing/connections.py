@@ -83,7 +83,7 @@ class Connections(Unique):
                     self._changed.wait(due if left is None else min(due, left))
                     self._machine.begin()
                 try:
-                    return self._begun(None if whole else end)
+                    return self._attempt(None if whole else end)
                 except Exception as error:
                     if self._failed(error):
                         raise
@@ -124,6 +124,8 @@ class Connections(Unique):
             return self._connect(end)
         finally:
             with self._changed:
+                if self.state is State.CONNECTING:  # a signal's exception ended it
+                    self._machine.given_up(monotonic())
                 self._connector = None
                 self._changed.notify_all()
 
@@ -133,6 +135,8 @@ class Connections(Unique):
         if self._connector == me:
             if self._fresh is None:
                 raise PysockError("this thread makes the connection already, below a signal's handler")
+            if self._fresh.client.closed:
+                raise ConnectionLost(f"the connection ended before it was restored{self._because()}")
             return self._fresh
         if self.state is State.CLOSED:
             raise self._for_good()
@@ -142,23 +146,12 @@ class Connections(Unique):
         while True:
             self._until_due(end)
             try:
-                return self._begun(end)
+                return self._attempt(end)
             except Exception as error:
                 if self._failed(error):
                     raise
                 if time_left(end) == 0:
                     raise self._late() from error
-
-    def _begun(self, end: float | None) -> Session:
-        try:
-            return self._attempt(end)
-        except Exception:
-            raise
-        except BaseException:  # a signal's
-            with self._changed:
-                if self.state is State.CONNECTING:
-                    self._machine.given_up(monotonic())
-            raise
 
     def _until_due(self, end: float | None) -> None:
         """Wait for the moment of the next attempt, and begin it."""

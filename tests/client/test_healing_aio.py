@@ -143,7 +143,9 @@ def test_a_hook_restores_what_was_there_before_calls_go_on(run, server, backend,
                 if len(order) == 0 and not failed:
                     failed.append(True)
                     raise ValueError("not yet")
-                order.append(await again.request(b"hook"))
+                first, second = await asyncio.gather(again.request(b"hook"), again.request(b"hook"))
+                assert first == second
+                order.append(first)
 
             def plain(again):
                 order.append(b"HOOK")
@@ -156,6 +158,29 @@ def test_a_hook_restores_what_was_there_before_calls_go_on(run, server, backend,
     server.start()
     run(main())
     assert order == [b"HOOK"] + [b"CALL"] * 4
+
+
+def test_a_hook_whose_connection_ends_is_told(run, played, backend):
+    """And the client connects once more."""
+
+    async def main():
+        async with aio.connect(address, backend=backend, reconnect=FAST) as client:
+
+            @client.on_reconnect
+            async def restore(again):
+                try:
+                    assert await again.request(b"hook", idempotent=True) == b"hook"
+                except ConnectionLost as error:
+                    told.append(str(error))
+                    raise
+
+            assert await client.request(b"x", idempotent=True) == b"x"
+
+    told = []
+    address = played(lose(1), lose(1), welcomed(answers))
+    run(main())
+    assert len(told) == 1
+    assert told[0].startswith("the connection ended before it was restored")
 
 
 def test_pushes_go_on_after_a_restart(run, server, backend):

@@ -210,6 +210,38 @@ def test_a_hook_that_fails_has_the_client_connect_once_more(server, healing, cap
     assert "an on_reconnect hook failed" in caplog.text
 
 
+def test_a_hook_whose_connection_ends_is_told(played, healing):
+    """And the client connects once more."""
+    client, told = healing(played(lose(1), lose(1), welcomed(answers))), []
+
+    @client.on_reconnect
+    def restore(again):
+        try:
+            assert again.request(b"hook", idempotent=True) == b"hook"
+        except ConnectionLost as error:
+            told.append(str(error))
+            raise
+
+    assert client.request(b"x", idempotent=True) == b"x"
+    assert len(told) == 1
+    assert told[0].startswith("the connection ended before it was restored")
+
+
+def test_a_signal_in_the_middle_of_an_attempt_leaves_it_usable(server, healing, monkeypatch):
+    server.start()
+    client = healing()
+    server.restart()
+    with monkeypatch.context() as patch:
+        patch.setattr(client._connections, "_attempt", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.request(b"x")
+    assert client.request(b"x") == b"X"
+
+
+def _interrupted(end):
+    raise KeyboardInterrupt
+
+
 def test_a_plain_client_says_that_it_doesnt(server, backend):
     server.start()
     with (
