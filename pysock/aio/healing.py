@@ -10,7 +10,7 @@ import asyncio
 import math
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from pysock.aio.client import AsyncClient
 from pysock.aio.keeper import Keeper
@@ -18,9 +18,8 @@ from pysock.base import kinds
 from pysock.base.deadlines import checked_timeout, deadline_of, time_left
 from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING
-from pysock.calls.ended import Ended
 from pysock.errors import ConnectionLost, OutcomeUnknown, PysockError, RemoteError, RequestTimeout
-from pysock.healing.machine import State
+from pysock.healing.known import Known
 from pysock.healing.policy import Bucket
 from pysock.healing.verdict import Sending, says_goodbye
 from pysock.replies.current import shortened
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 
-class HealingAsyncClient(AsyncClient):
+class HealingAsyncClient(Known, AsyncClient):
     """A client of one server, by one connection after the other. Made by :func:`pysock.aio.connect` with
     ``reconnect=``.
     """
@@ -52,40 +51,13 @@ class HealingAsyncClient(AsyncClient):
 
     # What is known
 
-    @property
-    def closed(self) -> bool:
-        """Whether it has ended for good: closed, refused, or not wanted back."""
-        return self._keeper.state is State.CLOSED
-
-    @property
-    def ended(self) -> Ended | None:
-        """Why it has ended for good; ``None`` as long as it goes on, connected or not."""
-        return self._keeper.over
-
-    @property
-    def id(self) -> int:
-        """The client id that the server gave to the newest connection: each has one of its own."""
-        return self._newest().id
+    def _life(self) -> Keeper:
+        return self._keeper
 
     @property
     def address(self) -> Address:
         """Where the newest connection leads to."""
         return self._newest().address
-
-    @property
-    def services(self) -> Mapping[str, int]:
-        """The server's named services: name -> number, as the newest connection knows them."""
-        return self._newest().services
-
-    @property
-    def server_software(self) -> str:
-        """What the server calls itself; empty if it didn't say."""
-        return self._newest().server_software
-
-    @property
-    def max_payload(self) -> int:
-        """The largest request in bytes that the server takes."""
-        return self._newest().max_payload
 
     @property
     def dropped_pushes(self) -> int:

@@ -14,25 +14,24 @@ from pysock.base.clock import monotonic
 from pysock.base.deadlines import deadline_of, time_left
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import client_log as log
-from pysock.base.unique import Unique
 from pysock.calls.ended import Ended
 from pysock.engine.link import nothing_sent
 from pysock.errors import ConnectionLost, RequestTimeout
-from pysock.healing.machine import Machine, State
+from pysock.healing.life import Life
+from pysock.healing.machine import State
 from pysock.healing.targets import in_order
 
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Any
 
     from pysock.address import Address
     from pysock.healing.policy import Backoff
 
 #: Whose connection is being restored, in the task of its hook and in those that it makes.
 _restoring: ContextVar[object] = ContextVar("pysock restoring", default=None)
-_CLOSED: Final = "this client is closed: connect() again"
 
 
-class Keeper(Unique):
+class Keeper(Life):
     """See the head of this file.
 
     :param make: opens a plain client at an address, within so many seconds.
@@ -46,26 +45,17 @@ class Keeper(Unique):
         make: Callable[[Address, float | None], Awaitable[AsyncClient]],
         timeout: float | None,
     ) -> None:
+        super().__init__(addresses, backoff, timeout)
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.newest: AsyncClient | None = None
-        self.over: Ended | None = None  # why it has ended for good
-        self.dropped: int = 0  # pushes, of all connections but the newest
         #: Called with each connection but the first before anybody may use it, in a task which may.
         self.restore: Callable[[], Any] | None = None
-        self._addresses = addresses
         self._make = make
-        self._timeout = timeout
-        self._machine = Machine(backoff.spans(addresses), monotonic())
         self._current: AsyncClient | None = None
         self._left: set[AsyncClient] = set()  # the server has said goodbye; requests may be on their way on them still
         self._fresh: AsyncClient | None = None  # for the task that restores
         self._task: asyncio.Task[Any] | None = None  # that connects
         self._waiting: set[asyncio.Future[AsyncClient]] = set()
-
-    @property
-    def state(self) -> State:
-        """Of the machine."""
-        return self._machine.state
 
     async def first(self, end: float | None, whole: bool) -> AsyncClient:
         """The first connection, made in the caller's task; what the last attempt failed with is raised.
@@ -115,9 +105,7 @@ class Keeper(Unique):
 
     def _expire(self, future: asyncio.Future[AsyncClient]) -> None:
         if not future.done():
-            late = RequestTimeout(f"{self._addresses[0]}: not connected in time{self._because()}")
-            late.started = False
-            future.set_exception(late)
+            future.set_exception(self._late())
 
     # The task
 
@@ -137,9 +125,7 @@ class Keeper(Unique):
     async def _attempt(self, seconds: float | None) -> AsyncClient:
         """One round of the addresses, and what is to be done before others may use it."""
         self._machine.begin()
-        if seconds is None or (self._timeout is not None and self._timeout < seconds):
-            seconds = self._timeout
-        before, client = self.newest, await self._open(deadline_of(seconds))
+        before, client = self.newest, await self._open(deadline_of(self._round_within(seconds)))
         try:
             if before is not None and self.restore is not None:
                 self._fresh = client
@@ -152,7 +138,7 @@ class Keeper(Unique):
             self._fresh = None
         self._machine.let_in(monotonic())
         if before is not None:
-            self.dropped += before.dropped_pushes
+            self._count_dropped(before.dropped_pushes)
             log.info("connected to %s again; what was pushed meanwhile is lost", client.address)
         self.newest = self._current = client
         client._connection.watch = lambda: self._changed(client)
@@ -237,21 +223,9 @@ class Keeper(Unique):
         return current
 
     def _end(self, why: Ended | None) -> None:
-        self.over = self.over or why
+        self._ended_by(why)
         if self.loop.is_closed():
             return
         for future in self._waiting:
             if not future.done():
                 future.set_exception(self._for_good())
-
-    def _for_good(self) -> ConnectionLost:
-        error = self._machine.error
-        if error is None or (self.over is not None and self.over.how == "left"):
-            return nothing_sent(_CLOSED)
-        lost = nothing_sent(f"this client has ended: {error}")
-        lost.__cause__ = error
-        return lost
-
-    def _because(self) -> str:
-        error = self._machine.error
-        return "" if error is None else f" ({error})"

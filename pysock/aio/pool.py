@@ -9,9 +9,7 @@ from pysock.address import AddressLike
 from pysock.aio.connecting import connect
 from pysock.base import kinds
 from pysock.base.lean import TYPE_CHECKING
-from pysock.base.unique import Unique
-from pysock.errors import ConnectionLost
-from pysock.healing.size import checked_size
+from pysock.healing.members import Members, closed_pool
 
 if TYPE_CHECKING:
     from typing import Any, TypeVar
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 
-class Pool(Unique):
+class Pool(Members["AsyncClient"]):
     """At most ``size`` connections, each made when all that there are have calls in them: ``async with`` it.
 
     :param address: as of :func:`pysock.aio.connect`, also several.
@@ -30,24 +28,12 @@ class Pool(Unique):
     :raises ValueError: the size is no number from 1 on.
     """
 
-    _instead = "make a Pool of its own"
-
     def __init__(
         self, address: AddressLike | Sequence[AddressLike], size: int, name: str | None = None, **options: Any
     ) -> None:
-        self._size = checked_size(size)
-        self._address = address
-        self._name = name
-        self._options = {"reconnect": True, **options}
-        self._calls: dict[AsyncClient, int] = {}  # that are in each
-        self._coming = 0  # connections that are being made
+        super().__init__(address, size, name, options)
         self._came = asyncio.Event()  # one that was being made is there, or failed
-        self._closed = False
         connect(address, name, **self._options)  # what is wrong is told here
-
-    def __len__(self) -> int:
-        """How many connections there are."""
-        return len(self._calls)
 
     async def request(
         self, payload: kinds.Buffer, service: str | None = None, timeout: float | None = None, **how: bool
@@ -75,7 +61,7 @@ class Pool(Unique):
 
     async def _taken(self) -> AsyncClient:
         if self._closed:
-            raise ConnectionLost("this pool is closed: make a new one")
+            raise closed_pool()
         best, full = self._best()
         while best is None and full:  # they all are being made
             self._came.clear()
@@ -95,16 +81,9 @@ class Pool(Unique):
     async def _added(self, client: AsyncClient) -> AsyncClient:
         if self._closed:
             await client.aclose()
-            raise ConnectionLost("this pool is closed: make a new one")
+            raise closed_pool()
         self._calls[client] = 1
         return client
-
-    def _best(self) -> tuple[AsyncClient | None, bool]:
-        """The one with the fewest calls, and whether there may be no more."""
-        for client in [one for one in self._calls if one.closed]:
-            del self._calls[client]
-        best = min(self._calls, key=self._calls.__getitem__, default=None)
-        return best, len(self._calls) + self._coming >= self._size
 
     async def aclose(self) -> None:
         """Close all of them."""
@@ -121,6 +100,3 @@ class Pool(Unique):
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
-
-    def __repr__(self) -> str:
-        return f"<Pool {len(self._calls)} of {self._size} {'closed' if self._closed else 'open'} {self._address}>"

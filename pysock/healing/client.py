@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from pysock.base import kinds
@@ -18,13 +18,12 @@ from pysock.base.forking import own
 from pysock.base.functions import checked_function
 from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING
-from pysock.calls.ended import Ended
 from pysock.calls.mailbox import PUSHES_MAX
 from pysock.client import Client
 from pysock.errors import ConnectionLost, RemoteError, RequestTimeout
 from pysock.healing.connections import Connections
 from pysock.healing.keeper import start_keeping
-from pysock.healing.machine import State
+from pysock.healing.known import Known
 from pysock.healing.many import Many
 from pysock.healing.policy import Backoff, Bucket
 from pysock.healing.targets import rounded
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 
-class HealingClient(Client):
+class HealingClient(Known, Client):
     """A client of one server, by one connection after the other. Made by :func:`pysock.connect` with ``reconnect=``."""
 
     def __init__(
@@ -72,41 +71,14 @@ class HealingClient(Client):
 
     # What is known
 
-    @property
-    def closed(self) -> bool:
-        """Whether it has ended for good: closed, refused, or not wanted back."""
-        return self._connections.state is State.CLOSED
-
-    @property
-    def ended(self) -> Ended | None:
-        """Why it has ended for good; ``None`` as long as it goes on, connected or not."""
-        return self._connections.over
-
-    @property
-    def id(self) -> int:
-        """The client id that the server gave to the newest connection: each has one of its own."""
-        return self._newest().id
+    def _life(self) -> Connections:
+        return self._connections
 
     @property
     def address(self) -> Address:
         """Where the newest connection leads to."""
         newest = self._connections.newest
         return self._addresses[0] if newest is None else newest.address
-
-    @property
-    def services(self) -> Mapping[str, int]:
-        """The server's named services: name -> number, as the newest connection knows them."""
-        return self._newest().services
-
-    @property
-    def server_software(self) -> str:
-        """What the server calls itself; empty if it didn't say."""
-        return self._newest().server_software
-
-    @property
-    def max_payload(self) -> int:
-        """The largest request in bytes that the server takes."""
-        return self._newest().max_payload
 
     @property
     def dropped_pushes(self) -> int:

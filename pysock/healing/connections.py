@@ -13,26 +13,22 @@ from pysock.base.clock import monotonic
 from pysock.base.deadlines import deadline_of, time_left
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import client_log as log
-from pysock.base.unique import Unique
 from pysock.calls.ended import Ended
 from pysock.engine.link import nothing_sent
 from pysock.errors import ConnectionLost, PysockError, RequestTimeout
 from pysock.healing.keeper import start_keeping
-from pysock.healing.machine import Machine, State
+from pysock.healing.life import Life
+from pysock.healing.machine import State
 from pysock.healing.session import Session
 from pysock.healing.targets import in_order
 
 if TYPE_CHECKING:
-    from typing import Final
-
     from pysock.address import Address
     from pysock.client import Client
     from pysock.healing.policy import Backoff
 
-_CLOSED: Final = "this client is closed: connect() again"
 
-
-class Connections(Unique):
+class Connections(Life):
     """See the head of this file.
 
     :param make: makes a plain client of an address, within so many seconds.
@@ -46,28 +42,19 @@ class Connections(Unique):
         make: Callable[[Address, float | None], Client],
         timeout: float | None,
     ) -> None:
+        super().__init__(addresses, backoff, timeout)
         self.newest: Client | None = None
         self.keeper: threading.Thread | None = None
-        self.over: Ended | None = None  # why it has ended for good
-        self.dropped: int = 0  # pushes, of all connections but the newest
         #: Called with each connection but the first before anybody may use it, in the thread that made it, which may.
         self.restore: Callable[[], object] | None = None
         #: Called with each connection when it is used.
         self.equip: Callable[[Client], object] | None = None
-        self._addresses = addresses
         self._make = make
-        self._timeout = timeout
-        self._machine = Machine(backoff.spans(addresses), monotonic())
         self._changed = threading.Condition()
         self._session: Session | None = None
         self._left: set[Session] = set()  # the server has said goodbye; calls may be in them still
         self._fresh: Session | None = None  # for the one that restores
         self._connector: int | None = None  # the thread that connects
-
-    @property
-    def state(self) -> State:
-        """Of the machine."""
-        return self._machine.state
 
     def first(self, end: float | None, whole: bool) -> Session:
         """The first one; what the last attempt failed with is raised.
@@ -175,14 +162,13 @@ class Connections(Unique):
                 raise self._for_good() from error
             if self._machine.failed(error, monotonic()):
                 return False
-            self.over = Ended("refused", str(error))
+            self._ended_by(Ended("refused", str(error)))
             return True
 
     def _attempt(self, end: float | None) -> Session:
         """One round of the addresses, and what is to be done before others may use it."""
-        left = time_left(end)
-        seconds = self._timeout if left is None else left if self._timeout is None else min(left, self._timeout)
-        before, session = self.newest, Session(self._open(deadline_of(seconds)))
+        until = deadline_of(self._round_within(time_left(end)))
+        before, session = self.newest, Session(self._open(until))
         try:
             if before is not None and self.restore is not None:
                 self._fresh = session
@@ -191,7 +177,8 @@ class Connections(Unique):
                 if self.state is not State.CONNECTING:
                     raise self._for_good()
                 self._machine.let_in(monotonic())
-                self.dropped += 0 if before is None else before.dropped_pushes
+                if before is not None:
+                    self._count_dropped(before.dropped_pushes)
                 self.newest, self._session = session.client, session
         except BaseException:
             session.client.close()
@@ -237,7 +224,7 @@ class Connections(Unique):
         mail, now = session.client._mail, monotonic()
         if mail.unwanted:
             self._machine.unwanted(ConnectionLost(mail.farewell() or ""))
-            self.over = mail.ended
+            self._ended_by(mail.ended)
         elif mail.goodbye is not None:
             self._machine.goodbye(now)
         else:
@@ -271,7 +258,7 @@ class Connections(Unique):
             if self.state is State.CLOSED and self._session is None and not self._left:
                 return
             self._machine.close()
-            self.over = self.over or Ended("left")
+            self._ended_by(Ended("left"))
             session, self._session = self._session, None
             if session is not None:
                 self._left.add(session)
@@ -287,21 +274,6 @@ class Connections(Unique):
         self._left = set()
         self._machine.forked(monotonic())
 
-    def _for_good(self) -> ConnectionLost:
-        error = self._machine.error
-        if error is None or (self.over is not None and self.over.how == "left"):
-            return nothing_sent(_CLOSED)
-        lost = nothing_sent(f"this client has ended: {error}")
-        lost.__cause__ = error
-        return lost
-
-    def _late(self) -> RequestTimeout:
-        late = RequestTimeout(f"{self._addresses[0]}: not connected in time{self._because()}")
-        late.started = False
-        return late
-
-    def _because(self) -> str:
-        why: object = self._machine.error
-        if why is None and self.newest is not None:
-            why = self.newest.ended
-        return "" if why is None else f" ({why})"
+    def _why(self) -> object:
+        why = super()._why()
+        return self.newest.ended if why is None and self.newest is not None else why

@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pysock.address import AddressLike
 from pysock.base import kinds
 from pysock.base.lean import TYPE_CHECKING
-from pysock.base.unique import Unique
 from pysock.connecting import connect
-from pysock.errors import ConnectionLost
-from pysock.healing.size import checked_size
+from pysock.healing.members import Members, closed_pool
 
 if TYPE_CHECKING:
     from typing import Any, TypeVar
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 
-class Pool(Unique):
+class Pool(Members["Client"]):
     """At most ``size`` connections. The first is made at once, each other when all that there are have calls in them.
 
     :param address: as of :func:`pysock.connect`, also several.
@@ -30,27 +28,15 @@ class Pool(Unique):
     :raises ValueError: the size is no number from 1 on.
     """
 
-    _instead = "make a Pool of its own"
-
     def __init__(
         self, address: AddressLike | Sequence[AddressLike], size: int, name: str | None = None, **options: Any
     ) -> None:
-        self._size = checked_size(size)
-        self._address = address
-        self._name = name
-        self._options = {"reconnect": True, **options}
+        super().__init__(address, size, name, options)
         self._lock = threading.Condition()
-        self._calls: dict[Client, int] = {}  # that are in each
-        self._coming = 0  # connections that are being made
-        self._closed = False
         self._calls[self._new()] = 0
 
     def _new(self) -> Client:
         return connect(self._address, self._name, **self._options)
-
-    def __len__(self) -> int:
-        """How many connections there are."""
-        return len(self._calls)
 
     def request(
         self, payload: kinds.Buffer, service: str | None = None, timeout: float | None = None, **how: bool
@@ -84,7 +70,7 @@ class Pool(Unique):
     def _taken(self) -> Client:
         with self._lock:
             if self._closed:
-                raise ConnectionLost("this pool is closed: make a new one")
+                raise closed_pool()
             best, full = self._best()
             while best is None and full:  # they all are being made
                 self._lock.wait()
@@ -94,13 +80,6 @@ class Pool(Unique):
                 return best
             self._coming += 1
         return self._added()
-
-    def _best(self) -> tuple[Client | None, bool]:
-        """The one with the fewest calls, and whether there may be no more."""
-        for client in [one for one in self._calls if one.closed]:
-            del self._calls[client]
-        best = min(self._calls, key=self._calls.__getitem__, default=None)
-        return best, len(self._calls) + self._coming >= self._size
 
     def _added(self) -> Client:
         try:
@@ -114,7 +93,7 @@ class Pool(Unique):
                 self._calls[client] = 1
                 return client
         client.close()
-        raise ConnectionLost("this pool is closed: make a new one")
+        raise closed_pool()
 
     def close(self) -> None:
         """Close all of them. Waits for the calls that are in them."""
@@ -130,6 +109,3 @@ class Pool(Unique):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"<Pool {len(self._calls)} of {self._size} {'closed' if self._closed else 'open'} {self._address}>"
