@@ -197,6 +197,17 @@ int ps_engine_info(ps_engine *engine, uint64_t client_id, ps_info *info);
 uint64_t ps_engine_find(ps_engine *engine, const char *name);
 /* Oldest first. */
 int64_t ps_engine_ids(ps_engine *engine, uint64_t *ids, size_t room);
+/* Which clients are meant: all of this must hold. */
+typedef struct ps_selection {
+    const char *name;      /* a pattern, see base/match.h; NULL: any */
+    size_t name_size;
+    const uint64_t *among; /* one of these; NULL: of all */
+    size_t count;
+    int64_t uid;           /* of the peer on a Unix socket; -1: any */
+    uint64_t but;          /* not this one; 0: any */
+} ps_selection;
+/* How many of their ids were written; no more than there is room for. */
+size_t ps_engine_select(ps_engine *engine, const ps_selection *wanted, uint64_t *ids, size_t room);
 void ps_engine_stats(ps_engine *engine, ps_stats *stats);
 
 /* In a forked child: close the copies of all descriptors, touch nothing that the parent has as well. A loop that runs in
@@ -231,7 +242,8 @@ void ps_python_free(ps_python *python);
 ps_engine *ps_python_engine(ps_python *python);
 /* Appends functions to a list that keep the GIL, which a call by cffi lets go. Four for handlers, that is, for the loop's
  * own thread: push(client_id, payload) and disconnect(client_id) -> bool; broadcast(payload) and push_to(ids, payload) ->
- * int. One for any thread: answer(handle, reply) -> the sum of 1: somebody has waited, and 2: a turn is wanted; or
+ * int. Two for any thread: select(name, uid,
+ * among, but) -> the ids as bytes; answer(handle, reply) -> the sum of 1: somebody has waited, and 2: a turn is wanted; or
  * -errno. Again for handlers:
  * current() -> (client_id, request_id, service, deadline, wants_reply), or None; and waiting(handle), the same of a deferred
  * one. For any thread: more(handle, piece) of a stream -> 1: more may follow now, 0: not now, -1: nobody waits; or, where it

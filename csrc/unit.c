@@ -5,6 +5,7 @@
  * The files stand in the order of the floors: each uses only what stands above it. */
 #include "base/sys.c"
 #include "base/wire.c"
+#include "base/match.c"
 #include "base/framing.c"
 #include "base/endings.c"
 #include "base/state.c"
@@ -21,6 +22,7 @@
 #include "table/deferred.c"
 #include "table/access.c"
 #include "table/look.c"
+#include "table/select.c"
 #include "conn/transport.c"
 #include "conn/part.c"
 #include "conn/message.c"

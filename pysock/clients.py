@@ -9,7 +9,6 @@ are atomic, and :meth:`ClientTable._find` is written for clients that go between
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 
 from pysock.address import Address
@@ -19,9 +18,10 @@ from pysock.base.payload import checked
 from pysock.base.unique import Unique
 from pysock.data import NO_ROW, DataSocket
 from pysock.directory.groups import Group, Groups, checked_name
+from pysock.directory.selection import EVERYBODY, selection_of
 from pysock.engine.contract import Engine
 from pysock.engine.rows import ClientInfo
-from pysock.errors import ConnectionLost
+from pysock.errors import ConnectionLost, ParameterError
 from pysock.states import ConnectionState
 
 if TYPE_CHECKING:
@@ -116,17 +116,41 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
             raise KeyError(f"nobody is in a group {name!r}, nor has been: a client is put into it by join({name!r})")
         return Group(name, self)
 
-    def broadcast(self, payload: kinds.Buffer) -> int:
+    def broadcast(
+        self, payload: kinds.Buffer, *, where: kinds.Where | None = None, but: DataSocket | None = None
+    ) -> int:
         """Send ``payload`` to every client that takes so much, as :meth:`DataSocket.send` does; return to how many.
 
         In another thread than the loop's these are the clients of this moment: one may go before its turn comes.
 
+        :param where: only to those of whom all of this is true: ``{"uid": 1000, "name": "sensor-*", "group": "red"}``.
+            The uid is that of the process at the other end of a Unix socket; in the pattern ``*`` is any text, ``?``
+            any character, ``[0-9]`` one of these and ``[!0-9]`` none of them.
+        :param but: this one doesn't get it.
         :raises FrameTooLarge: the payload is over ``Limits.max_payload``.
         :raises OSError: ``ENOBUFS``: as with :meth:`DataSocket.send`; then nobody gets it.
-        :raises TypeError: the payload isn't bytes-like.
+        :raises TypeError: the payload isn't bytes-like; or ``where`` or ``but`` isn't what is said here.
+        :raises ValueError: there is no such field; or ``but`` is a client of another server.
         """
         payload = checked(payload, self._limit, "Limits.max_payload")
-        return 0 if self._engine is None else self._engine.broadcast(payload)
+        wanted, other = selection_of(where), self._id_of(but)
+        if self._engine is None:
+            return 0
+        if wanted == EVERYBODY and not other:
+            return self._engine.broadcast(payload)
+        among = None if wanted.group is None else self.groups.ids(wanted.group)
+        if among is None or other or wanted.uid is not None or wanted.name is not None:
+            among = self._engine.select(wanted.uid, wanted.name, among, other)
+        return self._engine.push_to(among, payload)
+
+    def _id_of(self, client: DataSocket | None) -> int:
+        if client is None:
+            return 0
+        if not isinstance(client, DataSocket):
+            raise TypeError(f"but= takes a client, a DataSocket, not {client!r}")
+        if not isinstance(client, ServedSocket) or client._table is not self:
+            raise ParameterError("but", f"must be a client of this server, not {client!r}", name="but=")
+        return client.id
 
     def __getitem__(self, client_id: int | str) -> DataSocket:
         """The client with this id: a number, or the text that people get to read, ``"1.7"``."""
@@ -195,11 +219,6 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
         """Check the payload and give it to the engine; ``False`` if the client is gone."""
         payload = checked(payload, self._limit, "Limits.max_payload")
         return self._engine is not None and self._engine.push(client_id, payload)
-
-    def push_to(self, client_ids: array[int], payload: kinds.Buffer) -> int:
-        """The same to several; to how many."""
-        payload = checked(payload, self._limit, "Limits.max_payload")
-        return 0 if self._engine is None else self._engine.push_to(client_ids, payload)
 
     def disconnect(self, client_id: int) -> None:
         """Close a client's connection in order, if it is still there."""

@@ -54,6 +54,35 @@ static PyObject *inside_push_to(PyObject *self, PyObject *args)
     return reached < 0 ? PyErr_NoMemory() : PyLong_FromLongLong(reached);
 }
 
+static PyObject *select_into(ps_engine *engine, const ps_selection *wanted)
+{
+    ps_stats stats;
+    ps_engine_stats(engine, &stats);
+    size_t room = wanted->among ? wanted->count : (size_t)stats.clients + 64; /* a few may come in meanwhile */
+    PyObject *ids = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(room * sizeof(uint64_t)));
+    if (!ids)
+        return NULL;
+    size_t count = ps_engine_select(engine, wanted, (uint64_t *)(void *)PyBytes_AS_STRING(ids), room);
+    _PyBytes_Resize(&ids, (Py_ssize_t)(count * sizeof(uint64_t)));
+    return ids;
+}
+
+/* select(name, uid, among, but): of a pattern in UTF-8, or None; and of ids, or None. */
+static PyObject *inside_select(PyObject *self, PyObject *args)
+{
+    Py_buffer name, among;
+    long long uid;
+    unsigned long long but;
+    if (!PyArg_ParseTuple(args, "z*Lz*K", &name, &uid, &among, &but))
+        return NULL;
+    const ps_selection wanted = {.name = name.buf, .name_size = (size_t)name.len, .among = among.buf,
+                                 .count = (size_t)among.len / sizeof(uint64_t), .uid = uid, .but = but};
+    PyObject *ids = select_into(engine_of(self), &wanted);
+    PyBuffer_Release(&name);
+    PyBuffer_Release(&among);
+    return ids;
+}
+
 static PyObject *inside_disconnect(PyObject *self, PyObject *args)
 {
     unsigned long long id;
@@ -162,6 +191,7 @@ static PyMethodDef inside_methods[] = {
     {"push", inside_push, METH_VARARGS, NULL},
     {"broadcast", inside_broadcast, METH_VARARGS, NULL},
     {"push_to", inside_push_to, METH_VARARGS, NULL},
+    {"select", inside_select, METH_VARARGS, NULL},
     {"disconnect", inside_disconnect, METH_VARARGS, NULL},
     {"answer", (PyCFunction)(void (*)(void))ps__py_inside_answer, METH_FASTCALL, NULL},
     {"current", inside_current, METH_NOARGS, NULL},

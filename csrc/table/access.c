@@ -116,12 +116,31 @@ static bool is_allowed(ps_engine *engine, int fd, const struct ucred *who)
     return answer > 0;
 }
 
+/* Whether the uid was looked at when it came in. */
+static bool has_uid(const ps_engine *engine, const ps_conn *conn)
+{
+    return ps__listener(engine, conn)->checked || most_from_peer(engine, conn);
+}
+
+int64_t ps__peer_uid(const ps_engine *engine, const ps_conn *conn)
+{
+    ps_conn copy = {.fd = conn->fd, .family = conn->family, .peer = {0}};
+    ps_owner owner;
+    if (conn->family != AF_UNIX)
+        return -1;
+    memcpy(copy.peer, conn->peer, sizeof copy.peer);
+    if (!has_uid(engine, conn))
+        ps__remember_peer(&copy);
+    memcpy(&owner, copy.peer, sizeof owner);
+    return has_uid(engine, conn) || owner.pid_1 ? (int64_t)owner.uid : -1;
+}
+
 static bool user_may(ps_engine *engine, ps_conn *conn)
 {
     bool checked = ps__listener(engine, conn)->checked;
     struct ucred who;
     socklen_t size = sizeof who;
-    if (!checked && !most_from_peer(engine, conn))
+    if (!has_uid(engine, conn))
         return true;
     if (ps_sys.getsockopt(conn->fd, SOL_SOCKET, SO_PEERCRED, &who, &size) < 0)
         return false;

@@ -12,5 +12,6 @@ int ps__count_peer(ps_engine *engine, ps_conn *conn);
 void ps__uncount_peer(ps_engine *engine, ps_conn *conn);
 void ps__remember_peer(ps_conn *conn);
 void ps__peer_credentials(const ps_conn *conn, ps_info *info);
+int64_t ps__peer_uid(const ps_engine *engine, const ps_conn *conn); /* of one that isn't closed; -1: it isn't known */
 
 #endif

@@ -48,18 +48,11 @@ int ps_engine_info(ps_engine *engine, uint64_t client_id, ps_info *info)
     return conn != NULL;
 }
 
-/* A free slot has state 0, and still the marks of the client that was there. */
-static bool is_client(const ps_conn *conn)
-{
-    int state = ps__state(conn);
-    return state && state != PS_CONN_CLOSED && __atomic_load_n(&conn->was_let_in, __ATOMIC_RELAXED);
-}
-
 int ps_engine_attach(ps_engine *engine, uint64_t client_id)
 {
     pthread_mutex_lock(&engine->lock);
     ps_conn *conn = ps__table_find(&engine->table, client_id);
-    bool client = conn && is_client(conn);
+    bool client = conn && ps__is_client(conn);
     if (client)
         __atomic_store_n(&conn->attached, 1, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&engine->lock);
@@ -72,7 +65,7 @@ uint64_t ps_engine_find(ps_engine *engine, const char *name)
     pthread_mutex_lock(&engine->lock);
     for (uint32_t slot = 0; slot < engine->table.made; slot++) {
         const ps_conn *conn = ps__slot(&engine->table, slot);
-        if (!is_client(conn) || !conn->name || strcmp(conn->name, name) != 0)
+        if (!ps__is_client(conn) || !conn->name || strcmp(conn->name, name) != 0)
             continue;
         if (!found || conn->connected_at_ns >= found->connected_at_ns)
             found = conn;
@@ -98,7 +91,7 @@ static size_t list_arrivals(ps_engine *engine, arrival *list, size_t room)
     pthread_mutex_lock(&engine->lock);
     for (uint32_t slot = 0; slot < engine->table.made && count < room; slot++) {
         const ps_conn *conn = ps__slot(&engine->table, slot);
-        if (is_client(conn))
+        if (ps__is_client(conn))
             list[count++] = (arrival){conn->connected_at_ns, ps__id(conn)};
     }
     pthread_mutex_unlock(&engine->lock);

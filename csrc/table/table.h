@@ -16,4 +16,11 @@ static inline ps_conn *ps__slot(const ps_table *table, uint32_t slot)
     return &table->chunks[slot / PS_CHUNK_SLOTS][slot % PS_CHUNK_SLOTS];
 }
 
+/* For other threads, which hold the lock. A free slot has state 0, and still the marks of the client that was there. */
+static inline bool ps__is_client(const ps_conn *conn)
+{
+    int state = ps__state(conn);
+    return state && state != PS_CONN_CLOSED && __atomic_load_n(&conn->was_let_in, __ATOMIC_RELAXED);
+}
+
 #endif

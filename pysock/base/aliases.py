@@ -10,5 +10,8 @@ if TYPE_CHECKING:
 #: Bytes as the engines take them: what users hand over is looked at first, see :mod:`pysock.base.payload`.
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
+#: Client ids that cross the seam as one block of memory: unsigned numbers of 64 bits, ``array("Q")``.
+Ids: TypeAlias = bytes
+
 #: An address as the socket module takes it, with its family first.
 SocketAddress: TypeAlias = "tuple[int, Any]"

@@ -9,7 +9,7 @@ from pysock.base.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-    from typing import Any, Literal, TypeAlias
+    from typing import Any, Literal, TypeAlias, TypedDict
 
     if sys.version_info >= (3, 12):
         from collections.abc import Buffer
@@ -34,6 +34,14 @@ if TYPE_CHECKING:
     Loop: TypeAlias = Literal["auto", "asyncio", "uvloop"] | Callable[[], AbstractEventLoop]
     #: ``allow=`` of a server.
     Allow: TypeAlias = Literal["anyone"] | Mapping[str, Ids] | Callable[[Peer], bool]
+
+    class Where(TypedDict, total=False):
+        """``where=`` of a broadcast: which clients are meant."""
+
+        uid: int
+        name: str
+        group: str
+
     #: What a handler may return in place of a reply that it hasn't got yet.
     Later: TypeAlias = Reply | Future[Any]
     #: What answers one request.

@@ -14,6 +14,7 @@ import threading
 from array import array
 from collections.abc import Callable, Iterator
 
+from pysock.base.aliases import Ids
 from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING, Protocol
 from pysock.base.unique import Unique
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 #: Names of groups that nobody is in any more, and that are still known. The oldest are forgotten first.
 EMPTY_MAX: Final = 1000
 
-_NOBODY: Final = array("Q")
-
 
 class _Members:
     """Of one group, in the order in which they joined."""
@@ -38,7 +37,7 @@ class _Members:
 
     def __init__(self) -> None:
         self.clients: dict[int, DataSocket] = {}
-        self.ids: array[int] | None = _NOBODY  # None: to be made anew. It is never changed, only replaced
+        self.ids: Ids | None = b""  # None: to be made anew
 
 
 class Groups(Unique):
@@ -124,14 +123,14 @@ class Groups(Unique):
             members = self._groups.get(name)
             return members is not None and members.clients.get(getattr(client, "id", -1)) is client
 
-    def ids(self, name: str) -> array[int]:
-        """Their ids, as an engine takes them; not to be changed."""
+    def ids(self, name: str) -> Ids:
+        """Their ids, as an engine takes them."""
         with self._lock:
             members = self._groups.get(name)
             if members is None:
-                return _NOBODY
+                return b""
             if members.ids is None:
-                members.ids = array("Q", members.clients)
+                members.ids = array("Q", members.clients).tobytes()
             return members.ids
 
 
@@ -140,8 +139,8 @@ class Table(Protocol):
 
     groups: Groups
 
-    def push_to(self, client_ids: array[int], payload: kinds.Buffer) -> int:
-        """Send a payload to each of these clients; return to how many."""
+    def broadcast(self, payload: kinds.Buffer, *, where: kinds.Where | None, but: DataSocket | None) -> int:
+        """Send a payload to those that are meant; return to how many."""
 
 
 class Group:
@@ -156,13 +155,14 @@ class Group:
         self.name: str = name
         self._table: Table = table
 
-    def send(self, payload: kinds.Buffer) -> int:
+    def send(self, payload: kinds.Buffer, *, but: DataSocket | None = None) -> int:
         """Send ``payload`` to every client in it that takes so much, as :meth:`ClientTable.broadcast` does to all.
 
+        :param but: this one doesn't get it.
         :return: how many it reached; 0 where nobody is in it. In another thread than the loop's these are the clients
             of this moment: one may go before its turn comes.
         """
-        return self._table.push_to(self._table.groups.ids(self.name), payload)
+        return self._table.broadcast(payload, where={"group": self.name}, but=but)
 
     def __len__(self) -> int:
         return self._table.groups.count(self.name)

@@ -15,10 +15,9 @@ number of the loop whose client it is, which is 0 as long as an engine is one lo
 from __future__ import annotations
 
 import errno
-from array import array
 from collections.abc import Callable, Sequence
 
-from pysock.base.aliases import Buffer
+from pysock.base.aliases import Buffer, Ids
 from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
 from pysock.engine.inlet import Inlet
 from pysock.engine.link import Link
@@ -253,11 +252,20 @@ class Engine(Protocol):
         :raises OSError: ENOBUFS: see :func:`too_much_queued`.
         """
 
-    def push_to(self, client_ids: array[int], payload: Buffer) -> int:
-        """``push`` to each of these clients that is there and takes so many bytes; how many. The ids are unsigned
-        numbers of 64 bits (``"Q"``). In another thread than the loop's as ``broadcast``.
+    def push_to(self, client_ids: Ids, payload: Buffer) -> int:
+        """``push`` to each of these clients that is there and takes so many bytes; how many. In
+        another thread than the loop's as ``broadcast``.
 
         :raises OSError: ENOBUFS: see :func:`too_much_queued`.
+        """
+
+    def select(self, uid: int | None, name: str | None, among: Ids | None, but: int) -> Ids:
+        """The ids, as ``push_to`` takes them, of the clients of whom all of this is true; ``None`` of any.
+
+        :param uid: of the process at the other end of a Unix socket.
+        :param name: a pattern for the name, see :mod:`pysock.base.patterns`.
+        :param among: ids, of which it has one.
+        :param but: an id that it hasn't.
         """
 
     def disconnect(self, client_id: int) -> bool:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x5AF62688
+ABI: Final = 0x47D8AC92
 
 
 def check_abi(lib: Any) -> None:

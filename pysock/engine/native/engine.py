@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from array import array
 from collections.abc import Callable, Coroutine
 from threading import get_ident
 
-from pysock.base.aliases import Buffer
+from pysock.base.aliases import Buffer, Ids
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
 from pysock.base.unique import Unique
@@ -94,8 +93,9 @@ class NativeEngine(Unique):
         if error := lib.ps_python_inside(python, id(inside)):
             lib.ps_python_free(python)
             result_of(error)
-        self._push_inside, self._broadcast_inside, self._push_to_inside, self._disconnect_inside, *others = inside
-        self._answer, self._current, self._waiting, more, self._later, self._watch, *guest = others
+        self._push_inside, self._broadcast_inside, self._push_to_inside, self._select, *others = inside
+        self._disconnect_inside, self._answer, self._current, self._waiting, more, *others = others
+        self._later, self._watch, *guest = others
         self.send_more: Callable[[int, Any], int] = more
         self._begin, self._poll_fd, self._turn, self._end_turns = guest
         self._raised: list[BaseException] = []  # by a guest's turn
@@ -219,11 +219,15 @@ class NativeEngine(Unique):
         data = view_of(payload)
         return _posted(lib.ps_engine_broadcast(self._engine, data, len(data)))
 
-    def push_to(self, client_ids: array[int], payload: Buffer) -> int:
+    def push_to(self, client_ids: Ids, payload: Buffer) -> int:
         if get_ident() == self._loop:
             return self._push_to_inside(client_ids, payload)  # type: ignore[no-any-return]
         ids, data = ffi.from_buffer("uint64_t[]", client_ids), view_of(payload)
-        return _posted(lib.ps_engine_push_to(self._engine, ids, len(client_ids), data, len(data)))
+        return _posted(lib.ps_engine_push_to(self._engine, ids, len(ids), data, len(data)))
+
+    def select(self, uid: int | None, name: str | None, among: Ids | None, but: int) -> Ids:
+        pattern = None if name is None else name.encode("utf-8", "surrogatepass")
+        return self._select(pattern, -1 if uid is None else uid, among, but)  # type: ignore[no-any-return]
 
     def disconnect(self, client_id: int) -> bool:
         if get_ident() == self._loop:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
+
 from pysock.access.peers import peer_of
+from pysock.base.aliases import Ids
 from pysock.base.lean import TYPE_CHECKING
+from pysock.base.patterns import matcher
 from pysock.engine.rows import ClientInfo, EngineStats
 from pysock.states import ConnectionState
 
@@ -51,6 +55,23 @@ def info(core: Core, client_id: int) -> ClientInfo | None:
         in_flight=connection.in_flight,
         queued=connection.queued,
     )
+
+
+def select(core: Core, uid: int | None, name: str | None, among: Ids | None, but: int) -> Ids:
+    """The ids of those clients that are meant."""
+    matches = None if name is None else matcher(name)
+    with core.table.lock:
+        clients = dict(core.table.clients)
+    if among is not None:
+        clients = {number: clients[number] for number in array("Q", among) if number in clients}
+    found = [
+        number
+        for number, client in clients.items()
+        if number != but
+        and (matches is None or matches(client.protocol.name))
+        and (uid is None or _peer(client)[1] == uid)
+    ]
+    return array("Q", found).tobytes()
 
 
 def _peer(connection: Connection) -> tuple[int, int, int]:

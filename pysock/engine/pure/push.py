@@ -7,7 +7,7 @@ from __future__ import annotations
 from array import array
 from threading import get_ident
 
-from pysock.base.aliases import Buffer
+from pysock.base.aliases import Buffer, Ids
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.engine.pure.look import find
@@ -42,9 +42,9 @@ class Pushes(Unique):
             return connection.push(message)
         return self._commands.post(lambda: connection.push(message), len(message))
 
-    def push_to(self, client_ids: array[int], payload: Buffer) -> int:
+    def push_to(self, client_ids: Ids, payload: Buffer) -> int:
         """``push`` to each of these clients that is there and takes it; how many."""
-        found = (find(self._core, client_id) for client_id in client_ids)
+        found = (find(self._core, client_id) for client_id in array("Q", client_ids))
         return self._push_to_all(payload, [client for client in found if client is not None])
 
     def broadcast(self, payload: Buffer) -> int:

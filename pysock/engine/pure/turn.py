@@ -12,13 +12,12 @@ This file is the turn: wait, read, dispatch, send. What it drives has a file eac
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from threading import get_ident
 from time import sleep
 
-from pysock.base.aliases import Buffer
+from pysock.base.aliases import Buffer, Ids
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
@@ -67,7 +66,7 @@ class PureEngine(Unique):
             raise
         self._pushes = pushes = Pushes(core, self._commands)
         self.push: Callable[[int, Buffer], bool] = pushes.push
-        self.push_to: Callable[[array[int], Buffer], int] = pushes.push_to
+        self.push_to: Callable[[Ids, Buffer], int] = pushes.push_to
         self.broadcast: Callable[[Buffer], int] = pushes.broadcast
         self.disconnect: Callable[[int], bool] = pushes.disconnect
         self._masters = Masters(core)
@@ -383,6 +382,9 @@ class PureEngine(Unique):
 
     def find(self, name: str) -> int | None:
         return self._core.table.find(name)
+
+    def select(self, uid: int | None, name: str | None, among: Ids | None, but: int) -> Ids:
+        return look.select(self._core, uid, name, among, but)
 
     def stats(self) -> EngineStats:
         return look.stats(self._core)
