@@ -8,7 +8,7 @@ with nothing left to import.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.registration import Registration
@@ -128,6 +128,20 @@ class Server(Registration):
     def stats(self) -> dict[str, int]:
         """The counters since the start, by name; those of the end once it is closed."""
         return self._running.stats().by_name()
+
+    def call_soon(self, function: Callable[..., object], /, *args: Any) -> None:
+        """Have ``function(*args)`` called in the loop's own thread, soon; any thread may, a handler or a hook, too.
+
+        What one thread hands over is done in that order, and so is what it pushes to clients meanwhile; never while a
+        handler or a hook runs. What it raises is logged. What is left when the server ends isn't called.
+
+        :raises TypeError: it can't be called, or is an ``async def``.
+        :raises PysockError: the server doesn't run yet, or any more.
+        :raises OSError: as for :meth:`DataSocket.send`, but for ``ENOBUFS``.
+        """
+        from pysock.directory.soon import call_soon  # noqa: PLC0415  # who never calls it doesn't pay for it
+
+        call_soon(self._running.engine, function, args)
 
     # Life
 

@@ -8,7 +8,8 @@ The server, two clients that watch the table, and somebody who changes it, each 
     pysock call unix:routes.sock --service remove 10.1.0.0/16
 
 A client that joins late is brought up to date: it is sent the routes that are there when it connects, then the
-changes. None is missed or comes twice, because the server's loop runs one hook or handler at a time.
+changes. None is missed or comes twice, because the server's loop runs one hook or handler at a time. A thread that
+changes routes must leave it to the loop, too: ``server.call_soon(...)``.
 """
 
 from __future__ import annotations
