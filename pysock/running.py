@@ -36,6 +36,7 @@ from pysock.signals import stopping
 from pysock.states import ServerEvent, ServerState, next_server_state
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from typing import Final
 
     from pysock.address import AddressLike
@@ -82,6 +83,7 @@ class Running(Unique):
         self._framing = parameters.checked_framing(framing)
         self._linger = parameters.checked_linger(linger)
         self._loop = parameters.checked_loop(loop)
+        self._own_loop: AbstractEventLoop | None = None  # made, in which nobody serves yet
         self._proof = None if authkey is None else parameters.server_proof(authkey, self._framing)
         self.clients: ClientTable = ClientTable(self.limits.max_payload)
         self.services: Services = Services(self._framing)
@@ -125,6 +127,7 @@ class Running(Unique):
             )
 
         def launch() -> None:
+            self._make_loop()
             try:
                 with explained_without_daemons():
                     thread.start()
@@ -146,7 +149,7 @@ class Running(Unique):
         # The handlers come first: whoever sees the server listen may send a signal at once.
         with stopping(lambda: self._signalled(grace)) as wake_by:
             try:
-                engine = self.open()
+                engine = self.open(self._make_loop)
             except _Cancelled:
                 return
             if self.tasks is None:  # else the loop, or its guardian within a second, looks for signals
@@ -244,7 +247,7 @@ class Running(Unique):
             # Before anybody can see it serve: whoever does may end the interpreter at once.
             self._runs.acquire()
             registry.add(self._server)
-            self._warn_of_no_service()
+            self.services.warn_if_none(self._server)
             self._advance(ServerEvent.SERVE)
             if self._cancelled:
                 raise _Cancelled("the server was stopped while it was starting")
@@ -252,14 +255,6 @@ class Running(Unique):
             self.end()
             raise
         return engine
-
-    def _warn_of_no_service(self) -> None:
-        if not any(service.handler for service in self.services.table()):
-            log.warning(
-                "%r has no service, so that no request can be answered: register one before the start, with"
-                " @server.service",
-                self._server,
-            )
 
     def _make_engine(self) -> Engine:
         if self._is_async:
@@ -288,14 +283,22 @@ class Running(Unique):
     def _is_async(self) -> bool:
         return self.services.has_async or self.hooks.has_async
 
+    def _make_loop(self) -> None:
+        """For async handlers, before anybody serves: whoever starts the server is told that there can't be one."""
+        if self.tasks is not None:
+            from pysock.tasks.ownloop import made  # noqa: PLC0415  # it brings asyncio
+
+            self._own_loop = made(self._loop)
+
     def _serve(self, engine: Engine) -> None:
         """To the end, in this thread."""
-        if self.tasks is None:
+        loop, self._own_loop = self._own_loop, None  # a forked child that forgets the server must not end it
+        if loop is None:
             engine.run()
         else:
             from pysock.tasks.ownloop import serve  # noqa: PLC0415  # it brings asyncio
 
-            serve(self, self._server, self._loop)
+            serve(self, self._server, loop)
 
     def _run_in_background(self) -> None:
         assert self.engine is not None
@@ -349,6 +352,8 @@ class Running(Unique):
             steps.callback(self._advance, ServerEvent.CLOSE)
             steps.callback(self.services.end_workers)
             steps.callback(self._close_engine)
+            if self._own_loop is not None:
+                steps.callback(self._own_loop.close)
             steps.callback(registry.discard, self._server)
             steps.callback(self.listening.close)
 

@@ -153,8 +153,9 @@ class Server(Registration):
             TCP, and there is a rule.
         :raises OSError: an address can't be used; nothing made is left behind. Mostly one of its subclasses:
             :class:`AddressInUse`, ``FileNotFoundError``, ``PermissionError`` ...
-        :raises PysockError: it runs, or has run, already; or this is a sub-interpreter without daemon threads; or
-            threads are green ones here (gevent, eventlet), among which it would never return.
+        :raises PysockError: it runs, or has run, already; or its async handlers have no loop to run in; or this is a
+            sub-interpreter without daemon threads; or threads are green ones here (gevent, eventlet), among which it
+            would never return.
         """
         self._running.start()
 

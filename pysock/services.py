@@ -12,6 +12,7 @@ from pysock._version import __version__
 from pysock.base.deadlines import FOREVER
 from pysock.base.functions import checked_function, described, is_async, is_async_generator, is_generator
 from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import server_log as log
 from pysock.engine.contract import Service
 from pysock.errors import ParameterError
 from pysock.pools.wanted import NO_WORKERS
@@ -175,6 +176,15 @@ class Services:
     def handler(self, number: int) -> str:
         """Its handler for a log: the name, and where it stands."""
         return described(self._table[number].handler) if number < len(self._table) else "none"
+
+    def warn_if_none(self, server: object) -> None:
+        """Log it if no request can be answered."""
+        if not any(service.handler for service in self.table()):
+            log.warning(
+                "%r has no service, so that no request can be answered: register one before the start, with"
+                " @server.service",
+                server,
+            )
 
     # The workers of those that have some
 

@@ -23,12 +23,35 @@ if TYPE_CHECKING:
 _MOMENT: Final = 0.1
 
 
-def serve(running: Running, server: Server, kind: kinds.Loop) -> None:
-    """To the end, in this thread.
+def made(kind: kinds.Loop) -> asyncio.AbstractEventLoop:
+    """One to serve in.
+
+    :raises PysockError: there can't be one.
+    """
+    if callable(kind):
+        loop = kind()
+        if not isinstance(loop, asyncio.AbstractEventLoop) or loop.is_closed() or loop.is_running():
+            raise PysockError(
+                f"loop= must make an asyncio loop that isn't closed and doesn't run yet; {kind!r} returned {loop!r}."
+                " In a loop that runs use `async with server`"
+            )
+        return loop
+    if kind != "asyncio":
+        try:
+            import uvloop  # noqa: PLC0415  # it may not be there
+        except ImportError as error:
+            if kind == "uvloop":
+                raise PysockError("loop='uvloop' needs uvloop: pip install uvloop, or use loop='auto'") from error
+        else:
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+def serve(running: Running, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+    """To the end of both, in this thread.
 
     :raises BaseException: what a handler raised that isn't an ``Exception``.
     """
-    loop = _made(kind)
     try:
         loop.run_until_complete(_serve(running, server))
     except BaseException:
@@ -52,20 +75,6 @@ def refuse_inner() -> None:
             "an asyncio loop runs in this thread already, and this server has async handlers: use `async with server`"
             " here, or server.start()"
         )
-
-
-def _made(kind: kinds.Loop) -> asyncio.AbstractEventLoop:
-    if callable(kind):
-        return kind()
-    if kind != "asyncio":
-        try:
-            import uvloop  # noqa: PLC0415  # it may not be there
-        except ImportError as error:
-            if kind == "uvloop":
-                raise PysockError("loop='uvloop' needs uvloop: pip install uvloop, or use loop='auto'") from error
-        else:
-            return uvloop.new_event_loop()
-    return asyncio.new_event_loop()
 
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:

@@ -132,6 +132,22 @@ def test_a_timeout_leaves_the_client_usable(run, echo, backend):
     run(main())
 
 
+@pytest.mark.parametrize("wrong", [-1, float("nan"), "1", b"1"])
+def test_a_timeout_that_is_none(run, echo, backend, wrong):
+    async def main():
+        async with aio.connect(echo.addresses[0], backend=backend) as client:
+            for call in (client.request, client.ping, client.notify):
+                with pytest.raises(ValueError, match="a timeout must be 0 or more seconds"):
+                    await call(b"x", timeout=wrong)
+            with pytest.raises(ValueError, match="a timeout must be 0 or more seconds"):
+                await client.request_many([b"x"], timeout=wrong)
+            with pytest.raises(RequestTimeout):
+                await client.request(b"x", timeout=0)
+            assert await client.request(b"next") == b"next"
+
+    run(main())
+
+
 def test_pushes_come_as_an_iterator(run, echo, backend):
     async def main():
         async with aio.connect(echo.addresses[0], backend=backend) as client:

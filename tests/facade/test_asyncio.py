@@ -381,6 +381,41 @@ def test_twice(run, make_server, unix_address):
         run(again())
 
 
+def test_in_another_thread_while_it_runs(run, make_server, unix_address):
+    """It goes on where it is."""
+    server = make_server(unix_address)
+    echo(server)
+
+    async def elsewhere():
+        async with server:
+            pass
+
+    def attach():
+        with pytest.raises(PysockError, match="runs already"):
+            run(elsewhere())
+
+    async def main():
+        async with server:
+            await in_thread(attach)
+            assert await in_thread(lambda: ask(server)) == b"hello"
+
+    run(main())
+
+
+def test_in_a_loop_that_is_closed(make_server, unix_address):
+    """It is asyncio that says so, and the server can run elsewhere."""
+    server = make_server(unix_address)
+    echo(server)
+    loop = asyncio.new_event_loop()
+    loop.close()
+    attaching = server.__aenter__()
+    with pytest.raises(RuntimeError, match="closed"):
+        loop.run_until_complete(attaching)
+    attaching.close()
+    with server:
+        assert ask(server) == b"hello"
+
+
 def test_without_a_loop(make_server, unix_address):
     server = make_server(unix_address)
     with pytest.raises(PysockError, match=r"asyncio.run\(\)"):

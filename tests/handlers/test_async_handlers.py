@@ -152,6 +152,51 @@ def test_a_function_that_makes_the_loop(make_server, unix_address):
     wait_for(made[0].is_closed)
 
 
+def closed_loop():
+    loop = asyncio.new_event_loop()
+    loop.close()
+    return loop
+
+
+@pytest.mark.parametrize("begin", ["start", "serve_forever"])
+@pytest.mark.parametrize(
+    ("make", "error", "told"),
+    [
+        ("uvloop", PysockError, "pip install uvloop"),
+        (lambda: None, PysockError, "must make an asyncio loop that isn't closed and doesn't run yet"),
+        (closed_loop, PysockError, "must make an asyncio loop that isn't closed and doesn't run yet"),
+        (lambda: {}["no loop"], KeyError, "no loop"),
+    ],
+    ids=["not installed", "none", "closed", "raises"],
+)
+def test_where_no_loop_can_be_whoever_begins_is_told(
+    make_server, unix_address, socket_dir, monkeypatch, begin, make, error, told
+):
+    """And nothing is left of the server."""
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    server = make_server(unix_address, loop=make)
+    server.service(echo)
+    with pytest.raises(error, match=told):
+        getattr(server, begin)()
+    assert server.state.name == "CLOSED"
+    assert list(socket_dir.iterdir()) == []
+
+
+def test_a_loop_in_which_nobody_serves_is_closed(make_server, unix_address, monkeypatch):
+    """It was made, and then there was no thread for it."""
+    made = []
+    server = make_server(unix_address, loop=lambda: made.append(asyncio.new_event_loop()) or made[0])
+    server.service(echo)
+
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        server.start()
+    assert made[0].is_closed()
+
+
 def test_serve_forever_where_a_loop_runs(make_server, unix_address):
     server = make_server(unix_address)
     server.service(echo)

@@ -316,6 +316,31 @@ def test_no_reply_wanted_in_a_batch(server):
 # What happens to clients meanwhile
 
 
+def test_a_later_reply_where_none_is_wanted(server, caplog):
+    """It is done with when it is answered, or forgotten, which the log has; its client is told nothing."""
+    caplog.set_level(logging.ERROR, "pysock")
+    made = []
+
+    @server.batch_service(max_batch=3, max_wait=10)
+    def later(clients, requests):
+        made.extend(pysock.later() for _ in requests)
+        return made[-3:]
+
+    with server, wire.let_in(server, wire.features(3)) as peer:
+        peer.send(b"".join(srm(b"x", number, flags=wire.NO_REPLY) for number in (0, 5, 5)))
+        wait_for(lambda: len(made) == 3)
+        assert made.pop().send(b"for nobody") is True
+        assert made.pop().fail(ValueError("told to nobody")) is True
+        made.clear()
+        (client,) = server.clients
+        wait_for(lambda: server._running.engine.info(client).in_flight == 0)
+        peer.send(wire.ping())
+        assert wire.next_frame(peer) == wire.ponged()
+    wire.counted(server, requests=3, errors=2, violations=0)
+    assert "told to nobody" in caplog.text
+    assert "the handler dropped its reply" in caplog.text
+
+
 def test_a_batch_handler_closes_clients(server):
     """They are answered first, what was accepted of them."""
 
