@@ -476,7 +476,7 @@ def test_an_exit_is_quiet_and_soon(backend, unix_address, stop):
     after = time.time()
     assert (done.returncode, done.stderr.replace(hanging(done), "")) == (0, "")
     worker, ended = done.stdout.split()
-    assert after - float(ended) < 3
+    assert after - float(ended) < 2  # one, and one for a busy machine
     wait_for(lambda: not Path(f"/proc/{worker}").exists(), "its processes to end")
 
 
