@@ -78,7 +78,7 @@ void ps__stream_seen(ps_engine *engine, uint64_t handle)
 
 static void go_on(ps_engine *engine, ps_deferred *record)
 {
-    if (record->is_answered || credit_of(record) <= 0)
+    if (record->is_answered || record->is_held || credit_of(record) <= 0)
         return;
     if (record->is_pulled)
         ps__deferred_ready(engine, record);
@@ -137,7 +137,7 @@ static void step(ps_engine *engine, ps_conn *conn, ps_deferred *record, uint64_t
         ps__output_begin(engine, conn);
     ps__fail(engine, engine->hooks.pull(engine->hooks.context, conn, handle, record->object, until_ns));
     record = ps__deferred_find(engine, handle);
-    if (record && !record->is_held)
+    if (record)
         go_on(engine, record);
 }
 

@@ -2,14 +2,16 @@
  * find (make -C csrc tsan), and nothing lost. */
 #include "echo.h"
 #include "conn/defer.h"
+#include "conn/stream.h"
 #include "loop/command.h"
+#include "table/table.h"
 
-enum { ENGINES = 2, CLIENTS = 3, RUN_MS = 1500, REQUESTS = 30, DEFERRED_SIZE = 5, JOBS = 64 };
+enum { ENGINES = 2, CLIENTS = 3, RUN_MS = 1500, REQUESTS = 30, DEFERRED_SIZE = 5, JOBS = 64, PIECES = 6 };
 
 typedef struct world {
     echo server; /* first: the hooks get this one */
     atomic_bool over, all_served;
-    atomic_uint conversations, answered, cut_short, pushed, asked, disconnected, deferred;
+    atomic_uint conversations, answered, cut_short, pushed, asked, disconnected, deferred, pieces;
     pthread_mutex_t lock;
     uint64_t jobs[JOBS]; /* handles of requests that others answer */
     unsigned job_count;
@@ -33,6 +35,7 @@ static int request(void *context, ps_conn *conn, const ps_frame *frame, void *o)
         return echo_request(context, conn, frame, o);
     uint64_t handle = ps__defer(w->server.engine, conn, frame);
     CHECK(handle && ps__defer_keep(w->server.engine, handle, new_object(w)));
+    ps__deferred_find(w->server.engine, handle)->is_stream = true;
     pthread_mutex_lock(&w->lock);
     CHECK(w->job_count < JOBS);
     w->jobs[w->job_count++] = handle;
@@ -54,6 +57,27 @@ static int give_answer(void *context, uint64_t handle, void *answer)
     return 0;
 }
 
+/* In pieces, of a client that takes what it likes of them. */
+static int give_piece(void *context, uint64_t handle, void *piece)
+{
+    world *w = context;
+    CHECK(w->server.inside && ((echo_object *)piece)->users == 1);
+    ps_deferred *record = ps__deferred_find(w->server.engine, handle);
+    if (!record || record->is_answered || record->why)
+        return 0;
+    ps_conn *conn = ps__table_find(&w->server.engine->table, record->pending.client_id);
+    ps__stream_send(w->server.engine, conn, record, "piece", 5, NULL, 1 << 20);
+    ps__stream_seen(w->server.engine, handle);
+    w->pieces++;
+    return 0;
+}
+
+static int flow(void *context, void *object, int64_t left, uint64_t limit)
+{
+    CHECK(((world *)context)->server.inside && ((echo_object *)object)->users > 0 && left >= 0 && limit);
+    return 0;
+}
+
 static int ended(void *context, void *object, enum ps_why why)
 {
     CHECK(((world *)context)->server.inside && ((echo_object *)object)->users > 0 && why != PS_WHY_NONE);
@@ -67,6 +91,8 @@ static void *answer(void *context)
         pthread_mutex_lock(&w->lock);
         uint64_t handle = w->job_count ? w->jobs[--w->job_count] : 0;
         pthread_mutex_unlock(&w->lock);
+        for (int i = 0; handle && i < PIECES; i++)
+            CHECK_EQ(ps__post_more(w->server.engine, handle, new_object(w)), 1);
         if (handle)
             CHECK_EQ(ps__post_answer(w->server.engine, handle, new_object(w)), 1);
         else
@@ -77,12 +103,15 @@ static void *answer(void *context)
 
 static void begin(world *w, int family)
 {
-    const ps_options options = echo_options(PS_PYSOCK);
+    ps_options options = echo_options(PS_PYSOCK);
+    options.limits.stream_window = 3 * (5 + PS_STREAM_COST); /* some have no credit for all */
     CHECK_EQ(pthread_mutex_init(&w->lock, NULL), 0);
     echo_new(&w->server, &options);
     w->server.engine->hooks.request = request;
     w->server.engine->hooks.answer = give_answer;
     w->server.engine->hooks.ended = ended;
+    w->server.engine->hooks.more = give_piece;
+    w->server.engine->hooks.flow = flow;
     echo_listen(&w->server, family);
     CHECK_EQ(ps_engine_add_master(w->server.engine, w->server.master, 0), 0);
     CHECK_EQ(pthread_create(&w->server.thread, NULL, echo_main, &w->server), 0);
@@ -90,38 +119,48 @@ static void begin(world *w, int family)
 
 /* -- clients ------------------------------------------------------------------------------------------------------- */
 
-/* Until this request's reply; pushes may come between, and the end at any time. */
-static bool await_reply(world *w, int fd, uint32_t id, uint8_t *room, size_t size)
-{
-    for (;;) {
-        ps_frame frame = receive_frame(fd, room, size);
-        if (frame.kind == PS_REPLY) {
-            CHECK_EQ(frame.request_id, id);
-            w->answered++;
-            return true;
-        }
-        if (frame.kind != PS_PUSH && frame.kind != PS_GOAWAY) {
-            CHECK_EQ(frame.kind, 0);
-            return false;
-        }
-    }
-}
-
 /* May fail: the other end may have been told to hang up. */
-static bool try_send(int fd, uint32_t id, const uint8_t *data, uint32_t size)
+static bool try_send(int fd, uint8_t kind, uint32_t id, const uint8_t *data, uint32_t size)
 {
     struct iovec iov[2];
     uint8_t head[PS_HEADER_SIZE];
-    ps__write_header(head, size, PS_SRM, 0, 0, id);
+    ps__write_header(head, size, kind, 0, 0, id);
     iov[0] = (struct iovec){head, sizeof head};
     iov[1] = (struct iovec){(void *)(uintptr_t)data, size};
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = 2};
     return sendmsg(fd, &message, MSG_NOSIGNAL) == (ssize_t)(sizeof head + size);
 }
 
+/* Until this request's reply; pushes may come between, and the end at any time. */
+static bool await_reply(world *w, int fd, uint32_t id, uint8_t *room, size_t size)
+{
+    for (;;) {
+        ps_frame frame = receive_frame(fd, room, size);
+        if (frame.kind == PS_REPLY && frame.flags) {
+            static const uint8_t more[4] = {0, 0, 0, 5 + PS_STREAM_COST};
+            CHECK(frame.request_id == id && frame.size == 5);
+            if (!try_send(fd, PS_CREDIT, id, more, sizeof more))
+                return false;
+            continue;
+        }
+        if (frame.kind == PS_REPLY) {
+            CHECK_EQ(frame.request_id, id);
+            w->answered++;
+            return true;
+        }
+        if (frame.kind != PS_PUSH && frame.kind != PS_GOAWAY) {
+            CHECK(frame.kind == 0 || (frame.kind == PS_ERROR && frame.code == PS_CANCELLED)); /* a stream's: it is closed */
+            return false;
+        }
+    }
+}
+
 static bool is_let_in(int fd, const char *name, uint8_t *room, size_t size)
 {
-    send_cir(fd, name);
+    uint8_t payload[64] = "PSK1";
+    size_t used = 4 + ps__put_field(payload + 4, PS_TAG_NAME, name, (uint16_t)strlen(name));
+    used += ps__put_field(payload + used, PS_TAG_FEATURES, "\0\0\0\7", 4);
+    send_frame(fd, (ps_frame){.kind = PS_CIR, .code = 1, .payload = payload, .size = (uint32_t)used});
     return receive_frame(fd, room, size).kind == PS_CIR_ACCEPTED;
 }
 
@@ -136,7 +175,7 @@ static void converse(world *w, uint64_t *seed)
     bool goes_on = is_let_in(fd, name, room, sizeof room);
     for (uint32_t id = 1; id <= REQUESTS && goes_on; id++) {
         uint32_t size = sizes[random_number(seed) % 5];
-        goes_on = try_send(fd, id, data, size) && await_reply(w, fd, id, room, sizeof room);
+        goes_on = try_send(fd, PS_SRM, id, data, size) && await_reply(w, fd, id, room, sizeof room);
     }
     *(goes_on ? &w->conversations : &w->cut_short) += 1;
     CHECK_EQ(close(fd), 0);
@@ -278,9 +317,9 @@ static void everything_at_once(void)
             CHECK_EQ(pthread_join(threads[e][i], NULL), 0);
         leave_last(&worlds[e], last[e]);
         world *w = &worlds[e];
-        printf("    %u conversations, %u cut short, %u replies, %u pushes, %u questions, %u disconnects, %u deferred\n",
-               w->conversations, w->cut_short, w->answered, w->pushed, w->asked, w->disconnected, w->deferred);
-        CHECK(w->answered && w->pushed && w->asked && w->disconnected && w->deferred);
+        printf("    %u conversations, %u cut short, %u replies, %u pushes, %u questions, %u disconnects, %u deferred, %u pieces\n",
+               w->conversations, w->cut_short, w->answered, w->pushed, w->asked, w->disconnected, w->deferred, w->pieces);
+        CHECK(w->answered && w->pushed && w->asked && w->disconnected && w->deferred && w->pieces);
     }
 }
 

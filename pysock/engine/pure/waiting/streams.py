@@ -129,7 +129,7 @@ class Streams(Unique):
         flow(record.kept, 0 if waits else max(0, record.limit - record.sent), record.told)
 
     def _go_on(self, record: Deferred) -> None:
-        if record.is_answered or record.kept is None or record.sent >= record.limit:
+        if record.is_answered or record.is_held or record.kept is None or record.sent >= record.limit:
             return
         if record.is_pulled:
             self.ready[record] = None
@@ -170,7 +170,7 @@ class Streams(Unique):
                 self._hold(record)
             else:
                 self._pull(record, end)
-                if not record.is_over and not record.is_held:
+                if not record.is_over:
                     self._go_on(record)
             following = next(iter(ready), None)
             if following is None or following.connection is not connection:
