@@ -57,7 +57,7 @@ static void send_cir(script *from, link *to)
     if (what & 32)
         size += ps__put_field(payload + size, PS_TAG_MAX_PAYLOAD, "\0\0\1\0", 4);
     if (what & 64)
-        size += ps__put_field(payload + size, PS_TAG_FEATURES, "\0\0\0\3", 4);
+        size += ps__put_field(payload + size, PS_TAG_FEATURES, what & 16 ? "\0\0\0\3" : "\0\0\0\7", 4);
     if (what & 128)
         size += ps__put_field(payload + size, next_byte(from), name, 2);
     send_frame(to, (ps_frame){.kind = PS_CIR, .code = 1, .payload = payload, .size = (uint32_t)size}, 0);
@@ -65,13 +65,19 @@ static void send_cir(script *from, link *to)
         send_proof(to, nonce, (what & 7) == 5 ? 0 : TOY_KEY);
 }
 
-/* What only clients that speak of it may send: a CANCEL, or a request with a deadline. */
+/* What only clients that speak of it may send: a CANCEL, a CREDIT, or a request with a deadline, or for a stream. */
 static void make_featured(ps_frame *frame, uint8_t *payload, uint8_t left)
 {
     if (frame->kind != PS_SRM) {
-        *frame = (ps_frame){.kind = PS_CANCEL, .request_id = frame->request_id, .payload = payload};
+        *frame = (ps_frame){.kind = left & 1 ? PS_CREDIT : PS_CANCEL, .request_id = frame->request_id, .payload = payload,
+                            .size = left & 1 ? PS_CREDIT_SIZE : 0};
+        memcpy(payload, (uint8_t[]){left == 255 ? 255 : 0, 0, left, left}, PS_CREDIT_SIZE);
         return;
     }
+    if (left & 1)
+        frame->flags |= PS_TAKES_STREAM;
+    if (left & 2)
+        return;
     frame->flags |= PS_DEADLINE;
     memmove(payload + PS_DEADLINE_SIZE, payload, 1);
     memcpy(payload, (uint8_t[]){0, left, left, 0}, PS_DEADLINE_SIZE);
@@ -260,6 +266,7 @@ static ps_limits limits_of(uint8_t sizes, uint8_t times)
         .max_cir_bytes = times & 16 ? 20 : 4096,
         .max_payload = payloads[sizes & 3],
         .max_in_flight = flights[sizes >> 2 & 3],
+        .stream_window = sizes & 16 ? 300 : 5000,
     };
 }
 

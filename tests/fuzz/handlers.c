@@ -5,6 +5,7 @@
 #include "conn/defer.h"
 #include "conn/output.h"
 #include "conn/rules.h"
+#include "conn/stream.h"
 
 static link *link_of_conn(const ps_conn *conn)
 {
@@ -183,11 +184,122 @@ static int keep(ps_conn *conn, const ps_frame *frame, bool deferred)
         return ps__cannot_serve(sim.engine, conn, frame, PS_HANDLER_FAILED, "no memory", 9), 0;
     }
     sim.kept_count++;
+    link_of_conn(conn)->waiting += deferred;
     it->pending.frame.payload = data;
+    it->streams = deferred && (frame->flags & (PS_TAKES_STREAM | PS_NO_REPLY)) == PS_TAKES_STREAM;
+    if (it->streams) {
+        ps_deferred *record = ps__deferred_find(sim.engine, it->handle);
+        record->is_stream = true;
+        ps__stream_tell(sim.engine, record);
+    }
     uint64_t due = sim.engine->now_ns + sim.batch_wait_ns;
     if (due < sim.engine->batch_due_ns)
         sim.engine->batch_due_ns = due;
     return 0;
+}
+
+/* -- streams ------------------------------------------------------------------------------------------------------- */
+
+enum { PIECE_MOST = 2000 };
+
+/* What the loop asks for pieces: so many, of such a size, as the request says. */
+typedef struct pieces {
+    unsigned left, size;
+} pieces;
+
+static pieces *pieces_of(void *it)
+{
+    pieces *found = (pieces *)(void *)((object *)it)->data;
+    return found;
+}
+
+static int send_piece(ps_conn *conn, ps_deferred *record, unsigned size)
+{
+    uint8_t *data;
+    size = size < conn->max_reply ? size : conn->max_reply;
+    object *piece = object_new(NULL, size, &data);
+    if (!piece)
+        return 1;
+    memset(data, 's', size);
+    REQUIRE(record->sent < record->limit && !(conn->flags & PS_PAUSED_OUTPUT));
+    int more = ps__stream_send(sim.engine, conn, record, data, size, piece, PIECE_MOST);
+    object_unref(NULL, piece);
+    return more;
+}
+
+static int on_pull(void *context, ps_conn *conn, uint64_t handle, void *it, uint64_t until_ns)
+{
+    (void)context;
+    pieces *what = pieces_of(it);
+    REQUIRE(sim.inside && until_ns && !conn->out_head);
+    for (int count = 0; count < 16; count++) {
+        if (!what->left--) {
+            ps_work work;
+            ps_conn *owed = ps__defer_done(sim.engine, handle, &work);
+            if (owed)
+                send_reply(owed, &work.frame, "", 0, NULL);
+            if (work.object)
+                object_unref(NULL, work.object);
+            sim.streams--;
+            link_of_conn(conn)->waiting--;
+            return 0;
+        }
+        if (send_piece(conn, ps__deferred_find(sim.engine, handle), what->size) <= 0)
+            return 0;
+    }
+    return 0;
+}
+
+static int on_close(void *context, ps_conn *conn, const ps_frame *frame, void *it)
+{
+    (void)context;
+    REQUIRE(sim.inside && ((object *)it)->users > 0 && frame->flags & PS_TAKES_STREAM);
+    REQUIRE(!conn || conn->state);
+    sim.streams--;
+    if (conn && conn->reason != PS_LEFT) /* else it gets no answer */
+        link_of_conn(conn)->waiting--;
+    return 0;
+}
+
+static int on_flow(void *context, void *it, int64_t left, uint64_t limit)
+{
+    (void)context;
+    (void)limit;
+    REQUIRE(sim.inside && ((object *)it)->users > 0 && left >= 0);
+    return 0;
+}
+
+static int begin_stream(ps_conn *conn, const ps_frame *frame)
+{
+    uint8_t *data;
+    object *it = object_new(NULL, sizeof(pieces), &data);
+    uint64_t handle = it ? ps__defer(sim.engine, conn, frame) : 0;
+    if (!handle) {
+        if (it)
+            object_unref(NULL, it);
+        return ps__cannot_serve(sim.engine, conn, frame, PS_HANDLER_FAILED, "no memory", 9), 0;
+    }
+    uint8_t more = frame->size > 1 ? frame->payload[1] : 3;
+    *pieces_of(it) = (pieces){.left = more & 63u, .size = (more >> 6) * 500u};
+    REQUIRE(ps__defer_keep(sim.engine, handle, it));
+    ps__deferred_find(sim.engine, handle)->is_endless = more & 1;
+    ps__stream_pull(sim.engine, handle);
+    sim.streams++;
+    link_of_conn(conn)->waiting++;
+    return 0;
+}
+
+/* Of one that sends them itself: as many as it may, and its answer. */
+static void send_pieces(const kept *it)
+{
+    for (unsigned count = 0; count < 5; count++) {
+        ps_deferred *record = ps__deferred_find(sim.engine, it->handle);
+        ps_conn *conn = record ? ps__table_find(&sim.engine->table, record->pending.client_id) : NULL;
+        if (!record || record->why || record->is_answered || record->sent >= record->limit ||
+            conn->flags & PS_PAUSED_OUTPUT || send_piece(conn, record, it->pending.frame.size) <= 0)
+            break;
+        ps__stream_seen(sim.engine, it->handle);
+    }
 }
 
 static int serve(ps_conn *conn, const ps_frame *frame, object *lies_in)
@@ -197,6 +309,8 @@ static int serve(ps_conn *conn, const ps_frame *frame, object *lies_in)
         return ps__not_started(sim.engine, conn, frame, PS_DEADLINE_PASSED, ""), 0;
     if (what == 'K' || what == 'W')
         return keep(conn, frame, what == 'W');
+    if (what == 'Y' && (frame->flags & (PS_TAKES_STREAM | PS_NO_REPLY)) == PS_TAKES_STREAM)
+        return begin_stream(conn, frame);
     if (what == 'X') {
         sim.cancelled = true;
         return -ECANCELED;
@@ -246,7 +360,11 @@ static ps_conn *whom_to_answer(const kept *it)
 static void answer_kept(const kept *it)
 {
     const ps_frame *frame = &it->pending.frame;
+    if (it->streams)
+        send_pieces(it);
     ps_conn *conn = whom_to_answer(it);
+    if (conn && it->handle)
+        link_of_conn(conn)->waiting--;
     if (conn)
         send_reply(conn, frame, frame->payload, frame->size, it->payload);
     object_unref(NULL, it->payload);
@@ -360,6 +478,9 @@ const ps_hooks world_hooks = {
     .request = on_request,
     .batches = on_batches,
     .ended = on_ended,
+    .pull = on_pull,
+    .close = on_close,
+    .flow = on_flow,
     .disconnect = on_disconnect,
     .draining = on_draining,
     .noted = on_noted,

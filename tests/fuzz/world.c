@@ -51,7 +51,7 @@ static void check_counters(void)
 
 static void check_nothing_is_left(void)
 {
-    REQUIRE(sim.blocks == 0 && sim.objects == 0 && !sim.inside && !sim.kept_count);
+    REQUIRE(sim.blocks == 0 && sim.objects == 0 && !sim.inside && !sim.kept_count && !sim.streams);
     for (unsigned i = 0; i < sim.fd_count; i++)
         REQUIRE(sim.fds[i].kind == FD_CLOSED);
 }

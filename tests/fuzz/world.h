@@ -55,6 +55,7 @@ typedef struct link {
     buffer given;    /* what the handlers were given: frames, header and all */
     uint8_t reason;  /* of its end: enum ps_reason */
     bool told;       /* the disconnect hook was called */
+    unsigned waiting; /* requests that are answered later, and weren't so far */
     bool complete;   /* it was closed in order, with nothing left to send or to answer */
     bool cut;        /* it was closed before all was sent */
 } link;
@@ -82,6 +83,7 @@ typedef struct kept {
     ps_pending pending;
     object *payload;
     uint64_t handle; /* of its record; 0: it waits as for a batch */
+    bool streams;    /* it is answered in pieces, which it sends itself */
 } kept;
 
 typedef struct world {
@@ -113,6 +115,7 @@ typedef struct world {
     unsigned idle_turns;
     kept kept[WORLD_KEPT];
     unsigned kept_count;
+    unsigned streams; /* that the loop asks for their pieces, and that aren't over */
     ps_stats last_stats;     /* of the engine at its end */
 } world;
 
