@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib.util
 import inspect
 import os
 import shutil
@@ -213,21 +214,30 @@ def played(socket_dir):
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
-def run(request):
-    """Run a coroutine in a loop of this kind."""
-    if request.param == "asyncio":
-        return asyncio.run
-    uvloop = pytest.importorskip("uvloop")
+def loop(request):
+    """The kind of a loop."""
+    if request.param == "uvloop" and importlib.util.find_spec("uvloop") is None:
+        pytest.skip("uvloop isn't installed: ITS HALF OF THESE TESTS IS SKIPPED")
+    return request.param
 
-    def run(main):
-        loop = uvloop.new_event_loop()
-        try:
-            return loop.run_until_complete(main)
-        finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
 
-    return run
+@pytest.fixture
+def run(loop):
+    """``run(coroutine)``, to its end in a loop of this kind."""
+    return asyncio.run if loop == "asyncio" else importlib.import_module("uvloop").run
+
+
+@pytest.fixture
+def serve(make_server, unix_address, loop):
+    """``serve(handler)``: a server that has it, with a loop of its own of this kind, and runs."""
+    return functools.partial(_serve, make_server, unix_address, loop)
+
+
+def _serve(make_server, address, loop, handler, **options):
+    server = make_server(options.pop("address", address), loop=loop, **options)
+    server.service(handler)
+    server.start()
+    return server
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import errno
 import gc
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -20,23 +20,7 @@ import pysock
 from pysock import ConnectionLost, PysockError, Server, connect
 from pysock.engine.choice import choose
 
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
-
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="base")
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """``run(coroutine)``, to its end in a loop of this kind."""
-    if request.param == "asyncio":
-        return asyncio.run
-    if uvloop is None:
-        pytest.skip("uvloop isn't installed: ITS HALF OF THESE TESTS IS SKIPPED")
-
-    return uvloop.run
 
 
 def in_thread(work: Callable[[], Any]) -> Awaitable[Any]:

@@ -33,13 +33,6 @@ def needs(*kinds):
         pytest.skip("uvloop isn't installed: ITS HALF OF THESE TESTS IS SKIPPED")
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request):
-    """``run(coroutine)``, in a loop of the program's."""
-    needs(request.param)
-    return uvloop.run if request.param == "uvloop" else asyncio.run
-
-
 def in_thread(work, *arguments):
     return asyncio.get_running_loop().run_in_executor(None, work, *arguments)
 

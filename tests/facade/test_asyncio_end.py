@@ -23,26 +23,7 @@ import pysock
 from pysock import PysockError, connect
 from pysock.wire import texts
 
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
-
 BOTH = features(3)
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def loop(request):
-    """The kind of a loop."""
-    if request.param == "uvloop" and uvloop is None:
-        pytest.skip("uvloop isn't installed: ITS HALF OF THESE TESTS IS SKIPPED")
-    return request.param
-
-
-@pytest.fixture
-def run(loop):
-    """``run(coroutine)``, in a loop of the program's."""
-    return uvloop.run if loop == "uvloop" else asyncio.run
 
 
 def in_thread(work, *arguments):

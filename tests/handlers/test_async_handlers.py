@@ -23,40 +23,8 @@ from wire import cancel, failed, features, next_frame, srm, timed
 from pysock import ConnectionLost, PysockError, RemoteError, connect
 from pysock.wire import texts
 
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
-
 BOTH = features(3)
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="base")
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def loop(request):
-    """The kind of a server's own loop."""
-    if request.param == "uvloop" and uvloop is None:
-        pytest.skip("uvloop isn't installed: ITS HALF OF THESE TESTS IS SKIPPED")
-    return request.param
-
-
-@pytest.fixture
-def run(loop):
-    """``run(coroutine)``, in a loop of the program's."""
-    return uvloop.run if loop == "uvloop" else asyncio.run
-
-
-@pytest.fixture
-def serve(make_server, unix_address, loop):
-    """``serve(handler)``: a server that has it, and runs."""
-
-    def start(handler, **options):
-        server = make_server(unix_address, loop=loop, **options)
-        server.service(handler)
-        server.start()
-        return server
-
-    return start
 
 
 def ask(server, payload=b"x", **options):

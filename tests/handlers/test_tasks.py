@@ -12,31 +12,19 @@ from support import wait_for
 
 from pysock import connect
 
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
-
 EAGER = sys.version_info >= (3, 12)
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def serve(request, make_server, unix_address):
+@pytest.fixture
+def serve(serve, unix_address):
     """``serve(handler)``: a client of a server that has it."""
-    if request.param == "uvloop" and uvloop is None:
-        pytest.skip("uvloop isn't installed: ITS HALF OF THESE TESTS IS SKIPPED")
-    clients = []
+    with contextlib.ExitStack() as clients:
 
-    def start(handler):
-        server = make_server(unix_address, loop=request.param)
-        server.service(handler)
-        server.start()
-        clients.append(connect(unix_address))
-        return clients[0]
+        def start(handler):
+            serve(handler)
+            return clients.enter_context(connect(unix_address))
 
-    yield start
-    for client in clients:
-        client.close()
+        yield start
 
 
 async def wait(seconds=0.0):
