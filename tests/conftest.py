@@ -119,11 +119,19 @@ def cut(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What holds for plain handlers only is left out where there are none."""
-    if ASYNC_HANDLERS:
-        left_out = [item for item in items if item.get_closest_marker("plain")]
-        items[:] = [item for item in items if item not in set(left_out)]
-        config.hook.pytest_deselected(items=left_out)
+    """What holds for plain handlers only is left out where there are none. What is cut into pieces is cut in one way
+    over TCP, in all of them over Unix sockets: to who puts them together the bytes are the same.
+    """
+    left_out = {item for item in items if _is_left_out(item)}
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=[*left_out])
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    if given.get("transport") == "tcp" and given.get("cut", "random") != "random":
+        return True
+    return ASYNC_HANDLERS and item.get_closest_marker("plain") is not None
 
 
 class Awaited(Server):

@@ -243,7 +243,7 @@ def test_what_was_not_started_is_sent_again(run, played, backend, code):
     run(main())
 
 
-@pytest.mark.parametrize("size", [0, 1, 100, 5000, 40_000])
+@pytest.mark.parametrize("size", [1, 5000, 40_000])
 def test_what_the_kernel_hasnt_taken_whole_is_sent_again(run, played, backend, size):
     """The server takes nothing: of many requests the first are in the kernel's buffer, and the others go again."""
     over = threading.Event()
@@ -258,7 +258,7 @@ def test_what_the_kernel_hasnt_taken_whole_is_sent_again(run, played, backend, s
 
     async def main():
         async with aio.connect(address, backend=backend, reconnect=FAST) as client:
-            count = 200 + 4_000_000 // (size + 100)
+            count = 200 + 2_000_000 // (size + 100)
             calls = asyncio.gather(
                 *(client.request(bytes(size), timeout=60) for _ in range(count)), return_exceptions=True
             )

@@ -90,13 +90,13 @@ async def in_task(work):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "async"])
-def test_the_programs_tasks_are_in_time_beside_a_busy_server(run, make_server, address, backend, kind):
+def test_the_programs_tasks_are_in_time_beside_a_busy_server(run, make_server, unix_address, backend, kind):
     """Between two ticks that are 10 milliseconds apart, this thread doesn't compute for longer than 5 more; in Python
     one look at all clients takes longer.
     """
     if native_is_missing():
         pytest.skip("the load generator is part of the native engine")
-    server = make_server(address)
+    server = make_server(unix_address)
     server.service(echo_now if kind == "async" else lambda client, request: request)
     late, longest = [], []
 

@@ -323,7 +323,7 @@ def test_any_thread_may(server, join):
     for thread in threads:
         thread.start()
     try:
-        for turn in range(60):
+        for turn in range(20):
             with wire.let_in(server, name=b"t%d" % turn) as peer:
                 for _ in range(5):
                     assert ask(peer, "hello green") in {"0", "1", "2", "KeyError"}

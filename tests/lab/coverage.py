@@ -104,8 +104,8 @@ def _run_tests_in_c(copy: Path, full: bool) -> None:
 
 
 def _run_suite(copy: Path, full: bool) -> None:
-    workers = ["-n", "2"] if importlib.util.find_spec("xdist") else []
-    fast = [] if full else ["-m", "not slow", "-k", "not tcp"]
+    workers = ["-n", "auto"] if importlib.util.find_spec("xdist") else []
+    fast = [] if full else ["-m", "not slow", "-k", "not tcp and not uvloop and not whole and not build"]
     done = run(
         ["env", "-C", copy, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *fast],
         timeout=3600, COVERAGE_PROCESS_START=str(copy / "coveragerc"), PYTEST_ADDOPTS="",

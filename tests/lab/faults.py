@@ -86,6 +86,8 @@ class Torture:
     places: Callable[[list[str]], list[str]] = list
     #: Errors that can't come about there.
     never: frozenset[int] = frozenset()
+    #: One of so many faults is drawn in the quick form, where a program is slow: others with another seed.
+    one_of: int = 1
 
     def run(self, faults: Iterable[Fault]) -> Seen:
         """Run it to its end."""
@@ -111,7 +113,10 @@ class Torture:
         """All faults of this program; its calls are counted in a run without any."""
         seen = self.run([NOTHING])
         check(not seen.last_words, f"{self}: without a fault: {seen.last_words}")
-        return list(_faults(seen.sites, scale, self.never))
+        faults = list(_faults(seen.sites, scale, self.never))
+        if scale.full:
+            return faults
+        return scale.random(self).sample(faults, -(-len(faults) // self.one_of))
 
     def __str__(self) -> str:
         return " ".join(self.command[-3:])

@@ -19,7 +19,7 @@ _NEVER = frozenset((errno.EINTR,))
 
 def _torture(script: str, framing: str, transport: str) -> Torture:
     program = os.path.join(os.path.dirname(__file__), "faulty_pure.py")
-    return Torture((sys.executable, program, script, framing, transport), never=_NEVER)
+    return Torture((sys.executable, program, script, framing, transport), never=_NEVER, one_of=3)
 
 
 def _experiment(script: str, framings: tuple[str, ...], transport: str) -> Callable[[Scale], str]:

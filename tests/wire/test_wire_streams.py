@@ -562,7 +562,6 @@ def test_a_client_that_reads_nothing(begin, kind):
     """What waits for it is bounded by ``output_pause``, however many streams it has; others notice nothing."""
     limits = {"stream_window": 1 << 24, "output_pause": 100_000, "output_timeout": 60}
     streaming, peer = begin(limits=limits)
-    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     peer.send(b"".join(ask(b"forever(10_000)", number) for number in range(1, 21)))
     engine = streaming.server._running.engine
     (client_id,) = streaming.server.clients
