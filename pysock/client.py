@@ -94,7 +94,7 @@ class Client(Introduced):
         self._mail = Mailbox(repr(self), max_pushes)
         self._mail.take_over(self._link.inbox)
         self._link.inbox = self._mail
-        self._heart = Heartbeat(period(heartbeat, self._address, None), self._mail)
+        self._heart = Heartbeat(period(heartbeat, self._address, welcome.idle_timeout), self._mail)
         self._reader: PushReader | None = None
         own(self)
 

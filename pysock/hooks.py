@@ -48,6 +48,9 @@ class Hooks:
         self._services = services
         #: Requests whose handlers answer later.
         self.deferrals: Deferrals = Deferrals(deferred_of)
+        #: Whether a client that comes replaces the one of its name.
+        self.unique: bool = False
+        self._engine: Engine | None = None
         self.on_connect: list[Callable[[DataSocket], bool | None]] = []
         self.on_disconnect: list[Callable[[DataSocket, DisconnectReason], Any]] = []
         self.on_state: list[Callable[[ServerState, ServerState], Any]] = []
@@ -58,6 +61,7 @@ class Hooks:
 
     def serve(self, engine: Engine) -> None:
         """What is answered later is this one's."""
+        self._engine = engine
         self.deferrals.serve(engine)
         self._services.work_for(engine)
 
@@ -83,7 +87,7 @@ class Hooks:
             # These run the user's functions, or the host's logging.
             allow=apart(rule.ask),
             noted=apart(_noted),
-            connect=apart(self._connect) if self.on_connect else None,
+            connect=apart(self._connect) if self.on_connect or self.unique else None,
             disconnect=apart(self._disconnect),
             failed=apart(Failed(self._clients, self._services, self._expose)),
             draining=apart(draining),
@@ -109,7 +113,16 @@ class Hooks:
         # One that a hook closed is refused all the same, and for neither will there be a disconnect.
         if reason is not None or _is_ending(client):
             self._clients.forget(client_id)
+        elif self.unique:
+            self._replace(client)
         return reason
+
+    def _replace(self, client: DataSocket) -> None:
+        """Who has its name goes: it is let in now."""
+        engine = self._engine
+        older = engine.find(client.name) if engine is not None and client.name else None
+        if engine is not None and older is not None:
+            engine.disconnect(older, True)
 
     def _first_refusal(self, client: DataSocket) -> str | None:
         for hook in self.on_connect:

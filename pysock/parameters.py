@@ -108,6 +108,19 @@ def checked_expose(expose: str) -> str:
     return expose
 
 
+def checked_names(names: str, framing: Framing) -> bool:
+    """Whether each client that comes replaces the one of its name.
+
+    :raises ValueError: it is no word for that, or clients of the framing have no names.
+    """
+    if names not in ("any", "unique"):
+        raise ParameterError("names", f"must be 'any' or 'unique', not {names!r}")
+    if names == "unique" and framing is not Framing.PYSOCK:
+        problem = f"needs the framing 'pysock': clients of {framing.name.lower()!r} have no names"
+        raise ParameterError("names", problem, name="names='unique'")
+    return names == "unique"
+
+
 def server_proof(key: bytes, framing: Framing) -> ServerProof:
     """Return how a server proves its auth key, and has its clients prove it.
 

@@ -59,6 +59,7 @@ class Registration(Unique, ABC):
         endless: bool = False,
         threads: int | None = None,
         queue: int | None = None,
+        idempotent: bool = False,
     ) -> Callable[[One], One]: ...
     @overload
     def service(
@@ -71,6 +72,7 @@ class Registration(Unique, ABC):
         endless: bool = False,
         threads: int | None = None,
         queue: int | None = None,
+        idempotent: bool = False,
     ) -> Callable[[Streaming], Streaming]: ...
     @overload
     def service(
@@ -83,6 +85,7 @@ class Registration(Unique, ABC):
         kill: bool = False,
         on_leave: Literal["cancel", "finish"] = "cancel",
         endless: bool = False,
+        idempotent: bool = False,
     ) -> Callable[[Alone], Alone]: ...
     def service(
         self,
@@ -96,6 +99,7 @@ class Registration(Unique, ABC):
         processes: int | None = None,
         queue: int | None = None,
         kill: bool = False,
+        idempotent: bool = False,
     ) -> Any:
         """Register a handler: ``@server.service`` for the unnamed service, ``@server.service("name")`` for a named one.
 
@@ -127,6 +131,8 @@ class Registration(Unique, ABC):
         :param queue: how many requests may wait for the workers, 1024 by default. The clients take turns; who comes
             when all places are taken is answered by an :class:`~pysock.errors.Overloaded`.
         :param kill: end a worker process whose request is past its deadline, and start another one.
+        :param idempotent: a request may be run twice, which clients are told: those that connect again send one once
+            more of which nobody knows whether it was run.
         :raises ValueError: the name is registered already or can't be one, or the framing has no names; or the workers
             can't be: none, threads and processes at once, an ``async def``, or a handler for ``processes`` that
             can't be imported by its name; or the framing has no streams.
@@ -135,7 +141,8 @@ class Registration(Unique, ABC):
         from pysock.pools.wanted import Wanted  # noqa: PLC0415  # for who registers, and not at import
 
         workers = Wanted(threads, processes, queue, kill)
-        return self._register(name, {"kind": kind, "on_leave": on_leave, "endless": endless, "wanted": workers})
+        how = {"kind": kind, "on_leave": on_leave, "endless": endless, "idempotent": idempotent}
+        return self._register(name, {**how, "wanted": workers})
 
     @overload
     def batch_service(self, name: Batch, /) -> Batch: ...

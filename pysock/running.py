@@ -70,6 +70,7 @@ class Running(Unique):
         insecure: bool,
         expose: str,
         loop: kinds.Loop,
+        names: kinds.Names = "any",
     ) -> None:
         log.prepare()
         self._server = server
@@ -88,6 +89,7 @@ class Running(Unique):
         self.clients: ClientTable = ClientTable(self.limits.max_payload)
         self.services: Services = Services(self._framing)
         self.hooks: Hooks = Hooks(self.clients, self.services, parameters.checked_expose(expose))
+        self.hooks.unique = parameters.checked_names(names, self._framing)
         self.engine: Engine | None = None
         self._last_stats: EngineStats | None = None
         self.state: ServerState = ServerState.NEW

@@ -58,6 +58,9 @@ class Server(Registration):
         The log has it all. The framings other than ``"pysock"`` tell nothing.
     :param loop: the asyncio loop that is made if there are async handlers and the program has none for the server:
         ``"auto"`` is uvloop, where that is installed; ``"asyncio"``, ``"uvloop"``, or a function that makes one.
+    :param names: ``"unique"``: a client that comes by the name of one that is there takes its place. The older is told
+        so by a goodbye, what it had asked for is answered, and then it is closed; it doesn't connect again by itself.
+        Whoever may connect can take a name: so not among clients that don't trust each other.
     :raises ValueError: a parameter is wrong; the message says which, and what would be right.
     :raises ImportError: the native engine was asked for and isn't installed.
     """
@@ -75,6 +78,7 @@ class Server(Registration):
         insecure: bool = False,
         expose: kinds.Expose = "type",
         loop: kinds.Loop = "auto",
+        names: kinds.Names = "any",
     ) -> None:
         from pysock.running import Running  # noqa: PLC0415  # see the head of this file
 
@@ -91,6 +95,7 @@ class Server(Registration):
             insecure=insecure,
             expose=expose,
             loop=loop,
+            names=names,
         )
         self.limits: Limits = self._running.limits
         super().__init__(self._running.services, self._running.hooks)

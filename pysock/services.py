@@ -37,6 +37,7 @@ class Services:
     def __init__(self, framing: Framing) -> None:
         self._framing = framing
         self._table = [Service("", None)]
+        self._options: dict[int, int] = {}  # what clients are told of them
         self._coroutines: dict[int, bool] = {}  # whose handlers run in tasks: whether one stays
         #: The workers of services that have some; imported with the first, for most servers have none.
         self._pools: Pools | None = None
@@ -52,6 +53,7 @@ class Services:
         kind: str | None = None,
         on_leave: str = "cancel",
         endless: bool = False,
+        idempotent: bool = False,
         wanted: Wanted = NO_WORKERS,
     ) -> None:
         """Add one; without a name it is the unnamed service.
@@ -87,8 +89,11 @@ class Services:
             self._table[0] = Service("", handler, batch, max_batch, max_wait, streams, endless)
         else:
             self._table.append(Service(name, handler, batch, max_batch, max_wait, streams, endless))
+        number = 0 if name is None else len(self._table) - 1
         if coroutine:
-            self._coroutines[0 if name is None else len(self._table) - 1] = on_leave == "finish"
+            self._coroutines[number] = on_leave == "finish"
+        if bits := ServiceOption.STREAMS * streams | ServiceOption.IDEMPOTENT * idempotent:
+            self._options[number] = int(bits)
 
     def _add_workers(
         self, name: str | None, handler: Callable[..., Any], wanted: Wanted, finishes: bool, streams: bool
@@ -159,11 +164,14 @@ class Services:
 
     def welcome(self, limits: Limits) -> bytes:
         """What CIR_ACCEPTED tells every client of them, and of the limits."""
-        named = [(number, service.name) for number, service in enumerate(self._table) if number]
-        streams = [
-            (number, int(ServiceOption.STREAMS)) for number, service in enumerate(self._table) if service.streams
-        ]
-        return encode_welcome(limits.max_payload, limits.max_in_flight, named, f"pysock/{__version__}", streams)
+        return encode_welcome(
+            limits.max_payload,
+            limits.max_in_flight,
+            [(number, service.name) for number, service in enumerate(self._table) if number],
+            f"pysock/{__version__}",
+            sorted(self._options.items()),
+            limits.idle_timeout,
+        )
 
     def name(self, number: int) -> str:
         """The name of a service."""

@@ -33,6 +33,7 @@
     "the reply has %zu bytes, this client takes at most %u (max_payload= of connect() or Limits)"
 #define PS_TEXT_FRAME_TOO_SLOW "the rest of the frame did not come in time"
 #define PS_TEXT_IDLE "nothing came for too long"
+#define PS_TEXT_REPLACED "replaced: another client has come by this name"
 #define PS_TEXT_LONG_CANCEL "a CANCEL carries no payload"
 #define PS_TEXT_SHORT_DEADLINE "an SRM with a deadline begins with its 4 bytes"
 #define PS_TEXT_ID_IN_FLIGHT "a request with this id is in flight already"

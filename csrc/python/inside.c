@@ -8,9 +8,11 @@
 #include <errno.h>
 
 #include "base/texts.h"
+#include "conn/dismiss.h"
 #include "loop/command.h"
 #include "python/python.h"
 #include "table/deferred.h"
+#include "table/table.h"
 
 static ps_engine *engine_of(PyObject *self)
 {
@@ -86,9 +88,15 @@ static PyObject *inside_select(PyObject *self, PyObject *args)
 static PyObject *inside_disconnect(PyObject *self, PyObject *args)
 {
     unsigned long long id;
-    if (!PyArg_ParseTuple(args, "K", &id))
+    int replaced = 0;
+    if (!PyArg_ParseTuple(args, "K|p", &id, &replaced))
         return NULL;
-    return PyBool_FromLong(ps_engine_disconnect(engine_of(self), id) > 0);
+    if (!replaced)
+        return PyBool_FromLong(ps_engine_disconnect(engine_of(self), id) > 0);
+    ps_conn *conn = ps__table_find(&engine_of(self)->table, id);
+    if (conn)
+        ps__dismiss(engine_of(self), conn, PS_END_REPLACED, 0, NULL);
+    return PyBool_FromLong(conn != NULL);
 }
 
 static PyObject *row_of_request(uint64_t client_id, const ps_frame *frame)

@@ -93,7 +93,7 @@ class Connecting:
         sock, welcome = await opening.open(self._name, inlet, most)
         try:
             mail = Mailbox(f"the asyncio client of {address}", self._options["max_pushes"])
-            every = period(self._heartbeat, address, None)
+            every = period(self._heartbeat, address, welcome.idle_timeout)
             connection = Connection(sock, inlet, backend.outlet, opening.inbox, welcome, mail, every, output)
         except BaseException:
             sock.close()

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     Expose: TypeAlias = Literal["type", "message", "traceback"]
     #: ``loop=`` of a server, for async handlers.
     Loop: TypeAlias = Literal["auto", "asyncio", "uvloop"] | Callable[[], AbstractEventLoop]
+    #: ``names=`` of a server.
+    Names: TypeAlias = Literal["any", "unique"]
     #: ``allow=`` of a server.
     Allow: TypeAlias = Literal["anyone"] | Mapping[str, Ids] | Callable[[Peer], bool]
 

@@ -14,7 +14,7 @@ from pysock.base.logs import client_log as log
 from pysock.base.unique import Unique
 from pysock.calls.ended import Ended, of_goodbye
 from pysock.engine.inbox import Inbox
-from pysock.wire.format import Kind
+from pysock.wire.format import GOAWAY_REPLACED, Kind
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -64,11 +64,12 @@ class Mailbox(Unique):
 
     def append(self, frame: tuple[int, int, int, int, bytes]) -> None:
         """Take a frame from the link; only the thread that reads does."""
-        kind, _, _, request_id, payload = frame
+        kind, _, code, request_id, payload = frame
         if kind == _PUSH:
             self._keep(payload)
         elif kind == _GOAWAY:
             self.goodbye = payload.decode("utf-8", "replace")
+            self.unwanted = code == GOAWAY_REPLACED
             self.ended = self.ended or of_goodbye(self.goodbye)
         elif kind == _ERROR and not request_id:
             self.last_words = payload.decode("utf-8", "replace")

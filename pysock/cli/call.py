@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 import pysock
-from pysock.cli.options import authkey_option, check_address, example, read_authkey, timeout_option
+from pysock.cli.options import authkey_option, check_address, example, read_authkey, timeout_option, wait_option
 from pysock.cli.words import answered, as_commands_say
 
 
@@ -19,14 +19,17 @@ from pysock.cli.words import answered, as_commands_say
 @click.option("--service", show_envvar=True, help="The service's name.  [default: the unnamed service]")
 @authkey_option
 @timeout_option
-def call(address: str, payload: str, service: str | None, authkey_file: Path | None, timeout: float) -> None:
+@wait_option
+def call(
+    address: str, payload: str, service: str | None, authkey_file: Path | None, timeout: float, wait: float
+) -> None:
     """Send one request and write the reply's bytes to standard output, exactly as they are.
 
     PAYLOAD is the request; "-" or nothing reads it from standard input.
     """
     request = standard_input() if payload == "-" else os.fsencode(payload)
     key = read_authkey(authkey_file)
-    with as_commands_say(address), pysock.connect(address, timeout=timeout, authkey=key) as client:
+    with as_commands_say(address), pysock.connect(address, timeout=timeout, authkey=key, wait=wait or None) as client:
         try:
             reply = client.request(request, service=service, timeout=timeout)
         except pysock.RemoteError as error:

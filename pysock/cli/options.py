@@ -53,6 +53,17 @@ def timeout_option(function: F) -> F:
     )(function)
 
 
+def wait_option(function: F) -> F:
+    """Add ``--wait``."""
+    return click.option(
+        "--wait",
+        type=click.FloatRange(0, 86_400),
+        default=0.0,
+        show_envvar=True,
+        help="Seconds to wait for a server that isn't up yet.",
+    )(function)
+
+
 def read_authkey(path: Path | None) -> bytes | None:
     """Return the auth key that the file holds; ``None`` where no file was named."""
     if path is None:

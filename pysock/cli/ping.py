@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 import pysock
-from pysock.cli.options import authkey_option, check_address, example, read_authkey, timeout_option
+from pysock.cli.options import authkey_option, check_address, example, read_authkey, timeout_option, wait_option
 from pysock.cli.words import as_commands_say
 
 
@@ -21,12 +21,13 @@ from pysock.cli.words import as_commands_say
 )
 @authkey_option
 @timeout_option
-def ping(address: str, count: int, interval: float, authkey_file: Path | None, timeout: float) -> None:
+@wait_option
+def ping(address: str, count: int, interval: float, authkey_file: Path | None, timeout: float, wait: float) -> None:
     """Measure how long the server takes to answer."""
     times: list[float] = []
     key = read_authkey(authkey_file)
     with as_commands_say(address):
-        client = pysock.connect(address, timeout=timeout, authkey=key)
+        client = pysock.connect(address, timeout=timeout, authkey=key, wait=wait or None)
     with client:
         for number in range(1, count + 1):
             if number > 1:

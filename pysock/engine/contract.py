@@ -268,8 +268,11 @@ class Engine(Protocol):
         :param but: an id that it hasn't.
         """
 
-    def disconnect(self, client_id: int) -> bool:
-        """Close this connection in order: nothing more is read, what was accepted is answered and flushed."""
+    def disconnect(self, client_id: int, replaced: bool = False) -> bool:
+        """Close this connection in order: nothing more is read, what was accepted is answered and flushed.
+
+        :param replaced: it is told that another one has come by its name; in the loop's thread.
+        """
 
     def answer(self, handle: int, reply: Any) -> bool:
         """Answer a deferred request: its work has ended. ``reply`` is what a handler may return, or the ``Exception``

@@ -147,6 +147,7 @@ class Welcome(NamedTuple):
     features: int = 0  # what both speak
     stream_window: int = 0  # bytes that a stream may send before it has credit; where both speak of streams
     options: dict[int, int] = {}  # number of a service -> bits of ServiceOption  # noqa: RUF012  # nobody writes to it
+    idle_timeout: float | None = None  # seconds after which the server drops a client that is silent
 
 
 def encode_welcome(
@@ -155,10 +156,12 @@ def encode_welcome(
     services: Iterable[tuple[int, str]],
     software: str,
     options: Iterable[tuple[int, int]] = (),
+    idle_timeout: float | None = None,
 ) -> bytes:
     """Return the fields of a CIR_ACCEPTED that are the same for every client.
 
     :param options: of those services that have any: number, bits of :class:`ServiceOption`.
+    :param idle_timeout: seconds after which a client that is silent is dropped; ``None``: none is.
     :raises ValueError: if a service's name is longer than 255 bytes.
     """
     fields = encode_field(Tag.MAX_PAYLOAD, max_payload.to_bytes(4, "big"))
@@ -170,6 +173,8 @@ def encode_welcome(
         fields += encode_field(Tag.SERVICE, SERVICE.pack(number, len(encoded)) + encoded)
     for number, bits in options:
         fields += encode_field(Tag.SERVICE_OPTIONS, SERVICE_OPTIONS.pack(number, bits))
+    if idle_timeout is not None:
+        fields += encode_field(Tag.IDLE_TIMEOUT, max(1, int(idle_timeout * 1000)).to_bytes(4, "big"))
     return fields + encode_field(Tag.SOFTWARE, software.encode("utf-8"))
 
 
@@ -216,6 +221,7 @@ def decode_welcome(payload: bytes) -> Welcome:
         numbers.get(Tag.FEATURES, 0),
         numbers.get(Tag.STREAM_WINDOW, 0),
         options,
+        numbers[Tag.IDLE_TIMEOUT] / 1000 if Tag.IDLE_TIMEOUT in numbers else None,
     )
 
 
@@ -226,6 +232,7 @@ _NUMBERS: Final[dict[int, int]] = {
     Tag.MAX_IN_FLIGHT: 4,
     Tag.FEATURES: 4,
     Tag.STREAM_WINDOW: 4,
+    Tag.IDLE_TIMEOUT: 4,
 }
 
 

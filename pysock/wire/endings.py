@@ -40,6 +40,7 @@ class End(IntEnum):
     DOOR_PEER = 15
     DOOR_ACCESS = 16
     DOOR_NO_MEMORY = 17
+    REPLACED = 18  # another client has come by its name, and names are unique here
 
 
 class How(IntEnum):
@@ -156,6 +157,7 @@ ENDINGS: Final = {
         Cause.NO_MEMORY,
         before=_refused(Refusal.SERVER_FULL, texts.SERVER_FULL),
     ),
+    End.REPLACED: Row(DisconnectReason.CLOSED_BY_SERVER, after=Said(Kind.GOAWAY, p.GOAWAY_REPLACED, texts.REPLACED)),
 }
 
 #: Those at the door, by why they are turned away.

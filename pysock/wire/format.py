@@ -6,7 +6,7 @@ A frame of the framing ``pysock`` is a 12-byte header, then the payload; integer
     0       u32   length of the payload in bytes
     4       u8    kind
     5       u8    flags: what each bit means is up to the kind; 0 where there are none
-    6       u16   code: protocol version on a CIR, service number on an SRM, reason on a refusal or error, else 0
+    6       u16   code: protocol version on a CIR, service number on an SRM, reason of a refusal, error, GOAWAY, else 0
     8       u32   request id: chosen by the client on an SRM or PING, echoed on the answer, else 0
 """
 
@@ -35,6 +35,7 @@ LARGEST_REASON: Final = 255  # of a refusal, where a hook gives it
 NONCE_SIZE: Final = 32
 MAC_SIZE: Final = 32  # HMAC-SHA256
 CREDIT: Final = struct.Struct("!I")  # the payload of a CREDIT: bytes
+GOAWAY_REPLACED: Final = 1  # the code of a GOAWAY: another client has come by this one's name, which shall stay away
 FLAG_NO_REPLY: Final = 0x01  # of an SRM
 FLAG_DEADLINE: Final = 0x02  # of an SRM: its payload begins with a u32, microseconds the client still waits
 FLAG_TAKES_STREAM: Final = 0x04  # of an SRM: its client takes the reply in pieces
@@ -118,6 +119,7 @@ class Tag(IntEnum):
     FEATURES = 9  # u32: what the client speaks, and in the answer, what both do: see Feature
     STREAM_WINDOW = 10  # u32: bytes of a stream that may be on their way, and in the answer, how many will be
     SERVICE_OPTIONS = 11  # repeated: u16 number, u8 bits of ServiceOption
+    IDLE_TIMEOUT = 12  # u32: milliseconds after which the server drops a client that is silent
 
 
 class ServiceOption(IntFlag):

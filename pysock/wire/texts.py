@@ -38,6 +38,7 @@ REPLY_TOO_LARGE: Final = (  # length, limit
 )
 FRAME_TOO_SLOW: Final = "the rest of the frame did not come in time"
 IDLE: Final = "nothing came for too long"
+REPLACED: Final = "replaced: another client has come by this name"
 LONG_CANCEL: Final = "a CANCEL carries no payload"
 SHORT_DEADLINE: Final = "an SRM with a deadline begins with its 4 bytes"
 ID_IN_FLIGHT: Final = "a request with this id is in flight already"

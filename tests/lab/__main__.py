@@ -26,6 +26,7 @@ MODULES: tuple[str, ...] = (
     "handshakes",
     "killed",
     "restarts",
+    "healing",
     "races",
     "access",
     "injected",

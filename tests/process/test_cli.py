@@ -561,3 +561,12 @@ def test_main_runs_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(sys, "argv", ["pysock", "--version"])
     assert __main__.main() == 0
     assert capsys.readouterr().out.startswith("pysock, version ")
+
+
+def test_call_waits_for_a_server_that_isnt_up_yet(backend: str, socket_dir: Path) -> None:
+    address = f"unix:{socket_dir}/late"
+    with Module("pysock", "call", address, "hello", "--wait", "20", PYSOCK_BACKEND=backend) as waiting:
+        server = pysock.Server(address, backend=backend)
+        server.service(lambda client, request: request.upper())
+        with server:
+            assert waiting.end() == (0, "HELLO", "")

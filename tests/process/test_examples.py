@@ -51,7 +51,7 @@ def test_several_addresses(socket_dir: Path) -> None:
                 assert client.request(b"x") == b"X"
 
 
-@pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server", "outlines", "by_hand"])
+@pytest.mark.parametrize("name", ["upper", "routing_table", "watch", "redis_server", "outlines", "by_hand"])
 def test_wrong_use_is_one_line(name: str) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--bind", "nonsense")
     assert done.returncode == 2
@@ -59,14 +59,14 @@ def test_wrong_use_is_one_line(name: str) -> None:
     assert re.fullmatch(rb"\w+\.py: bad address 'nonsense': [^\n]+\n", done.stderr)
 
 
-@pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server", "outlines", "by_hand"])
+@pytest.mark.parametrize("name", ["upper", "routing_table", "watch", "redis_server", "outlines", "by_hand"])
 def test_what_does_not_work_is_one_line(name: str, socket_dir: Path) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--bind", f"unix:{socket_dir}/no/s")
     assert done.returncode == 1
     assert re.fullmatch(rb"\w+\.py: unix:[^\n]+ doesn't exist[^\n]*\n", done.stderr)
 
 
-@pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server", "outlines"])
+@pytest.mark.parametrize("name", ["upper", "routing_table", "watch", "redis_server", "outlines"])
 def test_where_other_machines_can_connect_no_option_is_named_that_is_not_there(name: str) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--bind", "tcp://0.0.0.0:0")
     assert (done.returncode, done.stdout) == (2, b"")
@@ -92,7 +92,7 @@ def test_the_redis_server_without_its_extra(name: str) -> None:
         assert b"ModuleNotFoundError" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["upper", "routing_table", "redis_server", "outlines", "by_hand"])
+@pytest.mark.parametrize("name", ["upper", "routing_table", "watch", "redis_server", "outlines", "by_hand"])
 def test_help_is_the_docstring(name: str) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--help")
     assert done.returncode == 0
@@ -175,6 +175,30 @@ def test_watching_nobody(socket_dir: Path) -> None:
     done = run(sys.executable, "-m", "pysock.examples.routing_table", "--connect", f"unix:{socket_dir}/s")
     assert done.returncode == 1
     assert re.fullmatch(rb"routing_table\.py: [^\n]+is the server running[^\n]+\n", done.stderr)
+
+
+# watch
+
+
+def test_a_watcher_survives_a_restart(backend: str, address: str, socket_dir: Path) -> None:
+    file = str(socket_dir / "routes.txt")
+    with Module("pysock.examples.watch", "--bind", address, "--file", file, PYSOCK_BACKEND=backend) as server:
+        where = server.line().split()[-1]
+        with Module("pysock.examples.watch", "--connect", where, PYSOCK_BACKEND=backend) as watcher:
+            assert watcher.line() == f"connected to {where}"
+            with pysock.connect(where, backend=backend) as client:
+                client.request(b"10.1.0.0/16 192.168.1.1", service="add")
+                client.request(b"10.2.0.0/16 192.168.1.2", service="add")
+            assert watcher.line() == "+ 10.1.0.0/16 192.168.1.1  (1 routes)"
+            assert watcher.line() == "+ 10.2.0.0/16 192.168.1.2  (2 routes)"
+            server.process.kill()
+            server.process.wait()
+            with Module("pysock.examples.watch", "--bind", where, "--file", file, PYSOCK_BACKEND=backend):
+                assert watcher.line() == "connected again"
+                assert watcher.line() == "+ 10.1.0.0/16 192.168.1.1  (1 routes)"
+                assert watcher.line() == "+ 10.2.0.0/16 192.168.1.2  (2 routes)"
+            watcher.process.kill()
+            watcher.process.wait()
 
 
 # bridge

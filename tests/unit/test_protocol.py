@@ -229,6 +229,7 @@ def test_a_welcome_there_and_back():
         0,
         0,
         {},
+        None,
     )
 
 

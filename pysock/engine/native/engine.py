@@ -229,9 +229,9 @@ class NativeEngine(Unique):
         pattern = None if name is None else name.encode("utf-8", "surrogatepass")
         return self._select(pattern, -1 if uid is None else uid, among, but)  # type: ignore[no-any-return]
 
-    def disconnect(self, client_id: int) -> bool:
+    def disconnect(self, client_id: int, replaced: bool = False) -> bool:
         if get_ident() == self._loop:
-            return self._disconnect_inside(client_id)  # type: ignore[no-any-return]
+            return self._disconnect_inside(client_id, replaced)  # type: ignore[no-any-return]
         return bool(result_of(lib.ps_engine_disconnect(self._engine, client_id)))
 
     def answer(self, handle: int, reply: Any) -> bool:

@@ -10,10 +10,12 @@ from threading import get_ident
 from pysock.base.aliases import Buffer, Ids
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
+from pysock.engine.pure.ending import dismiss
 from pysock.engine.pure.look import find
 from pysock.errors import FrameTooLarge
 from pysock.states import ConnectionEvent, DisconnectReason
 from pysock.wire import texts
+from pysock.wire.endings import End
 
 if TYPE_CHECKING:
     from pysock.engine.pure.commands import Commands
@@ -69,14 +71,17 @@ class Pushes(Unique):
         waits = sum(map(len, messages.values()))
         return len(clients) if clients and self._commands.post(push_to_all, waits) else 0
 
-    def disconnect(self, client_id: int) -> bool:
+    def disconnect(self, client_id: int, replaced: bool = False) -> bool:
         """Close this connection in order."""
         connection = find(self._core, client_id)
         if connection is None:
             return False
 
         def end() -> None:
-            connection.end(ConnectionEvent.DRAIN, DisconnectReason.CLOSED_BY_SERVER)
+            if replaced:
+                dismiss(connection, End.REPLACED)
+            else:
+                connection.end(ConnectionEvent.DRAIN, DisconnectReason.CLOSED_BY_SERVER)
 
         if get_ident() == self.loop:
             end()
