@@ -16,6 +16,7 @@ from pysock.errors import PysockError, RemoteError
 from pysock.wire.format import ErrorCode
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from typing import Any, Final
 
     from pysock.engine.contract import Engine
@@ -63,13 +64,15 @@ class Kept(Unique):
 class Deferred(Kept):
     """One that anybody may answer; a subclass says whose work that is.
 
+    :param lock: of several; ``None``: its own.
+
     The request is in flight until :meth:`answer` has been called, also when nobody waits for it any more.
     """
 
     __slots__ = ("_answer", "_engine", "_handle", "_is_answered", "_lock", "_why")
 
-    def __init__(self) -> None:
-        self._lock = allocate_lock()
+    def __init__(self, lock: AbstractContextManager[Any] | None = None) -> None:
+        self._lock: AbstractContextManager[Any] = allocate_lock() if lock is None else lock
         self._engine: Engine | None = None
         self._handle = 0
         self._answer: Any = None  # one that came before the handler returned this

@@ -16,6 +16,8 @@ from pysock.base.unique import Unique
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from pysock.tasks.reply import Reply
+
 
 _SHOWN: Final = frozenset({"__name__", "__qualname__", "cr_await", "cr_code", "cr_frame", "cr_running"})
 
@@ -45,7 +47,7 @@ class Call(Unique):
         self.value: Any = None
         self.error: BaseException | None = None
         #: Who is told of it, once the handler has waited for something.
-        self.deferred: Callable[[Call], None] | None = None
+        self.deferred: Reply | None = None
 
     def outcome(self) -> Any:
         """What the handler returned.
@@ -68,7 +70,7 @@ class Call(Unique):
         self.done, self.value, self.error = True, value, error
         if self.deferred is not None:
             deferred, self.deferred = self.deferred, None
-            deferred(self)
+            deferred.settle(self)
 
     def send(self, value: Any) -> Any:
         """Go on to where the handler waits next."""

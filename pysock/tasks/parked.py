@@ -78,7 +78,7 @@ def _free_one(tasks: Tasks) -> Seat:
 class Seat(Call):
     """What the task was made of: it has no coroutine until it is given one that has begun."""
 
-    __slots__ = ("_awaited", "_context", "_gate", "_is_retired", "_loop", "_marks", "_tasks", "task")
+    __slots__ = ("_awaited", "_context", "_gate", "_is_retired", "_loop", "_name", "_tasks", "task")
 
     def __init__(self, tasks: Tasks) -> None:
         super().__init__(None)
@@ -93,7 +93,7 @@ class Seat(Call):
         task: Any = asyncio.Task(self, loop=loop)
         self.task: Any = task
         task._log_destroy_pending = False  # a loop may end while it has nothing to do, or for good
-        self._marks = _marks(task)
+        self._name: str = task.get_name()
 
     # For the handler that begins
 
@@ -103,7 +103,7 @@ class Seat(Call):
 
     def is_own(self, references: int) -> bool:
         """Whether nobody else has got hold of the task, or has changed it."""
-        return getrefcount(self.task) == references and _marks(self.task) == self._marks
+        return getrefcount(self.task) == references and _is_unchanged(self.task) and self.task.get_name() is self._name
 
     def first_step(self, context: Context, coroutine: Any) -> Any:
         """To where the coroutine waits."""
@@ -189,9 +189,9 @@ class Seat(Call):
             self._coroutine.close()
 
 
-def _marks(task: Any) -> tuple[Any, ...]:
-    """What is changed where somebody has got hold of it."""
-    return getweakrefcount(task), task.get_name(), task._callbacks, task.cancelling() if _COUNTS_CANCELS else 0
+def _is_unchanged(task: Any) -> bool:
+    """Whether it is as it was made: asyncio alone has a weak reference to it."""
+    return getweakrefcount(task) == 1 and task._callbacks is None and not (_COUNTS_CANCELS and task.cancelling())
 
 
 def _to_be_awaited(future: Any) -> Any:

@@ -25,7 +25,7 @@ class Reply(Deferred):
     __slots__ = ("_tasks", "origin", "task")
 
     def __init__(self, tasks: Tasks, task: asyncio.Task[Any], origin: Origin) -> None:
-        super().__init__()
+        super().__init__(tasks.lock)
         self._tasks = tasks
         self.task: asyncio.Task[Any] = task
         self.origin: Origin = origin

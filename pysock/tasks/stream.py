@@ -46,7 +46,7 @@ class Stream(Reply):
         call = Call(self._run(source))
         task = tasks.base.copy().run(partial(asyncio.Task, call, loop=tasks.loop))
         super().__init__(tasks, task, origin)
-        call.deferred = self.settle
+        call.deferred = self
         tasks.running.add(self)
 
     # In the task

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from _thread import RLock
 from collections.abc import Callable
 from contextvars import Context, copy_context
 
@@ -81,6 +82,8 @@ class Tasks(Unique):
         #: What the context of each task is a copy of.
         self.base: Context = Context()
         self.patience: float = PATIENCE  # at the end
+        #: Of all replies: they are given in one thread, and a lock of each would be a tenth of what it takes.
+        self.lock: RLock = RLock()
         #: What goes on.
         self.running: set[Work] = set()
         #: Of each that was cancelled, when it is told that it goes on.
@@ -133,13 +136,13 @@ class Tasks(Unique):
     def work_of(self, task: asyncio.Task[Any]) -> Work | None:
         """What a request waits for, in this task of a handler."""
         call: Any = task.get_coro()
-        work = getattr(call.deferred, "__self__", None) if isinstance(call, Call) else call
+        work = call.deferred if isinstance(call, Call) else call
         return work if work in self.running else None
 
     def defer(self, call: Call, task: asyncio.Task[Any], origin: Origin) -> Reply:
         """The promise of the answer of a call that waits for something."""
         reply = Reply(self, task, origin)
-        call.deferred = reply.settle
+        call.deferred = reply
         self.running.add(reply)
         return reply
 

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from pysock.engine.pure.core import Core
     from pysock.engine.pure.listener import Listener
-    from pysock.engine.pure.waiting.deferred import Deferred
 
 TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 UNMADE: Final = object()
@@ -327,7 +326,7 @@ class Connection(Output):
         self.established = False
         self.attached = False
         self.interest = 0
-        self.deferred: dict[int, Deferred] = {}
+        self.deferred = None
         self.drop_input()
         with suppress(OSError):
             self.sock.close()

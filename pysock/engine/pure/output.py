@@ -66,8 +66,16 @@ class Output(Unique, ABC):
         self.stalled: bool = False  # the deadline of the output runs
         self.holding: bool = False  # nothing is sent: the connect hook runs, or it is closed
         self.starved: bool = False  # the kernel has no memory for it, though it is writable: see Core.starve
-        self.deferred: dict[int, Deferred] = {}  # requests that are answered later: by handle
+        self.deferred: Deferred | None = None  # of its requests the youngest that is answered later
         self.holds_streams: bool = False  # some of these wait until all of it is sent
+
+    def later(self) -> list[Deferred]:
+        """Its requests that are answered later, the youngest first."""
+        records, record = [], self.deferred
+        while record is not None:
+            records.append(record)
+            record = record.older
+        return records
 
     @abstractmethod
     def lost(self, reason: DisconnectReason) -> None:

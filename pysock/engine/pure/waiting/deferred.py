@@ -54,8 +54,8 @@ class Deferred(Unique):
 
     __slots__ = (
         "began", "connection", "deadline", "handle", "is_answered", "is_due", "is_held", "is_listed", "is_over",
-        "is_pulled", "is_told", "kept", "limit", "request_id", "sent", "service", "size", "streams", "told",
-        "wants_reply", "why",
+        "is_pulled", "is_told", "kept", "limit", "older", "request_id", "sent", "service", "size", "streams", "told",
+        "wants_reply", "why", "younger",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +76,8 @@ class Deferred(Unique):
         self.is_told: bool = False
         self.is_answered: bool = False  # also by an ERROR, while its work goes on, and counts as in flight as long
         self.is_over: bool = False  # its work, or its client: no handle finds it
+        self.older: Deferred | None = None  # of the same client; a list of links, for most have one or none
+        self.younger: Deferred | None = None
         self.streams: bool = service in connection.core.streaming
         self.limit: int = connection.protocol.stream_window or 0  # bytes that a stream may send in all, so far
         self.sent: int = 0  # and has
@@ -155,7 +157,8 @@ class Deferrals(Unique):
     def _add(self, record: Deferred) -> None:
         connection = record.connection
         record.handle = handle = next(self._handles)
-        self._records[handle] = connection.deferred[handle] = record
+        self._records[handle] = record
+        _link(record)
         if record.deadline:
             record.is_due = True
             heappush(self.due, (record.deadline, handle))
@@ -219,7 +222,7 @@ class Deferrals(Unique):
         if not record.handle or record.is_over:
             return
         connection = record.connection
-        del connection.deferred[record.handle]
+        _unlink(record)
         self._free_id(record)
         pending.done(connection, record.size)
         self._pass(record)
@@ -271,8 +274,8 @@ class Deferrals(Unique):
         """The client has gone: all its records are over. Those that it didn't wait for are done all the same: they
         aren't told.
         """
-        records, connection.deferred = connection.deferred, {}
-        for record in reversed(records.values()):
+        while (record := connection.deferred) is not None:
+            _unlink(record)
             connection.in_flight -= 1
             connection.in_flight_bytes -= record.size
             self._free_id(record)
@@ -344,7 +347,7 @@ class Deferrals(Unique):
 
     def cut_short(self, connection: Connection) -> bool:
         """The server stops, and waits no longer. Whether that is sent to the client."""
-        waiting = [record for record in reversed(connection.deferred.values()) if record.why is None]
+        waiting = [record for record in connection.later() if record.why is None]
         for record in waiting:
             if record.why is None and not record.is_over:
                 record.why = Ended.STOPPED
@@ -356,6 +359,25 @@ class Deferrals(Unique):
         for part in (self._records, self.told, self.due):
             part.clear()
         self._over = 0
+
+
+def _link(record: Deferred) -> None:
+    connection = record.connection
+    record.older = older = connection.deferred
+    if older is not None:
+        older.younger = record
+    connection.deferred = record
+
+
+def _unlink(record: Deferred) -> None:
+    older, younger = record.older, record.younger
+    if older is not None:
+        older.younger = younger
+    if younger is not None:
+        younger.older = older
+    else:
+        record.connection.deferred = older
+    record.older = record.younger = None
 
 
 def _answer_client(record: Deferred, begun: bool) -> None:

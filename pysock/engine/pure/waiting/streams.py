@@ -151,7 +151,7 @@ class Streams(Unique):
     def flushed(self, output: Output) -> None:
         """All that waited to be sent to this client was taken."""
         output.holds_streams = False
-        for record in list(output.deferred.values()):
+        for record in output.later():
             if record.is_held:
                 record.is_held = False
                 self._go_on(record)
@@ -227,13 +227,13 @@ class Streams(Unique):
 
     def end_those_of(self, connection: Connection, everything: bool) -> None:
         """Nothing more is read of this client, so its streams get no credit: those that have none left are ended."""
-        for record in connection.deferred.values():
+        for record in connection.later():
             if record.streams and (everything or record.sent >= record.limit):
                 self.core.deferrals.mark(record, Ended.GONE)
 
     def wind_up(self, connection: Connection) -> None:
         """The server stops: nothing is read any more of this client, unless its streams need their CREDITs."""
-        if any(record.streams for record in connection.deferred.values()):
+        if any(record.streams for record in connection.later()):
             return
         connection.end(ConnectionEvent.DRAIN, DisconnectReason.SERVER_STOPPING)
 
@@ -241,7 +241,7 @@ class Streams(Unique):
         """The server begins to stop: what never ends by itself is ended."""
         core = self.core
         for connection in list(core.table.rows.values()) if core.endless else ():
-            for record in list(connection.deferred.values()):
+            for record in connection.later():
                 if record.service in core.endless:
                     core.deferrals.mark(record, Ended.STOPPED)
         core.deferrals.tell()
