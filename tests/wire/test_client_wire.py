@@ -95,6 +95,19 @@ def test_a_server_that_pushes_more_than_the_pipe_holds_before_it_reads(backend, 
     assert [(frame.payload, frame.flags) for frame in got] == [(note, FLAG_NO_REPLY) for note in notes]
 
 
+def test_many_are_on_their_way_as_far_as_the_window_goes(backend, fake):
+    """However large they are together: the server answers none of them before it has all."""
+    count = 5
+
+    def play(peer):
+        for number in [peer.frame().request_id for _ in range(count)]:
+            peer.send(encode(Kind.REPLY, b"", request_id=number))
+        until_bye(peer)
+
+    with connect(fake(roomy(play)), backend=backend, timeout=5) as client:
+        assert client.request_many([bytes(70_000)] * count) == [b""] * count
+
+
 ODD = {
     "a reply with flags": lambda number: encode(Kind.REPLY, b"no", request_id=number, flags=1),
     "a large reply with flags": lambda number: encode(Kind.REPLY, bytes(100_000), request_id=number, flags=4),

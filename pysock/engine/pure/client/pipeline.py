@@ -53,6 +53,10 @@ class Pipeline(Call):
         self._begun = at
         self.unsent: Buffer = b"".join(frames)
 
+    def has_more(self) -> bool:
+        """Whether the window allows more of them."""
+        return not self.hung_up and self._begun < len(self._payloads) and self._room() > 0
+
     def unanswered(self) -> list[int]:
         """The ids that are on their way."""
         return [self._first_id + at for at in range(self._begun) if self.results[at] is None]
