@@ -10,9 +10,10 @@ enum ps_framing { PS_PYSOCK, PS_U32, PS_LINE, PS_RAW };
 
 enum ps_kind {
     PS_CIR = 0x01, PS_SRM = 0x02, PS_PING = 0x03, PS_BYE = 0x04, PS_CANCEL = 0x05, PS_CREDIT = 0x06,
-    PS_PROOF = 0x08,
+    PS_PROOF = 0x08, PS_ANSWER = 0x09, PS_ANSWER_ERROR = 0x0A,
     PS_CIR_ACCEPTED = 0x81, PS_CIR_REFUSED = 0x82, PS_REPLY = 0x83, PS_ERROR = 0x84,
-    PS_PUSH = 0x85, PS_PONG = 0x86, PS_GOAWAY = 0x87, PS_CHALLENGE = 0x88
+    PS_PUSH = 0x85, PS_PONG = 0x86, PS_GOAWAY = 0x87, PS_CHALLENGE = 0x88,
+    PS_ASK = 0x89, PS_ASK_CANCEL = 0x8A
 };
 
 enum ps_flag { PS_NO_REPLY = 0x01, PS_DEADLINE = 0x02, PS_TAKES_STREAM = 0x04 }; /* of an SRM */
@@ -36,7 +37,7 @@ enum ps_tag {
     PS_TAG_IDLE_TIMEOUT
 };
 
-/* What one end may speak and another not. The last three are reserved. */
+/* What one end may speak and another not. The last one is reserved. */
 enum ps_feature {
     PS_FEATURE_DEADLINE = 1, PS_FEATURE_CANCEL = 2, PS_FEATURE_STREAM = 4, PS_FEATURE_ASK = 8, PS_FEATURE_GAP = 16
 };
@@ -77,14 +78,16 @@ enum ps_why { PS_WHY_NONE, PS_WHY_CANCELLED, PS_WHY_LATE, PS_WHY_GONE, PS_WHY_ST
 
 enum ps_how { PS_HOW_FLUSH, PS_HOW_NOW, PS_HOW_CUT }; /* what becomes of replies that aren't sent yet */
 
-enum ps_most { PS_MOST_REQUEST, PS_MOST_CIR, PS_MOST_PING, PS_MOST_NOTHING, PS_MOST_CREDIT }; /* how long a payload may be */
+/* How long a payload may be. */
+enum ps_most { PS_MOST_REQUEST, PS_MOST_CIR, PS_MOST_PING, PS_MOST_NOTHING, PS_MOST_CREDIT, PS_MOST_ANSWER };
 
 #define PS_HEADER_SIZE 12
-#define PS_FEATURES 7 /* what servers of this version speak */
+#define PS_FEATURES 15 /* what servers of this version speak */
 #define PS_SLOT_BITS 24 /* of a client id, for its slot; the 8 above them are the number of its loop, which is 0 */
 #define PS_NAME_MAX 255
 #define PS_PING_MAX 64
 #define PS_CREDIT_SIZE 4
+#define PS_ASKED_MAX 256 /* what is in front of the request of an ASK: the length of a name, and the name */
 #define PS_MASTERS_MAX 64
 #define PS_ADDRESS_MAX 64
 #define PS_NONCE_SIZE 32
@@ -247,7 +250,8 @@ ps_engine *ps_python_engine(ps_python *python);
  * among, but) -> the ids as bytes; answer(handle, reply) -> the sum of 1: somebody has waited, and 2: a turn is wanted; or
  * -errno. Again for handlers:
  * current() -> (client_id, request_id, service, deadline, wants_reply), or None; and waiting(handle), the same of a deferred
- * one. For any thread: more(handle, piece) of a stream -> 1: more may follow now, 0: not now, -1: nobody waits; or, where it
+ * one. For any thread: ask(client_id, frame, size) -> the sum of 1: sent, or left to the loop, and 2: a turn is wanted; or
+ * -errno; more(handle, piece) of a stream -> 1: more may follow now, 0: not now, -1: nobody waits; or, where it
  * isn't the loop's, 1 or -errno; and later(function) -> 0, or -errno: the loop calls it when the turn is over. And four for
  * a loop of the program's: begin(raised, want) -> 0 or as ps_python_run; poll_fd() -> int, to be watched; turn() -> bool, whether it goes on;
  * end() -> as ps_python_run. 0: ps_python_free is called with the last of them. */

@@ -15,6 +15,7 @@ import warnings
 from contextlib import suppress
 from contextvars import Context
 
+from pysock.asking import awaited  # noqa: F401  # a task may ask, and nothing is imported any more when it serves
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
 from pysock.base.unique import Unique

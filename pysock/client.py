@@ -31,10 +31,14 @@ from pysock.engine.link import Link, nothing_sent
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.parameters import checked_deadline, checked_linger, checked_most, client_proof
 from pysock.replies.current import shortened
+from pysock.wire.features import ANSWERING_FEATURES, CLIENT_FEATURES
 from pysock.wire.format import FLAG_NO_REPLY, LARGEST_PING, Kind
 
 if TYPE_CHECKING:
     from typing import Any, Final, Literal, NoReturn, TypeVar
+
+    from pysock.answering.services import ClientServices
+    from pysock.calls.answers import Answerer
 
     PushHook = TypeVar("PushHook", bound=Callable[[bytes], Any])
     Result = TypeVar("Result")
@@ -56,6 +60,7 @@ class Client(Introduced):
 
     _instead = "connect() once more"
     _hook: Callable[[bytes], Any] | None = None
+    _answerer: Answerer | None = None  # what runs its services
     _elsewhere = False  # this is a forked child, and it is the parent's
 
     def __init__(
@@ -72,6 +77,7 @@ class Client(Introduced):
         server_uid: Ids | None = None,
         deadline: kinds.Deadline = "inherit",
         heartbeat: float | None = None,
+        services: kinds.ClientServices | None = None,
     ) -> None:
         checked_most(max_payload, max_pushes)
         heartbeat = checked_heartbeat(heartbeat)
@@ -80,9 +86,11 @@ class Client(Introduced):
         self._timeout = None if timeout is None else checked_timeout(timeout)
         self._name = name or ""
         trust = Trust(expected_server(self._address, server_uid), None if authkey is None else client_proof(authkey))
-        handshake = Handshake(self._address, self._timeout, trust)
         engine = choose(backend)
         self._backend = engine.name
+        answers = None if services is None else self._prepared(services)
+        features = CLIENT_FEATURES if answers is None else ANSWERING_FEATURES
+        handshake = Handshake(self._address, self._timeout, trust, features)
         self._link, welcome = handshake.open(
             self._name, engine.link, linger=checked_linger(linger), max_payload=max_payload
         )
@@ -92,10 +100,14 @@ class Client(Introduced):
         self._closing = False
         self._ended = "this client is closed: connect() again"
         self._mail = Mailbox(repr(self), max_pushes)
-        self._mail.take_over(self._link.inbox)
-        self._link.inbox = self._mail
         self._heart = Heartbeat(period(heartbeat, self._address, welcome.idle_timeout), self._mail)
         self._reader: PushReader | None = None
+        if answers is not None:
+            self._answer_by(answers)
+        self._mail.take_over(self._link.inbox)
+        self._link.inbox = self._mail
+        if answers is not None:
+            self._read_on()
         own(self)
 
     # What is known
@@ -221,8 +233,22 @@ class Client(Introduced):
         self._hook = hook
         self._mail.hooked = True
         if self._reader is None and not self._elsewhere:
-            self._reader = PushReader(self, self._link, self._mail, self._backend, self._heart)
+            self._read_on()
         return hook
+
+    def _read_on(self) -> None:
+        self._reader = PushReader(self, self._link, self._mail, self._backend, self._heart, self._answerer)
+
+    def _prepared(self, services: kinds.ClientServices) -> ClientServices:
+        from pysock.calls.answers import prepared  # noqa: PLC0415  # most clients have none
+
+        return prepared(services, self, self._backend)
+
+    def _answer_by(self, services: ClientServices) -> None:
+        from pysock.calls.answers import Answerer  # noqa: PLC0415  # as above
+
+        self._answerer = Answerer(services, self._link, self._max_payload, self._timeout)
+        self._mail.asked = self._answerer.append
 
     def pushes(self, timeout: float | None = None) -> Iterator[bytes]:
         """Yield what the server sends unasked, as it comes: for a client that listens.
@@ -322,6 +348,8 @@ class Client(Introduced):
         mail = self._mail
         if self._closing or mail.goodbye is not None or self._link.closed:
             raise nothing_sent(self._farewell() or mail.lost or self._ended)
+        if self._answerer is not None:
+            self._answerer.relieve()
         mail.calls.append(None)
         try:
             return call(*arguments, seconds)

@@ -25,19 +25,24 @@ from pysock.errors import ConnectionLost, ParameterError
 from pysock.states import ConnectionState
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    from pysock.asking.asking import Asking
+    from pysock.asking.asks import Asks
     from pysock.base import kinds
 
 
 class ServedSocket(DataSocket):
     """A client of a server. Made by the client table only."""
 
-    __slots__ = ("_groups", "_last", "_table")
+    __slots__ = ("_groups", "_last", "_table", "asks")
 
     def __init__(self, client_id: int, table: ClientTable) -> None:
         super().__init__(client_id)
         self._table = table
         self._last: ClientInfo | None = None
         self._groups: tuple[str, ...] = ()  # that it was in
+        self.asks: Asks | None = None  # what it was asked, once it was
 
     def _row(self) -> ClientInfo:
         if self._last is None:
@@ -54,6 +59,17 @@ class ServedSocket(DataSocket):
         """Keep the last figures: from now on the engine knows nothing of this client."""
         self._last = (row or self._row())._replace(state=ConnectionState.CLOSED, fd=-1)
         self._groups = self._table.groups.leave_all(self.id)
+        if self.asks is not None:
+            self.asks.end(f"client {shown(self.id)} has gone without an answer")
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the engine knows nothing of it any more."""
+        return self._last is not None
+
+    def request(self, payload: kinds.Buffer, service: str | None = None, timeout: float | None = 10.0) -> Any:
+        """See :meth:`DataSocket.request`."""
+        return self._table.asking.ask(self, payload, service, timeout)
 
     def send(self, payload: kinds.Buffer) -> None:
         """See :meth:`DataSocket.send`."""
@@ -63,6 +79,8 @@ class ServedSocket(DataSocket):
     def close(self) -> None:
         """See :meth:`DataSocket.close`."""
         self._table.disconnect(self.id)
+        if self.asks is not None:
+            self.asks.end(f"the connection of client {shown(self.id)} was closed before it had answered")
 
     def join(self, group: str) -> None:
         """See :meth:`DataSocket.join`."""
@@ -85,7 +103,7 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
     ``values()`` and ``items()`` leave out those who have gone since.
     """
 
-    __slots__ = ("_addresses", "_engine", "_limit", "_sockets", "groups")
+    __slots__ = ("_addresses", "_engine", "_limit", "_sockets", "asking", "groups")
 
     def __init__(self, max_payload: int) -> None:
         self._limit = max_payload
@@ -93,6 +111,7 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
         self._addresses: Sequence[Address] = ()
         self._sockets: dict[int, ServedSocket] = {}
         self.groups: Groups = Groups()
+        self.asking: Asking
 
     def by_name(self, name: str) -> DataSocket:
         """Return the client that connected last under this name.
@@ -202,6 +221,14 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
         if found is not None:
             found.gone(self.engine_info(client_id))
         return found
+
+    def known(self, client_id: int) -> ServedSocket | None:
+        """The object of a client, if it has one."""
+        return self._sockets.get(client_id)
+
+    def all_known(self) -> list[ServedSocket]:
+        """All that there are."""
+        return list(self._sockets.values())
 
     def drop(self, client_id: int) -> None:
         """As ``forget``, for an object that nobody else has: its last figures are of no use."""

@@ -33,6 +33,7 @@ def connect(
     server_uid: Ids | None = None,
     deadline: kinds.Deadline = "inherit",
     heartbeat: float | None = None,
+    services: kinds.ClientServices | None = None,
     reconnect: bool | Backoff = False,
     wait: float | None = None,
 ) -> Client:
@@ -59,6 +60,9 @@ def connect(
     :param heartbeat: seconds between two PINGs of a client that listens (``pushes()``, ``on_push``); where one has no
         answer for three times as long, the server is taken for dead. By default 15 over TCP, none on a Unix socket, and
         in any case often enough for the server's ``Limits.idle_timeout``, where it has told it. 0 is none.
+    :param services: what this client answers when the server asks it (``DataSocket.request``): a dict of functions by
+        name, called as ``service(client, request)`` in a thread that the client has for it; ``None`` names the unnamed
+        one. They may use the client. What it connects to again, it answers likewise.
     :param reconnect: ``True``, or a :class:`Backoff`: the client connects again when the connection has ended, after a
         wait at random that doubles with each failure, and likewise for the first time, within the timeout. Requests
         that come meanwhile wait, within theirs. What wasn't run is sent again; so is, at most three times, what may
@@ -86,6 +90,7 @@ def connect(
         "server_uid": server_uid,
         "deadline": deadline,
         "heartbeat": heartbeat,
+        "services": services,
     }
     return _made(address, name, reconnect, wait, options)
 

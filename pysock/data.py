@@ -111,6 +111,26 @@ class DataSocket(Unique, ABC):
         """The groups that the client is in, in the order in which it joined them; once it is gone, the last ones."""
         return ()
 
+    def request(self, payload: kinds.Buffer, service: str | None = None, timeout: float | None = 10.0) -> Any:
+        """Ask the client, one that was connected with ``services=``, and return its answer.
+
+        In a task: ``await client.request(...)``, for what it returns there is a coroutine. In any other thread, that of
+        a service with ``threads=`` for example, it blocks, and returns ``bytes``. In a handler that runs in the loop's
+        own thread it is an error: that thread has to read the answer.
+
+        :param service: the name of one of the client's services; ``None`` is the unnamed one.
+        :param timeout: seconds; ``None`` waits for ever. In a handler not longer than its client waits for that.
+        :raises RemoteError: the client answered with an error; with code 2 if it has no such service.
+        :raises RequestTimeout: no answer in time; the client is told that nobody waits.
+        :raises ConnectionLost: the client is gone, or the server stops.
+        :raises Overloaded: ``Limits.max_asks`` wait for their answer already.
+        :raises FrameTooLarge: the payload is over ``Limits.max_payload``, or over what the client takes.
+        :raises OSError: ``ENOBUFS``: as with :meth:`send`.
+        :raises io.UnsupportedOperation: it answers no requests.
+        :raises PysockError: this thread runs the server's loop.
+        """
+        raise io.UnsupportedOperation("request(): there is no framing, for this client was accepted by hand")
+
     def recv(self, max_bytes: int = 65536) -> bytes:
         """Wait for bytes from the client, at most ``max_bytes``; ``b""`` when it has sent its last.
 

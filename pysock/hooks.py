@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 
 from pysock.access.rule import Rule
+from pysock.asking.asking import Asking
 from pysock.base.functions import is_async, settled
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR, INFO, Seldom
@@ -46,6 +47,9 @@ class Hooks:
         self._expose = expose
         self._clients = clients
         self._services = services
+        #: What clients are asked.
+        self.asking: Asking = Asking(clients.known)
+        clients.asking = self.asking
         #: Requests whose handlers answer later.
         self.deferrals: Deferrals = Deferrals(deferred_of)
         #: Whether a client that comes replaces the one of its name.
@@ -63,6 +67,7 @@ class Hooks:
         """What is answered later is this one's."""
         self._engine = engine
         self.deferrals.serve(engine)
+        self.asking.serve(engine)
         self._services.work_for(engine)
 
     @property
@@ -95,6 +100,7 @@ class Hooks:
             defer=self.deferrals.defer,
             ended=self.deferrals.ended,
             flow=self.deferrals.flow,
+            answered=self.asking.answered,
             # These don't, and are called for each connection.
             client=self._clients.obtain,
             dropped=self._clients.drop,

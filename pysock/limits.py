@@ -69,6 +69,8 @@ class Limits:
     :param max_in_flight: requests of one client that wait for their reply; then that client isn't read. Nor is it while
         those that wait for a batch have 64 MiB or more together.
     :param stream_window: bytes of one stream that are on their way to a client at most; it may want fewer.
+    :param max_asks: requests of the server to one client (``DataSocket.request``) that wait for their answer; one more
+        is an error.
     :param output_pause: bytes of unsent replies at which a client isn't read any more; before it is let in: any.
     :param output_drop: bytes of unsent replies at which a client is dropped.
     :param output_timeout: seconds without progress of waiting output until a client is dropped.
@@ -90,6 +92,7 @@ class Limits:
     frame_timeout: float = 30.0
     max_in_flight: int = 1024
     stream_window: int = STREAM_WINDOW
+    max_asks: int = 64
     output_pause: int = 1024 * 1024
     output_drop: int = 64 * 1024 * 1024
     output_timeout: float = 10.0

@@ -90,6 +90,7 @@ class Running(Unique):
         self.services: Services = Services(self._framing)
         self.hooks: Hooks = Hooks(self.clients, self.services, parameters.checked_expose(expose))
         self.hooks.unique = parameters.checked_names(names, self._framing)
+        self.hooks.asking.bound(self.limits, lambda: self.owner)
         self.engine: Engine | None = None
         self._last_stats: EngineStats | None = None
         self.state: ServerState = ServerState.NEW
@@ -344,6 +345,10 @@ class Running(Unique):
             self._advance(ServerEvent.DRAIN)
         finally:
             self.listening.close()
+            self._ask_no_more()
+
+    def _ask_no_more(self) -> None:
+        self.hooks.asking.end(self.clients.all_known(), "the server stops, and reads nothing more")
 
     def end(self) -> None:
         """Undo everything, in whatever state things are. Called again it does nothing."""
@@ -353,6 +358,7 @@ class Running(Unique):
             steps.callback(self._no_longer_runs)
             steps.callback(self._advance, ServerEvent.CLOSE)
             steps.callback(self.services.end_workers)
+            steps.callback(self._ask_no_more)
             steps.callback(self._close_engine)
             if self._own_loop is not None:
                 steps.callback(self._own_loop.close)

@@ -67,16 +67,18 @@ static uint8_t server_flags(uint8_t kind, uint32_t features)
     return kind == PS_REPLY && features & PS_FEATURE_STREAM ? PS_MORE : 0;
 }
 
-/* Looked at before the payload is waited for. max_payload is about replies and pushes: what the server says of itself, its
+/* Looked at before the payload is waited for. max_payload is about replies, pushes, and what is asked, without the name in
+ * front of that: what the server says of itself, its
  * services for example, has to come through a smaller one, too. */
 int ps__judge_server(const ps_frame *frame, uint32_t max_payload, uint32_t features)
 {
-    bool carries = frame->kind == PS_REPLY || frame->kind == PS_PUSH;
+    bool carries = frame->kind == PS_REPLY || frame->kind == PS_PUSH || frame->kind == PS_ASK;
+    uint8_t last = features & PS_FEATURE_ASK ? PS_ASK_CANCEL : PS_CHALLENGE;
     uint32_t most = carries || max_payload > CONTROL_MAX ? max_payload : CONTROL_MAX;
     uint8_t flags = frame->flags ? server_flags(frame->kind, features) : 0;
-    if (frame->kind < PS_CIR_ACCEPTED || frame->kind > PS_CHALLENGE || frame->flags & ~flags)
+    if (frame->kind < PS_CIR_ACCEPTED || frame->kind > last || frame->flags & ~flags)
         return -EPROTO;
-    return frame->size > most ? -EMSGSIZE : 0;
+    return frame->size > (uint64_t)most + (frame->kind == PS_ASK ? PS_ASKED_MAX : 0) ? -EMSGSIZE : 0;
 }
 
 static void keep_input(ps_link *link, size_t at)

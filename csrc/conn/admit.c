@@ -218,9 +218,10 @@ static void agree(const ps_engine *engine, ps_conn *conn, const cir *said)
 {
     uint32_t window = said->stream_window ? ps__get32(said->stream_window) : UINT32_MAX;
     uint32_t most = engine->options.limits.stream_window;
-    conn->features = said->features ? ps__get32(said->features) & PS_FEATURES : 0;
-    if (!(conn->features & PS_FEATURE_CANCEL))
-        conn->features &= (uint8_t)~PS_FEATURE_STREAM; /* which needs it */
+    uint32_t features = said->features ? ps__get32(said->features) & PS_FEATURES : 0;
+    if (!(features & PS_FEATURE_CANCEL))
+        features &= ~(uint32_t)PS_FEATURE_STREAM; /* which needs it */
+    __atomic_store_n(&conn->features, (uint8_t)features, __ATOMIC_RELAXED); /* other threads look at it before they ask */
     conn->stream_window = window < most ? window : most;
 }
 

@@ -299,6 +299,11 @@ void ps__send_push(ps_engine *engine, ps_conn *conn, const void *data, size_t si
     ps__shared_drop(shared);
 }
 
+void ps__send_ready(ps_engine *engine, ps_conn *conn, const void *frame, size_t size)
+{
+    put(engine, conn, frame, size);
+}
+
 void ps__join_queue(ps_engine *engine, ps_conn *conn, ps_chunk *chunks)
 {
     while (chunks) {

@@ -16,6 +16,8 @@ void ps__send_error(ps_engine *engine, ps_conn *conn, uint8_t flags, uint16_t co
 /* A push, made for this client alone; and one that many get. */
 void ps__send_push(ps_engine *engine, ps_conn *conn, const void *data, size_t size);
 void ps__send_shared(ps_engine *engine, ps_conn *conn, ps_shared *shared);
+/* A whole frame of the framing pysock. */
+void ps__send_ready(ps_engine *engine, ps_conn *conn, const void *frame, size_t size);
 /* Send of what waits as much as the kernel takes. */
 void ps__send_queue(ps_engine *engine, ps_conn *conn);
 /* The same of a connection that is lost in the next line, unless that closed it. */

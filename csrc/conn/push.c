@@ -57,6 +57,18 @@ int64_t ps__push_to(ps_engine *engine, const uint64_t *ids, size_t count, const 
     return reached;
 }
 
+int ps__ask(ps_engine *engine, ps_conn *conn, const uint8_t *frame, size_t size, size_t request)
+{
+    if (conn->state != PS_CONN_ESTABLISHED)
+        return 0;
+    if (!(conn->features & PS_FEATURE_ASK))
+        return -EOPNOTSUPP;
+    if (request > conn->max_reply)
+        return -EMSGSIZE;
+    ps__send_ready(engine, conn, frame, size);
+    return conn->state != PS_CONN_CLOSED; /* as for a push */
+}
+
 int ps__disconnect(ps_engine *engine, ps_conn *conn)
 {
     ps__end(engine, conn, PS_EV_DRAIN, PS_CLOSED_BY_SERVER);

@@ -22,6 +22,11 @@
 
 #define NEVER(text) {.wrong = {text, text, text}, .most = PS_MOST_NOTHING}
 
+/* To an ASK. */
+#define ANSWERS                                                                                                        \
+    {.wrong = {PS_TEXT_UNKNOWN_KIND, PS_TEXT_UNKNOWN_KIND}, .needs = PS_FEATURE_ASK, .most = PS_MOST_ANSWER,               \
+     .too_long = PS_TEXT_LONG_ANSWER}
+
 static const ps_rule unknown = NEVER(PS_TEXT_UNKNOWN_KIND), from_servers = NEVER(PS_TEXT_SERVER_KIND);
 
 static const ps_rule from_clients[] = {
@@ -39,11 +44,13 @@ static const ps_rule from_clients[] = {
     [7] = NEVER(PS_TEXT_UNKNOWN_KIND),
     [PS_PROOF] = {.wrong = {PS_TEXT_UNASKED_PROOF, NULL, PS_TEXT_UNASKED_PROOF},
                   .most = PS_MOST_CIR, .too_long = PS_TEXT_LONG_PROOF},
+    [PS_ANSWER] = ANSWERS,
+    [PS_ANSWER_ERROR] = ANSWERS,
 };
 
 static const ps_rule *rule_of(uint8_t kind)
 {
-    if (kind > 0x80 && kind <= PS_CHALLENGE)
+    if (kind > 0x80 && kind <= PS_ASK_CANCEL)
         return &from_servers;
     return kind > 0 && kind < sizeof from_clients / sizeof *from_clients ? &from_clients[kind] : &unknown;
 }
@@ -79,7 +86,7 @@ static uint32_t most_bytes(const ps_engine *engine, uint8_t most)
     const ps_limits *limits = &engine->options.limits;
     const uint32_t bytes[] = {
         [PS_MOST_REQUEST] = limits->max_payload, [PS_MOST_CIR] = limits->max_cir_bytes, [PS_MOST_PING] = PS_PING_MAX,
-        [PS_MOST_NOTHING] = 0, [PS_MOST_CREDIT] = PS_CREDIT_SIZE,
+        [PS_MOST_NOTHING] = 0, [PS_MOST_CREDIT] = PS_CREDIT_SIZE, [PS_MOST_ANSWER] = limits->max_payload,
     };
     return bytes[most];
 }
@@ -201,6 +208,17 @@ static void take_cancel(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
         ps__cancel(engine, conn, frame->request_id);
 }
 
+/* To what the host has asked; an end of the loop is no fault of the client's. */
+static void take_answer(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
+{
+    if (ps__enter(engine) < 0)
+        return;
+    int asked = engine->hooks.answered ? engine->hooks.answered(engine->hooks.context, conn, frame) : 0;
+    ps__fail(engine, asked < 0 ? asked : 0);
+    if (asked == 0)
+        ps__dismiss(engine, conn, PS_END_VIOLATION, frame->request_id, PS_TEXT_UNASKED_ANSWER);
+}
+
 /* An object: it was large enough for one of its own, though no SRM; a CIR is, if the limits allow such ones. */
 static void take_control(ps_engine *engine, ps_conn *conn, const ps_frame *frame, void *object)
 {
@@ -211,6 +229,8 @@ static void take_control(ps_engine *engine, ps_conn *conn, const ps_frame *frame
         [PS_BYE] = take_bye,
         [PS_CANCEL] = take_cancel,
         [PS_CREDIT] = ps__stream_credit,
+        [PS_ANSWER] = take_answer,
+        [PS_ANSWER_ERROR] = take_answer,
     };
     takes[frame->kind](engine, conn, frame); /* judged before: it is one of these */
     let_go(engine, object);

@@ -14,8 +14,8 @@
 #include "table/descriptors.h"
 #include "table/table.h"
 
-enum ps_command_kind { PS_DO_PUSH, PS_DO_BROADCAST, PS_DO_PUSH_TO, PS_DO_DISCONNECT, PS_DO_ANSWER, PS_DO_MORE,
-                       PS_DO_CALL };
+enum ps_command_kind { PS_DO_PUSH, PS_DO_BROADCAST, PS_DO_PUSH_TO, PS_DO_DISCONNECT, PS_DO_ASK, PS_DO_ANSWER,
+                       PS_DO_MORE, PS_DO_CALL };
 
 typedef struct ps_command {
     struct ps_command *next;
@@ -52,6 +52,8 @@ static void carry_out(ps_engine *engine, const ps_command *command)
         ps__push_to(engine, (const uint64_t *)(const void *)command->data, command->count, &command->many, command->size);
     else if (conn && command->kind == PS_DO_PUSH)
         ps__push(engine, conn, command->data, command->size);
+    else if (conn && command->kind == PS_DO_ASK)
+        ps__ask(engine, conn, command->data, command->size, 0); /* it was looked at before */
     else if (conn)
         ps__disconnect(engine, conn);
 }
@@ -271,6 +273,28 @@ int ps_engine_push(ps_engine *engine, uint64_t client_id, const uint8_t *data, s
         return post_push(engine, client_id, data, size);
     ps_conn *conn = ps__table_find(&engine->table, client_id);
     return conn ? ps__push(engine, conn, data, size) : 0;
+}
+
+static int post_ask(ps_engine *engine, uint64_t client_id, const uint8_t *frame, size_t size, size_t request)
+{
+    int64_t most = most_of(engine, client_id);
+    if (most < 0)
+        return 0;
+    pthread_mutex_lock(&engine->lock);
+    const ps_conn *conn = ps__table_find(&engine->table, client_id);
+    bool answers = !conn || __atomic_load_n(&conn->features, __ATOMIC_RELAXED) & PS_FEATURE_ASK;
+    pthread_mutex_unlock(&engine->lock);
+    if (!answers)
+        return -EOPNOTSUPP;
+    return request > (size_t)most ? -EMSGSIZE : post(engine, PS_DO_ASK, client_id, frame, size);
+}
+
+int ps__engine_ask(ps_engine *engine, uint64_t client_id, const uint8_t *frame, size_t size, size_t request)
+{
+    if (!ps__in_loop(engine))
+        return post_ask(engine, client_id, frame, size, request);
+    ps_conn *conn = ps__table_find(&engine->table, client_id);
+    return conn ? ps__ask(engine, conn, frame, size, request) : 0;
 }
 
 /* The next two with the lock held: as other threads may ask for it. */

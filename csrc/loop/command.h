@@ -17,6 +17,9 @@ int ps__post_answer(ps_engine *engine, uint64_t handle, void *object);
 int ps__post_more(ps_engine *engine, uint64_t handle, void *piece);
 /* For any thread, also this one: 1: the loop will call it; as above. */
 int ps__post_call(ps_engine *engine, void *object);
+/* For any thread, as ps_engine_push: a whole frame, an ASK with a request of so many bytes or an ASK_CANCEL. -EOPNOTSUPP: the
+ * client answers no requests. */
+int ps__engine_ask(ps_engine *engine, uint64_t client_id, const uint8_t *frame, size_t size, size_t request);
 int ps__open_wake(ps_engine *engine);
 void ps__close_wake(ps_engine *engine);
 

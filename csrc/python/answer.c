@@ -227,7 +227,7 @@ bool ps__py_answer_of_call(ps_python *py, uint64_t handle, PyObject *reply)
 }
 
 /* Also where only a place is free, or a client was closed. */
-static bool has_work(const ps_engine *engine)
+bool ps__py_has_work(const ps_engine *engine)
 {
     return engine->dirty != PS_NO_SLOT || engine->dead != PS_NO_SLOT || engine->fatal;
 }
@@ -244,7 +244,7 @@ PyObject *ps__py_inside_answer(PyObject *self, PyObject *const *args, Py_ssize_t
     if (result == PS_IN_TURN)
         return PyLong_FromLong(waited);
     if (result == PS_BETWEEN_TURNS)
-        return PyLong_FromLong((waited ? 1 : 0) + (has_work(py->engine) ? 2 : 0));
+        return PyLong_FromLong((waited ? 1 : 0) + (ps__py_has_work(py->engine) ? 2 : 0));
     result = ps__post_answer(py->engine, handle, Py_NewRef(args[1]));
     if (result < 0)
         Py_DECREF(args[1]);

@@ -10,6 +10,7 @@
 #include "base/texts.h"
 #include "conn/dismiss.h"
 #include "loop/command.h"
+#include "loop/guest.h"
 #include "python/python.h"
 #include "table/deferred.h"
 #include "table/table.h"
@@ -97,6 +98,26 @@ static PyObject *inside_disconnect(PyObject *self, PyObject *args)
     if (conn)
         ps__dismiss(engine_of(self), conn, PS_END_REPLACED, 0, NULL);
     return PyBool_FromLong(conn != NULL);
+}
+
+/* ask(client_id, frame, size of the request in it) -> the sum of 1: sent, or left to the loop; and 2: a turn is wanted; or
+ * -errno. From any thread. */
+static PyObject *inside_ask(PyObject *self, PyObject *args)
+{
+    ps_python *py = PyCapsule_GetPointer(self, NULL);
+    unsigned long long id;
+    Py_buffer view;
+    Py_ssize_t request;
+    if (!PyArg_ParseTuple(args, "Ky*n", &id, &view, &request))
+        return NULL;
+    bool between = ps__py_where(py) == PS_BETWEEN_TURNS;
+    if (between)
+        ps__guest_enter(py->engine, true);
+    int result = ps__engine_ask(py->engine, id, view.buf, (size_t)view.len, (size_t)request);
+    if (between)
+        ps__guest_leave(py->engine);
+    PyBuffer_Release(&view);
+    return PyLong_FromLong(result >= 0 && between && ps__py_has_work(py->engine) ? result + 2 : result);
 }
 
 static PyObject *row_of_request(uint64_t client_id, const ps_frame *frame)
@@ -204,6 +225,7 @@ static PyMethodDef inside_methods[] = {
     {"answer", (PyCFunction)(void (*)(void))ps__py_inside_answer, METH_FASTCALL, NULL},
     {"current", inside_current, METH_NOARGS, NULL},
     {"waiting", inside_waiting, METH_O, NULL},
+    {"ask", inside_ask, METH_VARARGS, NULL},
     {"more", (PyCFunction)(void (*)(void))ps__py_inside_more, METH_FASTCALL, NULL},
     {"later", inside_later, METH_O, NULL},
     {"watch", inside_watch, METH_VARARGS, NULL},

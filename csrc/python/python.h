@@ -39,7 +39,7 @@ typedef struct service {
     each(CLIENT, "client") each(CONNECT, "connect") each(DISCONNECT, "disconnect") each(DROPPED, "dropped")             \
     each(FAILED, "failed") each(DRAINING, "draining") each(LOG, "log") each(NOTED, "noted") each(ALLOW, "allow")        \
     each(CHALLENGE, "challenge") each(PROVE, "prove") each(DEFER, "defer") each(ENDED, "ended")                      \
-    each(FLOW, "flow")
+    each(FLOW, "flow") each(ANSWERED, "answered")
 
 #define NUMBER_OF_CALLBACK(name, text) ON_##name,
 enum { CALLBACK_NAMES(NUMBER_OF_CALLBACK) CALLBACKS };
@@ -114,6 +114,7 @@ void ps__py_describe(const ps_python *py, uint64_t handle);
 /* Whether this is the loop's own thread: within a turn, or between those of a guest's; then what is done is within one. */
 enum { PS_ELSEWHERE, PS_IN_TURN, PS_BETWEEN_TURNS };
 int ps__py_where(const ps_python *py);
+bool ps__py_has_work(const ps_engine *engine); /* for a turn */
 int ps__py_answer_with(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *reply);
 int ps__py_nobody_waits(ps_python *py, PyObject *result);
 PyObject *ps__py_inside_answer(PyObject *self, PyObject *const *args, Py_ssize_t count);

@@ -133,6 +133,20 @@ static int on_prove(void *context, const uint8_t *expected, const uint8_t *got)
                                            (Py_ssize_t)PS_MAC_SIZE, (const char *)got, (Py_ssize_t)PS_MAC_SIZE));
 }
 
+/* -- what a client was asked --------------------------------------------------------------------------------------- */
+
+static int on_answered(void *context, ps_conn *conn, const ps_frame *frame)
+{
+    ps_python *py = context;
+    if (py->callbacks[ON_ANSWERED] == Py_None)
+        return 0;
+    int code = frame->kind == PS_ANSWER ? 0 : frame->code ? frame->code : PS_HANDLER_FAILED;
+    PyObject *callback = ps__py_callback(py, ON_ANSWERED);
+    return truth(py, ON_ANSWERED,
+                 PyObject_CallFunction(callback, "KIiy#", (unsigned long long)ps__id(conn), (unsigned)frame->request_id,
+                                       code, (const char *)frame->payload, (Py_ssize_t)frame->size));
+}
+
 /* -- the server's functions of the ABI ----------------------------------------------------------------------------- */
 
 int ps_python_is_main(uintptr_t builtins)
@@ -205,6 +219,7 @@ static const ps_hooks python_hooks = {
     .request = ps__py_on_request,
     .batches = ps__py_on_batches,
     .answer = ps__py_on_answer,
+    .answered = on_answered,
     .ended = ps__py_on_ended,
     .call = ps__py_on_call,
     .watched = ps__py_on_watched,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import weakref
 from collections.abc import Generator, Sequence
 from functools import partial
 
@@ -16,6 +17,7 @@ from pysock.aio.keeper import Keeper
 from pysock.aio.opening import Opening
 from pysock.aio.output import Output
 from pysock.aio.tracked import TrackedOutput
+from pysock.answering.services import ClientServices
 from pysock.base import kinds
 from pysock.base.deadlines import checked_timeout, deadline_of
 from pysock.base.lean import TYPE_CHECKING
@@ -27,6 +29,7 @@ from pysock.errors import PysockError
 from pysock.healing.policy import Backoff, checked_reconnect, checked_wait
 from pysock.healing.targets import Targets, checked_targets, rounded
 from pysock.parameters import checked_deadline, checked_most, client_proof
+from pysock.wire.features import ANSWERING_FEATURES, CLIENT_FEATURES
 
 if TYPE_CHECKING:
     from typing import Any
@@ -44,6 +47,8 @@ class Connecting:
         self._timeout = None if timeout is None else checked_timeout(timeout)
         self._inherits = checked_deadline(options["deadline"])
         self._heartbeat = checked_heartbeat(options["heartbeat"])
+        services = options["services"]
+        self._services = None if services is None else ClientServices(services, waits=True)
         self._options = options
         for one in self._addresses:
             self._trust(one)  # what is wrong is told before anything is awaited
@@ -80,8 +85,15 @@ class Connecting:
             keeper.close()
             raise
         if heals:
-            return HealingAsyncClient(keeper, self._addresses, self._name, self._timeout, self._inherits)
+            healing = HealingAsyncClient(keeper, self._addresses, self._name, self._timeout, self._inherits)
+            return self._serving(healing)
         client._connection.watch = None
+        return self._serving(client)
+
+    def _serving(self, client: AsyncClient) -> AsyncClient:
+        """Its services are called with it, from the next pass of the loop on."""
+        if self._services is not None:
+            self._services.owner = weakref.ref(client)
         return client
 
     async def _one(self, output: type[Output], address: Address, left: float | None) -> AsyncClient:
@@ -89,12 +101,14 @@ class Connecting:
         most = self._options["max_payload"]
         backend = choose(self._options["backend"])
         inlet = backend.inlet(most)
-        opening = Opening(address, rounded(left), self._trust(address))
+        services = self._services
+        features = CLIENT_FEATURES if services is None else ANSWERING_FEATURES
+        opening = Opening(address, rounded(left), self._trust(address), features)
         sock, welcome = await opening.open(self._name, inlet, most)
         try:
             mail = Mailbox(f"the asyncio client of {address}", self._options["max_pushes"])
             every = period(self._heartbeat, address, welcome.idle_timeout)
-            connection = Connection(sock, inlet, backend.outlet, opening.inbox, welcome, mail, every, output)
+            connection = Connection(sock, inlet, backend.outlet, opening.inbox, welcome, mail, every, output, services)
         except BaseException:
             sock.close()
             raise
@@ -123,13 +137,15 @@ def connect(
     server_uid: Ids | None = None,
     deadline: kinds.Deadline = "inherit",
     heartbeat: float | None = None,
+    services: kinds.AsyncClientServices | None = None,
     reconnect: bool | Backoff = False,
     wait: float | None = None,
 ) -> Connecting:
     """Connect to a server in a loop of asyncio or uvloop: ``await`` it, or enter it by ``async with``.
 
     The parameters are those of :func:`pysock.connect`, and so are the exceptions. The heartbeat goes on whether or not
-    the program listens.
+    the program listens. Services may be ``async def``: each call is a task then, which is cancelled where the server
+    doesn't wait any more, or the connection has ended.
 
     :raises PysockError: awaited where no loop of asyncio or uvloop runs.
     """
@@ -143,5 +159,6 @@ def connect(
         "heartbeat": heartbeat,
         "reconnect": reconnect,
         "wait": wait,
+        "services": services,
     }
     return Connecting(address, name, timeout, options)

@@ -13,6 +13,7 @@ import socket
 from collections import OrderedDict, deque
 from functools import partial
 
+from pysock.aio.answers import Answers
 from pysock.aio.deadlines import Deadlines
 from pysock.aio.heart import Heart
 from pysock.aio.output import Output
@@ -28,6 +29,7 @@ from pysock.engine.inbox import Inbox
 from pysock.engine.inlet import TEXT_BAD_FRAME, Inlet
 from pysock.engine.outlet import SMALL, Outlet
 from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
+from pysock.limits import LARGEST_PAYLOAD
 from pysock.wire.cir import Welcome
 from pysock.wire.error_text import remote_error
 from pysock.wire.features import Feature, encode_deadline
@@ -37,11 +39,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
 
+    from pysock.answering.services import ClientServices
+
 _SRM: Final = int(Kind.SRM)
 _REPLY: Final = int(Kind.REPLY)
 _ERROR: Final = int(Kind.ERROR)
 _PONG: Final = int(Kind.PONG)
 _UNASKED: Final = frozenset((Kind.PUSH, Kind.GOAWAY))
+_QUESTIONS: Final = frozenset((Kind.ASK, Kind.ASK_CANCEL))
 _LATE: Final = "the server didn't answer in time"
 _pack: Final = HEADER.pack
 
@@ -64,6 +69,7 @@ class Connection(Unique):
         mail: Mailbox,
         heartbeat: float | None = None,
         output: type[Output] = Output,
+        services: ClientServices | None = None,
     ) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.waiting: dict[int, Any] = {}
@@ -97,6 +103,8 @@ class Connection(Unique):
         self.watch: Callable[[], object] | None = None
         #: Sends an ordinary request, else returns 0: as :meth:`submit`, and much faster.
         self.submit_ordinary: Callable[[Any, int, Any, float | None], int] = self.output.outlet.submit
+        most = LARGEST_PAYLOAD if welcome.max_payload is None else welcome.max_payload
+        self._answers = None if services is None else Answers(services, self, most)
         # In a context of its own: else it would keep, and show, that of whoever has connected.
         contextvars.Context().run(self.loop.add_reader, self._fd, self._readable)
         forking.own(self)
@@ -195,6 +203,8 @@ class Connection(Unique):
             frame = Frame._make(self._inbox.popleft())
             if frame.kind in _UNASKED or (frame.kind == _ERROR and not frame.request_id):
                 others.append(frame)
+            elif frame.kind in _QUESTIONS and self._answers is not None:
+                self._answers.take(frame)
             elif frame.kind not in (_REPLY, _ERROR, _PONG) or (frame.flags and not (self._timed or self._cancels)):
                 self.end(ProtocolError(TEXT_BAD_FRAME))
                 return
@@ -238,6 +248,8 @@ class Connection(Unique):
         self.error = error
         self.mail.over("lost", str(error))
         self._heart.stop()
+        if self._answers is not None:
+            self._answers.end()
         self._deadlines.clear()
         self.output.drop()
         if not self.loop.is_closed():

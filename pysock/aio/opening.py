@@ -37,7 +37,8 @@ class Opening:
     :param timeout: seconds for all of it; ``None`` is no limit.
     """
 
-    def __init__(self, address: Address, timeout: float | None, trust: Trust) -> None:
+    def __init__(self, address: Address, timeout: float | None, trust: Trust, features: int = CLIENT_FEATURES) -> None:
+        self._features = features
         self._address = address
         self._timeout = timeout
         self._deadline = deadline_of(timeout)
@@ -46,7 +47,8 @@ class Opening:
 
     async def open(self, name: str, inlet: Inlet, max_payload: int) -> tuple[socket.socket, Welcome]:
         """The socket, which is the caller's, and the welcome; raises what :func:`pysock.connect` says."""
-        initiation = Initiation(self._address, name, max_payload, self._trust.proof, CLIENT_FEATURES)
+        initiation = Initiation(self._address, name, max_payload, self._trust.proof, self._features)
+        inlet.agree(self._features)  # what follows the welcome may come with it
         with explains(self._address, "connect()"):
             handle = await self._connect()
         try:

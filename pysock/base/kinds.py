@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
     from pysock.access.peers import Ids
+    from pysock.aio.client import AsyncClient
+    from pysock.client import Client
     from pysock.data import DataSocket, Peer
     from pysock.replies.later import Reply
 
@@ -44,6 +46,12 @@ if TYPE_CHECKING:
         name: str
         group: str
 
+    #: What answers at a client's end; and at that of an asyncio client.
+    ClientService: TypeAlias = Callable[[Client, bytes], Buffer | None]
+    AsyncClientService: TypeAlias = Callable[[AsyncClient, bytes], Buffer | Awaitable[Buffer | None] | None]
+    #: ``services=`` of either. The keys of a mapping are of one type to type checkers, not of a narrower one.
+    ClientServices: TypeAlias = Mapping[str, ClientService] | Mapping[str | None, ClientService]
+    AsyncClientServices: TypeAlias = Mapping[str, AsyncClientService] | Mapping[str | None, AsyncClientService]
     #: What a handler may return in place of a reply that it hasn't got yet.
     Later: TypeAlias = Reply | Future[Any]
     #: What answers one request.

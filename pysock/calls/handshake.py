@@ -54,8 +54,9 @@ class Handshake:
     :param timeout: seconds for all of it; ``None`` is no limit.
     """
 
-    def __init__(self, address: Address, timeout: float | None, trust: Trust) -> None:
+    def __init__(self, address: Address, timeout: float | None, trust: Trust, features: int = CLIENT_FEATURES) -> None:
         self._address = address
+        self._features = features
         self._timeout = timeout
         self._deadline = deadline_of(timeout)
         self._servers = trust.servers
@@ -74,7 +75,7 @@ class Handshake:
 
     def _greet(self, name: str, link_type: type[Link], linger: float | None, max_payload: int) -> Link:
         """Connect, see who is there, and send the CIR."""
-        self._initiation = Initiation(self._address, name, max_payload, self._proof, CLIENT_FEATURES)
+        self._initiation = Initiation(self._address, name, max_payload, self._proof, self._features)
         cir = self._initiation.cir
         address = self._address
         with explains(address, "connect()"):  # also where the directory can't be found out
@@ -95,6 +96,7 @@ class Handshake:
         return link
 
     def _be_let_in(self, link: Link) -> Welcome:
+        link.agree(self._features)  # what follows the welcome may come with it
         answer = self._initiation.take(self._answer(link))
         while not isinstance(answer, Welcome):
             self._send_proof(link, answer)

@@ -27,6 +27,7 @@ PUSHES_MAX: Final = 10_000
 _PUSH: Final = int(Kind.PUSH)
 _GOAWAY: Final = int(Kind.GOAWAY)
 _ERROR: Final = int(Kind.ERROR)
+_QUESTIONS: Final = frozenset((int(Kind.ASK), int(Kind.ASK_CANCEL)))
 
 
 class Mailbox(Unique):
@@ -56,6 +57,8 @@ class Mailbox(Unique):
         self.lost: str = ""
         #: Why it ended, or is about to: what came first.
         self.ended: Ended | None = None
+        #: Takes what the server asks: kind, number and payload of an ASK or ASK_CANCEL.
+        self.asked: Callable[[int, int, bytes], object] | None = None
         self._idle: deque[bytes] = deque()  # came while nobody was in a call; older than the others
         self._pushes: deque[bytes] = deque()
 
@@ -73,6 +76,8 @@ class Mailbox(Unique):
             self.ended = self.ended or of_goodbye(self.goodbye)
         elif kind == _ERROR and not request_id:
             self.last_words = payload.decode("utf-8", "replace")
+        elif kind in _QUESTIONS and self.asked is not None:
+            self.asked(kind, request_id, payload)
 
     def take_over(self, inbox: Inbox) -> None:
         """Empty an inbox: what came before the client was let in, or on a connection of a loop's."""

@@ -1,4 +1,6 @@
-"""The thread that takes pushes to ``on_push`` while nobody is in a call: made with a hook, ended by ``close()``."""
+"""The thread that takes pushes to ``on_push``, and questions to services, while nobody is in a call: made with a
+hook, or with a client that has services, ended by ``close()``.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ from pysock.errors import PysockError
 if TYPE_CHECKING:
     from typing import Any
 
+    from pysock.calls.answers import Answerer
     from pysock.calls.heartbeat import Heartbeat
     from pysock.calls.mailbox import Mailbox
 
@@ -28,15 +31,23 @@ class Hooked(Protocol):
 class PushReader(Unique):
     """It doesn't keep the client, which ends it by closing the link. In a forked child there is none."""
 
-    def __init__(self, client: Hooked, link: Link, mail: Mailbox, backend: str, heart: Heartbeat) -> None:
+    def __init__(
+        self,
+        client: Hooked,
+        link: Link,
+        mail: Mailbox,
+        backend: str,
+        heart: Heartbeat,
+        answerer: Answerer | None = None,
+    ) -> None:
         self.thread: threading.Thread | None = None
         if not would_block(backend):
-            arguments = weakref.ref(client), link, mail, heart
+            arguments = weakref.ref(client), link, mail, heart, answerer
             self.thread = threading.Thread(target=_read, args=arguments, name="pysock pushes", daemon=True)
             self.thread.start()
 
 
-def _read(client: weakref.ref[Hooked], link: Link, mail: Mailbox, heart: Heartbeat) -> None:
+def _read(client: weakref.ref[Hooked], link: Link, mail: Mailbox, heart: Heartbeat, answerer: Answerer | None) -> None:
     if not mail.calls:
         _deliver(client, mail.deliver)  # what came before there was a hook
     try:
@@ -47,6 +58,8 @@ def _read(client: weakref.ref[Hooked], link: Link, mail: Mailbox, heart: Heartbe
     except (PysockError, OSError) as error:
         mail.lost = str(error)
         mail.over("lost", str(error))
+    if answerer is not None:
+        answerer.end()
     _deliver(client, mail.deliver_idle)
 
 

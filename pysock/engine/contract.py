@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
+from io import UnsupportedOperation
 
 from pysock.base.aliases import Buffer, Ids
 from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
@@ -120,6 +121,10 @@ class Callbacks:
     #: again when he has sent them, and the loop has seen it. Called first behind ``defer``. A piece
     #: counts for its size and :data:`pysock.wire.features.STREAM_COST`; one may be larger than what is left.
     flow: Callable[[Any, int, int], None] | None = None
+    #: ``answered(client_id, request_id, code, payload)``: a client has answered what ``Engine.ask`` asked it under this
+    #: id; ``code``: of the error that it answers with, or 0. ``False``: it wasn't asked, or has answered before, which
+    #: breaks the rules.
+    answered: Callable[[int, int, int, bytes], bool] | None = None
     #: ``dropped(client_id)`` may be called in place of ``disconnect`` where nobody could tell the difference: without
     #: ``watch_disconnects``, for an object made by ``client`` that nobody but the engine and the facade refers to.
     #: It is only there to make short connections cheap, so an engine that can't know needn't call it.
@@ -268,6 +273,15 @@ class Engine(Protocol):
         :param but: an id that it hasn't.
         """
 
+    def ask(self, client_id: int, frame: bytes, size: int) -> bool:
+        """Send this frame: an ASK with a request of so many bytes, or an ASK_CANCEL. ``Callbacks.answered`` has the
+        answer. ``False`` as for ``push``. Between turns, in the thread of ``begin``, ``wants_turn`` may be called.
+
+        :raises FrameTooLarge: the client said in its CIR that it takes less.
+        :raises UnsupportedOperation: it answers no requests.
+        :raises OSError: ENOBUFS: see :func:`too_much_queued`.
+        """
+
     def disconnect(self, client_id: int, replaced: bool = False) -> bool:
         """Close this connection in order: nothing more is read, what was accepted is answered and flushed.
 
@@ -320,6 +334,11 @@ def too_much_queued() -> OSError:
         "the server's loop is held up, by a handler perhaps, and 64 MiB that other threads send wait for it already:"
         " try again later",
     )
+
+
+def answers_nothing() -> UnsupportedOperation:
+    """What asking raises where the client isn't one that answers."""
+    return UnsupportedOperation("this client answers no requests: give its connect() services=")
 
 
 #: Logged where the program has closed the descriptors of a loop that runs: it ends, and no number is used any more.

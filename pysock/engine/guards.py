@@ -62,6 +62,7 @@ INSTEAD: Final[dict[str, Callable[..., Any]]] = {
     "defer": _nothing,
     "ended": _begun,
     "flow": _nothing,
+    "answered": _no,
 }
 
 

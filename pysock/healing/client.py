@@ -58,6 +58,7 @@ class HealingClient(Known, Client):
         self._addresses = addresses
         self._name = name or ""
         self._bucket = Bucket()
+        options = self._answering(options)
         self._connections = Connections(
             addresses,
             backoff,
@@ -68,6 +69,19 @@ class HealingClient(Known, Client):
         first = self._timeout if wait is None else wait
         end = deadline_of(None if first == math.inf else first)
         self._id = self._connections.first(end, whole=wait is not None).client.id
+        if options["services"] is not None:
+            start_keeping(self._connections)
+
+    def _answering(self, options: dict[str, Any]) -> dict[str, Any]:
+        """On each connection its services are called with this client."""
+        services = options["services"]
+        if services is None:
+            return options
+        from pysock.answering.services import ClientServices  # noqa: PLC0415  # most clients have none
+
+        made = ClientServices(services, waits=False)
+        made.owner = weakref.ref(self)
+        return {**options, "services": made}
 
     # What is known
 

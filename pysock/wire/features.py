@@ -22,14 +22,17 @@ class Feature(IntFlag):
     DEADLINE = 1  # an SRM may say how long its client still waits: FLAG_DEADLINE
     CANCEL = 2  # Kind.CANCEL; and the client closes its sending side only when it is gone
     STREAM = 4  # replies in pieces: FLAG_TAKES_STREAM, FLAG_MORE, Kind.CREDIT; only with CANCEL
-    ASK = 8  # this and the next one are reserved
-    GAP = 16
+    ASK = 8  # the client answers requests, too: Kind.ASK, Kind.ASK_CANCEL, Kind.ANSWER, Kind.ANSWER_ERROR
+    GAP = 16  # reserved
 
 
 #: What servers of this version speak. A plain number, as every set of features: an enum's operators cost more.
-FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL | Feature.STREAM)
+FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL | Feature.STREAM | Feature.ASK)
 #: What its clients say.
 CLIENT_FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL)
+
+#: What those of them say that answer requests.
+ANSWERING_FEATURES: Final = CLIENT_FEATURES | int(Feature.ASK)
 
 
 def agreed(asked: int) -> int:

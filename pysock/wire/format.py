@@ -36,6 +36,7 @@ NONCE_SIZE: Final = 32
 MAC_SIZE: Final = 32  # HMAC-SHA256
 CREDIT: Final = struct.Struct("!I")  # the payload of a CREDIT: bytes
 GOAWAY_REPLACED: Final = 1  # the code of a GOAWAY: another client has come by this one's name, which shall stay away
+LARGEST_ASKED: Final = 1 + LARGEST_NAME  # what is in front of the request of an ASK: a u8, and the service's name
 FLAG_NO_REPLY: Final = 0x01  # of an SRM
 FLAG_DEADLINE: Final = 0x02  # of an SRM: its payload begins with a u32, microseconds the client still waits
 FLAG_TAKES_STREAM: Final = 0x04  # of an SRM: its client takes the reply in pieces
@@ -62,6 +63,8 @@ class Kind(IntEnum):
     CANCEL = 0x05
     CREDIT = 0x06
     PROOF = 0x08
+    ANSWER = 0x09
+    ANSWER_ERROR = 0x0A
     CIR_ACCEPTED = 0x81
     CIR_REFUSED = 0x82
     REPLY = 0x83
@@ -70,6 +73,8 @@ class Kind(IntEnum):
     PONG = 0x86
     GOAWAY = 0x87
     CHALLENGE = 0x88
+    ASK = 0x89
+    ASK_CANCEL = 0x8A
 
     @property
     def comes_from_server(self) -> bool:
@@ -137,6 +142,7 @@ class Most(IntEnum):
     PING = 2  # 64 bytes
     NOTHING = 3
     CREDIT = 4  # 4 bytes
+    ANSWER = 5  # the server's max_payload; a longer one breaks the rules
 
 
 class Rule(NamedTuple):
@@ -189,6 +195,15 @@ RULES: Final[dict[int, Rule]] = {
         least=CREDIT.size,
         too_long=texts.CREDIT_SIZE,
     ),
+    **{
+        kind: Rule(
+            wrong=(texts.UNKNOWN_KIND, texts.UNKNOWN_KIND, ""),
+            needs=int(Feature.ASK),
+            most=Most.ANSWER,
+            too_long=texts.LONG_ANSWER,
+        )
+        for kind in (Kind.ANSWER, Kind.ANSWER_ERROR)
+    },
     **{kind: _never(texts.SERVER_KIND) for kind in Kind if kind.comes_from_server},
 }
 UNKNOWN: Final = _never(texts.UNKNOWN_KIND)

@@ -46,7 +46,7 @@ class Rules(NamedTuple):
 
     def most(self, most: Most) -> int:
         """How many bytes that is."""
-        return (self.max_payload, self.max_cir_bytes, p.LARGEST_PING, 0, p.CREDIT.size)[most]
+        return (self.max_payload, self.max_cir_bytes, p.LARGEST_PING, 0, p.CREDIT.size, self.max_payload)[most]
 
 
 class Request(NamedTuple):
@@ -71,6 +71,16 @@ class Credit(NamedTuple):
 
     request_id: int
     size: int
+
+
+class Answered(NamedTuple):
+    """The client answers what it was asked under this id: code 0, or that of its ANSWER_ERROR. Where it wasn't asked,
+    call ``unasked``.
+    """
+
+    request_id: int
+    code: int
+    payload: bytes
 
 
 class Initiation(NamedTuple):
@@ -100,7 +110,7 @@ class Ending(NamedTuple):
     cause: Cause | None = None  # where it is somebody's fault
 
 
-Action: TypeAlias = Request | Cancel | Credit | Initiation | Answer | NotServed | Ending
+Action: TypeAlias = Request | Cancel | Credit | Answered | Initiation | Answer | NotServed | Ending
 
 _OPEN = (ConnectionState.ACCEPTED, ConnectionState.CHALLENGED, ConnectionState.ESTABLISHED)
 
@@ -267,6 +277,14 @@ class FrameProtocol:
         (size,) = p.CREDIT.unpack(frame.payload)
         return Credit(frame.request_id, size)
 
+    def _answer(self, frame: Frame) -> Answered:
+        code = (frame.code or ErrorCode.HANDLER_FAILED) if frame.kind == Kind.ANSWER_ERROR else 0
+        return Answered(frame.request_id, int(code), frame.payload)
+
+    def unasked(self, answered: Answered) -> Ending:
+        """End it: nothing was asked under this id, or it has been answered already."""
+        return self._dismiss(End.VIOLATION, texts.UNASKED_ANSWER, answered.request_id)
+
     def not_started(self, request_id: int, code: ErrorCode, text: str) -> bytes:
         """Return the ERROR of a request whose handler isn't started."""
         return p.encode(Kind.ERROR, text.encode(), code=code, request_id=request_id, flags=self.not_started_flag)
@@ -321,6 +339,8 @@ _TAKES: Final[dict[int, Callable[[FrameProtocol, Frame], Action]]] = {
     Kind.BYE: FrameProtocol._bye,
     Kind.CANCEL: FrameProtocol._cancel,
     Kind.CREDIT: FrameProtocol._credit,
+    Kind.ANSWER: FrameProtocol._answer,
+    Kind.ANSWER_ERROR: FrameProtocol._answer,
 }
 
 

@@ -47,6 +47,8 @@ CANCELLED: Final = "cancelled"
 CUT_SHORT: Final = "cut short: the server stops"
 CREDIT_SIZE: Final = "a CREDIT carries 4 bytes"
 CREDIT_OVERFLOW: Final = "more credit than 32 bits hold"
+LONG_ANSWER: Final = "the answer is longer than this server takes"
+UNASKED_ANSWER: Final = "an answer to nothing that was asked"
 NEEDS_STREAM: Final = "this service answers by a stream: ask it by client.stream(), or by a newer client"
 
 # What is wrong with what a handler returned, or with what is to be pushed. These are raised, and told by their type.

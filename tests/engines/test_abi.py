@@ -121,8 +121,9 @@ def test_the_sizes():
     assert (p.FLAG_NO_REPLY, p.FLAG_DEADLINE, p.FLAG_TAKES_STREAM) == (1, 2, 4)
     assert lib.PS_MORE == p.FLAG_MORE == 1
     assert lib.PS_CREDIT_SIZE == p.CREDIT.size == 4
+    assert lib.PS_ASKED_MAX == p.LARGEST_ASKED == 256
     assert lib.PS_NOT_STARTED == p.FLAG_NOT_STARTED == 1
-    assert lib.PS_FEATURES == FEATURES == 7
+    assert lib.PS_FEATURES == FEATURES == 15
     assert lib.PS_SLOT_BITS == SLOT_BITS == 24
 
 

@@ -76,6 +76,7 @@ def _odd(chance: random.Random) -> bytes:
                 chance.choice(wire.SERVERS_KINDS + wire.UNKNOWN_KINDS), b"x", id=number, code=number & 0xFFFF
             ),
             lambda: wire.cancel(number),
+            lambda: frame(chance.choice([wire.ANSWER, wire.ANSWER_ERROR]), b"x", id=number),
             lambda: wire.timed(b"x", number, left=chance.choice([0, 2**32 - 1])),
             lambda: frame(wire.SRM, bytes(50), id=number, length=chance.choice([CAP + 1, 2**31, 2**32 - 1])),
             lambda: frame(wire.CIR, b"PSK1", length=chance.getrandbits(32), code=1),
@@ -91,7 +92,7 @@ def _initiation(chance: random.Random, name: bytes) -> bytes:
     if chance.random() < 0.2:
         fields.append(field(wire.MAX_PAYLOAD, struct.pack("!I", chance.choice([10, 1000, CAP, 2**32 - 1]))))
     if chance.random() < 0.3:  # not the one by which the end of a stream, and when it comes, has a meaning
-        fields.append(wire.features(chance.choice([1, 1, 5, 2**32 - 3])))
+        fields.append(wire.features(chance.choice([1, 1, 5, 9, 2**32 - 3])))
     chance.shuffle(fields)
     first = ping(b"first") if chance.random() < 0.1 else b""
     if chance.random() < 0.9:

@@ -57,7 +57,7 @@ static void send_cir(script *from, link *to)
     if (what & 32)
         size += ps__put_field(payload + size, PS_TAG_MAX_PAYLOAD, "\0\0\1\0", 4);
     if (what & 64)
-        size += ps__put_field(payload + size, PS_TAG_FEATURES, what & 16 ? "\0\0\0\3" : "\0\0\0\7", 4);
+        size += ps__put_field(payload + size, PS_TAG_FEATURES, what & 16 ? "\0\0\0\13" : "\0\0\0\7", 4);
     if (what & 128)
         size += ps__put_field(payload + size, next_byte(from), name, 2);
     send_frame(to, (ps_frame){.kind = PS_CIR, .code = 1, .payload = payload, .size = (uint32_t)size}, 0);
@@ -65,7 +65,14 @@ static void send_cir(script *from, link *to)
         send_proof(to, nonce, (what & 7) == 5 ? 0 : TOY_KEY);
 }
 
-/* What only clients that speak of it may send: a CANCEL, a CREDIT, or a request with a deadline, or for a stream. */
+/* An answer, which only those may send that speak of it. */
+static void make_answer(ps_frame *frame)
+{
+    frame->kind = frame->code ? PS_ANSWER_ERROR : PS_ANSWER;
+    frame->flags = 0;
+}
+
+/* The same of a CANCEL, a CREDIT, or a request with a deadline, or for a stream. */
 static void make_featured(ps_frame *frame, uint8_t *payload, uint8_t left)
 {
     if (frame->kind != PS_SRM) {
@@ -96,7 +103,9 @@ static void send_message(script *from, link *to)
     payload[0] = first;
     if (frame.kind == PS_BYE)
         frame.size = 0;
-    if (what & 64 && sim.options.framing == PS_PYSOCK)
+    if (what & 64 && frame.kind == PS_PING)
+        make_answer(&frame);
+    else if (what & 64 && sim.options.framing == PS_PYSOCK)
         make_featured(&frame, payload, second);
     if (sim.options.framing == PS_PYSOCK) {
         send_frame(to, frame, what & 128 ? next_byte(from) : 0);

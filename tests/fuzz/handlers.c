@@ -6,6 +6,7 @@
 #include "conn/output.h"
 #include "conn/rules.h"
 #include "conn/stream.h"
+#include "loop/command.h"
 
 static link *link_of_conn(const ps_conn *conn)
 {
@@ -114,6 +115,8 @@ static void disconnect_other(const ps_frame *frame)
         ps_engine_disconnect(sim.engine, sim.links[which % sim.link_count].id);
 }
 
+static const uint8_t ask_frame[] = {0, 0, 0, 1, PS_ASK, 0, 0, 0, 0, 0, 0, 1, 0};
+
 /* What the handler does before it answers; returns whether it has answered. */
 static bool act(ps_conn *conn, const ps_frame *frame)
 {
@@ -141,6 +144,9 @@ static bool act(ps_conn *conn, const ps_frame *frame)
     case 'S': /* the world goes on while the handler runs */
         if (!sim.over)
             sim.step(sim.driver);
+        break;
+    case 'A': /* ask this client, or give up what it was asked */
+        ps__engine_ask(sim.engine, ps__id(conn), ask_frame, sizeof ask_frame, frame->size);
         break;
     case 'Q':
         world_stop(1000000000u);
@@ -390,6 +396,15 @@ static int on_batches(void *context, bool all, uint64_t *due_ns)
     return 0;
 }
 
+/* Odd numbers were asked. */
+static int on_answered(void *context, ps_conn *conn, const ps_frame *frame)
+{
+    (void)context;
+    REQUIRE(sim.inside && conn->state == PS_CONN_ESTABLISHED && conn->features & PS_FEATURE_ASK);
+    REQUIRE(frame->size <= sim.options.limits.max_payload);
+    return sim.only_echoes ? 0 : (int)(frame->request_id & 1);
+}
+
 /* Nobody waits for it. Of every second one the work had begun. */
 static int on_ended(void *context, void *object_of_it, enum ps_why why)
 {
@@ -477,6 +492,7 @@ const ps_hooks world_hooks = {
     .connect = on_connect,
     .request = on_request,
     .batches = on_batches,
+    .answered = on_answered,
     .ended = on_ended,
     .pull = on_pull,
     .close = on_close,

@@ -20,6 +20,7 @@ from pysock.wire.format import HEADER, ErrorCode, Framing, Kind, encode
 from pysock.wire.framing import FRAMINGS
 from pysock.wire.rules import (
     Answer,
+    Answered,
     Cancel,
     Credit,
     FrameProtocol,
@@ -130,6 +131,8 @@ def _native(stream: Stream, sent: bytearray, given: list, count: _Count) -> Disc
     for piece in stream.pieces:
         protocol.feed(piece)
         while (action := protocol.next()) is not None:
+            if isinstance(action, Answered):
+                action = protocol.unasked(action)  # nobody asks anything
             if isinstance(action, Request):
                 count.requests += 1
                 sent += _echoed(action, protocol.reply_limit, given, count)
@@ -247,7 +250,7 @@ class Streams:
         chance = self._chance
         fields = [self._field() for _ in range(chance.choice([0, 0, 1, 1, 2, 4]))]
         if chance.random() < 0.4:
-            fields.append(wire.features(chance.choice([1, 2, 3, 3, 3, 4, 2**32 - 1])))
+            fields.append(wire.features(chance.choice([1, 2, 3, 3, 3, 4, 8, 11, 2**32 - 1])))
         version = chance.choice([0, 2, 257]) if chance.random() < 0.05 else 1
         magic = chance.choice([b"", b"PSK", b"PSK2"]) if chance.random() < 0.05 else b"PSK1"
         return wire.cir(*fields, magic=magic, version=version)
@@ -263,8 +266,12 @@ class Streams:
                 left = chance.choice([0, 1, 2**32 - 1])
                 return wire.timed(payload, number, left=left, service=service, flags=flags)
             return wire.srm(payload, number, service=service, flags=flags)
-        if what < 0.78:
+        if what < 0.77:
             return wire.cancel(number)
+        if what < 0.78:
+            return wire.frame(
+                chance.choice([wire.ANSWER, wire.ANSWER_ERROR]), b"a" * min(self._size(most), 99), id=number
+            )
         if what < 0.9:
             return wire.ping(bytes(chance.choice([0, 1, 8, 64, 65])), number)
         kind = chance.choice(

@@ -29,7 +29,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support import PATIENCE, plug, short_directory
 from wire import cir, field, frame, ping, srm
 
-from pysock import Limits, Server
+from pysock import Limits, PysockError, Server
 from pysock.causes import COUNTERS
 
 BACKENDS = ("native", "pure")
@@ -64,6 +64,7 @@ class Side:
         self.calls: list[Call] = []
         self.gone: list[tuple[str, str]] = []
         self.waiting: list[Waiting] = []
+        self.heard: list[tuple[str, str]] = []  # what clients answered to what they were asked
         self.server = Server(address, backend=backend, limits=LIMITS, name=backend)
         serve_noting(self.server, self.calls, self.waiting)
         self.server.on_disconnect(lambda client, reason: self.gone.append((client.name, str(reason))))
@@ -105,6 +106,16 @@ class Side:
             return type(error).__name__
         return ""
 
+    def question(self, name: str, payload: bytes) -> str:
+        """Ask a client; the name of the exception that it raised."""
+        try:
+            client = self.server.clients.by_name(name)
+            asks, engine = self.server._running.hooks.asking.begin(client)
+            asks.ask(engine, b"\0", payload, Hearing(self.heard, name))
+        except (KeyError, ValueError, OSError, PysockError) as error:
+            return type(error).__name__
+        return ""
+
     def answer(self, which: int, how: str) -> tuple[str, bytes, bool]:
         """One of those that wait, in an order that is the same on both sides; and whether somebody waited for it."""
         name, request, reply = self.waiting.pop(
@@ -121,6 +132,20 @@ class Side:
         self.waiting.clear()
         self.control.close()
         self.server.stop(1.0)
+
+
+class Hearing:
+    """Who waits for what a client answers."""
+
+    def __init__(self, heard: list[tuple[str, str]], name: str) -> None:
+        self._heard = heard
+        self._name = name
+
+    def answer(self, payload: bytes) -> None:
+        self._heard.append((self._name, repr(payload)))
+
+    def fail(self, error: Exception) -> None:
+        self._heard.append((self._name, repr(error)[:20]))
 
 
 class Sides:
@@ -264,7 +289,7 @@ def _pick(twins: list[Twins], which: int) -> Twins:
 def _initiation(kind: str, name: bytes) -> bytes:
     made = {
         "little": lambda: cir(field(wire.MAX_PAYLOAD, struct.pack("!I", 10)), name=name),
-        "speaks": lambda: cir(wire.features(3), name=name),
+        "speaks": lambda: cir(wire.features(11), name=name),
         "magic": lambda: cir(name=name, magic=b"PSKX"),
         "version": lambda: cir(name=name, version=2),
         "field": lambda: cir(b"\2\0\7me", name=name),
@@ -297,6 +322,7 @@ class Machine(RuleBasedStateMachine):
         for side in self.sides.get():
             side.calls.clear()
             side.gone.clear()
+            side.heard.clear()
             side.before = side.counters()
 
     # --- whom a step may concern ---
@@ -398,6 +424,21 @@ class Machine(RuleBasedStateMachine):
     def cancel(self, which: int, number: int) -> None:
         """Of one that doesn't speak of it that is an offence."""
         self._send_cut(_pick(self._heard(), which), wire.cancel(number), 0)
+
+    @precondition(_heard)
+    @rule(which=_which, payload=st.binary(max_size=20))
+    def question(self, which: int, payload: bytes) -> None:
+        """From another thread than the servers' own; some clients answer none."""
+        name = _pick(self._heard(), which).name
+        native, pure = (side.question(name, payload) for side in self.sides.get())
+        if native != pure:
+            raise Difference(f"native {native!r}, pure {pure!r}")
+
+    @precondition(_heard)
+    @rule(which=_which, number=st.integers(1, 3), kind=st.sampled_from([wire.ANSWER, wire.ANSWER_ERROR]))
+    def answer_question(self, which: int, number: int, kind: int) -> None:
+        """To one that wasn't asked that is an offence."""
+        self._send_cut(_pick(self._heard(), which), frame(kind, b"answer", id=number, code=number), 0)
 
     @precondition(lambda self: self.sides.get()[0].waiting)
     @rule(which=_which, how=st.sampled_from(["send", "send", "send", "fail", "drop"]))
@@ -591,7 +632,7 @@ class Machine(RuleBasedStateMachine):
             if twins.ends[0].received != twins.ends[1].received:
                 found += _different(twins)
         if not any(twins.slow for twins in self.twins):
-            native, pure = ((side.grown(), sorted(side.calls), sorted(side.gone)) for side in sides)
+            native, pure = ((side.grown(), sorted(side.calls), sorted(side.gone), sorted(side.heard)) for side in sides)
             found += [f"native {mine}, pure {its}" for mine, its in zip(native, pure, strict=True) if mine != its]
         return found
 

@@ -7,6 +7,7 @@ import mmap
 from collections.abc import AsyncIterator, Generator, Iterator
 
 import pysock
+import pysock.aio
 
 server = pysock.Server("unix:x.sock", framing="pysock", backend="pure", allow={"uid": ["www-data", 1000], "gid": 5})
 pysock.Server("unix:x.sock", allow="anyone")
@@ -121,3 +122,29 @@ def pieces(client: pysock.DataSocket, request: bytes) -> list[bytes]:
 
 
 server.service("of a lambda", kind="stream")(lambda client, request: (request for _ in range(3)))
+
+
+@server.service("asks")
+async def asks(client: pysock.DataSocket, request: bytes) -> bytes:
+    reply: bytes = await client.request(request, "roll", timeout=1.5)
+    return reply
+
+
+@server.service("asks in a thread", threads=2)
+def asks_in_a_thread(client: pysock.DataSocket, request: bytes) -> bytes:
+    reply: bytes = client.request(memoryview(request))
+    return reply
+
+
+def roll(client: pysock.Client, request: bytes) -> bytes | None:
+    return client.request(request)
+
+
+async def roll_later(client: pysock.aio.AsyncClient, request: bytes) -> bytes:
+    return await client.request(request)
+
+
+named = {"roll": roll}
+pysock.connect("unix:x.sock", services=named)
+pysock.connect("unix:x.sock", services={None: roll, "other": lambda client, request: request})
+pysock.aio.connect("unix:x.sock", services={"roll": roll_later, "plain": lambda client, request: None})

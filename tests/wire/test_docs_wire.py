@@ -71,6 +71,10 @@ def expected(known_nonces):
         "a request that takes a stream": p.encode(p.Kind.SRM, b"hi", code=1, request_id=6, flags=p.FLAG_TAKES_STREAM),
         "a piece of the reply to it": p.encode(p.Kind.REPLY, b"first", request_id=6, flags=p.FLAG_MORE),
         "a CREDIT": p.encode(p.Kind.CREDIT, p.CREDIT.pack(131072), request_id=6),
+        "an ASK": p.encode(p.Kind.ASK, b"\x04rolld6", request_id=1),
+        "the ANSWER": p.encode(p.Kind.ANSWER, b"4", request_id=1),
+        "an ANSWER_ERROR": p.encode_text(p.Kind.ANSWER_ERROR, p.ErrorCode.NO_SUCH_SERVICE, texts.NO_SUCH_SERVICE, 2),
+        "an ASK_CANCEL": p.encode(p.Kind.ASK_CANCEL, request_id=3),
         "hi in the framing u32": FRAMINGS[p.Framing.U32].message(b"hi"),
         "hi in the framing line": FRAMINGS[p.Framing.LINE].message(b"hi"),
     }

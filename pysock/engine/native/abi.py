@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0xF5D0EB01
+ABI: Final = 0x403D8EC6
 
 
 def check_abi(lib: Any) -> None:

@@ -13,7 +13,15 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
 from pysock.base.unique import Unique
 from pysock.base.vanish import vanishing
-from pysock.engine.contract import OVER, TEXT_DESCRIPTORS_LOST, WHEN_READABLE, Backend, EngineOptions, too_much_queued
+from pysock.engine.contract import (
+    OVER,
+    TEXT_DESCRIPTORS_LOST,
+    WHEN_READABLE,
+    Backend,
+    EngineOptions,
+    answers_nothing,
+    too_much_queued,
+)
 from pysock.engine.native.crossing import NANOSECONDS, ffi, lib, nanoseconds, of_linger, result_of, view_of
 from pysock.engine.native.inlet import NativeInlet
 from pysock.engine.native.link import NativeLink
@@ -55,6 +63,8 @@ _LOST: Final = -errno.EBADFD
 #: Of an answer: somebody has waited for it; it was given between a guest's turns, and one is wanted; there is no loop.
 _WAITED: Final = 1
 _TURN_WANTED: Final = 2
+#: Of what is asked: it is on its way; and again that a turn is wanted.
+_SENT: Final = 1
 _NO_LOOP: Final = frozenset({-errno.EPIPE, -errno.EBADF})
 #: What ``_make`` of a NamedTuple calls, which takes twice as long.
 _new_row: Final = tuple.__new__
@@ -94,7 +104,7 @@ class NativeEngine(Unique):
             lib.ps_python_free(python)
             result_of(error)
         self._push_inside, self._broadcast_inside, self._push_to_inside, self._select, *others = inside
-        self._disconnect_inside, self._answer, self._current, self._waiting, more, *others = others
+        self._disconnect_inside, self._answer, self._current, self._waiting, self._ask, more, *others = others
         self._later, self._watch, *guest = others
         self.send_more: Callable[[int, Any], int] = more
         self._begin, self._poll_fd, self._turn, self._end_turns = guest
@@ -228,6 +238,18 @@ class NativeEngine(Unique):
     def select(self, uid: int | None, name: str | None, among: Ids | None, but: int) -> Ids:
         pattern = None if name is None else name.encode("utf-8", "surrogatepass")
         return self._select(pattern, -1 if uid is None else uid, among, but)  # type: ignore[no-any-return]
+
+    def ask(self, client_id: int, frame: bytes, size: int) -> bool:
+        result: int = self._ask(client_id, frame, size)
+        if result == _SENT:
+            return True
+        if result == -errno.EMSGSIZE:
+            raise FrameTooLarge(texts.PUSH_TOO_LARGE % size)
+        if result == -errno.EOPNOTSUPP:
+            raise answers_nothing()
+        if result >= _TURN_WANTED:
+            self.wants_turn()
+        return bool(_posted(result) & _SENT)
 
     def disconnect(self, client_id: int, replaced: bool = False) -> bool:
         if get_ident() == self._loop:

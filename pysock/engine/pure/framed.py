@@ -24,7 +24,7 @@ from pysock.states import ConnectionState, DisconnectReason
 from pysock.wire import texts
 from pysock.wire.endings import End, last_words
 from pysock.wire.format import HEADER, ErrorCode, Kind, encode, fitting
-from pysock.wire.rules import Answer, Cancel, Credit, Ending, FrameProtocol, Initiation, NotServed, Request
+from pysock.wire.rules import Answer, Answered, Cancel, Credit, Ending, FrameProtocol, Initiation, NotServed, Request
 
 if TYPE_CHECKING:
     from typing import Any
@@ -191,8 +191,16 @@ class FramedConnection(Connection):
             pending.cancel(self, action.request_id)
         elif isinstance(action, Credit):
             self.core.streams.credit(self, action.request_id, action.size)
+        elif isinstance(action, Answered):
+            self._answered(action)
         else:
             self._end(action)
+
+    def _answered(self, action: Answered) -> None:
+        """It answers what it was asked, or nothing that was."""
+        answered = self.core.callbacks.answered
+        if answered is None or not answered(self.client_id, action.request_id, action.code, action.payload):
+            self._end(self.protocol.unasked(action))
 
     def _initiate(self) -> None:
         """The CIR is good, and so is its proof; ask whether the server wants this client."""

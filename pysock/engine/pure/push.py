@@ -1,5 +1,5 @@
-"""What anybody may do to clients, from any thread: push, broadcast, disconnect. The loop's thread does it at once, the
-others leave it to the loop.
+"""What anybody may do to clients, from any thread: push, broadcast, ask, disconnect. The loop's thread does it at
+once, the others leave it to the loop.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from threading import get_ident
 from pysock.base.aliases import Buffer, Ids
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
+from pysock.engine.contract import answers_nothing
 from pysock.engine.pure.ending import dismiss
 from pysock.engine.pure.look import find
 from pysock.errors import FrameTooLarge
-from pysock.states import ConnectionEvent, DisconnectReason
+from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 from pysock.wire import texts
 from pysock.wire.endings import End
+from pysock.wire.features import Feature
 
 if TYPE_CHECKING:
     from pysock.engine.pure.commands import Commands
@@ -70,6 +72,26 @@ class Pushes(Unique):
         # One command: all get it or, where the loop can't be told, nobody.
         waits = sum(map(len, messages.values()))
         return len(clients) if clients and self._commands.post(push_to_all, waits) else 0
+
+    def ask(self, client_id: int, frame: bytes, size: int) -> bool:
+        """Send an ASK with a request of so many bytes, or an ASK_CANCEL."""
+        connection = find(self._core, client_id)
+        if connection is None or connection.protocol.state is not ConnectionState.ESTABLISHED:
+            return False
+        protocol = connection.protocol
+        if not protocol.features & Feature.ASK:
+            raise answers_nothing()
+        if size > protocol.reply_limit:
+            raise FrameTooLarge(texts.PUSH_TOO_LARGE % size)
+
+        def send() -> None:
+            if protocol.state is ConnectionState.ESTABLISHED:
+                connection.put(frame)
+
+        if get_ident() != self.loop:
+            return self._commands.post(send, len(frame))
+        send()
+        return protocol.state is ConnectionState.ESTABLISHED
 
     def disconnect(self, client_id: int, replaced: bool = False) -> bool:
         """Close this connection in order."""

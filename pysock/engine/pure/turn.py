@@ -68,6 +68,7 @@ class PureEngine(Unique):
         self.push: Callable[[int, Buffer], bool] = pushes.push
         self.push_to: Callable[[Ids, Buffer], int] = pushes.push_to
         self.broadcast: Callable[[Buffer], int] = pushes.broadcast
+        self.ask: Callable[[int, bytes, int], bool] = pushes.ask
         self.disconnect: Callable[..., bool] = pushes.disconnect
         self._masters = Masters(core)
         core.are_open = self.are_open

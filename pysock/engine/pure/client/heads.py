@@ -5,7 +5,7 @@ from __future__ import annotations
 from pysock.base.lean import TYPE_CHECKING
 from pysock.errors import ProtocolError
 from pysock.wire.features import Feature
-from pysock.wire.format import FLAG_MORE, FLAG_NOT_STARTED, Frame, Header, Kind
+from pysock.wire.format import FLAG_MORE, FLAG_NOT_STARTED, LARGEST_ASKED, Frame, Header, Kind
 
 if TYPE_CHECKING:
     from typing import Final
@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 #: Bytes of what a server says of itself, its services for example.
 _CONTROL_MAX: Final = 16 * 1024 * 1024
 _CARRIERS: Final = frozenset((Kind.REPLY, Kind.PUSH))
+#: What a client is asked, where it answers.
+_QUESTIONS: Final = frozenset((Kind.ASK, Kind.ASK_CANCEL))
+_ASK: Final = int(Kind.ASK)
 _ERROR: Final = int(Kind.ERROR)
 _REPLY: Final = int(Kind.REPLY)
 #: With these an ERROR may say that nothing was started.
 TELL: Final = int(Feature.DEADLINE | Feature.CANCEL)
-_UNASKED: Final = frozenset((Kind.PUSH, Kind.GOAWAY))
+_UNASKED: Final = frozenset((Kind.PUSH, Kind.GOAWAY, *_QUESTIONS))
 #: What ends a step of the initiation.
 VERDICTS: Final = frozenset((Kind.CIR_ACCEPTED, Kind.CIR_REFUSED, Kind.CHALLENGE))
 #: What answers a request or a ping.
@@ -35,14 +38,19 @@ def comes_from_server(header: Header, features: int) -> bool:
     """Whether a server may send one of this kind, with these flags, where both speak this."""
     if header.flags and header.flags & ~_flags(header.kind, features):
         return False
+    if header.kind in _QUESTIONS:
+        return bool(features & Feature.ASK)
     return Kind.CIR_ACCEPTED <= header.kind <= Kind.CHALLENGE
 
 
 def most_bytes(header: Header, max_payload: int) -> int:
     """The longest payload of this kind.
 
-    The limit is about replies and pushes: what the server says of itself has to come through a smaller one, too.
+    The limit is about replies, pushes, and what is asked, without the name in front of that: what the server says of
+    itself has to come through a smaller one, too.
     """
+    if header.kind == _ASK:
+        return max_payload + LARGEST_ASKED
     return max_payload if header.kind in _CARRIERS else max(max_payload, _CONTROL_MAX)
 
 

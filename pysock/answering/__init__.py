@@ -1,0 +1,1 @@
+"""What clients answer when their server asks them: ``services=`` of ``connect()``, of both kinds of clients."""

@@ -1,0 +1,1 @@
+"""What a server asks its clients, and what clients answer: both are above the engines, which carry the frames."""

@@ -1,0 +1,165 @@
+"""What one server asks its clients: ``client.request()`` on the server's side, in whatever thread or task it is called.
+
+This file owns the question how to wait: a task of an asyncio loop awaits the answer, any other thread blocks. The
+loop's own thread can't, for it is the one that reads what clients answer.
+"""
+
+from __future__ import annotations
+
+import sys
+from _thread import allocate_lock
+from collections.abc import Callable
+from threading import get_ident
+
+from pysock.asking.asks import LATE, Asks
+from pysock.base.deadlines import checked_timeout
+from pysock.base.ids import shown
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.payload import checked
+from pysock.base.unique import Unique
+from pysock.errors import ParameterError, PysockError, RequestTimeout
+from pysock.replies.current import shortened
+from pysock.wire.format import LARGEST_NAME
+
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from pysock.base.aliases import Buffer
+    from pysock.clients import ServedSocket
+    from pysock.engine.contract import Engine
+    from pysock.limits import Limits
+
+
+class Asking(Unique):
+    """Of one server.
+
+    :param find: the object of the client with this id, if there is one.
+    """
+
+    def __init__(self, find: Callable[[int], ServedSocket | None]) -> None:
+        self._find = find
+        self._lock = allocate_lock()
+        self._engine: Engine | None = None
+        self._most = self._largest = 0
+        self._is_owner: Callable[[], bool] = lambda: False
+        self._over = ""  # why nobody is asked any more
+
+    def serve(self, engine: Engine) -> None:
+        """From now on this one serves."""
+        self._engine = engine
+
+    def bound(self, limits: Limits, owner: Callable[[], int | None]) -> None:
+        """What is the server's own.
+
+        :param owner: the thread that runs the loop.
+        """
+        self._most, self._largest = limits.max_asks, limits.max_payload
+        self._is_owner = lambda: owner() == get_ident()
+
+    def ask(self, client: ServedSocket, payload: Any, service: str | None, timeout: float | None) -> Any:
+        """As :meth:`pysock.DataSocket.request`."""
+        name, data = _name_of(service), checked(payload, self._largest, "Limits.max_payload")
+        seconds = shortened(None if timeout is None else checked_timeout(timeout))
+        if _is_task():
+            from pysock.asking.awaited import awaited  # noqa: PLC0415  # it brings asyncio
+
+            return awaited(self, client, name, data, seconds)
+        if self._is_owner():
+            raise PysockError(
+                "request() in the thread of the server's loop would wait for an answer that this thread has to read:"
+                " ask in an async handler, in a service with threads=, or in another thread"
+            )
+        return self._blocking(client, name, data, seconds)
+
+    def _blocking(self, client: ServedSocket, name: bytes, payload: Buffer, seconds: float | None) -> bytes:
+        waiter = Waiting()
+        asks, engine = self.begin(client)
+        number = asks.ask(engine, name, payload, waiter)
+        try:
+            return waiter.wait(seconds)
+        except BaseException:
+            asks.give_up(engine, number)
+            raise
+
+    def begin(self, client: ServedSocket) -> tuple[Asks, Engine]:
+        """What a client is asked by.
+
+        :raises ConnectionLost: it is gone.
+        """
+        engine = self._engine
+        assert engine is not None  # it has a client
+        engine.ask  # noqa: B018  # in a forked child this raises, before a lock is taken that somebody else may have
+        asks = client.asks
+        if asks is None:
+            with self._lock:
+                asks = client.asks = client.asks or Asks(client.id, self._most)
+        if client.is_gone:
+            asks.end(f"client {shown(client.id)} isn't connected any more, and can't be asked")
+        elif self._over:
+            asks.end(self._over)
+        return asks, engine
+
+    def answered(self, client_id: int, number: int, code: int, payload: bytes) -> bool:
+        """As :attr:`pysock.engine.contract.Callbacks.answered`."""
+        client = self._find(client_id)
+        return client is not None and client.asks is not None and client.asks.answered(number, code, payload)
+
+    def end(self, clients: list[ServedSocket], why: str) -> None:
+        """Nothing that clients answer is read any more."""
+        self._over = self._over or why
+        for client in clients:
+            if client.asks is not None:
+                client.asks.end(why)
+
+
+class Waiting(Unique):
+    """A thread that waits."""
+
+    __slots__ = ("_error", "_lock", "_payload")
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._lock.acquire()
+        self._payload = b""
+        self._error: Exception | None = None
+
+    def answer(self, payload: bytes) -> None:
+        """It is this."""
+        self._payload = payload
+        self._lock.release()
+
+    def fail(self, error: Exception) -> None:
+        """There is none."""
+        self._error = error
+        self._lock.release()
+
+    def wait(self, seconds: float | None) -> bytes:
+        """Block until it is there."""
+        if not self._lock.acquire(timeout=-1 if seconds is None else min(seconds, _LONGEST)):
+            raise RequestTimeout(LATE)
+        if self._error is not None:
+            raise self._error
+        return self._payload
+
+
+#: Of a lock's wait, in seconds.
+_LONGEST: Final = 2.0**31
+
+
+def _is_task() -> bool:
+    """Whether this is a task of an asyncio loop; one that nobody has imported has none."""
+    asyncio = sys.modules.get("asyncio")
+    running = getattr(asyncio, "_get_running_loop", None)
+    return running is not None and running() is not None and asyncio.current_task() is not None  # type: ignore[union-attr]
+
+
+def _name_of(service: str | None) -> bytes:
+    """The name of a service as an ASK has it."""
+    if service is None:
+        return b"\0"
+    if not isinstance(service, str):
+        raise TypeError(f"a service's name is a str, not {service!r}")
+    name = service.encode("utf-8", "replace")
+    if not 0 < len(name) <= LARGEST_NAME:
+        raise ParameterError("service", f"must have 1 to {LARGEST_NAME} bytes in UTF-8, not {len(name)}")
+    return bytes((len(name),)) + name
