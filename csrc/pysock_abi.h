@@ -70,7 +70,7 @@ enum ps_reason {
 enum ps_cause {
     PS_CAUSE_FULL, PS_CAUSE_PEER, PS_CAUSE_CROWD, PS_CAUSE_LATE, PS_CAUSE_ACCESS, PS_CAUSE_PROOF, PS_CAUSE_VIOLATION,
     PS_CAUSE_TOO_LARGE, PS_CAUSE_FRAME_LATE, PS_CAUSE_OUTPUT_FULL, PS_CAUSE_OUTPUT_STALLED, PS_CAUSE_IDLE,
-    PS_CAUSE_NO_MEMORY, PS_CAUSE_ACCEPT, PS_CAUSE_SEND, PS_CAUSES
+    PS_CAUSE_NO_MEMORY, PS_CAUSE_ACCEPT, PS_CAUSE_SEND, PS_CAUSE_PUSHES_FULL, PS_CAUSES
 };
 
 /* Why nobody waits for the answer to a deferred request any more: pysock/engine/deferral.py. */
@@ -139,6 +139,7 @@ const ps_rule *ps_rule_of(int kind);
 typedef struct ps_limits {
     uint64_t cir_timeout_ns, frame_timeout_ns, output_timeout_ns, idle_timeout_ns;
     uint64_t output_pause, output_drop;
+    uint64_t push_soft, push_soft_seconds_ns, push_hard;
     uint32_t max_clients, max_pending_cir, max_cir_bytes, max_payload, max_in_flight, stream_window;
     uint32_t max_clients_per_uid, max_clients_per_ip; /* 0: none but max_clients */
     /* Of TCP peers that vanish, see tcp(7); seconds, but for the last, which is in milliseconds. keep_idle 0: none is set. */

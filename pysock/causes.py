@@ -33,6 +33,7 @@ class Cause(IntEnum):
     NO_MEMORY = 12
     ACCEPT = 13
     SEND = 14
+    PUSHES_FULL = 15
 
 
 class _Words(NamedTuple):
@@ -76,6 +77,9 @@ _WORDS: Final = {
     ),
     Cause.SEND: _Words(
         "send_failures", WARNING, "send() failed: the system has no memory for it (ENOBUFS); it is tried again"
+    ),
+    Cause.PUSHES_FULL: _Words(
+        "pushes_full", WARNING, "dropped: too many unread pushes (Limits.push_soft, push_soft_seconds, push_hard)"
     ),
 }
 

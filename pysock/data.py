@@ -78,7 +78,7 @@ class DataSocket(Unique, ABC):
     def send(self, payload: kinds.Buffer) -> None:
         """Send bytes that the client didn't ask for: a PUSH, or one message of the server's framing.
 
-        It doesn't wait: the engine queues what the kernel doesn't take, up to ``Limits.output_drop`` bytes.
+        It doesn't wait: the engine queues what the kernel doesn't take, up to ``Limits.push_hard`` bytes.
         By hand it waits until the kernel has taken all.
 
         :param payload: any bytes-like object.

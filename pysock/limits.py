@@ -34,6 +34,9 @@ STREAM_WINDOW: Final = 256 * 1024
 #: The limits that may be ``None``: there is none then.
 _NEVER: Final = frozenset(("idle_timeout", "vanish_timeout", "max_clients_per_uid", "max_clients_per_ip"))
 
+#: How the names of those end that are times.
+_IN_SECONDS: Final = ("_timeout", "_seconds")
+
 
 class CutDefault(int):
     """A default that the limit of descriptors has cut, to be told from the same number said by somebody."""
@@ -73,6 +76,9 @@ class Limits:
         is an error.
     :param output_pause: bytes of unsent replies at which a client isn't read any more; before it is let in: any.
     :param output_drop: bytes of unsent replies at which a client is dropped.
+    :param push_soft: bytes of pushes that may wait for a client for any time, each counted with 64 bytes more.
+    :param push_soft_seconds: how long more of them may wait, until the client is dropped.
+    :param push_hard: bytes of pushes, counted likewise, at which a client is dropped; but one push may always wait.
     :param output_timeout: seconds without progress of waiting output until a client is dropped.
     :param idle_timeout: seconds without a byte from a client until it is dropped; ``None`` is never.
     :param vanish_timeout: seconds without an answer of the other end's machine, after which the kernel gives a TCP
@@ -95,6 +101,9 @@ class Limits:
     max_asks: int = 64
     output_pause: int = 1024 * 1024
     output_drop: int = 64 * 1024 * 1024
+    push_soft: int = 8 * 1024 * 1024
+    push_soft_seconds: float = 10.0
+    push_hard: int = 32 * 1024 * 1024
     output_timeout: float = 10.0
     idle_timeout: float | None = None
     vanish_timeout: float | None = VANISH_TIMEOUT
@@ -105,7 +114,7 @@ class Limits:
             value = getattr(self, name)
             if value is None and name in _NEVER:
                 continue
-            number, most = ((int, float), LONGEST_TIMEOUT) if name.endswith("_timeout") else (int, LARGEST_PAYLOAD)
+            number, most = ((int, float), LONGEST_TIMEOUT) if name.endswith(_IN_SECONDS) else (int, LARGEST_PAYLOAD)
             if name == "max_clients":
                 most = MOST_CLIENTS
             if not isinstance(value, number) or isinstance(value, bool):
@@ -114,5 +123,6 @@ class Limits:
                 raise ParameterError(
                     name, f"must be more than 0 and at most {most}, not {value}", name=f"Limits.{name}"
                 )
-        if self.output_drop < self.output_pause:
-            raise ParameterError("output_drop", "must not be less than output_pause", name="Limits.output_drop")
+        for large, small in (("output_drop", "output_pause"), ("push_hard", "push_soft")):
+            if getattr(self, large) < getattr(self, small):
+                raise ParameterError(large, f"must not be less than {small}", name=f"Limits.{large}")

@@ -39,7 +39,8 @@
         PS_EV_DRAIN, PS_CLOSED_BY_SERVER, PS_HOW_CUT, 0)                                                               \
     row(DOOR_NO_MEMORY, REFUSED(PS_REFUSED_FULL, PS_TEXT_SERVER_FULL), NOTHING, PS_CAUSE_NO_MEMORY,                    \
         PS_EV_DRAIN, PS_OVER_A_LIMIT, PS_HOW_CUT, 0)                                                                   \
-    row(REPLACED, NOTHING, {PS_TEXT_REPLACED, 1, PS_GOAWAY}, -1, PS_EV_DRAIN, PS_CLOSED_BY_SERVER, PS_HOW_FLUSH, 0)
+    row(REPLACED, NOTHING, {PS_TEXT_REPLACED, 1, PS_GOAWAY}, -1, PS_EV_DRAIN, PS_CLOSED_BY_SERVER, PS_HOW_FLUSH, 0)    \
+    row(PUSHES_FULL, NOTHING, NOTHING, PS_CAUSE_PUSHES_FULL, PS_EV_DRAIN, PS_OVER_A_LIMIT, PS_HOW_CUT, 0)
 
 #define PS_END_OF_ROW(name, ...) PS_END_##name,
 

@@ -16,6 +16,7 @@
 #include "conn/message.h"
 #include "conn/output.h"
 #include "conn/queue.h"
+#include "conn/slow.h"
 #include "conn/transport.h"
 #include "table/timers.h"
 
@@ -78,6 +79,8 @@ static void queue_object(ps_engine *engine, ps_conn *conn, const uint8_t *data, 
 
 static void queue_shared(ps_engine *engine, ps_conn *conn, ps_shared *shared)
 {
+    if (!ps__slow_takes(engine, conn, shared->size))
+        return;
     ps_chunk *chunk = ps__shared_chunk(shared);
     if (!chunk) {
         ps__no_memory(engine, conn);

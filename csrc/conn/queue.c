@@ -9,6 +9,7 @@
 #include "base/sys.h"
 #include "conn/message.h"
 #include "conn/queue.h"
+#include "table/backlog.h"
 #include "table/timers.h"
 
 void ps__append_chunk(ps_conn *conn, ps_chunk *chunk)
@@ -91,6 +92,8 @@ void ps__advance_queue(ps_engine *engine, ps_conn *conn, size_t sent)
     while (sent) {
         ps_chunk *chunk = conn->out_head;
         uint32_t here = chunk->size - chunk->sent;
+        if (chunk->shared && !chunk->sent)
+            ps__backlog_take(engine, conn, chunk->size);
         if (sent < here) {
             chunk->sent += (uint32_t)sent;
             return;
@@ -158,5 +161,6 @@ void ps__drop_output(ps_engine *engine, ps_conn *conn)
     if (conn == engine->out_conn)
         ps__drop_gathered(engine);
     ps__free_chunks(engine, ps__take_queue(conn));
+    ps__backlog_drop(engine, conn);
     ps__timer_stop(engine, conn, PS_LINK_OUTPUT);
 }

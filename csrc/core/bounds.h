@@ -29,6 +29,7 @@ enum {
     PS_STREAM_AHEAD = 64 * 1024, /* what another thread may send of a stream before the loop has seen it, roughly */
     PS_COMMANDS_BYTES = 64 << 20, /* what other threads may have queued for a loop that is busy */
     PS_COMMAND_COST = 256,     /* of these bytes, what a command takes besides its payload, roughly */
+    PS_PUSH_COST = 64,         /* of the pushes that wait for a client, what each takes besides its bytes, roughly */
     PS_DEAD_ROOM = 2048,       /* slots beside those of max_clients, for connections that are closed and not buried yet:
                                   a place that becomes free is given away in the same turn */
     PS_CHUNK_SLOTS = 256,      /* slots of the client table allocated together; they never move */

@@ -27,6 +27,7 @@
 #include "core/conn.h"
 #include "pysock.h"
 
+struct ps_backlog;
 struct ps_command;
 struct ps_deferred;
 struct ps_transport;
@@ -129,6 +130,11 @@ struct ps_engine {
     int timer; /* a timerfd in its own poll; else -1 */
     uint64_t timer_ns; /* when it goes off */
     uint64_t descriptors_ns; /* when it has last looked at its descriptors */
+    /* Of pushes that wait: chunks of rows, NULL where none are needed yet; and the list of who is over the soft limit. */
+    struct ps_backlog **backlogs;
+    struct {
+        uint32_t first, last;
+    } over;
 };
 
 /* A counter that other threads may read. */

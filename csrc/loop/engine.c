@@ -16,6 +16,7 @@
 #include "loop/command.h"
 #include "loop/engine.h"
 #include "loop/fork.h"
+#include "table/backlog.h"
 #include "table/deferred.h"
 #include "table/descriptors.h"
 #include "table/table.h"
@@ -117,6 +118,7 @@ void ps__engine_close(ps_engine *engine)
         ps_sys.close(engine->timer);
     engine->timer = -1;
     ps__close_wake(engine);
+    ps__backlog_close(engine);
     ps__table_close(&engine->table);
     pthread_mutex_unlock(&engine->lock);
     ps__free(engine->in);

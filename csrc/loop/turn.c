@@ -10,6 +10,7 @@
 #include "conn/life.h"
 #include "conn/output.h"
 #include "conn/rules.h"
+#include "conn/slow.h"
 #include "conn/stream.h"
 #include "loop/accept.h"
 #include "loop/command.h"
@@ -163,6 +164,8 @@ static void expire(ps_engine *engine)
     enum ps_timer_list list;
     for (ps_conn *late; (late = ps__timers_pop_late(engine, &list)) != NULL;)
         ps__dismiss(engine, late, (enum ps_end)ends[list], 0, NULL);
+    if (ps__timer_first(engine, PS_TIMER_OUTPUT) && !engine->full_looks) /* else nobody is slow, or not all are looked at */
+        ps__slow_end(engine);
 }
 
 static void end_turn(ps_engine *engine)

@@ -4,6 +4,7 @@
 #include "base/sys.h"
 #include "base/trial.h"
 #include "loop/wait.h"
+#include "table/backlog.h"
 #include "table/descriptors.h"
 #include "table/due.h"
 #include "table/timers.h"
@@ -33,6 +34,8 @@ int64_t ps__sleep_ns(const ps_engine *engine)
         return 0;
     uint64_t now = engine->now_ns, left = least(ps__timers_due_ns(engine), until(engine->batch_due_ns, now));
     left = least(left, until(ps__due_ns(engine), now));
+    if (ps__timer_first(engine, PS_TIMER_OUTPUT)) /* else nobody is slow */
+        left = least(left, ps__backlog_left_ns(engine));
     if (engine->accept_again_ns)
         left = least(left, until(engine->accept_again_ns, now));
     if (engine->send_again_ns)

@@ -46,8 +46,7 @@ static uint64_t duration_ns(const ps_engine *engine, enum ps_timer_list list)
     return durations[list];
 }
 
-/* The clock of a list, in milliseconds, at a moment of this turn. */
-static uint32_t clock_ms(const ps_engine *engine, enum ps_timer_list list, uint64_t moment_ns)
+uint32_t ps__timer_clock_ms(const ps_engine *engine, enum ps_timer_list list, uint64_t moment_ns)
 {
     uint64_t most = duration_ns(engine, list) / LOOKS, worked = moment_ns - engine->look_ns;
     return (uint32_t)((engine->look_ns + (worked < most ? worked : most) - engine->lag_ns[list]) / 1000000u);
@@ -57,6 +56,7 @@ void ps__timers_clear(ps_engine *engine)
 {
     for (int i = 0; i < PS_TIMER_LISTS; i++)
         engine->timers[i].first = engine->timers[i].last = PS_NO_SLOT;
+    engine->over.first = engine->over.last = PS_NO_SLOT;
 }
 
 void ps__timers_worked(ps_engine *engine)
@@ -94,7 +94,7 @@ void ps__timer_start(ps_engine *engine, ps_conn *conn, enum ps_timer_list list)
         return;
     uint32_t last = engine->timers[list].last;
     conn->timers[link] =
-        (ps_timer){.previous = last, .next = PS_NO_SLOT, .start_ms = clock_ms(engine, list, engine->now_ns)};
+        (ps_timer){.previous = last, .next = PS_NO_SLOT, .start_ms = ps__timer_clock_ms(engine, list, engine->now_ns)};
     if (last == PS_NO_SLOT)
         engine->timers[list].first = conn->slot;
     else
@@ -117,7 +117,7 @@ ps_conn *ps__timer_first(const ps_engine *engine, enum ps_timer_list list)
 
 static uint32_t age_ms(const ps_engine *engine, const ps_conn *conn, enum ps_timer_list list, uint64_t moment_ns)
 {
-    uint32_t age = clock_ms(engine, list, moment_ns) - conn->timers[link_of[list]].start_ms;
+    uint32_t age = ps__timer_clock_ms(engine, list, moment_ns) - conn->timers[link_of[list]].start_ms;
     return age < IN_FUTURE_MS ? age : 0;
 }
 

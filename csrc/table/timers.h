@@ -12,6 +12,8 @@ uint32_t ps__timer_age_ms(const ps_engine *engine, const ps_conn *conn, enum ps_
 ps_conn *ps__timers_pop_late(ps_engine *engine, enum ps_timer_list *list); /* one after the other; NULL: that was all */
 void ps__timers_clear(ps_engine *engine); /* nobody's runs */
 void ps__timers_worked(ps_engine *engine); /* the work of a turn is done, now_ns is its end */
+/* The clock of a list, at a moment of this turn. */
+uint32_t ps__timer_clock_ms(const ps_engine *engine, enum ps_timer_list list, uint64_t moment_ns);
 uint64_t ps__timers_due_ns(const ps_engine *engine); /* UINT64_MAX: none runs */
 
 #endif

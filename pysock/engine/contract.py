@@ -244,7 +244,7 @@ class Engine(Protocol):
         """Send bytes the client didn't ask for: a PUSH, or one message of the framing.
 
         ``False`` if the client isn't connected (any more) or is draining. It never blocks: the queue of a client
-        that doesn't read is bounded by ``Limits.output_drop``.
+        that doesn't read is bounded by ``Limits.push_hard``.
 
         :raises FrameTooLarge: the client said in its CIR that it takes less.
         :raises OSError: ENOBUFS: see :func:`too_much_queued`.

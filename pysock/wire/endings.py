@@ -41,6 +41,7 @@ class End(IntEnum):
     DOOR_ACCESS = 16
     DOOR_NO_MEMORY = 17
     REPLACED = 18  # another client has come by its name, and names are unique here
+    PUSHES_FULL = 19
 
 
 class How(IntEnum):
@@ -158,6 +159,7 @@ ENDINGS: Final = {
         before=_refused(Refusal.SERVER_FULL, texts.SERVER_FULL),
     ),
     End.REPLACED: Row(DisconnectReason.CLOSED_BY_SERVER, after=Said(Kind.GOAWAY, p.GOAWAY_REPLACED, texts.REPLACED)),
+    End.PUSHES_FULL: Row(DisconnectReason.OVER_A_LIMIT, How.CUT, Cause.PUSHES_FULL),
 }
 
 #: Those at the door, by why they are turned away.

@@ -189,7 +189,8 @@ static inline ps_options echo_options(uint32_t framing)
     const uint64_t second = 1000000000;
     return (ps_options){
         .limits = {.cir_timeout_ns = 30 * second, .frame_timeout_ns = 30 * second, .output_timeout_ns = 30 * second,
-                   .output_pause = 1 << 20, .output_drop = 64 << 20, .max_clients = 1000, .max_pending_cir = 100,
+                   .output_pause = 1 << 20, .output_drop = 64 << 20, .push_soft = 8 << 20,
+                   .push_soft_seconds_ns = 10000000000, .push_hard = 32 << 20, .max_clients = 1000, .max_pending_cir = 100,
                    .max_cir_bytes = 4096, .max_payload = 16 << 20, .max_in_flight = 1024},
         .linger_ns = PS_LINGER_AUTO,
         .inside_max_ns = 6000000,

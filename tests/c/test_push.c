@@ -217,23 +217,24 @@ static void only_some(void)
 static void without_memory(void)
 {
     const ps_options options = echo_options(PS_PYSOCK);
-    for (int nth = 1; nth <= CLIENTS + 3; nth++) {
-        int fds[CLIENTS], heard = 0;
+    const int all = 2, one = CLIENTS + 2; /* blocks for all; and of what waits: of all, of some, and of each */
+    for (int nth = 1; nth <= all + one + 1; nth++) {
+        int fds[CLIENTS], heard = 0, reach = CLIENTS - (nth > all && nth <= all + one);
         begin(&options);
         connect_all(fds, CLIENTS);
         failing = nth;
         int64_t told = ps_engine_broadcast(server.engine, (const uint8_t *)"news", 4);
         WAIT_FOR(told < 0 || echo_stats(&server).pushes == CLIENTS);
         failing = 0;
-        CHECK(told == (nth <= 2 ? -ENOMEM : CLIENTS)); /* the command, and the message: then nobody gets it */
-        CHECK_EQ(ps_engine_broadcast(server.engine, (const uint8_t *)"last", 4), CLIENTS - (nth > 2 && nth <= CLIENTS + 2));
+        CHECK(told == (nth <= all ? -ENOMEM : CLIENTS)); /* the command, and the message: then nobody gets it */
+        CHECK_EQ(ps_engine_broadcast(server.engine, (const uint8_t *)"last", 4), reach);
         for (int i = 0; i < CLIENTS; i++) {
             uint8_t room[4];
             ps_frame frame = receive_frame(fds[i], room, sizeof room);
             heard += frame.kind == PS_PUSH;
             CHECK(!frame.kind || memcmp(room, told < 0 ? "last" : "news", 4) == 0);
         }
-        CHECK_EQ(heard, CLIENTS - (nth > 2 && nth <= CLIENTS + 2));
+        CHECK_EQ(heard, reach);
         hang_up(fds, CLIENTS);
         end();
     }

@@ -166,7 +166,9 @@ def test_close_from_the_server(server, join):
 
 def test_what_waits_for_a_loop_that_is_held_up_is_bounded(make_server, address):
     """By 64 MiB: what is too much raises and nobody gets it; what was taken is sent. To close a client works always."""
-    server = make_server(address, limits=Limits(output_drop=128 * 2**20, output_pause=128 * 2**20))
+    server = make_server(
+        address, limits=Limits(output_drop=128 * 2**20, output_pause=128 * 2**20, push_hard=128 * 2**20)
+    )
     held, go_on = threading.Event(), threading.Event()
 
     @server.service

@@ -98,7 +98,8 @@ static bool step(void *driver)
 static ps_limits limits_of(uint8_t options)
 {
     static const uint32_t payloads[4] = {1, 5, 1000, 150000};
-    return (ps_limits){.output_pause = 1 << 20, .output_drop = 64 << 20, .max_clients = 1, .max_pending_cir = 1,
+    return (ps_limits){.output_pause = 1 << 20, .output_drop = 64 << 20, .push_soft = 8 << 20,
+                   .push_soft_seconds_ns = 10000000000, .push_hard = 32 << 20, .max_clients = 1, .max_pending_cir = 1,
                        .max_cir_bytes = options & 4 ? 300 : 4, .max_payload = payloads[options & 3],
                        .max_in_flight = 1000};
 }

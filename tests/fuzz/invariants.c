@@ -2,6 +2,7 @@
  *
  * Between turns the engine's own state must make sense: who waits for something is watched for it, or timed. At the end
  * each client must have got whole messages, in an order that the protocol allows, and each request at most one answer. */
+#include "table/backlog.h"
 #include "world.h"
 #include "conn/stream.h"
 
@@ -26,17 +27,26 @@ static void check_watched(const link *it, const ps_conn *conn)
     REQUIRE(!wanted || (seen->events == events && seen->key == it->id));
 }
 
+/* What the engine has counted of the pushes that wait whole. */
+static void check_backlog(const ps_conn *conn, uint64_t waiting)
+{
+    const ps_backlog *chunk = sim.engine->backlogs ? sim.engine->backlogs[conn->slot / PS_CHUNK_SLOTS] : NULL;
+    REQUIRE(chunk ? chunk[conn->slot % PS_CHUNK_SLOTS].waiting == waiting : !waiting);
+}
+
 static void check_queue(const link *it, const ps_conn *conn)
 {
-    uint64_t queued = 0;
+    uint64_t queued = 0, waiting = 0;
     const ps_chunk *last = NULL;
     for (const ps_chunk *chunk = conn->out_head; chunk; chunk = chunk->next) {
         REQUIRE(chunk->size > chunk->sent);
         queued += chunk->size - chunk->sent;
+        waiting += chunk->shared && !chunk->sent ? chunk->size + PS_PUSH_COST : 0;
         last = chunk;
     }
     REQUIRE(conn->queued == queued && conn->out_tail == last);
     REQUIRE(queued <= sim.options.limits.output_drop);
+    check_backlog(conn, waiting);
     REQUIRE(conn->bytes_out >= it->down.size + queued);
     if (!sim.options.ask_connects && !it->broken && !sim.starved) /* what the hook pushed may have been dropped */
         REQUIRE(conn->bytes_out == it->down.size + queued);

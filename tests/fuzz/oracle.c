@@ -45,7 +45,7 @@ __attribute__((visibility("default"))) void oracle_play(played *it)
     position start = {.of = it, .at = it->bytes};
     world_reset();
     sim.options = (ps_options){
-        .limits = {.output_pause = 1 << 30, .output_drop = 1 << 30, .max_clients = 1, .max_pending_cir = 1,
+        .limits = {.output_pause = 1 << 30, .output_drop = 1 << 30, .push_hard = 1 << 30, .max_clients = 1, .max_pending_cir = 1,
                    .max_cir_bytes = (uint32_t)it->max_cir_bytes, .max_payload = (uint32_t)it->max_payload,
                    .max_in_flight = 1000, .stream_window = 256 * 1024}, /* the defaults of the Rules that it's held against */
         .framing = (uint32_t)it->framing, .services = WORLD_SERVICES, .welcome = (const uint8_t *)"hello",

@@ -31,6 +31,7 @@ def serving(**options: object) -> Callable[[], object]:
 WRONG = {
     "max_clients": lambda: pysock.Limits(max_clients=0),
     "output_drop": lambda: pysock.Limits(output_drop=1),
+    "push_hard": lambda: pysock.Limits(push_hard=1),
     "max_payload": lambda: pysock.connect(HERE, max_payload=0),
     "max_pushes": lambda: pysock.connect(HERE, max_pushes=0),
     "timeout": lambda: pysock.connect(HERE, timeout=-1),

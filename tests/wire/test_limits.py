@@ -66,6 +66,12 @@ def until_closed(peer):
         ({"cir_timeout": math.nan}, ValueError, "Limits.cir_timeout must be more than 0"),
         ({"idle_timeout": 31 * 24 * 3600}, ValueError, "Limits.idle_timeout must be more than 0 and at most 2592000"),
         ({"output_drop": 1000}, ValueError, "Limits.output_drop must not be less than output_pause"),
+        ({"push_hard": 1000}, ValueError, "Limits.push_hard must not be less than push_soft"),
+        (
+            {"push_soft_seconds": 31 * 24 * 3600},
+            ValueError,
+            "Limits.push_soft_seconds must be more than 0",
+        ),
     ],
     ids=str,
 )
@@ -77,7 +83,7 @@ def test_a_limit_out_of_range(limit, error, words):
 def test_the_longest_deadlines(serve):
     """Nobody is dropped by them."""
     longest = 30 * 24 * 3600
-    timeouts = ("cir_timeout", "frame_timeout", "output_timeout", "idle_timeout")
+    timeouts = ("cir_timeout", "frame_timeout", "output_timeout", "idle_timeout", "push_soft_seconds")
     server = serve(**dict.fromkeys(timeouts, longest))
     with Good(server) as good:
         good.check()
@@ -780,6 +786,12 @@ def take_nothing(server):
         wait_for(lambda: not server.stats()["clients"])
 
 
+def listen_to_nothing(server):
+    with wire.let_in(server):
+        while server.clients:
+            server.clients.broadcast(bytes(100_000))
+
+
 def be_idle(server):
     with wire.let_in(server) as peer:
         assert wire.rest_of(peer) == [goaway(texts.IDLE)]
@@ -794,6 +806,7 @@ CAUSES = {
     Cause.FRAME_LATE: (be_slow, {"frame_timeout": 0.02}, "the rest of a frame came too late"),
     Cause.OUTPUT_FULL: (take_nothing, {"output_pause": 1000, "output_drop": 2000}, "too many unread replies"),
     Cause.OUTPUT_STALLED: (take_nothing, {"output_timeout": 0.02}, "weren't read for too long"),
+    Cause.PUSHES_FULL: (listen_to_nothing, {"push_soft": 1, "push_hard": 1}, "too many unread pushes"),
     Cause.IDLE: (be_idle, {"idle_timeout": 0.2}, "nothing came for too long"),
 }
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x403D8EC6
+ABI: Final = 0x4FEDAB79
 
 
 def check_abi(lib: Any) -> None:

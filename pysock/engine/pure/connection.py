@@ -22,7 +22,7 @@ from pysock.causes import Cause
 from pysock.engine.deferral import Ended
 from pysock.engine.pure.access import Origin
 from pysock.engine.pure.core import LARGE_READ_MAX, READ_MAX
-from pysock.engine.pure.output import SHORT_OF_MEMORY, Output
+from pysock.engine.pure.output import SHORT_OF_MEMORY, Output, Push
 from pysock.engine.pure.poll import READ, WRITE, is_foreign
 from pysock.engine.pure.transport import discard_input
 from pysock.engine.pure.waiting import pending
@@ -189,7 +189,7 @@ class Connection(Output):
         state = self.protocol.state
         return state is _ESTABLISHED or (self.holding and state < _ESTABLISHED)
 
-    def push(self, message: bytes) -> bool:
+    def push(self, message: Push) -> bool:
         """Queue bytes the client didn't ask for, encoded."""
         if not self.takes_pushes():
             return False
@@ -361,7 +361,7 @@ class Connection(Output):
         self.choked = False
         self.stalled = False
         self.drop_input()
-        for deadlines in (core.cirs, core.frames, core.outputs, core.idles):
+        for deadlines in (core.cirs, core.frames, core.outputs, core.idles, core.slow):
             deadlines.stop(self)
         if self.deferred:
             core.deferrals.orphan(self, why_closed(self.reason))

@@ -94,10 +94,7 @@ class Core(Unique):
         #: By descriptor: what is called with the bits of an event.
         self.on_event: dict[int, Callable[[int], None]] = {}
         self._watched: dict[int, int] = {}  # in it, what others have us watch: for what
-        self.cirs: Deadlines[Connection] = Deadlines(limits.cir_timeout)
-        self.frames: Deadlines[Connection] = Deadlines(limits.frame_timeout)
-        self.outputs: Deadlines[Output] = Deadlines(limits.output_timeout)
-        self.idles: Deadlines[Connection] = Deadlines(limits.idle_timeout or 0.0)
+        self._make_deadlines(limits)
         #: Who must be flushed or settled at the end of the turn, has input to go on with, is closed and not freed yet.
         self.dirty: dict[Output, None] = {}
         self.ready: dict[Connection, None] = {}
@@ -113,6 +110,13 @@ class Core(Unique):
         self.are_open: Callable[[], bool] = lambda: True
         self.lost: bool = False
         self.logged_no_service = False
+
+    def _make_deadlines(self, limits: Limits) -> None:
+        self.cirs: Deadlines[Connection] = Deadlines(limits.cir_timeout)
+        self.frames: Deadlines[Connection] = Deadlines(limits.frame_timeout)
+        self.outputs: Deadlines[Output] = Deadlines(limits.output_timeout)
+        self.slow: Deadlines[Output] = Deadlines(limits.push_soft_seconds)  # who is over push_soft
+        self.idles: Deadlines[Connection] = Deadlines(limits.idle_timeout or 0.0)
 
     def _read_services(self, services: Sequence[Service]) -> None:
         #: By service number, what is called at once; and those that answer in batches.
@@ -187,7 +191,7 @@ class Core(Unique):
             batch.forget()
         self.deferrals.forget()
         self.streams.ready.clear()
-        for deadlines in (self.cirs, self.frames, self.outputs, self.idles):
+        for deadlines in (self.cirs, self.frames, self.outputs, self.idles, self.slow):
             deadlines.ends.clear()
         for part in (self.on_event, self._watched, self.dirty, self.ready, self.dead):
             part.clear()

@@ -27,7 +27,7 @@ class Lateness(Unique):
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        kinds: list[Deadlines[Any]] = [core.cirs, core.frames, core.outputs, core.idles]
+        kinds: list[Deadlines[Any]] = [core.cirs, core.frames, core.outputs, core.idles, core.slow]
         self._kinds = kinds
         #: Who has a deadline, by kind.
         self.running: list[dict[Any, float]] = [kind.ends for kind in kinds]
@@ -52,6 +52,8 @@ class Lateness(Unique):
             dismiss(late, End.FRAME_LATE)
         while slow := core.outputs.pop_expired(now):
             slow.cut(End.OUTPUT_STALLED)
+        while slow := core.slow.pop_expired(now):
+            slow.cut(End.PUSHES_FULL)
         while late := core.idles.pop_expired(now):
             dismiss(late, End.IDLE)
 

@@ -3,7 +3,7 @@
 ``out`` is in the order in which it must be sent: replies are appended at once, pushes in between too. Everything is
 tried by one send() first; the poll is asked for writability only after the kernel took less than it was given. What
 waits then is bounded: over ``output_pause`` the client isn't read, over ``output_drop`` or without progress for
-``output_timeout`` it is closed.
+``output_timeout`` it is closed. Pushes that wait have limits of their own.
 """
 
 from __future__ import annotations
@@ -35,10 +35,18 @@ _IOV_MAX: Final = 64
 _SENDS_MAX: Final = 16
 #: From so many pieces on small ones that wait are copied together: each object costs some 50 bytes.
 _PIECES_MAX: Final = 64
+#: Of the pushes that wait for a client, what each takes besides its bytes, roughly.
+PUSH_COST: Final = 64
 
 _NOT_NOW: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
 #: These pass; how long it is tried is bounded by the deadline of the output.
 SHORT_OF_MEMORY: Final = frozenset((errno.ENOBUFS, errno.ENOMEM))
+
+
+class Push(bytes):
+    """One as its framing has it, as long as it waits whole: what is left of one is a memoryview."""
+
+    __slots__ = ()
 
 
 class Output(Unique, ABC):
@@ -46,7 +54,7 @@ class Output(Unique, ABC):
 
     __slots__ = (
         "bytes_out", "choked", "core", "deferred", "holding", "holds_streams", "listener", "out", "pause_at", "queued",
-        "send", "sock", "stalled", "starved",
+        "send", "sock", "stalled", "starved", "waiting",
     )  # fmt: skip
 
     out: list[bytes | bytearray | memoryview]
@@ -61,6 +69,7 @@ class Output(Unique, ABC):
         self.out = []
         self.queued = 0  # bytes in it
         self.bytes_out = 0
+        self.waiting: int = 0  # pushes: their bytes, and PUSH_COST for each
         self.pause_at: int = 0  # from so many bytes that wait it isn't read; before it is let in it is owed nothing
         self.choked: bool = False  # it doesn't take its replies, so it isn't read
         self.stalled: bool = False  # the deadline of the output runs
@@ -108,10 +117,28 @@ class Output(Unique, ABC):
             out.append(bytearray(frame))
         self._count(len(frame))
 
-    def put_push(self, message: bytes) -> None:
-        """As ``put``; but many may get this one, so it waits as the object that it is."""
+    def put_push(self, message: Push) -> None:
+        """As ``put``; but many may get this one, so it waits as the object that it is. Only so many may wait."""
+        waiting = self.waiting + len(message) + PUSH_COST
+        if self.waiting and waiting > self.core.limits.push_hard:
+            self.cut(End.PUSHES_FULL)
+            return
+        self._count_waiting(waiting)
         self.out.append(message)
         self._count(len(message))
+
+    def _count_waiting(self, waiting: int) -> None:
+        soft, before, self.waiting = self.core.limits.push_soft, self.waiting, waiting
+        if waiting > soft >= before:
+            self.core.slow.start_now(self, self.core.now)
+        elif waiting <= soft < before:
+            self.core.slow.stop(self)
+
+    def _begin(self, pieces: list[bytes | bytearray | memoryview]) -> None:
+        """These begin to leave: pushes among them don't wait any more."""
+        if self.waiting:
+            begun = sum(len(piece) + PUSH_COST for piece in pieces if type(piece) is Push)
+            self._count_waiting(self.waiting - begun)
 
     def _count(self, size: int) -> None:
         self.queued += size
@@ -160,6 +187,7 @@ class Output(Unique, ABC):
         except OSError as error:
             sent = self._not_sent(error)
         if sent == size:
+            self._begin(out)
             out.clear()
             self.queued = 0
             if self.stalled or self.choked or self.holds_streams:
@@ -204,6 +232,7 @@ class Output(Unique, ABC):
                 break
             sent -= len(piece)
             count += 1
+        self._begin(out[: count + bool(sent)])
         if sent:
             out[count] = memoryview(out[count])[sent:]
         del out[:count]

@@ -13,6 +13,7 @@ from pysock.base.unique import Unique
 from pysock.engine.contract import answers_nothing
 from pysock.engine.pure.ending import dismiss
 from pysock.engine.pure.look import find
+from pysock.engine.pure.output import Push
 from pysock.errors import FrameTooLarge
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 from pysock.wire import texts
@@ -41,7 +42,7 @@ class Pushes(Unique):
         payload = bytes(payload)
         if len(payload) > connection.protocol.reply_limit:
             raise FrameTooLarge(texts.PUSH_TOO_LARGE % len(payload))
-        message = connection.listener.framing.message(payload)
+        message = Push(connection.listener.framing.message(payload))
         if get_ident() == self.loop:
             return connection.push(message)
         return self._commands.post(lambda: connection.push(message), len(message))
@@ -62,7 +63,8 @@ class Pushes(Unique):
         payload = bytes(payload)
         size = len(payload)
         clients = [client for client in clients if client.takes_pushes() and size <= client.protocol.reply_limit]
-        messages = {listener: listener.framing.message(payload) for listener in {client.listener for client in clients}}
+        listeners = {client.listener for client in clients}
+        messages = {listener: Push(listener.framing.message(payload)) for listener in listeners}
 
         def push_to_all() -> int:
             return sum(client.push(messages[client.listener]) for client in clients)

@@ -1,0 +1,25 @@
+/* backlog.h: the pushes that wait for each client. */
+#ifndef PYSOCK_TABLE_BACKLOG_H
+#define PYSOCK_TABLE_BACKLOG_H
+
+#include "core/engine.h"
+
+typedef struct ps_backlog {
+    uint64_t waiting; /* bytes, and PS_PUSH_COST for each; of those that wait whole */
+    ps_timer over;    /* it has been over the soft limit since; on the list of all that are */
+} ps_backlog;
+
+/* Its row, made where there is none; NULL: there is no memory. It never moves. */
+ps_backlog *ps__backlog(ps_engine *engine, const ps_conn *conn);
+/* One more of so many bytes waits, for whom there is a row; or one of those that did has begun to leave. */
+void ps__backlog_add(ps_engine *engine, const ps_conn *conn, size_t size);
+void ps__backlog_take(ps_engine *engine, const ps_conn *conn, size_t size);
+/* Nothing waits any more. */
+void ps__backlog_drop(ps_engine *engine, const ps_conn *conn);
+/* Somebody who has been over the soft limit for as long as one may be, or NULL; and how long until there is one: UINT64_MAX:
+ * there is none. */
+ps_conn *ps__backlog_late(const ps_engine *engine);
+uint64_t ps__backlog_left_ns(const ps_engine *engine);
+void ps__backlog_close(ps_engine *engine);
+
+#endif
