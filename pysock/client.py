@@ -21,11 +21,12 @@ from pysock.base.lean import TYPE_CHECKING, overload
 from pysock.base.payload import SERVERS_LIMIT, checked
 from pysock.calls.handshake import Handshake, Trust
 from pysock.calls.heartbeat import Heartbeat, checked_heartbeat, period
-from pysock.calls.introduced import Introduced
 from pysock.calls.mailbox import PUSHES_MAX, Mailbox
 from pysock.calls.ping import ping
 from pysock.calls.reader import PushReader
 from pysock.calls.selfcall import refuse_own_loop
+from pysock.calls.stream import too_many
+from pysock.calls.streaming import Streaming
 from pysock.engine.choice import choose
 from pysock.engine.link import Link, nothing_sent
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 _GOODBYE: Final = 1.0
 
 
-class Client(Introduced):
+class Client(Streaming):
     """One connection to a server. Usable by several threads at a time; and in a ``with`` statement.
 
     All timeouts are in seconds. ``timeout=None`` means the one given to :func:`connect`, ``math.inf`` waits for ever.
@@ -96,6 +97,7 @@ class Client(Introduced):
         )
         self._beside = handshake.beside
         self._introduced(welcome)
+        self._most = max_payload
         self._window = max(1, welcome.max_in_flight or 1)
         self._closing = False
         self._ended = "this client is closed: connect() again"
@@ -141,6 +143,9 @@ class Client(Introduced):
         number, data = self._services.number(service), checked(payload, self._max_payload, SERVERS_LIMIT)
         if self._beside is not None:
             refuse_own_loop(self._beside)
+        if number in self._services.streaming:
+            whole = self._timeout if timeout is None else timeout
+            return self._stream(number, data, whole, timeout).join(self._most)
         return self._call(timeout, self._link.request, number, data)
 
     @overload
@@ -348,11 +353,18 @@ class Client(Introduced):
         mail = self._mail
         if self._closing or mail.goodbye is not None or self._link.closed:
             raise nothing_sent(self._farewell() or mail.lost or self._ended)
+        if len(mail.streams) >= self._window:
+            raise too_many(self._window)
         if self._answerer is not None:
             self._answerer.relieve()
+        return self._within(call, *arguments, seconds)
+
+    def _within(self, call: Callable[..., Result], *arguments: Any) -> Result:
+        """The same without asking whether the connection is fit for it."""
+        mail = self._mail
         mail.calls.append(None)
         try:
-            return call(*arguments, seconds)
+            return call(*arguments)
         except ConnectionLost as error:
             self._lost(error)
         except RemoteError as error:

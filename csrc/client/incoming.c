@@ -27,11 +27,29 @@ static int begin_part(ps_link *link, const ps_frame *head, const uint8_t *data, 
     return 0;
 }
 
+/* A piece of a stream, behind which more follow, is no call's answer. */
+static int deliver_piece(ps_link *link, ps_caller *call, const ps_frame *frame, void *object)
+{
+    ps_sink *sink = call->sink;
+    sink->enter(sink->context);
+    if (ps__share_is_awaited(link, frame)) {
+        if (object)
+            sink->object_unref(sink->context, object);
+        return -EPROTO; /* that call had asked for no stream */
+    }
+    int done = sink->take(sink->context, frame, object);
+    if (ps__share_is_shared(link))
+        ps__share_tell(link, call);
+    return done;
+}
+
 /* To whom it belongs: this call, another's, or all. */
 static int deliver(ps_link *link, ps_caller *call, const ps_frame *frame, void *object)
 {
     ps_sink *sink = call->sink;
     link->frames++;
+    if (frame->flags && frame->kind == PS_REPLY)
+        return deliver_piece(link, call, frame, object);
     if (!ps__share_is_shared(link)) {
         sink->enter(sink->context);
         return sink->take(sink->context, frame, object);
@@ -92,7 +110,7 @@ int ps__link_cut_frames(ps_link *link, ps_caller *call)
 {
     size_t at = 0;
     int done = 0;
-    while (done == 0 && link->in_have - at >= PS_HEADER_SIZE) {
+    while ((done == 0 || (done == 1 && call->sink->greedy)) && link->in_have - at >= PS_HEADER_SIZE) {
         ps_frame frame = {.payload = NULL};
         const uint8_t *data = link->in + at;
         size_t left = link->in_have - at - PS_HEADER_SIZE;
@@ -104,12 +122,14 @@ int ps__link_cut_frames(ps_link *link, ps_caller *call)
             break;
         if (frame.size > left) {
             call->sink->enter(call->sink->context);
-            done = begin_part(link, &frame, data + PS_HEADER_SIZE, left, call->sink);
+            error = begin_part(link, &frame, data + PS_HEADER_SIZE, left, call->sink);
+            done = error ? error : done;
             at = link->in_have;
             break;
         }
         frame.payload = data + PS_HEADER_SIZE;
-        done = deliver(link, call, &frame, NULL);
+        int result = deliver(link, call, &frame, NULL);
+        done = result ? result : done;
         at += PS_HEADER_SIZE + frame.size;
     }
     keep_input(link, at);

@@ -26,6 +26,7 @@ typedef struct ps_sink {
     bool (*has)(void *context);
     void *(*object_new)(void *context, size_t size, uint8_t **data);
     void (*object_unref)(void *context, void *object);
+    bool greedy;       /* when it has what it wants, it takes what has come beside as well */
     uint32_t answered; /* replies so far: the window of requests in flight moves with it */
     uint32_t handed;   /* where the call failed: so many of its frames the kernel has taken whole */
 } ps_sink;

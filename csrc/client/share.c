@@ -192,13 +192,18 @@ static ps_caller *owner_of(ps_link *link, const ps_frame *frame)
     return call;
 }
 
+bool ps__share_is_awaited(ps_link *link, const ps_frame *frame)
+{
+    ps__share_lock(link);
+    bool awaited = owner_of(link, frame) != NULL;
+    ps__share_unlock(link);
+    return awaited;
+}
+
 /* The answer's object is made before the lock is taken: making one may let other threads in. */
 int ps__share_hand(ps_link *link, ps_caller *call, const ps_frame *frame, void *object)
 {
-    ps__share_lock(link);
-    bool known = owner_of(link, frame) != NULL;
-    ps__share_unlock(link);
-    if (!known)
+    if (!ps__share_is_awaited(link, frame))
         return 0;
     void *result = call->sink->result(call->sink->context, frame, object);
     if (!result)

@@ -91,6 +91,8 @@ int ps__share_hand(ps_link *link, ps_caller *call, const ps_frame *frame, void *
 /* Something came that nobody had asked for. */
 void ps__share_tell(ps_link *link, ps_caller *call);
 bool ps__share_is_answer(const ps_caller *call, const ps_frame *frame);
+/* Whether it has the id of a request that some call waits for. */
+bool ps__share_is_awaited(ps_link *link, const ps_frame *frame);
 
 /* Where another reads. 1: all is there; 0: look again what can be done; < 0. */
 int ps__share_follow(ps_link *link, ps_caller *call, bool wants_to_write);

@@ -77,7 +77,8 @@ static int inlet_take(const inlet *in, const ps_frame *frame, PyObject *payload)
 {
     if (!payload)
         return -1;
-    int error = frame->kind == PS_REPLY ? inlet_reply(in, frame, payload) : inlet_append(in, frame, payload);
+    bool is_whole = frame->kind == PS_REPLY && !frame->flags; /* or there is nothing that waits for it alone */
+    int error = is_whole ? inlet_reply(in, frame, payload) : inlet_append(in, frame, payload);
     Py_DECREF(payload);
     return error;
 }

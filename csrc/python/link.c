@@ -115,12 +115,8 @@ static int link_take(void *context, const ps_frame *frame, void *object)
         Py_XDECREF((PyObject *)object);
         return -EPROTO;
     }
-    if (call->any || is_unasked(frame))
-        return to_inbox(call, frame, object);
-    if (!is_own(call, frame)) {
-        Py_XDECREF((PyObject *)object); /* the late answer to a request that was given up */
-        return 0;
-    }
+    if (call->any || is_unasked(frame) || !is_own(call, frame))
+        return to_inbox(call, frame, object); /* the last are of streams, or come too late */
     PyObject *result = result_object(frame, object);
     if (!result)
         return ps__py_hand_over(call->raised);
@@ -268,7 +264,7 @@ int ps_pylink_listen(ps_pylink *pylink, int has, int64_t timeout_ns, uintptr_t i
 {
     pycall call;
     begin_call(&call, inbox, raised);
-    call.listens = true;
+    call.listens = call.sink.greedy = true;
     if (!has)
         call.sink.has = NULL;
     int result = ps__link_receive(pylink->link, deadline(timeout_ns), &call.sink);

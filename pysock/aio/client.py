@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from pysock.address import Address
 from pysock.aio.connection import Connection
+from pysock.aio.stream import AsyncStream
 from pysock.base import kinds
 from pysock.base.clock import monotonic
 from pysock.base.deadlines import checked_timeout, deadline_of, time_left
@@ -50,8 +51,10 @@ class AsyncClient(Introduced):
         name: str,
         timeout: float | None,
         inherits: bool,
+        most: int,
     ) -> None:
         self._connection = connection
+        self._most = most
         self._mail = connection.mail
         self._submit = connection.submit_ordinary
         self._loop = connection.loop
@@ -79,6 +82,9 @@ class AsyncClient(Introduced):
     ) -> bytes:
         """Send a request and wait for the reply; the exceptions are those of :meth:`pysock.Client.request`."""
         number = 0 if service is None else self._services.number(service)
+        if number in self._services.streaming:
+            seconds = self._timeout if timeout is None else timeout
+            return await self._stream(number, payload, seconds, timeout).join(self._most)
         connection = self._connection
         if connection.error is not None or connection.mail.goodbye is not None or _running() is not self._loop:
             self._refuse()
@@ -96,6 +102,28 @@ class AsyncClient(Introduced):
         except (asyncio.CancelledError, GeneratorExit):
             connection.give_up(request_id)
             raise
+
+    def stream(
+        self,
+        payload: kinds.Buffer,
+        service: str | None = None,
+        timeout: float | None = None,
+        *,
+        idempotent: bool = False,
+        wait: bool = True,
+    ) -> AsyncStream:
+        """Ask a service that answers in pieces: ``async for`` them as they come, within ``async with`` where you may
+        leave early. The parameters and exceptions are those of :meth:`pysock.Client.stream`.
+        """
+        return self._stream(self._services.number(service), payload, timeout, timeout)
+
+    def _stream(self, number: int, payload: kinds.Buffer, whole: float | None, timeout: float | None) -> AsyncStream:
+        """One that may last so long in the whole."""
+        data = checked(payload, self._max_payload, SERVERS_LIMIT)
+        seconds = None if whole is None else checked_timeout(whole)
+        if self._inherits:
+            seconds = shortened(seconds)
+        return AsyncStream(self, number, data, seconds, self._timeout if timeout is None else None)
 
     async def request_many(
         self,

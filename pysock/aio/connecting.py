@@ -112,7 +112,8 @@ class Connecting:
         except BaseException:
             sock.close()
             raise
-        return AsyncClient(connection, welcome, address, self._name, self._timeout, self._inherits)
+        most = self._options["max_payload"]
+        return AsyncClient(connection, welcome, address, self._name, self._timeout, self._inherits, most)
 
 
 def _refuse_other_loops() -> None:

@@ -19,27 +19,27 @@ from pysock.aio.heart import Heart
 from pysock.aio.output import Output
 from pysock.base import forking
 from pysock.base.aliases import Buffer
-from pysock.base.clock import monotonic
-from pysock.base.deadlines import time_left
+from pysock.base.deadlines import deadline_of, time_left
 from pysock.base.identity import file_of, is_still
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.calls.mailbox import Mailbox
 from pysock.engine.inbox import Inbox
-from pysock.engine.inlet import TEXT_BAD_FRAME, Inlet
+from pysock.engine.inlet import TEXT_BAD_FRAME, TEXT_UNASKED_PIECE, Inlet
 from pysock.engine.outlet import SMALL, Outlet
 from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
 from pysock.limits import LARGEST_PAYLOAD
 from pysock.wire.cir import Welcome
 from pysock.wire.error_text import remote_error
 from pysock.wire.features import Feature, encode_deadline
-from pysock.wire.format import FLAG_DEADLINE, FLAG_NO_REPLY, HEADER, Frame, Kind, encode
+from pysock.wire.format import FLAG_DEADLINE, FLAG_NO_REPLY, FLAG_TAKES_STREAM, HEADER, Frame, Kind, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
 
     from pysock.answering.services import ClientServices
+    from pysock.calls.pieces import Pieces
 
 _SRM: Final = int(Kind.SRM)
 _REPLY: Final = int(Kind.REPLY)
@@ -84,10 +84,12 @@ class Connection(Unique):
         self._window = max(1, welcome.max_in_flight or 1)
         self._timed = bool(welcome.features & Feature.DEADLINE)
         self._cancels = bool(welcome.features & Feature.CANCEL)
-        self._tombstones: set[int] = set()
+        self._takes_streams = bool(welcome.features & Feature.STREAM)
+        self._streams: dict[int, Pieces] = {}
+        self._tombstones: set[int] = set()  # nobody waits for these in `waiting`, and their answer hasn't come
         self._pings: set[int] = set()  # a server can't take these back
-        #: Beyond the window, not sent yet: service, payload and deadline.
-        self._queued: OrderedDict[int, tuple[int, Buffer, float | None]] = OrderedDict()
+        #: Beyond the window, not sent yet: service, payload, deadline and flags.
+        self._queued: OrderedDict[int, tuple[int, Buffer, float | None, int]] = OrderedDict()
         self._deadlines = Deadlines(self.loop, self.waiting, self._expire)
         gathering = partial(
             outlet,
@@ -121,19 +123,35 @@ class Connection(Unique):
         number = self.output.outlet.next_id()
         in_flight = len(self.waiting) + len(self._tombstones)
         self.waiting[number] = waiter
-        deadline = None
-        if seconds is not None:
-            deadline = monotonic() + seconds
+        deadline = deadline_of(seconds)
+        if deadline is not None:
             self._deadlines.add(deadline, number)
-        if in_flight >= self._window or self._queued:
-            self._queued[number] = (service, payload, deadline)
-        else:
-            self._send(number, service, payload, seconds, idle=not in_flight)
+        self._enter(number, service, payload, seconds, in_flight, 0)
         return number
 
-    def _send(self, number: int, service: int, payload: Buffer, seconds: float | None, *, idle: bool) -> None:
+    def submit_stream(self, pieces: Pieces, service: int, payload: Buffer, seconds: float | None) -> int:
+        """The same for one whose reply may come in pieces. When its time is over the caller says so."""
+        number = self.output.outlet.next_id()
+        in_flight = len(self.waiting) + len(self._tombstones)
+        self._streams[number] = pieces
+        self._tombstones.add(number)  # so that the inlet leaves all of its frames in their order
+        flags = FLAG_TAKES_STREAM if self._takes_streams else 0
+        self._enter(number, service, payload, seconds, in_flight, flags)
+        return number
+
+    def _enter(
+        self, number: int, service: int, payload: Buffer, seconds: float | None, in_flight: int, flags: int
+    ) -> None:
+        if in_flight >= self._window or self._queued:
+            self._queued[number] = (service, payload, deadline_of(seconds), flags)
+        else:
+            self._send(number, service, payload, seconds, flags, idle=not in_flight)
+
+    def _send(
+        self, number: int, service: int, payload: Buffer, seconds: float | None, flags: int, *, idle: bool
+    ) -> None:
         prefix = encode_deadline(seconds) if seconds is not None and self._timed else b""
-        flags = FLAG_DEADLINE if prefix else 0
+        flags |= FLAG_DEADLINE if prefix else 0
         self.output.put(_pack(len(prefix) + len(payload), _SRM, flags, service, number) + prefix, payload, idle)
 
     def notify(self, service: int, payload: Buffer) -> int:
@@ -163,6 +181,22 @@ class Connection(Unique):
         if self._cancels and number not in self._pings:
             self.output.put(encode(Kind.CANCEL, request_id=number), b"", idle=False)
 
+    def leave_stream(self, number: int) -> None:
+        """Nobody wants more of it."""
+        if self._streams.pop(number, None) is None or self.error is not None:
+            return
+        if self._queued.pop(number, None) is not None:
+            self._tombstones.discard(number)
+            return
+        self.output.own()
+        if self._cancels:
+            self.output.put(encode(Kind.CANCEL, request_id=number), b"", idle=False)
+
+    def give_credit(self, number: int, credit: bytes) -> None:
+        """So much more of a stream may come."""
+        if number in self._streams and self.error is None:
+            self.output.put(encode(Kind.CREDIT, credit, request_id=number), b"", idle=False)
+
     def _expire(self, number: int) -> None:
         waiter = self.waiting[number]
         self.give_up(number)
@@ -174,9 +208,9 @@ class Connection(Unique):
         queued = self._queued
         room = self._window - (len(self.waiting) - len(queued) + len(self._tombstones))
         while queued and room > 0:
-            number, (service, payload, deadline) = queued.popitem(last=False)
+            number, (service, payload, deadline, flags) = queued.popitem(last=False)
             room -= 1
-            self._send(number, service, payload, time_left(deadline), idle=False)
+            self._send(number, service, payload, time_left(deadline), flags, idle=False)
 
     # --- what comes in ---
 
@@ -208,24 +242,33 @@ class Connection(Unique):
             elif frame.kind not in (_REPLY, _ERROR, _PONG) or (frame.flags and not (self._timed or self._cancels)):
                 self.end(ProtocolError(TEXT_BAD_FRAME))
                 return
-            else:
-                self._answered(frame)
+            elif not (self._piece(frame) if frame.kind == _REPLY and frame.flags else self._answered(frame)):
+                self.end(ProtocolError(TEXT_UNASKED_PIECE))
+                return
         self.mail.take_over(others)
         self._wake_listeners()
         if self.mail.goodbye is not None and self.watch is not None:
             self.watch()
 
-    def _answered(self, frame: Frame) -> None:
+    def _piece(self, frame: Frame) -> bool:
+        """More will follow; whether it is right that it came."""
+        pieces = self._streams.get(frame.request_id)
+        if pieces is not None:
+            pieces.put(frame.payload)
+        return frame.request_id not in self.waiting
+
+    def _answered(self, frame: Frame) -> bool:
         self._tombstones.discard(frame.request_id)
         if frame.kind == _PONG:
             self._pings.discard(frame.request_id)
-        waiter = self.waiting.pop(frame.request_id, None)
+        waiter = self.waiting.pop(frame.request_id, None) or self._streams.pop(frame.request_id, None)
         if waiter is None or waiter.done():
-            return
-        if frame.kind == _PONG:
+            return True
+        if frame.kind != _ERROR:
             waiter.set_result(frame.payload)
         else:
             waiter.set_exception(remote_error(frame.code, frame.request_id, frame.payload, frame.flags))
+        return True
 
     def _wake_listeners(self) -> None:
         for future in self.listeners:
@@ -256,8 +299,9 @@ class Connection(Unique):
             self.loop.remove_reader(self._fd)
         self._close()
         reason = self.mail.farewell() or self.mail.blamed(error)
-        waiting = list(self.waiting.items())
+        waiting = [*self.waiting.items(), *self._streams.items()]
         self.waiting.clear()
+        self._streams.clear()
         for number, waiter in waiting:
             if not waiter.done():
                 waiter.set_exception(self.fated(type(error)(reason or str(error)), number))

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from pysock.aio.client import AsyncClient
 from pysock.aio.keeper import Keeper
+from pysock.aio.stream import LaterStream, first_of
 from pysock.base import kinds
 from pysock.base.deadlines import checked_timeout, deadline_of, time_left
 from pysock.base.ids import shown
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from pysock.address import Address
+    from pysock.aio.stream import AsyncStream
 
     Hook = TypeVar("Hook", bound=Callable[..., Any])
     Result = TypeVar("Result")
@@ -87,6 +89,30 @@ class HealingAsyncClient(Known, AsyncClient):
         return await self._send(
             end, service, idempotent, wait, lambda client: client.request(payload, service, _left(end))
         )
+
+    def stream(
+        self,
+        payload: kinds.Buffer,
+        service: str | None = None,
+        timeout: float | None = None,
+        *,
+        idempotent: bool = False,
+        wait: bool = True,
+    ) -> AsyncStream:
+        """As :meth:`AsyncClient.stream`; the request is sent when the first piece is asked for. Until that has come it
+        is treated as others are; one that gave a piece is never begun again.
+        """
+        whole = None if timeout is None else checked_timeout(timeout)
+
+        async def begin() -> tuple[AsyncStream, bytes | None]:
+            end = self._deadline(timeout)
+
+            async def first(client: AsyncClient) -> tuple[AsyncStream, bytes | None]:
+                return await first_of(client.stream(payload, service, None if whole is None else _left(end)))
+
+            return await self._send(end, service, idempotent, wait, first)
+
+        return LaterStream(begin)
 
     async def request_many(
         self,

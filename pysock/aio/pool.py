@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from pysock.address import AddressLike
 from pysock.aio.connecting import connect
+from pysock.aio.stream import LaterStream, first_of
 from pysock.base import kinds
 from pysock.base.lean import TYPE_CHECKING
 from pysock.healing.members import Members, closed_pool
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from pysock.aio.client import AsyncClient
+    from pysock.aio.stream import AsyncStream
 
     Result = TypeVar("Result")
 
@@ -41,6 +43,21 @@ class Pool(Members["AsyncClient"]):
         """As :meth:`AsyncClient.request`, on one of the connections."""
         return await self._call(lambda client: client.request(payload, service, timeout, **how))
 
+    def stream(
+        self, payload: kinds.Buffer, service: str | None = None, timeout: float | None = None, **how: bool
+    ) -> AsyncStream:
+        """As :meth:`AsyncClient.stream`, on one of the connections; the request is sent when the first piece is asked
+        for.
+        """
+        taken: list[AsyncClient] = []
+
+        async def begin() -> tuple[AsyncStream, bytes | None]:
+            client = await self._taken()
+            taken.append(client)
+            return await first_of(client.stream(payload, service, timeout, **how))
+
+        return LaterStream(begin, lambda: self._left(*taken))
+
     async def request_many(
         self, payloads: Iterable[kinds.Buffer], service: str | None = None, timeout: float | None = None, **how: bool
     ) -> list[Any]:
@@ -56,6 +73,11 @@ class Pool(Members["AsyncClient"]):
         try:
             return await call(client)
         finally:
+            self._left(client)
+
+    def _left(self, *clients: AsyncClient) -> None:
+        """A call in it has ended."""
+        for client in clients:
             if client in self._calls:
                 self._calls[client] -= 1
 

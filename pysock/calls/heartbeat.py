@@ -10,7 +10,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.errors import ConnectionLost, ParameterError, RequestTimeout
 
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import Any, Final
 
     from pysock.address import Address
     from pysock.calls.mailbox import Mailbox
@@ -68,17 +68,17 @@ class Heartbeat:
         self._next = None if every is None else monotonic() + every
         self._mail = mail
 
-    def listen(self, link: Link, seconds: float | None, has: bool = True) -> None:
+    def listen(self, link: Link, seconds: float | None, has: bool = True, inbox: Any = None) -> None:
         """What the link's own does, but it may return without anything having come."""
         if self._every is None or self._next is None:
-            link.listen(seconds, has)
+            link.listen(seconds, has, inbox)
             return
         end = deadline_of(seconds)
         due = self._next - monotonic()
         if due > 0:
             left = time_left(end)
             try:
-                link.listen(due if left is None else min(left, due), has)
+                link.listen(due if left is None else min(left, due), has, inbox)
             except RequestTimeout:
                 if left is not None and left <= due:
                     raise

@@ -31,6 +31,8 @@ class Introduced(Unique):
         self._id = welcome.client_id
         self._services = NamedServices(welcome.services, welcome.options)
         self._software = welcome.software
+        self._features = welcome.features
+        self._stream_window = welcome.stream_window
         self._max_payload = LARGEST_PAYLOAD if welcome.max_payload is None else welcome.max_payload
 
     @property

@@ -14,12 +14,14 @@ from pysock.base.logs import client_log as log
 from pysock.base.unique import Unique
 from pysock.calls.ended import Ended, of_goodbye
 from pysock.engine.inbox import Inbox
-from pysock.wire.format import GOAWAY_REPLACED, Kind
+from pysock.wire.error_text import remote_error
+from pysock.wire.format import FLAG_MORE, GOAWAY_REPLACED, Kind
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
     from pysock.calls.ended import How
+    from pysock.calls.pieces import Pieces
 
 #: Pushes kept by default when nobody takes them; then the oldest goes for each new one.
 PUSHES_MAX: Final = 10_000
@@ -28,6 +30,7 @@ _PUSH: Final = int(Kind.PUSH)
 _GOAWAY: Final = int(Kind.GOAWAY)
 _ERROR: Final = int(Kind.ERROR)
 _QUESTIONS: Final = frozenset((int(Kind.ASK), int(Kind.ASK_CANCEL)))
+_REPLY: Final = int(Kind.REPLY)
 
 
 class Mailbox(Unique):
@@ -59,6 +62,8 @@ class Mailbox(Unique):
         self.ended: Ended | None = None
         #: Takes what the server asks: kind, number and payload of an ASK or ASK_CANCEL.
         self.asked: Callable[[int, int, bytes], object] | None = None
+        #: Who waits for the pieces of a stream, by request id, until it is over.
+        self.streams: dict[int, Pieces] = {}
         self._idle: deque[bytes] = deque()  # came while nobody was in a call; older than the others
         self._pushes: deque[bytes] = deque()
 
@@ -67,17 +72,33 @@ class Mailbox(Unique):
 
     def append(self, frame: tuple[int, int, int, int, bytes]) -> None:
         """Take a frame from the link; only the thread that reads does."""
-        kind, _, code, request_id, payload = frame
+        kind, flags, code, request_id, payload = frame
         if kind == _PUSH:
             self._keep(payload)
         elif kind == _GOAWAY:
             self.goodbye = payload.decode("utf-8", "replace")
             self.unwanted = code == GOAWAY_REPLACED
             self.ended = self.ended or of_goodbye(self.goodbye)
-        elif kind == _ERROR and not request_id:
-            self.last_words = payload.decode("utf-8", "replace")
         elif kind in _QUESTIONS and self.asked is not None:
             self.asked(kind, request_id, payload)
+        elif request_id:
+            self._answer(kind, flags, code, request_id, payload)
+        elif kind == _ERROR:
+            self.last_words = payload.decode("utf-8", "replace")
+
+    def _answer(self, kind: int, flags: int, code: int, request_id: int, payload: bytes) -> None:
+        """It is of a stream, or of a request for which nobody waits any more."""
+        pieces = self.streams.get(request_id)
+        if pieces is None:
+            return
+        if kind == _REPLY and flags & FLAG_MORE:
+            pieces.put(payload)
+        elif kind == _REPLY:
+            self.streams.pop(request_id, None)
+            pieces.set_result(payload)
+        elif kind == _ERROR:
+            self.streams.pop(request_id, None)
+            pieces.set_exception(remote_error(code, request_id, payload, flags))
 
     def take_over(self, inbox: Inbox) -> None:
         """Empty an inbox: what came before the client was let in, or on a connection of a loop's."""

@@ -12,11 +12,15 @@ from pysock.wire.format import ErrorCode, ServiceOption
 class NamedServices:
     """The numbers of the named ones; number 0 is the unnamed one."""
 
-    __slots__ = ("_options", "numbers")
+    __slots__ = ("_options", "numbers", "streaming")
 
     def __init__(self, services: Mapping[str, int], options: Mapping[int, int]) -> None:
         self.numbers: dict[str, int] = {name: number for name, number in services.items() if name}
         self._options = options
+        #: The numbers of those that answer in pieces.
+        self.streaming: frozenset[int] = frozenset(
+            number for number, bits in options.items() if bits & ServiceOption.STREAMS
+        )
 
     def is_idempotent(self, service: str | None) -> bool:
         """Whether the server says that its requests may be run twice."""

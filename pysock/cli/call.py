@@ -17,24 +17,34 @@ from pysock.cli.words import answered, as_commands_say
 @click.argument("address", metavar="ADDR", callback=check_address)
 @click.argument("payload", default="-")
 @click.option("--service", show_envvar=True, help="The service's name.  [default: the unnamed service]")
+@click.option("--stream", is_flag=True, show_envvar=True, help="Write each piece of a stream as it comes.")
 @authkey_option
 @timeout_option
 @wait_option
 def call(
-    address: str, payload: str, service: str | None, authkey_file: Path | None, timeout: float, wait: float
+    address: str,
+    payload: str,
+    service: str | None,
+    stream: bool,
+    authkey_file: Path | None,
+    timeout: float,
+    wait: float,
 ) -> None:
     """Send one request and write the reply's bytes to standard output, exactly as they are.
 
-    PAYLOAD is the request; "-" or nothing reads it from standard input.
+    PAYLOAD is the request; "-" or nothing reads it from standard input. With --stream the timeout is for each piece.
     """
     request = standard_input() if payload == "-" else os.fsencode(payload)
     key = read_authkey(authkey_file)
     with as_commands_say(address), pysock.connect(address, timeout=timeout, authkey=key, wait=wait or None) as client:
         try:
-            reply = client.request(request, service=service, timeout=timeout)
+            if stream:
+                for piece in client.stream(request, service=service):
+                    click.echo(piece, nl=False)
+            else:
+                click.echo(client.request(request, service=service, timeout=timeout), nl=False)
         except pysock.RemoteError as error:
             raise pysock.RemoteError(answered(str(error), service, client.services), error.code) from error
-    click.echo(reply, nl=False)
 
 
 def standard_input() -> bytes:

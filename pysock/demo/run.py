@@ -7,6 +7,7 @@ the file as a request exactly once, and add up the word counts that come back. T
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -83,7 +84,9 @@ def split_lines(text: bytes) -> list[bytes]:
     return lines if lines[-1] else lines[:-1]
 
 
-def make_server(socket_file: Path, count: Callable[[bytes], int], reports: dict[str, Report]) -> pysock.Server:
+def make_server(
+    socket_file: Path, text: bytes, count: Callable[[bytes], int], reports: dict[str, Report]
+) -> pysock.Server:
     """Return the server with its services."""
     server = pysock.Server(f"unix:{socket_file}?mode=0600", "tcp://127.0.0.1:0", name="demo")
 
@@ -94,6 +97,10 @@ def make_server(socket_file: Path, count: Callable[[bytes], int], reports: dict[
     @server.batch_service("words-batch")
     def words_batch(_clients: Sequence[pysock.DataSocket], lines: Sequence[bytes]) -> list[bytes]:
         return [b"%d" % count(line) for line in lines]
+
+    @server.service("text")
+    def whole(_client: pysock.DataSocket, _request: bytes) -> Iterator[bytes]:
+        yield from io.BytesIO(text)
 
     @server.service("report")
     def report(client: pysock.DataSocket, request: bytes) -> None:
@@ -156,7 +163,7 @@ class Demo:
         self.reports: dict[str, Report] = {}
         self.screen = screen
         self.story = story
-        self.server: pysock.Server = make_server(directory / "demo.sock", self.count, self.reports)
+        self.server: pysock.Server = make_server(directory / "demo.sock", text, self.count, self.reports)
         tell_what_happens(self.server, story)
 
     def run(self) -> None:
@@ -166,6 +173,7 @@ class Demo:
             with client_processes(self.server, self.lines, self.story.pace) as children:
                 self.let_clients_work(children)
                 self.show_results()
+                self.take_stream()
                 self.compare()
                 socket_files = self.stop()
                 self.see_off(children)
@@ -195,6 +203,14 @@ class Demo:
             for cast in CLIENTS
             for report in [self.reports[cast.name]]
         )
+
+    def take_stream(self) -> None:
+        """Have the file streamed, line by line, to one more client, which is this process."""
+        with pysock.connect(self.server.addresses[0], "emil") as client, client.stream(b"", service="text") as stream:
+            lines = list(stream)
+        if b"".join(lines) != self.text:
+            raise DemoError("the file that was streamed isn't the file that there is")
+        self.story.streamed(len(lines))
 
     def compare(self) -> None:
         """Hold the clients' total against the real ``wc -w``, and tell how fast it went."""

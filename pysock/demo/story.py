@@ -54,6 +54,10 @@ class Story:
         """Say that a client is gone."""
         self._say(f"client {client.name}: disconnected, {reason}; its data socket is closed")
 
+    def streamed(self, pieces: int) -> None:
+        """Say that the whole file came in pieces."""
+        self._say(f"a stream: the whole file came to client emil in {pieces} pieces")
+
     def total(self, total: int, wc: int | None, expected: int) -> None:
         """Say what the clients counted, and what it is held against: what ``wc`` says, if there is one."""
         if wc is None:

@@ -13,6 +13,8 @@ TEXT_LOST: Final = "the server closed the connection; it may have run what it ha
 TEXT_LARGE_FRAME: Final = "the server sent a frame that is too large: give connect() a larger max_payload"
 TEXT_BAD_FRAME: Final = "the server sent a frame that no server sends, or not in the middle of a connection"
 
+TEXT_UNASKED_PIECE: Final = "the server answered a request in pieces that hadn't asked for a stream"
+
 
 class Inlet(Protocol):
     """What comes in on a client's connection that somebody else's loop watches. Who uses it owns the descriptor."""
@@ -25,7 +27,8 @@ class Inlet(Protocol):
 
     def receive(self, fd: int, waiting: dict[int, Any], inbox: Inbox) -> None:
         """Take what the kernel has, without waiting. A reply is given to whoever waits for it under its request id, and
-        leaves the dict: by ``set_result(payload)``, unless ``done()``. All other frames go to the inbox.
+        leaves the dict: by ``set_result(payload)``, unless ``done()``. All other frames go to the inbox, also pieces
+        behind which more follow.
 
         :raises ConnectionLost: the connection has ended.
         :raises ProtocolError: the server talks nonsense. Nothing may follow either.

@@ -40,8 +40,9 @@ class Link(Protocol):
     ``request_many`` and ``send`` has what is known of each request, as its ``fates``.
     """
 
-    #: Where PUSH and GOAWAY frames go, and ERRORs that answer no request, in the order in which they came; the owner
-    #: may put something else with ``append`` and a truth value in its place.
+    #: Where PUSH and GOAWAY frames go, and all that answers no call: ERRORs without a request, pieces of streams, late
+    #: answers. In the order in which they came; the owner may put something else with ``append`` and a truth value in
+    #: its place.
     inbox: Any
 
     def __init__(self, fd: int, linger: float | None, max_payload: int) -> None:
@@ -65,8 +66,11 @@ class Link(Protocol):
     def receive(self, timeout: float | None) -> Frame:
         """The next frame, whatever it is (the inbox isn't looked at): in the initiation, when no other call runs."""
 
-    def listen(self, timeout: float | None, has: bool = True) -> None:
-        """Until something has come to the inbox; ``has``: or was there before."""
+    def listen(self, timeout: float | None, has: bool = True, inbox: Any = None) -> None:
+        """Until something has come to the inbox; ``has``: or was there before.
+
+        :param inbox: is looked at in its place; what is put there it hands on.
+        """
 
     def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
         """One SRM and its reply.

@@ -19,6 +19,7 @@ from pysock.base.functions import checked_function
 from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING
 from pysock.calls.mailbox import PUSHES_MAX
+from pysock.calls.stream import LaterStream
 from pysock.client import Client
 from pysock.errors import ConnectionLost, RemoteError, RequestTimeout
 from pysock.healing.connections import Connections
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from pysock.address import Address
+    from pysock.calls.stream import Stream
     from pysock.healing.session import Session
 
     Hook = TypeVar("Hook", bound=Callable[..., Any])
@@ -122,6 +124,29 @@ class HealingClient(Known, Client):
         return self._send(
             timeout, service, idempotent, wait, lambda client, left: client.request(payload, service, left)
         )
+
+    def stream(
+        self,
+        payload: kinds.Buffer,
+        service: str | None = None,
+        timeout: float | None = None,
+        *,
+        idempotent: bool = False,
+        wait: bool = True,
+    ) -> Stream:
+        """As :meth:`Client.stream`; the request is sent when the first piece is asked for. Until that has come it is
+        treated as others are; one that gave a piece is never begun again.
+        """
+        whole = None if timeout is None else checked_timeout(timeout)
+
+        def begin() -> tuple[Stream, bytes | None]:
+            return self._send(timeout, service, idempotent, wait, first)
+
+        def first(client: Client, left: float) -> tuple[Stream, bytes | None]:
+            stream = client.stream(payload, service, None if whole is None else left)
+            return stream, next(stream, None)
+
+        return LaterStream(begin)
 
     def request_many(
         self,

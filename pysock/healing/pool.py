@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pysock.address import AddressLike
 from pysock.base import kinds
 from pysock.base.lean import TYPE_CHECKING
+from pysock.calls.stream import LaterStream
 from pysock.connecting import connect
 from pysock.healing.members import Members, closed_pool
 
 if TYPE_CHECKING:
     from typing import Any, TypeVar
 
+    from pysock.calls.stream import Stream
     from pysock.client import Client
 
     Result = TypeVar("Result")
@@ -44,6 +46,20 @@ class Pool(Members["Client"]):
         """As :meth:`Client.request`, on one of the connections."""
         return self._call(lambda client: client.request(payload, service, timeout, **how))
 
+    def stream(
+        self, payload: kinds.Buffer, service: str | None = None, timeout: float | None = None, **how: bool
+    ) -> Stream:
+        """As :meth:`Client.stream`, on one of the connections, with the first piece that is asked for."""
+        taken: list[Client] = []
+
+        def begin() -> tuple[Stream, bytes | None]:
+            client = self._taken()
+            taken.append(client)
+            stream = client.stream(payload, service, timeout, **how)
+            return stream, next(stream, None)
+
+        return LaterStream(begin, lambda: self._left(*taken))
+
     def request_many(
         self,
         payloads: Iterable[kinds.Buffer],
@@ -63,7 +79,12 @@ class Pool(Members["Client"]):
         try:
             return call(client)
         finally:
-            with self._lock:
+            self._left(client)
+
+    def _left(self, *clients: Client) -> None:
+        """A call in it has ended."""
+        with self._lock:
+            for client in clients:
                 if client in self._calls:
                     self._calls[client] -= 1
 

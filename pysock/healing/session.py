@@ -58,5 +58,5 @@ class Session(Unique):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no call is in it."""
-        return not self.client._mail.calls
+        """Whether no call is in it, and no stream open."""
+        return not self.client._mail.calls and not self.client._mail.streams

@@ -29,7 +29,7 @@ class Feature(IntFlag):
 #: What servers of this version speak. A plain number, as every set of features: an enum's operators cost more.
 FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL | Feature.STREAM | Feature.ASK)
 #: What its clients say.
-CLIENT_FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL)
+CLIENT_FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL | Feature.STREAM)
 
 #: What those of them say that answer requests.
 ANSWERING_FEATURES: Final = CLIENT_FEATURES | int(Feature.ASK)

@@ -14,6 +14,7 @@ import pysock
 from pysock import Address, ConnectionRefused, ProtocolError, RequestTimeout, ServerFull, connect
 from pysock.calls import handshake
 from pysock.errors import ConnectionLost
+from pysock.limits import STREAM_WINDOW
 from pysock.wire.cir import decode_cir
 from pysock.wire.features import CLIENT_FEATURES
 from pysock.wire.format import Kind, Refusal, encode, encode_text
@@ -30,7 +31,14 @@ def test_the_cir_says_who_it_is(backend, fake):
     connect(fake(play), name="sensor-7", backend=backend, max_payload=5000).close()
     (frame,) = seen
     assert (frame.kind, frame.code, frame.request_id, frame.flags) == (Kind.CIR, 1, 0, 0)
-    assert decode_cir(frame.payload) == ("sensor-7", 5000, f"pysock/{pysock.__version__}", None, CLIENT_FEATURES, None)
+    assert decode_cir(frame.payload) == (
+        "sensor-7",
+        5000,
+        f"pysock/{pysock.__version__}",
+        None,
+        CLIENT_FEATURES,
+        STREAM_WINDOW,
+    )
 
 
 def test_no_such_socket_file(backend, socket_dir):

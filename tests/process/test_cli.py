@@ -39,6 +39,12 @@ def server(make_server: Callable[..., Server], address: str) -> Iterator[Server]
     def reverse(_client: pysock.DataSocket, request: bytes) -> bytes:
         return request[::-1]
 
+    @result.service("count")
+    def count(_client: pysock.DataSocket, request: bytes) -> Iterator[bytes]:
+        for number in range(int(request)):
+            yield b"%d " % number
+        raise pysock.RemoteError("no more")
+
     @result.service("fail")
     def fail(_client: pysock.DataSocket, _request: bytes) -> bytes:
         raise pysock.RemoteError("not\ntoday")
@@ -90,6 +96,14 @@ def one_line(err: bytes) -> str:
 
 def test_call(command, where: str) -> None:
     assert command("call", where, "hello") == (0, b"HELLO", b"")
+
+
+def test_call_writes_a_stream_as_it_comes(command, where: str) -> None:
+    code, out, err = command("call", where, "3", "--service", "count", "--stream")
+    assert (code, out) == (1, b"0 1 2 ")
+    assert b"no more" in err
+    assert command("call", where, "abc", "--stream") == (0, b"ABC", b"")
+    assert command("call", where, "3", "--service", "count")[1] == b""  # all of it or nothing
 
 
 def test_call_a_named_service(command, where: str) -> None:

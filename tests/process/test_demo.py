@@ -37,7 +37,9 @@ def rows_of(lines: list[str], title: str) -> list[list[str]]:
     """Return the cells of the table with this title. Columns are at least two blanks apart."""
     _, heading, rule, *rest = lines[lines.index(title) :]
     assert not re.search(r"\w", rule)
-    rows = itertools.takewhile(lambda line: line and not line.startswith(("total", "lines answered")), rest)
+    rows = itertools.takewhile(
+        lambda line: line and not line.startswith(("total", "lines answered", "client ", "a stream")), rest
+    )
     return [re.split(r"  +", line.strip()) for line in (heading, *rows)]
 
 
@@ -71,6 +73,7 @@ def test_the_default_text_on_each_engine(backend: str) -> None:
         rf"^the totals are equal; {line_count} requests in [\d.]+ s, [\d,]+ a second$", "\n".join(lines), re.M
     )
     assert f"engine: {backend}" in lines
+    assert f"a stream: the whole file came to client emil in {line_count} pieces" in lines
     # The end: everybody leaves, and the socket file is gone.
     assert sum("disconnected, server stopping" in line for line in lines) == len(clients)
     (removed,) = (match[1] for line in lines if (match := re.fullmatch(r"the socket file (\S+) is removed", line)))
@@ -139,7 +142,7 @@ def test_on_a_terminal(backend: str, tmp_path: Path) -> None:
     assert any(line.endswith("100%") for line in lines)
     assert re.fullmatch(r"the totals are equal; the burst: \d+ requests in [\d.]+ s, [\d,]+ a second", lines[-3])
     assert lines[-2:] == [
-        "server: SERVING -> DRAINING -> CLOSED; 4 clients have left",
+        "server: SERVING -> DRAINING -> CLOSED; 5 clients have left",
         "the socket file demo.sock is removed, 4 client processes have ended",
     ]
 

@@ -18,7 +18,7 @@ from support import PATIENCE, environment, left_in, plug
 
 import pysock
 from pysock import Server
-from pysock.examples import redis_server, routing_table, upper
+from pysock.examples import redis_server, routing_table, tokens, upper
 
 # upper
 
@@ -51,7 +51,7 @@ def test_several_addresses(socket_dir: Path) -> None:
                 assert client.request(b"x") == b"X"
 
 
-@pytest.mark.parametrize("name", ["upper", "routing_table", "watch", "redis_server", "outlines", "by_hand"])
+@pytest.mark.parametrize("name", ["upper", "routing_table", "tokens", "watch", "redis_server", "outlines", "by_hand"])
 def test_wrong_use_is_one_line(name: str) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--bind", "nonsense")
     assert done.returncode == 2
@@ -59,18 +59,38 @@ def test_wrong_use_is_one_line(name: str) -> None:
     assert re.fullmatch(rb"\w+\.py: bad address 'nonsense': [^\n]+\n", done.stderr)
 
 
-@pytest.mark.parametrize("name", ["upper", "routing_table", "watch", "redis_server", "outlines", "by_hand"])
+@pytest.mark.parametrize("name", ["upper", "routing_table", "tokens", "watch", "redis_server", "outlines", "by_hand"])
 def test_what_does_not_work_is_one_line(name: str, socket_dir: Path) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--bind", f"unix:{socket_dir}/no/s")
     assert done.returncode == 1
     assert re.fullmatch(rb"\w+\.py: unix:[^\n]+ doesn't exist[^\n]*\n", done.stderr)
 
 
-@pytest.mark.parametrize("name", ["upper", "routing_table", "watch", "redis_server", "outlines"])
+@pytest.mark.parametrize("name", ["upper", "routing_table", "tokens", "watch", "redis_server", "outlines"])
 def test_where_other_machines_can_connect_no_option_is_named_that_is_not_there(name: str) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--bind", "tcp://0.0.0.0:0")
     assert (done.returncode, done.stdout) == (2, b"")
     assert re.fullmatch(rb"\w+\.py: tcp://[^\n]+ listen at 127\.0\.0\.1 or \[::1\][^\n=]*\n", done.stderr)
+
+
+def test_tokens(backend: str, unix_address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Module("pysock.examples.tokens", "--bind", unix_address, PYSOCK_BACKEND=backend) as program:
+        (where,) = serving(program)
+        text = tokens.GUIDE.read_bytes().split()
+        with pysock.connect(where, backend=backend) as client:
+            assert client.request(b"").split() == text
+            assert list(client.stream(b"2")) == [text[0] + b" ", text[1] + b" "]
+        tokens.three(where)
+        told = capsys.readouterr().out.splitlines()
+        assert sorted(told) == [
+            f"fast: {len(text)} words",
+            f"leaves: {tokens.ENOUGH} words",
+            f"slow: {len(text)} words",
+        ]
+        program.signal(signal.SIGTERM)
+        code, out, err = program.end()
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"(client '(first|leaves)' left at word \d+ of \d+\n){2}", out)
 
 
 def test_a_key_that_an_example_cannot_have(make_server: Callable[..., Server], address: str) -> None:
@@ -92,7 +112,7 @@ def test_the_redis_server_without_its_extra(name: str) -> None:
         assert b"ModuleNotFoundError" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["upper", "routing_table", "watch", "redis_server", "outlines", "by_hand"])
+@pytest.mark.parametrize("name", ["upper", "routing_table", "tokens", "watch", "redis_server", "outlines", "by_hand"])
 def test_help_is_the_docstring(name: str) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--help")
     assert done.returncode == 0

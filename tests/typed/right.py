@@ -121,6 +121,17 @@ def pieces(client: pysock.DataSocket, request: bytes) -> list[bytes]:
     return [request]
 
 
+def taken(client: pysock.Client, pool: pysock.Pool) -> bytes:
+    with client.stream(b"", service="stream", timeout=1.0) as stream:
+        piece: bytes = next(stream)
+    return piece + b"".join(pool.stream(memoryview(b"")))
+
+
+async def taken_by_a_task(client: pysock.aio.AsyncClient) -> list[bytes]:
+    async with client.stream(b"", service="stream") as stream:
+        return [piece async for piece in stream]
+
+
 server.service("of a lambda", kind="stream")(lambda client, request: (request for _ in range(3)))
 
 

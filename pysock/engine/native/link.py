@@ -121,10 +121,11 @@ class NativeLink(Unique):
         self._finish(lib.ps_pylink_receive(self._open(), wait, id(got), id(raised)), raised)
         return Frame._make(got[0])
 
-    def listen(self, timeout: float | None, has: bool = True) -> None:
+    def listen(self, timeout: float | None, has: bool = True, inbox: Any = None) -> None:
         raised: list[BaseException] = []
         wait = -1 if timeout is None else nanoseconds(timeout)
-        self._finish(lib.ps_pylink_listen(self._open(), has, wait, id(self.inbox), id(raised)), raised)
+        inbox = self.inbox if inbox is None else inbox
+        self._finish(lib.ps_pylink_listen(self._open(), has, wait, id(inbox), id(raised)), raised)
 
     def _exchange(
         self, kind: int, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int

@@ -28,6 +28,8 @@ class Call:
     listens: bool = False
     #: It waits for the others to end, and takes no role.
     drains: bool = False
+    #: When it has what it wants, it takes what has come beside as well.
+    greedy: bool = False
     #: The connection isn't initiated yet.
     greets: bool = False
 
@@ -63,6 +65,10 @@ class Call:
     def take(self, frame: Frame) -> bool:
         """Take one frame, if it is awaited."""
         return False
+
+    def unanswered(self) -> list[int]:
+        """The ids that are on their way."""
+        return []
 
     def hang_up(self) -> None:
         """The other end takes no more: what is unsent stays so, and isn't tried again."""
@@ -111,6 +117,7 @@ class Listening(Call):
         super().__init__()
         self.missing: int = 1
         self.greets: bool = greets
+        self.greedy: bool = not greets
         self.waiter: Waiter | None = None  # of its own: another may wait as well, when the reading was taken from it
         self.frame: Any = None
 

@@ -10,7 +10,6 @@ import errno
 import select
 import socket
 from collections import deque
-from collections.abc import Sized
 from contextlib import suppress
 
 from pysock.base.forking import close_quietly, guard, own
@@ -19,6 +18,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.base.unique import Unique
 from pysock.engine.inbox import INBOX_MAX, Inbox
+from pysock.engine.inlet import TEXT_UNASKED_PIECE
 from pysock.engine.link import CUT_BY_ANOTHER, nothing_sent
 from pysock.engine.pure.client.call import Call, Listening, as_others_hear
 from pysock.engine.pure.client.heads import ANSWERS, VERDICTS, Judge, is_unasked
@@ -31,7 +31,7 @@ from pysock.wire.format import Frame, Kind
 from pysock.wire.framing import FrameCutter
 
 if TYPE_CHECKING:
-    from typing import Final, NoReturn
+    from typing import Any, Final, NoReturn
 
 #: What send() says when it may work later; and when the server is gone, which may have said something before.
 _NOT_NOW: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
@@ -126,7 +126,7 @@ class Exchange(Unique):
 
     # --- what goes on: see Share for whose part is whose ---
 
-    def _run(self, call: Call, end: float | None, inbox: Sized = ()) -> None:
+    def _run(self, call: Call, end: float | None, inbox: Any = False) -> None:
         """Have all of a call sent, and all that it waits for."""
         share = self._share
         try:
@@ -214,7 +214,7 @@ class Exchange(Unique):
     def _hand_out(self, call: Call) -> bool:
         """Give the frames that are here to whom they belong, until the call has what it wants; whether any were."""
         cutter, found = self._cutter, False
-        while call.missing or type(call) is Call:
+        while call.missing or call.greedy or type(call) is Call:
             if type(call) is Pipeline and cutter.header is None and cutter.data:
                 before = call.missing
                 cutter.skip_to(call.take_whole(cutter.data, cutter.at, self._max_payload))
@@ -223,9 +223,20 @@ class Exchange(Unique):
             if frame is None:
                 return found
             found = True
-            if not call.take(frame):
+            if frame.flags and frame.kind == Kind.REPLY:
+                self._give_piece(frame)
+            elif not call.take(frame):
                 self._give(call, frame)
         return found
+
+    def _give_piece(self, frame: Frame) -> None:
+        """More will follow, so that it isn't the answer to anything."""
+        if self._share.is_awaited(frame):
+            error = ProtocolError(TEXT_UNASKED_PIECE)
+            self._shut(error)
+            raise error
+        self.inbox.append(frame)
+        self._share.tell()
 
     def _give(self, call: Call, frame: Frame) -> None:
         """It isn't the reader's."""
@@ -234,7 +245,9 @@ class Exchange(Unique):
             self.inbox.append(frame)
             self._share.tell()
         elif frame.kind in ANSWERS:
-            self._share.hand(frame)
+            if not self._share.hand(frame):
+                self.inbox.append(frame)  # of a stream, or too late
+                self._share.tell()
         elif frame.kind in VERDICTS and call.greets:
             self._verdicts.append(frame)
         else:

@@ -46,7 +46,7 @@ class PureInlet:
             raise ConnectionLost(TEXT_LOST)
         self._cutter.feed(data)
         while (frame := self._cutter.next()) is not None:
-            waiter = waiting.pop(frame.request_id, None) if frame.kind == _REPLY else None
+            waiter = waiting.pop(frame.request_id, None) if frame.kind == _REPLY and not frame.flags else None
             if waiter is None:
                 inbox.append(frame)
             else:

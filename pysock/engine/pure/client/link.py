@@ -54,9 +54,9 @@ class PureLink(Exchange):
         self._run(call, deadline_of(timeout))
         return call.frame  # type: ignore[no-any-return]  # Frame
 
-    def listen(self, timeout: float | None, has: bool = True) -> None:
+    def listen(self, timeout: float | None, has: bool = True, inbox: Any = None) -> None:
         """Until something is in the inbox."""
-        self._run(Listening(), deadline_of(timeout), self.inbox if has else ())
+        self._run(Listening(), deadline_of(timeout), has and (self.inbox if inbox is None else inbox))
 
     def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
         """One SRM and its reply."""

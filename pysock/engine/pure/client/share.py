@@ -101,13 +101,18 @@ class Share(Unique):
             if other.unsent or other.rest:
                 _rouse(other)
 
-    def hand(self, frame: Frame) -> None:
+    def hand(self, frame: Frame) -> bool:
         """To the call whose answer it is, if that goes on still."""
         for other in tuple(self.calls.values()):
             if other.take(frame):
                 if not other.missing or other.unsent:
                     _rouse(other)
-                return
+                return True
+        return False
+
+    def is_awaited(self, frame: Frame) -> bool:
+        """Whether it has the id of a request that some call waits for."""
+        return any(frame.request_id in other.unanswered() for other in tuple(self.calls.values()))
 
     def tell(self) -> None:
         """Something came that nobody had asked for."""
