@@ -43,7 +43,7 @@ class Awaiting(Unique):
     def __init__(self, asks: Asks, engine: Engine) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.future: asyncio.Future[bytes] = self.loop.create_future()
-        self.number = 0
+        self.number: int = 0
         self._thread = get_ident()
         self._asks = asks
         self._engine = engine

@@ -326,7 +326,7 @@ class Connection(Output):
         self.established = False
         self.attached = False
         self.interest = 0
-        self.deferred = None
+        self.forget_later()
         self.drop_input()
         with suppress(OSError):
             self.sock.close()

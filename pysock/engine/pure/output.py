@@ -86,6 +86,10 @@ class Output(Unique, ABC):
             record = record.older
         return records
 
+    def forget_later(self) -> None:
+        """Nobody answers them: in a forked child."""
+        self.deferred = None
+
     @abstractmethod
     def lost(self, reason: DisconnectReason) -> None:
         """Close at once."""
