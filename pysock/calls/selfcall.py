@@ -59,12 +59,12 @@ def _leads_to_master(handle: socket.socket, master: MasterSocket) -> bool:
 
 
 def _leads_to(handle: socket.socket, listener: socket.socket, *, inherited: bool) -> bool:
+    if (handle.family == socket.AF_UNIX) != (listener.family == socket.AF_UNIX):
+        return False
     if handle.family == socket.AF_UNIX:
         # Another process's server may have the same relative path, in another directory.
         peer_name, own_name = os.fsencode(handle.getpeername()), os.fsencode(listener.getsockname())
         return peer_name == own_name != b"" and (inherited or _listened_here(handle))
-    if listener.family == socket.AF_UNIX:
-        return False
     peer: tuple[str, int] = handle.getpeername()[:2]
     here: tuple[str, int] = listener.getsockname()[:2]
     if peer == here:

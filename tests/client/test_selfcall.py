@@ -63,8 +63,11 @@ def test_a_handler_that_uses_a_client_of_its_own_server(server, backend):
         assert noted.wait(10)
 
 
-def test_a_handler_that_calls_another_server(tmp_path, backend):
-    first, second = (Server(f"unix:{tmp_path}/{name}", backend=backend) for name in "ab")
+@pytest.mark.parametrize(
+    "places", ["unix:{}/a unix:{}/b", "tcp://127.0.0.1:0 unix:{}/b", "unix:{}/a tcp://127.0.0.1:0"]
+)
+def test_a_handler_that_calls_another_server(tmp_path, backend, places):
+    first, second = (Server(place.format(tmp_path), backend=backend) for place in places.split())
     second.service(lambda client, request: request.upper())
 
     @first.service
