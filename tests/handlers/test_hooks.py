@@ -279,6 +279,6 @@ def test_on_disconnect_sees_what_was_there_before(make_server, address, framing)
         peer.sock.close()
         wait_for(lambda: after, "the hook")
     differing = {name for name in before if before[name] != after[name]}
-    assert differing == {"fd", "state", "bytes_out"}
+    assert differing == {"fd", "state", "bytes_out", "is_gone"}
     assert (after["fd"], after["state"]) == (-1, ConnectionState.CLOSED)
     assert (after["peer"] is None) == address.startswith("tcp")

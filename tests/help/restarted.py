@@ -22,8 +22,14 @@ class Restarted:
         self.address, self.backend, self.options = address, backend, options
         self.server = None
         self.ran = []
+        self.lock = threading.Lock()  # a client may have its answer before the thread that starts it goes on
 
     def start(self):
+        with self.lock:
+            self._start()
+        return self
+
+    def _start(self):
         server = pysock.Server(self.address, backend=self.backend, **self.options)
 
         @server.service
@@ -43,12 +49,12 @@ class Restarted:
 
         server.start()
         self.server, self.address = server, str(server.addresses[0])
-        return self
 
     def stop(self, grace=1.0):
-        if self.server is not None:
-            self.server.stop(grace)
-            self.server = None
+        with self.lock:
+            if self.server is not None:
+                self.server.stop(grace)
+                self.server = None
 
     def restart(self):
         self.stop()
