@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import pysock
 from pysock import ConnectionRefused, RemoteError, Reply, Server
 
 #: Their numbers.
-UPPER, SIZE, FAIL, SAY, PUSH, CLOSE, GATHER, OTHER, LATER = range(9)
+UPPER, SIZE, FAIL, SAY, PUSH, CLOSE, GATHER, OTHER, LATER, STREAM = range(10)
 
 #: The name of the service, that of the client, and the request.
 Call = tuple[str, str, bytes]
@@ -79,6 +80,17 @@ def serve_noting(server: Server, calls: list[Call], waiting: list[Waiting] | Non
             note("later", client, request)
             waiting.append((client.name, request, pysock.later()))
             return waiting[-1][2]
+
+        @server.service("stream")
+        def stream(client: Any, request: bytes) -> Iterator[bytes]:
+            """So many pieces of such a size, in hundreds; one of 99 pieces fails instead of the last."""
+            note("stream", client, request)
+            count, size = request
+            for number in range(count):
+                if number == 98:
+                    raise ZeroDivisionError
+                yield bytes([number]) * (size * 100)
+            return b"end"
 
     @server.on_connect
     def admit(client: Any) -> None:

@@ -20,7 +20,7 @@ from collections import Counter
 from typing import Any, ClassVar
 
 import wire
-from compared import CLOSE, FAIL, GATHER, LATER, OTHER, PUSH, SAY, SIZE, UPPER, Call, Waiting, serve_noting
+from compared import CLOSE, FAIL, GATHER, LATER, OTHER, PUSH, SAY, SIZE, STREAM, UPPER, Call, Waiting, serve_noting
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
@@ -36,7 +36,7 @@ BACKENDS = ("native", "pure")
 CAP = 40_000
 LIMITS = Limits(
     max_payload=CAP, max_cir_bytes=300, max_in_flight=4, max_clients=100, output_pause=100_000, output_drop=50_000_000,
-    cir_timeout=600.0, frame_timeout=600.0, output_timeout=600.0,
+    stream_window=2500, cir_timeout=600.0, frame_timeout=600.0, output_timeout=600.0,
 )  # fmt: skip
 #: Connections at once. The servers take more: who is turned away where they are full depends on time.
 _MOST = 7
@@ -254,7 +254,7 @@ class Twins:
 _sizes = st.sampled_from([0, 1, 12, 300, 5000, CAP - 1, CAP, CAP + 1])
 _payloads = st.one_of(st.binary(max_size=8), _sizes.map(lambda size: b"q" * size))
 _numbers = st.sampled_from([0, 1, 7, 2**32 - 1])
-_services = st.sampled_from([UPPER, UPPER, FAIL, PUSH, 9, 65535])
+_services = st.sampled_from([UPPER, UPPER, FAIL, PUSH, 10, 65535])
 _texts = st.sampled_from(["", "sorry", "n\u00e4h" * 99])
 _requests = st.one_of(
     st.builds(srm, _payloads, _numbers, service=_services, flags=st.sampled_from([0, 0, 0, 1])),
@@ -289,7 +289,7 @@ def _pick(twins: list[Twins], which: int) -> Twins:
 def _initiation(kind: str, name: bytes) -> bytes:
     made = {
         "little": lambda: cir(field(wire.MAX_PAYLOAD, struct.pack("!I", 10)), name=name),
-        "speaks": lambda: cir(wire.features(11), name=name),
+        "speaks": lambda: cir(wire.features(15), name=name),
         "magic": lambda: cir(name=name, magic=b"PSKX"),
         "version": lambda: cir(name=name, version=2),
         "field": lambda: cir(b"\2\0\7me", name=name),
@@ -418,6 +418,22 @@ class Machine(RuleBasedStateMachine):
         else:
             asked = [srm(payload, number, service=LATER) for number in numbers]
         self._send_cut(twins, b"".join(asked), 0)
+
+    @precondition(_may_wait)
+    @rule(
+        which=_which, number=st.integers(1, 5), count=st.sampled_from([0, 1, 20, 99]), size=st.sampled_from([0, 1, 7])
+    )
+    def ask_for_stream(self, which: int, number: int, count: int, size: int) -> None:
+        """Of one that doesn't speak of it that is an offence."""
+        twins = _pick(self._may_wait(), which)
+        twins.waits = True
+        self._send_cut(twins, srm(bytes([count, size]), number, service=STREAM, flags=wire.TAKES_STREAM), 0)
+
+    @precondition(_heard)
+    @rule(which=_which, number=st.integers(1, 5), given=st.sampled_from([1, 100, 3000, 3000, 2**32 - 1]))
+    def credit(self, which: int, number: int, given: int) -> None:
+        """Likewise; and too much of it."""
+        self._send_cut(_pick(self._heard(), which), wire.credit(number, given), 0)
 
     @precondition(_heard)
     @rule(which=_which, number=st.integers(1, 6))
