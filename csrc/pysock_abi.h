@@ -19,6 +19,7 @@ enum ps_kind {
 enum ps_flag { PS_NO_REPLY = 0x01, PS_DEADLINE = 0x02, PS_TAKES_STREAM = 0x04 }; /* of an SRM */
 enum ps_reply_flag { PS_MORE = 0x01 };
 enum ps_error_flag { PS_NOT_STARTED = 0x01 };
+enum ps_push_flag { PS_GAP = 0x01 };
 
 enum ps_error_code {
     PS_HANDLER_FAILED = 1, PS_NO_SUCH_SERVICE, PS_PAYLOAD_TOO_LARGE, PS_TOO_MANY_IN_FLIGHT, PS_SHUTTING_DOWN,
@@ -37,7 +38,7 @@ enum ps_tag {
     PS_TAG_IDLE_TIMEOUT
 };
 
-/* What one end may speak and another not. The last one is reserved. */
+/* What one end may speak and another not. */
 enum ps_feature {
     PS_FEATURE_DEADLINE = 1, PS_FEATURE_CANCEL = 2, PS_FEATURE_STREAM = 4, PS_FEATURE_ASK = 8, PS_FEATURE_GAP = 16
 };
@@ -70,11 +71,14 @@ enum ps_reason {
 enum ps_cause {
     PS_CAUSE_FULL, PS_CAUSE_PEER, PS_CAUSE_CROWD, PS_CAUSE_LATE, PS_CAUSE_ACCESS, PS_CAUSE_PROOF, PS_CAUSE_VIOLATION,
     PS_CAUSE_TOO_LARGE, PS_CAUSE_FRAME_LATE, PS_CAUSE_OUTPUT_FULL, PS_CAUSE_OUTPUT_STALLED, PS_CAUSE_IDLE,
-    PS_CAUSE_NO_MEMORY, PS_CAUSE_ACCEPT, PS_CAUSE_SEND, PS_CAUSE_PUSHES_FULL, PS_CAUSES
+    PS_CAUSE_NO_MEMORY, PS_CAUSE_ACCEPT, PS_CAUSE_SEND, PS_CAUSE_PUSHES_FULL, PS_CAUSE_PUSH_DROPPED,
+    PS_CAUSES
 };
 
 /* Why nobody waits for the answer to a deferred request any more: pysock/engine/deferral.py. */
 enum ps_why { PS_WHY_NONE, PS_WHY_CANCELLED, PS_WHY_LATE, PS_WHY_GONE, PS_WHY_STOPPED, PS_WHYS };
+
+enum ps_slow { PS_SLOW_DISCONNECT, PS_SLOW_DROP_NEW, PS_SLOW_DROP_OLD }; /* where too many pushes wait for a client */
 
 enum ps_how { PS_HOW_FLUSH, PS_HOW_NOW, PS_HOW_CUT }; /* what becomes of replies that aren't sent yet */
 
@@ -82,12 +86,13 @@ enum ps_how { PS_HOW_FLUSH, PS_HOW_NOW, PS_HOW_CUT }; /* what becomes of replies
 enum ps_most { PS_MOST_REQUEST, PS_MOST_CIR, PS_MOST_PING, PS_MOST_NOTHING, PS_MOST_CREDIT, PS_MOST_ANSWER };
 
 #define PS_HEADER_SIZE 12
-#define PS_FEATURES 15 /* what servers of this version speak */
+#define PS_FEATURES 31 /* what servers of this version speak */
 #define PS_SLOT_BITS 24 /* of a client id, for its slot; the 8 above them are the number of its loop, which is 0 */
 #define PS_NAME_MAX 255
 #define PS_PING_MAX 64
 #define PS_CREDIT_SIZE 4
 #define PS_ASKED_MAX 256 /* what is in front of the request of an ASK: the length of a name, and the name */
+#define PS_GAP_SIZE 4 /* of what a PUSH with PS_GAP begins with: a u32, pushes before it that were dropped */
 #define PS_MASTERS_MAX 64
 #define PS_ADDRESS_MAX 64
 #define PS_NONCE_SIZE 32
@@ -154,6 +159,7 @@ typedef struct ps_options {
     uint32_t welcome_size;
     uint32_t framing;            /* enum ps_framing */
     uint32_t services;           /* entries of the service table */
+    uint32_t slow;               /* enum ps_slow, for clients that speak PS_FEATURE_GAP */
     uint32_t watch_disconnects;  /* tell of every client that goes, not only of attached ones */
     uint32_t ask_connects;       /* ask the connect hook before a client is let in */
     uint32_t has_key;            /* an auth key is set: a CIR is answered by a CHALLENGE */
@@ -164,7 +170,7 @@ typedef struct ps_options {
 
 /* One row of the client table, copied out. */
 typedef struct ps_info {
-    uint64_t client_id, connected_at_ns, requests, bytes_in, bytes_out, queued;
+    uint64_t client_id, connected_at_ns, requests, bytes_in, bytes_out, queued, pushes_dropped;
     int64_t pid, uid, gid;       /* of the peer on a Unix socket, else -1 */
     uint32_t in_flight, state;
     int fd;

@@ -34,6 +34,7 @@ class Cause(IntEnum):
     ACCEPT = 13
     SEND = 14
     PUSHES_FULL = 15
+    PUSH_DROPPED = 16
 
 
 class _Words(NamedTuple):
@@ -80,6 +81,9 @@ _WORDS: Final = {
     ),
     Cause.PUSHES_FULL: _Words(
         "pushes_full", WARNING, "dropped: too many unread pushes (Limits.push_soft, push_soft_seconds, push_hard)"
+    ),
+    Cause.PUSH_DROPPED: _Words(
+        "pushes_dropped", WARNING, "a push was dropped, for too many wait for its client (slow=, Limits.push_hard)"
     ),
 }
 

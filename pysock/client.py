@@ -269,7 +269,7 @@ class Client(Streaming):
     def _pushes(self, seconds: float | None, deadline: float | None) -> Iterator[bytes]:
         looks = PUSHES_MAX if seconds == 0 else 0  # without waiting; an end to it, however fast the server is
         while True:
-            while (payload := self._mail.take()) is not None:
+            while (payload := self._mail.take(self._gap)) is not None:
                 yield payload
             left = time_left(deadline)
             if left == 0:
@@ -376,7 +376,7 @@ class Client(Streaming):
         finally:
             mail.calls.pop()
             if self._hook is not None:
-                mail.deliver(self._hook)  # now that this thread is in no call: the hook may want to make one
+                mail.deliver(self._hook, self._gap)  # now that this thread is in no call: the hook may want to make one
 
     def _lost(self, error: ConnectionLost) -> NoReturn:
         """The connection ended within a call. If the server had said goodbye, or what is wrong, say so."""

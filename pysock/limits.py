@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from enum import IntEnum
 
 from pysock.base.lean import TYPE_CHECKING, dataclass, field, field_names
 from pysock.errors import ParameterError
@@ -36,6 +37,14 @@ _NEVER: Final = frozenset(("idle_timeout", "vanish_timeout", "max_clients_per_ui
 
 #: How the names of those end that are times.
 _IN_SECONDS: Final = ("_timeout", "_seconds")
+
+
+class Slow(IntEnum):
+    """What a server does where too many pushes wait for a client; ``enum ps_slow`` in C."""
+
+    DISCONNECT = 0
+    DROP_NEW = 1
+    DROP_OLD = 2
 
 
 class CutDefault(int):
@@ -77,8 +86,9 @@ class Limits:
     :param output_pause: bytes of unsent replies at which a client isn't read any more; before it is let in: any.
     :param output_drop: bytes of unsent replies at which a client is dropped.
     :param push_soft: bytes of pushes that may wait for a client for any time, each counted with 64 bytes more.
-    :param push_soft_seconds: how long more of them may wait, until the client is dropped.
-    :param push_hard: bytes of pushes, counted likewise, at which a client is dropped; but one push may always wait.
+    :param push_soft_seconds: how long more of them may wait, until the client is dropped, or pushes are
+        (``Server(slow=...)``).
+    :param push_hard: bytes of pushes, counted likewise, at which that happens at once; but one push may always wait.
     :param output_timeout: seconds without progress of waiting output until a client is dropped.
     :param idle_timeout: seconds without a byte from a client until it is dropped; ``None`` is never.
     :param vanish_timeout: seconds without an answer of the other end's machine, after which the kernel gives a TCP

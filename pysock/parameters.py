@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pysock.address import as_address
 from pysock.base.lean import TYPE_CHECKING
 from pysock.errors import ParameterError
-from pysock.limits import LARGEST_PAYLOAD, Limits
+from pysock.limits import LARGEST_PAYLOAD, Limits, Slow
 from pysock.wire.format import Framing
 from pysock.wire.framing import FRAMING_BY_NAME
 
@@ -26,6 +26,9 @@ LINGER_MAX: Final = 1.0
 
 #: What a server may tell of an exception in a handler; each word means more than the one before.
 EXPOSE: Final = ("type", "message", "traceback")
+
+#: What a server may do where too many pushes wait for a client.
+SLOW: Final = {"disconnect": Slow.DISCONNECT, "drop-new": Slow.DROP_NEW, "drop-old": Slow.DROP_OLD}
 
 
 def checked_linger(linger: float | None) -> float | None:
@@ -85,6 +88,16 @@ def checked_loop(loop: kinds.Loop) -> kinds.Loop:
         problem = f"must be 'auto', 'asyncio', 'uvloop', or a function that makes a loop, not {loop!r}"
         raise ParameterError("loop", problem)
     return loop
+
+
+def checked_slow(slow: str) -> Slow:
+    """Return it.
+
+    :raises ValueError: it is no such word.
+    """
+    if slow not in SLOW:
+        raise ParameterError("slow", f"must be one of {', '.join(map(repr, SLOW))}, not {slow!r}")
+    return SLOW[slow]
 
 
 def checked_framing(name: str) -> Framing:

@@ -71,6 +71,7 @@ class Running(Unique):
         expose: str,
         loop: kinds.Loop,
         names: kinds.Names = "any",
+        slow: str = "disconnect",
     ) -> None:
         log.prepare()
         self._server = server
@@ -85,6 +86,7 @@ class Running(Unique):
         self._linger = parameters.checked_linger(linger)
         self._loop = parameters.checked_loop(loop)
         self._own_loop: AbstractEventLoop | None = None  # made, in which nobody serves yet
+        self._slow = parameters.checked_slow(slow)
         self._proof = None if authkey is None else parameters.server_proof(authkey, self._framing)
         self.clients: ClientTable = ClientTable(self.limits.max_payload)
         self.services: Services = Services(self._framing)
@@ -273,6 +275,7 @@ class Running(Unique):
             welcome=self.services.welcome(self.limits),
             watch_disconnects=self.hooks.watch_disconnects,
             access=self.rule.access,
+            slow=self._slow,
         )
         engine = self.backend.engine(options)
         try:

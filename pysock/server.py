@@ -61,6 +61,9 @@ class Server(Registration):
     :param names: ``"unique"``: a client that comes by the name of one that is there takes its place. The older is told
         so by a goodbye, what it had asked for is answered, and then it is closed; it doesn't connect again by itself.
         Whoever may connect can take a name: so not among clients that don't trust each other.
+    :param slow: what becomes of a client that doesn't read, where more pushes wait for it than ``limits`` allow:
+        ``"disconnect"`` closes it; ``"drop-new"`` drops what is pushed to it then, ``"drop-old"`` what has waited
+        longest, and the client is told how many it didn't get. One that doesn't understand that is closed.
     :raises ValueError: a parameter is wrong; the message says which, and what would be right.
     :raises ImportError: the native engine was asked for and isn't installed.
     """
@@ -79,6 +82,7 @@ class Server(Registration):
         expose: kinds.Expose = "type",
         loop: kinds.Loop = "auto",
         names: kinds.Names = "any",
+        slow: kinds.Slow = "disconnect",
     ) -> None:
         from pysock.running import Running  # noqa: PLC0415  # see the head of this file
 
@@ -96,6 +100,7 @@ class Server(Registration):
             expose=expose,
             loop=loop,
             names=names,
+            slow=slow,
         )
         self.limits: Limits = self._running.limits
         super().__init__(self._running.services, self._running.hooks)

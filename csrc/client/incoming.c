@@ -82,6 +82,8 @@ static uint8_t server_flags(uint8_t kind, uint32_t features)
     bool tells = features & (PS_FEATURE_DEADLINE | PS_FEATURE_CANCEL);
     if (kind == PS_ERROR)
         return tells ? PS_NOT_STARTED : 0;
+    if (kind == PS_PUSH)
+        return features & PS_FEATURE_GAP ? PS_GAP : 0;
     return kind == PS_REPLY && features & PS_FEATURE_STREAM ? PS_MORE : 0;
 }
 
@@ -96,6 +98,8 @@ int ps__judge_server(const ps_frame *frame, uint32_t max_payload, uint32_t featu
     uint8_t flags = frame->flags ? server_flags(frame->kind, features) : 0;
     if (frame->kind < PS_CIR_ACCEPTED || frame->kind > last || frame->flags & ~flags)
         return -EPROTO;
+    if (frame->kind == PS_PUSH && frame->flags)
+        return frame->size < PS_GAP_SIZE ? -EPROTO : frame->size - PS_GAP_SIZE > most ? -EMSGSIZE : 0;
     return frame->size > (uint64_t)most + (frame->kind == PS_ASK ? PS_ASKED_MAX : 0) ? -EMSGSIZE : 0;
 }
 

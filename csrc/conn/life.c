@@ -15,6 +15,7 @@
 #include "conn/queue.h"
 #include "conn/transport.h"
 #include "table/access.h"
+#include "table/backlog.h"
 #include "table/deferred.h"
 #include "table/descriptors.h"
 #include "table/table.h"
@@ -218,6 +219,7 @@ static void bury_one(ps_engine *engine, ps_conn *conn)
     pthread_mutex_lock(&engine->lock);
     ps__free(conn->name);
     conn->name = NULL;
+    ps__backlog_clear(engine, conn);
     ps__table_remove(&engine->table, conn);
     pthread_mutex_unlock(&engine->lock);
 }

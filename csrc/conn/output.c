@@ -18,6 +18,7 @@
 #include "conn/queue.h"
 #include "conn/slow.h"
 #include "conn/transport.h"
+#include "table/backlog.h"
 #include "table/timers.h"
 
 /* With more unsent bytes than these the client isn't read. One that wasn't let in yet is owed nothing. */
@@ -87,6 +88,9 @@ static void queue_shared(ps_engine *engine, ps_conn *conn, ps_shared *shared)
         return;
     }
     ps__append_chunk(conn, chunk);
+    ps_backlog *row = ps__backlog_row(engine, conn);
+    ps__slow_mark(engine, conn, chunk, row->lost);
+    row->lost = 0;
     count_output(engine, conn, shared->size);
     queue_grew(engine, conn, shared->size);
 }
@@ -277,11 +281,12 @@ void ps__send_text(ps_engine *engine, ps_conn *conn, uint8_t kind, uint16_t code
 
 void ps__send_shared(ps_engine *engine, ps_conn *conn, ps_shared *shared)
 {
-    if (gathers(engine, conn) && engine->out_used + shared->size > PS_OUT_ROOM)
+    bool fits = shared->size <= PS_OUT_ROOM && !ps__slow_tells(engine, conn); /* a mark is made of what is queued */
+    if (gathers(engine, conn) && (!fits || engine->out_used + shared->size > PS_OUT_ROOM))
         send_gathered(engine, conn); /* it is older */
     if (conn->state == PS_CONN_CLOSED || !shared->size) /* an empty one of the framing raw */
         return;
-    if (!gathers(engine, conn) || shared->size > PS_OUT_ROOM) {
+    if (!fits || !gathers(engine, conn)) {
         queue_shared(engine, conn, shared);
         return;
     }
@@ -292,7 +297,7 @@ void ps__send_shared(ps_engine *engine, ps_conn *conn, ps_shared *shared)
 void ps__send_push(ps_engine *engine, ps_conn *conn, const void *data, size_t size)
 {
     const ps_message_head head = {.kind = PS_PUSH};
-    if (gather(engine, conn, &head, data, size))
+    if (!ps__slow_tells(engine, conn) && gather(engine, conn, &head, data, size))
         return;
     ps_shared *shared = ps__shared_new(ps__framing(engine, conn), data, size);
     if (shared)
@@ -312,7 +317,7 @@ void ps__join_queue(ps_engine *engine, ps_conn *conn, ps_chunk *chunks)
     while (chunks) {
         ps_chunk *next = chunks->next;
         ps__append_chunk(conn, chunks);
-        queue_grew(engine, conn, chunks->size - chunks->sent);
+        queue_grew(engine, conn, ps__chunk_size(chunks) - chunks->sent);
         if (conn->state == PS_CONN_CLOSED) { /* over the limit: all that was queued is gone, not what comes next */
             ps__free_chunks(engine, next);
             return;
@@ -327,7 +332,8 @@ static void send_queued(ps_engine *engine, ps_conn *conn)
     bool progress = false, more = !(conn->flags & PS_IS_STARVED);
     while (more && conn->out_head) {
         struct iovec iov[PS_IOV_MAX];
-        size_t total, count = ps__queue_vector(conn, iov, &total);
+        ps_marks marks;
+        size_t total, count = ps__queue_vector(conn, iov, marks, &total);
         ssize_t sent = send_vector(engine, conn, iov, count);
         if (sent < 0)
             return;

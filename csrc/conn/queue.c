@@ -7,6 +7,7 @@
 
 #include "base/host.h"
 #include "base/sys.h"
+#include "base/wire.h"
 #include "conn/message.h"
 #include "conn/queue.h"
 #include "table/backlog.h"
@@ -91,7 +92,7 @@ void ps__advance_queue(ps_engine *engine, ps_conn *conn, size_t sent)
     ps__count_queued(conn, conn->queued - sent);
     while (sent) {
         ps_chunk *chunk = conn->out_head;
-        uint32_t here = chunk->size - chunk->sent;
+        uint32_t here = ps__chunk_size(chunk) - chunk->sent;
         if (chunk->shared && !chunk->sent)
             ps__backlog_take(engine, conn, chunk->size);
         if (sent < here) {
@@ -107,16 +108,56 @@ void ps__advance_queue(ps_engine *engine, ps_conn *conn, size_t sent)
     }
 }
 
-size_t ps__queue_vector(const ps_conn *conn, struct iovec *iov, size_t *total)
+/* One iovec, or two of a push that tells of others. */
+static size_t put_chunk(const ps_chunk *chunk, struct iovec *iov, uint8_t mark[PS_MARKED_HEAD])
+{
+    uint32_t sent = chunk->sent, skip = chunk->lost ? sent - PS_GAP_SIZE : sent;
+    size_t count = 0;
+    if (chunk->lost && sent < PS_MARKED_HEAD) {
+        ps__write_header(mark, ps__chunk_size(chunk) - PS_HEADER_SIZE, PS_PUSH, PS_GAP, 0, 0);
+        ps__put32(mark + PS_HEADER_SIZE, chunk->lost);
+        iov[count++] = (struct iovec){mark + sent, PS_MARKED_HEAD - sent};
+        skip = PS_HEADER_SIZE;
+    }
+    if (chunk->size > skip)
+        iov[count++] = (struct iovec){(void *)(uintptr_t)(chunk->data + skip), chunk->size - skip};
+    return count;
+}
+
+size_t ps__queue_vector(const ps_conn *conn, struct iovec *iov, ps_marks marks, size_t *total)
 {
     size_t count = 0;
     *total = 0;
-    for (const ps_chunk *chunk = conn->out_head; chunk && count < PS_IOV_MAX; chunk = chunk->next) {
-        size_t left = chunk->size - chunk->sent;
-        iov[count++] = (struct iovec){(void *)(uintptr_t)(chunk->data + chunk->sent), left};
-        *total += left;
+    for (const ps_chunk *chunk = conn->out_head; chunk && count < PS_IOV_MAX - 1; chunk = chunk->next) {
+        count += put_chunk(chunk, iov + count, marks[count]);
+        *total += ps__chunk_size(chunk) - chunk->sent;
     }
     return count;
+}
+
+static bool is_whole_push(const ps_chunk *chunk)
+{
+    return chunk->shared && !chunk->sent;
+}
+
+ps_chunk *ps__unlink_push(ps_conn *conn, ps_chunk **behind)
+{
+    ps_chunk *before = NULL, *chunk = conn->out_head;
+    for (; chunk && !is_whole_push(chunk); chunk = chunk->next)
+        before = chunk;
+    if (!chunk)
+        return NULL;
+    *behind = chunk->next;
+    while (*behind && !is_whole_push(*behind))
+        *behind = (*behind)->next;
+    if (before)
+        before->next = chunk->next;
+    else
+        conn->out_head = chunk->next;
+    if (conn->out_tail == chunk)
+        conn->out_tail = before;
+    chunk->next = NULL;
+    return chunk;
 }
 
 /* -- what is gathered ---------------------------------------------------------------------------------------------- */

@@ -35,6 +35,7 @@ typedef struct ps_chunk {
     struct ps_chunk *next;
     const uint8_t *data;
     uint32_t size, sent, room; /* room: of our own data */
+    uint32_t lost;     /* pushes before this one that were dropped: it says so, by a mark that counts as sent, not as size */
     void *object;      /* that it is inside of, or NULL */
     ps_shared *shared; /* the same, of a push */
     uint8_t own[];

@@ -192,7 +192,8 @@ static PyObject *inlet_new(uint32_t max_payload)
         PyMem_Free(in);
         return NULL;
     }
-    *in = (inlet){.max_payload = max_payload, .features = PS_FEATURE_DEADLINE | PS_FEATURE_CANCEL, .in = buffer};
+    const uint32_t asked = PS_FEATURE_DEADLINE | PS_FEATURE_CANCEL | PS_FEATURE_GAP; /* for, until it is agreed on */
+    *in = (inlet){.max_payload = max_payload, .features = asked, .in = buffer};
     return self;
 }
 

@@ -1,4 +1,4 @@
-/* backlog.c: the pushes that wait for each client, and who has had too many of them for some time.
+/* backlog.c: the pushes that wait for each client, who has had too many of them for some time, and who didn't get some.
  *
  * The rows are by slot, as in the client table, but beside it: they are made, a chunk at a time, where a push waits for the
  * first time, for most servers push to few or to nobody. The clock is that of the deadlines of output: nobody is over a
@@ -10,9 +10,11 @@
 #include "table/table.h"
 #include "table/timers.h"
 
+/* Other threads look, too: under the lock, so that none is freed meanwhile; but the loop makes some without it. */
 static ps_backlog *row_at(const ps_engine *engine, uint32_t slot)
 {
-    ps_backlog *chunk = engine->backlogs ? engine->backlogs[slot / PS_CHUNK_SLOTS] : NULL;
+    ps_backlog **chunks = __atomic_load_n(&engine->backlogs, __ATOMIC_ACQUIRE);
+    ps_backlog *chunk = chunks ? __atomic_load_n(&chunks[slot / PS_CHUNK_SLOTS], __ATOMIC_ACQUIRE) : NULL;
     return chunk ? &chunk[slot % PS_CHUNK_SLOTS] : NULL;
 }
 
@@ -24,16 +26,21 @@ static void *zeros(size_t size)
     return block;
 }
 
+ps_backlog *ps__backlog_row(const ps_engine *engine, const ps_conn *conn)
+{
+    return row_at(engine, conn->slot);
+}
+
 ps_backlog *ps__backlog(ps_engine *engine, const ps_conn *conn)
 {
     size_t chunks = ((size_t)engine->table.most + PS_CHUNK_SLOTS - 1) / PS_CHUNK_SLOTS;
     if (!engine->backlogs)
-        engine->backlogs = zeros(chunks * sizeof *engine->backlogs);
+        __atomic_store_n(&engine->backlogs, zeros(chunks * sizeof *engine->backlogs), __ATOMIC_RELEASE);
     if (!engine->backlogs)
         return NULL;
     ps_backlog **chunk = &engine->backlogs[conn->slot / PS_CHUNK_SLOTS];
     if (!*chunk)
-        *chunk = zeros(PS_CHUNK_SLOTS * sizeof **chunk);
+        __atomic_store_n(chunk, zeros(PS_CHUNK_SLOTS * sizeof **chunk), __ATOMIC_RELEASE);
     return row_at(engine, conn->slot);
 }
 
@@ -76,24 +83,35 @@ static void set_waiting(ps_engine *engine, uint32_t slot, uint64_t waiting)
     bool is_over = waiting > engine->options.limits.push_soft;
     if (is_over && !was_over)
         link_over(engine, slot);
-    else if (was_over && !is_over)
+    else if (was_over && !is_over && !row->is_late)
         unlink_over(engine, slot);
+    row->is_late = row->is_late && is_over;
 }
 
 void ps__backlog_add(ps_engine *engine, const ps_conn *conn, size_t size)
 {
-    set_waiting(engine, conn->slot, row_at(engine, conn->slot)->waiting + size + PS_PUSH_COST);
+    set_waiting(engine, conn->slot, ps__backlog_row(engine, conn)->waiting + size + PS_PUSH_COST);
 }
 
 void ps__backlog_take(ps_engine *engine, const ps_conn *conn, size_t size)
 {
-    set_waiting(engine, conn->slot, row_at(engine, conn->slot)->waiting - size - PS_PUSH_COST);
+    set_waiting(engine, conn->slot, ps__backlog_row(engine, conn)->waiting - size - PS_PUSH_COST);
 }
 
 void ps__backlog_drop(ps_engine *engine, const ps_conn *conn)
 {
-    if (row_at(engine, conn->slot))
-        set_waiting(engine, conn->slot, 0);
+    ps_backlog *row = ps__backlog_row(engine, conn);
+    if (!row)
+        return;
+    set_waiting(engine, conn->slot, 0);
+    row->lost = 0;
+}
+
+void ps__backlog_clear(const ps_engine *engine, const ps_conn *conn)
+{
+    ps_backlog *row = ps__backlog_row(engine, conn);
+    if (row)
+        *row = (ps_backlog){.waiting = 0};
 }
 
 /* -- who is late --------------------------------------------------------------------------------------------------- */
@@ -110,6 +128,12 @@ uint64_t ps__backlog_left_ns(const ps_engine *engine)
 ps_conn *ps__backlog_late(const ps_engine *engine)
 {
     return ps__backlog_left_ns(engine) == 0 ? ps__slot(&engine->table, engine->over.first) : NULL;
+}
+
+void ps__backlog_is_late(ps_engine *engine, const ps_conn *conn)
+{
+    unlink_over(engine, conn->slot);
+    ps__backlog_row(engine, conn)->is_late = true;
 }
 
 void ps__backlog_close(ps_engine *engine)

@@ -8,6 +8,7 @@
 
 #include "base/sys.h"
 #include "table/access.h"
+#include "table/backlog.h"
 #include "table/table.h"
 
 static void format_peer(const ps_conn *conn, char *to, size_t room)
@@ -18,14 +19,16 @@ static void format_peer(const ps_conn *conn, char *to, size_t room)
         snprintf(to, room, conn->family == AF_INET6 ? "[%s]:%u" : "%s:%u", host, conn->peer_port);
 }
 
-static void copy_row(const ps_conn *conn, ps_info *info)
+static void copy_row(const ps_engine *engine, const ps_conn *conn, ps_info *info)
 {
+    const ps_backlog *backlog = ps__backlog_row(engine, conn);
     *info = (ps_info){
         .client_id = ps__id(conn),
         .connected_at_ns = conn->connected_at_ns,
         .requests = __atomic_load_n(&conn->requests, __ATOMIC_RELAXED),
         .bytes_in = __atomic_load_n(&conn->bytes_in, __ATOMIC_RELAXED),
         .bytes_out = __atomic_load_n(&conn->bytes_out, __ATOMIC_RELAXED),
+        .pushes_dropped = backlog ? __atomic_load_n(&backlog->dropped, __ATOMIC_RELAXED) : 0,
         .queued = __atomic_load_n(&conn->queued, __ATOMIC_RELAXED),
         .in_flight = __atomic_load_n(&conn->in_flight, __ATOMIC_RELAXED),
         .state = (uint32_t)ps__state(conn),
@@ -43,7 +46,7 @@ int ps_engine_info(ps_engine *engine, uint64_t client_id, ps_info *info)
     pthread_mutex_lock(&engine->lock);
     const ps_conn *conn = ps__table_row(&engine->table, client_id);
     if (conn)
-        copy_row(conn, info);
+        copy_row(engine, conn, info);
     pthread_mutex_unlock(&engine->lock);
     return conn != NULL;
 }

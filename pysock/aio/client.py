@@ -214,7 +214,7 @@ class AsyncClient(Introduced):
         deadline = deadline_of(None if timeout is None else checked_timeout(timeout))
         connection = self._connection
         while True:
-            while (payload := connection.mail.take()) is not None:
+            while (payload := connection.mail.take(self._gap)) is not None:
                 yield payload
             if connection.error is not None:
                 if connection.mail.timed_out or (connection.mail.goodbye is None and str(connection.error) != _CLOSED):

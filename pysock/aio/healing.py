@@ -66,6 +66,11 @@ class HealingAsyncClient(Known, AsyncClient):
         """How many pushes nobody took; not those that came to no connection."""
         return self._keeper.dropped + self._newest().dropped_pushes
 
+    @property
+    def missed_pushes(self) -> int:
+        """How many pushes servers have dropped because it read too slowly; not those that came to no connection."""
+        return self._keeper.missed + self._newest().missed_pushes
+
     def _newest(self) -> AsyncClient:
         assert self._keeper.newest is not None  # it is made with one
         return self._keeper.newest
@@ -196,7 +201,7 @@ class HealingAsyncClient(Known, AsyncClient):
                 raise
             connection = client._connection
             while True:
-                while (payload := connection.mail.take()) is not None:
+                while (payload := connection.mail.take(self._gap)) is not None:
                     yield payload
                 if connection.error is not None or connection.mail.goodbye is not None:
                     break

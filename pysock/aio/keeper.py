@@ -138,7 +138,7 @@ class Keeper(Life):
             self._fresh = None
         self._machine.let_in(monotonic())
         if before is not None:
-            self._count_dropped(before.dropped_pushes)
+            self._count_pushes(before)
             log.info("connected to %s again; what was pushed meanwhile is lost", client.address)
         self.newest = self._current = client
         client._connection.watch = lambda: self._changed(client)

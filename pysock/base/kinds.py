@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     Deadline: TypeAlias = Literal["inherit", "ignore"]
     #: ``expose=`` of a server.
     Expose: TypeAlias = Literal["type", "message", "traceback"]
+    #: ``slow=`` of a server.
+    Slow: TypeAlias = Literal["disconnect", "drop-new", "drop-old"]
     #: ``loop=`` of a server, for async handlers.
     Loop: TypeAlias = Literal["auto", "asyncio", "uvloop"] | Callable[[], AbstractEventLoop]
     #: ``names=`` of a server.

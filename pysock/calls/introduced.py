@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from pysock.address import Address
+from pysock.base.functions import checked_function
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.calls.ended import Ended
@@ -16,7 +17,9 @@ from pysock.limits import LARGEST_PAYLOAD
 from pysock.wire.cir import Welcome
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeVar
+
+    GapHook = TypeVar("GapHook", bound=Callable[[int], Any])
 
 
 class Introduced(Unique):
@@ -25,6 +28,7 @@ class Introduced(Unique):
     _address: Address
     _name: str
     _mail: Mailbox
+    _gap: Callable[[int], Any] | None = None
 
     def _introduced(self, welcome: Welcome) -> None:
         """Take what the server says of itself."""
@@ -78,6 +82,20 @@ class Introduced(Unique):
     def max_payload(self) -> int:
         """The largest request in bytes that the server takes."""
         return self._max_payload
+
+    def on_gap(self, hook: GapHook) -> GapHook:
+        """Register ``hook(lost)``, called just before a push is taken, with how many before it the server has dropped
+        because this client read too slowly (``Server(slow=...)``). Who takes that push calls it, by ``on_push`` or
+        ``pushes()``. What it raises is logged. The decorator returns it unchanged.
+        """
+        checked_function("hook", hook, "hook(lost)", "this client's hooks are plain functions")
+        self._gap = hook
+        return hook
+
+    @property
+    def missed_pushes(self) -> int:
+        """How many pushes the server has dropped because this client read too slowly, as far as it has said so."""
+        return self._mail.missed
 
     @property
     def dropped_pushes(self) -> int:

@@ -9,19 +9,22 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from pysock.base.lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.base.logs import client_log as log
 from pysock.base.unique import Unique
 from pysock.calls.ended import Ended, of_goodbye
 from pysock.engine.inbox import Inbox
 from pysock.wire.error_text import remote_error
-from pysock.wire.format import FLAG_MORE, GOAWAY_REPLACED, Kind
+from pysock.wire.format import FLAG_GAP, FLAG_MORE, GAP, GOAWAY_REPLACED, Kind
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
     from pysock.calls.ended import How
     from pysock.calls.pieces import Pieces
+
+    PushHook = Callable[[bytes], Any]
+    GapHook = Callable[[int], Any]
 
 #: Pushes kept by default when nobody takes them; then the oldest goes for each new one.
 PUSHES_MAX: Final = 10_000
@@ -31,6 +34,18 @@ _GOAWAY: Final = int(Kind.GOAWAY)
 _ERROR: Final = int(Kind.ERROR)
 _QUESTIONS: Final = frozenset((int(Kind.ASK), int(Kind.ASK_CANCEL)))
 _REPLY: Final = int(Kind.REPLY)
+
+
+class _Marked(NamedTuple):
+    """A push, and how many before it the server has dropped."""
+
+    lost: int
+    payload: bytes
+
+
+def _marked(payload: bytes) -> _Marked:
+    (lost,) = GAP.unpack_from(payload)
+    return _Marked(lost, payload[GAP.size :])
 
 
 class Mailbox(Unique):
@@ -64,8 +79,11 @@ class Mailbox(Unique):
         self.asked: Callable[[int, int, bytes], object] | None = None
         #: Who waits for the pieces of a stream, by request id, until it is over.
         self.streams: dict[int, Pieces] = {}
-        self._idle: deque[bytes] = deque()  # came while nobody was in a call; older than the others
-        self._pushes: deque[bytes] = deque()
+        #: Pushes that the server has dropped, as far as it has said so.
+        self.missed: int = 0
+        self._untold: deque[int] = deque()  # of these, what pushes told that were thrown away here
+        self._idle: deque[bytes | _Marked] = deque()  # came while nobody was in a call; older than the others
+        self._pushes: deque[bytes | _Marked] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._idle or self._pushes)
@@ -74,7 +92,7 @@ class Mailbox(Unique):
         """Take a frame from the link; only the thread that reads does."""
         kind, flags, code, request_id, payload = frame
         if kind == _PUSH:
-            self._keep(payload)
+            self._keep(_marked(payload) if flags & FLAG_GAP else payload)
         elif kind == _GOAWAY:
             self.goodbye = payload.decode("utf-8", "replace")
             self.unwanted = code == GOAWAY_REPLACED
@@ -123,14 +141,18 @@ class Mailbox(Unique):
         """What its last words blame the end on, if it has said any."""
         return f"{error}; it said: {self.last_words}" if self.last_words else None
 
-    def _keep(self, payload: bytes) -> None:
+    def _keep(self, push: bytes | _Marked) -> None:
+        if isinstance(push, _Marked):
+            self.missed += push.lost
         # Another thread may have taken the last one just now.
-        if len(self._idle) + len(self._pushes) >= self._most and self.take() is not None:
+        if len(self._idle) + len(self._pushes) >= self._most and (oldest := self._next()) is not None:
+            if isinstance(oldest, _Marked):
+                self._untold.append(oldest.lost)
             self._drop(1)
         if self.hooked and not self.calls and not self._pushes:
-            self._idle.append(payload)
+            self._idle.append(push)
         else:
-            self._pushes.append(payload)
+            self._pushes.append(push)
 
     def _drop(self, count: int) -> None:
         if count and not self.dropped:
@@ -142,32 +164,51 @@ class Mailbox(Unique):
             )
         self.dropped += count
 
-    def take(self) -> bytes | None:
-        """The oldest push, if there is one."""
+    def _next(self) -> bytes | _Marked | None:
         with suppress(IndexError):
             return self._idle.popleft()
         with suppress(IndexError):
             return self._pushes.popleft()
         return None
 
-    def deliver(self, hook: Callable[[bytes], Any]) -> None:
+    def take(self, gap: GapHook | None) -> bytes | None:
+        """The oldest push, if there is one.
+
+        :param gap: is told first of pushes before it that the server has dropped.
+        """
+        push = self._next()
+        return None if push is None else self._told(push, gap)
+
+    def _told(self, push: bytes | _Marked, gap: GapHook | None) -> bytes:
+        lost = 0
+        while self._untold:
+            with suppress(IndexError):
+                lost += self._untold.popleft()
+        if isinstance(push, _Marked):
+            lost += push.lost
+            push = push.payload
+        if lost and gap is not None:
+            _call(gap, lost, "on_gap")
+        return push
+
+    def deliver(self, hook: PushHook, gap: GapHook | None) -> None:
         """Give all pushes to the hook. What it raises is logged, so that no reply is lost by it."""
-        while self and (payload := self.take()) is not None:
-            _call(hook, payload)
+        while self and (payload := self.take(gap)) is not None:
+            _call(hook, payload, "on_push")
 
     def has_idle(self) -> bool:
         """Whether something came while nobody was in a call."""
         return bool(self._idle)
 
-    def deliver_idle(self, hook: Callable[[bytes], Any]) -> None:
+    def deliver_idle(self, hook: PushHook, gap: GapHook | None) -> None:
         """Give that to the hook; a call that has just ended may have taken it."""
         while self._idle:
             with suppress(IndexError):
-                _call(hook, self._idle.popleft())
+                _call(hook, self._told(self._idle.popleft(), gap), "on_push")
 
 
-def _call(hook: Callable[[bytes], Any], payload: bytes) -> None:
+def _call(hook: Callable[[Any], Any], what: Any, name: str) -> None:
     try:
-        hook(payload)
+        hook(what)
     except Exception:
-        log.exception("the on_push hook %r failed", hook)
+        log.exception("the %s hook %r failed", name, hook)

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
     from pysock.calls.answers import Answerer
     from pysock.calls.heartbeat import Heartbeat
-    from pysock.calls.mailbox import Mailbox
+    from pysock.calls.mailbox import GapHook, Mailbox, PushHook
 
 
 class Hooked(Protocol):
     """A client with a hook."""
 
     _hook: Callable[[bytes], Any] | None
+    _gap: Callable[[int], Any] | None
 
 
 class PushReader(Unique):
@@ -63,7 +64,7 @@ def _read(client: weakref.ref[Hooked], link: Link, mail: Mailbox, heart: Heartbe
     _deliver(client, mail.deliver_idle)
 
 
-def _deliver(client: weakref.ref[Hooked], deliver: Callable[[Callable[[bytes], Any]], None]) -> None:
+def _deliver(client: weakref.ref[Hooked], deliver: Callable[[PushHook, GapHook | None], None]) -> None:
     owner = client()
     if owner is not None and owner._hook is not None:
-        deliver(owner._hook)
+        deliver(owner._hook, owner._gap)

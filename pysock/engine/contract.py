@@ -25,7 +25,7 @@ from pysock.engine.link import Link
 from pysock.engine.outlet import Outlet
 from pysock.engine.rows import ClientInfo, Current, EngineStats
 from pysock.engine.sockets import Sockets
-from pysock.limits import Limits
+from pysock.limits import Limits, Slow
 from pysock.wire.format import Framing
 
 if TYPE_CHECKING:
@@ -146,6 +146,8 @@ class EngineOptions:
     watch_disconnects: bool
     #: Who may connect to the master sockets that are checked.
     access: Access = NO_ACCESS
+    #: What is dropped where too many pushes wait for a client that speaks of gaps; another one is closed.
+    slow: Slow = Slow.DISCONNECT
 
 
 #: What ``Engine.turn`` returns: it is over; or, no turn is needed before ``Engine.poll_fd`` is readable.

@@ -27,6 +27,7 @@ class ClientInfo(NamedTuple):
     bytes_out: int
     in_flight: int  # requests whose reply isn't written yet
     queued: int  # bytes of replies the kernel hasn't taken yet
+    pushes_dropped: int = 0  # that it didn't get, because too many waited
 
 
 class EngineStats(NamedTuple):

@@ -102,6 +102,12 @@ class HealingClient(Known, Client):
         newest = self._connections.newest
         return self._connections.dropped + (0 if newest is None else newest.dropped_pushes)
 
+    @property
+    def missed_pushes(self) -> int:
+        """How many pushes servers have dropped because it read too slowly; not those that came to no connection."""
+        newest = self._connections.newest
+        return self._connections.missed + (0 if newest is None else newest.missed_pushes)
+
     def _newest(self) -> Client:
         newest = self._connections.newest
         return self._connections.usable(deadline_of(self._timeout)).client if newest is None else newest
@@ -258,6 +264,14 @@ class HealingClient(Known, Client):
         start_keeping(self._connections)
         return hook
 
+    def on_gap(self, hook: Hook) -> Hook:
+        """As :meth:`Client.on_gap`. The hook goes over to the next connection."""
+        super().on_gap(hook)
+        self._connections.gap = hook
+        if self._connections.newest is not None:
+            self._connections.newest._gap = hook
+        return hook
+
     def on_reconnect(self, hook: Hook) -> Hook:
         """Register ``hook(client)``, called with each new connection but the first, before waiting calls go on.
 
@@ -294,7 +308,7 @@ class HealingClient(Known, Client):
     def _pushes_of(self, client: Client, deadline: float | None, looks: int) -> Iterator[bytes]:
         """What comes on one connection, until the server says goodbye, or it ends."""
         while True:
-            while (payload := client._mail.take()) is not None:
+            while (payload := client._mail.take(client._gap)) is not None:
                 yield payload
             left = time_left(deadline)
             if left == 0:

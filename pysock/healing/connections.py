@@ -23,6 +23,8 @@ from pysock.healing.session import Session
 from pysock.healing.targets import in_order
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pysock.address import Address
     from pysock.client import Client
     from pysock.healing.policy import Backoff
@@ -49,6 +51,7 @@ class Connections(Life):
         self.restore: Callable[[], object] | None = None
         #: Called with each connection when it is used.
         self.equip: Callable[[Client], object] | None = None
+        self.gap: Callable[[int], Any] | None = None  # the hook on_gap of each connection
         self._make = make
         self._changed = threading.Condition()
         self._session: Session | None = None
@@ -178,13 +181,14 @@ class Connections(Life):
                     raise self._for_good()
                 self._machine.let_in(monotonic())
                 if before is not None:
-                    self._count_dropped(before.dropped_pushes)
+                    self._count_pushes(before)
                 self.newest, self._session = session.client, session
         except BaseException:
             session.client.close()
             raise
         finally:
             self._fresh = None
+        session.client._gap = self.gap
         if self.equip is not None:
             self.equip(session.client)
         if before is not None:

@@ -12,6 +12,7 @@ from pysock.healing.machine import Machine, State
 
 if TYPE_CHECKING:
     from pysock.address import Address
+    from pysock.calls.introduced import Introduced
     from pysock.healing.policy import Backoff
 
 
@@ -24,6 +25,7 @@ class Life(Unique):
     def __init__(self, addresses: tuple[Address, ...], backoff: Backoff, timeout: float | None) -> None:
         self.over: Ended | None = None  # why it has ended for good
         self.dropped: int = 0  # pushes, of all connections but the newest
+        self.missed: int = 0  # likewise
         self._addresses = addresses
         self._timeout = timeout
         self._machine = Machine(backoff.spans(addresses), monotonic())
@@ -37,9 +39,10 @@ class Life(Unique):
         """For good; what it was told first stays."""
         self.over = self.over or why
 
-    def _count_dropped(self, pushes: int) -> None:
-        """Those of a connection that was the newest."""
-        self.dropped += pushes
+    def _count_pushes(self, before: Introduced) -> None:
+        """Those that didn't come, or weren't taken, of a connection that was the newest."""
+        self.dropped += before.dropped_pushes
+        self.missed += before.missed_pushes
 
     def _round_within(self, left: float | None) -> float | None:
         """The seconds for one round of the addresses, where so many are left in all."""

@@ -23,13 +23,13 @@ class Feature(IntFlag):
     CANCEL = 2  # Kind.CANCEL; and the client closes its sending side only when it is gone
     STREAM = 4  # replies in pieces: FLAG_TAKES_STREAM, FLAG_MORE, Kind.CREDIT; only with CANCEL
     ASK = 8  # the client answers requests, too: Kind.ASK, Kind.ASK_CANCEL, Kind.ANSWER, Kind.ANSWER_ERROR
-    GAP = 16  # reserved
+    GAP = 16  # a PUSH may tell of pushes that were dropped: FLAG_GAP
 
 
 #: What servers of this version speak. A plain number, as every set of features: an enum's operators cost more.
-FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL | Feature.STREAM | Feature.ASK)
+FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL | Feature.STREAM | Feature.ASK | Feature.GAP)
 #: What its clients say.
-CLIENT_FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL | Feature.STREAM)
+CLIENT_FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL | Feature.STREAM | Feature.GAP)
 
 #: What those of them say that answer requests.
 ANSWERING_FEATURES: Final = CLIENT_FEATURES | int(Feature.ASK)

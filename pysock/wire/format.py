@@ -42,6 +42,8 @@ FLAG_DEADLINE: Final = 0x02  # of an SRM: its payload begins with a u32, microse
 FLAG_TAKES_STREAM: Final = 0x04  # of an SRM: its client takes the reply in pieces
 FLAG_MORE: Final = 0x01  # of a REPLY: it is a piece, and more follow
 FLAG_NOT_STARTED: Final = 0x01  # of an ERROR: the handler was not started
+FLAG_GAP: Final = 0x01  # of a PUSH: its payload begins with a u32, pushes before it that were dropped
+GAP: Final = struct.Struct("!I")  # that; lengths count without it
 
 
 class Framing(IntEnum):

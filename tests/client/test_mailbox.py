@@ -219,7 +219,7 @@ def test_the_mailbox_is_bounded():
     for number in range(PUSHES_MAX + 3):
         mail.append(Frame(Kind.PUSH, 0, 0, 0, b"%d" % number))
     assert mail.dropped == 3
-    assert mail.take() == b"3"
+    assert mail.take(None) == b"3"
 
 
 def test_pushes_waits_no_longer_than_it_says_for_another_threads_call(backend, fake):

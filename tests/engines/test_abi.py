@@ -16,6 +16,7 @@ from pysock.base.lean import field_names
 from pysock.causes import COUNTERS, Cause
 from pysock.engine.contract import SLOT_BITS, Callbacks
 from pysock.engine.rows import EngineStats
+from pysock.limits import Slow
 from pysock.states import (
     CONNECTION_TRANSITIONS,
     DISCONNECT_REASONS,
@@ -91,6 +92,7 @@ OTHER_NAMES = {
         ("CAUSE_", Cause, "ps_cause"),
         ("HOW_", How, "ps_how"),
         ("MOST_", Most, "ps_most"),
+        ("SLOW_", Slow, "ps_slow"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
@@ -122,8 +124,10 @@ def test_the_sizes():
     assert lib.PS_MORE == p.FLAG_MORE == 1
     assert lib.PS_CREDIT_SIZE == p.CREDIT.size == 4
     assert lib.PS_ASKED_MAX == p.LARGEST_ASKED == 256
+    assert lib.PS_GAP == p.FLAG_GAP == 1
+    assert lib.PS_GAP_SIZE == p.GAP.size == 4
     assert lib.PS_NOT_STARTED == p.FLAG_NOT_STARTED == 1
-    assert lib.PS_FEATURES == FEATURES == 15
+    assert lib.PS_FEATURES == FEATURES == 31
     assert lib.PS_SLOT_BITS == SLOT_BITS == 24
 
 

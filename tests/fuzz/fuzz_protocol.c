@@ -57,7 +57,7 @@ static void send_cir(script *from, link *to)
     if (what & 32)
         size += ps__put_field(payload + size, PS_TAG_MAX_PAYLOAD, "\0\0\1\0", 4);
     if (what & 64)
-        size += ps__put_field(payload + size, PS_TAG_FEATURES, what & 16 ? "\0\0\0\13" : "\0\0\0\7", 4);
+        size += ps__put_field(payload + size, PS_TAG_FEATURES, what & 16 ? "\0\0\0\33" : "\0\0\0\27", 4); /* gap, too */
     if (what & 128)
         size += ps__put_field(payload + size, next_byte(from), name, 2);
     send_frame(to, (ps_frame){.kind = PS_CIR, .code = 1, .payload = payload, .size = (uint32_t)size}, 0);
@@ -291,6 +291,7 @@ static void set_up(script *from)
         .ask_connects = what >> 3 & 1,
         .has_key = more >> 2 & 1 && (what & 3) == PS_PYSOCK,
         .watch_disconnects = what >> 4 & 1,
+        .slow = (times >> 3 & 1u) + (sizes >> 6 & 1u),
         .linger_ns = what & 32 ? PS_LINGER_AUTO : 0,
         .inside_max_ns = what & 64 ? 6000000 : 0,
         .services = WORLD_SERVICES,

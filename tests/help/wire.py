@@ -29,8 +29,8 @@ SERVERS_KINDS = tuple(range(0x81, 0x8B))
 UNKNOWN_KINDS = (0x00, 0x05, 0x07, 0x09, 0x0A, 0x0B, 0x7F, 0x80, 0x8B, 0xFF)
 CLIENT_ID, NAME, NONCE, MAC, MAX_PAYLOAD, MAX_IN_FLIGHT, SERVICE, SOFTWARE, FEATURES = range(1, 10)
 STREAM_WINDOW, SERVICE_OPTIONS = 10, 11
-NO_REPLY, DEADLINE, TAKES_STREAM, MORE, NOT_STARTED = 1, 2, 4, 1, 1
-SPEAKS_DEADLINE, SPEAKS_CANCEL, SPEAKS_STREAM, SPEAKS_ASK, RESERVED = 1, 2, 4, 8, 0xFFFFFFF0
+NO_REPLY, DEADLINE, TAKES_STREAM, MORE, NOT_STARTED, GAP = 1, 2, 4, 1, 1, 1
+SPEAKS_DEADLINE, SPEAKS_CANCEL, SPEAKS_STREAM, SPEAKS_ASK, SPEAKS_GAP, RESERVED = 1, 2, 4, 8, 16, 0xFFFFFFE0
 
 HANDLER_FAILED, NO_SUCH_SERVICE, TOO_LARGE, TOO_MANY, SHUTTING_DOWN, NOT_ALLOWED, MALFORMED, TOO_LATE = range(1, 9)
 CANCELLED, OVERLOADED, NEEDS_STREAM = 9, 10, 11
@@ -118,8 +118,9 @@ def ponged(payload: bytes = b"", id: int = 1) -> Got:  # noqa: A002
     return Got(PONG, 0, 0, id, payload)
 
 
-def pushed(payload: bytes) -> Got:
-    return Got(PUSH, 0, 0, 0, payload)
+def pushed(payload: bytes, lost: int = 0) -> Got:
+    """With ``lost`` it tells of so many before it that were dropped."""
+    return Got(PUSH, GAP, 0, 0, struct.pack("!I", lost) + payload) if lost else Got(PUSH, 0, 0, 0, payload)
 
 
 def goaway(text: str) -> Got:

@@ -15,7 +15,7 @@ from support import WELCOME, Program, until_bye, wait_for
 from pysock import ProtocolError, RemoteError, RequestTimeout, connect
 from pysock.errors import ConnectionLost
 from pysock.wire.cir import encode_accepted, encode_welcome
-from pysock.wire.format import FLAG_MORE, FLAG_NO_REPLY, HEADER, ErrorCode, Kind, encode, encode_text
+from pysock.wire.format import FLAG_GAP, FLAG_MORE, FLAG_NO_REPLY, HEADER, ErrorCode, Kind, encode, encode_text
 
 ROOMY = encode_accepted(1, encode_welcome(16 << 20, 1000, [], "fake/1"))
 
@@ -285,3 +285,31 @@ def test_a_piece_of_a_stream_that_was_not_agreed_on(backend, fake, features):
 
     with connect(fake(play), backend=backend) as client, pytest.raises(ProtocolError):
         client.request(b"x")
+
+
+@pytest.mark.parametrize(
+    ("features", "payload", "good"),
+    [
+        (3, b"\0\0\0\1x", False),
+        (16, b"\0\0\1", False),
+        (16, b"\0\0\0\1", True),
+        (16, b"\0\0\0\1" + b"x" * 1001, False),
+        (16, b"\0\0\0\1" + b"x" * 1000, True),
+    ],
+    ids=["not agreed on", "cut short", "of an empty one", "too large", "the largest"],
+)
+def test_a_push_that_tells_of_others(backend, fake, features, payload, good):
+    """Its length counts without that."""
+
+    def play(peer):
+        assert peer.frame().kind == Kind.CIR
+        peer.send(encode_accepted(1, b"", features) + encode(Kind.PUSH, payload, flags=FLAG_GAP))
+        until_bye(peer)
+
+    with connect(fake(play), backend=backend, max_payload=1000) as client:
+        if good:
+            assert next(client.pushes(timeout=5)) == payload[4:]
+            assert client.missed_pushes == 1
+        else:
+            with pytest.raises(ProtocolError):
+                next(client.pushes(timeout=5))

@@ -53,6 +53,7 @@ def expected(known_nonces):
         "a request without a reply": p.encode(p.Kind.SRM, b"hi", request_id=2, flags=p.FLAG_NO_REPLY),
         "an ERROR": p.encode_text(p.Kind.ERROR, p.ErrorCode.NO_SUCH_SERVICE, texts.NO_SUCH_SERVICE, 3),
         "a push": p.encode(p.Kind.PUSH, b"news"),
+        "a push that tells of 3 others": p.encode(p.Kind.PUSH, p.GAP.pack(3) + b"news", flags=p.FLAG_GAP),
         "a PING": p.encode(p.Kind.PING, b"?", request_id=4),
         "the PONG": p.encode(p.Kind.PONG, b"?", request_id=4),
         "a GOAWAY": p.encode_text(p.Kind.GOAWAY, 0, texts.SHUTTING_DOWN),

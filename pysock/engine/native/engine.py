@@ -82,7 +82,7 @@ class NativeEngine(Unique):
         c.inside_max_ns = nanoseconds(1.2 * sys.getswitchinterval())
         c.welcome, c.welcome_size = welcome, len(options.welcome)
         c.framing, c.services = int(options.framing), len(options.services)
-        c.watch_disconnects = options.watch_disconnects
+        c.watch_disconnects, c.slow = options.watch_disconnects, options.slow
         c.ask_connects = callbacks.connect is not None
         c.has_key = callbacks.challenge is not None
         c.ask_allow = callbacks.allow is not None
@@ -207,6 +207,7 @@ class NativeEngine(Unique):
             bytes_out=row.bytes_out,
             in_flight=row.in_flight,
             queued=row.queued,
+            pushes_dropped=row.pushes_dropped,
         )
 
     def find(self, name: str) -> int | None:

@@ -22,11 +22,12 @@ from pysock.causes import Cause
 from pysock.engine.deferral import Ended
 from pysock.engine.pure.access import Origin
 from pysock.engine.pure.core import LARGE_READ_MAX, READ_MAX
-from pysock.engine.pure.output import SHORT_OF_MEMORY, Output, Push
+from pysock.engine.pure.output import SHORT_OF_MEMORY, Output
 from pysock.engine.pure.poll import READ, WRITE, is_foreign
 from pysock.engine.pure.transport import discard_input
 from pysock.engine.pure.waiting import pending
 from pysock.engine.pure.waiting.deferred import why_closed
+from pysock.engine.pure.waiting.pushed import Push
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 from pysock.wire.rules import FrameProtocol, PlainProtocol
 

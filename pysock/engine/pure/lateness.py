@@ -53,7 +53,7 @@ class Lateness(Unique):
         while slow := core.outputs.pop_expired(now):
             slow.cut(End.OUTPUT_STALLED)
         while slow := core.slow.pop_expired(now):
-            slow.cut(End.PUSHES_FULL)
+            slow.has_been_slow()
         while late := core.idles.pop_expired(now):
             dismiss(late, End.IDLE)
 

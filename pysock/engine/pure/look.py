@@ -54,6 +54,7 @@ def info(core: Core, client_id: int) -> ClientInfo | None:
         bytes_out=connection.bytes_out,
         in_flight=connection.in_flight,
         queued=connection.queued,
+        pushes_dropped=connection.dropped,
     )
 
 

@@ -15,8 +15,13 @@ from abc import ABC, abstractmethod
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import NO_SIGNAL
 from pysock.base.unique import Unique
+from pysock.causes import Cause
+from pysock.engine.pure.waiting.pushed import PUSH_COST, Marked, Push, marked, take_oldest
+from pysock.limits import Slow
 from pysock.states import DisconnectReason
 from pysock.wire.endings import ENDINGS, End
+from pysock.wire.features import Feature
+from pysock.wire.format import GAP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from pysock.engine.pure.core import Core
     from pysock.engine.pure.listener import Listener
     from pysock.engine.pure.waiting.deferred import Deferred
+    from pysock.wire.rules import FrameProtocol, PlainProtocol
 
 #: Output up to this is joined for one send; what is more is sent from where it is.
 GATHER_MAX: Final = 64 * 1024
@@ -35,31 +41,25 @@ _IOV_MAX: Final = 64
 _SENDS_MAX: Final = 16
 #: From so many pieces on small ones that wait are copied together: each object costs some 50 bytes.
 _PIECES_MAX: Final = 64
-#: Of the pushes that wait for a client, what each takes besides its bytes, roughly.
-PUSH_COST: Final = 64
+_GAP: Final = int(Feature.GAP)
 
 _NOT_NOW: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
 #: These pass; how long it is tried is bounded by the deadline of the output.
 SHORT_OF_MEMORY: Final = frozenset((errno.ENOBUFS, errno.ENOMEM))
 
 
-class Push(bytes):
-    """One as its framing has it, as long as it waits whole: what is left of one is a memoryview."""
-
-    __slots__ = ()
-
-
 class Output(Unique, ABC):
     """The part of a connection that sends."""
 
     __slots__ = (
-        "bytes_out", "choked", "core", "deferred", "holding", "holds_streams", "listener", "out", "pause_at", "queued",
-        "send", "sock", "stalled", "starved", "waiting",
+        "bytes_out", "choked", "core", "deferred", "dropped", "holding", "holds_streams", "late", "listener",
+        "lost_pushes", "out", "pause_at", "queued", "send", "sock", "stalled", "starved", "waiting",
     )  # fmt: skip
 
     out: list[bytes | bytearray | memoryview]
     queued: int
     bytes_out: int
+    protocol: FrameProtocol | PlainProtocol
 
     def __init__(self, core: Core, sock: socket.socket, listener: Listener) -> None:
         self.core: Core = core
@@ -70,6 +70,9 @@ class Output(Unique, ABC):
         self.queued = 0  # bytes in it
         self.bytes_out = 0
         self.waiting: int = 0  # pushes: their bytes, and PUSH_COST for each
+        self.late: bool = False  # it has had too many of them for too long
+        self.dropped: int = 0  # pushes
+        self.lost_pushes: int = 0  # of these, the last ones: the next push that is queued tells of them
         self.pause_at: int = 0  # from so many bytes that wait it isn't read; before it is let in it is owed nothing
         self.choked: bool = False  # it doesn't take its replies, so it isn't read
         self.stalled: bool = False  # the deadline of the output runs
@@ -123,13 +126,67 @@ class Output(Unique, ABC):
 
     def put_push(self, message: Push) -> None:
         """As ``put``; but many may get this one, so it waits as the object that it is. Only so many may wait."""
-        waiting = self.waiting + len(message) + PUSH_COST
-        if self.waiting and waiting > self.core.limits.push_hard:
+        room = not self._is_full(len(message))
+        if not room and not self.drops():
             self.cut(End.PUSHES_FULL)
             return
-        self._count_waiting(waiting)
+        if self.core.options.slow is Slow.DROP_OLD:
+            while not room and self._drop_oldest():
+                room = not self._is_full(len(message))
+        if not room:
+            self.lost_pushes += 1
+            self._count_dropped()
+            return
+        if self.lost_pushes:
+            message, self.lost_pushes = marked(message, self.lost_pushes), 0
+        self._count_waiting(self.waiting + len(message) + PUSH_COST)
         self.out.append(message)
         self._count(len(message))
+
+    def drops(self) -> bool:
+        """Where too many pushes wait for it, some are dropped, and it stays."""
+        return self.core.options.slow is not Slow.DISCONNECT and bool(self.protocol.features & _GAP)
+
+    def _is_full(self, size: int) -> bool:
+        limits = self.core.limits
+        if self.waiting and (self.late or self.waiting + size + PUSH_COST > limits.push_hard):
+            return True
+        # Else it is closed for that.
+        return self.queued + size + GAP.size > limits.output_drop and self.drops()
+
+    def _drop_oldest(self) -> bool:
+        """Whether there was one."""
+        taken = take_oldest(self.out)
+        if taken is None:
+            return False
+        push, behind = taken
+        lost = 1 + (push.lost if isinstance(push, Marked) else 0)
+        self._change(-len(push), -len(push) - PUSH_COST)
+        if behind < 0:
+            self.lost_pushes += lost
+        else:
+            before: Any = self.out[behind]
+            self.out[behind] = after = marked(before, lost)
+            self._change(len(after) - len(before), len(after) - len(before))
+        self._count_dropped()
+        self.core.dirty[self] = None  # nothing may be left to send
+        return True
+
+    def _change(self, queued: int, waiting: int) -> None:
+        self.queued += queued
+        self.bytes_out += queued
+        self._count_waiting(self.waiting + waiting)
+
+    def _count_dropped(self) -> None:
+        self.dropped += 1
+        self.core.causes.note_later(Cause.PUSH_DROPPED, self.core.now)
+
+    def has_been_slow(self) -> None:
+        """It has been over ``push_soft`` for as long as one may be."""
+        if self.drops():
+            self.late = True
+        else:
+            self.cut(End.PUSHES_FULL)
 
     def _count_waiting(self, waiting: int) -> None:
         soft, before, self.waiting = self.core.limits.push_soft, self.waiting, waiting
@@ -137,11 +194,12 @@ class Output(Unique, ABC):
             self.core.slow.start_now(self, self.core.now)
         elif waiting <= soft < before:
             self.core.slow.stop(self)
+            self.late = False
 
     def _begin(self, pieces: list[bytes | bytearray | memoryview]) -> None:
         """These begin to leave: pushes among them don't wait any more."""
         if self.waiting:
-            begun = sum(len(piece) + PUSH_COST for piece in pieces if type(piece) is Push)
+            begun = sum(len(piece) + PUSH_COST for piece in pieces if isinstance(piece, Push))
             self._count_waiting(self.waiting - begun)
 
     def _count(self, size: int) -> None:

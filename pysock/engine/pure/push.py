@@ -13,7 +13,7 @@ from pysock.base.unique import Unique
 from pysock.engine.contract import answers_nothing
 from pysock.engine.pure.ending import dismiss
 from pysock.engine.pure.look import find
-from pysock.engine.pure.output import Push
+from pysock.engine.pure.waiting.pushed import Push
 from pysock.errors import FrameTooLarge
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 from pysock.wire import texts

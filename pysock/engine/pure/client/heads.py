@@ -5,7 +5,7 @@ from __future__ import annotations
 from pysock.base.lean import TYPE_CHECKING
 from pysock.errors import ProtocolError
 from pysock.wire.features import Feature
-from pysock.wire.format import FLAG_MORE, FLAG_NOT_STARTED, LARGEST_ASKED, Frame, Header, Kind
+from pysock.wire.format import FLAG_GAP, FLAG_MORE, FLAG_NOT_STARTED, GAP, LARGEST_ASKED, Frame, Header, Kind
 
 if TYPE_CHECKING:
     from typing import Final
@@ -18,6 +18,7 @@ _QUESTIONS: Final = frozenset((Kind.ASK, Kind.ASK_CANCEL))
 _ASK: Final = int(Kind.ASK)
 _ERROR: Final = int(Kind.ERROR)
 _REPLY: Final = int(Kind.REPLY)
+_PUSH: Final = int(Kind.PUSH)
 #: With these an ERROR may say that nothing was started.
 TELL: Final = int(Feature.DEADLINE | Feature.CANCEL)
 _UNASKED: Final = frozenset((Kind.PUSH, Kind.GOAWAY, *_QUESTIONS))
@@ -31,6 +32,8 @@ def _flags(kind: int, features: int) -> int:
     """Those that have a meaning."""
     if kind == _ERROR:
         return FLAG_NOT_STARTED if features & TELL else 0
+    if kind == _PUSH:
+        return FLAG_GAP if features & Feature.GAP else 0
     return FLAG_MORE if kind == _REPLY and features & Feature.STREAM else 0
 
 
@@ -40,6 +43,8 @@ def comes_from_server(header: Header, features: int) -> bool:
         return False
     if header.kind in _QUESTIONS:
         return bool(features & Feature.ASK)
+    if header.kind == _PUSH and header.flags and header.length < GAP.size:
+        return False
     return Kind.CIR_ACCEPTED <= header.kind <= Kind.CHALLENGE
 
 
@@ -51,6 +56,8 @@ def most_bytes(header: Header, max_payload: int) -> int:
     """
     if header.kind == _ASK:
         return max_payload + LARGEST_ASKED
+    if header.kind == _PUSH and header.flags:
+        return max_payload + GAP.size
     return max_payload if header.kind in _CARRIERS else max(max_payload, _CONTROL_MAX)
 
 

@@ -9,6 +9,7 @@ from pysock.engine.inlet import TEXT_BAD_FRAME, TEXT_LARGE_FRAME, TEXT_LOST
 from pysock.engine.pure.client.heads import TELL, comes_from_server, most_bytes
 from pysock.engine.pure.core import LARGE_READ_MAX
 from pysock.errors import ConnectionLost, ProtocolError
+from pysock.wire.features import Feature
 from pysock.wire.format import Frame, Header, Kind
 from pysock.wire.framing import FrameCutter
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pysock.engine.inbox import Inbox
 
 _REPLY: Final = int(Kind.REPLY)
+#: What may come behind CIR_ACCEPTED at once, where it was asked for.
+_ASKED: Final = TELL | int(Feature.GAP)
 
 
 class PureInlet:
@@ -27,7 +30,7 @@ class PureInlet:
 
     def __init__(self, max_payload: int) -> None:
         self._max_payload = max_payload
-        self._features = TELL
+        self._features = _ASKED  # until it is agreed on
         self._cutter: FrameCutter[None] = FrameCutter(self._judge)
 
     def agree(self, features: int) -> None:
