@@ -3,6 +3,7 @@
 ``upper``          the smallest server
 ``routing_table``  a server that keeps a table and pushes every change to all of its clients
 ``watch``          the same with clients that survive a restart of the server
+``chat``           rooms in which clients talk: groups, late comers, and clients that don't keep up
 ``bridge``         an asyncio program with a server in its loop, whose async handler awaits another server
 ``redis_server``   a server for a protocol that is not ours: ``redis-cli`` and ``redis-benchmark`` can use it
 ``outlines``       a service that computes, in processes of its own

@@ -18,7 +18,7 @@ from support import PATIENCE, environment, left_in, plug
 
 import pysock
 from pysock import Server
-from pysock.examples import redis_server, routing_table, tokens, upper
+from pysock.examples import chat, redis_server, routing_table, tokens, upper
 
 # upper
 
@@ -51,7 +51,9 @@ def test_several_addresses(socket_dir: Path) -> None:
                 assert client.request(b"x") == b"X"
 
 
-@pytest.mark.parametrize("name", ["upper", "routing_table", "tokens", "watch", "redis_server", "outlines", "by_hand"])
+@pytest.mark.parametrize(
+    "name", ["upper", "routing_table", "chat", "tokens", "watch", "redis_server", "outlines", "by_hand"]
+)
 def test_wrong_use_is_one_line(name: str) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--bind", "nonsense")
     assert done.returncode == 2
@@ -59,14 +61,16 @@ def test_wrong_use_is_one_line(name: str) -> None:
     assert re.fullmatch(rb"\w+\.py: bad address 'nonsense': [^\n]+\n", done.stderr)
 
 
-@pytest.mark.parametrize("name", ["upper", "routing_table", "tokens", "watch", "redis_server", "outlines", "by_hand"])
+@pytest.mark.parametrize(
+    "name", ["upper", "routing_table", "chat", "tokens", "watch", "redis_server", "outlines", "by_hand"]
+)
 def test_what_does_not_work_is_one_line(name: str, socket_dir: Path) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--bind", f"unix:{socket_dir}/no/s")
     assert done.returncode == 1
     assert re.fullmatch(rb"\w+\.py: unix:[^\n]+ doesn't exist[^\n]*\n", done.stderr)
 
 
-@pytest.mark.parametrize("name", ["upper", "routing_table", "tokens", "watch", "redis_server", "outlines"])
+@pytest.mark.parametrize("name", ["upper", "routing_table", "chat", "tokens", "watch", "redis_server", "outlines"])
 def test_where_other_machines_can_connect_no_option_is_named_that_is_not_there(name: str) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--bind", "tcp://0.0.0.0:0")
     assert (done.returncode, done.stdout) == (2, b"")
@@ -112,7 +116,9 @@ def test_the_redis_server_without_its_extra(name: str) -> None:
         assert b"ModuleNotFoundError" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["upper", "routing_table", "tokens", "watch", "redis_server", "outlines", "by_hand"])
+@pytest.mark.parametrize(
+    "name", ["upper", "routing_table", "chat", "tokens", "watch", "redis_server", "outlines", "by_hand"]
+)
 def test_help_is_the_docstring(name: str) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--help")
     assert done.returncode == 0
@@ -195,6 +201,51 @@ def test_watching_nobody(socket_dir: Path) -> None:
     done = run(sys.executable, "-m", "pysock.examples.routing_table", "--connect", f"unix:{socket_dir}/s")
     assert done.returncode == 1
     assert re.fullmatch(rb"routing_table\.py: [^\n]+is the server running[^\n]+\n", done.stderr)
+
+
+# chat
+
+
+def test_a_room(socket_dir: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes late is told the last lines; who doesn't read is told how many it has missed."""
+    monkeypatch.setenv("PYSOCK_BACKEND", backend)
+    where, line = f"unix:{socket_dir}/s", b"-" * 5000
+    with (
+        chat.make_server([where]),
+        pysock.connect(where, "anna") as anna,
+        pysock.connect(where, "bert") as bert,
+        pysock.connect(where, "carl") as carl,
+    ):
+        for client in (anna, bert):
+            client.request(b"tea", service="enter")
+        assert next(anna.pushes(timeout=5)) == b"* bert has come"
+        for number in range(200):
+            anna.request(b"%d %s" % (number, line), service="say")
+        carl.request(b"tea", service="enter")
+        assert list(carl.pushes(timeout=0)) == [b"anna: %d %s" % (number, line) for number in range(190, 200)]
+        missed: list[int] = []
+        bert.on_gap(missed.append)
+        heard = []
+        for push in bert.pushes(timeout=5):
+            heard.append(push)
+            if push == b"* carl has come":
+                break
+        assert sum(missed) == bert.missed_pushes > 0
+        assert len(heard) + sum(missed) == 202
+        carl.close()
+        assert list(iter(anna.pushes(timeout=5).__next__, b"* carl is gone: left")) == [b"* carl has come"]
+
+
+def test_talking(socket_dir: Path) -> None:
+    where = f"unix:{socket_dir}/s"
+    with chat.make_server([where]), pysock.connect(where, "anna") as anna:
+        anna.request(b"tea", service="enter")
+        arguments = ["--connect", where, "--name", "bert", "--room", "tea"]
+        done = run(sys.executable, "-m", "pysock.examples.chat", *arguments, stdin=b"hello\nbye\n")
+        assert (done.returncode, done.stderr) == (0, b"")
+        heard = anna.pushes(timeout=5)
+        expected = [b"* bert has come", b"bert: hello", b"bert: bye", b"* bert is gone: left"]
+        assert [next(heard) for _ in expected] == expected
 
 
 # watch
