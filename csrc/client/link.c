@@ -73,6 +73,7 @@ static int finish(ps_link *link, ps_caller *call, const ps_sending *s, int resul
         sink->enter(sink->context);
         result = sink->take(sink->context, &call->frame, NULL);
     }
+    ps__share_entered(link, call);
     return result < 0 ? result : 0;
 }
 

@@ -68,6 +68,8 @@ typedef struct ps_link {
     pthread_mutex_t lock; /* of what follows, of next_id and broken: see share.h */
     struct ps_caller *calls; /* that run, in the order in which they came */
     struct ps_caller *reader, *writer;
+    struct ps_caller *guard; /* sleeps, and sees after a moment whether nobody reads; NULL: nobody does */
+    uint32_t entering; /* calls that have what they waited for, and aren't back in the program yet */
     uint32_t running; /* calls in the list */
     uint64_t turn;       /* how often somebody began to read */
     uint64_t woke_ns;    /* when somebody was woken for an answer */

@@ -5,19 +5,41 @@
 #include "base/sys.h"
 #include "client/share.h"
 
-void ps__share_rouse(ps_caller *call)
+static void count_entering(ps_link *link, ps_caller *call)
+{
+    if (!call->enters)
+        __atomic_add_fetch(&link->entering, 1, __ATOMIC_RELAXED);
+    call->enters = true;
+}
+
+void ps__share_entered(ps_link *link, const ps_caller *call)
+{
+    if (call->enters)
+        __atomic_sub_fetch(&link->entering, 1, __ATOMIC_RELAXED);
+}
+
+void ps__share_awaken(ps_link *link, ps_caller *call)
+{
+    call->sleeps = false;
+    if (link->guard == call)
+        link->guard = NULL;
+    if (call->finished)
+        count_entering(link, call);
+    __atomic_store_n(&call->woken, 1, __ATOMIC_RELEASE);
+}
+
+void ps__share_rouse(ps_link *link, ps_caller *call)
 {
     if (!call->sleeps)
         return;
-    call->sleeps = false;
-    __atomic_store_n(&call->woken, 1, __ATOMIC_RELEASE);
+    ps__share_awaken(link, call);
     ps__futex_wake(&call->woken);
 }
 
 static void rouse_all(ps_link *link)
 {
     for (ps_caller *call = link->calls; call; call = call->next)
-        ps__share_rouse(call);
+        ps__share_rouse(link, call);
 }
 
 bool ps__share_may_read(const ps_link *link, const ps_caller *call)
@@ -64,7 +86,18 @@ static void wake_next_reader(ps_link *link)
         if (call->sleeps && !call->naps && !call->waits_for_end && (!next || (next->listens && !call->listens)))
             next = call;
     if (next)
-        ps__share_rouse(next);
+        ps__share_rouse(link, next);
+}
+
+/* Somebody has gone. Whoever comes back may read; where there is a guard it sees whether nobody does. */
+static void leave_reading(ps_link *link)
+{
+    if (link->guard)
+        return;
+    if (!link->reader)
+        wake_next_reader(link);
+    else if (link->reader->rests)
+        ps__share_rouse(link, link->reader);
 }
 
 static void end_link(ps_link *link, int lost)
@@ -91,13 +124,15 @@ void ps__share_leave(ps_link *link, ps_caller *call, int lost)
         link->reader = NULL;
     if (link->writer == call)
         link->writer = NULL;
+    if (link->calls)
+        count_entering(link, call);
     if (lost)
         end_link(link, lost);
-    else if (link->calls && !link->reader)
-        wake_next_reader(link);
+    else
+        leave_reading(link);
     for (ps_caller *other = link->calls; other; other = other->next)
         if (other->waits_for_end)
-            ps__share_rouse(other);
+            ps__share_rouse(link, other);
     if (link->closing && !link->calls)
         ps__link_close_fd(link);
     ps__share_unlock(link);
@@ -215,7 +250,7 @@ int ps__share_hand(ps_link *link, ps_caller *call, const ps_frame *frame, void *
     if (owner && owner->sink->answered == owner->count)
         owner->finished = true;
     if (owner)
-        ps__share_rouse(owner);
+        ps__share_rouse(link, owner);
     ps__share_unlock(link);
     if (result)
         call->sink->object_unref(call->sink->context, result);
@@ -228,7 +263,7 @@ void ps__share_tell(ps_link *link, ps_caller *call)
     for (ps_caller *other = link->calls; other; other = other->next)
         if (other->listens && other != call) {
             other->finished = true;
-            ps__share_rouse(other);
+            ps__share_rouse(link, other);
         }
     ps__share_unlock(link);
 }
@@ -262,6 +297,7 @@ void ps__share_abandon(ps_link *link)
         own->next = NULL;
     link->calls = own;
     link->running = own != NULL;
-    link->reader = link->writer = NULL;
+    link->reader = link->writer = link->guard = NULL;
+    link->entering = own && own->enters;
     link->lost = -EPIPE;
 }

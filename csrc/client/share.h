@@ -12,7 +12,7 @@
 
 /* A role is free before its next owner knows: so long at most is it waited for by who can't sleep for it. */
 enum { PS_SHARE_NAP_NS = 1000 * 1000 };
-/* Who reads leaves it so long at most to one that it has woken. */
+/* Who reads leaves it to one that it has woken, and so long nobody need come. */
 enum { PS_SHARE_REST_NS = 100 * 1000 };
 /* A signal that comes between the last look for one and the sleep doesn't end the sleep. So the thread in which signals are
  * handled looks again after so long. */
@@ -37,6 +37,7 @@ typedef struct ps_caller {
     bool has_frame; /* and is this frame, whose payload is in the room */
     ps_frame frame;
     uint8_t *room;     /* NULL: its answers are handed over as objects */
+    bool enters;       /* it is counted among those of the link */
     bool sleeps, naps; /* naps: who gives the reading up doesn't wake it */
     uint64_t turn;     /* who read when it looked last */
     uint32_t woken;
@@ -63,8 +64,9 @@ static inline void ps__share_unlock(ps_link *link)
     pthread_mutex_unlock(&link->lock);
 }
 
-/* Under the lock. */
-void ps__share_rouse(ps_caller *call);
+/* Under the lock. Awaken: its futex is still to be woken. */
+void ps__share_awaken(ps_link *link, ps_caller *call);
+void ps__share_rouse(ps_link *link, ps_caller *call);
 bool ps__share_may_read(const ps_link *link, const ps_caller *call);
 void ps__share_read(ps_link *link, ps_caller *call);
 
@@ -72,6 +74,8 @@ void ps__share_read(ps_link *link, ps_caller *call);
 int ps__share_join(ps_link *link, ps_caller *call);
 /* The call is over: its roles are others'. What ends the link for all is < 0; else it is 0. */
 void ps__share_leave(ps_link *link, ps_caller *call, int lost);
+/* And its thread is back in the program, or about to be. */
+void ps__share_entered(ps_link *link, const ps_caller *call);
 bool ps__share_is_shared(const ps_link *link);
 /* The first of so many numbers in a row. */
 uint32_t ps__share_ids(ps_link *link, uint32_t count);

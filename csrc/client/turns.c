@@ -2,8 +2,9 @@
  *
  * Answers that came are given out one by one, where their owners come back at once: who has one comes with the next
  * request, and wakes the next owner as it goes to sleep itself, without the GIL. Were all woken together, they would
- * wait for the GIL one behind the other, which costs two changes of threads each. The one that woke rests meanwhile, for
- * a moment: it still has the reading, which whoever comes takes over, and sees itself whether nobody does. */
+ * wait for the GIL one behind the other, which costs two changes of threads each. The one that woke rests meanwhile: it
+ * still has the reading, which whoever comes takes over. One of those that rest is the guard, and looks from time to time
+ * whether anybody has come: a timer for each of them would cost more than the sleep. */
 #include <errno.h>
 #include <poll.h>
 
@@ -56,21 +57,61 @@ static ps_caller *first_ready(ps_link *link)
     return call;
 }
 
-/* Wake the next, and leave the reading to it or to whoever comes. */
-static int rest(ps_link *link, ps_caller *call, uint32_t *wake)
+/* Until it is woken; the guard also until nobody has begun to read for a while. 0, or why it woke by itself. The lock is
+ * held then. */
+static int sleep_at_rest(ps_link *link, ps_caller *call, bool guards, uint64_t turn)
 {
-    call->sink->leave(call->sink->context);
-    ps__futex_wake(wake);
-    int64_t left = ps__share_sooner(left_of(call), PS_SHARE_REST_NS);
-    int slept = left ? ps__futex_wait(&call->woken, 0, left) : -ETIMEDOUT;
-    ps__share_lock(link);
+    int64_t most = guards ? PS_SHARE_REST_NS : PS_SHARE_SIGNAL_NAP_NS;
+    for (int64_t all = most;; all += most) {
+        int64_t left = ps__share_sooner(left_of(call), most);
+        int slept = left ? ps__futex_wait(&call->woken, 0, left) : -ETIMEDOUT;
+        ps__share_lock(link);
+        if (slept != -ETIMEDOUT || left < most || all >= PS_SHARE_SIGNAL_NAP_NS)
+            return slept;
+        if (!call->sleeps || link->turn == turn)
+            return 0;
+        turn = link->turn;
+        ps__share_unlock(link);
+    }
+}
+
+/* It sleeps, and leaves the reading to whoever comes. */
+static int rest(ps_link *link, ps_caller *call, bool guards, uint64_t turn)
+{
+    int slept = sleep_at_rest(link, call, guards, turn);
+    if (guards && call->sleeps) { /* it woke by itself */
+        bool idle = !link->reader || link->reader->rests;
+        link->guard = NULL;
+        link->brisk = link->brisk && !(idle && slept == 0);
+        if (idle)
+            ps__share_read(link, call);
+    }
     call->rests = call->sleeps = false;
     call->reads = link->reader == call;
-    if (slept == -ETIMEDOUT && call->reads)
-        link->brisk = false;
     int result = call->finished ? 1 : link->broken ? link->lost : 2;
     ps__share_unlock(link);
-    return result == 2 && slept == -EINTR ? look_for_signals(call, slept) : result;
+    int error = result == 2 ? look_for_signals(call, slept) : 0;
+    return error ? error : result;
+}
+
+/* Under the lock, which it gives back. One that was woken and isn't back in the program yet wakes the next when it comes:
+ * were this one woken as well, both would want the GIL, and who waits for it may wait for long where others pass it on. */
+static int wake_one(ps_link *link, ps_caller *call, ps_caller *next)
+{
+    bool wakes = !__atomic_load_n(&link->entering, __ATOMIC_RELAXED);
+    if (wakes)
+        ps__share_awaken(link, next);
+    bool guards = !link->guard;
+    if (guards)
+        link->guard = call;
+    uint64_t turn = link->turn;
+    call->woken = 0;
+    call->sleeps = call->rests = true;
+    ps__share_unlock(link);
+    call->sink->leave(call->sink->context);
+    if (wakes)
+        ps__futex_wake(&next->woken);
+    return rest(link, call, guards, turn);
 }
 
 int ps__share_pass(ps_link *link, ps_caller *call)
@@ -83,16 +124,10 @@ int ps__share_pass(ps_link *link, ps_caller *call)
         return result;
     }
     link->woke_ns = ps__now_ns();
-    if (link->brisk) {
-        next->sleeps = false;
-        __atomic_store_n(&next->woken, 1, __ATOMIC_RELEASE);
-        call->woken = 0;
-        call->sleeps = call->rests = true;
-        ps__share_unlock(link);
-        return rest(link, call, &next->woken);
-    }
+    if (link->brisk)
+        return wake_one(link, call, next);
     for (; next; next = first_ready(link))
-        ps__share_rouse(next);
+        ps__share_rouse(link, next);
     ps__share_unlock(link);
     return 0;
 }
@@ -157,5 +192,6 @@ int ps__share_drain(ps_link *link, ps_sink *sink)
         return result == -EPIPE ? 0 : result;
     result = wait_for_others(link, &call, false);
     ps__share_leave(link, &call, 0);
+    ps__share_entered(link, &call);
     return result;
 }

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
 import struct
 import threading
 import time
@@ -376,6 +377,33 @@ def test_a_request_goes_out_while_another_waits(backend, fake):
             thread.join(10)
         assert (replies[b"a"], replies[b"b"]) == (b"aa", b"bb")
         assert isinstance(replies[b"late"], RequestTimeout)
+
+
+def test_who_does_not_come_back_with_its_answer_holds_nobody_up(backend, fake):
+    """Four answers come at once, again and again. Who has the first wakes the next as it comes back: or doesn't."""
+    came = [[] for _ in range(50)]
+    stays = range(9, 50, 10)
+
+    def play(peer):
+        for _ in came:
+            frames = [peer.frame() for _ in range(4)]
+            peer.send(b"".join(encode(Kind.REPLY, b"", request_id=frame.request_id) for frame in frames))
+        until_bye(peer)
+
+    def ask(client):
+        for step, times in enumerate(came):
+            client.request(b"")
+            times.append(time.perf_counter())
+            if step in stays and len(times) == 1:
+                time.sleep(0.1)
+
+    with connect(fake(welcomed(play)), backend=backend) as client:
+        threads = [threading.Thread(target=ask, args=(client,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert statistics.median(max(came[step]) - min(came[step]) for step in stays) < 0.04
 
 
 def test_all_threads_hear_that_the_connection_is_lost(backend, fake):
