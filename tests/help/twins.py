@@ -29,7 +29,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support import PATIENCE, plug, short_directory
 from wire import cir, field, frame, ping, srm
 
-from pysock import Limits, PysockError, Server
+from pysock import Limits, PysockError, RemoteError, Server
 from pysock.causes import COUNTERS
 
 BACKENDS = ("native", "pure")
@@ -145,7 +145,8 @@ class Hearing:
         self._heard.append((self._name, repr(payload)))
 
     def fail(self, error: Exception) -> None:
-        self._heard.append((self._name, repr(error)[:20]))
+        # Whether it was closed or has gone by itself, where both are on their way, nobody can say.
+        self._heard.append((self._name, repr(error)[:20] if isinstance(error, RemoteError) else type(error).__name__))
 
 
 class Sides:

@@ -7,11 +7,12 @@ from array import array
 from pysock.access.peers import peer_of
 from pysock.base.aliases import Ids
 from pysock.base.lean import TYPE_CHECKING
-from pysock.base.patterns import matcher
 from pysock.engine.rows import ClientInfo, EngineStats
 from pysock.states import ConnectionState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pysock.engine.pure.connection import Connection
     from pysock.engine.pure.core import Core
 
@@ -60,7 +61,7 @@ def info(core: Core, client_id: int) -> ClientInfo | None:
 
 def select(core: Core, uid: int | None, name: str | None, among: Ids | None, but: int) -> Ids:
     """The ids of those clients that are meant."""
-    matches = None if name is None else matcher(name)
+    matches = None if name is None else _matcher(name)
     with core.table.lock:
         clients = dict(core.table.clients)
     if among is not None:
@@ -73,6 +74,12 @@ def select(core: Core, uid: int | None, name: str | None, among: Ids | None, but
         and (uid is None or _peer(client)[1] == uid)
     ]
     return array("Q", found).tobytes()
+
+
+def _matcher(name: str) -> Callable[[str], object]:
+    from pysock.base.patterns import matcher  # noqa: PLC0415  # it brings re, which servers seldom need, and clients never
+
+    return matcher(name)
 
 
 def _peer(connection: Connection) -> tuple[int, int, int]:
