@@ -85,10 +85,11 @@ static int gone(void *context, ps_conn *conn)
     return 0;
 }
 
-static int say(void *context, int cause, uint64_t times)
+static int say(void *context, enum ps_tell what, uint64_t cause, uint64_t times)
 {
     (void)context;
-    fprintf(stderr, "engine_only: cause %d, %llu times\n", cause, (unsigned long long)times);
+    if (what == PS_TELL_NOTED)
+        fprintf(stderr, "engine_only: cause %d, %llu times\n", (int)cause, (unsigned long long)times);
     return 0;
 }
 
@@ -112,7 +113,7 @@ int main(int argc, char **argv)
 {
     const ps_hooks hooks = {
         .enter = do_nothing, .leave = do_nothing, .check = check, .request = echo, .batches = no_batches,
-        .disconnect = gone, .draining = check, .noted = say, .object_new = object_new, .object_resize = object_resize,
+        .disconnect = gone, .tell = say, .object_new = object_new, .object_resize = object_resize,
         .object_ref = object_ref, .object_unref = object_unref,
     };
     const ps_options wanted = options();

@@ -14,10 +14,8 @@ static void tell(ps_engine *engine, enum ps_cause cause)
     uint64_t times = untold->times;
     untold->told_ns = engine->now_ns;
     untold->times = 0;
-    int error = ps__enter(engine);
-    if (error == 0)
-        error = engine->hooks.noted(engine->hooks.context, (int)cause, times);
-    ps__fail(engine, error);
+    if (ps__enter(engine) == 0)
+        ps__tell(engine, PS_TELL_NOTED, (uint64_t)cause, times);
 }
 
 void ps__tell_rest(ps_engine *engine)

@@ -43,6 +43,12 @@ void ps__leave(ps_engine *engine)
     engine->hooks.leave(engine->hooks.context);
 }
 
+void ps__tell(ps_engine *engine, enum ps_tell what, uint64_t first, uint64_t second)
+{
+    ps__enter(engine);
+    ps__fail(engine, engine->hooks.tell(engine->hooks.context, what, first, second));
+}
+
 /* At the end of a turn. */
 void ps__share(ps_engine *engine)
 {

@@ -16,6 +16,13 @@ typedef struct ps_challenge {
     uint8_t expected[PS_MAC_SIZE]; /* in the PROOF */
 } ps_challenge;
 
+/* What the engine tells of without asking for anything, in the loop's thread: each is the callback of this name in the
+ * class Callbacks of pysock/engine/contract.py, and is given so many numbers, two at most. */
+#define PS_TELLS(each) each(DRAINING, "draining", 0) each(NOTED, "noted", 2)
+
+#define PS_NUMBER_OF_TELL(name, text, numbers) PS_TELL_##name,
+enum ps_tell { PS_TELLS(PS_NUMBER_OF_TELL) PS_TELL_COUNT };
+
 /* What the engine asks of whoever runs it: python/server.c in the extension, an echo in the C tests. All members are
  * called in the loop's thread. -ECANCELED from any of them ends the loop. */
 typedef struct ps_hooks {
@@ -51,10 +58,8 @@ typedef struct ps_hooks {
     int (*flow)(void *context, void *object, int64_t left, uint64_t limit);
     /* The connection is closed; told for those the options or an attach ask for. */
     int (*disconnect)(void *context, struct ps_conn *conn);
-    /* The loop has stopped accepting. */
-    int (*draining)(void *context);
-    /* A cause was met, this many times since the last call for it. */
-    int (*noted)(void *context, int cause, uint64_t times);
+    /* The loop has stopped accepting; a cause (first) was met, so many times (second) since the last call for it. */
+    int (*tell)(void *context, enum ps_tell what, uint64_t first, uint64_t second);
     /* May this peer connect? 1 yes, 0 no. Asked if the options say so. */
     int (*allow)(void *context, int64_t pid, uint32_t uid, uint32_t gid);
     /* Answer a CIR that has this nonce: 0, or 1 where there is no memory; and see whether two MACs are equal: 1 yes, 0 no.
@@ -73,6 +78,8 @@ typedef struct ps_hooks {
 /* Returns 0, or what ended the loop: then no handler is called any more. */
 int ps__enter(ps_engine *engine);
 void ps__leave(ps_engine *engine);
+/* Tell of this; also where something has ended the loop. */
+void ps__tell(ps_engine *engine, enum ps_tell what, uint64_t first, uint64_t second);
 /* At the end of a turn: let others in where the loop has been inside for long. */
 void ps__share(ps_engine *engine);
 /* Something ended the loop: the first of several is what it ended by. */

@@ -245,8 +245,7 @@ static void stop_accepting(ps_engine *engine)
     ps__stop_accepting(engine);
     if (engine->state == PS_SERVER_SERVING)
         engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_DRAIN);
-    ps__enter(engine); /* told even if a hook has ended the loop: the master sockets are to be closed */
-    ps__fail(engine, engine->hooks.draining(engine->hooks.context));
+    ps__tell(engine, PS_TELL_DRAINING, 0, 0); /* even if a hook has ended the loop: the master sockets are to be closed */
 }
 
 static void drain(ps_engine *engine)

@@ -16,6 +16,7 @@
 
 #include <stdbool.h>
 
+#include "base/host.h"
 #include "conn/pending.h"
 #include "conn/output.h"
 #include "core/engine.h"
@@ -34,15 +35,17 @@ typedef struct service {
     size_t waiting_count, waiting_room;
 } service;
 
-/* The callbacks, each under its name in the class Callbacks of pysock/engine/contract.py: so they are found. */
+/* The callbacks, each under its name in the class Callbacks of pysock/engine/contract.py: so they are found. Those that
+ * tell of something are in base/host.h, and have the same numbers there. */
 #define CALLBACK_NAMES(each)                                                                                           \
     each(CLIENT, "client") each(CONNECT, "connect") each(DISCONNECT, "disconnect") each(DROPPED, "dropped")             \
-    each(FAILED, "failed") each(DRAINING, "draining") each(LOG, "log") each(NOTED, "noted") each(ALLOW, "allow")        \
+    each(FAILED, "failed") each(LOG, "log") each(ALLOW, "allow")                                                       \
     each(CHALLENGE, "challenge") each(PROVE, "prove") each(DEFER, "defer") each(ENDED, "ended")                      \
     each(FLOW, "flow") each(ANSWERED, "answered")
 
 #define NUMBER_OF_CALLBACK(name, text) ON_##name,
-enum { CALLBACK_NAMES(NUMBER_OF_CALLBACK) CALLBACKS };
+#define NUMBER_OF_TELL(name, text, numbers) ON_##name,
+enum { PS_TELLS(NUMBER_OF_TELL) CALLBACK_NAMES(NUMBER_OF_CALLBACK) CALLBACKS };
 
 struct ps_python {
     ps_engine *engine;

@@ -74,17 +74,17 @@ static int on_disconnect(void *context, ps_conn *conn)
     return ps__py_finish_call(py, ON_DISCONNECT, PyObject_CallFunction(callback, "Ki", id, (int)conn->reason));
 }
 
-static int on_draining(void *context)
-{
-    ps_python *py = context;
-    return ps__py_finish_call(py, ON_DRAINING, PyObject_CallNoArgs(ps__py_callback(py, ON_DRAINING)));
-}
+#define NUMBERS_TOLD(name, text, numbers) numbers,
 
-static int on_noted(void *context, int cause, uint64_t times)
+static int on_tell(void *context, enum ps_tell what, uint64_t first, uint64_t second)
 {
+    static const uint8_t numbers[] = {PS_TELLS(NUMBERS_TOLD)};
+    static const char *const formats[] = {"", "K", "KK"};
     ps_python *py = context;
-    PyObject *callback = ps__py_callback(py, ON_NOTED);
-    return ps__py_finish_call(py, ON_NOTED, PyObject_CallFunction(callback, "iK", cause, (unsigned long long)times));
+    PyObject *callback = ps__py_callback(py, (int)what);
+    PyObject *result = PyObject_CallFunction(callback, formats[numbers[what]], (unsigned long long)first,
+                                             (unsigned long long)second);
+    return ps__py_finish_call(py, (int)what, result);
 }
 
 /* -- access and keys ----------------------------------------------------------------------------------------------- */
@@ -194,7 +194,8 @@ static void drop_references(ps_python *py)
 }
 
 #define NAME_OF_CALLBACK(name, text) text,
-static const char *const callback_names[] = {CALLBACK_NAMES(NAME_OF_CALLBACK)};
+#define NAME_OF_TELL(name, text, numbers) text,
+static const char *const callback_names[] = {PS_TELLS(NAME_OF_TELL) CALLBACK_NAMES(NAME_OF_CALLBACK)};
 
 static int take_references(ps_python *py, PyObject *services, PyObject *callbacks)
 {
@@ -228,8 +229,7 @@ static const ps_hooks python_hooks = {
     .flow = ps__py_on_flow,
     .more = ps__py_on_more,
     .disconnect = on_disconnect,
-    .draining = on_draining,
-    .noted = on_noted,
+    .tell = on_tell,
     .allow = on_allow,
     .challenge = on_challenge,
     .prove = on_prove,

@@ -46,22 +46,16 @@ def _failed(
     return ErrorCode.HANDLER_FAILED, type_name(exception).encode("utf-8", "replace"), True
 
 
-#: By callback: what is answered where it failed.
+#: By callback: what is answered where it failed. One that isn't here is asked for nothing.
 INSTEAD: Final[dict[str, Callable[..., Any]]] = {
     "client": _costs_the_client,
     "connect": _refused,
-    "disconnect": _nothing,
     "failed": _failed,
-    "draining": _nothing,
-    "log": _nothing,
-    "noted": _nothing,
     "allow": _no,
     "challenge": _costs_the_client,
     "prove": _no,
-    "dropped": _nothing,
     "defer": _nothing,
     "ended": _begun,
-    "flow": _nothing,
     "answered": _no,
 }
 
@@ -77,7 +71,7 @@ def guarded(tell: Callable[[str, Exception], None], **callbacks: Any) -> Callbac
     :param tell: called with the name of a callback that failed, and the exception. It must not raise.
     """
     made: dict[str, Any] = {
-        name: None if callback is None else _guarded(name, callback, INSTEAD[name], tell)
+        name: None if callback is None else _guarded(name, callback, INSTEAD.get(name, _nothing), tell)
         for name, callback in callbacks.items()
     }
     return Callbacks(**made)

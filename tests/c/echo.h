@@ -149,19 +149,12 @@ static inline int echo_disconnect(void *context, ps_conn *conn)
     return 0;
 }
 
-static inline int echo_draining(void *context)
+static inline int echo_tell(void *context, enum ps_tell what, uint64_t first, uint64_t second)
 {
     echo *e = context;
-    CHECK(e->inside);
-    e->drained++;
-    return 0;
-}
-
-static inline int echo_noted(void *context, int cause, uint64_t times)
-{
-    echo *e = context;
-    CHECK(e->inside && cause >= 0 && cause < PS_CAUSES && times);
-    e->noted++;
+    CHECK(e->inside && (what != PS_TELL_NOTED || (first < PS_CAUSES && second)));
+    e->drained += what == PS_TELL_DRAINING;
+    e->noted += what == PS_TELL_NOTED;
     return 0;
 }
 
@@ -255,8 +248,8 @@ static inline ps_hooks echo_hooks(echo *e)
 {
     return (ps_hooks){
         .context = e, .enter = echo_enter, .leave = echo_leave, .check = echo_check, .connect = echo_connect,
-        .request = echo_request, .batches = echo_batches, .disconnect = echo_disconnect, .draining = echo_draining,
-        .noted = echo_noted, .challenge = echo_challenge, .prove = echo_prove, .object_new = echo_object_new, .object_resize = echo_object_resize,
+        .request = echo_request, .batches = echo_batches, .disconnect = echo_disconnect, .tell = echo_tell,
+        .challenge = echo_challenge, .prove = echo_prove, .object_new = echo_object_new, .object_resize = echo_object_resize,
         .object_ref = echo_object_ref, .object_unref = echo_object_unref,
     };
 }

@@ -44,12 +44,12 @@ static int obey(void *context, ps_conn *conn, const ps_frame *frame, void *objec
 }
 
 /* Whoever is told of a cause broadcasts: in the middle of a broadcast, where somebody is over a limit. */
-static int tell_all(void *context, int cause, uint64_t times)
+static int tell_all(void *context, enum ps_tell what, uint64_t first, uint64_t second)
 {
     echo *e = context;
-    if (cause == PS_CAUSE_OUTPUT_FULL)
+    if (what == PS_TELL_NOTED && first == PS_CAUSE_OUTPUT_FULL)
         CHECK(ps_engine_broadcast(e->engine, (const uint8_t *)"gone", 4) < CLIENTS);
-    return echo_noted(context, cause, times);
+    return echo_tell(context, what, first, second);
 }
 
 static void begin(const ps_options *options)
@@ -61,7 +61,7 @@ static void begin(const ps_options *options)
     ps_sys.sendmsg = counted_sendmsg;
     echo_new(&server, options);
     server.engine->hooks.request = obey;
-    server.engine->hooks.noted = tell_all;
+    server.engine->hooks.tell = tell_all;
     echo_listen(&server, AF_UNIX);
     CHECK_EQ(ps_engine_add_master(server.engine, server.master, 0), 0);
     CHECK_EQ(pthread_create(&server.thread, NULL, echo_main, &server), 0);

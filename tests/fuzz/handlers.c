@@ -451,19 +451,14 @@ static int on_disconnect(void *context, ps_conn *conn)
     return 0;
 }
 
-static int on_draining(void *context)
+static int on_tell(void *context, enum ps_tell what, uint64_t first, uint64_t second)
 {
     (void)context;
-    REQUIRE(sim.inside);
-    sim.drained++;
-    kernel_close_masters();
-    return 0;
-}
-
-static int on_noted(void *context, int cause, uint64_t times)
-{
-    (void)context;
-    REQUIRE(sim.inside && cause >= 0 && cause < PS_CAUSES && times);
+    REQUIRE(sim.inside && (what != PS_TELL_NOTED || (first < PS_CAUSES && second)));
+    if (what == PS_TELL_DRAINING) {
+        sim.drained++;
+        kernel_close_masters();
+    }
     return 0;
 }
 
@@ -498,8 +493,7 @@ const ps_hooks world_hooks = {
     .close = on_close,
     .flow = on_flow,
     .disconnect = on_disconnect,
-    .draining = on_draining,
-    .noted = on_noted,
+    .tell = on_tell,
     .challenge = on_challenge,
     .prove = on_prove,
     .object_new = object_new,

@@ -91,11 +91,12 @@ static int patience(bool joining)
 /* -- the server ---------------------------------------------------------------------------------------------------- */
 
 /* As the facade does it. */
-static int close_master(void *context)
+static int tell(void *context, enum ps_tell what, uint64_t first, uint64_t second)
 {
     echo *e = context;
-    CHECK_EQ(close(e->master), 0);
-    return echo_draining(context);
+    if (what == PS_TELL_DRAINING)
+        CHECK_EQ(close(e->master), 0);
+    return echo_tell(context, what, first, second);
 }
 
 /* In a loop of somebody else's. A beginning that fails leaves nothing behind: the next one goes well. */
@@ -166,7 +167,7 @@ static bool begin(const ps_options *options)
     echo_listen(&server, family);
     hooks.object_new = faulty_object_new;
     hooks.object_resize = faulty_object_resize;
-    hooks.draining = close_master;
+    hooks.tell = tell;
     hooks.request = later_request;
     hooks.answer = later_answer;
     hooks.ended = later_ended;

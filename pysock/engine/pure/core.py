@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from pysock.base.lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING, field_names
 from pysock.base.logs import ERROR, tell_unraisable
 from pysock.base.unique import Unique
 from pysock.causes import Cause
 from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Callbacks, EngineOptions, Service
-from pysock.engine.guards import INSTEAD, guarded
+from pysock.engine.guards import guarded
 from pysock.engine.pure.access import Origins
 from pysock.engine.pure.causes import Causes
 from pysock.engine.pure.commands import told_if_it_fails
@@ -71,7 +71,7 @@ class Core(Unique):
         self.options = options
         limits = options.limits
         self.limits: Limits = limits
-        given = {name: getattr(options.callbacks, name) for name in INSTEAD}
+        given = {name: getattr(options.callbacks, name) for name in field_names(Callbacks)}
         self.callbacks: Callbacks = guarded(_callback_failed, **given)
         self.max_payload: int = limits.max_payload
         services = options.services
