@@ -534,7 +534,7 @@ def test_who_has_too_many_in_flight_is_read_again_at_half_the_limit(make_server,
         assert len(waiting) == 4
         waiting[1].send(b"1")
         wait_for(lambda: len(waiting) == 6)
-        for number, reply in enumerate(waiting):
+        for number, reply in enumerate(waiting[:6]):  # more come meanwhile
             if number > 1:
                 reply.send(b"%d" % number)
         wait_for(lambda: len(waiting) == 10)
