@@ -9,10 +9,13 @@ from pages import blocks, code, prose, table, topic
 from support import ROOT
 
 PAGE = topic("inside")
-LINES_MAX = 250
+LINES_MAX = 260
 
 #: Additions that may cost more source files than FILES_MAX: they cross more floors.
-MORE = {"an ending": 5, "a callback of the engine: it crosses all floors": 8}
+MORE = {
+    "a callback that tells of something, in two numbers at most": 5,
+    "a callback that asks, or has objects: it crosses all floors": 8,
+}
 FILES_MAX = 4
 
 TABLES = "\n".join(line for line in PAGE.splitlines() if line.startswith("|"))
