@@ -162,6 +162,7 @@ typedef struct ps_options {
     uint32_t slow;               /* enum ps_slow, for clients that speak PS_FEATURE_GAP */
     uint32_t watch_disconnects;  /* tell of every client that goes, not only of attached ones */
     uint32_t ask_connects;       /* ask the connect hook before a client is let in */
+    uint32_t tell_joins;         /* tell of each that was let in */
     uint32_t has_key;            /* an auth key is set: a CIR is answered by a CHALLENGE */
     uint32_t ask_allow;          /* ask the allow hook about the peers of checked masters, instead of: */
     uint32_t uid_count, gid_count;
@@ -170,14 +171,34 @@ typedef struct ps_options {
 
 /* One row of the client table, copied out. */
 typedef struct ps_info {
-    uint64_t client_id, connected_at_ns, requests, bytes_in, bytes_out, queued, pushes_dropped;
+    uint64_t client_id, connected_at_ns, idle_since_ns, requests, bytes_in, bytes_out, frames_in, frames_out, queued,
+        pushes_dropped;
     int64_t pid, uid, gid;       /* of the peer on a Unix socket, else -1 */
     uint32_t in_flight, state;
     int fd;
     uint32_t master;
     char name[256];
+    char software[256];          /* as it says */
     char address[64];            /* "host:port" of a TCP peer, else "" */
 } ps_info;
+
+/* The same, packed: a row of a ps_rows. Its texts lie in a row behind one another, without NULs: name, software, address. */
+typedef struct ps_row {
+    uint64_t client_id, connected_at_ns, idle_since_ns, requests, bytes_in, bytes_out, frames_in, frames_out, queued;
+    uint64_t pushes_dropped;
+    uint64_t left_at_ns;         /* of one that went; else 0 */
+    int32_t pid;                 /* -1: unknown; then the next two are nothing */
+    uint32_t uid, gid, in_flight;
+    uint32_t texts;              /* where they begin, counted from the end of all rows */
+    uint8_t state, master, reason, name_size, software_size, address_size;
+    uint8_t unused[6];           /* it is 120 bytes, as pysock/engine/native/rows.py takes it apart */
+} ps_row;
+
+/* Many rows, and behind the last their texts. */
+typedef struct ps_rows {
+    uint8_t *data;
+    size_t count, size;          /* rows; bytes, texts and all */
+} ps_rows;
 
 typedef struct ps_stats {
     uint64_t clients, pending, accepted, established, refused, disconnected, requests, errors, pushes, timeouts,
@@ -205,6 +226,11 @@ int ps_engine_disconnect(ps_engine *engine, uint64_t client_id);
 /* Of a client that was let in. */
 int ps_engine_attach(ps_engine *engine, uint64_t client_id);
 int ps_engine_info(ps_engine *engine, uint64_t client_id, ps_info *info);
+/* The clients, oldest first: all, or those among these ids. 0, and to be freed; -ENOMEM. */
+int ps_engine_rows(ps_engine *engine, const uint64_t *among, size_t count, ps_rows *rows);
+/* The last that went, who went first first; likewise. */
+int ps_engine_gone(ps_engine *engine, ps_rows *rows);
+void ps_rows_free(ps_rows *rows);
 uint64_t ps_engine_find(ps_engine *engine, const char *name);
 /* Oldest first. */
 int64_t ps_engine_ids(ps_engine *engine, uint64_t *ids, size_t room);

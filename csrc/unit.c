@@ -24,6 +24,8 @@
 #include "table/access.c"
 #include "table/look.c"
 #include "table/select.c"
+#include "table/rows.c"
+#include "table/gone.c"
 #include "conn/transport.c"
 #include "conn/part.c"
 #include "conn/message.c"

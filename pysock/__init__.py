@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pysock.connecting import connect
     from pysock.data import DataSocket, Peer
     from pysock.directory.groups import Group
+    from pysock.directory.rows import ClientRow, LeftClient, Snapshot
     from pysock.errors import (
         AddressInUse,
         Cancelled,
@@ -70,6 +71,7 @@ __all__ = [
     "Buffer",
     "Cancelled",
     "Client",
+    "ClientRow",
     "ClientTable",
     "ConnectionLost",
     "ConnectionRefused",
@@ -80,6 +82,7 @@ __all__ = [
     "FrameTooLarge",
     "Group",
     "IllegalTransition",
+    "LeftClient",
     "Limits",
     "MasterSocket",
     "OutcomeUnknown",
@@ -95,6 +98,7 @@ __all__ = [
     "Server",
     "ServerFull",
     "ServerState",
+    "Snapshot",
     "__version__",
     "backend",
     "connect",
@@ -111,6 +115,7 @@ _HOMES = {
     "clients": ("ClientTable",),
     "data": ("DataSocket", "Peer"),
     "directory.groups": ("Group",),
+    "directory.rows": ("ClientRow", "LeftClient", "Snapshot"),
     "errors": (
         "AddressInUse",
         "Cancelled",

@@ -9,18 +9,22 @@ are atomic, and :meth:`ClientTable._find` is written for clients that go between
 
 from __future__ import annotations
 
+import time
+from array import array
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 
 from pysock.address import Address
+from pysock.base.aliases import Ids
 from pysock.base.ids import read, shown
 from pysock.base.lean import TYPE_CHECKING, cast
 from pysock.base.payload import checked
 from pysock.base.unique import Unique
 from pysock.data import NO_ROW, DataSocket
 from pysock.directory.groups import Group, Groups, checked_name
-from pysock.directory.selection import EVERYBODY, selection_of
+from pysock.directory.rows import ClientRow, LeftClient, Snapshot, left_of, row_of
+from pysock.directory.selection import EVERYBODY, Selection, checked_selection, selection_of
 from pysock.engine.contract import Engine
-from pysock.engine.rows import ClientInfo
+from pysock.engine.rows import ClientInfo, Gone
 from pysock.errors import ConnectionLost, ParameterError
 from pysock.states import ConnectionState
 
@@ -162,6 +166,43 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
             among = self._engine.select(wanted.uid, wanted.name, among, other)
         return self._engine.push_to(among, payload)
 
+    def snapshot(self, *, uid: int | None = None, name: str | None = None, group: str | None = None) -> Snapshot:
+        """Who is connected now, oldest first, and what each has done and waits for: rows that don't change any more.
+
+        :param uid: only those whose process, at the other end of a Unix socket, is this user's; and so on, as
+            :meth:`where` has it.
+        """
+        wanted = self._selected(uid, name, group)
+        engine, groups = self._engine, self.groups.of_all()
+        return Snapshot([] if engine is None else engine.rows(wanted), groups, self.master_address)
+
+    def where(self, *, uid: int | None = None, name: str | None = None, group: str | None = None) -> list[DataSocket]:
+        """The clients of this moment of whom all that is given is true.
+
+        :param uid: of the process at the other end of a Unix socket.
+        :param name: a pattern for the client's name, in which ``*`` is any text, ``?`` any character, ``[0-9]`` one of
+            these and ``[!0-9]`` none of them.
+        :param group: that it is in.
+        :raises TypeError: one of them is of another type.
+        :raises ValueError: there can be no such user, or group.
+        """
+        wanted = self._selected(uid, name, group)
+        ids = self if wanted is None else array("Q", wanted)
+        return [found for one in ids if (found := self._find(one)) is not None]
+
+    def left(self) -> list[LeftClient]:
+        """The last 1,000 that were let in and went, each as it was in its last moment; who went last is last."""
+        gone = () if self._engine is None else self._engine.gone()
+        return [left_of(one, self.groups.of_left(one.row.client_id), self.master_address) for one in gone]
+
+    def _selected(self, uid: int | None, name: str | None, group: str | None) -> Ids | None:
+        """The ids of those who are meant; ``None``: all."""
+        wanted = checked_selection(Selection(uid, name, group))
+        if self._engine is None or wanted == EVERYBODY:
+            return None
+        among = None if group is None else self.groups.ids(group)
+        return self._engine.select(uid, name, among, 0)
+
     def _id_of(self, client: DataSocket | None) -> int:
         if client is None:
             return 0
@@ -237,6 +278,15 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
     def engine_info(self, client_id: int) -> ClientInfo | None:
         """The engine's row of a client."""
         return None if self._engine is None else self._engine.info(client_id)
+
+    def row(self, client_id: int) -> ClientRow | None:
+        """One row, as a snapshot has it."""
+        info = self.engine_info(client_id)
+        return None if info is None else row_of(info, self.groups.of(client_id), self.master_address)
+
+    def left_row(self, client: ServedSocket, reason: int) -> LeftClient:
+        """Of one that went just now: as ``left`` will have it."""
+        return left_of(Gone(client._row(), reason, time.time()), client.groups, self.master_address)
 
     def master_address(self, index: int) -> str:
         """The address of the master socket with this index, without its options."""

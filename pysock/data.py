@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from pysock.access.peers import peer_of
+from pysock.access.process import program_of
 from pysock.address import Address, join_host_port
 from pysock.base.borrowed import borrowed
 from pysock.base.forking import close_quietly, guard, own
@@ -40,8 +41,9 @@ _HAND_BYTES_MAX: Final = 0x7FFFF000
 
 #: The row of a client that no engine knows.
 NO_ROW: Final = ClientInfo(
-    client_id=0, fd=-1, state=ConnectionState.CLOSED, name="", master=0, address="", pid=-1, uid=-1, gid=-1,
-    connected_at=0.0, requests=0, bytes_in=0, bytes_out=0, in_flight=0, queued=0,
+    client_id=0, fd=-1, state=ConnectionState.CLOSED, name="", software="", master=0, address="", pid=-1, uid=-1,
+    gid=-1, connected_at=0.0, idle_since=0.0, requests=0, bytes_in=0, bytes_out=0, frames_in=0, frames_out=0,
+    in_flight=0, queued=0,
 )  # fmt: skip
 
 
@@ -149,6 +151,19 @@ class DataSocket(Unique, ABC):
         return self._row().name
 
     @property
+    def software(self) -> str:
+        """What the client says that it is, ``"pysock/0.1"``. Empty if it says nothing."""
+        return self._row().software
+
+    @property
+    def exe(self) -> str | None:
+        """The path of the program at the other end of a Unix socket, looked up when it is asked for. ``None`` over TCP,
+        of a process that has ended or is another user's, and where the system isn't Linux.
+        """
+        row = self._row()
+        return program_of(row.pid, row.connected_at)
+
+    @property
     def address(self) -> str:
         """Over TCP the client's ``host:port``. A client on a Unix socket has no address: the server's then."""
         row = self._row()
@@ -169,6 +184,11 @@ class DataSocket(Unique, ABC):
     def connected_at(self) -> float:
         """When the connection was accepted, in seconds since the epoch."""
         return self._row().connected_at
+
+    @property
+    def idle_since(self) -> float:
+        """When bytes of the client were last read, in seconds since the epoch."""
+        return self._row().idle_since
 
     @property
     def requests(self) -> int:
@@ -210,7 +230,7 @@ class HandSocket(DataSocket):
         address, peer = _who(fd)
         self._info = NO_ROW._replace(
             client_id=client_id, fd=fd, address=address, pid=peer.pid, uid=peer.uid, gid=peer.gid,
-            state=ConnectionState.ACCEPTED, connected_at=time.time(),
+            state=ConnectionState.ACCEPTED, connected_at=(now := time.time()), idle_since=now,
         )  # fmt: skip
         # Without framing there is no CIR frame: the kernel's connect() was the request, and accept() its acceptance.
         self._advance(ConnectionEvent.CIR_ACCEPTED)
@@ -237,7 +257,8 @@ class HandSocket(DataSocket):
         log.debug("recvfrom(%d) -> %d bytes", self.fd, len(data))
         if data:
             info = self._info
-            self._info = info._replace(requests=info.requests + 1, bytes_in=info.bytes_in + len(data))
+            requests, bytes_in = info.requests + 1, info.bytes_in + len(data)
+            self._info = info._replace(requests=requests, bytes_in=bytes_in, idle_since=time.time())
         else:
             self._advance(ConnectionEvent.END_OF_FILE)
         return data

@@ -21,6 +21,7 @@ from pysock.base.logs import server_log as log
 from pysock.causes import level_and_line
 from pysock.clients import ClientTable
 from pysock.data import DataSocket
+from pysock.directory.rows import ClientRow, LeftClient
 from pysock.engine.contract import Callbacks
 from pysock.engine.deferral import Deferrals
 from pysock.engine.guards import apart, guarded
@@ -56,6 +57,8 @@ class Hooks:
         self.unique: bool = False
         self._engine: Engine | None = None
         self.on_connect: list[Callable[[DataSocket], bool | None]] = []
+        self.on_join: list[Callable[[DataSocket, ClientRow], Any]] = []
+        self.on_leave: list[Callable[[DataSocket, LeftClient], Any]] = []
         self.on_disconnect: list[Callable[[DataSocket, DisconnectReason], Any]] = []
         self.on_state: list[Callable[[ServerState, ServerState], Any]] = []
         #: Where async ones run.
@@ -73,7 +76,7 @@ class Hooks:
     @property
     def watch_disconnects(self) -> bool:
         """Whether every client that goes matters, also one that no handler ever saw."""
-        return bool(self.on_connect or self.on_disconnect)
+        return bool(self.on_connect or self.on_join or self.on_leave or self.on_disconnect)
 
     @property
     def has_async(self) -> bool:
@@ -93,6 +96,7 @@ class Hooks:
             allow=apart(rule.ask),
             noted=apart(_noted),
             connect=apart(self._connect) if self.on_connect or self.unique else None,
+            joined=apart(self._joined) if self.on_join else None,
             disconnect=apart(self._disconnect),
             failed=apart(Failed(self._clients, self._services, self._expose)),
             draining=apart(draining),
@@ -147,8 +151,14 @@ class Hooks:
             self._broken.tell(hook, client, traceback=True)
             return texts.NOT_ALLOWED
 
+    def _joined(self, client_id: int) -> None:
+        client = self._clients.obtain(client_id)
+        for hook in self.on_join:
+            if (row := self._clients.row(client_id)) is not None:
+                _call("on_join", hook, client, row)
+
     def _disconnect(self, client_id: int, reason: int) -> None:
-        if self.on_disconnect:
+        if self.on_disconnect or self.on_leave:
             self._clients.obtain(client_id)
         client = self._clients.forget(client_id)
         if client is None:
@@ -158,6 +168,10 @@ class Hooks:
                 self.tasks.run_hook(hook, client, DISCONNECT_REASONS[reason])
             else:
                 _call("on_disconnect", hook, client, DISCONNECT_REASONS[reason])
+        if self.on_leave:
+            left = self._clients.left_row(client, reason)
+            for leave_hook in self.on_leave:
+                _call("on_leave", leave_hook, client, left)
 
 
 def _is_ending(client: DataSocket) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pysock.base.kinds import BatchHandler, Handler, ProcessHandler, StreamHandler
     from pysock.data import DataSocket
+    from pysock.directory.rows import ClientRow, LeftClient
     from pysock.hooks import Hooks
     from pysock.services import Services
     from pysock.states import DisconnectReason, ServerState
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     Batch = TypeVar("Batch", bound=BatchHandler)
     ConnectHook = TypeVar("ConnectHook", bound=Callable[[DataSocket], "bool | None"])
     DisconnectHook = TypeVar("DisconnectHook", bound=Callable[[DataSocket, DisconnectReason], Any])
+    JoinHook = TypeVar("JoinHook", bound=Callable[[DataSocket, ClientRow], Any])
+    LeaveHook = TypeVar("LeaveHook", bound=Callable[[DataSocket, LeftClient], Any])
     StateHook = TypeVar("StateHook", bound=Callable[[ServerState, ServerState], Any])
 
 
@@ -170,6 +173,22 @@ class Registration(Unique, ABC):
         admission. With several hooks all of them must let it in. One that closes the client refuses it.
         """
         return self._add_hook(self._hooks.on_connect, hook, "hook(client)")
+
+    def on_join(self, hook: JoinHook) -> JoinHook:
+        """Register ``hook(client, row)``, called in the loop right after a client was let in.
+
+        The row is its :class:`ClientRow`. From the call on the client is in the table and gets each broadcast, and no
+        other handler or hook runs before it: between what the hook sends and what the loop sends later nothing is
+        missed or comes twice. It can't refuse the client, but close it.
+        """
+        return self._add_hook(self._hooks.on_join, hook, "hook(client, row)")
+
+    def on_leave(self, hook: LeaveHook) -> LeaveHook:
+        """Register ``hook(client, left)``, called when a client that was let in is gone, after ``on_disconnect``.
+
+        ``left`` is a :class:`LeftClient`: its last row, the reason and the time, as ``server.clients.left()`` keeps it.
+        """
+        return self._add_hook(self._hooks.on_leave, hook, "hook(client, left)")
 
     def on_disconnect(self, hook: DisconnectHook) -> DisconnectHook:
         """Register ``hook(client, reason)``, called when a client that was let in is gone.

@@ -18,7 +18,7 @@ typedef struct ps_challenge {
 
 /* What the engine tells of without asking for anything, in the loop's thread: each is the callback of this name in the
  * class Callbacks of pysock/engine/contract.py, and is given so many numbers, two at most. */
-#define PS_TELLS(each) each(DRAINING, "draining", 0) each(NOTED, "noted", 2)
+#define PS_TELLS(each) each(DRAINING, "draining", 0) each(NOTED, "noted", 2) each(JOINED, "joined", 1)
 
 #define PS_NUMBER_OF_TELL(name, text, numbers) PS_TELL_##name,
 enum ps_tell { PS_TELLS(PS_NUMBER_OF_TELL) PS_TELL_COUNT };

@@ -83,6 +83,8 @@ int ps__let_in(ps_engine *engine, ps_conn *conn)
     if (ps__framing(engine, conn)->has_cir)
         welcome(engine, conn);
     ps__join_queue(engine, conn, pushed);
+    if (engine->options.tell_joins)
+        ps__tell(engine, PS_TELL_JOINED, ps__id(conn), 0);
     return 1;
 }
 
@@ -90,23 +92,44 @@ int ps__let_in(ps_engine *engine, ps_conn *conn)
 
 /* What a CIR said, beside what the connection remembers itself. */
 typedef struct cir {
-    const uint8_t *nonce, *features, *stream_window;
+    const uint8_t *nonce, *features, *stream_window, *name, *software;
+    size_t name_size, software_size;
 } cir;
 
-static bool set_name(ps_engine *engine, ps_conn *conn, const ps_field *field)
+static bool set_name(cir *said, const ps_field *field)
 {
-    if (!field->size || field->size > PS_NAME_MAX || conn->name || !ps__is_utf8(field->value, field->size) ||
+    if (!field->size || field->size > PS_NAME_MAX || said->name || !ps__is_utf8(field->value, field->size) ||
         memchr(field->value, 0, field->size))
         return false;
-    char *name = ps_sys.allocate(field->size + 1u);
-    if (!name) {
+    said->name = field->value;
+    said->name_size = field->size;
+    return true;
+}
+
+/* It is only ever shown, so never a reason to refuse: as much of it as there is room for, up to a NUL. */
+static bool set_software(cir *said, const ps_field *field)
+{
+    said->software = field->value;
+    said->software_size = strnlen((const char *)field->value, field->size < PS_NAME_MAX ? field->size : PS_NAME_MAX);
+    return true;
+}
+
+static bool remember_texts(ps_engine *engine, ps_conn *conn, const cir *said)
+{
+    if (!said->name_size && !said->software_size)
+        return true;
+    char *texts = ps_sys.allocate(said->name_size + said->software_size + 2);
+    if (!texts) {
         ps__no_memory(engine, conn);
         return false;
     }
-    memcpy(name, field->value, field->size);
-    name[field->size] = 0;
+    memset(texts, 0, said->name_size + said->software_size + 2);
+    if (said->name_size)
+        memcpy(texts, said->name, said->name_size);
+    if (said->software_size)
+        memcpy(texts + said->name_size + 1, said->software, said->software_size);
     pthread_mutex_lock(&engine->lock); /* other threads look names up */
-    conn->name = name;
+    conn->name = texts;
     pthread_mutex_unlock(&engine->lock);
     return true;
 }
@@ -130,11 +153,13 @@ static bool set_once(const uint8_t **value, const ps_field *field, uint16_t size
     return good;
 }
 
-static bool read_cir_field(ps_engine *engine, ps_conn *conn, const ps_field *field, cir *said)
+static bool read_cir_field(ps_conn *conn, const ps_field *field, cir *said)
 {
     switch (field->tag) {
     case PS_TAG_NAME:
-        return set_name(engine, conn, field);
+        return set_name(said, field);
+    case PS_TAG_SOFTWARE:
+        return set_software(said, field);
     case PS_TAG_MAX_PAYLOAD:
         return set_max_reply(conn, field);
     case PS_TAG_NONCE:
@@ -148,12 +173,12 @@ static bool read_cir_field(ps_engine *engine, ps_conn *conn, const ps_field *fie
     }
 }
 
-static bool read_cir_fields(ps_engine *engine, ps_conn *conn, const uint8_t *at, const uint8_t *end, cir *said)
+static bool read_cir_fields(ps_conn *conn, const uint8_t *at, const uint8_t *end, cir *said)
 {
     ps_field field;
     int more;
     while ((more = ps__next_field(&at, end, &field)) > 0) {
-        if (!read_cir_field(engine, conn, &field, said))
+        if (!read_cir_field(conn, &field, said))
             return false;
     }
     return more == 0;
@@ -237,11 +262,12 @@ void ps__take_cir(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
         ps__dismiss(engine, conn, PS_END_VERSION, 0, PS_TEXT_BAD_MAGIC);
         return;
     }
-    if (!read_cir_fields(engine, conn, frame->payload + sizeof magic, frame->payload + frame->size, &said)) {
-        if (conn->state != PS_CONN_CLOSED) /* it has been where there is no memory for its name */
-            ps__dismiss(engine, conn, PS_END_VIOLATION, 0, PS_TEXT_BROKEN_FIELD);
+    if (!read_cir_fields(conn, frame->payload + sizeof magic, frame->payload + frame->size, &said)) {
+        ps__dismiss(engine, conn, PS_END_VIOLATION, 0, PS_TEXT_BROKEN_FIELD);
         return;
     }
+    if (!remember_texts(engine, conn, &said))
+        return;
     agree(engine, conn, &said);
     engine->read_ns = ps__now_ns(); /* of what came with it */
     if (!engine->options.has_key)

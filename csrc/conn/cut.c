@@ -9,6 +9,7 @@
 #include "conn/life.h"
 #include "conn/part.h"
 #include "conn/rules.h"
+#include "table/table.h"
 
 /* The part is whole: hand it on. The connection has let go of it before, since a handler may close it. */
 void ps__finish_part(ps_engine *engine, ps_conn *conn)
@@ -85,6 +86,7 @@ static size_t cut_framed(ps_engine *engine, ps_conn *conn, const uint8_t *data, 
     case PS_BROKEN:
         return size;
     case PS_SKIP:
+        PS_ADD(ps__tally(&engine->table, conn)->frames_in, 1u);
         conn->skip = frame.size;
         conn->flags |= PS_IS_SKIPPING;
         return head;

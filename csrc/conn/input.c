@@ -12,6 +12,7 @@
 #include "conn/rules.h"
 #include "conn/transport.h"
 #include "table/deferred.h"
+#include "table/table.h"
 #include "table/timers.h"
 
 static bool is_incomplete(const ps_conn *conn)
@@ -64,6 +65,7 @@ static void count_input(ps_engine *engine, ps_conn *conn, size_t size)
 {
     PS_ADD(conn->bytes_in, size);
     PS_ADD(engine->stats.bytes_in, size);
+    __atomic_store_n(&ps__tally(&engine->table, conn)->heard_ns, engine->now_ns, __ATOMIC_RELAXED);
     if (conn->features & PS_FEATURE_DEADLINE)
         engine->read_ns = ps__now_ns();
     if (conn->flags & PS_TIMED_IDLE)

@@ -18,6 +18,7 @@
 #include "table/backlog.h"
 #include "table/deferred.h"
 #include "table/descriptors.h"
+#include "table/gone.h"
 #include "table/table.h"
 #include "table/timers.h"
 
@@ -101,10 +102,10 @@ static bool is_watched(const ps_engine *engine, const ps_conn *conn)
            (conn->object || ps__is_attached(conn) || engine->options.watch_disconnects);
 }
 
-/* Who is told that it is gone may ask who it was. Others ask under the lock. */
+/* Who is told that it is gone may ask who it was, and it is remembered. Others ask under the lock. */
 static void remember_peer(ps_engine *engine, ps_conn *conn)
 {
-    if (!is_watched(engine, conn))
+    if (!conn->was_let_in)
         return;
     pthread_mutex_lock(&engine->lock);
     ps__remember_peer(conn);
@@ -216,6 +217,8 @@ static void bury_one(ps_engine *engine, ps_conn *conn)
         engine->hooks.object_unref(engine->hooks.context, conn->object);
         conn->object = NULL;
     }
+    if (conn->was_let_in)
+        ps__remember_gone(engine, conn);
     pthread_mutex_lock(&engine->lock);
     ps__free(conn->name);
     conn->name = NULL;

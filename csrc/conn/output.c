@@ -19,6 +19,7 @@
 #include "conn/slow.h"
 #include "conn/transport.h"
 #include "table/backlog.h"
+#include "table/table.h"
 #include "table/timers.h"
 
 /* With more unsent bytes than these the client isn't read. One that wasn't let in yet is owed nothing. */
@@ -46,6 +47,11 @@ static void count_output(ps_engine *engine, ps_conn *conn, size_t size)
 {
     PS_ADD(conn->bytes_out, size);
     PS_ADD(engine->stats.bytes_out, size);
+}
+
+static void count_frames(ps_engine *engine, const ps_conn *conn, uint32_t frames)
+{
+    PS_ADD(ps__tally(&engine->table, conn)->frames_out, frames);
 }
 
 static void queue_copy(ps_engine *engine, ps_conn *conn, const void *data, size_t size)
@@ -92,6 +98,7 @@ static void queue_shared(ps_engine *engine, ps_conn *conn, ps_shared *shared)
     ps__slow_mark(engine, conn, chunk, row->lost);
     row->lost = 0;
     count_output(engine, conn, shared->size);
+    count_frames(engine, conn, 1);
     queue_grew(engine, conn, shared->size);
 }
 
@@ -154,6 +161,8 @@ static void keep_rest(ps_engine *engine, ps_conn *conn, size_t sent)
 static void send_gathered(ps_engine *engine, ps_conn *conn)
 {
     ps__close_piece(engine);
+    count_frames(engine, conn, engine->out_frames);
+    engine->out_frames = 0;
     if (!engine->piece_count)
         return;
     count_output(engine, conn, engine->out_used + engine->out_lent);
@@ -236,6 +245,7 @@ static bool gather(ps_engine *engine, const ps_conn *conn, const ps_message_head
     if (framing->ends_line)
         *to++ = '\n';
     engine->out_used = (size_t)(to - engine->out);
+    engine->out_frames++;
     return true;
 }
 
@@ -248,6 +258,7 @@ static inline void send_message(ps_engine *engine, ps_conn *conn, ps_message_hea
     uint8_t head[PS_HEADER_SIZE];
     const ps_framing_facts *framing = ps__framing(engine, conn);
     size_t head_size = ps__write_head(framing, head, size, &message);
+    count_frames(engine, conn, 1);
     if (head_size)
         put(engine, conn, head, head_size);
     if (by_reference)
@@ -290,6 +301,7 @@ void ps__send_shared(ps_engine *engine, ps_conn *conn, ps_shared *shared)
         queue_shared(engine, conn, shared);
         return;
     }
+    engine->out_frames++;
     memcpy(engine->out + engine->out_used, shared->data, shared->size);
     engine->out_used += shared->size;
 }

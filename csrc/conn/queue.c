@@ -177,7 +177,7 @@ void ps__drop_gathered(ps_engine *engine)
 {
     unsigned count = engine->piece_count;
     engine->piece_count = 0;
-    engine->out_used = engine->out_closed = engine->out_lent = 0;
+    engine->out_used = engine->out_closed = engine->out_lent = engine->out_frames = 0;
     for (unsigned i = 0; i < count; i++)
         if (engine->piece_objects[i])
             release(engine, engine->piece_objects[i]);
@@ -193,7 +193,7 @@ ps_chunk *ps__chunk_of_piece(ps_engine *engine, unsigned i, size_t sent)
 
 void ps__gathered_clear(ps_engine *engine)
 {
-    engine->out_used = engine->out_closed = engine->out_lent = 0;
+    engine->out_used = engine->out_closed = engine->out_lent = engine->out_frames = 0;
     engine->piece_count = 0;
 }
 

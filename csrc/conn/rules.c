@@ -17,6 +17,7 @@
 #include "conn/rules.h"
 #include "conn/stream.h"
 #include "table/deferred.h"
+#include "table/table.h"
 
 /* -- which frames may come when ------------------------------------------------------------------------------------ */
 
@@ -232,6 +233,7 @@ static void take_control(ps_engine *engine, ps_conn *conn, const ps_frame *frame
         [PS_ANSWER] = take_answer,
         [PS_ANSWER_ERROR] = take_answer,
     };
+    PS_ADD(ps__tally(&engine->table, conn)->frames_in, 1u);
     takes[frame->kind](engine, conn, frame); /* judged before: it is one of these */
     let_go(engine, object);
 }

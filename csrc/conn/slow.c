@@ -9,6 +9,7 @@
 #include "conn/queue.h"
 #include "conn/slow.h"
 #include "table/backlog.h"
+#include "table/table.h"
 
 static bool drops(const ps_engine *engine, const ps_conn *conn)
 {
@@ -52,6 +53,7 @@ static bool drop_oldest(ps_engine *engine, ps_conn *conn, ps_backlog *row)
     uint32_t lost = chunk->lost + 1;
     ps__backlog_take(engine, conn, chunk->size);
     change_queued(engine, conn, 0 - (uint64_t)ps__chunk_size(chunk));
+    PS_ADD(ps__tally(&engine->table, conn)->frames_out, UINT64_MAX); /* one less */
     count_dropped(engine, row);
     ps__free_chunks(engine, chunk);
     if (behind)

@@ -32,6 +32,7 @@ enum {
     PS_PUSH_COST = 64,         /* of the pushes that wait for a client, what each takes besides its bytes, roughly */
     PS_DEAD_ROOM = 2048,       /* slots beside those of max_clients, for connections that are closed and not buried yet:
                                   a place that becomes free is given away in the same turn */
+    PS_GONE_MAX = 1000,        /* clients that went are remembered, the last ones */
     PS_CHUNK_SLOTS = 256,      /* slots of the client table allocated together; they never move */
 };
 

@@ -120,9 +120,17 @@ typedef struct ps_conn {
         void *object;      /* Python's DataSocket, once a handler has asked for it */
         uint8_t *expected; /* before it is let in: the MAC that its PROOF must have */
     };
-    char *name;
+    char *name; /* and behind it, each with its NUL, its software; or NULL: it said neither */
     uint64_t connected_at_ns, requests, bytes_in, bytes_out;
 } ps_conn;
+
+/* What is counted of a connection for those who look at the directory only. It lies beside its row, so that no message needs
+ * more of that. */
+typedef struct ps_tally {
+    uint64_t frames_out;
+    uint64_t heard_ns;        /* when bytes of it were last read, on the monotonic clock */
+    uint32_t frames_in;       /* beside its requests */
+} ps_tally;
 
 /* Who is at the other end of a Unix socket; the first 8 bytes are the key of max_clients_per_uid. */
 typedef struct ps_owner {

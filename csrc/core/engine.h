@@ -33,7 +33,7 @@ struct ps_deferred;
 struct ps_transport;
 
 typedef struct ps_table {
-    ps_conn **chunks;
+    ps_conn **chunks; /* behind the rows of each the tallies */
     uint32_t made, most; /* slots in existence, slots allowed */
     uint32_t used;
     uint32_t free_slot;
@@ -108,6 +108,7 @@ struct ps_engine {
     uint8_t *in, *out;
     size_t out_used, out_closed; /* bytes copied into out, and how many of them are pieces already */
     size_t out_lent;             /* bytes of the pieces that lie in objects */
+    uint32_t out_frames;
     struct iovec pieces[PS_PIECES_MAX];
     void *piece_objects[PS_PIECES_MAX];
     unsigned piece_count;
@@ -135,6 +136,8 @@ struct ps_engine {
     struct {
         uint32_t first, last;
     } over;
+    uint64_t gone_count;     /* of clients, since the start; and the last ones: see table/gone.c. Guarded by lock */
+    struct ps_gone *gone[PS_GONE_MAX];
 };
 
 /* A counter that other threads may read. */

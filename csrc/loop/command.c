@@ -340,7 +340,8 @@ static int64_t push_outside(ps_engine *engine, const uint64_t *ids, size_t count
     int64_t takers = ids ? count_among(engine, ids, count, size) : count_takers(engine, size);
     pthread_mutex_unlock(&engine->lock);
     enum ps_command_kind kind = ids ? PS_DO_PUSH_TO : PS_DO_BROADCAST;
-    int posted = takers ? post_many(engine, kind, ids, count, data, size) : 0;
+    /* One that is let in meanwhile gets it, too, if it is for all. */
+    int posted = takers || !ids ? post_many(engine, kind, ids, count, data, size) : 0;
     return posted < 0 ? posted : takers;
 }
 

@@ -19,6 +19,7 @@
 #include "table/backlog.h"
 #include "table/deferred.h"
 #include "table/descriptors.h"
+#include "table/gone.h"
 #include "table/table.h"
 #include "table/timers.h"
 
@@ -141,6 +142,7 @@ void ps__engine_free(ps_engine *engine)
     ps__unwatch_forks(engine);
     ps__engine_close(engine);
     ps__free_commands(engine);
+    ps__forget_gone(engine);
     pthread_mutex_destroy(&engine->lock);
     ps__free(engine);
 }

@@ -50,14 +50,22 @@ static void key_of(const ps_conn *conn, uint8_t key[PS_PEER_KEY])
     }
 }
 
+static void remember_owner(ps_conn *conn, const struct ucred *who)
+{
+    const ps_owner owner = {.uid = who->uid, .gid = who->gid, .pid_1 = (uint32_t)who->pid + 1};
+    memcpy(conn->peer, &owner, sizeof owner);
+}
+
 void ps__remember_peer(ps_conn *conn)
 {
     struct ucred who;
     socklen_t size = sizeof who;
-    if (conn->family != AF_UNIX || ps_sys.getsockopt(conn->fd, SOL_SOCKET, SO_PEERCRED, &who, &size) < 0)
+    ps_owner owner;
+    memcpy(&owner, conn->peer, sizeof owner);
+    if (conn->family != AF_UNIX || owner.pid_1 ||
+        ps_sys.getsockopt(conn->fd, SOL_SOCKET, SO_PEERCRED, &who, &size) < 0)
         return;
-    const ps_owner owner = {.uid = who.uid, .gid = who.gid, .pid_1 = (uint32_t)who.pid + 1};
-    memcpy(conn->peer, &owner, sizeof owner);
+    remember_owner(conn, &who);
 }
 
 /* Of a connection that is closed: what was remembered. */
@@ -144,8 +152,7 @@ static bool user_may(ps_engine *engine, ps_conn *conn)
         return true;
     if (ps_sys.getsockopt(conn->fd, SOL_SOCKET, SO_PEERCRED, &who, &size) < 0)
         return false;
-    uint32_t uid = who.uid;
-    memcpy(conn->peer, &uid, sizeof uid);
+    remember_owner(conn, &who);
     return !checked || is_allowed(engine, conn->fd, &who);
 }
 

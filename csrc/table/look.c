@@ -9,6 +9,7 @@
 #include "base/sys.h"
 #include "table/access.h"
 #include "table/backlog.h"
+#include "table/look.h"
 #include "table/table.h"
 
 static void format_peer(const ps_conn *conn, char *to, size_t room)
@@ -19,25 +20,48 @@ static void format_peer(const ps_conn *conn, char *to, size_t room)
         snprintf(to, room, conn->family == AF_INET6 ? "[%s]:%u" : "%s:%u", host, conn->peer_port);
 }
 
-static void copy_row(const ps_engine *engine, const ps_conn *conn, ps_info *info)
+static uint64_t counter_of(const uint64_t *counter)
 {
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+/* Its last bytes came so long ago, by the clock that only goes on; and by the clock on the wall that was then. */
+static uint64_t idle_since_ns(const ps_conn *conn, const ps_tally *tally)
+{
+    uint64_t now = ps__now_ns(), heard = counter_of(&tally->heard_ns);
+    return heard && heard <= now ? ps__wall_ns() - (now - heard) : conn->connected_at_ns;
+}
+
+static void copy_texts(const ps_conn *conn, ps_info *info)
+{
+    const char *software = conn->name ? conn->name + strlen(conn->name) + 1 : "";
+    strcpy(info->name, conn->name ? conn->name : "");
+    strcpy(info->software, software);
+    format_peer(conn, info->address, sizeof info->address);
+}
+
+void ps__copy_row(const ps_engine *engine, const ps_conn *conn, ps_info *info)
+{
+    const ps_tally *tally = ps__tally(&engine->table, conn);
     const ps_backlog *backlog = ps__backlog_row(engine, conn);
+    uint64_t requests = counter_of(&conn->requests);
     *info = (ps_info){
         .client_id = ps__id(conn),
         .connected_at_ns = conn->connected_at_ns,
-        .requests = __atomic_load_n(&conn->requests, __ATOMIC_RELAXED),
-        .bytes_in = __atomic_load_n(&conn->bytes_in, __ATOMIC_RELAXED),
-        .bytes_out = __atomic_load_n(&conn->bytes_out, __ATOMIC_RELAXED),
-        .pushes_dropped = backlog ? __atomic_load_n(&backlog->dropped, __ATOMIC_RELAXED) : 0,
-        .queued = __atomic_load_n(&conn->queued, __ATOMIC_RELAXED),
+        .idle_since_ns = idle_since_ns(conn, tally),
+        .requests = requests,
+        .bytes_in = counter_of(&conn->bytes_in),
+        .bytes_out = counter_of(&conn->bytes_out),
+        .frames_in = requests + __atomic_load_n(&tally->frames_in, __ATOMIC_RELAXED),
+        .frames_out = counter_of(&tally->frames_out),
+        .pushes_dropped = backlog ? counter_of(&backlog->dropped) : 0,
+        .queued = counter_of(&conn->queued),
         .in_flight = __atomic_load_n(&conn->in_flight, __ATOMIC_RELAXED),
         .state = (uint32_t)ps__state(conn),
         .fd = conn->fd,
         .master = conn->listener,
     };
-    if (conn->name)
-        strcpy(info->name, conn->name);
-    format_peer(conn, info->address, sizeof info->address);
+    copy_texts(conn, info);
     ps__peer_credentials(conn, info);
 }
 
@@ -46,7 +70,7 @@ int ps_engine_info(ps_engine *engine, uint64_t client_id, ps_info *info)
     pthread_mutex_lock(&engine->lock);
     const ps_conn *conn = ps__table_row(&engine->table, client_id);
     if (conn)
-        copy_row(engine, conn, info);
+        ps__copy_row(engine, conn, info);
     pthread_mutex_unlock(&engine->lock);
     return conn != NULL;
 }
@@ -68,7 +92,7 @@ uint64_t ps_engine_find(ps_engine *engine, const char *name)
     pthread_mutex_lock(&engine->lock);
     for (uint32_t slot = 0; slot < engine->table.made; slot++) {
         const ps_conn *conn = ps__slot(&engine->table, slot);
-        if (!ps__is_client(conn) || !conn->name || strcmp(conn->name, name) != 0)
+        if (!ps__is_client(conn) || !conn->name || !*conn->name || strcmp(conn->name, name) != 0)
             continue;
         if (!found || conn->connected_at_ns >= found->connected_at_ns)
             found = conn;

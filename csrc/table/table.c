@@ -33,10 +33,11 @@ void ps__table_close(ps_table *table)
 
 static int add_chunk(ps_table *table)
 {
-    ps_conn *chunk = ps_sys.allocate(PS_CHUNK_SLOTS * sizeof *chunk);
+    size_t size = PS_CHUNK_SLOTS * (sizeof(ps_conn) + sizeof(ps_tally));
+    ps_conn *chunk = ps_sys.allocate(size);
     if (!chunk)
         return -ENOMEM;
-    memset(chunk, 0, PS_CHUNK_SLOTS * sizeof *chunk);
+    memset(chunk, 0, size);
     uint32_t left = table->most - table->made;
     uint32_t count = left < PS_CHUNK_SLOTS ? left : PS_CHUNK_SLOTS;
     for (uint32_t i = count; i-- > 0;) {
@@ -59,6 +60,7 @@ ps_conn *ps__table_add(ps_table *table)
     table->used++;
     *conn = (ps_conn){.slot = conn->slot, .generation = conn->generation, .fd = -1, .state = PS_CONN_ACCEPTED,
                        .deferred = PS_NO_SLOT};
+    *ps__tally(table, conn) = (ps_tally){0};
     return conn;
 }
 

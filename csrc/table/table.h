@@ -16,6 +16,12 @@ static inline ps_conn *ps__slot(const ps_table *table, uint32_t slot)
     return &table->chunks[slot / PS_CHUNK_SLOTS][slot % PS_CHUNK_SLOTS];
 }
 
+static inline ps_tally *ps__tally(const ps_table *table, const ps_conn *conn)
+{
+    ps_conn *behind = table->chunks[conn->slot / PS_CHUNK_SLOTS] + PS_CHUNK_SLOTS;
+    return (ps_tally *)(void *)behind + conn->slot % PS_CHUNK_SLOTS;
+}
+
 /* For other threads, which hold the lock. A free slot has state 0, and still the marks of the client that was there. */
 static inline bool ps__is_client(const ps_conn *conn)
 {

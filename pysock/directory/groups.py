@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Names of groups that nobody is in any more, and that are still known. The oldest are forgotten first.
 EMPTY_MAX: Final = 1000
+#: Clients that went, whose groups are remembered: as many as engines remember.
+LEFT_MAX: Final = 1000
 
 
 class _Members:
@@ -43,13 +45,14 @@ class _Members:
 class Groups(Unique):
     """All groups of one server."""
 
-    __slots__ = ("_empty", "_groups", "_lock", "_of")
+    __slots__ = ("_empty", "_groups", "_left", "_lock", "_of")
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._groups: dict[str, _Members] = {}
         self._empty: dict[str, None] = {}  # of them, those that nobody is in: who has left first is first
         self._of: dict[int, dict[str, None]] = {}  # by client id
+        self._left: dict[int, tuple[str, ...]] = {}  # likewise, of those whose connection has ended: the last ones
 
     def join(self, client: DataSocket, name: str, is_gone: Callable[[], bool]) -> None:
         """Put a client into a group, if it isn't in it.
@@ -93,7 +96,21 @@ class Groups(Unique):
             names = tuple(self._of.pop(client_id, ()))
             for name in names:
                 self._take(client_id, name)
+            if names:
+                self._left[client_id] = names
+                if len(self._left) > LEFT_MAX:
+                    del self._left[next(iter(self._left))]
             return names
+
+    def of_all(self) -> dict[int, tuple[str, ...]]:
+        """Of all who are in any: the groups of each."""
+        with self._lock:
+            return {client_id: tuple(names) for client_id, names in self._of.items()}
+
+    def of_left(self, client_id: int) -> tuple[str, ...]:
+        """The groups that one was in whose connection has ended, as far as that is remembered."""
+        with self._lock:
+            return self._left.get(client_id, ())
 
     def of(self, client_id: int) -> tuple[str, ...]:
         """The groups that a client is in, in the order in which it joined them."""

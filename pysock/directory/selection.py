@@ -46,10 +46,11 @@ def selection_of(where: kinds.Where | None) -> Selection:
     for field in where:
         if field not in Selection._fields:
             raise ParameterError("where", f"has a field {field!r}: a client is told by {_FIELDS}", name="where=")
-    return _checked(Selection(**where))
+    return checked_selection(Selection(**where))
 
 
-def _checked(wanted: Selection) -> Selection:
+def checked_selection(wanted: Selection) -> Selection:
+    """Return it; raises what :func:`selection_of` does."""
     uid, name, group = wanted
     if uid is not None and (not isinstance(uid, int) or isinstance(uid, bool)):
         raise TypeError(f"where={{'uid': ...}} takes the number of a user, not {uid!r}")

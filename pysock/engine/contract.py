@@ -23,7 +23,7 @@ from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
 from pysock.engine.inlet import Inlet
 from pysock.engine.link import Link
 from pysock.engine.outlet import Outlet
-from pysock.engine.rows import ClientInfo, Current, EngineStats
+from pysock.engine.rows import ClientInfo, Current, EngineStats, Gone
 from pysock.engine.sockets import Sockets
 from pysock.limits import Limits, Slow
 from pysock.wire.format import Framing
@@ -99,6 +99,9 @@ class Callbacks:
     #: ``noted(cause, times)``: a limit was reached, or a fault met (see ``pysock.causes``), so many times since
     #: the last call for this cause. At most one call a second for each cause.
     noted: Callable[[int, int], None]
+    #: ``joined(client_id)``: this client was let in just now: whoever is served or pushes from now on finds it there.
+    #: ``None`` if nobody wants to be told.
+    joined: Callable[[int], None] | None = None
     #: ``allow(pid, uid, gid)``: may this peer of a checked Unix socket connect? Asked instead of
     #: ``EngineOptions.access`` where it isn't ``None``.
     allow: Callable[[int, int, int], bool] | None = None
@@ -238,6 +241,14 @@ class Engine(Protocol):
 
     def info(self, client_id: int) -> ClientInfo | None:
         """The row of a connected client, also of one that waits for its CIR; ``None`` if there is none."""
+
+    def rows(self, among: Ids | None = None) -> Sequence[ClientInfo]:
+        """The rows of the clients that were let in and are connected, oldest first: of all, or of those with one of
+        these ids. Each is of one moment; together they needn't be.
+        """
+
+    def gone(self) -> Sequence[Gone]:
+        """The last 1,000 that were let in and went, who went first first; also when the loop has ended."""
 
     def find(self, name: str) -> int | None:
         """The id of the client that connected last under this name, of those let in."""

@@ -16,18 +16,30 @@ class ClientInfo(NamedTuple):
     fd: int
     state: int
     name: str
+    software: str  # as it says itself
     master: int  # index of the master socket, in the order of add_master
     address: str  # the peer: "host:port" over TCP, "" over a Unix socket
     pid: int  # of the peer on a Unix socket; -1 where unknown, like the next two
     uid: int
     gid: int
     connected_at: float  # seconds since the epoch
+    idle_since: float  # likewise: when its last bytes were read
     requests: int
     bytes_in: int
     bytes_out: int
+    frames_in: int
+    frames_out: int
     in_flight: int  # requests whose reply isn't written yet
     queued: int  # bytes of replies the kernel hasn't taken yet
     pushes_dropped: int = 0  # that it didn't get, because too many waited
+
+
+class Gone(NamedTuple):
+    """A client that went."""
+
+    row: ClientInfo  # of its last moment
+    reason: int  # an index in DISCONNECT_REASONS
+    at: float  # seconds since the epoch
 
 
 class EngineStats(NamedTuple):

@@ -7,9 +7,9 @@ The server, two clients that watch the table, and somebody who changes it, each 
     pysock call unix:routes.sock --service add "10.1.0.0/16 192.168.1.1"
     pysock call unix:routes.sock --service remove 10.1.0.0/16
 
-A client that joins late is brought up to date: it is sent the routes that are there when it connects, then the
-changes. None is missed or comes twice, because the server's loop runs one hook or handler at a time. A thread that
-changes routes must leave it to the loop, too: ``server.call_soon(...)``.
+A client that joins late is brought up to date: it is sent the routes that are there when it joins, then the changes.
+None is missed or comes twice, because the server's loop does both, one hook or handler at a time. A thread that changes
+routes would leave that to the loop, too, by ``server.call_soon(...)``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def make_server(addresses: list[str]) -> pysock.Server:
     server = pysock.Server(*addresses)
     routes: Routes = {}
 
-    @server.on_connect
-    def bring_up_to_date(client: pysock.DataSocket) -> None:
+    @server.on_join
+    def bring_up_to_date(client: pysock.DataSocket, _row: pysock.ClientRow) -> None:
         for network, gateway in routes.items():
             client.send(f"+ {network} {gateway}".encode())
 

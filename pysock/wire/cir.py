@@ -106,7 +106,7 @@ def _cir_fields(fields: Iterable[tuple[int, bytes]]) -> Cir:
             most = number_of(value, 4)
             max_payload = most if max_payload is None else min(most, max_payload)
         elif tag == Tag.SOFTWARE:
-            software = value.decode("utf-8", "replace")  # only ever shown, so never a reason to refuse
+            software = _shown(value)
     name, nonce, features = said.get(Tag.NAME, ""), said.get(Tag.NONCE), said.get(Tag.FEATURES, 0)
     return Cir(name, max_payload, software, nonce, features, said.get(Tag.STREAM_WINDOW))
 
@@ -116,6 +116,11 @@ def _name(value: bytes) -> str:
     if not 0 < len(value) <= LARGEST_NAME or b"\0" in value:
         raise Malformed("a name is too long, empty, or has a NUL")
     return text_of(value)
+
+
+def _shown(value: bytes) -> str:
+    """Software is only ever shown, so never a reason to refuse: the beginning of it, up to a NUL."""
+    return value[:LARGEST_NAME].partition(b"\0")[0].decode("utf-8", "replace")
 
 
 def _nonce(value: bytes) -> bytes:

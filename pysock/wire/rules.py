@@ -139,6 +139,7 @@ class FrameProtocol:
         "name",
         "reply_limit",
         "shutting_down",
+        "software",
         "state",
         "stream_window",
     )
@@ -150,6 +151,7 @@ class FrameProtocol:
         self._cir = Cir()
         self._expected = b""  # the MAC of the PROOF that is awaited
         self.name: str = ""
+        self.software: str = ""
         self.reply_limit: int = rules.max_payload  # the largest payload this client takes
         self.shutting_down: bool = False  # SRMs get ERROR 5
         self.features: int = 0  # those that both ends speak
@@ -244,7 +246,7 @@ class FrameProtocol:
             return self._dismiss(
                 End.VERSION if error.code == Refusal.BAD_MAGIC_OR_VERSION else End.VIOLATION, str(error)
             )
-        self.name = cir.name
+        self.name, self.software = cir.name, cir.software
         self.features = agreed(cir.features)
         if self.features & _STREAMS:
             most = self._rules.stream_window
@@ -353,6 +355,7 @@ class PlainProtocol:
     __slots__ = ("_max_payload", "_new_cutter", "cutter", "name", "reply_limit", "state")
 
     features: int = 0
+    software: str = ""
     stream_window: int | None = None
 
     def __init__(self, framing: FramingFacts, max_payload: int) -> None:

@@ -24,6 +24,7 @@ PUBLIC = [
     ),
     *("ConnectionState", "Address", "backend", "__version__", "PysockError", "ProtocolError", "ConnectionRefused"),
     *("RemoteError", "RequestTimeout", "ServerFull", "FrameTooLarge", "AddressInUse", "Group"),
+    *("ClientRow", "LeftClient", "Snapshot"),
     *("Reply", "Request", "current", "later"),
     *("Cancelled", "Overloaded", "OutcomeUnknown", "Backoff", "Pool"),
     *("Buffer", "ConnectionLost", "DisconnectReason", "ErrorCode", "IllegalTransition", "Peer"),

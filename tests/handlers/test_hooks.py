@@ -278,6 +278,7 @@ def test_on_disconnect_sees_what_was_there_before(make_server, address, framing)
             assert peer.read(6) == b"\0\0\0\2ok"
         peer.sock.close()
         wait_for(lambda: after, "the hook")
+    assert after.pop("idle_since") == pytest.approx(before.pop("idle_since"), abs=0.1)  # reckoned when it is asked for
     differing = {name for name in before if before[name] != after[name]}
     assert differing == {"fd", "state", "bytes_out", "is_gone"}
     assert (after["fd"], after["state"]) == (-1, ConnectionState.CLOSED)

@@ -120,6 +120,7 @@ def test_there_are_programs():
         "asking",
         "asyncio",
         "cores",
+        "directory",
         "guide",
         "healing",
         "later",

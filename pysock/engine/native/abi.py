@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0xA7A28F23
+ABI: Final = 0xE74187CE
 
 
 def check_abi(lib: Any) -> None:

@@ -26,8 +26,9 @@ from pysock.engine.native.crossing import NANOSECONDS, ffi, lib, nanoseconds, of
 from pysock.engine.native.inlet import NativeInlet
 from pysock.engine.native.link import NativeLink
 from pysock.engine.native.outlet import NativeOutlet
+from pysock.engine.native.rows import PackedRows
 from pysock.engine.native.sockets import NativeSockets
-from pysock.engine.rows import ClientInfo, Current, EngineStats
+from pysock.engine.rows import ClientInfo, Current, EngineStats, Gone
 from pysock.errors import FrameTooLarge, PysockError
 from pysock.limits import Limits
 from pysock.wire import texts
@@ -53,6 +54,13 @@ def _fill_limits(c: Any, limits: Limits) -> None:
     wanted = vanishing(limits.vanish_timeout, limits.output_timeout)
     if wanted is not None:
         c.keep_idle, c.keep_interval, c.keep_count, c.user_timeout = wanted
+
+
+def _taken(packed: Any) -> PackedRows:
+    try:
+        return PackedRows(bytes(ffi.buffer(packed.data, packed.size)), packed.count)
+    finally:
+        lib.ps_rows_free(packed)
 
 
 #: Why a loop didn't run; and what ends one in a child, where a handler has forked.
@@ -84,6 +92,7 @@ class NativeEngine(Unique):
         c.framing, c.services = int(options.framing), len(options.services)
         c.watch_disconnects, c.slow = options.watch_disconnects, options.slow
         c.ask_connects = callbacks.connect is not None
+        c.tell_joins = callbacks.joined is not None
         c.has_key = callbacks.challenge is not None
         c.ask_allow = callbacks.allow is not None
         uids = ffi.new("uint32_t[]", sorted(options.access.uids))
@@ -196,19 +205,34 @@ class NativeEngine(Unique):
             fd=row.fd,
             state=row.state,
             name=ffi.string(row.name).decode(),
+            software=ffi.string(row.software).decode("utf-8", "replace"),
             master=row.master,
             address=ffi.string(row.address).decode(),
             pid=row.pid,
             uid=row.uid,
             gid=row.gid,
             connected_at=row.connected_at_ns / NANOSECONDS,
+            idle_since=row.idle_since_ns / NANOSECONDS,
             requests=row.requests,
             bytes_in=row.bytes_in,
             bytes_out=row.bytes_out,
+            frames_in=row.frames_in,
+            frames_out=row.frames_out,
             in_flight=row.in_flight,
             queued=row.queued,
             pushes_dropped=row.pushes_dropped,
         )
+
+    def rows(self, among: Ids | None = None) -> PackedRows:
+        ids, count = (ffi.NULL, 0) if among is None else (of := ffi.from_buffer("uint64_t[]", among), len(of))
+        packed = ffi.new("ps_rows *")
+        result_of(lib.ps_engine_rows(self._engine, ids, count, packed))
+        return _taken(packed)
+
+    def gone(self) -> list[Gone]:
+        packed = ffi.new("ps_rows *")
+        result_of(lib.ps_engine_gone(self._engine, packed))
+        return _taken(packed).gone()
 
     def find(self, name: str) -> int | None:
         if "\0" in name:

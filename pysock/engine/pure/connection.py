@@ -50,32 +50,10 @@ class Connection(Output):
     """The part that every framing has. A subclass says what the bytes mean."""
 
     __slots__ = (
-        "address",
-        "attached",
-        "buried",
-        "bytes_in",
-        "client",
-        "client_id",
-        "connected_at",
-        "credentials",
-        "established",
-        "fd",
-        "full",
-        "gave_up",
-        "in_flight",
-        "in_flight_bytes",
-        "interest",
-        "origin",
-        "protocol",
-        "read_max",
-        "reason",
-        "recv",
-        "requests",
-        "run",
-        "sending",
-        "sent",
-        "timed",
-    )
+        "address", "attached", "buried", "bytes_in", "client", "client_id", "connected_at", "credentials",
+        "established", "fd", "frames_in", "full", "gave_up", "heard", "in_flight", "in_flight_bytes", "interest",
+        "origin", "protocol", "read_max", "reason", "recv", "requests", "run", "sending", "sent", "timed",
+    )  # fmt: skip
 
     protocol: FrameProtocol | PlainProtocol
     run: Callable[..., Any]
@@ -91,6 +69,8 @@ class Connection(Output):
         self.read_max: int = READ_MAX
         self.requests = 0
         self.bytes_in = 0
+        self.frames_in: int = 0  # beside requests
+        self.heard: float = core.now  # when bytes of it were last read, on the monotonic clock
         self.client: Any = UNMADE
         self.attached: bool = core.options.watch_disconnects
         self.established: bool = False  # was let in, once
@@ -141,6 +121,8 @@ class Connection(Output):
         counts.established += 1
         self.core.cirs.stop(self)
         self.core.table.let_in(self.client_id, self, self.protocol.name)
+        if self.core.callbacks.joined is not None:
+            self.core.callbacks.joined(self.client_id)
 
     def client_object(self) -> Any:
         """What a handler is called with; asked for once."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from time import time
 
 from pysock.base.forking import guard
 from pysock.base.lean import TYPE_CHECKING
+from pysock.engine.pure import look
 from pysock.engine.pure.poll import is_foreign
+from pysock.engine.rows import Gone
 from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
 from pysock.wire.endings import ENDINGS, End, How, Row, last_words
 
@@ -67,6 +70,8 @@ def bury(connection: Connection) -> None:
     core.on_event.pop(fd, None)
     if not core.are_open():
         connection.sock.detach()
+    with suppress(MemoryError):
+        look.credentials_of(connection)  # while its socket is there to be asked
     with guard, suppress(OSError):  # never again, whatever it says: Linux has freed the number (close(2))
         connection.sock.close()
     core.descriptor_freed()
@@ -78,8 +83,15 @@ def bury(connection: Connection) -> None:
             with suppress(MemoryError):  # nobody else pays for it
                 core.callbacks.disconnect(connection.client_id, _NUMBER[connection.reason])
     finally:
+        with suppress(MemoryError):  # it isn't worth more
+            _remember(connection)
         _count_gone(connection)
         connection.client = None
+
+
+def _remember(connection: Connection) -> None:
+    if connection.established and connection.reason is not None:
+        connection.core.table.gone.append(Gone(look.row(connection), _NUMBER[connection.reason], time()))
 
 
 def look_at_numbers(core: Core) -> None:

@@ -49,6 +49,9 @@ class FramedConnection(Connection):
 
     # What is changed here and declared above: type checkers want to know that it stays the same.
     bytes_in: int
+    frames_in: int
+    frames_out: int
+    heard: float
     out: list[bytes | bytearray | memoryview]
     queued: int
     requests: int
@@ -80,6 +83,7 @@ class FramedConnection(Connection):
             self.end_of_file()
             return
         self.bytes_in += len(data)
+        self.heard = self.core.now
         protocol, cutter = self.protocol, self._cutter
         now = 0.0 if self.established and not protocol.features else monotonic()  # only deadlines count from it
         at, before, begun = 0, self.requests, cutter.header is not None
@@ -176,11 +180,14 @@ class FramedConnection(Connection):
     def _carry_out(self, action: Action) -> None:
         if isinstance(action, Request):
             self._serve_one(action)
-        elif isinstance(action, Answer):
+            return
+        self.frames_in += not isinstance(action, (NotServed, Ending))
+        if isinstance(action, Answer):
             self.put(action.frame)
         elif isinstance(action, NotServed):
             self.core.counts.errors += 1
             self.requests += action.whole
+            self.frames_in += not action.whole
             if not action.whole:
                 self.core.note(Cause.TOO_LARGE)
             if action.frame:
@@ -229,6 +236,7 @@ class FramedConnection(Connection):
 
     def _end(self, action: Ending) -> None:
         counts = self.core.counts
+        self.frames_in += action.cause is None  # what breaks the rules isn't taken for a frame
         if action.cause is not None:
             self.core.note(action.cause)
             counts.errors += self.established
@@ -247,7 +255,8 @@ class FramedConnection(Connection):
         most, small, end = self.core.max_payload, self._small, len(data)
         client = self.client if self.client is not UNMADE else self.client_object()
         run = self.run
-        gathered, last = 0, self.requests + row
+        gathered, before, unanswered = 0, self.requests, 0
+        last = before + row
         while end - at >= 12 and self.requests < last:
             length, kind, flags, service, request_id = _unpack_from(data, at)
             start, stop = at + 12, at + 12 + length
@@ -268,6 +277,7 @@ class FramedConnection(Connection):
             else:
                 pieces = self._answer_to(service, request_id, True, length, 0.0, reply)
                 reply = None
+                unanswered += not pieces
                 out += pieces
                 gathered += sum(map(len, pieces))
                 last = last if not self.deferred else self.requests  # the rules see to what may come now
@@ -278,6 +288,7 @@ class FramedConnection(Connection):
                     break
             elif protocol.state is not _ESTABLISHED:
                 break
+        self.frames_out += self.requests - before - unanswered
         if gathered:
             self.send_gathered(gathered)
         return at
@@ -321,6 +332,7 @@ class FramedConnection(Connection):
         for piece in pieces if wants_reply else ():
             if self.protocol.state is not ConnectionState.CLOSED:
                 self.put(piece)
+        self.frames_out -= wants_reply and len(pieces) > 1  # the head of a large one, and what it has
 
     def _answer_to(
         self, service: int, request_id: int, wants_reply: bool, size: int, deadline: float, reply: Any

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from array import array
+from time import time
 
 from pysock.access.peers import peer_of
 from pysock.base.aliases import Ids
+from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.rows import ClientInfo, EngineStats
 from pysock.states import ConnectionState
@@ -38,25 +40,42 @@ def info(core: Core, client_id: int) -> ClientInfo | None:
     connection = core.table.rows.get(client_id)
     if connection is None or (connection.protocol.state is ConnectionState.CLOSED and not connection.buried):
         return None
-    pid, uid, gid = _peer(connection)
+    return row(connection)
+
+
+def row(connection: Connection) -> ClientInfo:
+    """Its row, as it is."""
+    pid, uid, gid = credentials_of(connection)
     return ClientInfo(
-        client_id=client_id,
+        client_id=connection.client_id,
         fd=connection.fd,
         state=int(connection.protocol.state),
         name=connection.protocol.name,
+        software=connection.protocol.software,
         master=connection.listener.index,
         address=connection.address,
         pid=pid,
         uid=uid,
         gid=gid,
         connected_at=connection.connected_at,
+        idle_since=time() - max(0.0, monotonic() - connection.heard),
         requests=connection.requests,
         bytes_in=connection.bytes_in,
         bytes_out=connection.bytes_out,
+        frames_in=connection.requests + connection.frames_in,
+        frames_out=connection.frames_out,
         in_flight=connection.in_flight,
         queued=connection.queued,
         pushes_dropped=connection.dropped,
     )
+
+
+def rows(core: Core, among: Ids | None) -> list[ClientInfo]:
+    """The rows of these clients, or of all, oldest first."""
+    with core.table.lock:
+        clients = list(core.table.clients.values())
+    wanted = None if among is None else frozenset(array("Q", among))
+    return [row(client) for client in clients if wanted is None or client.client_id in wanted]
 
 
 def select(core: Core, uid: int | None, name: str | None, among: Ids | None, but: int) -> Ids:
@@ -71,7 +90,7 @@ def select(core: Core, uid: int | None, name: str | None, among: Ids | None, but
         for number, client in clients.items()
         if number != but
         and (matches is None or matches(client.protocol.name))
-        and (uid is None or _peer(client)[1] == uid)
+        and (uid is None or credentials_of(client)[1] == uid)
     ]
     return array("Q", found).tobytes()
 
@@ -82,7 +101,8 @@ def _matcher(name: str) -> Callable[[str], object]:
     return matcher(name)
 
 
-def _peer(connection: Connection) -> tuple[int, int, int]:
+def credentials_of(connection: Connection) -> tuple[int, int, int]:
+    """Process, user and group at its other end; -1 for what isn't known."""
     if connection.credentials is None:
         connection.credentials = (-1, -1, -1) if connection.address else peer_of(connection.sock)
     return connection.credentials

@@ -52,13 +52,14 @@ class Output(Unique, ABC):
     """The part of a connection that sends."""
 
     __slots__ = (
-        "bytes_out", "choked", "core", "deferred", "dropped", "holding", "holds_streams", "late", "listener",
-        "lost_pushes", "out", "pause_at", "queued", "send", "sock", "stalled", "starved", "waiting",
+        "bytes_out", "choked", "core", "deferred", "dropped", "frames_out", "holding", "holds_streams", "late",
+        "listener", "lost_pushes", "out", "pause_at", "queued", "send", "sock", "stalled", "starved", "waiting",
     )  # fmt: skip
 
     out: list[bytes | bytearray | memoryview]
     queued: int
     bytes_out: int
+    frames_out: int
     protocol: FrameProtocol | PlainProtocol
 
     def __init__(self, core: Core, sock: socket.socket, listener: Listener) -> None:
@@ -69,6 +70,7 @@ class Output(Unique, ABC):
         self.out = []
         self.queued = 0  # bytes in it
         self.bytes_out = 0
+        self.frames_out = 0
         self.waiting: int = 0  # pushes: their bytes, and PUSH_COST for each
         self.late: bool = False  # it has had too many of them for too long
         self.dropped: int = 0  # pushes
@@ -122,6 +124,7 @@ class Output(Unique, ABC):
             last += frame
         else:
             out.append(bytearray(frame))
+        self.frames_out += 1
         self._count(len(frame))
 
     def put_push(self, message: Push) -> None:
@@ -141,6 +144,7 @@ class Output(Unique, ABC):
             message, self.lost_pushes = marked(message, self.lost_pushes), 0
         self._count_waiting(self.waiting + len(message) + PUSH_COST)
         self.out.append(message)
+        self.frames_out += 1
         self._count(len(message))
 
     def drops(self) -> bool:
@@ -162,6 +166,7 @@ class Output(Unique, ABC):
         push, behind = taken
         lost = 1 + (push.lost if isinstance(push, Marked) else 0)
         self._change(-len(push), -len(push) - PUSH_COST)
+        self.frames_out -= 1
         if behind < 0:
             self.lost_pushes += lost
         else:

@@ -43,6 +43,8 @@ class PlainConnection(Connection):
     # What is changed here and declared above: type checkers want to know that it stays the same.
     bytes_in: int
     bytes_out: int
+    frames_out: int
+    heard: float
     out: list[bytes | bytearray | memoryview]
     queued: int
     requests: int
@@ -91,6 +93,7 @@ class PlainConnection(Connection):
             self.end_of_file()
             return
         self.bytes_in += len(data)
+        self.heard = self.core.now
         cutter = self._cutter
         begun = cutter.partial
         requests = cutter.feed(data)
@@ -158,7 +161,7 @@ class PlainConnection(Connection):
         head, tail = self._head, self._tail
         client = self.client if self.client is not UNMADE else self.client_object()
         run = self.run
-        gathered, before, is_later = 0, self.requests, False
+        gathered, before, is_later, unanswered = 0, self.requests, False, 0
         for request in requests if len(requests) <= ROW_MAX else requests[:ROW_MAX]:
             self.requests += 1
             try:
@@ -170,7 +173,9 @@ class PlainConnection(Connection):
                 out.append(reply)
                 gathered += len(reply)
             else:
-                gathered += self._append(len(request), reply)
+                added = self._append(len(request), reply)
+                unanswered += not added
+                gathered += added
                 reply = None
                 is_later = bool(self.deferred)
             if gathered > GATHER_MAX:
@@ -180,6 +185,7 @@ class PlainConnection(Connection):
                     break
             elif is_later or protocol.state is not _ESTABLISHED:
                 break
+        self.frames_out += self.requests - before - unanswered
         if gathered or self.queued:
             self.send_gathered(gathered)
         if out or self.interest != READ or protocol.state is not _ESTABLISHED or self.requests < before + len(requests):
@@ -239,6 +245,7 @@ class PlainConnection(Connection):
             added = self._append(size, reply)
         self.queued += added
         self.bytes_out += added
+        self.frames_out += added > 0
 
     # --- failing ---
 
@@ -267,6 +274,8 @@ class U32Connection(PlainConnection):
 
     # What is changed here and declared above: type checkers want to know that it stays the same.
     bytes_in: int
+    frames_out: int
+    heard: float
     requests: int
 
     def on_event(self, bits: int) -> None:
@@ -286,6 +295,7 @@ class U32Connection(PlainConnection):
             self.read_max = READ_MAX
         client = self.client if self.client is not UNMADE else self.client_object()
         self.bytes_in += size
+        self.heard = self.core.now
         self.requests += 1
         try:
             reply = self.run(handler, client, data[4:])
@@ -297,6 +307,7 @@ class U32Connection(PlainConnection):
         else:
             size = self._append(size - 4, reply)
             reply = None
+        self.frames_out += size > 0
         if size or self.queued:
             self.send_gathered(size)
         if self.out or self.interest != READ or self.protocol.state is not _ESTABLISHED:

@@ -5,6 +5,7 @@ once, the others leave it to the loop.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from threading import get_ident
 
 from pysock.base.aliases import Buffer, Ids
@@ -49,31 +50,34 @@ class Pushes(Unique):
 
     def push_to(self, client_ids: Ids, payload: Buffer) -> int:
         """``push`` to each of these clients that is there and takes it; how many."""
-        found = (find(self._core, client_id) for client_id in array("Q", client_ids))
-        return self._push_to_all(payload, [client for client in found if client is not None])
+        ids = array("Q", client_ids)
+        return self._push_to_all(payload, lambda: [client for one in ids if (client := find(self._core, one))])
 
     def broadcast(self, payload: Buffer) -> int:
-        """``push`` to every client that was let in; how many."""
+        """``push`` to every client that was let in; how many. Also to those let in before the loop sees to it."""
         payload, core = bytes(payload), self._core
         if len(payload) > core.rules.max_payload:
             raise FrameTooLarge(f"{len(payload)} bytes are too many: at most {core.rules.max_payload}")
-        return self._push_to_all(payload, list(core.table.clients.values()))
+        return self._push_to_all(payload, lambda: list(core.table.clients.values()))
 
-    def _push_to_all(self, payload: Buffer, clients: list[Connection]) -> int:
+    def _push_to_all(self, payload: Buffer, whom: Callable[[], list[Connection]]) -> int:
         payload = bytes(payload)
         size = len(payload)
-        clients = [client for client in clients if client.takes_pushes() and size <= client.protocol.reply_limit]
-        listeners = {client.listener for client in clients}
-        messages = {listener: Push(listener.framing.message(payload)) for listener in listeners}
+
+        def takers() -> list[Connection]:
+            return [client for client in whom() if client.takes_pushes() and size <= client.protocol.reply_limit]
 
         def push_to_all() -> int:
+            clients = takers()
+            listeners = {client.listener for client in clients}
+            messages = {listener: Push(listener.framing.message(payload)) for listener in listeners}
             return sum(client.push(messages[client.listener]) for client in clients)
 
         if get_ident() == self.loop:
             return push_to_all()
         # One command: all get it or, where the loop can't be told, nobody.
-        waits = sum(map(len, messages.values()))
-        return len(clients) if clients and self._commands.post(push_to_all, waits) else 0
+        count = len(takers())
+        return count if self._commands.post(push_to_all, size) else 0
 
     def ask(self, client_id: int, frame: bytes, size: int) -> bool:
         """Send an ASK with a request of so many bytes, or an ASK_CANCEL."""

@@ -8,6 +8,7 @@ the next generation, so an id that is out of date finds nobody. The loop's threa
 from __future__ import annotations
 
 import threading
+from collections import deque
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from typing import Final
 
     from pysock.engine.pure.connection import Connection
+    from pysock.engine.rows import Gone
 
 _GENERATIONS: Final = 2**32 - 1
+#: Clients that went are remembered, the last ones.
+GONE_MAX: Final = 1000
 _SLOT: Final = (1 << SLOT_BITS) - 1
 
 
@@ -30,6 +34,7 @@ class Rows(Unique):
         self.lock: threading.RLock = threading.RLock()
         self.rows: dict[int, Connection] = {}
         self.clients: dict[int, Connection] = {}  # of the rows, those that were let in, oldest first
+        self.gone: deque[Gone] = deque(maxlen=GONE_MAX)  # the last that were let in and went
         self._names: dict[str, dict[int, None]] = {}
         self._generations: list[int] = []  # by slot
         self._free: list[int] = []

@@ -41,7 +41,7 @@ from pysock.engine.pure.push import Pushes
 from pysock.engine.pure.sockets import PureSockets
 from pysock.engine.pure.transport import keep_heap
 from pysock.engine.pure.waiting.outside import Outside
-from pysock.engine.rows import ClientInfo, Current, EngineStats
+from pysock.engine.rows import ClientInfo, Current, EngineStats, Gone
 from pysock.errors import PysockError
 from pysock.states import ConnectionState, DisconnectReason
 
@@ -68,6 +68,10 @@ class PureEngine(Unique):
         self.push: Callable[[int, Buffer], bool] = pushes.push
         self.push_to: Callable[[Ids, Buffer], int] = pushes.push_to
         self.broadcast: Callable[[Buffer], int] = pushes.broadcast
+        self.find: Callable[[str], int | None] = core.table.find
+        self.info: Callable[[int], ClientInfo | None] = lambda client_id: look.info(core, client_id)
+        self.rows: Callable[..., list[ClientInfo]] = lambda among=None: look.rows(core, among)
+        self.gone: Callable[[], list[Gone]] = lambda: list(core.table.gone)
         self.ask: Callable[[int, bytes, int], bool] = pushes.ask
         self.disconnect: Callable[..., bool] = pushes.disconnect
         self._masters = Masters(core)
@@ -377,12 +381,6 @@ class PureEngine(Unique):
 
     def attach(self, client_id: int) -> bool:
         return look.attach(self._core, client_id)
-
-    def info(self, client_id: int) -> ClientInfo | None:
-        return look.info(self._core, client_id)
-
-    def find(self, name: str) -> int | None:
-        return self._core.table.find(name)
 
     def select(self, uid: int | None, name: str | None, among: Ids | None, but: int) -> Ids:
         return look.select(self._core, uid, name, among, but)

@@ -84,6 +84,7 @@ class Streams(Unique):
             connection.put(head)
             if connection.protocol.state is not ConnectionState.CLOSED:
                 connection.put(payload)
+                connection.frames_out -= 1  # of the two
         else:
             connection.put(head + payload)
         if connection.protocol.state is ConnectionState.CLOSED:
