@@ -82,9 +82,9 @@ class ServedSocket(DataSocket):
 
     def close(self) -> None:
         """See :meth:`DataSocket.close`."""
-        self._table.disconnect(self.id)
-        if self.asks is not None:
+        if self.asks is not None:  # first: else the loop may be faster, and have other words
             self.asks.end(f"the connection of client {shown(self.id)} was closed before it had answered")
+        self._table.disconnect(self.id)
 
     def join(self, group: str) -> None:
         """See :meth:`DataSocket.join`."""

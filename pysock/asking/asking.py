@@ -24,6 +24,7 @@ from pysock.wire.format import LARGEST_NAME
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from pysock.asking.awaited import Timer
     from pysock.base.aliases import Buffer
     from pysock.clients import ServedSocket
     from pysock.engine.contract import Engine
@@ -39,14 +40,17 @@ class Asking(Unique):
     def __init__(self, find: Callable[[int], ServedSocket | None]) -> None:
         self._find = find
         self._lock = allocate_lock()
-        self._engine: Engine | None = None
+        self.engine: Engine
+        #: The last one that tasks wait with.
+        self.timer: Timer | None = None
         self._most = self._largest = 0
-        self._is_owner: Callable[[], bool] = lambda: False
+        self._owner: Callable[[], int | None] = lambda: None
         self._over = ""  # why nobody is asked any more
+        self._awaited: Callable[..., Any] | None = None
 
     def serve(self, engine: Engine) -> None:
         """From now on this one serves."""
-        self._engine = engine
+        self.engine = engine
 
     def bound(self, limits: Limits, owner: Callable[[], int | None]) -> None:
         """What is the server's own.
@@ -54,22 +58,31 @@ class Asking(Unique):
         :param owner: the thread that runs the loop.
         """
         self._most, self._largest = limits.max_asks, limits.max_payload
-        self._is_owner = lambda: owner() == get_ident()
+        self._owner = owner
+
+    def is_owner(self) -> bool:
+        """Whether this thread runs the loop."""
+        return self._owner() == get_ident()
 
     def ask(self, client: ServedSocket, payload: Any, service: str | None, timeout: float | None) -> Any:
         """As :meth:`pysock.DataSocket.request`."""
         name, data = _name_of(service), checked(payload, self._largest, "Limits.max_payload")
         seconds = shortened(None if timeout is None else checked_timeout(timeout))
         if _is_task():
-            from pysock.asking.awaited import awaited  # noqa: PLC0415  # it brings asyncio
-
+            awaited = self._awaited or self._brought()
             return awaited(self, client, name, data, seconds)
-        if self._is_owner():
+        if self.is_owner():
             raise PysockError(
                 "request() in the thread of the server's loop would wait for an answer that this thread has to read:"
                 " ask in an async handler, in a service with threads=, or in another thread"
             )
         return self._blocking(client, name, data, seconds)
+
+    def _brought(self) -> Callable[..., Any]:
+        from pysock.asking.awaited import awaited  # noqa: PLC0415  # it brings asyncio
+
+        self._awaited = awaited
+        return awaited
 
     def _blocking(self, client: ServedSocket, name: bytes, payload: Buffer, seconds: float | None) -> bytes:
         waiter = Waiting()
@@ -86,8 +99,7 @@ class Asking(Unique):
 
         :raises ConnectionLost: it is gone.
         """
-        engine = self._engine
-        assert engine is not None  # it has a client
+        engine = self.engine  # it has a client, so it serves
         engine.ask  # noqa: B018  # in a forked child this raises, before a lock is taken that somebody else may have
         asks = client.asks
         if asks is None:
@@ -123,12 +135,16 @@ class Waiting(Unique):
         self._payload = b""
         self._error: Exception | None = None
 
-    def answer(self, payload: bytes) -> None:
-        """It is this."""
+    def done(self) -> bool:
+        """It waits until it is told, or goes away."""
+        return False
+
+    def set_result(self, payload: bytes) -> None:
+        """The answer."""
         self._payload = payload
         self._lock.release()
 
-    def fail(self, error: Exception) -> None:
+    def set_exception(self, error: Exception) -> None:
         """There is none."""
         self._error = error
         self._lock.release()
@@ -150,7 +166,8 @@ def _is_task() -> bool:
     """Whether this is a task of an asyncio loop; one that nobody has imported has none."""
     asyncio = sys.modules.get("asyncio")
     running = getattr(asyncio, "_get_running_loop", None)
-    return running is not None and running() is not None and asyncio.current_task() is not None  # type: ignore[union-attr]
+    loop = None if running is None else running()
+    return loop is not None and asyncio.current_task(loop) is not None  # type: ignore[union-attr]
 
 
 def _name_of(service: str | None) -> bytes:

@@ -23,12 +23,17 @@ if TYPE_CHECKING:
     from pysock.engine.contract import Engine
 
     class Waiter(Protocol):
-        """Who waits for an answer. Called once, in the loop's thread or in any other."""
+        """Who waits for an answer: a future of the loop's own thread, or what looks like one and can be settled from
+        any.
+        """
 
-        def answer(self, payload: bytes) -> object:
-            """It is this."""
+        def done(self) -> bool:
+            """Whether it was cancelled, or has run out of time."""
 
-        def fail(self, error: Exception) -> object:
+        def set_result(self, payload: bytes, /) -> object:
+            """The answer; once."""
+
+        def set_exception(self, error: Exception, /) -> object:
             """There is none."""
 
 
@@ -101,12 +106,12 @@ class Asks(Unique):
             if number not in self._waiting:
                 return False
             waiter = self._waiting.pop(number)
-        if waiter is None:
+        if waiter is None or waiter.done():
             return True
         if code:
-            waiter.fail(remote_error(code, number, payload))
+            waiter.set_exception(remote_error(code, number, payload))
         else:
-            waiter.answer(payload)
+            waiter.set_result(payload)
         return True
 
     def give_up(self, engine: Engine, number: int) -> None:
@@ -125,4 +130,15 @@ class Asks(Unique):
             waiters = [waiter for waiter in self._waiting.values() if waiter is not None]
             self._waiting = dict.fromkeys(self._waiting)
         for waiter in waiters:
-            waiter.fail(ConnectionLost(why))
+            # Any thread may end it, and a future is its loop's.
+            loop_of = getattr(waiter, "get_loop", None)
+            if loop_of is None:
+                waiter.set_exception(ConnectionLost(why))
+            else:
+                with suppress(RuntimeError):  # it is closed: nobody waits any more
+                    loop_of().call_soon_threadsafe(_fail, waiter, ConnectionLost(why))
+
+
+def _fail(waiter: Waiter, error: Exception) -> None:
+    if not waiter.done():
+        waiter.set_exception(error)

@@ -141,10 +141,13 @@ class Hearing:
         self._heard = heard
         self._name = name
 
-    def answer(self, payload: bytes) -> None:
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, payload: bytes) -> None:
         self._heard.append((self._name, repr(payload)))
 
-    def fail(self, error: Exception) -> None:
+    def set_exception(self, error: Exception) -> None:
         # Whether it was closed or has gone by itself, where both are on their way, nobody can say.
         self._heard.append((self._name, repr(error)[:20] if isinstance(error, RemoteError) else type(error).__name__))
 
