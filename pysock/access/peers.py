@@ -105,8 +105,7 @@ def expected_server(address: Address, server_uid: Ids | None) -> frozenset[int] 
     :raises ValueError: the address isn't a Unix socket's, or what :func:`user_ids` says.
     """
     if server_uid is None:
-        known = frozenset((os.geteuid(), 0)) - unmapped_users()
-        return known if address.transport == "abstract" else None
+        return frozenset((os.geteuid(), 0)) - unmapped_users() if address.transport == "abstract" else None
     if address.transport not in {"unix", "abstract"}:
         raise ParameterError("server_uid", f"goes with a Unix socket, not with {address}: use authkey there")
     return user_ids(server_uid, "server_uid") - unmapped_users()

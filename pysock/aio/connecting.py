@@ -29,6 +29,7 @@ from pysock.errors import PysockError
 from pysock.healing.policy import Backoff, checked_reconnect, checked_wait
 from pysock.healing.targets import Targets, checked_targets, rounded
 from pysock.parameters import checked_deadline, checked_most, client_proof
+from pysock.wire.cir import encode_name
 from pysock.wire.features import ANSWERING_FEATURES, CLIENT_FEATURES
 
 if TYPE_CHECKING:
@@ -44,14 +45,15 @@ class Connecting:
         self._backoff = checked_reconnect(options["reconnect"])
         self._wait = None if options["wait"] is None else checked_wait(options["wait"])
         self._name = name or ""
+        encode_name(self._name)
         self._timeout = None if timeout is None else checked_timeout(timeout)
         self._inherits = checked_deadline(options["deadline"])
         self._heartbeat = checked_heartbeat(options["heartbeat"])
         services = options["services"]
         self._services = None if services is None else ClientServices(services, waits=True)
         self._options = options
-        for one in self._addresses:
-            self._trust(one)  # what is wrong is told before anything is awaited
+        for one in self._addresses:  # what is wrong is told before anything is awaited
+            self._trust(one)
         self._client: AsyncClient | None = None
 
     def __await__(self) -> Generator[Any, Any, AsyncClient]:
@@ -100,11 +102,10 @@ class Connecting:
         """A plain client at one address."""
         most = self._options["max_payload"]
         backend = choose(self._options["backend"])
-        inlet = backend.inlet(most)
         services = self._services
         features = CLIENT_FEATURES if services is None else ANSWERING_FEATURES
         opening = Opening(address, rounded(left), self._trust(address), features)
-        sock, welcome = await opening.open(self._name, inlet, most)
+        sock, inlet, welcome = await opening.open(self._name, most, backend.inlet)
         try:
             mail = Mailbox(f"the asyncio client of {address}", self._options["max_pushes"])
             every = period(self._heartbeat, address, welcome.idle_timeout)

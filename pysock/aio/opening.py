@@ -45,13 +45,20 @@ class Opening:
         self._trust = trust
         self.inbox: Inbox = Inbox((), INBOX_MAX)
 
-    async def open(self, name: str, inlet: Inlet, max_payload: int) -> tuple[socket.socket, Welcome]:
-        """The socket, which is the caller's, and the welcome; raises what :func:`pysock.connect` says."""
-        initiation = Initiation(self._address, name, max_payload, self._trust.proof, self._features)
-        inlet.agree(self._features)  # what follows the welcome may come with it
+    async def open(
+        self, name: str, max_payload: int, make: Callable[[int], Inlet]
+    ) -> tuple[socket.socket, Inlet, Welcome]:
+        """The socket, which is the caller's, and the welcome; raises what :func:`pysock.connect` says.
+
+        :param make: makes the inlet. As all that isn't needed where nobody listens, it is made later: of those whose
+            server is away there may be thousands, which try again and again.
+        """
         with explains(self._address, "connect()"):
             handle = await self._connect()
         try:
+            inlet = make(max_payload)
+            inlet.agree(self._features)  # what follows the welcome may come with it
+            initiation = Initiation(self._address, name, max_payload, self._trust.proof, self._features)
             if self._trust.servers is not None:
                 check_server(handle, self._address, self._trust.servers)
             await self._send(handle, initiation.cir)
@@ -63,7 +70,7 @@ class Opening:
             handle.close()
             raise
         inlet.agree(answer.features)
-        return handle, answer
+        return handle, inlet, answer
 
     async def _connect(self) -> socket.socket:
         """Try each address that the host has; raise what the last one said."""

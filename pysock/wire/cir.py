@@ -43,6 +43,21 @@ class Cir(NamedTuple):
     stream_window: int | None = None  # None if it doesn't say
 
 
+def encode_name(name: str) -> bytes:
+    """Return the name of a client as a CIR has it.
+
+    :raises ValueError: if it is longer than 255 bytes, has a NUL, or is no text that UTF-8 can hold.
+    :raises TypeError: if it is no text at all.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a client's name is a str, not {type(name).__name__}")
+    encoded = name.encode("utf-8")
+    if len(encoded) > LARGEST_NAME or b"\0" in encoded:
+        problem = f"is at most {LARGEST_NAME} bytes of UTF-8 without NUL, not {name!r}"
+        raise ParameterError("name", problem, name="a name")
+    return encoded
+
+
 def encode_cir(
     name: str = "",
     software: str = "",
@@ -53,15 +68,9 @@ def encode_cir(
 ) -> bytes:
     """Return the whole CIR frame.
 
-    :raises ValueError: if the name is longer than 255 bytes, has a NUL, or is no text that UTF-8 can hold.
-    :raises TypeError: if the name is no text at all.
+    :raises ValueError: what :func:`encode_name` says of the name; a :class:`TypeError` likewise.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"a client's name is a str, not {type(name).__name__}")
-    encoded = name.encode("utf-8")
-    if len(encoded) > LARGEST_NAME or b"\0" in encoded:
-        problem = f"is at most {LARGEST_NAME} bytes of UTF-8 without NUL, not {name!r}"
-        raise ParameterError("name", problem, name="a name")
+    encoded = encode_name(name)
     payload = MAGIC
     if encoded:
         payload += encode_field(Tag.NAME, encoded)
