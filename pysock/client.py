@@ -140,13 +140,15 @@ class Client(Streaming):
             closes it.
         :raises FrameTooLarge: the payload is over the server's :attr:`max_payload`.
         """
-        number, data = self._services.number(service), checked(payload, self._max_payload, SERVERS_LIMIT)
+        number = 0 if service is None else self._services.number(service)
+        if type(payload) is not bytes or len(payload) > self._max_payload:  # else a call is saved
+            payload = checked(payload, self._max_payload, SERVERS_LIMIT)
         if self._beside is not None:
             refuse_own_loop(self._beside)
         if number in self._services.streaming:
             whole = self._timeout if timeout is None else timeout
-            return self._stream(number, data, whole, timeout).join(self._most)
-        return self._call(timeout, self._link.request, number, data)
+            return self._stream(number, payload, whole, timeout).join(self._most)
+        return self._call(timeout, self._link.request, number, payload)
 
     @overload
     def request_many(
@@ -156,6 +158,8 @@ class Client(Streaming):
         timeout: float | None = None,
         *,
         return_exceptions: Literal[False] = False,
+        idempotent: bool = False,
+        wait: bool = True,
     ) -> list[bytes]: ...
     @overload
     def request_many(
@@ -165,6 +169,8 @@ class Client(Streaming):
         timeout: float | None = None,
         *,
         return_exceptions: bool,
+        idempotent: bool = False,
+        wait: bool = True,
     ) -> list[bytes | RemoteError]: ...
     def request_many(
         self,
@@ -173,12 +179,15 @@ class Client(Streaming):
         timeout: float | None = None,
         *,
         return_exceptions: bool = False,
+        idempotent: bool = False,
+        wait: bool = True,
     ) -> list[Any]:
         """Send many requests without waiting in between; return the replies in the order of the requests.
 
         :param timeout: for all of them together.
         :param return_exceptions: put a :class:`RemoteError` in the list in place of the reply. Otherwise the first one
             is raised, when all answers are in.
+        :param idempotent: they may be run twice: see :meth:`request`, also for ``wait``.
         :raises RemoteError: as said.
         :raises RequestTimeout: not all replies came in time. The client stays usable, unless a request was left half
             sent: that closes it.
@@ -199,7 +208,9 @@ class Client(Streaming):
             raise next(reply for reply in replies if isinstance(reply, RemoteError))
         return replies
 
-    def notify(self, payload: kinds.Buffer, service: str | None = None, timeout: float | None = None) -> None:
+    def notify(
+        self, payload: kinds.Buffer, service: str | None = None, timeout: float | None = None, *, wait: bool = True
+    ) -> None:
         """Send a request that isn't answered, not even with an error.
 
         :raises RemoteError: the server has no such service.
@@ -213,7 +224,7 @@ class Client(Streaming):
             lambda seconds: link.send(Kind.SRM, number, link.next_request_id(), data, seconds, FLAG_NO_REPLY),
         )
 
-    def ping(self, payload: kinds.Buffer = b"", timeout: float | None = None) -> float:
+    def ping(self, payload: kinds.Buffer = b"", timeout: float | None = None, *, wait: bool = True) -> float:
         """Ask for a sign of life; return the seconds there and back.
 
         :param payload: at most 64 bytes, which the server sends back.

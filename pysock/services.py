@@ -92,7 +92,7 @@ class Services:
         number = 0 if name is None else len(self._table) - 1
         if coroutine:
             self._coroutines[number] = on_leave == "finish"
-        if bits := ServiceOption.STREAMS * streams | ServiceOption.IDEMPOTENT * idempotent:
+        if bits := ServiceOption.STREAMS * streams | ServiceOption.IDEMPOTENT * bool(idempotent):
             self._options[number] = int(bits)
 
     def _add_workers(

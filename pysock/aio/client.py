@@ -132,11 +132,14 @@ class AsyncClient(Introduced):
         timeout: float | None = None,
         *,
         return_exceptions: bool = False,
+        idempotent: bool = False,
+        wait: bool = True,
     ) -> list[Any]:
         """Send many requests without waiting in between; return the replies in the order of the requests.
 
         :param timeout: for all of them together.
         :param return_exceptions: put a :class:`~pysock.errors.RemoteError` in the list in place of the reply.
+        :param idempotent: they may be run twice: see :meth:`request`, also for ``wait``.
         """
         number = self._services.number(service)
         data = checked_all(list(payloads), self._max_payload)
@@ -166,7 +169,9 @@ class AsyncClient(Introduced):
         except RemoteError as error:
             return self._services.telling(error)
 
-    async def notify(self, payload: kinds.Buffer, service: str | None = None, timeout: float | None = None) -> None:
+    async def notify(
+        self, payload: kinds.Buffer, service: str | None = None, timeout: float | None = None, *, wait: bool = True
+    ) -> None:
         """Send a request that isn't answered. Waits only where the server takes nothing.
 
         :raises RequestTimeout: it took nothing for so long. What was sent goes on its way regardless.
@@ -181,7 +186,7 @@ class AsyncClient(Introduced):
         if connection.error is not None:
             raise connection.fated(ConnectionLost(connection.mail.farewell() or str(connection.error)), request_id)
 
-    async def ping(self, payload: kinds.Buffer = b"", timeout: float | None = None) -> float:
+    async def ping(self, payload: kinds.Buffer = b"", timeout: float | None = None, *, wait: bool = True) -> float:
         """Ask for a sign of life; return the seconds there and back.
 
         :param payload: at most 64 bytes, which the server sends back.

@@ -16,7 +16,9 @@ from pysock.aio.client import AsyncClient
 from pysock.aio.keeper import Keeper
 from pysock.aio.stream import LaterStream, first_of
 from pysock.base import kinds
+from pysock.base.clock import monotonic
 from pysock.base.deadlines import checked_timeout, deadline_of, time_left
+from pysock.base.functions import checked_function
 from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING
 from pysock.errors import ConnectionLost, OutcomeUnknown, PysockError, RemoteError, RequestTimeout
@@ -90,9 +92,21 @@ class HealingAsyncClient(Known, AsyncClient):
 
         :raises OutcomeUnknown: the connection ended, the request may have been run, and may not be run twice.
         """
-        end = self._deadline(timeout)
+        # What nothing is wrong with costs little more than on a plain client.
+        began, client, sending = monotonic(), self._keeper.current, None
+        if client is not None:
+            try:
+                reply = await client.request(payload, service, timeout)
+            except (ConnectionLost, RemoteError) as error:
+                sending = Sending(self._bucket, idempotent, began)
+                await self._failed(error, client, sending, service, idempotent)
+            else:
+                if self._bucket.tokens < Bucket.MOST:
+                    self._bucket.answered()
+                return reply
+        end = self._deadline(timeout, began)
         return await self._send(
-            end, service, idempotent, wait, lambda client: client.request(payload, service, _left(end))
+            end, service, idempotent, wait, lambda client: client.request(payload, service, _left(end)), sending
         )
 
     def stream(
@@ -164,24 +178,36 @@ class HealingAsyncClient(Known, AsyncClient):
         idempotent: bool,
         wait: bool,
         call: Callable[[AsyncClient], Awaitable[Result]],
+        sending: Sending | None = None,
     ) -> Result:
         if not self._is_ours():
             raise PysockError("this client belongs to another loop: each loop needs a client of its own")
-        sending = Sending(self._bucket, idempotent)
+        sending = sending or Sending(self._bucket, idempotent)
         while True:
             client = await self._keeper.usable(end, wait)
             try:
                 result = await call(client)
             except (ConnectionLost, RemoteError) as error:
-                if says_goodbye(error):
-                    self._keeper.leave(client)
-                sending.idempotent = idempotent or client._services.is_idempotent(service)
-                pause = sending.after(error, client.id)
-                if pause:
-                    await asyncio.sleep(pause)
+                await self._failed(error, client, sending, service, idempotent)
             else:
                 self._bucket.answered()
                 return result
+
+    async def _failed(
+        self,
+        error: ConnectionLost | RemoteError,
+        client: AsyncClient,
+        sending: Sending,
+        service: str | None,
+        idempotent: bool,
+    ) -> None:
+        """Get ready to send it again; else what its caller is told is raised."""
+        if says_goodbye(error):
+            self._keeper.leave(client)
+        sending.idempotent = idempotent or client._services.is_idempotent(service)
+        pause = sending.after(error, client.id)
+        if pause:
+            await asyncio.sleep(pause)
 
     # Pushes
 
@@ -216,6 +242,7 @@ class HealingAsyncClient(Known, AsyncClient):
         Its own calls go over that connection. If it fails that is logged, and the client connects once more after a
         wait. The decorator returns it unchanged.
         """
+        checked_function("hook", hook, "hook(client)", None)
         reference = weakref.ref(self)
 
         def restore() -> Any:
@@ -256,8 +283,11 @@ class HealingAsyncClient(Known, AsyncClient):
         newest = self._newest()
         return f"<AsyncClient {shown(newest.id)}{name} {self._keeper.state.name.lower()} {newest.address}>"
 
-    def _deadline(self, timeout: float | None) -> float | None:
+    def _deadline(self, timeout: float | None, began: float | None = None) -> float | None:
+        """When the time is over for a call that begins now, or began then."""
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        if began is not None and seconds is not None:
+            seconds = max(0.0, began + seconds - monotonic())
         return deadline_of(shortened(seconds) if self._inherits else seconds)
 
 

@@ -51,7 +51,7 @@ class Keeper(Life):
         #: Called with each connection but the first before anybody may use it, in a task which may.
         self.restore: Callable[[], Any] | None = None
         self._make = make
-        self._current: AsyncClient | None = None
+        self.current: AsyncClient | None = None  # new calls go over it
         self._left: set[AsyncClient] = set()  # the server has said goodbye; requests may be on their way on them still
         self._fresh: AsyncClient | None = None  # for the task that restores
         self._task: asyncio.Task[Any] | None = None  # that connects
@@ -82,8 +82,8 @@ class Keeper(Life):
         :param end: until when it is waited for.
         :param wait: or not at all.
         """
-        if self._current is not None:
-            return self._current
+        if self.current is not None:
+            return self.current
         if self._fresh is not None and _restoring.get() is self:
             if self._fresh.closed:
                 raise ConnectionLost(f"the connection ended before it was restored{self._because()}")
@@ -140,7 +140,7 @@ class Keeper(Life):
         if before is not None:
             self._count_pushes(before)
             log.info("connected to %s again; what was pushed meanwhile is lost", client.address)
-        self.newest = self._current = client
+        self.newest = self.current = client
         client._connection.watch = lambda: self._changed(client)
         for future in self._waiting:
             if not future.done():
@@ -184,9 +184,9 @@ class Keeper(Life):
         connection = client._connection
         if connection.error is not None:
             self._left.discard(client)
-        if client is not self._current:
+        if client is not self.current:
             return
-        self._current = None
+        self.current = None
         mail, now = connection.mail, monotonic()
         if connection.error is None:
             self._left.add(client)
@@ -213,7 +213,7 @@ class Keeper(Life):
         """For good; the connection that there was is the caller's to close."""
         self._machine.close()
         self._end(Ended("left"))
-        current, self._current = self._current, None
+        current, self.current = self.current, None
         task = self._task
         if task is not None and not self.loop.is_closed():
             task.cancel()

@@ -54,7 +54,7 @@ class Connections(Life):
         self.gap: Callable[[int], Any] | None = None  # the hook on_gap of each connection
         self._make = make
         self._changed = threading.Condition()
-        self._session: Session | None = None
+        self.current: Session | None = None  # new calls go over it
         self._left: set[Session] = set()  # the server has said goodbye; calls may be in them still
         self._fresh: Session | None = None  # for the one that restores
         self._connector: int | None = None  # the thread that connects
@@ -89,7 +89,7 @@ class Connections(Life):
         :param end: until when it is waited for.
         :param wait: or not at all: then a thread makes it.
         """
-        session = self._session
+        session = self.current
         if session is not None:
             if session.is_fit():
                 return session
@@ -120,8 +120,8 @@ class Connections(Life):
                 self._changed.notify_all()
 
     def _found(self, me: int) -> Session | None:
-        if self._session is not None:
-            return self._session
+        if self.current is not None:
+            return self.current
         if self._connector == me:
             if self._fresh is None:
                 raise PysockError("this thread makes the connection already, below a signal's handler")
@@ -182,7 +182,7 @@ class Connections(Life):
                 self._machine.let_in(monotonic())
                 if before is not None:
                     self._count_pushes(before)
-                self.newest, self._session = session.client, session
+                self.newest, self.current = session.client, session
         except BaseException:
             session.client.close()
             raise
@@ -218,12 +218,12 @@ class Connections(Life):
         mail = session.client._mail
         if mail.goodbye is not None or session.client.closed:
             with self._changed:
-                if session is self._session:
+                if session is self.current:
                     self._gone(session)
         self.sweep()
 
     def _gone(self, session: Session) -> None:
-        self._session = None
+        self.current = None
         self._left.add(session)
         mail, now = session.client._mail, monotonic()
         if mail.unwanted:
@@ -234,10 +234,6 @@ class Connections(Life):
         else:
             self._machine.lost(now)
         self._changed.notify_all()
-
-    def is_current(self, session: Session) -> bool:
-        """Whether new calls go over it."""
-        return session is self._session
 
     def sweep(self) -> None:
         """Close those that nobody uses any more."""
@@ -259,11 +255,11 @@ class Connections(Life):
     def close(self) -> None:
         """For good. Called again it does nothing."""
         with self._changed:
-            if self.state is State.CLOSED and self._session is None and not self._left:
+            if self.state is State.CLOSED and self.current is None and not self._left:
                 return
             self._machine.close()
             self._ended_by(Ended("left"))
-            session, self._session = self._session, None
+            session, self.current = self.current, None
             if session is not None:
                 self._left.add(session)
             left, self._left = self._left, set()
@@ -274,7 +270,7 @@ class Connections(Life):
     def forked(self) -> None:
         """In a forked child: the connections are the parent's, and so was whoever held the lock."""
         self._changed = threading.Condition()
-        self._session = self._fresh = self._connector = self.newest = self.keeper = None
+        self.current = self._fresh = self._connector = self.newest = self.keeper = None
         self._left = set()
         self._machine.forked(monotonic())
 

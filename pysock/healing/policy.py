@@ -71,7 +71,9 @@ class Backoff:
 
     def __post_init__(self) -> None:
         for name, value in (("first", self.first), ("longest", self.longest)):
-            if value is not None and not (isinstance(value, (int, float)) and 0 < value < float("inf")):
+            if value is None:
+                continue
+            if isinstance(value, bool) or not (isinstance(value, (int, float)) and 0 < value < float("inf")):
                 raise ParameterError(name, f"must be a number of seconds over 0, not {value!r}", name=f"Backoff.{name}")
         if self.first is not None and self.longest is not None and self.first > self.longest:
             raise ParameterError("longest", "must not be less than first", name="Backoff.longest")

@@ -13,20 +13,21 @@ if TYPE_CHECKING:
     from pysock.client import Client
 
 #: A connection on which nothing was done for so many seconds is looked at before it is used.
-_QUIET: Final = 0.00005
+QUIET: Final = 0.00005
 
 
 class Session(Unique):
     """See the head of this file.
 
     :ivar client: a plain one, which doesn't connect again.
+    :ivar heard: when something came on it, or it was looked at.
     """
 
-    __slots__ = ("__weakref__", "_used", "client")
+    __slots__ = ("__weakref__", "client", "heard")
 
     def __init__(self, client: Client) -> None:
         self.client: Client = client
-        self._used = monotonic()
+        self.heard: float = monotonic()
 
     def is_fit(self) -> bool:
         """Whether a request may go on it."""
@@ -34,14 +35,10 @@ class Session(Unique):
         if client.closed or client._mail.goodbye is not None:
             return False
         now = monotonic()
-        if now - self._used > _QUIET:
+        if now - self.heard >= QUIET:
             self._look()
-        self._used = now
+        self.heard = now
         return not client.closed and client._mail.goodbye is None
-
-    def used(self) -> None:
-        """Something came on it."""
-        self._used = monotonic()
 
     def _look(self) -> None:
         """Take what the server has sent: its goodbye, or the end of the connection, of which a request would not be

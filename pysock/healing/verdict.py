@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 
+from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.errors import ConnectionLost, OutcomeUnknown, RemoteError
 from pysock.healing.policy import AGAIN_MAX
@@ -38,15 +39,20 @@ class Sending:
     """One request, or one call of many, from its first sending to its end.
 
     :param idempotent: it may be run twice.
+    :param began: when its caller asked for it, by the monotonic clock; ``None``: now.
     """
 
     __slots__ = ("_bucket", "_repeats", "_uniform", "idempotent", "sent_at")
 
     def __init__(
-        self, bucket: Bucket, idempotent: bool, uniform: Callable[[float, float], float] = random.uniform
+        self,
+        bucket: Bucket,
+        idempotent: bool,
+        began: float | None = None,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.idempotent: bool = idempotent
-        self.sent_at: float = time.time()
+        self.sent_at: float = time.time() - (0.0 if began is None else monotonic() - began)
         self._bucket = bucket
         self._uniform = uniform
         self._repeats = 0

@@ -54,7 +54,7 @@ def test_a_call_waits_for_the_server_but_no_longer_than_it_says(run, server, bac
     async def main():
         async with aio.connect(server.address, reconnect=FAST, backend=backend) as client:
             await asyncio.to_thread(server.stop)
-            while client._keeper._current is not None:
+            while client._keeper.current is not None:
                 await asyncio.sleep(0.001)
             with pytest.raises(ConnectionLost, match="not connected to"):
                 await client.request(b"x", wait=False)
@@ -159,6 +159,33 @@ def test_a_hook_restores_what_was_there_before_calls_go_on(run, server, backend,
     server.start()
     run(main())
     assert order == [b"HOOK"] + [b"CALL"] * 4
+
+
+def test_what_cant_be_a_hook(run, server, backend):
+    async def main():
+        async with aio.connect(server.address, backend=backend, reconnect=FAST) as client:
+            with pytest.raises(TypeError, match="a hook must be callable, not NoneType"):
+                client.on_reconnect(None)
+            with pytest.raises(TypeError, match=r"can't be called as hook\(client\)"):
+                client.on_reconnect(lambda: None)
+
+    server.start()
+    run(main())
+
+
+def test_a_plain_client_takes_the_words_of_a_healing_one(run, server, backend):
+    """Which of the two a program has is said where it connects, and nowhere else."""
+
+    async def main():
+        for heals in ({}, {"reconnect": FAST}):
+            async with aio.connect(server.address, backend=backend, **heals) as client:
+                assert await client.request(b"x", idempotent=True, wait=False) == b"X"
+                assert await client.request_many([b"x"], idempotent=True, wait=False) == [b"X"]
+                await client.notify(b"x", wait=False)
+                assert await client.ping(wait=False) < 5
+
+    server.start()
+    run(main())
 
 
 def test_a_hook_whose_connection_ends_is_told(run, played, backend):

@@ -252,6 +252,17 @@ def test_a_plain_client_says_that_it_doesnt(server, backend):
         client.on_reconnect(print)
 
 
+def test_a_plain_client_takes_the_words_of_a_healing_one(server, backend):
+    """Which of the two a program has is said where it connects, and nowhere else."""
+    server.start()
+    for heals in (False, True):
+        with pysock.connect(server.address, backend=backend, reconnect=heals) as client:
+            assert client.request(b"x", idempotent=True, wait=False) == b"X"
+            assert client.request_many([b"x"], idempotent=True, wait=False) == [b"X"]
+            client.notify(b"x", wait=False)
+            assert client.ping(wait=False) < 5
+
+
 # Requests in between
 
 
@@ -303,7 +314,7 @@ def test_a_goodbye_moves_the_client_without_an_error(played, healing):
     thread = threading.Thread(target=lambda: got.append(client.request(b"in flight")))
     thread.start()
     assert asked.wait(10)
-    wait_for(lambda: client._connections._session is None or client._connections._session.client._mail.goodbye)
+    wait_for(lambda: client._connections.current is None or client._connections.current.client._mail.goodbye)
     assert client.request(b"new") == b"new"
     moved.set()
     thread.join(10)

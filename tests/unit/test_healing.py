@@ -223,7 +223,7 @@ def test_a_wait_is_anywhere_in_its_span():
     assert 0 <= min(waits) < 0.2 < 0.8 < max(waits) <= 1
 
 
-@pytest.mark.parametrize("wrong", [0, -1, float("inf"), float("nan"), "1"])
+@pytest.mark.parametrize("wrong", [0, -1, float("inf"), float("nan"), "1", True])
 def test_what_isnt_a_wait(wrong):
     with pytest.raises(ValueError, match=r"Backoff.first must be a number of seconds over 0"):
         Backoff(wrong)

@@ -141,10 +141,18 @@ class NativeLink(Unique):
         return results, result
 
     def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
-        (result,), errors = self._exchange(_SRM, service, [payload], len(payload), timeout, 1)
-        if errors:
-            raise remote_error(*result)
-        return result  # type: ignore[no-any-return]  # bytes
+        # As _exchange() does it, but for one: this is what most programs do all the time.
+        raised: list[BaseException] = []
+        got: list[Any] = [None]
+        wait = -1 if timeout is None else nanoseconds(timeout)
+        if self._link is None:
+            self._open()
+        result = self._request(_SRM, service, [payload], len(payload), got, 1, wait, self.inbox, raised)
+        if result < 0:
+            self._finish(result, raised, got)
+        if result:
+            raise remote_error(*got[0])
+        return got[0]  # type: ignore[no-any-return]  # bytes
 
     def ping(self, payload: Buffer, timeout: float | None) -> bytes:
         (result,), _ = self._exchange(_PING, 0, [payload], len(payload), timeout, 1)
