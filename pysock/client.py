@@ -219,10 +219,7 @@ class Client(Streaming):
         """
         number, data = self._services.number(service), checked(payload, self._max_payload, SERVERS_LIMIT)
         link = self._link
-        self._call(
-            timeout,
-            lambda seconds: link.send(Kind.SRM, number, link.next_request_id(), data, seconds, FLAG_NO_REPLY),
-        )
+        self._call(timeout, lambda left: link.send(Kind.SRM, number, link.next_request_id(), data, left, FLAG_NO_REPLY))
 
     def ping(self, payload: kinds.Buffer = b"", timeout: float | None = None, *, wait: bool = True) -> float:
         """Ask for a sign of life; return the seconds there and back.

@@ -92,7 +92,8 @@ class Sending:
 
     def outcome_unknown(self, request_id: int, client_id: int, error: ConnectionLost) -> OutcomeUnknown:
         """What its caller is told."""
-        unknown = OutcomeUnknown(f"nobody knows whether the server has run it: {error}")
+        advice = "" if self.idempotent else "; where it may be run twice, idempotent=True has it sent again"
+        unknown = OutcomeUnknown(f"nobody knows whether the server has run it: {error}{advice}")
         unknown.request_id, unknown.client_id, unknown.sent_at = request_id, client_id, self.sent_at
         return unknown
 

@@ -52,10 +52,6 @@ class Call:
         if not self.unsent and self.rest:
             self.unsent, self.rest = self.rest, b""
 
-    def has_more(self) -> bool:
-        """Whether more frames may be sent before anything has come."""
-        return False
-
     def sent(self, size: int) -> None:
         """So much of ``unsent`` is on its way."""
         if size:

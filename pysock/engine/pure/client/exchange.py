@@ -170,7 +170,7 @@ class Exchange(Unique):
                 return  # to send that as well
             if not call.unsent:
                 share.written(call)
-                if not call.missing or call.has_more():
+                if not call.missing or (type(call) is Pipeline and call.has_more()):
                     return
         if share.take_reading(call):
             self._lead(call, end)

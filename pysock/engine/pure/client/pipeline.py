@@ -54,7 +54,7 @@ class Pipeline(Call):
         self.unsent: Buffer = b"".join(frames)
 
     def has_more(self) -> bool:
-        """Whether the window allows more of them."""
+        """Whether more of them may be sent before anything has come."""
         return not self.hung_up and self._begun < len(self._payloads) and self._room() > 0
 
     def unanswered(self) -> list[int]:
