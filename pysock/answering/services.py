@@ -10,9 +10,10 @@ from pysock.base.logs import client_log as log
 from pysock.base.payload import checked
 from pysock.base.unique import Unique
 from pysock.engine.guards import type_name
-from pysock.errors import FrameTooLarge, ParameterError, RemoteError
+from pysock.errors import FrameTooLarge, RemoteError
 from pysock.wire import texts
-from pysock.wire.format import LARGEST_NAME, ErrorCode, Kind
+from pysock.wire.format import ErrorCode, Kind
+from pysock.wire.service_name import encoded_name
 
 if TYPE_CHECKING:
     from typing import Any, Final, TypeAlias
@@ -41,7 +42,7 @@ class ClientServices(Unique):
         self._handlers: dict[bytes, tuple[Callable[..., Any], bool]] = {}
         for name, handler in handlers.items():
             checked_function("service", handler, "service(client, request)", instead)
-            self._handlers[_encoded(name)] = handler, is_async(handler)
+            self._handlers[encoded_name(name, "services")] = handler, is_async(handler)
         self.owner: Callable[[], Any] = lambda: None
 
     def find(self, payload: bytes) -> tuple[Callable[..., Any], bool, bytes]:
@@ -84,16 +85,3 @@ def failed(error: BaseException) -> Answer:
 def cancelled() -> Answer:
     """The answer to what the server doesn't want to know any more."""
     return _ANSWER_ERROR, ErrorCode.CANCELLED, texts.CANCELLED.encode()
-
-
-def _encoded(name: object) -> bytes:
-    if name is None:
-        return b""
-    if not isinstance(name, str):
-        raise TypeError(f"a service's name is a str, or None for the unnamed one, not {name!r}")
-    encoded = name.encode("utf-8", "replace")
-    if not 0 < len(encoded) <= LARGEST_NAME:
-        raise ParameterError(
-            "services", f"must have 1 to {LARGEST_NAME} bytes in UTF-8, not {len(encoded)}", name="a service's name"
-        )
-    return encoded

@@ -17,9 +17,9 @@ from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.payload import checked
 from pysock.base.unique import Unique
-from pysock.errors import ParameterError, PysockError, RequestTimeout
+from pysock.errors import PysockError, RequestTimeout
 from pysock.replies.current import shortened
-from pysock.wire.format import LARGEST_NAME
+from pysock.wire.service_name import encoded_name
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -171,12 +171,6 @@ def _is_task() -> bool:
 
 
 def _name_of(service: str | None) -> bytes:
-    """The name of a service as an ASK has it."""
-    if service is None:
-        return b"\0"
-    if not isinstance(service, str):
-        raise TypeError(f"a service's name is a str, not {service!r}")
-    name = service.encode("utf-8", "replace")
-    if not 0 < len(name) <= LARGEST_NAME:
-        raise ParameterError("service", f"must have 1 to {LARGEST_NAME} bytes in UTF-8, not {len(name)}")
+    """The name of a service, its length in front."""
+    name = encoded_name(service, "service")
     return bytes((len(name),)) + name
