@@ -25,6 +25,7 @@ from pysock import (
 )
 from pysock.errors import FrameTooLarge
 from pysock.wire.cir import decode_cir, encode_accepted, encode_welcome
+from pysock.wire.features import CLIENT_FEATURES
 from pysock.wire.format import FLAG_DEADLINE, FLAG_MORE, FLAG_TAKES_STREAM, Kind, ServiceOption, encode
 
 WINDOW = 5000
@@ -380,7 +381,7 @@ def offer(features=7, options=((0, int(ServiceOption.STREAMS)),), in_flight=4):
 def scripted(play, **how):
     def whole(peer):
         cir = decode_cir(peer.frame().payload)
-        assert (cir.features, cir.stream_window) == (7, 256 * 1024)
+        assert (cir.features, cir.stream_window) == (CLIENT_FEATURES, 256 * 1024)
         peer.send(offer(**how))
         play(peer)
 
