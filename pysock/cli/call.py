@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import click
@@ -36,13 +38,21 @@ def call(
     """
     request = standard_input() if payload == "-" else os.fsencode(payload)
     key = read_authkey(authkey_file)
+    with contextlib.closing(_answer(address, request, service, stream, timeout, key, wait)) as pieces:
+        for piece in pieces:
+            click.echo(piece, nl=False)
+
+
+def _answer(
+    address: str, request: bytes, service: str | None, stream: bool, timeout: float, key: bytes | None, wait: float
+) -> Generator[bytes, None, None]:
+    """The reply, or its pieces. What goes wrong where they are written doesn't come by here: it's not the server's."""
     with as_commands_say(address), pysock.connect(address, timeout=timeout, authkey=key, wait=wait or None) as client:
         try:
             if stream:
-                for piece in client.stream(request, service=service):
-                    click.echo(piece, nl=False)
+                yield from client.stream(request, service=service)
             else:
-                click.echo(client.request(request, service=service, timeout=timeout), nl=False)
+                yield client.request(request, service=service, timeout=timeout)
         except pysock.RemoteError as error:
             raise pysock.RemoteError(answered(str(error), service, client.services), error.code) from error
 

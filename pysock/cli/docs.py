@@ -77,7 +77,7 @@ def show(text: str) -> None:
         return
     drawn = io.StringIO()
     console = Console(file=drawn, force_terminal=True, width=min(terminal.width, WIDTH))
-    console.print(Markdown(text))
+    console.print(Markdown(text, hyperlinks=False))  # where they lead to is no address
     click.echo_via_pager(drawn.getvalue())
 
 

@@ -13,6 +13,7 @@ from pysock import Server
 
 COMMANDS = {
     "call": ["call", "ADDR", "x"],
+    "stream": ["call", "ADDR", "x", "--stream"],
     "ping": ["ping", "ADDR", "--count", "1"],
     "serve": ["serve", "pysock.examples.upper:upper", "--bind", "unix:OTHER"],
     "help": ["--help"],
@@ -59,7 +60,7 @@ def test_output_that_cannot_be_written(arguments, redirection):
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("arguments", ["call", "serve", "help"], indirect=True)
+@pytest.mark.parametrize("arguments", ["call", "stream", "serve", "help"], indirect=True)
 def test_output_that_nobody_reads(arguments):
     reading, writing = os.pipe()
     os.close(reading)
