@@ -21,7 +21,7 @@
 size_t __sanitizer_get_current_allocated_bytes(void);
 
 enum { GUESTS = 5, SILENT = 5 };
-enum { PATIENCE_MS = 5000, SOME_PATIENCE_MS = 500, IMPATIENCE_MS = 25, GRACE_MS = 100 };
+enum { PATIENCE_MS = 5000, SOME_PATIENCE_MS = 1000, IMPATIENCE_MS = 25, GRACE_MS = 100 };
 /* A load generator that never gets a connection, or a reply, gives up; a machine that is busy is to be waited for. */
 enum { STALL_MS = 600, SEEMING_STALL_MS = 1000 };
 enum { QUIET_MS = 8, TURNS_MAX = 100 }; /* more turns than that in so short a time are a spin */
