@@ -62,10 +62,10 @@ void ps__remember_peer(ps_conn *conn)
     socklen_t size = sizeof who;
     ps_owner owner;
     memcpy(&owner, conn->peer, sizeof owner);
-    if (conn->family != AF_UNIX || owner.pid_1 ||
-        ps_sys.getsockopt(conn->fd, SOL_SOCKET, SO_PEERCRED, &who, &size) < 0)
+    if (conn->family != AF_UNIX || owner.pid_1)
         return;
-    remember_owner(conn, &who);
+    if (ps_sys.getsockopt(conn->fd, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0)
+        remember_owner(conn, &who);
 }
 
 /* Of a connection that is closed: what was remembered. */

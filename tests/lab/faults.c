@@ -133,7 +133,8 @@ static ps_options engine_options(uint32_t framing)
     options.limits.max_clients = 6;
     options.limits.max_pending_cir = 4;
     options.limits.output_pause = 64 * 1024;
-    options.limits.max_clients_per_uid = options.limits.max_clients_per_ip = 100;
+    options.limits.max_clients_per_uid = framing == PS_PYSOCK ? 100 : 0; /* else it is seen at their end who they were */
+    options.limits.max_clients_per_ip = 100;
     options.limits.keep_idle = options.limits.keep_interval = 60; /* as of an inherited socket: set on each that is accepted */
     options.limits.keep_count = 3;
     options.limits.user_timeout = 60000;
@@ -174,7 +175,8 @@ static bool begin(const ps_options *options)
     ended = false;
     subject = true;
     server.engine = ps__engine_new(&guarded, &hooks, &error);
-    if (server.engine && (error = ps_engine_add_master(server.engine, server.master, family == AF_UNIX)) < 0) {
+    bool checked = family == AF_UNIX && options->limits.max_clients_per_uid;
+    if (server.engine && (error = ps_engine_add_master(server.engine, server.master, checked)) < 0) {
         ps__engine_free(server.engine);
         server.engine = NULL;
     }
@@ -353,6 +355,15 @@ static void slow_reader(guest *g, size_t scale)
 }
 
 /* The table, as another thread sees it; returns the newest client. */
+static void look_at_rows(void)
+{
+    ps_rows rows;
+    if (!ps_engine_rows(server.engine, NULL, 0, &rows))
+        ps_rows_free(&rows);
+    if (!ps_engine_gone(server.engine, &rows))
+        ps_rows_free(&rows);
+}
+
 static uint64_t look_around(void)
 {
     uint64_t ids[16];
@@ -362,6 +373,7 @@ static uint64_t look_around(void)
     for (int64_t i = 0; i < count; i++)
         ps_engine_info(server.engine, ids[i], &info);
     ps_engine_find(server.engine, "a guest");
+    look_at_rows();
     subject = false;
     CHECK(count >= 0 || fault_struck());
     return count > 0 ? ids[count - 1] : 0;

@@ -28,6 +28,8 @@ PER_DESCRIPTOR = ("recvfrom", "recvmsg", "sendto", "sendmsg", "epoll_ctl")
 BYTES = ("recvfrom", "recvmsg", "sendto", "sendmsg")
 #: "object": memory for what the handler gets.
 ALLOCATIONS = ("allocate", "resize", "object")
+#: They are made by any thread.
+FROM_ANYWHERE = (*ALLOCATIONS, "getsockopt")
 SHORTEST, LONGEST = 1, 7
 #: In the quick form: how many calls are tried with each errno, which of these with a fault that lasts, and which of the
 #: allocations are.
@@ -135,10 +137,10 @@ def _ordinals(call: str, sites: list[Site], scale: Scale) -> list[int]:
 
 
 def _later(call: str, sites: list[Site], scale: Scale) -> list[int]:
-    """The first call of each place that isn't reached by the first few. The number of an allocation depends on how many
-    another thread makes meanwhile, so those around it are tried, too.
+    """The first call of each place that isn't reached by the first few. Where other threads make such calls, too, its
+    number depends on how many they make meanwhile, so those around it are tried as well.
     """
-    tried, reach = _ordinals(call, sites, scale), 2 if call in ALLOCATIONS else 0
+    tried, reach = _ordinals(call, sites, scale), 2 if call in FROM_ANYWHERE else 0
     firsts = [site.first for site in sites if site.call == call and site.first not in tried]
     around = {n for first in firsts for n in range(max(1, first - reach), first + reach + 1)}
     return sorted(around.difference(tried))
