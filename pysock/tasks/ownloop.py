@@ -13,6 +13,7 @@ from pysock.errors import PysockError
 from pysock.tasks.tasks import PATIENCE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final
 
     from pysock.base import kinds
@@ -36,6 +37,7 @@ def made(kind: kinds.Loop) -> asyncio.AbstractEventLoop:
                 " In a loop that runs use `async with server`"
             )
         return loop
+    make: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     if kind != "asyncio":
         try:
             import uvloop  # noqa: PLC0415  # it may not be there
@@ -43,8 +45,8 @@ def made(kind: kinds.Loop) -> asyncio.AbstractEventLoop:
             if kind == "uvloop":
                 raise PysockError("loop='uvloop' needs uvloop: pip install uvloop, or use loop='auto'") from error
         else:
-            return uvloop.new_event_loop()
-    return asyncio.new_event_loop()
+            make = uvloop.new_event_loop
+    return make()
 
 
 def serve(running: Running, server: Server, loop: asyncio.AbstractEventLoop) -> None:
