@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pysock.engine.pure.commands import Commands
     from pysock.engine.pure.connection import Connection
     from pysock.engine.pure.core import Core
+    from pysock.engine.pure.listener import Listener
 
 
 class Pushes(Unique):
@@ -50,34 +51,37 @@ class Pushes(Unique):
 
     def push_to(self, client_ids: Ids, payload: Buffer) -> int:
         """``push`` to each of these clients that is there and takes it; how many."""
-        ids = array("Q", client_ids)
-        return self._push_to_all(payload, lambda: [client for one in ids if (client := find(self._core, one))])
+        found = (find(self._core, client_id) for client_id in array("Q", client_ids))
+        takers = _takers_of(payload := bytes(payload), [client for client in found if client is not None])
+        if not takers:
+            return 0  # the loop isn't woken for nothing
+        return self._push_to_all(payload, takers, lambda: takers)
 
     def broadcast(self, payload: Buffer) -> int:
         """``push`` to every client that was let in; how many. Also to those let in before the loop sees to it."""
         payload, core = bytes(payload), self._core
         if len(payload) > core.rules.max_payload:
             raise FrameTooLarge(f"{len(payload)} bytes are too many: at most {core.rules.max_payload}")
-        return self._push_to_all(payload, lambda: list(core.table.clients.values()))
-
-    def _push_to_all(self, payload: Buffer, whom: Callable[[], list[Connection]]) -> int:
-        payload = bytes(payload)
-        size = len(payload)
 
         def takers() -> list[Connection]:
-            return [client for client in whom() if client.takes_pushes() and size <= client.protocol.reply_limit]
+            return _takers_of(payload, list(core.table.clients.values()))
 
-        def push_to_all() -> int:
-            clients = takers()
-            listeners = {client.listener for client in clients}
-            messages = {listener: Push(listener.framing.message(payload)) for listener in listeners}
+        return self._push_to_all(payload, takers(), takers)
+
+    def _push_to_all(self, payload: bytes, now: list[Connection], then: Callable[[], list[Connection]]) -> int:
+        """To those who take it when the loop sees to it, which is at once if this is its thread; how many there are."""
+        messages = {listener: _message(listener, payload) for listener in {client.listener for client in now}}
+
+        def push_to_all(clients: list[Connection]) -> int:
+            missing = {client.listener for client in clients} - messages.keys()
+            messages.update((listener, _message(listener, payload)) for listener in missing)
             return sum(client.push(messages[client.listener]) for client in clients)
 
         if get_ident() == self.loop:
-            return push_to_all()
+            return push_to_all(now)
         # One command: all get it or, where the loop can't be told, nobody.
-        count = len(takers())
-        return count if self._commands.post(push_to_all, size) else 0
+        waits = sum(map(len, messages.values()))
+        return len(now) if self._commands.post(lambda: push_to_all(then()), waits) else 0
 
     def ask(self, client_id: int, frame: bytes, size: int) -> bool:
         """Send an ASK with a request of so many bytes, or an ASK_CANCEL."""
@@ -116,3 +120,13 @@ class Pushes(Unique):
         else:
             self._commands.post(end)
         return True
+
+
+def _takers_of(payload: bytes, clients: list[Connection]) -> list[Connection]:
+    """Those of them that take so much now."""
+    size = len(payload)
+    return [client for client in clients if client.takes_pushes() and size <= client.protocol.reply_limit]
+
+
+def _message(listener: Listener, payload: bytes) -> Push:
+    return Push(listener.framing.message(payload))
