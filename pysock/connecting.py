@@ -81,17 +81,10 @@ def connect(
     :raises ValueError: a parameter is wrong; the message says which.
     """
     options: dict[str, Any] = {
-        "timeout": timeout,
-        "backend": backend,
-        "linger": linger,
-        "max_payload": max_payload,
-        "max_pushes": max_pushes,
-        "authkey": authkey,
-        "server_uid": server_uid,
-        "deadline": deadline,
-        "heartbeat": heartbeat,
+        "timeout": timeout, "backend": backend, "linger": linger, "max_payload": max_payload, "max_pushes": max_pushes,
+        "authkey": authkey, "server_uid": server_uid, "deadline": deadline, "heartbeat": heartbeat,
         "services": services,
-    }
+    }  # fmt: skip
     return _made(address, name, reconnect, wait, options)
 
 

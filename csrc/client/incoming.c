@@ -88,8 +88,7 @@ static uint8_t server_flags(uint8_t kind, uint32_t features)
 }
 
 /* Looked at before the payload is waited for. max_payload is about replies, pushes, and what is asked, without the name in
- * front of that: what the server says of itself, its
- * services for example, has to come through a smaller one, too. */
+ * front of that: what the server says of itself, its services for example, has to come through a smaller one, too. */
 int ps__judge_server(const ps_frame *frame, uint32_t max_payload, uint32_t features)
 {
     bool carries = frame->kind == PS_REPLY || frame->kind == PS_PUSH || frame->kind == PS_ASK;

@@ -54,4 +54,9 @@ static inline uint64_t random_number(uint64_t *seed)
     return *seed * 0x2545F4914F6CDD1Du;
 }
 
+static inline uint32_t random_below(uint64_t *seed, uint32_t limit)
+{
+    return (uint32_t)(random_number(seed) % limit);
+}
+
 #endif

@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/socket.h>
 #include <sys/un.h>
 
 #include "plug.h"
@@ -16,6 +17,7 @@
 #include "loop/engine.h"
 #include "loop/guest.h"
 #include "loop/turn.h"
+#include "table/table.h"
 
 /* What a payload lies in, as bytes objects are for Python. */
 typedef struct echo_object {
@@ -261,6 +263,22 @@ static inline void echo_new(echo *e, const ps_options *options)
     memset(e, 0, sizeof *e);
     e->engine = ps__engine_new(options, &hooks, &error);
     CHECK(e->engine);
+}
+
+/* A client that was let in, where no loop runs. *peer: its own end. */
+static inline ps_conn *echo_seat(echo *e, int type, int *peer)
+{
+    int ends[2];
+    CHECK_EQ(socketpair(AF_UNIX, type, 0, ends), 0);
+    ps_conn *conn = ps__table_add(&e->engine->table);
+    CHECK(conn && conn->deferred == PS_NO_SLOT);
+    conn->fd = ends[0];
+    conn->family = AF_UNIX;
+    conn->state = PS_CONN_ESTABLISHED;
+    conn->interest = PS_POLL_IN;
+    conn->was_let_in = 1;
+    *peer = ends[1];
+    return conn;
 }
 
 static inline void echo_begin(echo *e, const ps_options *options, int family)

@@ -31,15 +31,7 @@ static struct {
     int peer;
 } clients[CLIENTS];
 static work works[CLIENTS * MOST];
-static uint64_t random_state = 88172645463325252u;
-
-static uint32_t random_below(uint32_t limit)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)(random_state % limit);
-}
+static uint64_t seed = 88172645463325252u;
 
 static int on_ended(void *context, void *object, enum ps_why why)
 {
@@ -64,20 +56,11 @@ static void on_unref(void *context, void *object)
 
 static void come(int client)
 {
-    int ends[2];
-    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
-    ps_conn *conn = ps__table_add(&server.engine->table);
-    CHECK(conn && conn->deferred == PS_NO_SLOT);
-    conn->fd = ends[0];
-    conn->family = AF_UNIX;
-    conn->state = PS_CONN_ESTABLISHED;
-    conn->interest = PS_POLL_IN;
-    conn->was_let_in = 1;
+    ps_conn *conn = echo_seat(&server, SOCK_STREAM | SOCK_NONBLOCK, &clients[client].peer);
     conn->max_reply = 1 << 20;
     conn->features = PS_FEATURE_CANCEL | PS_FEATURE_DEADLINE;
     server.engine->stats.clients++;
     clients[client].conn = conn;
-    clients[client].peer = ends[1];
 }
 
 static void begin(void)
@@ -96,7 +79,7 @@ static void begin(void)
 
 static work *find_work(int client, bool any)
 {
-    size_t count = sizeof works / sizeof *works, from = random_below((uint32_t)count);
+    size_t count = sizeof works / sizeof *works, from = random_below(&seed, (uint32_t)count);
     for (size_t i = 0; i < count; i++) {
         work *it = &works[(from + i) % count];
         if (any ? it->client != NOBODY : client == NOBODY ? it->client == NOBODY && !it->objects : it->client == client)
@@ -123,15 +106,16 @@ static void drain_peer(int client)
 static void defer_one(void)
 {
     static uint32_t next_id;
-    int client = (int)random_below(CLIENTS);
+    int client = (int)random_below(&seed, CLIENTS);
     work *it = find_work(NOBODY, false);
     if (!it || in_flight(client) >= MOST)
         return;
-    uint64_t deadline = random_below(2) ? server.engine->now_ns + 1 + random_below(1000) : 0;
+    uint64_t deadline = random_below(&seed, 2) ? server.engine->now_ns + 1 + random_below(&seed, 1000) : 0;
     ps_frame frame = {.kind = PS_SRM, .size = 10, .request_id = ++next_id, .deadline_ns = deadline};
     uint64_t handle = ps__defer(server.engine, clients[client].conn, &frame);
     CHECK(handle && ps__is_in_flight(server.engine, clients[client].conn, &frame));
-    *it = (work){.handle = handle, .deadline_ns = deadline, .id = next_id, .client = client, .begun = random_below(4)};
+    *it = (work){.handle = handle, .deadline_ns = deadline, .id = next_id, .client = client};
+    it->begun = random_below(&seed, 4);
     it->objects = 1;
     CHECK(ps__defer_keep(server.engine, handle, it));
 }
@@ -167,7 +151,7 @@ static void cancel_one(void)
 /* The end of a turn, some time later. */
 static void tell_all(void)
 {
-    server.engine->now_ns += random_below(400);
+    server.engine->now_ns += random_below(&seed, 400);
     for (size_t i = 0; i < sizeof works / sizeof *works; i++) {
         work *it = &works[i];
         if (it->client != NOBODY && it->deadline_ns && it->deadline_ns <= server.engine->now_ns && !it->why)
@@ -189,8 +173,8 @@ static void tell_all(void)
 
 static void lose_one(void)
 {
-    int client = (int)random_below(CLIENTS);
-    if (random_below(40))
+    int client = (int)random_below(&seed, CLIENTS);
+    if (random_below(&seed, 40))
         return;
     ps__lost(server.engine, clients[client].conn, PS_CLOSED_BY_PEER);
     for (size_t i = 0; i < sizeof works / sizeof *works; i++) {
@@ -235,7 +219,7 @@ static void at_random(void)
         works[i].client = NOBODY;
     begin();
     for (unsigned step = 0; step < STEPS; step++) {
-        steps[random_below(sizeof steps / sizeof *steps)]();
+        steps[random_below(&seed, sizeof steps / sizeof *steps)]();
         look();
     }
     tell_all();

@@ -18,16 +18,9 @@ typedef struct client {
 
 static client newcomer(void)
 {
-    int ends[2];
-    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
-    ps_conn *conn = ps__table_add(&server.engine->table);
-    CHECK(conn);
-    conn->fd = ends[0];
-    conn->family = AF_UNIX;
-    conn->state = PS_CONN_ESTABLISHED;
-    conn->interest = PS_POLL_IN;
-    conn->was_let_in = 1;
-    return (client){conn, ends[1]};
+    client who;
+    who.conn = echo_seat(&server, SOCK_STREAM, &who.peer);
+    return who;
 }
 
 static void leave(client who)

@@ -35,15 +35,7 @@ typedef struct reader {
 static echo server; /* its loop doesn't run */
 static reader clients[CLIENTS];
 static made streams[CLIENTS * MOST];
-static uint64_t random_state = 88172645463325252u;
-
-static uint32_t random_below(uint32_t limit)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)(random_state % limit);
-}
+static uint64_t seed = 88172645463325252u;
 
 static made *made_of(const void *object)
 {
@@ -91,8 +83,8 @@ static int on_pull(void *context, ps_conn *conn, uint64_t handle, void *object, 
     made *it = made_of(object);
     CHECK(((echo *)context)->inside && it->is_pulled && !it->is_unwanted && it->handle == handle && until_ns);
     CHECK(conn == clients[it->client].conn && !conn->out_head && it->sent < it->limit);
-    for (uint32_t count = 1 + random_below(20); count; count--) {
-        if (!random_below(60)) { /* it returns */
+    for (uint32_t count = 1 + random_below(&seed, 20); count; count--) {
+        if (!random_below(&seed, 60)) { /* it returns */
             ps_work work;
             CHECK(ps__defer_done(server.engine, handle, &work) == conn && work.object == it->lies_in);
             ps__send(server.engine, conn, PS_REPLY, 0, work.frame.request_id, &it->made, sizeof it->made, NULL);
@@ -183,28 +175,22 @@ static void read_some(int client, size_t most)
 static void come(int client)
 {
     const int small = 4096;
-    int ends[2];
-    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
-    CHECK_EQ(setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
-    ps_conn *conn = ps__table_add(&server.engine->table);
-    conn->fd = ends[0];
-    conn->family = AF_UNIX;
-    conn->state = PS_CONN_ESTABLISHED;
-    conn->interest = PS_POLL_IN;
-    conn->was_let_in = 1;
+    int peer;
+    ps_conn *conn = echo_seat(&server, SOCK_STREAM | SOCK_NONBLOCK, &peer);
+    CHECK_EQ(setsockopt(conn->fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
     conn->reason = PS_NO_REASON;
     conn->max_reply = 1 << 20;
     conn->stream_window = WINDOW;
     conn->features = PS_FEATURE_CANCEL | PS_FEATURE_STREAM;
     server.engine->stats.clients++;
-    clients[client] = (reader){.conn = conn, .peer = ends[1]};
+    clients[client] = (reader){.conn = conn, .peer = peer};
 }
 
 /* -- steps --------------------------------------------------------------------------------------------------------- */
 
 static made *any_stream(bool there)
 {
-    size_t count = sizeof streams / sizeof *streams, from = random_below((uint32_t)count);
+    size_t count = sizeof streams / sizeof *streams, from = random_below(&seed, (uint32_t)count);
     for (size_t i = 0; i < count; i++) {
         made *it = &streams[(from + i) % count];
         if ((it->client != NOBODY) == there && (there || it->ends))
@@ -223,12 +209,12 @@ static void begin_one(void)
     uint32_t number = (uint32_t)(it - streams);
     echo_object *object = echo_object_new(&server, sizeof number, &data);
     memcpy(data, &number, sizeof number);
-    int client = (int)random_below(CLIENTS);
+    int client = (int)random_below(&seed, CLIENTS);
     const ps_frame frame = {.kind = PS_SRM, .flags = PS_TAKES_STREAM, .size = 10, .request_id = ++next_id};
     uint64_t handle = ps__defer(server.engine, clients[client].conn, &frame);
     CHECK(handle && ps__defer_keep(server.engine, handle, object));
-    *it = (made){.lies_in = object, .handle = handle, .id = next_id, .client = client, .of = client, .is_pulled = random_below(2),
-                 .limit = WINDOW};
+    *it = (made){.lies_in = object, .handle = handle, .id = next_id, .client = client, .of = client,
+                 .is_pulled = random_below(&seed, 2), .limit = WINDOW};
     ps_deferred *record = ps__deferred_find(server.engine, handle);
     record->is_stream = true;
     if (it->is_pulled)
@@ -243,11 +229,11 @@ static void send_one(void)
     made *it = any_stream(true);
     if (!it || it->is_pulled)
         return;
-    while (it->may_send && !it->is_unwanted && it->sent < it->told && random_below(10)) {
+    while (it->may_send && !it->is_unwanted && it->sent < it->told && random_below(&seed, 10)) {
         it->may_send = send_piece(it) > 0;
         ps__stream_seen(server.engine, it->handle);
     }
-    if (random_below(it->is_unwanted ? 2 : 40))
+    if (random_below(&seed, it->is_unwanted ? 2 : 40))
         return;
     ps_work work;
     ps_conn *conn = ps__defer_done(server.engine, it->handle, &work);
@@ -262,7 +248,7 @@ static void credit_one(void)
 {
     made *it = any_stream(true);
     uint8_t bytes[4];
-    uint32_t more = random_below(3) ? random_below(3000) : random_below(100000);
+    uint32_t more = random_below(&seed, 3) ? random_below(&seed, 3000) : random_below(&seed, 100000);
     ps_frame frame = {.kind = PS_CREDIT, .size = sizeof bytes, .payload = bytes, .request_id = it ? it->id : 0};
     if (it && !it->is_unwanted)
         it->limit += more;
@@ -273,13 +259,13 @@ static void credit_one(void)
 static void cancel_one(void)
 {
     made *it = any_stream(true);
-    if (it && !random_below(4))
+    if (it && !random_below(&seed, 4))
         CHECK_EQ(ps__defer_cancel(server.engine, clients[it->client].conn, it->id), !it->is_unwanted);
 }
 
 static void read_one(void)
 {
-    read_some((int)random_below(CLIENTS), random_below(20000));
+    read_some((int)random_below(&seed, CLIENTS), random_below(&seed, 20000));
 }
 
 /* Those that the loop asks are over then. */
@@ -317,8 +303,8 @@ static void forget_client(int client)
 
 static void lose_one(void)
 {
-    int client = (int)random_below(CLIENTS);
-    if (random_below(40))
+    int client = (int)random_below(&seed, CLIENTS);
+    if (random_below(&seed, 40))
         return;
     ps__lost(server.engine, clients[client].conn, PS_CLOSED_BY_PEER);
     tell();
@@ -399,7 +385,7 @@ static void at_random(void)
     begin();
     for (unsigned step = 0; step < STEPS; step++) {
         ps__enter(server.engine);
-        steps[random_below(sizeof steps / sizeof *steps)]();
+        steps[random_below(&seed, sizeof steps / sizeof *steps)]();
         look();
     }
     end();

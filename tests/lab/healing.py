@@ -69,6 +69,12 @@ class Server:
         self.child = self._new()
 
 
+def _nth(who: str, number: int) -> tuple[str, str]:
+    """The service and the payload of a request; one in four may be run twice."""
+    service = ("once", "twice")[number % 4 == 0]
+    return service, f"{service} {who} {number}"
+
+
 def ask_blocking(channel: Connection, address: str, engine: str, whose: str, count: int) -> Outcomes:
     """Threads with a client each, until told to stop."""
     outcomes: Outcomes = []
@@ -80,8 +86,7 @@ def ask_blocking(channel: Connection, address: str, engine: str, whose: str, cou
             number = 0
             while not over.is_set():
                 number += 1
-                service = ("once", "twice")[number % 4 == 0]
-                payload = f"{service} {who} {number}"
+                service, payload = _nth(who, number)
                 try:
                     if client.request(payload.encode(), service=service) != payload.encode():
                         failed.append(f"{payload} had another's answer")
@@ -122,8 +127,7 @@ def ask_in_a_loop(channel: Connection, address: str, engine: str, whose: str, co
         number = 0
         while not over.is_set():
             number += 1
-            service = ("once", "twice")[number % 4 == 0]
-            payload = f"{service} {who} {number}"
+            service, payload = _nth(who, number)
             try:
                 check(await client.request(payload.encode(), service=service) == payload.encode(), f"{payload}: wrong")
                 outcomes.append((payload, "answered"))
