@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
@@ -23,21 +25,25 @@ class Session(Unique):
     :ivar heard: when something came on it, or it was looked at.
     """
 
-    __slots__ = ("__weakref__", "client", "heard")
+    __slots__ = ("__weakref__", "_looking", "client", "heard")
 
     def __init__(self, client: Client) -> None:
         self.client: Client = client
         self.heard: float = monotonic()
+        # Re-entrant, for a signal's handler may be below a look.
+        self._looking = threading.RLock()
 
     def is_fit(self) -> bool:
         """Whether a request may go on it."""
         client = self.client
         if client.closed or client._mail.goodbye is not None:
             return False
-        now = monotonic()
-        if now - self.heard >= QUIET:
-            self._look()
-        self.heard = now
+        if monotonic() - self.heard >= QUIET:
+            with self._looking:  # who comes meanwhile waits for what is found: another look would see nothing
+                now = monotonic()
+                if now - self.heard >= QUIET:
+                    self._look()
+                    self.heard = now
         return not client.closed and client._mail.goodbye is None
 
     def _look(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import itertools
 import socket
+import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,6 +23,7 @@ from pysock.healing.policy import (
     checked_wait,
     is_passing,
 )
+from pysock.healing.session import Session
 from pysock.healing.verdict import Sending, says_goodbye
 
 NEAR = Address.parse("unix:/x")
@@ -335,3 +338,29 @@ def test_who_says_goodbye_in_an_answer():
     assert says_goodbye(remote(5))
     assert says_goodbye(remote(9, False))
     assert not says_goodbye(lost(False))
+
+
+def test_who_comes_while_another_looks_waits_for_what_it_finds():
+    """The server's goodbye has come, and one thread is about to take it: nobody may send behind it."""
+    entered, go_on, found = threading.Event(), threading.Event(), []
+
+    class Link:
+        def listen(self, seconds, has):
+            if entered.is_set():
+                raise RequestTimeout("another thread reads")
+            entered.set()
+            assert go_on.wait(10)
+            mail.goodbye = "the server is shutting down"
+
+    mail = SimpleNamespace(goodbye=None)
+    session = Session(SimpleNamespace(closed=False, _mail=mail, _link=Link()))
+    session.heard -= 1
+    threads = [threading.Thread(target=lambda: found.append(session.is_fit())) for _ in range(2)]
+    threads[0].start()
+    assert entered.wait(10)
+    threads[1].start()
+    threads[1].join(0.05)
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert found == [False, False]
