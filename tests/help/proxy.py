@@ -33,6 +33,7 @@ class Proxy:
         self.pause = 0.0
         self.passed = {"up": 0, "down": 0}
         self.accepted = 0
+        self.cuts = 0
         self.pairs: list[tuple[socket.socket, socket.socket]] = []
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.path)
@@ -88,6 +89,7 @@ class Proxy:
             self.pairs.remove(pair)
         for one in pair:
             one.close()
+        self.cuts += 1
 
     def close(self) -> None:
         self.over = True
