@@ -2,7 +2,8 @@
 
 It connects, waits until the server says that everybody is there, sends each line of its standard input as a request
 (a part of them slowly, in PACE seconds, so that they can be watched; the others as fast as it can, which is measured),
-reports the sum of the replies, and stays connected until the server drains.
+reports the sum of the replies, and stays connected until the server drains; what is pushed to it meanwhile, it tells
+the server that it has it.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def work(address: str, name: str, service: str, manner: str, pace: str) -> None:
             "ended": ended,
         }
         client.request(json.dumps(report).encode(), service="report", timeout=PATIENCE)
-        for _ in client.pushes(timeout=PATIENCE):
-            pass
+        for push in client.pushes(timeout=PATIENCE):
+            client.request(push, service="heard", timeout=PATIENCE)
 
 
 def main() -> int:

@@ -85,9 +85,10 @@ def split_lines(text: bytes) -> list[bytes]:
 
 
 def make_server(
-    socket_file: Path, text: bytes, count: Callable[[bytes], int], reports: dict[str, Report]
+    socket_file: Path, text: bytes, count: Callable[[bytes], int], reports: dict[str, Report], heard: dict[str, bytes]
 ) -> pysock.Server:
-    """Return the server with its services."""
+    """Return the server with its services. It puts the clients together by their manner, in a group for each."""
+    manners = {cast.name: cast.manner for cast in CLIENTS}
     server = pysock.Server(f"unix:{socket_file}?mode=0600", "tcp://127.0.0.1:0", name="demo")
 
     @server.service("words")
@@ -105,6 +106,15 @@ def make_server(
     @server.service("report")
     def report(client: pysock.DataSocket, request: bytes) -> None:
         reports[client.name] = Report(**json.loads(request))
+
+    @server.service("heard")
+    def hear(client: pysock.DataSocket, request: bytes) -> None:
+        heard[client.name] = request
+
+    @server.on_join
+    def join(client: pysock.DataSocket, _row: pysock.ClientRow) -> None:
+        if client.name in manners:
+            client.join(manners[client.name])
 
     return server
 
@@ -163,7 +173,8 @@ class Demo:
         self.reports: dict[str, Report] = {}
         self.screen = screen
         self.story = story
-        self.server: pysock.Server = make_server(directory / "demo.sock", text, self.count, self.reports)
+        self.heard: dict[str, bytes] = {}
+        self.server: pysock.Server = make_server(directory / "demo.sock", text, self.count, self.reports, self.heard)
         tell_what_happens(self.server, story)
 
     def run(self) -> None:
@@ -174,6 +185,7 @@ class Demo:
                 self.let_clients_work(children)
                 self.show_results()
                 self.take_stream()
+                self.tell_group(children)
                 self.compare()
                 socket_files = self.stop()
                 self.see_off(children)
@@ -188,9 +200,7 @@ class Demo:
                 rows = table_rows(self.server)
                 done = sum(row.requests for row in rows) - len(self.reports)
                 self.screen.update(rows, min(done, len(self.lines)))
-                for name, child in children.items():
-                    if child.poll() is not None:
-                        raise DemoError(f"the client process {name} failed: {complaint(child)}")
+                check_all_run(children)
 
             wait_until(lambda: len(self.server.clients) == everybody, look)
             self.server.clients.broadcast(b"start")
@@ -211,6 +221,16 @@ class Demo:
         if b"".join(lines) != self.text:
             raise DemoError("the file that was streamed isn't the file that there is")
         self.story.streamed(len(lines))
+
+    def tell_group(self, children: Children) -> None:
+        """Send something to the clients of one group, and see that these have it, and nobody else."""
+        group, sent = self.server.clients.group(PIPELINED), b"well done"
+        names = [client.name for client in group]
+        reached = group.send(sent)
+        wait_until(lambda: len(self.heard) >= reached, lambda: check_all_run(children))
+        if self.heard != dict.fromkeys(names, sent):
+            raise DemoError(f"sent to the group {', '.join(names)}, but {', '.join(self.heard)} got it")
+        self.story.grouped(names, len(children))
 
     def compare(self) -> None:
         """Hold the clients' total against the real ``wc -w``, and tell how fast it went."""
@@ -239,6 +259,13 @@ class Demo:
         for name, child in children.items():
             if child.wait(PATIENCE) != 0:
                 raise DemoError(f"the client process {name} failed: {complaint(child)}")
+
+
+def check_all_run(children: Children) -> None:
+    """Give up if one of the client processes has ended already."""
+    for name, child in children.items():
+        if child.poll() is not None:
+            raise DemoError(f"the client process {name} failed: {complaint(child)}")
 
 
 def table_rows(server: pysock.Server) -> list[Row]:

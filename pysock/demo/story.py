@@ -58,6 +58,10 @@ class Story:
         """Say that the whole file came in pieces."""
         self._say(f"a stream: the whole file came to client emil in {pieces} pieces")
 
+    def grouped(self, names: Sequence[str], clients: int) -> None:
+        """Say who of so many clients has got what was sent to their group."""
+        self._say(f"a group: {len(names)} of {clients} clients got what was sent to theirs: {' and '.join(names)}")
+
     def total(self, total: int, wc: int | None, expected: int) -> None:
         """Say what the clients counted, and what it is held against: what ``wc`` says, if there is one."""
         if wc is None:

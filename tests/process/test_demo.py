@@ -69,11 +69,13 @@ def test_the_default_text_on_each_engine(backend: str) -> None:
     assert sum(int(row[5]) for row in results) == total
     assert {row[2] for row in results} == {"one by one", "pipelined"}
     assert f"total: {total} words; wc -w < {demo.default_text()} says {total}" in lines
-    assert re.search(
-        rf"^the totals are equal; {line_count} requests in [\d.]+ s, [\d,]+ a second$", "\n".join(lines), re.M
-    )
+    shown = "\n".join(lines)
+    assert re.search(rf"^the totals are equal; {line_count} requests in [\d.]+ s, [\d,]+ a second$", shown, re.M)
     assert f"engine: {backend}" in lines
     assert f"a stream: the whole file came to client emil in {line_count} pieces" in lines
+    assert re.search(
+        r"^a group: 2 of 4 clients got what was sent to theirs: (bert and dora|dora and bert)$", shown, re.M
+    )
     # The end: everybody leaves, and the socket file is gone.
     assert sum("disconnected, server stopping" in line for line in lines) == len(clients)
     (removed,) = (match[1] for line in lines if (match := re.fullmatch(r"the socket file (\S+) is removed", line)))
