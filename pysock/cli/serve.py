@@ -17,7 +17,7 @@ from pysock.cli.options import FRAMINGS, authkey_option, check_address, example,
 from pysock.cli.target import load
 from pysock.cli.words import as_commands_say
 from pysock.descriptors import raise_descriptor_limit
-from pysock.parameters import EXPOSE
+from pysock.parameters import EXPOSE, SLOW
 
 LOG_LEVELS: Final = ["debug", "info", "warning", "error"]
 
@@ -63,6 +63,13 @@ LOG_LEVELS: Final = ["debug", "info", "warning", "error"]
     type=click.IntRange(1),
     show_envvar=True,
     help="How many requests may wait for those.  [default: 1024]",
+)
+@click.option(
+    "--slow",
+    type=click.Choice([*SLOW]),
+    show_envvar=True,
+    help="What becomes of a client for which too many pushes wait: it goes, or the newest or oldest of them do."
+    "  [default: disconnect]",
 )
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_envvar=True, help="How much to tell.")
 @click.option(
@@ -142,6 +149,7 @@ def make_server(found: Any, bind: tuple[str, ...], **options: Any) -> pysock.Ser
             insecure=options["insecure"],
             expose=options["expose"] or "type",
             loop=options["loop"] or "auto",
+            slow=options["slow"] or "disconnect",
         )
         try:
             register: Any = server.service(None, **{name: options[name] for name in ("threads", "processes", "queue")})

@@ -280,6 +280,10 @@ def project(socket_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             def triple(client, request):
                 return request * 3
 
+        def flood(client, request):
+            for _ in range(int(request)):
+                client.send(bytes(2**20))
+
         price = 5
 
         async def later(client, request):
@@ -392,6 +396,22 @@ def test_serve_a_handler_in_workers(backend: str, project: Path) -> None:
             assert program.end()[0] == 0
 
 
+@pytest.mark.parametrize("slow", [None, "drop-new", "drop-old"])
+def test_serve_clients_that_are_slow(backend: str, project: Path, slow: str | None) -> None:
+    options = ["--slow", slow] if slow else []
+    arguments = ["--backend", backend, "serve", "shop:flood", "--bind", "unix:s", "--log-level", "error", *options]
+    with Module("pysock", *arguments) as program, pysock.connect(*serving(program)) as client:
+        many = b"33"  # and 32 MiB may wait
+        if slow is None:
+            with pytest.raises(pysock.ConnectionLost):
+                client.request(many)
+            return
+        client.request(many)
+        client.request(b"1")  # which tells how many are missing in front of it
+        assert len(list(client.pushes(timeout=0))) + client.missed_pushes == 34
+        assert client.missed_pushes > 0
+
+
 def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
     with Module("pysock", "--backend", backend, "serve", "shop:server", "--log-level", "error") as program:
         serving(program)
@@ -434,6 +454,12 @@ def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
         (["shop:server", "--framing", "raw"], 2, "has its own"),
         (["shop:server", "--insecure"], 2, "--insecure goes with a handler"),
         (["shop:server", "--threads", "2"], 2, "--threads goes with a handler"),
+        (["shop:server", "--slow", "drop-old"], 2, "--slow goes with a handler"),
+        (
+            ["shop:Desk.triple", "--bind", "unix:x", "--slow", "drop"],
+            2,
+            "'drop' is not one of 'disconnect', 'drop-new'",
+        ),
         (["shop:Desk.triple", "--bind", "unix:x", "--threads", "0"], 2, "0 is not in the range"),
         (["shop:Desk.triple", "--bind", "unix:x", "--threads", "1", "--processes", "1"], 2, "exclude each other"),
         (["shop:Desk.triple", "--bind", "unix:x", "--queue", "1"], 2, "--queue is of workers"),
