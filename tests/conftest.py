@@ -6,6 +6,7 @@ import asyncio
 import functools
 import importlib.util
 import inspect
+import logging
 import os
 import shutil
 import signal
@@ -75,6 +76,15 @@ def _clear_up_at_the_end(config: pytest.Config) -> None:
 def pytest_report_header() -> str:
     engine = "MISSING, ALL TESTS OF IT ARE SKIPPED" if native_is_missing() else "there"
     return f"pysock native engine: {engine}{', EACH HANDLER AN ASYNC ONE' if ASYNC_HANDLERS else ''}"
+
+
+@pytest.fixture(autouse=True)
+def log_levels() -> Iterator[None]:
+    """Whoever changes what is logged takes that back, or later tests are told of what they don't expect. A level
+    that is set as an attribute is remembered by its logger when it is no longer so: ``setLevel`` makes it forget.
+    """
+    yield
+    assert not logging.getLogger("pysock.server").isEnabledFor(logging.INFO)
 
 
 @pytest.fixture(params=BACKENDS)

@@ -98,20 +98,18 @@ class Raises(logging.Handler):
 
 
 @pytest.fixture
-def broken_logging(monkeypatch):
+def broken_logging(monkeypatch, caplog):
     """Every record raises, from DEBUG on; what was told to sys.unraisablehook instead."""
     told = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: told.append(args.exc_value))
     loggers = [logging.getLogger(name) for name in ("pysock.server", "pysock.client")]
     handler = Raises()
     for logger in loggers:
-        monkeypatch.setattr(logger, "level", logging.DEBUG)
+        caplog.set_level(logging.DEBUG, logger.name)
         logger.addHandler(handler)
-        logger.manager._clear_cache()
     yield told
     for logger in loggers:
         logger.removeHandler(handler)
-        logger.manager._clear_cache()
     assert handler.calls
 
 
@@ -179,7 +177,7 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("at", ["SERVING -> DRAINING", "DRAINING -> CLOSED"])
-def test_the_end_is_reached_whatever_comes_out_of_the_logging(make_server, address, socket_dir, monkeypatch, at):
+def test_the_end_is_reached_whatever_the_logging_raises(make_server, address, socket_dir, monkeypatch, caplog, at):
     """Also where it isn't an Exception, so that the loop ends of it: socket file, descriptors, state."""
     server = make_server(address)
     server.service(lambda client, request: request)
@@ -191,7 +189,7 @@ def test_the_end_is_reached_whatever_comes_out_of_the_logging(make_server, addre
     handler = logging.Handler()
     handler.handle = handle
     logger = logging.getLogger("pysock.server")
-    monkeypatch.setattr(logger, "level", logging.INFO)
+    caplog.set_level(logging.INFO, logger.name)
     logger.addHandler(handler)
     try:
         monkeypatch.setattr("threading.excepthook", lambda args: None)
