@@ -102,19 +102,27 @@ static bool is_watched(const ps_engine *engine, const ps_conn *conn)
            (conn->object || ps__is_attached(conn) || engine->options.watch_disconnects);
 }
 
-/* Who is told that it is gone may ask who it was, and it is remembered. Others ask under the lock. */
-static void remember_peer(ps_engine *engine, ps_conn *conn)
+/* In one step for whoever looks, under the lock: it isn't a client any more, and has left. Who is told of that may ask who it
+ * was. */
+static void leave_table(ps_engine *engine, ps_conn *conn, enum ps_conn_event event)
 {
-    if (!conn->was_let_in)
+    if (!conn->was_let_in) {
+        ps__conn_event(conn, event);
         return;
+    }
+    struct ps_gone *gone = ps__make_gone(conn);
     pthread_mutex_lock(&engine->lock);
     ps__remember_peer(conn);
+    ps__conn_event(conn, event);
+    gone = ps__remember_gone(engine, conn, gone);
     pthread_mutex_unlock(&engine->lock);
+    ps__free(gone);
 }
 
-static void close_data_socket(ps_engine *engine, ps_conn *conn)
+/* event: one that leads to CLOSED. */
+static void close_data_socket(ps_engine *engine, ps_conn *conn, enum ps_conn_event event)
 {
-    remember_peer(engine, conn);
+    leave_table(engine, conn, event);
     ps__close_client(engine, conn);
     for (int link = 0; link < PS_TIMER_LINKS; link++)
         ps__timer_stop(engine, conn, (enum ps_timer_link)link);
@@ -139,11 +147,11 @@ static void note_no_proof(ps_engine *engine, const ps_conn *conn, enum ps_reason
 void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason)
 {
     note_no_proof(engine, conn, reason);
-    if (ps__conn_event(conn, PS_EV_LOST) < 0)
+    if (ps_conn_next(conn->state, PS_EV_LOST) < 0)
         return;
     if (conn->reason == PS_NO_REASON)
         conn->reason = reason & 0xF;
-    close_data_socket(engine, conn);
+    close_data_socket(engine, conn, PS_EV_LOST);
 }
 
 void ps__cut_off(ps_engine *engine, ps_conn *conn, enum ps_end end)
@@ -202,8 +210,7 @@ void ps__settle(ps_engine *engine, ps_conn *conn)
         return;
     }
     empty_input(engine, conn);
-    ps__conn_event(conn, PS_EV_FLUSHED);
-    close_data_socket(engine, conn);
+    close_data_socket(engine, conn, PS_EV_FLUSHED);
 }
 
 static void bury_one(ps_engine *engine, ps_conn *conn)
@@ -217,9 +224,8 @@ static void bury_one(ps_engine *engine, ps_conn *conn)
         engine->hooks.object_unref(engine->hooks.context, conn->object);
         conn->object = NULL;
     }
-    if (conn->was_let_in)
-        ps__remember_gone(engine, conn);
     pthread_mutex_lock(&engine->lock);
+    ps__complete_gone(engine, conn);
     ps__free(conn->name);
     conn->name = NULL;
     ps__backlog_clear(engine, conn);

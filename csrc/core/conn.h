@@ -130,6 +130,7 @@ typedef struct ps_tally {
     uint64_t frames_out;
     uint64_t heard_ns;        /* when bytes of it were last read, on the monotonic clock */
     uint32_t frames_in;       /* beside its requests */
+    uint32_t gone;            /* once it is closed: its number among those that went; 0: it isn't remembered */
 } ps_tally;
 
 /* Who is at the other end of a Unix socket; the first 8 bytes are the key of max_clients_per_uid. */

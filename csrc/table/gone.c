@@ -7,6 +7,7 @@
 #include "table/gone.h"
 #include "table/look.h"
 #include "table/rows.h"
+#include "table/table.h"
 
 struct ps_gone {
     ps_row row;
@@ -18,25 +19,39 @@ static size_t texts_of(const ps_row *row)
     return (size_t)row->name_size + row->software_size + row->address_size;
 }
 
-void ps__remember_gone(ps_engine *engine, const ps_conn *conn)
+struct ps_gone *ps__make_gone(const ps_conn *conn)
 {
-    uint8_t texts[PS_TEXTS_MAX];
+    size_t size = conn->name ? strlen(conn->name) + strlen(conn->name + strlen(conn->name) + 1) : 0;
+    return ps_sys.allocate(sizeof(struct ps_gone) + size + PS_ADDRESS_MAX);
+}
+
+static void fill(const ps_engine *engine, const ps_conn *conn, struct ps_gone *gone, uint64_t left_at_ns)
+{
     ps_info info;
-    ps_row row;
     ps__copy_row(engine, conn, &info);
-    size_t size = ps__pack_row(&info, &row, texts, 0);
-    row.left_at_ns = ps__wall_ns();
-    row.reason = conn->reason;
-    struct ps_gone *gone = ps_sys.allocate(sizeof *gone + size);
+    ps__pack_row(&info, &gone->row, gone->texts, 0);
+    gone->row.left_at_ns = left_at_ns;
+    gone->row.reason = conn->reason;
+}
+
+struct ps_gone *ps__remember_gone(ps_engine *engine, const ps_conn *conn, struct ps_gone *gone)
+{
+    struct ps_gone **place = &engine->gone[engine->gone_count % PS_GONE_MAX], *oldest = *place;
     if (!gone)
-        return;
-    gone->row = row;
-    memcpy(gone->texts, texts, size);
-    pthread_mutex_lock(&engine->lock);
-    struct ps_gone **place = &engine->gone[engine->gone_count++ % PS_GONE_MAX], *oldest = *place;
+        return NULL;
+    fill(engine, conn, gone, ps__wall_ns());
     *place = gone;
-    pthread_mutex_unlock(&engine->lock);
-    ps__free(oldest);
+    ps__tally(&engine->table, conn)->gone = (uint32_t)++engine->gone_count;
+    return oldest;
+}
+
+void ps__complete_gone(ps_engine *engine, const ps_conn *conn)
+{
+    uint32_t number = ps__tally(&engine->table, conn)->gone, later = (uint32_t)engine->gone_count - number;
+    if (!number || later >= PS_GONE_MAX)
+        return;
+    struct ps_gone *gone = engine->gone[(engine->gone_count - later - 1) % PS_GONE_MAX];
+    fill(engine, conn, gone, gone->row.left_at_ns);
 }
 
 void ps__forget_gone(ps_engine *engine)

@@ -108,9 +108,11 @@ class Groups(Unique):
             return {client_id: tuple(names) for client_id, names in self._of.items()}
 
     def of_left(self, client_id: int) -> tuple[str, ...]:
-        """The groups that one was in whose connection has ended, as far as that is remembered."""
+        """The groups that one was in whose connection has ended, as far as that is remembered; or is in, if nobody has
+        been told yet that it has.
+        """
         with self._lock:
-            return self._left.get(client_id, ())
+            return self._left.get(client_id) or tuple(self._of.get(client_id, ()))
 
     def of(self, client_id: int) -> tuple[str, ...]:
         """The groups that a client is in, in the order in which it joined them."""

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 import wire
@@ -24,6 +25,7 @@ from pysock.engine.pure.sockets import PureSockets
 from pysock.engine.pure.table import Rows
 from pysock.engine.pure.timers import Deadlines
 from pysock.engine.pure.turn import BACKEND, PureEngine
+from pysock.states import DisconnectReason
 from pysock.wire import texts
 from pysock.wire.format import Kind, Refusal, encode, encode_text
 
@@ -319,15 +321,17 @@ def test_there_is_a_last_slot():
 
 def test_names_are_those_of_the_last():
     table = Rows()
-    ids = [table.add(object()) for _ in range(3)]
-    for client_id in ids:
-        table.let_in(client_id, object(), "twin")
-    assert table.find("twin") == ids[2]
-    table.leave(ids[2], "twin")
-    assert table.find("twin") == ids[1]
-    table.leave(ids[0], "twin")
-    table.leave(ids[1], "twin")
+    clients = [SimpleNamespace() for _ in range(3)]
+    for client in clients:
+        client.client_id = table.add(client)
+        table.let_in(client.client_id, client, "twin")
+    assert table.find("twin") == clients[2].client_id
+    table.leave(clients[2], "twin", DisconnectReason.LEFT)
+    assert table.find("twin") == clients[1].client_id
+    table.leave(clients[0], "twin", DisconnectReason.LEFT)
+    table.leave(clients[1], "twin", DisconnectReason.LEFT)
     assert table.find("twin") is None
+    assert [one.connection for one in table.gone] == [clients[2], clients[0], clients[1]]
 
 
 def test_sockets_by_hand(socket_dir):

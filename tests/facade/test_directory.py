@@ -249,6 +249,31 @@ def test_who_left_is_known_with_the_reason_and_the_time(server):
         peer.close()
 
 
+def test_who_goes_is_there_or_has_left_at_any_time(make_server, unix_address):
+    """Also while those are told who want to hear of it, and with the groups that it was in."""
+    server, told, looks = make_server(unix_address), [], []
+
+    @server.service
+    def join(client, request):
+        client.join("red")
+
+    @server.on_disconnect
+    def look(client, reason):
+        looks.append((client.id in server.clients, *server.clients.left()))
+
+    server.on_leave(lambda client, left: told.append(left.row._replace(idle_since=0.0)))
+    with server:
+        with wire.let_in(server, name=b"anna") as peer:
+            peer.send(wire.srm(b"", 1) + wire.BYE_FRAME)
+            wait_for(lambda: told)
+        ((is_there, seen),) = looks
+        (left,) = server.clients.left()
+    assert not is_there
+    assert (left.row.requests, left.row.frames_in, left.row.in_flight, left.row.groups) == (1, 3, 0, ("red",))
+    assert told == [left.row._replace(idle_since=0.0)] == [seen.row._replace(idle_since=0.0)]
+    assert seen[1:] == left[1:] == (DisconnectReason.LEFT, left.left_at)
+
+
 def test_the_last_thousand_are_remembered(make_server, unix_address):
     server = make_server(unix_address, framing="raw")
     with server:
@@ -273,8 +298,8 @@ def test_those_who_are_there_at_the_end_are_told_apart(make_server, unix_address
 
 
 def test_looking_while_clients_come_and_go(server):
-    """Every row is whole, and nobody is in twice."""
-    chance, peers = random.Random(5), []
+    """Every row is whole, and nobody is in twice; who isn't there any more is among those who have left."""
+    chance, peers, there = random.Random(5), [], set()
     end = time.monotonic() + 0.3
     while time.monotonic() < end:
         if peers and chance.random() < 0.5:
@@ -284,7 +309,10 @@ def test_looking_while_clients_come_and_go(server):
         rows = list(server.clients.snapshot())
         assert len({row.id for row in rows}) == len(rows)
         assert all(row.software == "s" * 20 and set(row.name) == {"n"} for row in rows)
-        assert all(set(left.row.name) == {"n"} for left in server.clients.left()[-3:])
+        left = server.clients.left()
+        assert all(set(one.row.name) == {"n"} for one in left[-3:])
+        before, there = there, {row.id for row in rows}
+        assert before - there <= {one.row.id for one in left}
     for peer in peers:
         peer.close()
 

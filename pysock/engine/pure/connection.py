@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from pysock.engine.pure.core import Core
     from pysock.engine.pure.listener import Listener
+    from pysock.engine.pure.table import Leaver
 
 TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 UNMADE: Final = object()
@@ -52,7 +53,7 @@ class Connection(Output):
     __slots__ = (
         "address", "attached", "buried", "bytes_in", "client", "client_id", "connected_at", "credentials",
         "established", "fd", "frames_in", "full", "gave_up", "heard", "in_flight", "in_flight_bytes", "interest",
-        "origin", "protocol", "read_max", "reason", "recv", "requests", "run", "sending", "sent", "timed",
+        "leaver", "origin", "protocol", "read_max", "reason", "recv", "requests", "run", "sending", "sent", "timed",
     )  # fmt: skip
 
     protocol: FrameProtocol | PlainProtocol
@@ -75,6 +76,7 @@ class Connection(Output):
         self.attached: bool = core.options.watch_disconnects
         self.established: bool = False  # was let in, once
         self.reason: DisconnectReason | None = None  # of the end, once it is ending
+        self.leaver: Leaver | None = None  # among those that went, once it has
         self.credentials: tuple[int, int, int] | None = None
         self.origin: Origin | None = None  # that it takes, of those that its user or address may have
         self.interest: int = 0
@@ -249,8 +251,7 @@ class Connection(Output):
         if state is _DRAINING and not self.out and not self.in_flight and not self._is_sending():
             if self.reason not in {DisconnectReason.LEFT, DisconnectReason.CLOSED_BY_PEER}:
                 discard_input(self.sock)
-            self.protocol.take(ConnectionEvent.FLUSHED)
-            self._close()
+            self._close(ConnectionEvent.FLUSHED)
             return
         reads = self.may_read()
         if reads and self.has_input():
@@ -294,10 +295,9 @@ class Connection(Output):
         """Close at once."""
         self._note_no_proof(reason)
         if self.protocol.state is not _CLOSED:
-            self.protocol.take(ConnectionEvent.LOST)
             if self.reason is None:
                 self.reason = reason
-            self._close()
+            self._close(ConnectionEvent.LOST)
 
     def abandon(self) -> None:
         """In a forked child: close the copy of the descriptor, and tell nobody. A handler of its may be running."""
@@ -334,9 +334,13 @@ class Connection(Output):
                 self.core.outputs.start_now(self, self.core.now)
         return self.sending
 
-    def _close(self) -> None:
-        """It is CLOSED: nothing of it is waited for."""
+    def _close(self, event: ConnectionEvent) -> None:
+        """By this event it is CLOSED: nothing of it is waited for."""
         core = self.core
+        assert self.reason is not None
+        with core.table.lock:  # whoever looks finds it here or there
+            self.protocol.take(event)
+            core.table.leave(self, self.protocol.name, self.reason)
         self._watch(0)
         core.on_event[self.fd] = _ignore
         # A handler may be running: what it returns is still appended, and not sent.
@@ -348,7 +352,6 @@ class Connection(Output):
             deadlines.stop(self)
         if self.deferred:
             core.deferrals.orphan(self, why_closed(self.reason))
-        core.table.leave(self.client_id, self.protocol.name)
         if self.origin is not None:
             core.origins.leave(self.origin)
         if self.established:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from time import time
 
 from pysock.base.forking import guard
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.pure import look
 from pysock.engine.pure.poll import is_foreign
-from pysock.engine.rows import Gone
 from pysock.states import DISCONNECT_REASONS, ConnectionEvent, ConnectionState, DisconnectReason
 from pysock.wire.endings import ENDINGS, End, How, Row, last_words
 
@@ -84,14 +82,9 @@ def bury(connection: Connection) -> None:
                 core.callbacks.disconnect(connection.client_id, _NUMBER[connection.reason])
     finally:
         with suppress(MemoryError):  # it isn't worth more
-            _remember(connection)
+            look.keep(connection)
         _count_gone(connection)
         connection.client = None
-
-
-def _remember(connection: Connection) -> None:
-    if connection.established and connection.reason is not None:
-        connection.core.table.gone.append(Gone(look.row(connection), _NUMBER[connection.reason], time()))
 
 
 def look_at_numbers(core: Core) -> None:

@@ -8,15 +8,18 @@ from time import time
 from pysock.access.peers import peer_of
 from pysock.base.aliases import Ids
 from pysock.base.clock import monotonic
-from pysock.base.lean import TYPE_CHECKING
-from pysock.engine.rows import ClientInfo, EngineStats
-from pysock.states import ConnectionState
+from pysock.base.lean import TYPE_CHECKING, cast
+from pysock.engine.rows import ClientInfo, EngineStats, Gone
+from pysock.states import DISCONNECT_REASONS, ConnectionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Final
 
     from pysock.engine.pure.connection import Connection
     from pysock.engine.pure.core import Core
+
+_NUMBER: Final = {reason: number for number, reason in enumerate(DISCONNECT_REASONS)}
 
 
 def find(core: Core, client_id: int) -> Connection | None:
@@ -76,6 +79,24 @@ def rows(core: Core, among: Ids | None) -> list[ClientInfo]:
         clients = list(core.table.clients.values())
     wanted = None if among is None else frozenset(array("Q", among))
     return [row(client) for client in clients if wanted is None or client.client_id in wanted]
+
+
+def gone(core: Core) -> list[Gone]:
+    """The last clients that went; who went last is last."""
+    with core.table.lock:
+        return [
+            Gone(one.row or row(cast("Connection", one.connection)), _NUMBER[one.reason], one.at)
+            for one in core.table.gone
+        ]
+
+
+def keep(connection: Connection) -> None:
+    """It loses its row: what was said of it last is said of it from now on."""
+    leaver = connection.leaver
+    if leaver is not None:
+        with connection.core.table.lock:
+            leaver.row = row(connection)
+            leaver.connection = None
 
 
 def select(core: Core, uid: int | None, name: str | None, among: Ids | None, but: int) -> Ids:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import suppress
+from time import time
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
@@ -18,12 +20,25 @@ if TYPE_CHECKING:
     from typing import Final
 
     from pysock.engine.pure.connection import Connection
-    from pysock.engine.rows import Gone
+    from pysock.engine.rows import ClientInfo
+    from pysock.states import DisconnectReason
 
 _GENERATIONS: Final = 2**32 - 1
 #: Clients that went are remembered, the last ones.
 GONE_MAX: Final = 1000
 _SLOT: Final = (1 << SLOT_BITS) - 1
+
+
+class Leaver:
+    """A client that went. Its row is made where somebody looks, until it loses that one."""
+
+    __slots__ = ("at", "connection", "reason", "row")
+
+    def __init__(self, connection: Connection, reason: DisconnectReason) -> None:
+        self.connection: Connection | None = connection
+        self.row: ClientInfo | None = None  # in its place, of its last moment
+        self.reason: DisconnectReason = reason
+        self.at: float = time()
 
 
 class Rows(Unique):
@@ -34,7 +49,7 @@ class Rows(Unique):
         self.lock: threading.RLock = threading.RLock()
         self.rows: dict[int, Connection] = {}
         self.clients: dict[int, Connection] = {}  # of the rows, those that were let in, oldest first
-        self.gone: deque[Gone] = deque(maxlen=GONE_MAX)  # the last that were let in and went
+        self.gone: deque[Leaver] = deque(maxlen=GONE_MAX)  # the last that were let in and went
         self._names: dict[str, dict[int, None]] = {}
         self._generations: list[int] = []  # by slot
         self._free: list[int] = []
@@ -61,11 +76,17 @@ class Rows(Unique):
             if name:
                 self._names.setdefault(name, {})[client_id] = None
 
-    def leave(self, client_id: int, name: str) -> None:
-        """It isn't a client any more; the row stays, so that the disconnect callback can look at it."""
-        with self.lock:
-            if self.clients.pop(client_id, None) is None or not name:
-                return
+    def leave(self, connection: Connection, name: str, reason: DisconnectReason) -> None:
+        """It isn't a client any more, but one that went; the row stays, so that the disconnect callback can look at it.
+        The lock is held.
+        """
+        client_id = connection.client_id
+        if self.clients.pop(client_id, None) is None:
+            return
+        with suppress(MemoryError):  # it isn't worth more
+            connection.leaver = Leaver(connection, reason)
+            self.gone.append(connection.leaver)
+        if name:
             ids = self._names[name]
             del ids[client_id]
             if not ids:

@@ -71,7 +71,7 @@ class PureEngine(Unique):
         self.find: Callable[[str], int | None] = core.table.find
         self.info: Callable[[int], ClientInfo | None] = lambda client_id: look.info(core, client_id)
         self.rows: Callable[..., list[ClientInfo]] = lambda among=None: look.rows(core, among)
-        self.gone: Callable[[], list[Gone]] = lambda: list(core.table.gone)
+        self.gone: Callable[[], list[Gone]] = lambda: look.gone(core)
         self.ask: Callable[[int, bytes, int], bool] = pushes.ask
         self.disconnect: Callable[..., bool] = pushes.disconnect
         self._masters = Masters(core)
