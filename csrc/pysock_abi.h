@@ -217,6 +217,8 @@ int ps_engine_wakeup_fd(const ps_engine *engine);
 
 /* From any thread, and from hooks. */
 int ps_engine_stop(ps_engine *engine, uint64_t grace_ns);
+/* Lame: it serves as before, but health checks are told that no new clients are wanted. 0: no longer. */
+void ps_engine_lame(ps_engine *engine, int lame);
 /* 1; 0 if the client is not there (any more); -EMSGSIZE if it takes less. */
 int ps_engine_push(ps_engine *engine, uint64_t client_id, const uint8_t *data, size_t size);
 int64_t ps_engine_broadcast(ps_engine *engine, const uint8_t *data, size_t size);
@@ -320,7 +322,7 @@ int ps_pylink_listen(ps_pylink *pylink, int has, int64_t timeout_ns, uintptr_t i
 /* Append a function to a list: request(kind, service, payloads, most, results, window, timeout_ns, inbox, raised). Unlike
  * a call through cffi it has the GIL as it begins, and gives it away only where it waits. kind: PS_SRM, or PS_PING of one.
  * payloads: a list of bytes-like objects; results: a list of the same length, each item replaced by the reply (bytes) or by
- * a tuple (code, request id, text, flags) for an ERROR. It returns how many of these there are; -EINVAL: a payload isn't
+ * a tuple (code, request id, payload, flags) for an ERROR or a PONG. It returns how many ERRORs there are; -EINVAL: a payload isn't
  * contiguous bytes, or has more than `most` of them; nothing was sent. 0: the link is freed with the function; -ENOMEM. */
 int ps_pylink_method(ps_pylink *pylink, uintptr_t list);
 /* The descriptor isn't its own after all. */

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pysock.address import Address
     from pysock.base.kinds import Buffer
     from pysock.base.registry import servers
+    from pysock.calls.ping import Pong
     from pysock.client import Client
     from pysock.clients import ClientTable
     from pysock.connecting import connect
@@ -88,6 +89,7 @@ __all__ = [
     "OutcomeUnknown",
     "Overloaded",
     "Peer",
+    "Pong",
     "Pool",
     "ProtocolError",
     "PysockError",
@@ -110,6 +112,7 @@ __all__ = [
 
 _HOMES = {
     "address": ("Address",),
+    "calls.ping": ("Pong",),
     "client": ("Client",),
     "connecting": ("connect",),
     "clients": ("ClientTable",),

@@ -75,11 +75,14 @@ async def wait_closed(running: Running) -> None:
         )
 
 
-async def aclose(running: Running, grace: float) -> None:
+async def aclose(running: Running, grace: float, delay: float) -> None:
     """As :meth:`pysock.Server.aclose`."""
-    grace = checked_grace(grace)
+    grace, delay = checked_grace(grace), checked_grace(delay, "drain_delay")
     if running.attached is not None:
         running.attached.check_loop()
+        if delay and running.state is ServerState.SERVING:
+            running.lameness.announce()
+            await running.attached.wait(delay)
         running.stop(grace)  # it doesn't wait: this is the loop's own thread
     elif running.state is ServerState.NEW:
         running.stop(grace)
@@ -205,6 +208,10 @@ class Attached(Unique):
                 "this server is attached to another loop than the one that runs here: wait for it there; stop() ends it"
                 " from any thread"
             )
+
+    async def wait(self, seconds: float) -> None:
+        """Wait so long, or until the server has ended."""
+        await asyncio.wait([self._closed], timeout=seconds)
 
     async def wait_closed(self) -> None:
         """As :meth:`pysock.Server.wait_closed`."""

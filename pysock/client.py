@@ -22,7 +22,7 @@ from pysock.base.payload import SERVERS_LIMIT, checked
 from pysock.calls.handshake import Handshake, Trust
 from pysock.calls.heartbeat import Heartbeat, checked_heartbeat, period
 from pysock.calls.mailbox import PUSHES_MAX, Mailbox
-from pysock.calls.ping import ping
+from pysock.calls.ping import Pong, ping
 from pysock.calls.reader import PushReader
 from pysock.calls.selfcall import refuse_own_loop
 from pysock.calls.stream import too_many
@@ -221,8 +221,8 @@ class Client(Streaming):
         link = self._link
         self._call(timeout, lambda left: link.send(Kind.SRM, number, link.next_request_id(), data, left, FLAG_NO_REPLY))
 
-    def ping(self, payload: kinds.Buffer = b"", timeout: float | None = None, *, wait: bool = True) -> float:
-        """Ask for a sign of life; return the seconds there and back.
+    def ping(self, payload: kinds.Buffer = b"", timeout: float | None = None, *, wait: bool = True) -> Pong:
+        """Ask for a sign of life; return the seconds there and back, a number whose ``state`` is the server's.
 
         :param payload: at most 64 bytes, which the server sends back.
         :raises RequestTimeout: no answer in time. The client stays usable.

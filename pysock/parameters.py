@@ -180,11 +180,11 @@ def checked_deadline(deadline: str) -> bool:
     return deadline == "inherit"
 
 
-def checked_grace(grace: float) -> float:
+def checked_grace(grace: float, name: str = "grace") -> float:
     """Return the seconds, as far as threads can wait.
 
     :raises ValueError: they are no number from 0 on.
     """
     if not isinstance(grace, (int, float)) or not 0 <= grace < math.inf:
-        raise ParameterError("grace", f"must be 0 or more seconds, not {grace!r}")
+        raise ParameterError(name, f"must be 0 or more seconds, not {grace!r}")
     return min(float(grace), threading.TIMEOUT_MAX / 2)

@@ -22,6 +22,7 @@ from pysock.base.green import refuse_green_threads
 from pysock.base.imported import refuse_while_imported
 from pysock.base.lean import TYPE_CHECKING, cast
 from pysock.base.logs import server_log as log
+from pysock.base.span import Span
 from pysock.base.unique import Unique
 from pysock.clients import ClientTable
 from pysock.descriptors import check_descriptors
@@ -29,6 +30,7 @@ from pysock.engine.choice import choose
 from pysock.engine.contract import Engine, EngineOptions
 from pysock.engine.rows import NO_STATS, EngineStats
 from pysock.errors import PysockError
+from pysock.health.lame import Lameness
 from pysock.hooks import Hooks
 from pysock.listening import Listening
 from pysock.services import Services
@@ -96,6 +98,7 @@ class Running(Unique):
         self.engine: Engine | None = None
         self._last_stats: EngineStats | None = None
         self.state: ServerState = ServerState.NEW
+        self.lameness: Lameness = Lameness(self, server.name or "server")
         self._cancelled = False
         self.owner: int | None = None  # the thread that must not wait for the end: that is its own work
         self._process: int | None = None  # that runs it
@@ -103,8 +106,7 @@ class Running(Unique):
         self._elsewhere: str | None = None
         # Re-entrant, because a signal handler may call stop() while its own thread is inside start().
         self._lock = threading.RLock()
-        # Held while the loop runs. A bare lock can be waited for in a signal handler, which an Event can't.
-        self._runs = threading.Lock()
+        self.runs: Span = Span()  # the loop, until all is undone
         forking.own(self)
 
     def listen_at(self, addresses: Iterable[AddressLike]) -> None:
@@ -143,16 +145,16 @@ class Running(Unique):
 
         self.open(launch)
 
-    def serve_forever(self, grace: float) -> None:
+    def serve_forever(self, grace: float, delay: float = 0.0) -> None:
         """As :meth:`pysock.Server.serve_forever`."""
         refuse_while_imported()
         if self._is_async:
             from pysock.tasks.ownloop import refuse_inner  # noqa: PLC0415  # it brings asyncio
 
             refuse_inner()
-        grace = parameters.checked_grace(grace)
+        grace, delay = parameters.checked_grace(grace), parameters.checked_grace(delay, "drain_delay")
         # The handlers come first: whoever sees the server listen may send a signal at once.
-        with stopping(lambda: self._signalled(grace)) as wake_by:
+        with stopping(lambda patient: self._signalled(grace, delay if patient else 0)) as wake_by:
             try:
                 engine = self.open(self._make_loop)
             except _Cancelled:
@@ -166,11 +168,14 @@ class Running(Unique):
                 self.end()
             self.check_here()
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float, delay: float = 0.0) -> None:
         """As :meth:`pysock.Server.stop`."""
-        grace = parameters.checked_grace(grace)
+        grace, delay = parameters.checked_grace(grace), parameters.checked_grace(delay, "drain_delay")
         if self._process not in (None, os.getpid()):
             return  # a child that Python knows nothing of: C code called fork()
+        if delay and self.state is ServerState.SERVING:
+            self.lameness.end(delay, grace)
+            return
         with self._lock:
             engine = self.engine
             if self.state is ServerState.NEW:
@@ -195,14 +200,13 @@ class Running(Unique):
 
     def wait(self, seconds: float) -> None:
         """Wait for the end; where it doesn't come in time, that is logged."""
-        if self._runs.acquire(timeout=seconds):
-            self._runs.release()
-        elif self.state is not ServerState.CLOSED:
+        if not self.runs.wait(seconds) and self.state is not ServerState.CLOSED:
             log.error("%r didn't end in %g seconds: a handler hasn't returned", self._server, seconds)
 
     def abandon(self, why: str) -> None:
         """For :mod:`pysock.base.forking`: this is a forked child, the server is the parent's. No hook hears of it."""
-        self._lock, self._runs = threading.RLock(), threading.Lock()
+        self._lock, self.runs = threading.RLock(), Span()
+        self.lameness.abandon()
         if self.state in {ServerState.NEW, ServerState.CLOSED}:
             return
         self.state = next_server_state(self.state, ServerEvent.CLOSE)
@@ -247,10 +251,11 @@ class Running(Unique):
             addresses = self.listening.addresses
             with explains(" and ".join(map(str, addresses)), "making the server's loop"):
                 self.engine = engine = self._make_engine()
+            self.lameness.tell_engine()
             self.clients.serve(engine, addresses)
             self.hooks.serve(engine)
             # Before anybody can see it serve: whoever does may end the interpreter at once.
-            self._runs.acquire()
+            self.runs.begin()
             registry.add(self._server)
             self.services.warn_if_none(self._server)
             self._advance(ServerEvent.SERVE)
@@ -333,8 +338,10 @@ class Running(Unique):
         with suppress(RuntimeError):  # it has not begun
             thread.join()
 
-    def _signalled(self, grace: float) -> None:
+    def _signalled(self, grace: float, delay: float) -> None:
         """At the first signal: :meth:`stop`, whose waiting is another thread's, for this one may be in a handler."""
+        if self.lameness.end_soon(delay, grace):
+            return
         self.interrupt(grace)
         if self.engine is None:
             return  # nothing runs yet, and so there is nothing to wait for
@@ -358,7 +365,7 @@ class Running(Unique):
         if self.state is ServerState.CLOSED:
             return
         with ExitStack() as steps:  # last things first; whatever one of them raises, the others are taken
-            steps.callback(self._no_longer_runs)
+            steps.callback(self.runs.end)  # a signal, or an exit in a hook, may have come: nobody waits in vain
             steps.callback(self._advance, ServerEvent.CLOSE)
             steps.callback(self.services.end_workers)
             steps.callback(self._ask_no_more)
@@ -375,11 +382,6 @@ class Running(Unique):
             self._last_stats = self.engine.stats()
         finally:
             self.engine.close()
-
-    def _no_longer_runs(self) -> None:
-        """A signal, or an exit in a hook, may have come: who waits in stop() mustn't wait in vain."""
-        if self._runs.locked():
-            self._runs.release()
 
     def _advance(self, event: ServerEvent) -> None:
         old, self.state = self.state, next_server_state(self.state, event)

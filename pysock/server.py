@@ -169,27 +169,52 @@ class Server(Registration):
         """
         self._running.start()
 
-    def serve_forever(self, *, grace: float = 10.0) -> None:
+    def serve_forever(self, *, grace: float = 10.0, drain_delay: float = 0.0) -> None:
         """Listen, and serve in this thread until :meth:`stop`.
 
-        In the main thread SIGTERM and SIGINT (Ctrl-C) do the same as ``stop(grace)``, and this method then returns
-        normally. A second signal ends it at once, with ``SystemExit(143)`` or ``KeyboardInterrupt``; where a handler
-        doesn't return, that is logged 2 seconds after the grace.
+        In the main thread SIGTERM does the same as ``stop(grace, drain_delay=drain_delay)``, SIGINT (Ctrl-C) the same
+        without the delay, and this method then returns normally. A second signal ends it at once, also during the
+        delay, with ``SystemExit(143)`` or ``KeyboardInterrupt``; where a handler doesn't return, that is logged 2
+        seconds after the grace.
 
         :raises OSError: as :meth:`start`.
         :raises PysockError: as :meth:`start`.
         """
-        self._running.serve_forever(grace)
+        self._running.serve_forever(grace, drain_delay)
 
-    def stop(self, grace: float = 10.0) -> None:
+    def lame(self) -> None:
+        """Tell health checks that new clients should go elsewhere, and go on as before: it accepts, and answers.
+
+        PINGs are answered with the code 5 (``client.ping().state`` is ``"draining"``), agents say so, too
+        (:class:`pysock.health.Agent`). Any thread may call it, a handler and a signal's handler, too; also before the
+        start. It is no state: :attr:`is_lame` tells. Called again it does nothing.
+        """
+        self._running.lameness.set(True)
+
+    def resume(self) -> None:
+        """End :meth:`lame`: new clients are welcome. Where it isn't lame it does nothing.
+
+        :raises PysockError: it stops, or will when a ``drain_delay`` is over, or has ended.
+        """
+        self._running.lameness.set(False)
+
+    @property
+    def is_lame(self) -> bool:
+        """Whether :meth:`lame` was called, or a ``drain_delay`` has begun, and no :meth:`resume` came after it."""
+        return self._running.lameness.is_lame
+
+    def stop(self, grace: float = 10.0, *, drain_delay: float = 0.0) -> None:
         """Drain and end: no new connections or requests, GOAWAY to the clients, what was accepted is answered, close.
+
+        With ``drain_delay`` it is :meth:`lame` for so many seconds first: two intervals of the health checks of whoever
+        sends the clients, so that none is sent any more when it says goodbye. Another call without it ends the delay.
 
         After ``grace`` seconds it ends regardless. It waits for the end, except in the loop's own thread (in a
         handler, or in a signal handler under :meth:`serve_forever`). A handler that doesn't return can't be ended:
         then it is logged, and this method returns 2 seconds after the grace. Called again it can only shorten the time.
         In a forked child it does nothing: the server is the parent's.
         """
-        self._running.stop(grace)
+        self._running.stop(grace, drain_delay)
 
     async def wait_closed(self) -> None:
         """Wait, in the asyncio loop that it is attached to by ``async with``, until it has ended.
@@ -200,14 +225,14 @@ class Server(Registration):
 
         await wait_closed(self._running)
 
-    async def aclose(self, grace: float = 10.0) -> None:
+    async def aclose(self, grace: float = 10.0, *, drain_delay: float = 0.0) -> None:
         """:meth:`stop`, and wait for the end while the other tasks go on.
 
         :raises PysockError: as :meth:`wait_closed`.
         """
         from pysock.attached import aclose  # noqa: PLC0415  # who has no asyncio loop doesn't import it
 
-        await aclose(self._running, grace)
+        await aclose(self._running, grace, drain_delay)
 
     async def __aenter__(self) -> Server:
         """Listen, and serve in the asyncio or uvloop loop that runs in this thread; no thread is made.

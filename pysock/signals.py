@@ -31,7 +31,7 @@ _PATIENCE_AT_EXIT: Final = 1.0
 class _Handlers(Unique):
     """Ours in the place of those of before."""
 
-    def __init__(self, stop: Callable[[], None]) -> None:
+    def __init__(self, stop: Callable[[bool], None]) -> None:
         self._stop = stop
         self._came = False
         self._taken: list[tuple[int, Any]] = []
@@ -65,7 +65,7 @@ class _Handlers(Unique):
         if self._came:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         self._came = True
-        self._stop()
+        self._stop(number == signal.SIGTERM)
 
 
 def _handles_signals() -> bool:
@@ -80,9 +80,9 @@ def _handles_signals() -> bool:
 
 
 @contextmanager
-def stopping(stop: Callable[[], None]) -> Iterator[Callable[[int], None]]:
-    """Call ``stop()`` at the first signal. A second one raises ``KeyboardInterrupt`` (SIGINT) or ``SystemExit(143)``
-    (SIGTERM) inside whatever runs then.
+def stopping(stop: Callable[[bool], None]) -> Iterator[Callable[[int], None]]:
+    """Call ``stop(patient)`` at the first signal: after SIGTERM there may be a delay, who types Ctrl-C wants none. A
+    second one raises ``KeyboardInterrupt`` (SIGINT) or ``SystemExit(143)`` (SIGTERM) inside whatever runs then.
 
     Outside of the main thread nothing is done, because Python gives no signals to other threads. A signal that is
     being ignored, as SIGINT in a shell's background job, stays ignored.

@@ -190,10 +190,12 @@ static void take_srm(ps_engine *engine, ps_conn *conn, const ps_frame *frame, vo
     let_go(engine, object);
 }
 
+/* Without Python: it tells of the loop, not of handlers. */
 static void answer_ping(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
+    bool leaves = __atomic_load_n(&engine->lame, __ATOMIC_ACQUIRE) || engine->state == PS_SERVER_DRAINING;
     ps__conn_event(conn, PS_EV_PING);
-    ps__send(engine, conn, PS_PONG, 0, frame->request_id, frame->payload, frame->size, NULL);
+    ps__send(engine, conn, PS_PONG, leaves ? PS_SHUTTING_DOWN : 0, frame->request_id, frame->payload, frame->size, NULL);
 }
 
 static void take_bye(ps_engine *engine, ps_conn *conn, const ps_frame *frame)

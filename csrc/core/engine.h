@@ -127,6 +127,7 @@ struct ps_engine {
     bool woken;
     bool stop_wanted;
     uint64_t stop_at_ns; /* of a drain: the end of the grace */
+    bool lame; /* health checks are told so; any thread sets it, the loop reads it as it is */
     /* Of a guest. At the end, so that what a turn needs lies where it lay. */
     int timer; /* a timerfd in its own poll; else -1 */
     uint64_t timer_ns; /* when it goes off */

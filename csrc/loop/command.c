@@ -1,4 +1,4 @@
-/* command.c: what others ask of the loop: pushes, closing a client, a stop.
+/* command.c: what others ask of the loop: pushes, closing a client, a stop; and that a server is lame.
  *
  * In the loop's own thread (a handler) a request is carried out at once. From any other thread it becomes a command: a
  * copy on a list under the lock, and one byte in the wakeup pipe if the list was empty. Only the loop touches
@@ -363,6 +363,12 @@ int ps_engine_disconnect(ps_engine *engine, uint64_t client_id)
         return state_of(engine, client_id) ? post(engine, PS_DO_DISCONNECT, client_id, NULL, 0) : 0;
     ps_conn *conn = ps__table_find(&engine->table, client_id);
     return conn ? ps__disconnect(engine, conn) : 0;
+}
+
+/* No command: nothing is to be done before somebody asks, and it must be possible always. */
+void ps_engine_lame(ps_engine *engine, int lame)
+{
+    __atomic_store_n(&engine->lame, lame != 0, __ATOMIC_RELEASE);
 }
 
 int ps_engine_stop(ps_engine *engine, uint64_t grace_ns)

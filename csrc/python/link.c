@@ -75,7 +75,7 @@ static int to_inbox(pycall *call, const ps_frame *frame, void *object)
 static PyObject *result_object(const ps_frame *frame, void *object)
 {
     PyObject *payload = payload_object(frame, object);
-    if (!payload || frame->kind != PS_ERROR)
+    if (!payload || frame->kind == PS_REPLY)
         return payload;
     return Py_BuildValue("(iINi)", frame->code, (unsigned)frame->request_id, payload, frame->flags);
 }

@@ -17,6 +17,7 @@ from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.payload import SERVERS_LIMIT, checked, checked_all
 from pysock.calls.introduced import Introduced
+from pysock.calls.ping import TEXT_OTHER_BYTES, Pong
 from pysock.engine.link import nothing_sent
 from pysock.engine.outlet import FULL
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
@@ -186,8 +187,8 @@ class AsyncClient(Introduced):
         if connection.error is not None:
             raise connection.fated(ConnectionLost(connection.mail.farewell() or str(connection.error)), request_id)
 
-    async def ping(self, payload: kinds.Buffer = b"", timeout: float | None = None, *, wait: bool = True) -> float:
-        """Ask for a sign of life; return the seconds there and back.
+    async def ping(self, payload: kinds.Buffer = b"", timeout: float | None = None, *, wait: bool = True) -> Pong:
+        """Ask for a sign of life; return the seconds there and back, a number whose ``state`` is the server's.
 
         :param payload: at most 64 bytes, which the server sends back.
         """
@@ -197,15 +198,15 @@ class AsyncClient(Introduced):
         future = self._loop.create_future()
         request_id = self._connection.ping(future, data, self._deadline(timeout))
         try:
-            answer = await future
+            code, answer = await future
         except (asyncio.CancelledError, GeneratorExit):
             self._connection.waiting.pop(request_id, None)
             raise
         if answer != data:
-            error = ProtocolError("the server answered a ping with other bytes than those it was sent")
+            error = ProtocolError(TEXT_OTHER_BYTES)
             self._connection.end(error)
             raise error
-        return monotonic() - started
+        return Pong(monotonic() - started, code)
 
     # Pushes
 

@@ -259,13 +259,15 @@ class Connection(Unique):
 
     def _answered(self, frame: Frame) -> bool:
         self._tombstones.discard(frame.request_id)
+        result: Any = frame.payload
         if frame.kind == _PONG:
             self._pings.discard(frame.request_id)
+            result = frame.code, frame.payload
         waiter = self.waiting.pop(frame.request_id, None) or self._streams.pop(frame.request_id, None)
         if waiter is None or waiter.done():
             return True
         if frame.kind != _ERROR:
-            waiter.set_result(frame.payload)
+            waiter.set_result(result)
         else:
             waiter.set_exception(remote_error(frame.code, frame.request_id, frame.payload, frame.flags))
         return True

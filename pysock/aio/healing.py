@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from pysock.address import Address
     from pysock.aio.stream import AsyncStream
+    from pysock.calls.ping import Pong
 
     Hook = TypeVar("Hook", bound=Callable[..., Any])
     Result = TypeVar("Result")
@@ -166,7 +167,7 @@ class HealingAsyncClient(Known, AsyncClient):
         end = self._deadline(timeout)
         await self._send(end, service, False, wait, lambda client: client.notify(payload, service, _left(end)))
 
-    async def ping(self, payload: kinds.Buffer = b"", timeout: float | None = None, *, wait: bool = True) -> float:
+    async def ping(self, payload: kinds.Buffer = b"", timeout: float | None = None, *, wait: bool = True) -> Pong:
         """As :meth:`AsyncClient.ping`."""
         end = self._deadline(timeout)
         return await self._send(end, None, True, wait, lambda client: client.ping(payload, _left(end)))

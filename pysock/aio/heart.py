@@ -37,7 +37,7 @@ class Heart:
         future.add_done_callback(self._answered)
         self._connection.ping(future, b"", monotonic() + patience(every))
 
-    def _answered(self, future: asyncio.Future[bytes]) -> None:
+    def _answered(self, future: asyncio.Future[tuple[int, bytes]]) -> None:
         error = None if future.cancelled() else future.exception()
         if self._every is None or self._connection.error is not None:
             return

@@ -217,6 +217,11 @@ class Engine(Protocol):
             ``disconnect`` from other threads than the loop's.
         """
 
+    def lame(self, lame: bool) -> None:
+        """Answer PINGs from now on as one that wants no new clients; or no longer. All else goes on. Before ``run``,
+        too; safe in a signal handler.
+        """
+
     def close(self) -> None:
         """Free everything. ``run`` must have returned, or never been called. Other methods then act as on an empty
         table. Called again it does nothing.

@@ -78,8 +78,8 @@ class Link(Protocol):
         :raises RemoteError: the server answered with an ERROR.
         """
 
-    def ping(self, payload: Buffer, timeout: float | None) -> bytes:
-        """One PING; what its PONG carries."""
+    def ping(self, payload: Buffer, timeout: float | None) -> tuple[int, bytes]:
+        """One PING; the code of its PONG, and what that carries."""
 
     def request_many(
         self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int

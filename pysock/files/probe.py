@@ -14,7 +14,8 @@ from enum import Enum
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
-from pysock.wire.format import Kind, encode
+from pysock.wire.format import HEADER, Kind, encode
+from pysock.wire.health import DRAINING, SERVING
 
 if TYPE_CHECKING:
     from typing import Final
@@ -57,16 +58,17 @@ def probe(path: str) -> Finding:
 
 def _answers(handle: socket.socket) -> bool:
     payload = os.urandom(8)
-    expected = encode(Kind.PONG, payload)
+    expected = {encode(Kind.PONG, payload, code=code) for code in (SERVING, DRAINING)}
+    size = HEADER.size + len(payload)
     deadline = monotonic() + PATIENCE
     handle.settimeout(PATIENCE)
     no_sigpipe(handle)
     handle.sendall(encode(Kind.PING, payload), NO_SIGNAL)
     answer = b""
-    while len(answer) < len(expected) and (left := deadline - monotonic()) > 0:
+    while len(answer) < size and (left := deadline - monotonic()) > 0:
         handle.settimeout(left)
-        part = handle.recv(len(expected) - len(answer))
+        part = handle.recv(size - len(answer))
         if not part:
             break
         answer += part
-    return answer == expected
+    return answer in expected

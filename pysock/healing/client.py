@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from pysock.address import Address
+    from pysock.calls.ping import Pong
     from pysock.calls.stream import Stream
     from pysock.healing.session import Session
 
@@ -225,7 +226,7 @@ class HealingClient(Known, Client):
 
         self._send(self._end(timeout, monotonic()), service, False, wait, call)
 
-    def ping(self, payload: kinds.Buffer = b"", timeout: float | None = None, *, wait: bool = True) -> float:
+    def ping(self, payload: kinds.Buffer = b"", timeout: float | None = None, *, wait: bool = True) -> Pong:
         """As :meth:`Client.ping`."""
         end = self._end(timeout, monotonic())
         return self._send(end, None, True, wait, lambda client, left: client.ping(payload, left))

@@ -6,7 +6,7 @@ A frame of the framing ``pysock`` is a 12-byte header, then the payload; integer
     0       u32   length of the payload in bytes
     4       u8    kind
     5       u8    flags: what each bit means is up to the kind; 0 where there are none
-    6       u16   code: protocol version on a CIR, service number on an SRM, reason of a refusal, error, GOAWAY, else 0
+    6       u16   code: version on a CIR, service on an SRM, reason of a refusal, error, GOAWAY, state on a PONG, else 0
     8       u32   request id: chosen by the client on an SRM or PING, echoed on the answer, else 0
 """
 

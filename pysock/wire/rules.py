@@ -28,6 +28,7 @@ from pysock.wire.endings import ENDINGS, End, last_words
 from pysock.wire.features import DEADLINE, Feature, agreed, decode_deadline
 from pysock.wire.format import RULES, UNKNOWN, ErrorCode, Frame, Header, Kind, Most, Refusal, Rule
 from pysock.wire.framing import FrameCutter, FramingFacts, PlainCutter
+from pysock.wire.health import Health
 
 if TYPE_CHECKING:
     from typing import Final, TypeAlias
@@ -43,6 +44,7 @@ class Rules(NamedTuple):
     challenge: Callable[[bytes, bytes], tuple[bytes, bytes]] | None = None
     prove: Callable[[bytes, bytes], bool] | None = None
     stream_window: int = STREAM_WINDOW  # bytes that a stream may send before its client gives it credit
+    health: Health = Health()  # of the engine; alone, as here, it is always well
 
     def most(self, most: Most) -> int:
         """How many bytes that is."""
@@ -232,7 +234,7 @@ class FrameProtocol:
 
     def _ping(self, frame: Frame) -> Answer:
         self.take(ConnectionEvent.PING)
-        return Answer(p.encode(Kind.PONG, frame.payload, request_id=frame.request_id))
+        return Answer(p.encode(Kind.PONG, frame.payload, code=self._rules.health.code, request_id=frame.request_id))
 
     def _bye(self, _frame: Frame) -> Ending:
         self.take(ConnectionEvent.BYE)

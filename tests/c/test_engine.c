@@ -174,6 +174,11 @@ static void ping_and_pong(void)
     hello(fd, "");
     send_frame(fd, (ps_frame){.kind = PS_PING, .request_id = 4});
     expect_frame(fd, PS_PONG, 0, 4, NULL, 0);
+    for (int lame = 1; lame >= 0; lame--) {
+        ps_engine_lame(server.engine, lame);
+        send_frame(fd, (ps_frame){.kind = PS_PING, .request_id = 5});
+        expect_frame(fd, PS_PONG, lame ? PS_SHUTTING_DOWN : 0, 5, NULL, 0);
+    }
     unplug(fd);
     end();
 }

@@ -114,8 +114,8 @@ def refused(code: int, text: str) -> Got:
     return Got(CIR_REFUSED, 0, code, 0, text.encode())
 
 
-def ponged(payload: bytes = b"", id: int = 1) -> Got:  # noqa: A002
-    return Got(PONG, 0, 0, id, payload)
+def ponged(payload: bytes = b"", id: int = 1, code: int = 0) -> Got:  # noqa: A002
+    return Got(PONG, 0, code, id, payload)
 
 
 def pushed(payload: bytes, lost: int = 0) -> Got:

@@ -10,6 +10,7 @@ from support import run_python, running
 
 from pysock.files.probe import PATIENCE, Finding, probe
 from pysock.wire.format import HEADER, Kind, encode
+from pysock.wire.health import DRAINING
 
 
 @pytest.fixture
@@ -87,13 +88,14 @@ def test_a_datagram_socket_lives(path):
         assert probe(path) is Finding.SILENT
 
 
-def pong(ping: bytes) -> bytes:
-    return encode(Kind.PONG, ping[HEADER.size :])
+def pong(ping: bytes, code: int = 0) -> bytes:
+    return encode(Kind.PONG, ping[HEADER.size :], code=code)
 
 
 ANSWERS = {
     "at once": (lambda ping: [pong(ping)], Finding.ANSWERS),
     "byte by byte": (lambda ping: [bytes([byte]) for byte in pong(ping)], Finding.ANSWERS),
+    "by one that drains": (lambda ping: [pong(ping, DRAINING)], Finding.ANSWERS),
     "half": (lambda ping: [pong(ping)[:15]], Finding.SILENT),
     "to another ping": (lambda ping: [encode(Kind.PONG, b"another!")], Finding.SILENT),
     "an echo": (lambda ping: [ping], Finding.SILENT),

@@ -16,6 +16,7 @@ from pysock.wire import format as p
 from pysock.wire.cir import encode_accepted, encode_cir, encode_welcome
 from pysock.wire.features import encode_deadline
 from pysock.wire.framing import FRAMINGS
+from pysock.wire.health import DRAINING
 
 CLIENT = ROOT / "pysock" / "examples" / "client.js"
 
@@ -56,6 +57,7 @@ def expected(known_nonces):
         "a push that tells of 3 others": p.encode(p.Kind.PUSH, p.GAP.pack(3) + b"news", flags=p.FLAG_GAP),
         "a PING": p.encode(p.Kind.PING, b"?", request_id=4),
         "the PONG": p.encode(p.Kind.PONG, b"?", request_id=4),
+        "the PONG of a server that drains, or is lame": p.encode(p.Kind.PONG, b"?", code=DRAINING, request_id=4),
         "a GOAWAY": p.encode_text(p.Kind.GOAWAY, 0, texts.SHUTTING_DOWN),
         "a BYE": p.encode(p.Kind.BYE),
         "a CIR with features": encode_cir("a", features=3),
@@ -112,6 +114,10 @@ def test_a_server_sends_the_vectors(make_server, address):
         assert peer.read(len(wanted)) == wanted
         peer.send(VECTORS["a request without a reply"] + p.encode(p.Kind.SRM, b"", request_id=3) + VECTORS["a PING"])
         wanted = VECTORS["an ERROR"] + VECTORS["the PONG"]
+        assert peer.read(len(wanted)) == wanted
+        server.lame()
+        peer.send(VECTORS["a PING"])
+        wanted = VECTORS["the PONG of a server that drains, or is lame"]
         assert peer.read(len(wanted)) == wanted
         server.stop()
         assert peer.rest() == VECTORS["a GOAWAY"]

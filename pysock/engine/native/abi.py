@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0xE74187CE
+ABI: Final = 0xF0779173
 
 
 def check_abi(lib: Any) -> None:

@@ -178,6 +178,9 @@ class NativeEngine(Unique):
         if result != -errno.EBADF:  # else the loop has lost its descriptors, and will find that out
             result_of(result)
 
+    def lame(self, lame: bool) -> None:
+        lib.ps_engine_lame(self._engine, lame)
+
     def close(self) -> None:
         lib.ps_python_close(self._python)
 

@@ -154,9 +154,9 @@ class NativeLink(Unique):
             raise remote_error(*got[0])
         return got[0]  # type: ignore[no-any-return]  # bytes
 
-    def ping(self, payload: Buffer, timeout: float | None) -> bytes:
-        (result,), _ = self._exchange(_PING, 0, [payload], len(payload), timeout, 1)
-        return result  # type: ignore[no-any-return]  # bytes
+    def ping(self, payload: Buffer, timeout: float | None) -> tuple[int, bytes]:
+        ((code, _id, answer, _flags),), _ = self._exchange(_PING, 0, [payload], len(payload), timeout, 1)
+        return code, answer
 
     def request_many(
         self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int

@@ -25,6 +25,7 @@ from pysock.engine.pure.waiting.batch import Batch
 from pysock.engine.pure.waiting.deferred import Deferrals
 from pysock.engine.pure.waiting.streams import Streams
 from pysock.engine.rows import EngineStats
+from pysock.wire.health import Health
 from pysock.wire.rules import Rules
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Core(Unique):
         self.callbacks: Callbacks = guarded(_callback_failed, **given)
         self.max_payload: int = limits.max_payload
         services = options.services
+        self.health: Health = Health()
         self.rules: Rules = Rules(
             limits.max_payload,
             limits.max_cir_bytes,
@@ -82,6 +84,7 @@ class Core(Unique):
             self.callbacks.challenge,
             self.callbacks.prove,
             limits.stream_window,
+            self.health,
         )
         self._read_services(services)
         self.deferrals: Deferrals = Deferrals(self)

@@ -68,6 +68,7 @@ class PureEngine(Unique):
         self.push: Callable[[int, Buffer], bool] = pushes.push
         self.push_to: Callable[[Ids, Buffer], int] = pushes.push_to
         self.broadcast: Callable[[Buffer], int] = pushes.broadcast
+        self.lame: Callable[[bool], None] = core.health.lame
         self.find: Callable[[str], int | None] = core.table.find
         self.info: Callable[[int], ClientInfo | None] = lambda client_id: look.info(core, client_id)
         self.rows: Callable[..., list[ClientInfo]] = lambda among=None: look.rows(core, among)
@@ -298,6 +299,7 @@ class PureEngine(Unique):
             if not self.are_open():
                 return
             self._draining = core.drains = True
+            core.health.drain()
             self._masters.stop()
             core.callbacks.draining()
             look_at_numbers(core)

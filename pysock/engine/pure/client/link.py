@@ -68,12 +68,12 @@ class PureLink(Exchange):
             raise remote_error(frame.code, frame.request_id, frame.payload, frame.flags)
         return frame.payload  # type: ignore[no-any-return]  # bytes
 
-    def ping(self, payload: Buffer, timeout: float | None) -> bytes:
+    def ping(self, payload: Buffer, timeout: float | None) -> tuple[int, bytes]:
         """One PING and its PONG."""
         request_id = self.next_request_id()
         call = Asking(request_id, int(Kind.PONG), *frame_parts(int(Kind.PING), 0, 0, request_id, payload))
         self._run(call, deadline_of(timeout))
-        return call.frame.payload  # type: ignore[no-any-return]  # bytes
+        return call.frame.code, call.frame.payload
 
     def request_many(
         self, service: int, payloads: list[Any], limit: int, timeout: float | None, window: int
