@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     )
     from pysock.healing.policy import Backoff
     from pysock.healing.pool import Pool
+    from pysock.health.agent import HealthAgent
+    from pysock.health.control import control
     from pysock.limits import Limits
     from pysock.master import MasterSocket
     from pysock.replies.current import Request, current
@@ -82,6 +84,7 @@ __all__ = [
     "ErrorCode",
     "FrameTooLarge",
     "Group",
+    "HealthAgent",
     "IllegalTransition",
     "LeftClient",
     "Limits",
@@ -104,6 +107,7 @@ __all__ = [
     "__version__",
     "backend",
     "connect",
+    "control",
     "current",
     "later",
     "serve",
@@ -136,6 +140,8 @@ _HOMES = {
     "base.kinds": ("Buffer",),
     "healing.policy": ("Backoff",),
     "healing.pool": ("Pool",),
+    "health.agent": ("HealthAgent",),
+    "health.control": ("control",),
     "limits": ("Limits",),
     "master": ("MasterSocket",),
     "wire.format": ("ErrorCode",),

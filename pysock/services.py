@@ -122,7 +122,7 @@ class Services:
             raise ParameterError("on_leave", problem)
 
     def _check_name(self, name: str) -> None:
-        if self._framing is not Framing.PYSOCK:
+        if not self.has_names:
             problem = (
                 f"the framing {self._framing.name.lower()!r} can't name services: register the unnamed one,"
                 " with @server.service, or use framing='pysock'"
@@ -136,11 +136,20 @@ class Services:
         if not 1 <= length <= LARGEST_NAME:
             problem = f"a service name has 1 to {LARGEST_NAME} bytes of UTF-8, not {length}: {name!r}"
             raise ParameterError("name", problem, name="")
-        if any(service.name == name for service in self._table):
+        if self.has(name):
             problem = f"the service {name!r} is registered already; choose another name for this one"
             raise ParameterError("name", problem, name="")
         if len(self._table) > SERVICES_MAX:
             raise ValueError(f"a server has at most {SERVICES_MAX} named services")
+
+    @property
+    def has_names(self) -> bool:
+        """Whether the framing has any."""
+        return self._framing is Framing.PYSOCK
+
+    def has(self, name: str) -> bool:
+        """Whether there is one of this name."""
+        return any(service.name == name for service in self._table)
 
     @property
     def has_async(self) -> bool:
@@ -187,7 +196,7 @@ class Services:
 
     def warn_if_none(self, server: object) -> None:
         """Log it if no request can be answered."""
-        if not any(service.handler for service in self.table()):
+        if not any(service.handler and not service.name.startswith("_") for service in self.table()):
             log.warning(
                 "%r has no service, so that no request can be answered: register one before the start, with"
                 " @server.service",

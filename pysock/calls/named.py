@@ -49,4 +49,5 @@ class NamedServices:
         return told
 
     def _known(self) -> str:
-        return ", ".join(map(repr, self.numbers)) or "no named ones"
+        own = "_"  # what begins so is the server's own, for commands to it
+        return ", ".join(repr(name) for name in self.numbers if not name.startswith(own)) or "no named ones"

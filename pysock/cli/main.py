@@ -1,7 +1,8 @@
-"""The command line: ``pysock demo | serve | call | ping | bench | docs``.
+"""The command line: ``pysock demo | serve | call | ping | drain | resume | bench | docs``.
 
 click parses and validates. Each command has a file of its own; this one owns the exit codes: 0 fine, 1 the operation
-failed, 2 wrong usage, 130 Ctrl-C. Whatever goes wrong is one line on standard error.
+failed, 2 wrong usage, 3 the server answers and is not ready, 130 Ctrl-C. Whatever goes wrong is one line on
+standard error.
 
 Each option can be set by a variable as well, for example ``PYSOCK_SERVE_BIND``; ``--help`` tells their names.
 """
@@ -20,9 +21,11 @@ from pysock.cli.bench import bench
 from pysock.cli.call import call
 from pysock.cli.demo import demo
 from pysock.cli.docs import docs
+from pysock.cli.drain import drain
 from pysock.cli.options import example
 from pysock.cli.output import occupy_standard_descriptors
 from pysock.cli.ping import ping
+from pysock.cli.resume import resume
 from pysock.cli.serve import serve
 from pysock.cli.words import explain
 from pysock.demo.run import DemoError
@@ -62,7 +65,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (demo, serve, call, ping, bench, docs):
+for _command in (demo, serve, call, ping, drain, resume, bench, docs):
     cli.add_command(_command)
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import statistics
 import time
 from pathlib import Path
+from typing import Final
 
 import click
 
 import pysock
 from pysock.cli.options import authkey_option, check_address, example, read_authkey, timeout_option, wait_option
 from pysock.cli.words import as_commands_say
+
+#: The state of a server that wants clients, and the exit code where it is another one.
+SERVING: Final = "serving"
+NOT_READY: Final = 3
 
 
 @click.command(epilog=example("pysock ping tcp://127.0.0.1:9000 --count 3"))
@@ -22,9 +27,13 @@ from pysock.cli.words import as_commands_say
 @authkey_option
 @timeout_option
 @wait_option
-def ping(address: str, count: int, interval: float, authkey_file: Path | None, timeout: float, wait: float) -> None:
-    """Measure how long the server takes to answer."""
+def ping(address: str, count: int, interval: float, authkey_file: Path | None, timeout: float, wait: float) -> int:
+    """Measure how long the server takes to answer.
+
+    The exit code is 3 where it answers and wants no new clients: it drains, or is lame (pysock drain).
+    """
     times: list[float] = []
+    state = ""
     key = read_authkey(authkey_file)
     with as_commands_say(address):
         client = pysock.connect(address, timeout=timeout, authkey=key, wait=wait or None)
@@ -33,9 +42,12 @@ def ping(address: str, count: int, interval: float, authkey_file: Path | None, t
             if number > 1:
                 time.sleep(interval)
             with as_commands_say(address):  # not what goes wrong with standard output
-                times.append(client.ping(timeout=timeout) * 1000)
-            click.echo(f"pong {number} from {address}: {times[-1]:.3f} ms")
+                pong = client.ping(timeout=timeout)
+            times.append(pong * 1000)
+            state = pong.state
+            click.echo(f"pong {number} from {address}: {times[-1]:.3f} ms, {state}")
     click.echo(
         f"{count} of {count} answered, ms: {min(times):.3f} min, {statistics.median(times):.3f} median,"
         f" {max(times):.3f} max"
     )
+    return 0 if state == SERVING else NOT_READY

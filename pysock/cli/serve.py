@@ -17,9 +17,20 @@ from pysock.cli.options import FRAMINGS, authkey_option, check_address, example,
 from pysock.cli.target import load
 from pysock.cli.words import as_commands_say
 from pysock.descriptors import raise_descriptor_limit
+from pysock.health.control import control, may_control
 from pysock.parameters import EXPOSE, SLOW
 
 LOG_LEVELS: Final = ["debug", "info", "warning", "error"]
+
+
+def check_agent(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """It stays text."""
+    try:
+        if value is not None and pysock.Address.parse(value).transport != "tcp":
+            raise click.BadParameter(f"HAProxy asks by TCP only: HOST:PORT, not {value!r}")
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
 
 
 @click.command(epilog=example("pysock serve pysock.examples.upper:upper --bind unix:upper.sock"))
@@ -73,27 +84,53 @@ LOG_LEVELS: Final = ["debug", "info", "warning", "error"]
 )
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_envvar=True, help="How much to tell.")
 @click.option(
+    "--agent",
+    metavar="HOST:PORT",
+    callback=check_agent,
+    show_envvar=True,
+    help="Answer HAProxy's agent-check there: how much room there is, or that it drains.",
+)
+@click.option(
+    "--drain-delay",
+    type=click.FloatRange(0, 86_400),
+    default=0.0,
+    show_envvar=True,
+    help="Seconds at SIGTERM in which only health checks fail, before clients are told.",
+)
+@click.option(
     "--grace",
     type=click.FloatRange(0, 86_400),
     default=10.0,
     show_envvar=True,
     help="Seconds for what was accepted to be answered when it stops.",
 )
-def serve(target: str, bind: tuple[str, ...], log_level: str, grace: float, **options: Any) -> int:
+def serve(
+    target: str,
+    bind: tuple[str, ...],
+    log_level: str,
+    agent: str | None,
+    drain_delay: float,
+    grace: float,
+    **options: Any,
+) -> int:
     """Serve NAME of MODULE: a pysock.Server, or a handler(client, request).
 
     A Server brings its own addresses unless some are given here, and all else that goes with a handler. MODULE is also
     looked for in the current directory. The server drains and ends on Ctrl-C or SIGTERM; a second one ends it at once.
+    At a Unix socket it obeys pysock drain and pysock resume of its own user and root.
     """
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     raise_descriptor_limit()  # before the module makes a server, whose limits follow from it
     found = load(target)
     server = make_server(found, bind, **options)
     raise_descriptor_limit(server.limits.max_clients)  # it may have asked for more
+    if may_control(server):
+        control(server)
     interrupted, unwritten = watch(server)
     # A Server was made by Python code, which has parameters and no options.
-    with nullcontext() if server is found else as_commands_say():
-        server.serve_forever(grace=grace)
+    say = nullcontext() if server is found else as_commands_say()
+    with nullcontext() if agent is None else pysock.HealthAgent(server, agent), say:
+        server.serve_forever(grace=grace, drain_delay=drain_delay)
     if unwritten:
         raise unwritten[0]
     return 130 if interrupted else 0

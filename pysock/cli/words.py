@@ -55,6 +55,7 @@ def as_commands_say(address: str = "") -> Iterator[None]:
 def answered(text: str, service: str | None, names: Collection[str] | None) -> str:
     """Return what an ERROR of the server means; ``names`` are those of its services, where they are known."""
     if text.startswith(texts.NO_SUCH_SERVICE) and not service:
+        names = None if names is None else [name for name in names if not name.startswith("_")]  # its own, for commands
         known = "" if names is None else f"; it has {', '.join(map(repr, names)) or 'no named ones either'}"
         advice = "" if names is not None and not names else ": choose one with --service"
         return f"the server has no unnamed service{known}{advice}"

@@ -26,7 +26,7 @@ PUBLIC = [
     *("RemoteError", "RequestTimeout", "ServerFull", "FrameTooLarge", "AddressInUse", "Group"),
     *("ClientRow", "LeftClient", "Snapshot"),
     *("Reply", "Request", "current", "later"),
-    *("Cancelled", "Overloaded", "OutcomeUnknown", "Backoff", "Pool", "Pong"),
+    *("Cancelled", "Overloaded", "OutcomeUnknown", "Backoff", "Pool", "Pong", "HealthAgent", "control"),
     *("Buffer", "ConnectionLost", "DisconnectReason", "ErrorCode", "IllegalTransition", "Peer"),
 ]
 

@@ -18,7 +18,7 @@ from typing import TextIO
 import pytest
 from click.testing import CliRunner
 from programs import Module, pysock_command, run, serving
-from support import PATIENCE
+from support import PATIENCE, own_host, plug, wait_for
 
 import pysock
 from pysock import Server, __main__
@@ -246,9 +246,16 @@ def test_ping(command, where: str) -> None:
     assert (code, err) == (0, b"")
     *pongs, summary = out.decode().splitlines()
     assert [re.sub(r"[\d.]+ ms", "? ms", line) for line in pongs] == [
-        f"pong {number} from {where}: ? ms" for number in (1, 2, 3)
+        f"pong {number} from {where}: ? ms, serving" for number in (1, 2, 3)
     ]
     assert re.fullmatch(r"3 of 3 answered, ms: [\d.]+ min, [\d.]+ median, [\d.]+ max", summary)
+
+
+def test_ping_a_server_that_wants_no_new_clients(command, server: Server, where: str) -> None:
+    server.lame()
+    code, out, err = command("ping", where, "--count", "1")
+    assert (code, err) == (3, b"")
+    assert re.match(rf"pong 1 from {re.escape(where)}: [\d.]+ ms, draining\n1 of 1 answered", out.decode())
 
 
 def test_ping_nobody(command) -> None:
@@ -257,6 +264,74 @@ def test_ping_nobody(command) -> None:
     code, out, err = command("ping", f"tcp://127.0.0.1:{port}")
     assert (code, out) == (1, b"")
     assert "nobody listens there" in one_line(err)
+
+
+# drain, resume
+
+
+def test_drain_and_resume(command, backend: str, project: Path) -> None:
+    where = f"unix:{project}/own"
+    with Module("pysock", "--backend", backend, "serve", "shop:server") as program:
+        assert serving(program) == [where]
+        for _ in range(2):
+            assert command("drain", where) == (0, f"{where}: draining\n".encode(), b"")
+            assert command("ping", where, "--count", "1")[0] == 3
+            assert ask(where, b"x") == b"xx"
+        for _ in range(2):
+            assert command("resume", where) == (0, f"{where}: serving\n".encode(), b"")
+            assert command("ping", where, "--count", "1")[0] == 0
+        code, _, err = command("call", where, "--service", "nothing", "x")
+        assert (code, "_drain" in one_line(err)) == (1, False)  # they are the server's own
+        program.signal(signal.SIGTERM)
+        code, _, err = program.end()
+    assert code == 0
+    assert len(re.findall(rf"_drain: asked for by process {os.getpid()} of user {os.getuid()}", err)) == 2
+    assert "lame: health checks fail" in err
+
+
+def test_drain_with_the_key(command, backend: str, project: Path) -> None:
+    (project / "key").write_bytes(b"secret")
+    arguments = ["--bind", f"unix:{project}/a", "--authkey-file", "key"]
+    with Module("pysock", "--backend", backend, "serve", "shop:Desk.triple", *arguments) as program:
+        (where,) = serving(program)
+        assert command("drain", where)[0] == 1
+        assert command("drain", where, "--authkey-file", "key")[0] == 0
+
+
+def test_drain_a_server_that_takes_no_commands(command, where: str) -> None:
+    code, out, err = command("drain", where)
+    assert (code, out) == (1, b"")
+    assert one_line(err).startswith(f"pysock: {where}: this server takes no commands: those that pysock serve runs")
+
+
+def test_resume_a_server_that_stops(command, backend: str, project: Path) -> None:
+    where = f"unix:{project}/own"
+    with Module("pysock", "--backend", backend, "serve", "shop:server", "--drain-delay", "60") as program:
+        serving(program)
+        program.signal(signal.SIGTERM)
+        wait_for(lambda: command("ping", where, "--count", "1")[0] == 3, "the delay to begin")
+        code, out, err = command("resume", where)
+        assert (code, out) == (1, b"")
+        assert one_line(err) == f"pysock: {where}: this server is about to end: it can't resume\n"
+        program.signal(signal.SIGTERM)
+        assert program.end()[0] == 128 + signal.SIGTERM
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_user_is_not_obeyed(command, backend: str, project: Path) -> None:
+    """Nor is anybody over TCP, where nobody tells who asks."""
+    arguments = ["--bind", f"unix:{project}/a?mode=0666", "--bind", "tcp://127.0.0.1:0"]
+    project.chmod(0o755)
+    with Module("pysock", "--backend", backend, "serve", "shop:Desk.triple", *arguments) as program:
+        own, tcp = serving(program)
+        for where, user in ((tcp, os.geteuid()), (own.partition("?")[0], 65534)):
+            child = os.fork()
+            if not child:
+                os.setuid(user)
+                os._exit(command("drain", where)[0])
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+        assert command("drain", tcp)[2].endswith(b"by a Unix socket of this machine\n")
+        assert command("ping", own.partition("?")[0], "--count", "1")[0] == 0
 
 
 # serve
@@ -412,6 +487,25 @@ def test_serve_clients_that_are_slow(backend: str, project: Path, slow: str | No
         assert client.missed_pushes > 0
 
 
+def test_serve_tells_an_agent(command, backend: str, project: Path) -> None:
+    with socket.create_server((own_host(), 0)) as free:
+        agent = "{}:{}".format(*free.getsockname())
+    arguments = ["--agent", agent, "--drain-delay", "60", "--log-level", "error"]
+    with Module("pysock", "--backend", backend, "serve", "shop:server", *arguments) as program:
+        serving(program)
+        for said, after in ((b"ready up 100%\n", "drain"), (b"drain\n", "resume"), (b"ready up 100%\n", "")):
+            with plug(agent) as sock:
+                assert sock.recv(100) == said
+            if after:
+                assert command(after, f"unix:{project}/own")[0] == 0
+        program.signal(signal.SIGTERM)
+        wait_for(lambda: command("ping", f"unix:{project}/own", "--count", "1")[0] == 3, "the delay to begin")
+        with plug(agent) as sock:
+            assert sock.recv(100) == b"drain\n"
+        program.signal(signal.SIGTERM)
+        assert program.end()[0] == 128 + signal.SIGTERM
+
+
 def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
     with Module("pysock", "--backend", backend, "serve", "shop:server", "--log-level", "error") as program:
         serving(program)
@@ -477,6 +571,10 @@ def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
             2,
             "--authkey-file needs the framing 'pysock'",
         ),
+        (["shop:server", "--agent", "unix:x"], 2, "HAProxy asks by TCP only: HOST:PORT, not 'unix:x'"),
+        (["shop:server", "--agent", "9101"], 2, "bad address '9101'"),
+        (["shop:server", "--agent", "192.0.2.1:9101"], 1, "192.0.2.1"),
+        (["shop:server", "--drain-delay", "-1"], 2, "--drain-delay"),
         (["shop:server", "--framing", "zmq"], 2, "'zmq' is not one of 'pysock', 'u32', 'line', 'raw'"),
         (["shop:server", "--bind", "ftp://x"], 2, "unknown scheme 'ftp'"),
         (["shop:server", "--bind", "unix:" + "x" * 200], 2, "at most 85"),
@@ -551,7 +649,7 @@ def test_an_unknown_backend_in_the_environment() -> None:
     assert "'fast' is not one of" in one_line(done.stderr)
 
 
-@pytest.mark.parametrize("name", [None, "demo", "serve", "call", "ping"])
+@pytest.mark.parametrize("name", [None, "demo", "serve", "call", "ping", "drain", "resume"])
 def test_help_has_an_example(name: str | None) -> None:
     done = CliRunner().invoke(cli.cli, [*([name] if name else []), "--help"], auto_envvar_prefix="PYSOCK")
     assert done.exit_code == 0
