@@ -19,6 +19,7 @@ def servers():
 @pytest.mark.timeout(120)
 @pytest.mark.usefixtures("servers")
 def test_both_engines_do_the_same(transport):
-    before = twins.seen["requests"]
+    before, dropped = twins.seen["requests"], twins.seen["pushes dropped"]
     assert any(twins.play(transport, seed, runs=25) for seed in range(5))
     assert twins.seen["requests"] > before + 100
+    assert twins.seen["pushes dropped"] > dropped

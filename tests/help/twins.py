@@ -21,23 +21,35 @@ from typing import Any, ClassVar
 
 import wire
 from compared import CLOSE, FAIL, GATHER, LATER, OTHER, PUSH, SAY, SIZE, STREAM, UPPER, Call, Waiting, serve_noting
+from floods import Flood, Frame, flood_in, numbered
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from support import PATIENCE, plug, short_directory
 from wire import cir, field, frame, ping, srm
 
 from pysock import Limits, PysockError, RemoteError, Server
+from pysock.base import kinds
 from pysock.causes import COUNTERS
 
 BACKENDS = ("native", "pure")
 CAP = 40_000
 LIMITS = Limits(
     max_payload=CAP, max_cir_bytes=300, max_in_flight=4, max_clients=100, output_pause=100_000, output_drop=50_000_000,
-    stream_window=2500, cir_timeout=600.0, frame_timeout=600.0, output_timeout=600.0,
+    stream_window=2500, cir_timeout=600.0, frame_timeout=600.0, output_timeout=600.0, push_soft=300_000,
+    push_soft_seconds=600.0, push_hard=300_000,  # more than a step makes handlers push to one that reads
 )  # fmt: skip
+#: What becomes of too many pushes.
+POLICIES: tuple[kinds.Slow, ...] = ("drop-old", "drop-new")
 #: Connections at once. The servers take more: who is turned away where they are full depends on time.
 _MOST = 7
 #: Turns that a step may need to be done with, of each server.
@@ -60,12 +72,13 @@ class Difference(AssertionError):
 class Side:
     """One of the two servers, and a client of it that asks it to come to rest."""
 
-    def __init__(self, backend: str, address: str) -> None:
+    def __init__(self, backend: str, address: str, slow: kinds.Slow) -> None:
         self.calls: list[Call] = []
         self.gone: list[tuple[str, str]] = []
         self.waiting: list[Waiting] = []
         self.heard: list[tuple[str, str]] = []  # what clients answered to what they were asked
-        self.server = Server(address, backend=backend, limits=LIMITS, name=backend)
+        self.slow = slow
+        self.server = Server(address, backend=backend, limits=LIMITS, name=backend, slow=slow)
         serve_noting(self.server, self.calls, self.waiting)
         self.server.on_disconnect(lambda client, reason: self.gone.append((client.name, str(reason))))
         self.server.start()
@@ -94,8 +107,12 @@ class Side:
         stats = self.server.stats()
         return {name: stats[name] for name in COMPARED}
 
-    def grown(self) -> dict[str, int]:
+    def grown(self, floods: list[tuple[int, Flood]] | None = None) -> dict[str, int]:
+        """:param floods: how many pushes each client was sent, and what came of them, which is left out."""
         now = self.counters()
+        for sent, flood in floods or []:
+            now["pushes_dropped"] -= sent - flood.came
+            now["bytes_out"] -= flood.bytes
         return {name: now[name] - self.before[name] for name in COMPARED}
 
     def push(self, name: str, payload: bytes) -> str:
@@ -155,8 +172,9 @@ class Hearing:
 class Sides:
     """Both servers of one transport. Made when they are first wanted, and anew after they were stopped."""
 
-    def __init__(self, transport: str) -> None:
+    def __init__(self, transport: str, slow: kinds.Slow) -> None:
         self._transport = transport
+        self._slow = slow
         self._folder = ""
         self._sides: tuple[Side, ...] = ()
 
@@ -164,7 +182,7 @@ class Sides:
         if not self._sides:
             self._folder = self._folder or str(short_directory())
             _LOGGER.setLevel(logging.CRITICAL)  # handlers fail on purpose, by the thousand
-            self._sides = tuple(Side(backend, self._address(backend)) for backend in BACKENDS)
+            self._sides = tuple(Side(backend, self._address(backend), self._slow) for backend in BACKENDS)
         return self._sides
 
     def _address(self, backend: str) -> str:
@@ -188,6 +206,7 @@ class End:
         self.sock = sock
         sock.setblocking(False)
         self.received = bytearray()
+        self.flood: tuple[int, Flood] | None = None  # what came of one, when so much was received
         self.end = ""  # how the connection ended
 
     def send(self, data: bytes) -> None:
@@ -236,6 +255,7 @@ class Twins:
         self.speaks = False  # of features: whether a number is in flight, in a batch, depends on what came together
         self.waits = False  # has asked for answers that come later: one that doesn't read doesn't
         self.finished = False  # sends nothing more
+        self.flooded = 0  # pushes that it was sent while it didn't read
 
     @property
     def open(self) -> bool:
@@ -248,6 +268,13 @@ class Twins:
     def send(self, data: bytes) -> None:
         for end in self.ends:
             end.send(data)
+
+    def flood(self, side: int) -> Flood:
+        """What came of that, at one of the servers."""
+        end = self.ends[side]
+        if end.flood is None or end.flood[0] < len(end.received):
+            end.flood = len(end.received), flood_in(_frames(end.received))
+        return end.flood[1]
 
     def close(self) -> None:
         for end in self.ends:
@@ -293,7 +320,7 @@ def _pick(twins: list[Twins], which: int) -> Twins:
 def _initiation(kind: str, name: bytes) -> bytes:
     made = {
         "little": lambda: cir(field(wire.MAX_PAYLOAD, struct.pack("!I", 10)), name=name),
-        "speaks": lambda: cir(wire.features(15), name=name),
+        "speaks": lambda: cir(wire.features(31), name=name),
         "magic": lambda: cir(name=name, magic=b"PSKX"),
         "version": lambda: cir(name=name, version=2),
         "field": lambda: cir(b"\2\0\7me", name=name),
@@ -308,17 +335,23 @@ class Machine(RuleBasedStateMachine):
     """The steps, in one of the two transports."""
 
     transport: ClassVar[str]
-    sides_of: ClassVar[dict[str, Sides]] = {}
+    sides_of: ClassVar[dict[tuple[str, str], Sides]] = {}
     steps_before_stop: ClassVar[int] = 40
 
     def __init__(self) -> None:
         super().__init__()
-        if self.transport not in self.sides_of:
-            self.sides_of[self.transport] = Sides(self.transport)
-        self.sides = self.sides_of[self.transport]
+        self.sides: Sides
         self.twins: list[Twins] = []
         self.steps = 0
         self.stopped = False
+
+    @initialize(slow=st.sampled_from(POLICIES))
+    def begin(self, slow: kinds.Slow) -> None:
+        """With servers that do so with who is slow."""
+        which = self.transport, slow
+        if which not in self.sides_of:
+            self.sides_of[which] = Sides(*which)
+        self.sides = self.sides_of[which]
         self._begin()
 
     def _begin(self) -> None:
@@ -495,6 +528,21 @@ class Machine(RuleBasedStateMachine):
         twins.slow = True
         self._send_cut(twins, b"".join(srm(b"%d" % CAP, i, service=SIZE) for i in range(count)), 0)
 
+    def _may_be_flooded(self) -> list[Twins]:
+        return [twins for twins in self._may_be_slow() if twins.speaks]
+
+    @precondition(_may_be_flooded)
+    @rule(which=_which, count=st.sampled_from([1, 8, 24]), size=st.sampled_from([20, 3000, CAP]))
+    def flood(self, which: int, count: int, size: int) -> None:
+        """More pushes than a server keeps for a client, which doesn't read from now on."""
+        twins = _pick(self._may_be_flooded(), which)
+        twins.slow = True
+        for number in range(twins.flooded, twins.flooded + count):
+            payload = numbered(number, size)
+            if any(side.push(twins.name, payload) for side in self.sides.get()):
+                raise Difference(f"{twins.name} isn't sent number {number}")
+        twins.flooded += count
+
     @precondition(_slow)
     @rule()
     def read_again(self) -> None:
@@ -602,6 +650,7 @@ class Machine(RuleBasedStateMachine):
 
     def _remember(self) -> None:
         native = self.sides.get()[0]
+        seen["pushes dropped"] += sum(sent - flood.came for sent, flood in self._floods(0))
         seen.update(steps=self.steps, requests=len(native.calls), connections=native.grown()["accepted"])
 
     def _initiate(self, twins: Twins, kind: str, cut: int) -> None:
@@ -641,6 +690,9 @@ class Machine(RuleBasedStateMachine):
         """Read what has come; how much that was."""
         return sum(end.pull() for twins in self.twins if not twins.slow for end in twins.ends)
 
+    def _floods(self, side: int) -> list[tuple[int, Flood]]:
+        return [(twins.flooded, twins.flood(side)) for twins in self.twins if twins.flooded]
+
     def _differences(self, sides: tuple[Side, ...]) -> list[str]:
         found = []
         self._pull()
@@ -649,32 +701,47 @@ class Machine(RuleBasedStateMachine):
                 continue
             if twins.ends[0].end != twins.ends[1].end:
                 found.append(f"{twins.name}: native ended {twins.ends[0].end!r}, pure {twins.ends[1].end!r}")
+            if twins.flooded:
+                found += [_ill(twins, at, side.slow) for at, side in enumerate(sides)]
             if twins.ends[0].received != twins.ends[1].received:
                 found += _different(twins)
+        found = [difference for difference in found if difference]
         if not any(twins.slow for twins in self.twins):
-            native, pure = ((side.grown(), sorted(side.calls), sorted(side.gone), sorted(side.heard)) for side in sides)
+            native, pure = (
+                (side.grown(self._floods(at)), sorted(side.calls), sorted(side.gone), sorted(side.heard))
+                for at, side in enumerate(sides)
+            )
             found += [f"native {mine}, pure {its}" for mine, its in zip(native, pure, strict=True) if mine != its]
         return found
 
 
-def _frames(data: bytearray) -> list[tuple[int, int, int, bytes]]:
-    """Kind, code, request id and payload of each; client ids are masked, since who came first may differ. What is left
-    over is a frame of kind 0."""
+def _frames(data: bytearray) -> list[Frame]:
+    """Client ids are masked, since who came first may differ. What is left over is a frame of kind 0."""
     found, at = [], 0
     while len(data) - at >= 12:
-        size, kind, _, code, number = struct.unpack_from("!IBBHI", data, at)
+        size, kind, flags, code, number = struct.unpack_from("!IBBHI", data, at)
         if len(data) - at - 12 < size:
             break
         payload = bytes(data[at + 12 : at + 12 + size])
-        found.append((kind, code, number, payload[11:] if kind == wire.CIR_ACCEPTED else payload))
+        found.append((kind, flags, code, number, payload[11:] if kind == wire.CIR_ACCEPTED else payload))
         at += 12 + size
-    return [*found, (0, 0, 0, bytes(data[at:]))]
+    return [*found, (0, 0, 0, 0, bytes(data[at:]))]
+
+
+def _ill(twins: Twins, at: int, slow: str) -> str:
+    """What is wrong with the flood that came from one of the servers."""
+    flood = twins.flood(at)
+    known = flood.following == twins.flooded if slow == "drop-old" else flood.following <= twins.flooded
+    wrong = flood.wrong or (
+        "" if known else f"{flood.came} came, and {flood.following} of {twins.flooded} are known of"
+    )
+    return wrong and f"{twins.name}, {BACKENDS[at]}, {slow}: {wrong}"
 
 
 def _different(twins: Twins) -> list[str]:
-    """What the twins got differently. When a batch is answered depends on what came together, so where one was asked
-    for, the order says nothing."""
-    native, pure = (_frames(end.received) for end in twins.ends)
+    """What the twins got differently, beside a flood. When a batch is answered depends on what came together, so where
+    one was asked for, the order says nothing."""
+    native, pure = (twins.flood(at).others for at in range(2))
     if twins.gathers:
         native, pure = sorted(native), sorted(pure)
     if native == pure:
@@ -683,8 +750,10 @@ def _different(twins: Twins) -> list[str]:
     return [f"{twins.name}: after {at} frames native has {_shown(native, at)}, pure {_shown(pure, at)}"]
 
 
-def _shown(frames: list[tuple[int, int, int, bytes]], at: int) -> str:
-    told = [(kind, code, number, payload[:60], len(payload)) for kind, code, number, payload in frames[at : at + 3]]
+def _shown(frames: list[Frame], at: int) -> str:
+    told = [
+        (kind, flags, code, number, body[:60], len(body)) for kind, flags, code, number, body in frames[at : at + 3]
+    ]
     return f"{told} of {len(frames)}"
 
 
