@@ -10,6 +10,7 @@
 
 #include "guest.h"
 #include "later.h"
+#include "pieces.h"
 #include "base/sys.h"
 #include "client/link.h"
 #include "client/share.h"
@@ -133,6 +134,7 @@ static ps_options engine_options(uint32_t framing)
     options.limits.max_clients = 6;
     options.limits.max_pending_cir = 4;
     options.limits.output_pause = 64 * 1024;
+    options.limits.stream_window = PIECES_WINDOW;
     options.limits.max_clients_per_uid = framing == PS_PYSOCK ? 100 : 0; /* else it is seen at their end who they were */
     options.limits.max_clients_per_ip = 100;
     options.limits.keep_idle = options.limits.keep_interval = 60; /* as of an inherited socket: set on each that is accepted */
@@ -169,7 +171,10 @@ static bool begin(const ps_options *options)
     hooks.object_new = faulty_object_new;
     hooks.object_resize = faulty_object_resize;
     hooks.tell = tell;
-    hooks.request = later_request;
+    hooks.request = pieces_request;
+    hooks.pull = pieces_pull;
+    hooks.close = pieces_close;
+    hooks.answered = pieces_answered_by;
     hooks.answer = later_answer;
     hooks.ended = later_ended;
     ended = false;
@@ -314,6 +319,38 @@ static void later_requests(guest *g)
     }
 }
 
+/* One piece comes without credit, if it is larger than the window; the others, and the last one, behind it. */
+static void take_stream(guest *g, size_t size)
+{
+    uint8_t said[4];
+    if (guest_framing != PS_PYSOCK)
+        return;
+    start_over();
+    ps__put32(said, (uint32_t)size);
+    add_flagged(&asked, PS_SRM, PS_TAKES_STREAM, 7, said, sizeof said);
+    add_flagged(&wanted, PS_REPLY, PS_MORE, 7, pattern, size);
+    converse(g, false);
+    start_over();
+    ps__put32(said, 1 << 20);
+    add_flagged(&asked, PS_CREDIT, 0, 7, said, sizeof said);
+    for (uint32_t i = 1; i < PIECES; i++)
+        add_flagged(&wanted, PS_REPLY, PS_MORE, 7, pattern + i, size);
+    add_flagged(&wanted, PS_REPLY, 0, 7, pattern, 9);
+    converse(g, false);
+}
+
+/* It has begun, and its client goes. */
+static void leave_stream(guest *g, size_t size)
+{
+    uint8_t said[4];
+    if (guest_framing != PS_PYSOCK)
+        return;
+    ps__put32(said, (uint32_t)size);
+    start_over();
+    add_flagged(&asked, PS_SRM, PS_TAKES_STREAM, 8, said, sizeof said);
+    converse(g, false);
+}
+
 /* Two of a kind: the second is received where the first one lay. */
 static void large_requests(guest *g, size_t size)
 {
@@ -403,6 +440,30 @@ static void push(guest *g, size_t size)
     converse(g, false);
 }
 
+/* The guest that came last; its answer has come when a PING behind it is answered. */
+static void ask_guest(guest *g)
+{
+    uint64_t newest = look_around();
+    unsigned before = pieces_answered;
+    if (guest_framing != PS_PYSOCK || g->lost || echo_stats(&server).clients != present())
+        return;
+    subject = true;
+    int posted = pieces_ask(&server, newest, pattern, 2000);
+    subject = false;
+    CHECK(posted == 1 || fault_struck());
+    if (posted != 1)
+        return;
+    start_over();
+    add_ask(pieces_asked, pattern, 2000);
+    converse(g, false);
+    start_over();
+    add_message(&asked, PS_ANSWER, pieces_asked, pattern, 700);
+    add_message(&asked, PS_PING, 8, pattern, 9);
+    add_message(&wanted, PS_PONG, 8, pattern, 9);
+    converse(g, false);
+    CHECK(g->lost || pieces_answered == before + 1);
+}
+
 static void broadcast(void)
 {
     subject = true;
@@ -473,6 +534,7 @@ static void while_it_lasts(void)
     come_in(first, "a guest");
     small_requests(first);
     later_requests(first);
+    take_stream(first, 2 * scale);
     a_crowd(SILENT);
     the_gone_are_gone();
     come_in(second, "");
@@ -484,10 +546,12 @@ static void while_it_lasts(void)
     come_in(slow, "slow");
     slow_reader(slow, scale);
     push(slow, 1000);
+    ask_guest(slow);
     broadcast();
     a_crowd(4);
     the_gone_are_gone();
     come_in(polite, "polite");
+    leave_stream(polite, 5000);
     start_over();
     add_message(&asked, PS_BYE, 0, NULL, 0);
     if (guest_framing == PS_PYSOCK)
@@ -857,7 +921,7 @@ int main(int argc, char **argv)
     family = strcmp(argv[3], "tcp") == 0 ? AF_INET : AF_UNIX;
     for (size_t i = 0; i < sizeof bytes; i++)
         bytes[i] = (uint8_t)(i * 7 + i / 253);
-    pattern = bytes;
+    pieces_pattern = pattern = bytes;
     fault_install();
     run_with(script, "close 0 0 0 once"); /* what is made once, and stays, is made now */
     while (fgets(line, sizeof line, stdin)) {

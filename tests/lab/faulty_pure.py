@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "help"))
 
+import wire
 from support import own_host, wait_for
 from wire import BYE_FRAME, CIR_ACCEPTED, CIR_REFUSED, ERROR, GOAWAY, PONG, PUSH, REPLY, cir, frame, ping, srm
 
@@ -42,6 +44,8 @@ TURNS_MAX = 60
 #: So many seconds for one fault are a deadlock.
 HANGS = 60.0
 PATTERN = bytes(i * 7 + i // 253 & 0xFF for i in range(1 << 18))
+#: Of a stream: so many pieces, and the last one; what is sent without credit; and the number of the service.
+PIECES, LAST, WINDOW, STREAM = 4, b"the last", 500, 1
 #: The guests that come and go; as many may be lost where a fault concerns everybody.
 GUESTS = 5
 
@@ -181,6 +185,29 @@ class Guest:
         self.sock.close()
 
 
+def pieces(client: Any, request: bytes) -> Iterator[bytes]:
+    """The service whose replies come in pieces of so many bytes."""
+    for number in range(PIECES):
+        yield PATTERN[number : number + int(request)]
+    return LAST
+
+
+class Answers:
+    """Who waits for what a client answers."""
+
+    def __init__(self) -> None:
+        self.came: list[bytes] = []
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, payload: bytes) -> None:
+        self.came.append(payload)
+
+    def set_exception(self, error: Exception) -> None:
+        """It has gone."""
+
+
 class Party:
     """A server, and its guests."""
 
@@ -191,10 +218,11 @@ class Party:
         self.error: BaseException | None = None
         self._run = self._as_guest if as_guest else self._alone
         path = f"{folder}/s"
-        limits = Limits(max_clients=6, max_pending_cir=4, output_pause=65536)
+        limits = Limits(max_clients=6, max_pending_cir=4, output_pause=65536, stream_window=WINDOW)
         where = f"unix:{path}" if transport == "unix" else f"tcp://{own_host()}:0"
         self.server = Server(where, backend="pure", framing=framing, linger=0, limits=limits)
         self.server.service(lambda client, request: request)
+        self.server.service("stream")(pieces)
         self.thread = threading.Thread(target=self._serve, daemon=True)
         self.thread.start()
         wait_for(lambda: self.server.state is ServerState.SERVING or not self.thread.is_alive())
@@ -237,7 +265,8 @@ class Party:
         before = self.told()
         guest = self.guests[name] = Guest(self)
         if self.framed:
-            guest.transfer(cir(name=name.encode()), b"")
+            speaks = wire.SPEAKS_CANCEL | wire.SPEAKS_STREAM | wire.SPEAKS_ASK
+            guest.transfer(cir(wire.features(speaks), name=name.encode()), b"")
             head = self._exactly(guest, 12)
             if not guest.lost:
                 must(head[4] in {CIR_ACCEPTED, CIR_REFUSED}, f"no answer to a CIR: {head!r}")
@@ -336,6 +365,7 @@ class Party:
         scale = 8000 if SEAM.error else 400
         first = self.come_in("a guest")
         self.small(first)
+        self.take_stream(first, 2 * scale)
         self.a_crowd(5)
         self.the_gone_are_gone()
         second = self.come_in("second")
@@ -346,10 +376,12 @@ class Party:
         slow = self.come_in("slow")
         self.read_slowly(slow, scale)
         self.push(slow)
+        self.ask("slow")
         self.a_crowd(4)
         self.the_gone_are_gone()
         polite = self.come_in("polite")
         if self.framed:
+            self.leave_stream(polite)
             self.exchange(polite, BYE_FRAME, b"")
         polite.lost = True
         self.the_gone_are_gone()
@@ -388,6 +420,41 @@ class Party:
             for other in self.guests.values():
                 if other.came_in:
                     self.exchange(other, b"", self.pushed(PATTERN[:300]))
+
+    def take_stream(self, guest: Guest, size: int) -> None:
+        """One piece comes without credit; the others, and the last one, behind it."""
+        if not self.framed:
+            return
+        sent = [PATTERN[number : number + size] for number in range(PIECES)]
+        first, *others = [frame(REPLY, piece, id=7, flags=wire.MORE) for piece in sent]
+        asked = srm(b"%d" % size, 7, service=STREAM, flags=wire.TAKES_STREAM)
+        self.exchange(guest, asked, first)
+        self.exchange(guest, wire.credit(7, 1 << 20), b"".join(others) + frame(REPLY, LAST, id=7))
+
+    def leave_stream(self, guest: Guest) -> None:
+        """It has begun, and its client goes."""
+        self.exchange(guest, srm(b"5000", 8, service=STREAM, flags=wire.TAKES_STREAM), b"")
+
+    def ask(self, name: str) -> None:
+        """A client; its answer has come when a PING behind it is answered."""
+        guest, answers = self.guests[name], Answers()
+
+        def post() -> int:
+            try:
+                client = self.server.clients.by_name(name)
+            except KeyError:
+                raise pysock.ConnectionLost("it has gone") from None
+            asks, engine = self.server._running.hooks.asking.begin(client)
+            return asks.ask(engine, b"\0", PATTERN[:2000], answers)
+
+        if not self.framed or guest.lost:
+            return
+        number = self.call(post)
+        if number is None:
+            return
+        self.exchange(guest, b"", frame(wire.ASK, b"\0" + PATTERN[:2000], id=number))
+        self.exchange(guest, frame(wire.ANSWER, PATTERN[:700], id=number) + ping(b"well?"), frame(PONG, b"well?", id=1))
+        must(guest.lost or answers.came == [PATTERN[:700]], f"answers: {answers.came}")
 
     def send_away(self, guest: Guest) -> None:
         clients = self.call(lambda: list(self.server.clients.values())) or []

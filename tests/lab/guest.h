@@ -30,18 +30,32 @@ enum { PATTERN = 1 << 20 };
 
 /* -- composing ----------------------------------------------------------------------------------------------------- */
 
-static void add_message(stream *s, uint8_t kind, uint32_t id, const void *data, size_t size)
+static void add_flagged(stream *s, uint8_t kind, uint8_t flags, uint32_t id, const void *data, size_t size)
 {
     uint8_t *to = s->data + s->size;
     CHECK(s->size + PS_HEADER_SIZE + size <= ROOM);
     if (guest_framing == PS_PYSOCK)
-        ps__write_header(to, (uint32_t)size, kind, 0, 0, id);
+        ps__write_header(to, (uint32_t)size, kind, flags, 0, id);
     else
         ps__put32(to, (uint32_t)size);
     s->size += guest_framing == PS_PYSOCK ? PS_HEADER_SIZE : 4;
     if (size)
         memcpy(s->data + s->size, data, size);
     s->size += size;
+}
+
+static void add_message(stream *s, uint8_t kind, uint32_t id, const void *data, size_t size)
+{
+    add_flagged(s, kind, 0, id, data, size);
+}
+
+/* What the server asks its unnamed service. */
+static void add_ask(uint32_t id, const void *data, size_t size)
+{
+    uint8_t *payload = wanted.data + wanted.size + PS_HEADER_SIZE;
+    add_message(&wanted, PS_ASK, id, data, size + 1);
+    payload[0] = 0;
+    memcpy(payload + 1, data, size);
 }
 
 static void add_request(uint32_t id, size_t from, size_t size)
@@ -199,7 +213,7 @@ static size_t put_proof(uint8_t *to, const uint8_t *mac)
 static void add_cir(const char *name)
 {
     static const uint8_t nonce[PS_NONCE_SIZE] = "a new number, each time";
-    static const uint8_t features[] = {0, 0, 0, PS_FEATURE_CANCEL};
+    static const uint8_t features[] = {0, 0, 0, PS_FEATURE_CANCEL | PS_FEATURE_STREAM | PS_FEATURE_ASK};
     uint8_t payload[4 + 3 + PS_NAME_MAX + 3 + PS_NONCE_SIZE + 3 + sizeof features] = "PSK1";
     size_t size = 4;
     if (guests_prove)
