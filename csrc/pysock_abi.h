@@ -155,6 +155,7 @@ typedef struct ps_options {
     ps_limits limits;
     uint64_t linger_ns;          /* how long at most to poll without sleeping before a wait, or PS_LINGER_AUTO */
     uint64_t inside_max_ns;            /* the GIL is let go after so long: a little more than CPython's switch interval */
+    uint64_t held_up_ns;         /* a turn that takes as long is told of; 0: none is */
     const uint8_t *welcome;      /* the fields of CIR_ACCEPTED after the client id; copied */
     uint32_t welcome_size;
     uint32_t framing;            /* enum ps_framing */

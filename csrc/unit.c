@@ -58,6 +58,7 @@
 #include "python/objects.c"
 #include "python/context.c"
 #include "python/failure.c"
+#include "python/heldup.c"
 #include "python/waiting.c"
 #include "python/answer.c"
 #include "python/stream.c"

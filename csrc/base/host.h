@@ -60,6 +60,8 @@ typedef struct ps_hooks {
     int (*disconnect)(void *context, struct ps_conn *conn);
     /* The loop has stopped accepting; a cause (first) was met, so many times (second) since the last call for it. */
     int (*tell)(void *context, enum ps_tell what, uint64_t first, uint64_t second);
+    /* This turn, with so many requests, has taken as long as the options say. May be NULL: nobody wants to know. */
+    int (*held_up)(void *context, uint64_t worked_ns, uint64_t requests);
     /* May this peer connect? 1 yes, 0 no. Asked if the options say so. */
     int (*allow)(void *context, int64_t pid, uint32_t uid, uint32_t gid);
     /* Answer a CIR that has this nonce: 0, or 1 where there is no memory; and see whether two MACs are equal: 1 yes, 0 no.

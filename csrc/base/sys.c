@@ -231,6 +231,15 @@ uint64_t ps__now_ns(void)
     return read_clock(CLOCK_MONOTONIC);
 }
 
+uint64_t ps__tick_ns(void)
+{
+#ifdef CLOCK_MONOTONIC_COARSE
+    return read_clock(CLOCK_MONOTONIC_COARSE);
+#else
+    return ps__now_ns();
+#endif
+}
+
 uint64_t ps__wall_ns(void)
 {
     return read_clock(CLOCK_REALTIME);

@@ -51,6 +51,7 @@ extern const ps_sys_table ps_sys;
 void ps__free(void *block);
 
 uint64_t ps__now_ns(void);  /* CLOCK_MONOTONIC */
+uint64_t ps__tick_ns(void); /* CLOCK_MONOTONIC_COARSE: a fourth of the cost, and late by some milliseconds */
 uint64_t ps__wall_ns(void); /* CLOCK_REALTIME: when a client connected, as people tell time */
 uint64_t ps__cpu_ns(void);  /* CLOCK_THREAD_CPUTIME_ID: what this thread has used */
 

@@ -132,6 +132,7 @@ struct ps_engine {
     int timer; /* a timerfd in its own poll; else -1 */
     uint64_t timer_ns; /* when it goes off */
     uint64_t descriptors_ns; /* when it has last looked at its descriptors */
+    uint64_t requests_before; /* of stats.requests, those before this turn */
     /* Of pushes that wait: chunks of rows, NULL where none are needed yet; and the list of who is over the soft limit. */
     struct ps_backlog **backlogs;
     struct {

@@ -34,6 +34,8 @@ static void init(ps_engine *engine, const ps_options *options, const ps_hooks *h
 {
     memset(engine, 0, sizeof *engine);
     engine->options = *options;
+    if (!options->held_up_ns || !hooks->held_up)
+        engine->options.held_up_ns = UINT64_MAX;
     ps__linger_init(&engine->linger, options->linger_ns);
     engine->hooks = *hooks;
     engine->poll = &ps__epoll;

@@ -146,10 +146,23 @@ static void feed_the_starved(ps_engine *engine)
     for_each(engine, send_again);
 }
 
-/* Handlers may have taken long: whatever is reckoned from now on begins now. */
+static void held_up(ps_engine *engine, uint64_t worked_ns)
+{
+    uint64_t requests = engine->stats.requests - engine->requests_before;
+    if (ps__enter(engine) == 0)
+        ps__fail(engine, engine->hooks.held_up(engine->hooks.context, worked_ns, requests));
+    engine->now_ns = ps__now_ns();
+}
+
+/* Handlers may have taken long: whatever is reckoned from now on begins now. How long it took until they might run, where
+ * another thread had the GIL, is none of theirs. */
 static void work_done(ps_engine *engine)
 {
     engine->now_ns = ps__now_ns();
+    uint64_t began_ns = engine->look_ns > engine->inside_since_ns ? engine->look_ns : engine->inside_since_ns;
+    if (engine->now_ns - began_ns >= engine->options.held_up_ns)
+        held_up(engine, engine->now_ns - began_ns);
+    engine->requests_before = engine->stats.requests;
     ps__timers_worked(engine);
 }
 

@@ -1,6 +1,7 @@
 /* batch.c: requests that wait for one another, and how a batch of them is answered by one call. */
 #include <string.h>
 
+#include "base/sys.h"
 #include "base/texts.h"
 #include "python/python.h"
 
@@ -103,9 +104,11 @@ static int answer_waiting(ps_python *py, const waiting_request *waiting, PyObjec
     return ps__py_answer_with(py, conn, frame, reply ? reply : exception);
 }
 
-static int run_slice(ps_python *py, const service *s, const waiting_request *waiting, size_t count)
+static int run_slice(ps_python *py, service *s, const waiting_request *waiting, size_t count)
 {
+    uint64_t began = ps__tick_ns();
     PyObject *replies = call_batch(py, s, waiting, count), *exception = NULL;
+    ps__py_took(py, s, ps__tick_ns() - began);
     int error = 0;
     if (!replies && !PyErr_ExceptionMatches(PyExc_Exception))
         return ps__py_hand_over(py->raised);

@@ -5,6 +5,7 @@
  * waits for it has it in its record: nothing else is made for it. */
 #include "python/call.h"
 
+#include "base/sys.h"
 #include "base/texts.h"
 
 #if PS_HAS_EAGER_TASKS
@@ -139,10 +140,29 @@ static PySendResult call_settled(ps_call *call, PySendResult status, PyObject **
     return ended;
 }
 
+/* A step that took long, in the loop's own pass: of one within a turn the engine tells. What the facade raises is nobody's. */
+static void step_took(const ps_call *call, uint64_t ns)
+{
+    const ps_starter *origin = call->origin;
+    if (!origin->py || origin->py->turns || ns < origin->py->engine->options.held_up_ns)
+        return;
+    PyObject *raised = PyErr_Occurred() ? ps__py_take_exception() : NULL;
+    PyObject *done = PyObject_CallMethod(origin->tasks, "held_up", "Od", origin->function, (double)ns / 1e9);
+    if (!done)
+        PyErr_WriteUnraisable(origin->tasks);
+    Py_XDECREF(done);
+    if (raised)
+        PyErr_SetObject((PyObject *)Py_TYPE(raised), raised);
+    Py_XDECREF(raised);
+}
+
 static PySendResult call_am_send(PyObject *self, PyObject *value, PyObject **result)
 {
     ps_call *call = (ps_call *)self;
-    return call_settled(call, ps__py_call_resume(call, value, result), result);
+    uint64_t began = ps__tick_ns();
+    PySendResult status = call_settled(call, ps__py_call_resume(call, value, result), result);
+    step_took(call, ps__tick_ns() - began);
+    return status;
 }
 
 static PyObject *call_next(PyObject *self)
@@ -176,6 +196,7 @@ static PyObject *call_throw(PyObject *self, PyObject *args)
     PyObject *kind, *error = Py_None, *traceback = NULL;
     if (!PyArg_ParseTuple(args, "O|OO", &kind, &error, &traceback))
         return NULL;
+    uint64_t began = ps__tick_ns();
     PyObject *result = ps__py_call_interrupt((ps_call *)self, error == Py_None ? kind : error);
     PySendResult status = result ? PYGEN_NEXT : PYGEN_ERROR;
     if (!result && PyErr_ExceptionMatches(PyExc_StopIteration)) {
@@ -185,6 +206,7 @@ static PyObject *call_throw(PyObject *self, PyObject *args)
         status = result ? PYGEN_RETURN : PYGEN_ERROR;
     }
     status = call_settled((ps_call *)self, status, &result);
+    step_took((ps_call *)self, ps__tick_ns() - began);
     return as_of_a_method(status, result);
 }
 

@@ -31,6 +31,7 @@ typedef struct service {
     bool batch, streams, endless;
     uint32_t max_batch;
     uint64_t max_wait_ns, due_ns;
+    uint64_t took_ns, turn_ns; /* what its handlers took of the turn that began then, as far as they are timed */
     waiting_request *waiting;
     size_t waiting_count, waiting_room;
 } service;
@@ -41,7 +42,7 @@ typedef struct service {
     each(CLIENT, "client") each(CONNECT, "connect") each(DISCONNECT, "disconnect") each(DROPPED, "dropped")             \
     each(FAILED, "failed") each(LOG, "log") each(ALLOW, "allow")                                                       \
     each(CHALLENGE, "challenge") each(PROVE, "prove") each(DEFER, "defer") each(ENDED, "ended")                      \
-    each(FLOW, "flow") each(ANSWERED, "answered")
+    each(FLOW, "flow") each(ANSWERED, "answered") each(HELD_UP, "held_up")
 
 #define NUMBER_OF_CALLBACK(name, text) ON_##name,
 #define NUMBER_OF_TELL(name, text, numbers) ON_##name,
@@ -66,6 +67,8 @@ struct ps_python {
     PyObject *watched; /* a dict, of functions by the descriptors that they are called for; or NULL */
     PyObject *want; /* of a guest: what is called when a turn is wanted, or NULL */
     bool said_no_service;
+    uint16_t called;         /* the service of the last request */
+    uint64_t timed_until_ns; /* until then each handler is timed */
     uint64_t began_ns; /* when the requests came that are answered now, if not in this turn; else 0 */
     uint32_t service_count;
     service services[];
@@ -123,6 +126,10 @@ int ps__py_nobody_waits(ps_python *py, PyObject *result);
 PyObject *ps__py_inside_answer(PyObject *self, PyObject *const *args, Py_ssize_t count);
 bool ps__py_answer_of_call(ps_python *py, uint64_t handle, PyObject *reply);
 
+/* heldup.c: the handlers of this service have taken so long; a turn has, with so many requests: 0, or what ends the loop */
+void ps__py_took(const ps_python *py, service *s, uint64_t ns);
+int ps__py_tell_held_up(ps_python *py, uint64_t worked_ns, uint64_t requests);
+
 /* stream.c */
 int ps__py_begin_stream(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result);
 int ps__py_on_pull(void *context, ps_conn *conn, uint64_t handle, void *object, uint64_t until_ns);
@@ -170,6 +177,7 @@ PyObject *ps__py_guest_end(PyObject *self, PyObject *nothing);
 
 /* request.c */
 int ps__py_on_request(void *context, ps_conn *conn, const ps_frame *frame, void *object);
+int ps__py_on_request_timed(void *context, ps_conn *conn, const ps_frame *frame, void *object);
 void *ps__py_request_new(void *context, size_t size, uint8_t **data);
 void ps__py_request_unref(void *context, void *object);
 

@@ -87,6 +87,17 @@ static int on_tell(void *context, enum ps_tell what, uint64_t first, uint64_t se
     return ps__py_finish_call(py, (int)what, result);
 }
 
+/* Until then each handler is timed, so that the next one can be named, whatever else is called in its turn. */
+#define TIMED_NS (60 * 1000000000ull)
+
+static int on_held_up(void *context, uint64_t worked_ns, uint64_t requests)
+{
+    ps_python *py = context;
+    py->engine->hooks.request = ps__py_on_request_timed;
+    py->timed_until_ns = ps__now_ns() + TIMED_NS;
+    return ps__py_tell_held_up(py, worked_ns, requests);
+}
+
 /* -- access and keys ----------------------------------------------------------------------------------------------- */
 
 static int truth(ps_python *py, int callback, PyObject *answer)
@@ -230,6 +241,7 @@ static const ps_hooks python_hooks = {
     .more = ps__py_on_more,
     .disconnect = on_disconnect,
     .tell = on_tell,
+    .held_up = on_held_up,
     .allow = on_allow,
     .challenge = on_challenge,
     .prove = on_prove,

@@ -5,6 +5,7 @@
  * a worker, sends its pieces by a call, and is told when it may go on: its record keeps an object of the facade's. */
 #include <errno.h>
 
+#include "base/sys.h"
 #include "base/texts.h"
 #include "conn/defer.h"
 #include "conn/stream.h"
@@ -175,7 +176,9 @@ int ps__py_on_pull(void *context, ps_conn *conn, uint64_t handle, void *pair, ui
     const ps_frame frame = ps__deferred_find(py->engine, handle)->pending.frame;
     outer before = begin_current(py, conn, &frame);
     Py_INCREF((PyObject *)pair);
+    uint64_t began = ps__tick_ns();
     int error = take_pieces_of(py, pair, handle, &frame, until_ns);
+    ps__py_took(py, &py->services[frame.code], ps__tick_ns() - began);
     Py_DECREF((PyObject *)pair);
     end_current(py, before);
     return error;

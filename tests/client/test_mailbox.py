@@ -151,6 +151,7 @@ def between(step, function, act, call):
         return trace
 
     def traced():
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for one when tracing begins
         sys.settrace(trace)
         call()
         sys.settrace(None)

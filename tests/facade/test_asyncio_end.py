@@ -8,6 +8,7 @@ import gc
 import logging
 import queue
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -170,7 +171,10 @@ def test_a_second_run_needs_another_server(run, make_server, address):
 
 
 def test_two_interrupts(backend, address, loop):
-    """The first one leaves ``async with``, which waits for what runs; the second ends that, too."""
+    """The first one leaves ``async with``, which waits for what runs; the second ends that, too.
+
+    Before Python 3.11 the first one does both, for ``asyncio.run`` cancels all tasks then, not only the main one.
+    """
     code = f"""{PROGRAM}
 async def main():
     async with server:
@@ -190,11 +194,13 @@ except KeyboardInterrupt:
             peer.send(wire.cir(BOTH) + srm(b"x", 1))
             assert next_frame(peer).kind == wire.CIR_ACCEPTED
             assert program.line() == "begun"
+            time.sleep(0.1)  # the turn is over: before Python 3.11 it raises wherever the program is
             program.signal(signal.SIGINT)
             assert program.line() == "leaves"
-            time.sleep(0.1)
             begin = time.monotonic()
-            program.signal(signal.SIGINT)
+            if sys.version_info >= (3, 11):
+                time.sleep(0.1)
+                program.signal(signal.SIGINT)
             assert wire.rest_of(peer) == [goaway(texts.SHUTTING_DOWN), failed(9, texts.CUT_SHORT, 1)]
             status, out, errors = program.end()
             assert time.monotonic() - begin < 3

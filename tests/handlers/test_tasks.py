@@ -71,9 +71,10 @@ WAYS = {
     "kept while it waits": kept_while_it_waits,
     "kept by a weak reference": lambda task: KEPT.append(weakref.ref(task)),
     "with a callback": lambda task: task.add_done_callback(lambda _: None),
-    "cancelled in vain": cancelled_in_vain,
     "of another name": lambda task: task.set_name("mine"),
 }
+if sys.version_info >= (3, 11):  # before, a task doesn't count its cancels: nothing is left of one in vain
+    WAYS["cancelled in vain"] = cancelled_in_vain
 
 
 @pytest.mark.parametrize("way", WAYS)

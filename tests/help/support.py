@@ -226,12 +226,14 @@ class Program:
         )
 
     def line(self) -> str:
-        """The next line it says."""
+        """The next line it says, and no more: what is in a buffer of Python's is lost to ``communicate``."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise AssertionError(f"it ended without a word: {self.end()}")
-        return line.rstrip("\n")
+        line = b""
+        while byte := os.read(self.process.stdout.fileno(), 1):
+            if byte == b"\n":
+                return line.decode()
+            line += byte
+        raise AssertionError(f"it ended without a word: {line!r}, {self.end()}")
 
     def end(self, timeout: float = PATIENCE) -> tuple[int, str, str]:
         """Wait for its end: exit code, the rest of its output, its errors."""
