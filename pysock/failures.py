@@ -1,20 +1,24 @@
-"""A request that failed: what its client is told, and what the log says.
+"""A request that failed: what its client is told, and what the log says; and what that says of a loop that was held up.
 
-This file owns both, whatever the handler raised: exceptions of the user's may lack what their base class has, and have
-attributes of any type that raise when they are looked at.
+This file owns the words, whatever the handler raised: exceptions of the user's may lack what their base class has, and
+have attributes of any type that raise when they are looked at.
 """
 
 from __future__ import annotations
 
 import operator
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from pysock.base.clock import monotonic
+from pysock.base.functions import described
 from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
 from pysock.clients import ClientTable
+from pysock.engine import contract
 from pysock.engine.deferral import ReplyDropped
 from pysock.engine.guards import type_name
 from pysock.errors import FrameTooLarge, Overloaded, RemoteError
@@ -78,6 +82,58 @@ class Failed:
             with suppress(Exception):  # the exception may not let itself be shown
                 parts.append("".join(traceback.format_exception(exception)).rstrip())
         return "\n\n".join(filter(None, parts))
+
+
+class HeldUp:
+    """A handler or a hook that blocks keeps all others waiting: whose it was is logged. Of one server."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        #: What takes as long, in seconds, is logged.
+        self.least: float = contract.HELD_UP
+        self._told = 0.0  # seconds of this turn, of which the log has been told
+
+    def turn(self, service: int, seconds: float) -> None:
+        """The callback ``held_up``."""
+        left, self._told = seconds - self._told, 0.0
+        if left < self.least:
+            return
+        number = self._services.only() if service < 0 else service
+        if number is None:
+            log.warning(
+                "a handler or a hook held up the loop for %.1f s, and all clients waited: whose it is will be told if"
+                " it happens again within a minute",
+                left,
+            )
+        else:
+            self._tell(self._services.title(number), left, self._services.handler(number))
+
+    def step(self, handler: Callable[..., Any], seconds: float) -> None:
+        """A step of an async handler has, outside of a turn."""
+        self._tell(self._services.titles(handler), seconds, described(handler))
+
+    def _tell(self, title: str, seconds: float, handler: str) -> None:
+        log.warning(
+            "service %s held up the loop for %.1f s, and all clients waited: give it workers (threads=, processes=), or"
+            " let it await what takes long; its handler is %s",
+            title,
+            seconds,
+            handler,
+        )
+
+    def timed(self, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, which is called in a turn: what it takes is known to be no handler's."""
+        return partial(self._call, what, function)
+
+    def _call(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        began = monotonic()
+        try:
+            return function(*arguments)
+        finally:
+            seconds = monotonic() - began
+            if seconds >= self.least:
+                self._told += seconds
+                log.warning("%s held up the loop for %.1f s, and all clients waited", what, seconds)
 
 
 def _with_traceback(exception: Exception) -> None:

@@ -26,7 +26,7 @@ from pysock.engine.contract import Callbacks
 from pysock.engine.deferral import Deferrals
 from pysock.engine.guards import apart, guarded
 from pysock.errors import ConnectionRefused, PysockError
-from pysock.failures import Failed, encoded, text_of
+from pysock.failures import Failed, HeldUp, encoded, text_of
 from pysock.replies.later import deferred_of
 from pysock.services import Services
 from pysock.states import DISCONNECT_REASONS, ConnectionState, DisconnectReason, ServerState
@@ -53,6 +53,8 @@ class Hooks:
         clients.asking = self.asking
         #: Requests whose handlers answer later.
         self.deferrals: Deferrals = Deferrals(deferred_of)
+        #: Whoever keeps the loop from serving others.
+        self.held_up: HeldUp = HeldUp(services)
         #: Whether a client that comes replaces the one of its name.
         self.unique: bool = False
         self._engine: Engine | None = None
@@ -88,16 +90,18 @@ class Hooks:
 
         :param proof: of the auth key, if there is one.
         """
+        timed = self.held_up.timed
         return guarded(
             _callback_failed,
             challenge=proof and proof.challenge,
             prove=proof and proof.prove,
             # These run the user's functions, or the host's logging.
-            allow=apart(rule.ask),
+            allow=rule.ask and apart(timed("the function allow=", rule.ask)),
             noted=apart(_noted),
-            connect=apart(self._connect) if self.on_connect or self.unique else None,
-            joined=apart(self._joined) if self.on_join else None,
-            disconnect=apart(self._disconnect),
+            connect=apart(timed("an on_connect hook", self._connect)) if self.on_connect or self.unique else None,
+            joined=apart(timed("an on_join hook", self._joined)) if self.on_join else None,
+            disconnect=apart(timed("an on_disconnect or on_leave hook", self._disconnect)),
+            held_up=apart(self.held_up.turn),
             failed=apart(Failed(self._clients, self._services, self._expose)),
             draining=apart(draining),
             log=apart(_log),

@@ -270,7 +270,7 @@ class Running(Unique):
         if self._is_async:
             from pysock.tasks.tasks import Tasks  # noqa: PLC0415  # it brings asyncio
 
-            self.tasks = self.hooks.tasks = Tasks(self.backend.tasks)
+            self.tasks = self.hooks.tasks = Tasks(self.backend.tasks, self.hooks.held_up)
         options = EngineOptions(
             framing=self._framing,
             limits=self.limits,
@@ -281,6 +281,7 @@ class Running(Unique):
             watch_disconnects=self.hooks.watch_disconnects,
             access=self.rule.access,
             slow=self._slow,
+            held_up=self.hooks.held_up.least,
         )
         engine = self.backend.engine(options)
         try:

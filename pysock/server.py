@@ -151,7 +151,7 @@ class Server(Registration):
         """
         from pysock.directory.soon import call_soon  # noqa: PLC0415  # who never calls it doesn't pay for it
 
-        call_soon(self._running.engine, function, args)
+        call_soon(self._running.engine, self._running.hooks.held_up.timed, function, args)
 
     # Life
 

@@ -190,6 +190,18 @@ class Services:
         """The name of a service for a log."""
         return repr(self._table[number].name) if 0 < number < len(self._table) else "(unnamed)"
 
+    def titles(self, handler: Callable[..., Any]) -> str:
+        """Those of the services that have this handler, or the one that is called by it, for a log."""
+        inner = (handler, getattr(handler, "__wrapped__", handler))
+        found = [number for number, each in enumerate(self._table) if any(each.handler is one for one in inner)]
+        return ", ".join(map(self.title, found))
+
+    def only(self) -> int | None:
+        """The number of the service whose handler the loop calls, if there is no other such."""
+        workers: set[int] = set() if self._pools is None else self._pools.numbers()
+        found = [number for number, each in enumerate(self._table) if each.handler and number not in workers]
+        return found[0] if len(found) == 1 else None
+
     def handler(self, number: int) -> str:
         """Its handler for a log: the name, and where it stands."""
         return described(self._table[number].handler) if number < len(self._table) else "none"

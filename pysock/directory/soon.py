@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 
 from pysock.base.functions import is_async, settled
 from pysock.base.lean import TYPE_CHECKING
@@ -20,13 +21,23 @@ if TYPE_CHECKING:
     from pysock.engine.contract import Engine
 
 
-def call_soon(engine: Engine | None, function: Callable[..., object], args: tuple[Any, ...]) -> None:
-    """As :meth:`pysock.Server.call_soon`; ``None``: the server has no engine yet."""
+def call_soon(
+    engine: Engine | None,
+    timed: Callable[..., Callable[..., object]],
+    function: Callable[..., object],
+    args: tuple[Any, ...],
+) -> None:
+    """As :meth:`pysock.Server.call_soon`.
+
+    :param engine: ``None``: the server has none yet.
+    :param timed: as :meth:`pysock.failures.HeldUp.timed`.
+    """
     if not callable(function) or is_async(function):
         what = "an async one" if callable(function) else f"a {type(function).__name__}"
         raise TypeError(f"call_soon() takes a plain function, and this is {what}: {function!r}")
     context = copy_context()
-    if engine is None or not engine.call_later(lambda: context.run(_call, function, args)):
+    call = timed("a function that call_soon() was given", partial(context.run, _call, function, args))
+    if engine is None or not engine.call_later(call):
         raise PysockError(f"this server doesn't run, so that nothing calls {function!r}")
 
 

@@ -67,6 +67,9 @@ class Access(NamedTuple):
 
 NO_ACCESS: Final = Access()
 
+#: What holds the loop up for so long, in seconds, is told of. So it is told of once in that time, at most.
+HELD_UP: Final = 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callbacks:
@@ -128,6 +131,10 @@ class Callbacks:
     #: id; ``code``: of the error that it answers with, or 0. ``False``: it wasn't asked, or has answered before, which
     #: breaks the rules.
     answered: Callable[[int, int, int, bytes], bool] | None = None
+    #: ``held_up(service, seconds)``: a turn has taken so long, at least ``EngineOptions.held_up``, and nobody else was
+    #: served meanwhile: by handlers of this service; -1: whose isn't known. Then those that are called within the next
+    #: minute are timed, so that the next one is.
+    held_up: Callable[[int, float], None] | None = None
     #: ``dropped(client_id)`` may be called in place of ``disconnect`` where nobody could tell the difference: without
     #: ``watch_disconnects``, for an object made by ``client`` that nobody but the engine and the facade refers to.
     #: It is only there to make short connections cheap, so an engine that can't know needn't call it.
@@ -151,6 +158,8 @@ class EngineOptions:
     access: Access = NO_ACCESS
     #: What is dropped where too many pushes wait for a client that speaks of gaps; another one is closed.
     slow: Slow = Slow.DISCONNECT
+    #: Seconds after which a turn has held up the loop.
+    held_up: float = HELD_UP
 
 
 #: What ``Engine.turn`` returns: it is over; or, no turn is needed before ``Engine.poll_fd`` is readable.

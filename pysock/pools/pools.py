@@ -62,6 +62,10 @@ class Pools(Unique):
         pool = self._pools.get(number)
         return service if pool is None else service._replace(handler=pool.ask)
 
+    def numbers(self) -> set[int]:
+        """Of the services that have workers."""
+        return set(self._pools)
+
     def start(self) -> None:
         """Make all workers, and wait until they can work.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
 
+from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 
@@ -81,6 +82,17 @@ class Call(Unique):
         return self._step(self._coroutine.throw, kind if value is None else value)
 
     def _step(self, step: Callable[[Any], Any], what: Any) -> Any:
+        deferred = self.deferred
+        if deferred is None:  # the first one, in a turn of the engine's, which looks at the clock itself
+            return self._take(step, what)
+        began = monotonic()
+        try:
+            return self._take(step, what)
+        finally:
+            deferred.step_took(monotonic() - began)
+            del deferred  # it has the task, of which who counts the references is told next
+
+    def _take(self, step: Callable[[Any], Any], what: Any) -> Any:
         try:
             return step(what)
         except StopIteration as stop:

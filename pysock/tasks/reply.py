@@ -45,6 +45,11 @@ class Reply(Deferred):
         self._tasks.ended(self, why)
         return True
 
+    def step_took(self, seconds: float) -> None:
+        """A step has taken so long."""
+        if seconds >= self._tasks.long:
+            self._tasks.held_up(self.origin.function, seconds)
+
     def settle(self, call: Call) -> None:
         """The handler has returned, or raised."""
         self._tasks.running.discard(self)

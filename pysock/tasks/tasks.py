@@ -32,6 +32,8 @@ else:
 if TYPE_CHECKING:
     from typing import Any, Final, Protocol
 
+    from pysock.failures import HeldUp
+
     class Origin(Protocol):
         """Who has begun it."""
 
@@ -75,8 +77,12 @@ _GOES_ON: Final = 5.0
 class Tasks(Unique):
     """Those of one server."""
 
-    def __init__(self, types: tuple[Any, Any] | None = None) -> None:
+    def __init__(self, types: tuple[Any, Any] | None, delays: HeldUp) -> None:
+        """``types``: as :attr:`pysock.engine.contract.Backend.tasks`; ``delays``: is told of steps that take long."""
         self._types = types
+        #: Of how many seconds it is told; and by what: with the handler, and the seconds.
+        self.long: float = delays.least
+        self.held_up: Callable[[Callable[..., Any], float], None] = delays.step
         self._starters: list[Any] = []  # in C
         self.loop: asyncio.AbstractEventLoop | None = None
         #: What the context of each task is a copy of.

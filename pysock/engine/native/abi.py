@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0xF0779173
+ABI: Final = 0xAF16102A
 
 
 def check_abi(lib: Any) -> None:

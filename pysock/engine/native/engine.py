@@ -95,6 +95,7 @@ class NativeEngine(Unique):
         c.tell_joins = callbacks.joined is not None
         c.has_key = callbacks.challenge is not None
         c.ask_allow = callbacks.allow is not None
+        c.held_up_ns = 0 if callbacks.held_up is None else nanoseconds(options.held_up)
         uids = ffi.new("uint32_t[]", sorted(options.access.uids))
         gids = ffi.new("uint32_t[]", sorted(options.access.gids))
         c.uids, c.uid_count, c.gids, c.gid_count = uids, len(uids), gids, len(gids)

@@ -15,6 +15,7 @@ from pysock.base.unique import Unique
 from pysock.causes import Cause
 from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Callbacks, EngineOptions, Service
 from pysock.engine.guards import guarded
+from pysock.engine.heldup import HeldUp
 from pysock.engine.pure.access import Origins
 from pysock.engine.pure.causes import Causes
 from pysock.engine.pure.commands import told_if_it_fails
@@ -87,6 +88,7 @@ class Core(Unique):
             self.health,
         )
         self._read_services(services)
+        self.held_up: HeldUp = HeldUp(options, self.handlers, self.streaming, lambda: self.now)
         self.deferrals: Deferrals = Deferrals(self)
         self.drains: bool = False  # a stop has been asked for: what was read is served, whatever its client waits for
         self.table: Rows = Rows()

@@ -255,7 +255,7 @@ class FramedConnection(Connection):
         most, small, end = self.core.max_payload, self._small, len(data)
         client = self.client if self.client is not UNMADE else self.client_object()
         run = self.run
-        gathered, before, unanswered = 0, self.requests, 0
+        gathered, before, unanswered, handler = 0, self.requests, 0, None
         last = before + row
         while end - at >= 12 and self.requests < last:
             length, kind, flags, service, request_id = _unpack_from(data, at)
@@ -288,7 +288,10 @@ class FramedConnection(Connection):
                     break
             elif protocol.state is not _ESTABLISHED:
                 break
-        self.frames_out += self.requests - before - unanswered
+        served, held_up = self.requests - before, self.core.held_up
+        held_up.called = handler
+        held_up.requests += served
+        self.frames_out += served - unanswered
         if gathered:
             self.send_gathered(gathered)
         return at
@@ -296,6 +299,7 @@ class FramedConnection(Connection):
     def _serve_one(self, request: Request) -> None:
         """An SRM that came in pieces, or wants no reply, or is for a batch."""
         self.requests += 1
+        self.core.held_up.requests += 1
         if request.deadline and pending.is_late(request.deadline):
             pending.not_started(
                 self, request.request_id, request.wants_reply, ErrorCode.DEADLINE_PASSED, texts.TOO_LATE
@@ -321,6 +325,7 @@ class FramedConnection(Connection):
     def _call(self, request: Request) -> Any:
         client, number = self.client_object(), request.service
         handler = self.listener.handlers.get(number) or self.core.streaming[number]
+        self.core.held_up.called = handler
         try:
             return self.run(handler, client, request.payload)
         except Exception as error:

@@ -67,8 +67,10 @@ class Lateness(Unique):
 
     def work_done(self) -> None:
         """Handlers may have taken long: whatever is reckoned from now on begins now."""
-        now = monotonic()
-        worked, self._core.now = now - self._core.now, now
+        core, now = self._core, monotonic()
+        worked = now - core.now
         if worked > _LONG_WORK:
             for kind in self._kinds:
                 kind.worked(worked)
+            core.held_up.turn_took(worked)
+        core.now, core.held_up.requests = now, 0

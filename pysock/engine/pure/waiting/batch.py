@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextvars import copy_context
 
+from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.contract import Service
 from pysock.engine.guards import type_name
@@ -67,8 +68,9 @@ class Batch:
         waiting = [entry for entry in waiting if may_start(entry)]
         if not waiting:
             return
-        number = self._number
+        number, began = self._number, monotonic()
         replies = self._call(waiting)
+        self._core.held_up.took(number, monotonic() - began)
         self._core.began = self._due - self._max_wait
         for entry, reply in zip(waiting, replies, strict=True):
             connection, request_id, wants_reply, request, deadline = entry

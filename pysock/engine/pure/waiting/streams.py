@@ -180,7 +180,7 @@ class Streams(Unique):
                 return
 
     def _pull(self, record: Deferred, end: float) -> None:
-        answer = self.core.deferrals.answer
+        answer, began = self.core.deferrals.answer, monotonic()
         try:
             wrong = record.connection.run(self._take, record, record.kept, end)
         except StopIteration as stop:
@@ -191,6 +191,7 @@ class Streams(Unique):
             if wrong is not None:
                 self.close(record)
                 answer(record.handle, wrong)
+        self.core.held_up.took(record.service, monotonic() - began)
 
     def _take(self, record: Deferred, iterator: Iterator[Any], end: float) -> Exception | None:
         """In the context of the client; what is wrong with a piece. The engine finds the request in this frame."""
