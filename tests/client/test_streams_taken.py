@@ -504,6 +504,33 @@ def test_cut_at_every_offset(streamer, backend):
                 assert client.closed
 
 
+def test_cut_at_every_offset_in_a_loop(streamer, backend):
+    """The pieces whose last byte came are there, and then it says what it knows of the rest."""
+    whole, lengths = [b"0 ", b"1 ", b"2 ", b"end"], [14, 28, 42, 57]
+
+    async def take(stream, pieces):
+        async for piece in stream:
+            pieces.append(piece)  # what came before an error is to be seen
+
+    async def take_cut(proxy, offset):
+        pieces = []
+        await asyncio.to_thread(wait_for, lambda: not proxy.pairs)
+        async with pysock.aio.connect(proxy.address, backend=backend) as client:
+            proxy.left["down"] = offset
+            with pytest.raises(ConnectionLost) as caught:
+                await take(client.stream(b"3", "count"), pieces)
+            assert pieces == whole[: sum(offset >= length for length in lengths)]
+            assert isinstance(caught.value, OutcomeUnknown) == bool(pieces)
+            assert client.closed
+
+    async def main():
+        for offset in range(1, lengths[-1]):
+            await take_cut(proxy, offset)
+
+    with between(str(streamer.address)) as proxy:
+        asyncio.run(main())
+
+
 # Clients that heal, and pools
 
 
