@@ -15,7 +15,8 @@ The smallest server and its client::
             print(client.request(b"hello"))
 
 This file owns the list of public names. Each is loaded from its module when it is first asked for, so that importing
-pysock costs next to nothing; ``pysock.backend`` is the name of the engine in use, ``"native"`` or ``"pure"``.
+pysock costs next to nothing; ``pysock.backend`` is the name of the engine in use, ``"native"`` or ``"pure"``, and
+``pysock.tls_driver`` that of what speaks TLS in it, ``"ssl"`` or ``"libssl"``.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         RemoteError,
         RequestTimeout,
         ServerFull,
+        TLSError,
     )
     from pysock.healing.policy import Backoff
     from pysock.healing.pool import Pool
@@ -63,11 +65,15 @@ if TYPE_CHECKING:
     from pysock.replies.later import Reply, later
     from pysock.server import Server, serve
     from pysock.states import ConnectionState, DisconnectReason, IllegalTransition, ServerState
+    from pysock.tls.config import TLS
+    from pysock.tls.info import TLSInfo
     from pysock.wire.format import ErrorCode
 
     backend: str
+    tls_driver: str
 
 __all__ = [
+    "TLS",
     "Address",
     "AddressInUse",
     "Backoff",
@@ -104,6 +110,8 @@ __all__ = [
     "ServerFull",
     "ServerState",
     "Snapshot",
+    "TLSError",
+    "TLSInfo",
     "__version__",
     "backend",
     "connect",
@@ -112,6 +120,7 @@ __all__ = [
     "later",
     "serve",
     "servers",
+    "tls_driver",
 ]
 
 _HOMES = {
@@ -136,6 +145,7 @@ _HOMES = {
         "RemoteError",
         "RequestTimeout",
         "ServerFull",
+        "TLSError",
     ),
     "base.kinds": ("Buffer",),
     "healing.policy": ("Backoff",),
@@ -150,6 +160,8 @@ _HOMES = {
     "base.registry": ("servers",),
     "server": ("Server", "serve"),
     "states": ("ConnectionState", "DisconnectReason", "IllegalTransition", "ServerState"),
+    "tls.config": ("TLS",),
+    "tls.info": ("TLSInfo",),
 }
 #: The modules whose names people write out.
 _MODULES = ("errors", "states")
@@ -164,6 +176,8 @@ if not TYPE_CHECKING:  # by it a type checker would take every name for one that
 
         if name == "backend":
             return import_module("pysock.engine.choice").choose().name
+        if name == "tls_driver":
+            return import_module("pysock.engine.choice").tls_driver()
         if name in _MODULES:
             return import_module(f"pysock.{name}")
         if name not in _HOME_OF:

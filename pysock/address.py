@@ -11,6 +11,7 @@ This file owns the text forms of an address and what the socket module wants ins
                                     ``unix-abstract:name`` is the same
 ``tcp://127.0.0.1:9000``            also ``tcp:127.0.0.1:9000``, ``127.0.0.1:9000``, ``[::1]:9000``; with port 0 the
                                     kernel chooses one; ``:9000`` is every IPv4 interface; option ``backlog``
+``tls://host:9443``                 the same with TLS; options ``cert``, ``key``, ``ca``, ``verify``, ``name``
 ``fd://3``                          a listening socket that was inherited, for example from systemd
 ==================================  ==============================================================
 """
@@ -43,6 +44,12 @@ NAME_BYTES_MAX: Final = PATH_BYTES_MAX - len("/proc/self/fd/1234567/")
 #: Linux takes no longer paths, with the final NUL: PATH_MAX in limits.h.
 _LONGEST_PATH: Final = 4095
 
+#: The transports that have a host and a port.
+NETWORK: Final = frozenset(("tcp", "tls"))
+
+#: How the certificate of the other end is looked at.
+VERIFY: Final = ("none", "optional", "require")
+
 #: What fields are called that have another name in an address's text.
 _NAMES: Final = {"port": "the port", "fd": "the descriptor"}
 
@@ -56,7 +63,7 @@ class Address:
 
     ``str(address)`` is the canonical form; parsing that gives an equal address.
 
-    :param transport: ``"unix"``, ``"abstract"``, ``"tcp"`` or ``"fd"``.
+    :param transport: ``"unix"``, ``"abstract"``, ``"tcp"``, ``"tls"`` or ``"fd"``.
     :param path: of the socket file, or the abstract name without its ``@``. A socket file may have none: then it is in
         a directory of the user's own, see :attr:`socket_file`.
     :param host: a name or number; empty for every IPv4 interface.
@@ -67,7 +74,8 @@ class Address:
     :param group: the group of the socket file, by name or number.
     :param backlog: connections the kernel keeps until they are accepted; by default ``Limits.backlog``.
     :param name: of a socket file without a path, the same for server and client; by default that of the ``Server``, or
-        ``"server"``.
+        ``"server"``. Of a ``"tls"`` address: the name that the server's certificate must have; by default the host.
+    :param cert: of a ``"tls"`` address, as ``key``, ``ca`` and ``verify``: what :class:`pysock.TLS` takes.
     :raises ValueError: for anything that can't be an address, saying what is wrong.
     """
 
@@ -81,6 +89,10 @@ class Address:
     group: str | None = None
     backlog: int | None = None
     name: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    ca: str | None = None
+    verify: str | None = None
 
     def __post_init__(self) -> None:
         allowed = FIELDS.get(self.transport)
@@ -96,9 +108,10 @@ class Address:
             _check_socket_file(self.path, self.name)
         elif self.transport == "abstract":
             _check_path("abstract name", self.path, "unix:@demo")
-        elif self.transport == "tcp":
-            _check_host(self.host)
-            _check_range("port", self.port, 0, 65535, "tcp://127.0.0.1:9000")
+        elif self.transport in NETWORK:
+            _check_host(self.host, self.transport)
+            _check_range("port", self.port, 0, 65535, f"{self.transport}://127.0.0.1:9000")
+            _check_tls(self)
         else:
             _check_range("fd", self.fd, 0, 2**31 - 1, "fd://3")
         _check_options(self)
@@ -132,8 +145,8 @@ class Address:
         """The canonical form without the options."""
         if self.transport == "fd":
             return f"fd://{self.fd}"
-        if self.transport == "tcp":
-            return f"tcp://{join_host_port(self.host, self.port)}"
+        if self.transport in NETWORK:
+            return f"{self.transport}://{join_host_port(self.host, self.port)}"
         path = self.path.replace("%", "%25").replace("?", "%3F")
         if self.transport == "abstract":
             return f"unix:@{path}"
@@ -177,7 +190,7 @@ class Address:
             return [(socket.AF_UNIX, "\0" + self.path)]
         if not listening and (self.transport == "fd" or self.port == 0):
             raise ParameterError("address", f"can't connect to {self}: that is only something to listen at", name="")
-        assert self.transport == "tcp"
+        assert self.transport in NETWORK
         found = _look_up(self, socket.AI_PASSIVE if listening else 0)
         if listening:
             found.sort(key=lambda entry: entry[0] != socket.AF_INET)
@@ -282,10 +295,24 @@ def _too_long(path: bytes, *, has_directory: bool) -> str:
     return ""
 
 
-def _check_host(host: str) -> None:
+def _check_host(host: str, scheme: str) -> None:
     if any(char.isspace() or not char.isprintable() or char in "/?#@[]" for char in host):
-        problem = f"{host!r} isn't a host; write for example tcp://127.0.0.1:9000 or tcp://[::1]:9000"
+        problem = f"{host!r} isn't a host; write for example {scheme}://127.0.0.1:9000 or {scheme}://[::1]:9000"
         raise ParameterError("host", problem, name="")
+
+
+def _check_tls(address: Address) -> None:
+    for name in ("cert", "key", "ca"):
+        value = getattr(address, name)
+        if value is not None and (not isinstance(value, str) or not value or "\0" in value):
+            raise ParameterError(
+                name, f"must be the path of a file, not {value!r}; write for example {name}=/etc/x.pem"
+            )
+    if address.verify is not None and address.verify not in VERIFY:
+        raise ParameterError("verify", f"must be one of {', '.join(VERIFY)}, not {address.verify!r}")
+    host = address.name
+    if host is not None and (not isinstance(host, str) or not host or any(map(str.isspace, host)) or "&" in host):
+        raise ParameterError("name", f"must be the name of a host, not {host!r}; write for example name=db.example")
 
 
 def _check_range(name: str, value: int, least: int, most: int, example: str) -> None:

@@ -35,6 +35,10 @@ class Cause(IntEnum):
     SEND = 14
     PUSHES_FULL = 15
     PUSH_DROPPED = 16
+    TLS = 17
+    NO_TLS = 18
+    ONLY_TLS = 19
+    TLS_TRUNCATED = 20
 
 
 class _Words(NamedTuple):
@@ -85,13 +89,31 @@ _WORDS: Final = {
     Cause.PUSH_DROPPED: _Words(
         "pushes_dropped", WARNING, "a push was dropped, for too many wait for its client (slow=, Limits.push_hard)"
     ),
+    Cause.TLS: _Words("tls_failures", WARNING, "refused: the TLS handshake failed"),
+    Cause.NO_TLS: _Words(
+        "refused_no_tls", WARNING, "refused: a client without TLS at a tls:// address; let it connect to tls://"
+    ),
+    Cause.ONLY_TLS: _Words(
+        "refused_only_tls",
+        WARNING,
+        "refused: a client with TLS at an address without; let it connect to tcp://, or serve tls:// there",
+    ),
+    Cause.TLS_TRUNCATED: _Words(
+        "tls_truncated",
+        INFO,
+        "a TLS connection ended without its client's word (close_notify): it may have been cut on the way",
+    ),
 }
 
 #: The names of the counters, in the order of the causes.
 COUNTERS: Final = tuple(_WORDS[cause].counter for cause in Cause)
 
 
-def level_and_line(cause: int, times: int) -> tuple[int, str]:
-    """Return the log record for a cause that was met so many times since it was last logged."""
+def level_and_line(cause: int, times: int, detail: str = "") -> tuple[int, str]:
+    """Return the log record for a cause that was met so many times since it was last logged.
+
+    :param detail: what is known of the last of them.
+    """
     _, level, text = _WORDS[Cause(cause)]
+    text = f"{text}: {detail}" if detail else text
     return level, f"{text}; {times} times" if times > 1 else text

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
-from pysock.access.peers import Ids, expected_server
+from pysock.access.peers import Ids
 from pysock.address import AddressLike, as_address
 from pysock.base import kinds
 from pysock.base.deadlines import checked_timeout, deadline_of, time_left
@@ -27,10 +27,9 @@ from pysock.calls.reader import PushReader
 from pysock.calls.selfcall import refuse_own_loop
 from pysock.calls.stream import too_many
 from pysock.calls.streaming import Streaming
-from pysock.engine.choice import choose
 from pysock.engine.link import Link, nothing_sent
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
-from pysock.parameters import checked_deadline, checked_linger, checked_most, client_proof
+from pysock.parameters import checked_deadline, checked_linger, checked_most
 from pysock.replies.current import shortened
 from pysock.wire.features import ANSWERING_FEATURES, CLIENT_FEATURES
 from pysock.wire.format import FLAG_NO_REPLY, LARGEST_PING, Kind
@@ -79,23 +78,23 @@ class Client(Streaming):
         deadline: kinds.Deadline = "inherit",
         heartbeat: float | None = None,
         services: kinds.ClientServices | None = None,
+        tls: kinds.TLS | None = None,
     ) -> None:
         checked_most(max_payload, max_pushes)
-        heartbeat = checked_heartbeat(heartbeat)
+        heartbeat, linger = checked_heartbeat(heartbeat), checked_linger(linger)
         self._inherits = checked_deadline(deadline)
         self._address = as_address(address)
         self._timeout = None if timeout is None else checked_timeout(timeout)
         self._name = name or ""
-        trust = Trust(expected_server(self._address, server_uid), None if authkey is None else client_proof(authkey))
-        engine = choose(backend)
+        trust = Trust.of(self._address, server_uid, authkey, tls)
+        engine = trust.engine(backend)
         self._backend = engine.name
         answers = None if services is None else self._prepared(services)
         features = CLIENT_FEATURES if answers is None else ANSWERING_FEATURES
         handshake = Handshake(self._address, self._timeout, trust, features)
-        self._link, welcome = handshake.open(
-            self._name, engine.link, linger=checked_linger(linger), max_payload=max_payload
-        )
+        self._link, welcome = handshake.open(self._name, engine.link, linger=linger, max_payload=max_payload)
         self._beside = handshake.beside
+        self._tls = handshake.info
         self._introduced(welcome)
         self._most = max_payload
         self._window = max(1, welcome.max_in_flight or 1)

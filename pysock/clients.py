@@ -34,18 +34,20 @@ if TYPE_CHECKING:
     from pysock.asking.asking import Asking
     from pysock.asking.asks import Asks
     from pysock.base import kinds
+    from pysock.tls.info import TLSInfo
 
 
 class ServedSocket(DataSocket):
     """A client of a server. Made by the client table only."""
 
-    __slots__ = ("_groups", "_last", "_table", "asks")
+    __slots__ = ("_groups", "_last", "_table", "_tls", "asks")
 
     def __init__(self, client_id: int, table: ClientTable) -> None:
         super().__init__(client_id)
         self._table = table
         self._last: ClientInfo | None = None
         self._groups: tuple[str, ...] = ()  # that it was in
+        self._tls: TLSInfo | None = None  # once it was asked for, or the client has gone
         self.asks: Asks | None = None  # what it was asked, once it was
 
     def _row(self) -> ClientInfo:
@@ -61,10 +63,19 @@ class ServedSocket(DataSocket):
 
     def gone(self, row: ClientInfo | None) -> None:
         """Keep the last figures: from now on the engine knows nothing of this client."""
+        if self._table.speaks_tls:
+            self._tls = self.tls
         self._last = (row or self._row())._replace(state=ConnectionState.CLOSED, fd=-1)
         self._groups = self._table.groups.leave_all(self.id)
         if self.asks is not None:
             self.asks.end(f"client {shown(self.id)} has gone without an answer")
+
+    @property
+    def tls(self) -> TLSInfo | None:
+        """See :attr:`DataSocket.tls`."""
+        if self._tls is None and self._last is None:
+            self._tls = self._table.tls_of(self.id)
+        return self._tls
 
     @property
     def is_gone(self) -> bool:
@@ -107,7 +118,7 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
     ``values()`` and ``items()`` leave out those who have gone since.
     """
 
-    __slots__ = ("_addresses", "_engine", "_limit", "_sockets", "asking", "groups")
+    __slots__ = ("_addresses", "_engine", "_limit", "_sockets", "asking", "groups", "speaks_tls")
 
     def __init__(self, max_payload: int) -> None:
         self._limit = max_payload
@@ -116,6 +127,7 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
         self._sockets: dict[int, ServedSocket] = {}
         self.groups: Groups = Groups()
         self.asking: Asking
+        self.speaks_tls: bool = False
 
     def by_name(self, name: str) -> DataSocket:
         """Return the client that connected last under this name.
@@ -278,6 +290,15 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
     def engine_info(self, client_id: int) -> ClientInfo | None:
         """The engine's row of a client."""
         return None if self._engine is None else self._engine.info(client_id)
+
+    def tls_of(self, client_id: int) -> TLSInfo | None:
+        """What came of a client's handshake."""
+        return None if self._engine is None else self._engine.tls_of(client_id)
+
+    def came_by_tls(self, client_id: int) -> bool:
+        """Whether it came through a master socket at which TLS is spoken."""
+        row = self.engine_info(client_id)
+        return row is not None and self._addresses[row.master].transport == "tls"
 
     def row(self, client_id: int) -> ClientRow | None:
         """One row, as a snapshot has it."""

@@ -34,6 +34,7 @@ def connect(
     deadline: kinds.Deadline = "inherit",
     heartbeat: float | None = None,
     services: kinds.ClientServices | None = None,
+    tls: kinds.TLS | None = None,
     reconnect: bool | Backoff = False,
     wait: float | None = None,
 ) -> Client:
@@ -63,6 +64,9 @@ def connect(
     :param services: what this client answers when the server asks it (``DataSocket.request``): a dict of functions by
         name, called as ``service(client, request)`` in a thread that the client has for it; ``None`` names the unnamed
         one. They may use the client. What it connects to again, it answers likewise.
+    :param tls: what is spoken at an address ``tls://HOST:PORT`` that doesn't say it itself: a :class:`TLS`, or an
+        ``ssl.SSLContext``. By default the server's certificate must come from an authority that the system trusts, and
+        have the host's name in it.
     :param reconnect: ``True``, or a :class:`Backoff`: the client connects again when the connection has ended, after a
         wait at random that doubles with each failure, and likewise for the first time, within the timeout. Requests
         that come meanwhile wait, within theirs. What wasn't run is sent again; so is, at most three times, what may
@@ -76,6 +80,7 @@ def connect(
         because of the auth key: the two differ, or only one end has one.
     :raises PermissionError: the server runs as somebody else than ``server_uid`` says, or the system doesn't let this
         process connect.
+    :raises TLSError: its certificate isn't good, or it wants one of this client, or speaks no TLS. It is for good.
     :raises RequestTimeout: it took too long.
     :raises ProtocolError: it isn't a pysock server.
     :raises ValueError: a parameter is wrong; the message says which.
@@ -83,7 +88,7 @@ def connect(
     options: dict[str, Any] = {
         "timeout": timeout, "backend": backend, "linger": linger, "max_payload": max_payload, "max_pushes": max_pushes,
         "authkey": authkey, "server_uid": server_uid, "deadline": deadline, "heartbeat": heartbeat,
-        "services": services,
+        "services": services, "tls": tls,
     }  # fmt: skip
     return _made(address, name, reconnect, wait, options)
 

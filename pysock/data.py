@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from pysock.base import kinds
+    from pysock.tls.info import TLSInfo
 
 #: By hand there is no frame and so no limit of ours; this is what the kernel moves in one call at most.
 _HAND_BYTES_MAX: Final = 0x7FFFF000
@@ -174,6 +175,11 @@ class DataSocket(Unique, ABC):
         """The client's process, user and group. ``None`` over TCP, and where the system doesn't tell."""
         row = self._row()
         return None if row.uid == -1 else Peer(row.pid, row.uid, row.gid)
+
+    @property
+    def tls(self) -> TLSInfo | None:
+        """What came of the TLS handshake, and who the client is by its certificate. ``None`` where there is no TLS."""
+        return None
 
     @property
     def state(self) -> ConnectionState:

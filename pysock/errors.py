@@ -73,6 +73,13 @@ class ProtocolError(PysockError, ConnectionError):
     """The other end sent bytes that break the protocol. The connection is closed."""
 
 
+class TLSError(PysockError, ConnectionError):
+    """TLS failed: in the handshake, as where a certificate isn't good, or later. The connection is closed.
+
+    It is for good: a client that connects again, or waits for its server, doesn't try once more.
+    """
+
+
 class ConnectionLost(PysockError, ConnectionResetError):
     """The connection ended before the answer came.
 

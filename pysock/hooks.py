@@ -36,6 +36,7 @@ from pysock.wire.format import LARGEST_REASON, fitting
 if TYPE_CHECKING:
     from typing import Any
 
+    from pysock.access.sans import Judge
     from pysock.engine.contract import Engine
     from pysock.tasks.tasks import Tasks
     from pysock.wire.auth import ServerProof
@@ -63,6 +64,8 @@ class Hooks:
         self.on_leave: list[Callable[[DataSocket, LeftClient], Any]] = []
         self.on_disconnect: list[Callable[[DataSocket, DisconnectReason], Any]] = []
         self.on_state: list[Callable[[ServerState, ServerState], Any]] = []
+        #: Asked of each client that speaks TLS, before the hooks.
+        self.judge_tls: Judge | None = None
         #: Where async ones run.
         self.tasks: Tasks | None = None
         self._refused = Seldom(log, INFO, "refused %r: %r")
@@ -91,6 +94,8 @@ class Hooks:
         :param proof: of the auth key, if there is one.
         """
         timed = self.held_up.timed
+        self.judge_tls = rule.judge_tls if self._clients.speaks_tls else None
+        asks = self.on_connect or self.unique or self.judge_tls
         return guarded(
             _callback_failed,
             challenge=proof and proof.challenge,
@@ -98,7 +103,7 @@ class Hooks:
             # These run the user's functions, or the host's logging.
             allow=rule.ask and apart(timed("the function allow=", rule.ask)),
             noted=apart(_noted),
-            connect=apart(timed("an on_connect hook", self._connect)) if self.on_connect or self.unique else None,
+            connect=apart(timed("an on_connect hook", self._connect)) if asks else None,
             joined=apart(timed("an on_join hook", self._joined)) if self.on_join else None,
             disconnect=apart(timed("an on_disconnect or on_leave hook", self._disconnect)),
             held_up=apart(self.held_up.turn),
@@ -139,6 +144,10 @@ class Hooks:
             engine.disconnect(older, True)
 
     def _first_refusal(self, client: DataSocket) -> str | None:
+        if self.judge_tls is not None and self._clients.came_by_tls(client.id):
+            tls = client.tls
+            if tls is None or not self.judge_tls(tls):
+                return texts.NOT_ALLOWED
         for hook in self.on_connect:
             if (reason := self._asked(hook, client)) is not None:
                 return reason

@@ -13,32 +13,43 @@ from pysock.access.rule import Rule, refuse_exposed
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
 from pysock.base.unique import Unique
+from pysock.engine.choice import choose_for_tls
 from pysock.engine.contract import Backend, Engine
+from pysock.errors import PysockError
 from pysock.limits import Limits
 from pysock.master import MasterSocket
 from pysock.parameters import checked_addresses
 from pysock.states import ServerEvent
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pysock.address import Address, AddressLike
+    from pysock.tls.wanted import Spoken
 
 
 class Listening(Unique):
     """Where a server listens.
 
     :param guarded: other machines may reach it, since an auth key or its owner's word says so.
+    :param tls: what it speaks at addresses of the transport ``tls`` that don't say so themselves.
+    :param backend: which engine is asked for.
+    :ivar backend: the engine, which can do what the addresses want.
     """
 
     _instead = "make a new Server"
 
     def __init__(
-        self, addresses: Iterable[AddressLike], rule: Rule, backend: Backend, limits: Limits, guarded: bool
+        self, addresses: Iterable[AddressLike], rule: Rule, backend: str, limits: Limits, guarded: bool, tls: Any = None
     ) -> None:
-        self._wanted = checked_addresses(addresses, rule)
         self._rule = rule
-        self._backend = backend
         self._limits = limits
         self._guarded = guarded
+        self._given = tls
+        self._backend = backend
+        self.tls: tuple[Spoken | None, ...] = ()  # by address, in their order
+        self.backend: Backend
+        self.listen_at(addresses)
         self.masters: list[MasterSocket] = []
 
     @property
@@ -49,7 +60,36 @@ class Listening(Unique):
 
     def listen_at(self, addresses: Iterable[AddressLike]) -> None:
         """Listen at these instead."""
-        self._wanted = checked_addresses(addresses, self._rule)
+        wanted = checked_addresses(addresses, self._rule)
+        tls: tuple[Spoken | None, ...] = (None,) * len(wanted)
+        if self._given is not None or any(address.transport == "tls" for address in wanted):
+            from pysock.tls.wanted import servers_tls  # noqa: PLC0415  # the module ssl takes a while to import
+
+            found = servers_tls(wanted, self._given)
+            tls = tuple(found.get(address) for address in wanted)
+            for address, one in found.items():
+                self._rule.refuse_unverified(address, one.asks)
+        self.backend = choose_for_tls(self._backend, {one.kind for one in tls if one is not None})
+        self._wanted, self.tls = wanted, tls
+
+    def reload_tls(self, engine: Engine | None) -> None:
+        """Load the certificates of its TLS from their files once more; each, once. The engine is told.
+
+        :raises ValueError: one isn't good; all are as they were.
+        :raises PysockError: there are none that were loaded from files by us.
+        """
+        ours: list[Any] = [one.wanted for one in self.tls if one is not None and one.kind == "TLS"]
+        known = {id(tls): tls for tls in ours}
+        if not known:
+            what = "its contexts are the program's: call their load_cert_chain()" if any(self.tls) else "it has none"
+            raise PysockError(f"this server has no certificates that it could load again: {what}")
+        for tls in known.values():
+            tls.check()
+        for tls in known.values():
+            tls.reload()
+            if engine is not None:
+                engine.reload_tls(tls)
+        log.info("the certificates of %s were loaded again", " ".join(map(str, self.addresses)))
 
     def open(self, name: str | None, advance: Callable[[ServerEvent], None]) -> None:
         """Make them listen, and tell of each step of the server's state.
@@ -57,7 +97,7 @@ class Listening(Unique):
         :param name: for an address without a name of its own.
         """
         # All are made before the first is touched, so that a wrong user or group leaves nothing behind.
-        self.masters = [MasterSocket(address.named(name), self._backend) for address in self._wanted]
+        self.masters = [MasterSocket(address.named(name), self.backend) for address in self._wanted]
         inherited = [master for master in self.masters if master.address.transport == "fd"]
         made = [master for master in self.masters if master.address.transport != "fd"]
         for master in inherited:
@@ -81,8 +121,9 @@ class Listening(Unique):
 
     def hand_to(self, engine: Engine) -> None:
         """Let the engine accept on them."""
-        for master in self.masters:
-            engine.add_master(master.fd, self._rule.checks(master.address, master.fd), master.prepared)
+        for master, tls in zip(self.masters, self.tls, strict=True):
+            checked = self._rule.checks(master.address, master.fd)
+            engine.add_master(master.fd, checked, master.prepared, None if tls is None else tls.wanted)
             master.advance(ServerEvent.SERVE)
 
     def close(self) -> None:
@@ -94,7 +135,9 @@ class Listening(Unique):
     def _refuse_exposed(self) -> None:
         if self._guarded:
             return
-        for master in self.masters:
+        for master, tls in zip(self.masters, self.tls, strict=True):
+            if tls is not None and tls.asks == "require":  # who comes has a certificate
+                continue
             refuse_exposed(master.address, master.fd)
 
     def _listen(self, master: MasterSocket) -> None:

@@ -24,7 +24,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
-from pysock.address import Address, AddressLike, as_address
+from pysock.address import NETWORK, Address, AddressLike, as_address
 from pysock.base.aliases import SocketAddress
 from pysock.base.borrowed import borrowed
 from pysock.base.faults import explained_fault, explains
@@ -230,6 +230,8 @@ class MasterSocket(Unique):
         self._check_here()
         if self._state is not ServerState.LISTENING:
             raise IllegalTransition(f"a master socket that is {self._state.name} can't ACCEPT")
+        if self._address.transport == "tls":
+            raise PysockError(f"{self._address}: by hand there is no TLS, and nothing is sent without: use a Server")
         fd = self._sockets.accept(self._fd)
         self._accepted += 1
         log.debug("accept(%d) -> %d", self._fd, fd)
@@ -310,7 +312,7 @@ class MasterSocket(Unique):
         if self._file is not None:
             self._file.made()
             self._address = _real(self._address, self._file.path)
-        elif self._address.transport == "tcp":
+        elif self._address.transport in NETWORK:
             host, port = _bound_to(self._fd)[:2]
             self._address = replace(self._address, host=host, port=port)
 
@@ -349,7 +351,7 @@ def _explained(error: OSError, address: Address, place: Place | None = None) -> 
         return AddressInUse(f"{address}: {_in_use(address)}")
     if place is not None:
         return place.explained(error)
-    advice = _tcp_advice(number, address) if address.transport == "tcp" else ""
+    advice = _tcp_advice(number, address) if address.transport in NETWORK else ""
     # OSError chooses its subclass by the number: FileNotFoundError, PermissionError ...
     return OSError(number, f"{address}: {advice}") if advice else explained_fault(error, address, "bind() or listen()")
 
@@ -357,7 +359,7 @@ def _explained(error: OSError, address: Address, place: Place | None = None) -> 
 def _in_use(address: Address) -> str:
     if address.transport != "unix" and listens_at(address):
         return f"a server of this process listens there, {HINT}: stop it or choose another address"
-    if address.transport == "tcp":
+    if address.transport in NETWORK:
         return "another socket has that port; stop its program or choose another port (0 lets the kernel choose)"
     if address.transport == "abstract":
         return "a live server listens there; stop it or choose another name"

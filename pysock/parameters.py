@@ -14,11 +14,12 @@ from pysock.wire.format import Framing
 from pysock.wire.framing import FRAMING_BY_NAME
 
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import Any, Final
 
     from pysock.access.rule import Rule
     from pysock.address import Address, AddressLike
     from pysock.base import kinds
+    from pysock.tls.wanted import Wanted
     from pysock.wire.auth import ClientProof, ServerProof
 
 #: Polling longer than this would only burn the CPU, whatever it is meant for, in seconds.
@@ -157,6 +158,18 @@ def client_proof(key: bytes) -> ClientProof:
     from pysock.wire.auth import ClientProof  # noqa: PLC0415  # as above
 
     return ClientProof(key)
+
+
+def wanted_tls(address: Address, tls: Any) -> Wanted | None:
+    """What a client speaks at this address; ``None``: no TLS.
+
+    :raises ValueError: ``tls`` doesn't go with it, or a file that it names isn't good.
+    """
+    if address.transport != "tls" and tls is None:
+        return None
+    from pysock.tls.wanted import clients_tls  # noqa: PLC0415  # the module ssl takes a while to import
+
+    return clients_tls(address, tls)
 
 
 def checked_most(max_payload: int, max_pushes: int) -> None:

@@ -26,7 +26,6 @@ from pysock.base.span import Span
 from pysock.base.unique import Unique
 from pysock.clients import ClientTable
 from pysock.descriptors import check_descriptors
-from pysock.engine.choice import choose
 from pysock.engine.contract import Engine, EngineOptions
 from pysock.engine.rows import NO_STATS, EngineStats
 from pysock.errors import PysockError
@@ -74,16 +73,16 @@ class Running(Unique):
         loop: kinds.Loop,
         names: kinds.Names = "any",
         slow: str = "disconnect",
+        tls: kinds.TLS | None = None,
     ) -> None:
         log.prepare()
         self._server = server
         self.attached: Attached | None = None  # where it is in a loop of the program's
         self.tasks: Tasks | None = None  # of async handlers and hooks, if there are any
         self.limits: Limits = parameters.checked_limits(limits)
-        self.backend: Backend = choose(backend)
         self.rule: Rule = Rule(allow)
         guarded = authkey is not None or insecure
-        self.listening: Listening = Listening(addresses, self.rule, self.backend, self.limits, guarded)
+        self.listening: Listening = Listening(addresses, self.rule, backend, self.limits, guarded, tls)
         self._framing = parameters.checked_framing(framing)
         self._linger = parameters.checked_linger(linger)
         self._loop = parameters.checked_loop(loop)
@@ -115,6 +114,11 @@ class Running(Unique):
             if self.state is not ServerState.NEW:
                 raise PysockError("this server runs, or has run, already: it can't listen elsewhere any more")
             self.listening.listen_at(addresses)
+
+    @property
+    def backend(self) -> Backend:
+        """Its engine."""
+        return self.listening.backend
 
     def stats(self) -> EngineStats:
         """The counters as they are, or as they were at the end."""
@@ -249,6 +253,7 @@ class Running(Unique):
             self.services.start_workers()  # before anybody can connect: it may take a while
             self.listening.open(self._server.name, self._advance)
             addresses = self.listening.addresses
+            self.clients.speaks_tls = any(self.listening.tls)
             with explains(" and ".join(map(str, addresses)), "making the server's loop"):
                 self.engine = engine = self._make_engine()
             self.lameness.tell_engine()

@@ -46,13 +46,16 @@ class Server(Registration):
         numbers or names, one or several, of users and of groups (a peer's own or supplementary ones; of a peer in more
         than 256 the pure engine knows its own alone); a function ``allow(peer) -> bool``, called with ``(pid, uid,
         gid)``; or ``"anyone"``, to leave it to the file's permissions (an abstract name has none, so there it is an
-        error). It opens no file: whom it names the socket file's mode must let in, too (``?mode=0666``, or a group). By
+        error). Over TLS: ``{"san": ...}`` with names, of which the client's certificate must have one, such as
+        ``"spiffe://example/worker"``, or ``"*.example"``; and the function is called with a :class:`TLSInfo`. It opens
+        no file: whom it names the socket file's mode must let in, too (``?mode=0666``, or a group). By
         default the permissions are left to decide where an address sets them (``mode``, ``user``, ``group``), and at
         the file of an inherited socket (``fd://N``), whose maker has set them; elsewhere the user who runs the server,
         and root. Others, and peers whose user the system doesn't tell, are refused before a byte of theirs is read.
     :param authkey: a secret that clients must prove to know, as the server does to them (HMAC-SHA256, without sending
         it). Nothing is encrypted. Only with the framing ``"pysock"``.
-    :param insecure: listen also where other machines can connect, without an ``authkey``.
+    :param insecure: listen also where other machines can connect, without an ``authkey``, and without certificates of
+        clients.
     :param expose: what a client is told of an exception in a handler: ``"type"``, the name of its type; ``"message"``,
         what it says, too; ``"traceback"``, also where it was raised, for clients that may know the program's insides.
         The log has it all. The framings other than ``"pysock"`` tell nothing.
@@ -64,6 +67,9 @@ class Server(Registration):
     :param slow: what becomes of a client that doesn't read, where more pushes wait for it than ``limits`` allow:
         ``"disconnect"`` closes it; ``"drop-new"`` drops what is pushed to it then, ``"drop-old"`` what has waited
         longest, and the client is told how many it didn't get. One that doesn't understand that is closed.
+    :param tls: what it speaks at addresses ``tls://HOST:PORT`` that name no certificate themselves: a :class:`TLS`, or
+        an ``ssl.SSLContext``, which is taken as it is. Such an address is never served without. With a TLS that asks
+        for certificates (``verify="require"``) no ``authkey`` is needed where other machines can connect.
     :raises ValueError: a parameter is wrong; the message says which, and what would be right.
     :raises ImportError: the native engine was asked for and isn't installed.
     """
@@ -83,6 +89,7 @@ class Server(Registration):
         loop: kinds.Loop = "auto",
         names: kinds.Names = "any",
         slow: kinds.Slow = "disconnect",
+        tls: kinds.TLS | None = None,
     ) -> None:
         from pysock.running import Running  # noqa: PLC0415  # see the head of this file
 
@@ -101,6 +108,7 @@ class Server(Registration):
             loop=loop,
             names=names,
             slow=slow,
+            tls=tls,
         )
         self.limits: Limits = self._running.limits
         super().__init__(self._running.services, self._running.hooks)
@@ -124,6 +132,18 @@ class Server(Registration):
         :raises PysockError: it runs, or has run, already.
         """
         self._running.listen_at(addresses)
+
+    def reload_tls(self) -> None:
+        """Load the certificates of its :class:`TLS` from their files once more, for connections to come.
+
+        Those that are there go on. A CA that is new in the ``ca`` file is trusted; one that is gone from it, not before
+        a restart.
+
+        :raises ValueError: they aren't good: the old ones are used on. The message says what is wrong.
+        :raises PysockError: it has none, or what it has are contexts of the program's.
+        """
+        self._running.check_here()
+        self._running.listening.reload_tls(self._running.engine)
 
     @property
     def state(self) -> ServerState:

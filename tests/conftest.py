@@ -1,4 +1,4 @@
-"""Fixtures: a test that asks for ``backend`` runs on every engine, one that asks for ``address`` on both transports."""
+"""Fixtures: a test that asks for ``backend`` runs on every engine, one that asks for ``address`` on the transports."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import pytest
+from certificates import certificates
 from restarted import Played, Restarted
 from support import TEST_DIRECTORY, FakeServer, own_host, plug, short_directory
 from wire import CUTS
@@ -27,6 +28,9 @@ from pysock.descriptors import raise_descriptor_limit
 from pysock.engine.choice import choose
 
 BACKENDS = ("native", "pure")
+#: Where what asks for ``transport`` is also tried over TLS; with PYSOCK_TEST_TLS=1 that is everywhere.
+OVER_TLS = ("test_handlers.py", "test_client.py", "test_wire_features.py")
+TLS_EVERYWHERE = os.environ.get("PYSOCK_TEST_TLS") == "1"
 #: Each plain handler is called by one that is ``async def``, and all must be as it was; what can't be is marked.
 ASYNC_HANDLERS = os.environ.get("PYSOCK_TEST_HANDLERS") == "async"
 
@@ -105,7 +109,7 @@ def socket_dir() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-@pytest.fixture(params=["unix", "tcp"])
+@pytest.fixture(params=["unix", "tcp", "tls"])
 def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -113,6 +117,8 @@ def transport(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def address(transport: str, socket_dir: Path) -> str:
     """Where a server can listen; clients go to ``server.addresses[0]``."""
+    if transport == "tls":
+        return certificates().at("tls://127.0.0.1:0")
     return f"unix:{socket_dir}/s" if transport == "unix" else "tcp://127.0.0.1:0"
 
 
@@ -139,7 +145,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_left_out(item: pytest.Item) -> bool:
     given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    if given.get("transport") == "tcp" and given.get("cut", "random") != "random":
+    if given.get("transport") in ("tcp", "tls") and given.get("cut", "random") != "random":
+        return True
+    if given.get("transport") == "tls" and not TLS_EVERYWHERE and item.path.name not in OVER_TLS:
         return True
     return ASYNC_HANDLERS and item.get_closest_marker("plain") is not None
 
@@ -170,6 +178,12 @@ def _awaited(handler: Any) -> Any:
     return call
 
 
+def needs_tls(backend: str) -> None:
+    """Skip where an engine can't speak TLS."""
+    if not choose(backend).tls_drivers():
+        pytest.skip(f"the {backend} engine speaks no TLS here")
+
+
 @pytest.fixture
 def make_server(backend: str) -> Iterator[Callable[..., Server]]:
     """``make_server(*addresses, **options)``: a Server on this engine, which is ended after the test."""
@@ -177,6 +191,8 @@ def make_server(backend: str) -> Iterator[Callable[..., Server]]:
     kind = Awaited if ASYNC_HANDLERS else Server
 
     def make(*addresses: str, **options: Any) -> Server:
+        if any(str(address).startswith("tls:") for address in addresses):
+            needs_tls(backend)
         made.append(kind(*addresses, backend=backend, **options))
         return made[-1]
 
@@ -204,6 +220,8 @@ def home(transport, socket_dir):
     """Where one server after the other can listen."""
     if transport == "unix":
         return f"unix:{socket_dir}/s"
+    if transport == "tls":
+        pytest.skip("servers that are restarted speak no TLS here")
     with socket.socket() as probe:
         probe.bind((own_host(), 0))
         return f"tcp://{own_host()}:{probe.getsockname()[1]}"

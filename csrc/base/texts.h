@@ -11,6 +11,7 @@
 #define PS_TEXT_UNKNOWN_KIND "not a frame of the pysock protocol: unknown kind"
 #define PS_TEXT_BAD_FLAGS "unknown flags: only bit 0 of an SRM has a meaning"
 #define PS_TEXT_BAD_VERSION "this server speaks version 1 of the pysock protocol"
+#define PS_TEXT_NO_TLS_HERE "this server speaks no TLS at this address"
 #define PS_TEXT_LONG_CIR "the CIR is too long"
 #define PS_TEXT_LONG_PROOF "the PROOF is too long"
 #define PS_TEXT_LONG_PING "a PING carries at most 64 bytes"

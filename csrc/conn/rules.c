@@ -107,6 +107,13 @@ static const char *fault_of(const ps_conn *conn, const ps_rule *rule, const ps_f
     return wrong;
 }
 
+/* Not a header, but how a connection with TLS begins: type 22, version 3, and a ClientHello's 1 behind the length
+ * (RFC 8446, 5.1 and 4). */
+static bool is_client_hello(const ps_conn *conn, const ps_frame *frame)
+{
+    return conn->state == PS_CONN_ACCEPTED && frame->size >> 16 == 0x1603 && frame->flags == 1;
+}
+
 static enum ps_verdict judge_pysock(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
     const ps_rule *rule = rule_of(frame->kind);
@@ -123,7 +130,10 @@ static enum ps_verdict judge_pysock(ps_engine *engine, ps_conn *conn, const ps_f
         wrong = rule->too_long;
     if (!wrong)
         return PS_TAKE;
-    ps__dismiss(engine, conn, PS_END_VIOLATION, frame->request_id, wrong);
+    if (is_client_hello(conn, frame))
+        ps__dismiss(engine, conn, PS_END_ONLY_TLS, 0, NULL);
+    else
+        ps__dismiss(engine, conn, PS_END_VIOLATION, frame->request_id, wrong);
     return PS_BROKEN;
 }
 

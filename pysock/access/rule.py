@@ -11,8 +11,9 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 
 from pysock.access.peers import group_ids, user_ids
+from pysock.access.sans import asking, named
 from pysock.access.unmapped import unmapped_groups, unmapped_users
-from pysock.address import Address
+from pysock.address import NETWORK, Address
 from pysock.base.borrowed import borrowed
 from pysock.base.functions import checked_function, settled
 from pysock.base.lean import TYPE_CHECKING
@@ -25,10 +26,12 @@ from pysock.errors import KEEP_OTHERS_OUT, ParameterError
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from pysock.access.sans import Judge
+
 #: What ``allow=`` says to let in every peer that the kernel lets connect.
 ANYONE: Final = "anyone"
 
-_WHAT: Final = 'allow= takes {"uid": ..., "gid": ...}, a function of a peer, or "anyone"'
+_WHAT: Final = 'allow= takes {"uid": ..., "gid": ..., "san": ...}, a function of a peer, or "anyone"'
 
 
 class Rule:
@@ -39,18 +42,23 @@ class Rule:
     """
 
     def __init__(self, allow: Any) -> None:
-        self._default = allow is None
-        self._anyone = allow == ANYONE
+        self._by_san = isinstance(allow, Mapping) and "san" in allow
+        #: Of Unix sockets it says nothing.
+        self._default = allow is None or (self._by_san and set(allow) == {"san"})
+        self._anyone = isinstance(allow, str) and allow == ANYONE
         #: Asked about each peer, if it isn't ``None``.
         self.ask: Callable[[int, int, int], bool] | None = None
         #: Who may come in where nobody is asked.
         self.access: Access = NO_ACCESS
+        #: Asked about each client that speaks TLS, if it isn't ``None``.
+        self.judge_tls: Judge | None = named(allow["san"]) if self._by_san else None
         if self._default:
             self.access = Access(uids=frozenset((os.geteuid(), 0)))
         elif callable(allow):
             instead = "it must be a plain one, which says whether the peer may come in"
             checked_function("allow= function", allow, "allow(peer)", instead)
             self.ask = _asking(allow)
+            self.judge_tls = asking(allow)
         elif isinstance(allow, Mapping):
             self.access = _listed(allow)
         elif not self._anyone:
@@ -69,7 +77,7 @@ class Rule:
         """
         transport = _transport(address, fd)
         self.refuse_open_name(address, transport)
-        if self._anyone or transport == "tcp":
+        if self._anyone or transport in NETWORK:
             return False
         if not self._default or transport == "abstract":
             return True
@@ -88,18 +96,39 @@ class Rule:
                 name="",
             )
 
+    def refuse_unverified(self, address: Address, asks: str) -> None:
+        """Raise where names in certificates are asked for, and no certificate is.
+
+        :param asks: how certificates are looked at there.
+        :raises ValueError: they aren't.
+        """
+        if self._by_san and asks == "none":
+            problem = (
+                f'{address}: allow={{"san": ...}} names clients by their certificates, and this server asks for none:'
+                " give its TLS ca=, with the CA that they come from"
+            )
+            raise ParameterError("allow", problem, name="")
+
     def refuse_tcp_alone(self, sockets: Iterable[tuple[Address, int]]) -> None:
         """Raise where an ``allow=`` would be about nobody.
 
         :param sockets: all that the server listens at; a descriptor is only looked at where the address is ``fd://``,
             and a negative one is of a socket that isn't known yet.
-        :raises ValueError: none of them is a Unix socket.
+        :raises ValueError: none of them is a Unix socket, or one for TLS where it is about that.
         """
-        if not self._default and all(_transport(address, fd) == "tcp" for address, fd in sockets):
+        if self._default and not self._by_san:
+            return
+        transports = {_transport(address, fd) for address, fd in sockets}
+        if self._by_san and "tls" not in transports:
+            problem = 'names clients by "san", in a certificate, and this server has no address tls://HOST:PORT'
+            raise ParameterError("allow", problem, name="allow=")
+        if self._default or (self.ask is not None and "tls" in transports):
+            return
+        if transports <= NETWORK:
             raise ParameterError(
                 "allow",
                 "is about Unix sockets, and this server has none: over TCP nobody's user is known; there let in those"
-                " who prove to have a key, with authkey=",
+                ' who prove to have a key, with authkey=, or over TLS a certificate, with {"san": ...}',
                 name="allow=",
             )
 
@@ -161,7 +190,7 @@ def _has_default_mode(address: Address) -> bool:
 
 
 def _listed(allow: Mapping[str, Any]) -> Access:
-    if not allow or not set(allow) <= {"uid", "gid"}:
+    if not allow or not set(allow) <= {"uid", "gid", "san"}:
         raise ParameterError("allow", f"{_WHAT}, not {dict(allow)!r}", name="")
     return Access(
         uids=user_ids(allow["uid"]) if "uid" in allow else frozenset(),

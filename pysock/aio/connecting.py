@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Generator, Sequence
 from functools import partial
 
-from pysock.access.peers import Ids, expected_server
+from pysock.access.peers import Ids
 from pysock.address import Address, AddressLike
 from pysock.aio.client import AsyncClient
 from pysock.aio.connection import Connection
@@ -24,11 +24,10 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.calls.handshake import Trust
 from pysock.calls.heartbeat import checked_heartbeat, period
 from pysock.calls.mailbox import PUSHES_MAX, Mailbox
-from pysock.engine.choice import choose
 from pysock.errors import PysockError
 from pysock.healing.policy import Backoff, checked_reconnect, checked_wait
 from pysock.healing.targets import Targets, checked_targets, rounded
-from pysock.parameters import checked_deadline, checked_most, client_proof
+from pysock.parameters import checked_deadline, checked_most
 from pysock.wire.cir import encode_name
 from pysock.wire.features import ANSWERING_FEATURES, CLIENT_FEATURES
 
@@ -68,9 +67,8 @@ class Connecting:
             await self._client.aclose()
 
     def _trust(self, address: Address) -> Trust:
-        key = self._options["authkey"]
-        servers = expected_server(address, self._options["server_uid"])
-        return Trust(servers, None if key is None else client_proof(key))
+        options = self._options
+        return Trust.of(address, options["server_uid"], options["authkey"], options["tls"])
 
     async def _open(self) -> AsyncClient:
         _refuse_other_loops()
@@ -101,20 +99,25 @@ class Connecting:
     async def _one(self, output: type[Output], address: Address, left: float | None) -> AsyncClient:
         """A plain client at one address."""
         most = self._options["max_payload"]
-        backend = choose(self._options["backend"])
+        trust = self._trust(address)
+        backend = trust.engine(self._options["backend"])
         services = self._services
         features = CLIENT_FEATURES if services is None else ANSWERING_FEATURES
-        opening = Opening(address, rounded(left), self._trust(address), features)
+        opening = Opening(address, rounded(left), trust, features)
         sock, inlet, welcome = await opening.open(self._name, most, backend.inlet)
         try:
             mail = Mailbox(f"the asyncio client of {address}", self._options["max_pushes"])
             every = period(self._heartbeat, address, welcome.idle_timeout)
-            connection = Connection(sock, inlet, backend.outlet, opening.inbox, welcome, mail, every, output, services)
+            connection = Connection(
+                sock, inlet, backend.outlet, opening.inbox, welcome, mail, every, output, services, opening.channel
+            )
         except BaseException:
             sock.close()
             raise
         most = self._options["max_payload"]
-        return AsyncClient(connection, welcome, address, self._name, self._timeout, self._inherits, most)
+        client = AsyncClient(connection, welcome, address, self._name, self._timeout, self._inherits, most)
+        client._tls = opening.info
+        return client
 
 
 def _refuse_other_loops() -> None:
@@ -140,6 +143,7 @@ def connect(
     deadline: kinds.Deadline = "inherit",
     heartbeat: float | None = None,
     services: kinds.AsyncClientServices | None = None,
+    tls: kinds.TLS | None = None,
     reconnect: bool | Backoff = False,
     wait: float | None = None,
 ) -> Connecting:
@@ -162,5 +166,6 @@ def connect(
         "reconnect": reconnect,
         "wait": wait,
         "services": services,
+        "tls": tls,
     }
     return Connecting(address, name, timeout, options)

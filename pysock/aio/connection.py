@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from pysock.answering.services import ClientServices
     from pysock.calls.pieces import Pieces
+    from pysock.tls.channel import ClientChannel
 
 _SRM: Final = int(Kind.SRM)
 _REPLY: Final = int(Kind.REPLY)
@@ -56,6 +57,7 @@ class Connection(Unique):
 
     :param heartbeat: seconds between two PINGs; ``None``: there are none.
     :param output: its way out, as one knows which requests weren't sent, and the other doesn't.
+    :param channel: what is around the socket, where TLS is spoken.
     :ivar waiting: by request id: a future, or what looks like one.
     """
 
@@ -70,6 +72,7 @@ class Connection(Unique):
         heartbeat: float | None = None,
         output: type[Output] = Output,
         services: ClientServices | None = None,
+        channel: ClientChannel | None = None,
     ) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.waiting: dict[int, Any] = {}
@@ -100,7 +103,8 @@ class Connection(Unique):
             largest=SMALL if welcome.max_payload is None else welcome.max_payload,
             timed=self._timed,
         )
-        self.output: Output = output(self.loop, sock, self._broken, gathering)
+        self._channel = channel
+        self.output: Output = output(self.loop, channel or sock, self._broken, gathering)
         #: Is called when the server has said goodbye, and when the connection has ended.
         self.watch: Callable[[], object] | None = None
         #: Sends an ordinary request, else returns 0: as :meth:`submit`, and much faster.
@@ -322,6 +326,8 @@ class Connection(Unique):
     def _close(self) -> None:
         with forking.guard:
             if is_still(self._fd, self._file):
+                if self._channel is not None:
+                    self._channel.goodbye()
                 self._sock.close()
             else:
                 self._sock.detach()

@@ -20,7 +20,7 @@ from pysock.calls.handshake import FIRST_PAUSE, LONGEST_PAUSE, Trust, new_socket
 from pysock.calls.initiation import Initiation, explained, within
 from pysock.engine.inbox import INBOX_MAX, Inbox
 from pysock.engine.inlet import Inlet
-from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
+from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout, TLSError
 from pysock.files.place import reachable
 from pysock.wire.cir import Welcome
 from pysock.wire.features import CLIENT_FEATURES
@@ -29,6 +29,10 @@ from pysock.wire.format import Frame, Kind, encode
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from pysock.tls.channel import ClientChannel
+    from pysock.tls.info import TLSInfo
+    from pysock.tls.wanted import Wanted
 
 
 class Opening:
@@ -44,6 +48,9 @@ class Opening:
         self._deadline = deadline_of(timeout)
         self._trust = trust
         self.inbox: Inbox = Inbox((), INBOX_MAX)
+        #: What is around the socket, where TLS is spoken, and what came of its handshake.
+        self.channel: ClientChannel | None = None
+        self.info: TLSInfo | None = None
 
     async def open(
         self, name: str, max_payload: int, make: Callable[[int], Inlet]
@@ -61,6 +68,8 @@ class Opening:
             initiation = Initiation(self._address, name, max_payload, self._trust.proof, self._features)
             if self._trust.servers is not None:
                 check_server(handle, self._address, self._trust.servers)
+            if self._trust.tls is not None:
+                await self._secure(handle, inlet, self._trust.tls)
             await self._send(handle, initiation.cir)
             answer = initiation.take(await self._answer(handle, inlet, initiation))
             while not isinstance(answer, Welcome):
@@ -70,7 +79,31 @@ class Opening:
             handle.close()
             raise
         inlet.agree(answer.features)
+        if self.channel is not None:
+            from pysock.tls.client import remember  # noqa: PLC0415  # whoever speaks no TLS doesn't pay for it
+
+            remember(self.channel, self._address, self._trust.tls)  # type: ignore[arg-type]  # it is there
         return handle, inlet, answer
+
+    async def _secure(self, handle: socket.socket, inlet: Any, wanted: Wanted) -> None:
+        """The TLS handshake. The inlet is one of the pure engine."""
+        from pysock.tls import client  # noqa: PLC0415  # as above
+        from pysock.tls.channel import ClientChannel  # noqa: PLC0415
+
+        self.channel = channel = client.channel_to(handle, self._address, wanted, ClientChannel)
+        try:
+            done = channel.shake(reads=False)
+            while not done:
+                await self._ready(handle, writing=False)
+                with suppress(BlockingIOError, InterruptedError):
+                    done = channel.shake()
+        except TimeoutError:
+            late = f"{self._address}: the server didn't answer in the TLS handshake{within(self._timeout)}"
+            raise RequestTimeout(late) from None
+        except (TLSError, ConnectionError) as error:
+            raise client.explained(error, self._address) from error
+        self.info = channel.info()
+        inlet.receive_through(channel)
 
     async def _connect(self) -> socket.socket:
         """Try each address that the host has; raise what the last one said."""
@@ -121,7 +154,7 @@ class Opening:
         try:
             while data:
                 try:
-                    data = data[handle.send(data, NO_SIGNAL) :]
+                    data = data[(self.channel or handle).send(data, NO_SIGNAL) :]
                 except BlockingIOError:  # noqa: PERF203  # as above
                     await self._ready(handle, writing=True)
         except (BrokenPipeError, ConnectionResetError):

@@ -16,7 +16,11 @@ from pysock.engine.outlet import FULL, SMALL, Outlet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Final
+    from typing import Final, TypeAlias
+
+    from pysock.tls.channel import ClientChannel
+
+    Way: TypeAlias = socket.socket | ClientChannel
 
 #: Pieces of one sendmsg(2).
 PIECES: Final = 64
@@ -25,6 +29,7 @@ PIECES: Final = 64
 class Output:
     """The way out of one connection.
 
+    :param way: the socket, or a TLS channel around it.
     :param lost: is called with the error when the server takes nothing more.
     :param outlet: makes the one that gathers small requests; what it calls is missing still.
     """
@@ -32,17 +37,17 @@ class Output:
     #: The requests that were dropped before the kernel had taken them whole; ``None``: it isn't known.
     unsent: set[int] | None = None
 
-    __slots__ = ("_flushing", "_lent", "_loop", "_lost", "_pieces", "_sock", "_watched", "drained", "outlet", "size")
+    __slots__ = ("_flushing", "_lent", "_loop", "_lost", "_pieces", "_watched", "_way", "drained", "outlet", "size")
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        sock: socket.socket,
+        way: Way,
         lost: Callable[[OSError], None],
         outlet: Callable[..., Outlet],
     ) -> None:
         self._loop = loop
-        self._sock = sock
+        self._way = way
         self._lost = lost
         self._pieces: deque[Buffer] = deque()
         self.size: int = 0
@@ -102,9 +107,7 @@ class Output:
                 self._lent = 0
             while pieces:
                 few = [pieces[at] for at in range(min(PIECES, len(pieces)))]
-                self._sent(
-                    self._sock.sendmsg(few, (), NO_SIGNAL) if len(few) > 1 else self._sock.send(few[0], NO_SIGNAL)
-                )
+                self._sent(self._way.sendmsg(few, (), NO_SIGNAL) if len(few) > 1 else self._way.send(few[0], NO_SIGNAL))
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:
@@ -151,9 +154,9 @@ class Output:
             return
         self._watched = wanted
         if wanted:
-            self._loop.add_writer(self._sock.fileno(), self.flush)
+            self._loop.add_writer(self._way.fileno(), self.flush)
         elif not self._loop.is_closed():
-            self._loop.remove_writer(self._sock.fileno())
+            self._loop.remove_writer(self._way.fileno())
 
     def _tell(self) -> None:
         waiting, self.drained = self.drained, []

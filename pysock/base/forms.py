@@ -10,16 +10,20 @@ from pysock.base.lean import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any, Final
 
-FORMS: Final = "unix:/run/demo.sock, unix:@name, tcp://127.0.0.1:9000 or fd://3"
+FORMS: Final = "unix:/run/demo.sock, unix:@name, tcp://127.0.0.1:9000, tls://127.0.0.1:9443 or fd://3"
 
 #: Which fields an address may have set, and the options among them that can be written after a "?".
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "unix": ("path", "name", "mode", "user", "group", "backlog"),
     "abstract": ("path", "backlog"),
     "tcp": ("host", "port", "backlog"),
+    "tls": ("host", "port", "cert", "key", "ca", "verify", "name", "backlog"),
     "fd": ("fd",),
 }
-OPTIONS: Final = ("name", "mode", "user", "group", "backlog")
+OPTIONS: Final = ("name", "mode", "user", "group", "cert", "key", "ca", "verify", "backlog")
+#: Of the options, those in which any sign may be written as %XX: the paths of files.
+_PATHS: Final = ("cert", "key", "ca")
+_ESCAPED: Final = {ord(sign): f"%{ord(sign):02X}" for sign in "%&"}
 
 
 def read(text: str) -> dict[str, Any]:
@@ -60,6 +64,14 @@ def _read_abstract(rest: str) -> dict[str, Any]:
 
 
 def _read_tcp(rest: str) -> dict[str, Any]:
+    return {"transport": "tcp"} | _read_host_port(rest, "tcp")
+
+
+def _read_tls(rest: str) -> dict[str, Any]:
+    return {"transport": "tls"} | _read_host_port(rest, "tls")
+
+
+def _read_host_port(rest: str, scheme: str) -> dict[str, Any]:
     rest = rest.removeprefix("//")
     host, colon, port = rest.rpartition(":")
     if not colon or "]" in port:
@@ -67,10 +79,10 @@ def _read_tcp(rest: str) -> dict[str, Any]:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
         if ":" not in host:
-            raise ValueError(f"{host!r} isn't an IPv6 address; only those go in brackets, as in tcp://[::1]:9000")
+            raise ValueError(f"{host!r} isn't an IPv6 address; only those go in brackets, as in {scheme}://[::1]:9000")
     elif ":" in host:
-        raise ValueError("an IPv6 address goes in brackets; write for example tcp://[::1]:9000")
-    return {"transport": "tcp", "host": host, "port": _number(port, "the port", "tcp://127.0.0.1:9000")}
+        raise ValueError(f"an IPv6 address goes in brackets; write for example {scheme}://[::1]:9000")
+    return {"host": host, "port": _number(port, "the port", f"{scheme}://127.0.0.1:9000")}
 
 
 def _read_fd(rest: str) -> dict[str, Any]:
@@ -82,6 +94,7 @@ _READERS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
     "ipc": _read_unix,
     "unix-abstract": _read_abstract,
     "tcp": _read_tcp,
+    "tls": _read_tls,
     "fd": _read_fd,
 }
 
@@ -115,11 +128,13 @@ def _read_option(name: str, value: str) -> Any:
         return int(value, 8)
     if name == "backlog":
         return _number(value, "backlog", "backlog=4096")
-    return value
+    return _decode(value) if name in _PATHS else value
 
 
 def write_option(name: str, value: Any) -> str:
     """Return the option as it is written after a "?"."""
+    if name in _PATHS:
+        value = value.translate(_ESCAPED)
     return f"mode={value:04o}" if name == "mode" else f"{name}={value}"
 
 

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
         from typing_extensions import Buffer
 
     from asyncio import AbstractEventLoop
+    from ssl import SSLContext
 
     from pysock.access.peers import Ids
     from pysock.aio.client import AsyncClient
     from pysock.client import Client
     from pysock.data import DataSocket, Peer
     from pysock.replies.later import Reply
+    from pysock.tls import config
+    from pysock.tls.info import TLSInfo
 
     #: ``framing=`` of a server.
     FramingName: TypeAlias = Literal["pysock", "u32", "line", "raw"]
@@ -38,8 +41,10 @@ if TYPE_CHECKING:
     Loop: TypeAlias = Literal["auto", "asyncio", "uvloop"] | Callable[[], AbstractEventLoop]
     #: ``names=`` of a server.
     Names: TypeAlias = Literal["any", "unique"]
-    #: ``allow=`` of a server.
-    Allow: TypeAlias = Literal["anyone"] | Mapping[str, Ids] | Callable[[Peer], bool]
+    #: ``allow=`` of a server; over TLS the function is called with a TLSInfo.
+    Allow: TypeAlias = Literal["anyone"] | Mapping[str, Ids] | Callable[[Peer], bool] | Callable[[TLSInfo], bool]
+    #: ``tls=`` of a server or a client.
+    TLS: TypeAlias = config.TLS | SSLContext
 
     class Where(TypedDict, total=False):
         """``where=`` of a broadcast: which clients are meant."""

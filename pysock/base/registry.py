@@ -54,6 +54,6 @@ def listens_at(address: Address) -> bool:
 
 
 def _collides(one: Address, other: Address) -> bool:
-    if one.transport != other.transport:
-        return False
-    return one.port == other.port if one.transport == "tcp" else one.path == other.path
+    if one.port or other.port:
+        return one.port == other.port
+    return one.transport == other.transport and one.path == other.path

@@ -10,7 +10,7 @@ import socket
 import time
 from contextlib import suppress
 
-from pysock.access.peers import check_server
+from pysock.access.peers import Ids, check_server, expected_server
 from pysock.address import Address
 from pysock.base.aliases import SocketAddress
 from pysock.base.deadlines import deadline_of, time_left
@@ -21,19 +21,25 @@ from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.base.vanish import notice_vanished, vanishing
 from pysock.calls.initiation import Initiation, explained, within
 from pysock.calls.selfcall import refuse_own_loop, server_behind
+from pysock.engine.choice import choose
 from pysock.engine.link import Link
 from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
 from pysock.files.place import reachable
 from pysock.limits import VANISH_TIMEOUT
+from pysock.parameters import client_proof, wanted_tls
 from pysock.wire.cir import Welcome
 from pysock.wire.features import CLIENT_FEATURES
 from pysock.wire.format import Frame, Kind
 
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import Any, Final
     from weakref import ref
 
+    from pysock.engine.contract import Backend
     from pysock.server import Server
+    from pysock.tls.channel import SharedChannel
+    from pysock.tls.info import TLSInfo
+    from pysock.tls.wanted import Wanted
     from pysock.wire.auth import ClientProof
 
 #: Pauses between attempts while the server's backlog is full, in seconds.
@@ -46,6 +52,18 @@ class Trust(NamedTuple):
 
     servers: frozenset[int] | None = None  # the users that the server may run as; None: any
     proof: ClientProof | None = None  # of the auth key
+    tls: Wanted | None = None  # what is spoken below; None: no TLS
+
+    @classmethod
+    def of(cls, address: Address, server_uid: Ids | None, authkey: bytes | None, tls: Any) -> Trust:
+        """What ``connect()`` was given; raises what that does."""
+        servers = expected_server(address, server_uid)
+        return cls(servers, None if authkey is None else client_proof(authkey), wanted_tls(address, tls))
+
+    def engine(self, backend: str) -> Backend:
+        """Whose parts a client is made of: those of the pure engine speak TLS, wherever the server's run."""
+        chosen = choose(backend)
+        return chosen if self.tls is None else choose("pure")
 
 
 class Handshake:
@@ -61,6 +79,10 @@ class Handshake:
         self._deadline = deadline_of(timeout)
         self._servers = trust.servers
         self._proof = trust.proof
+        self._tls = trust.tls
+        #: What came of the TLS handshake, if there was one.
+        self.info: TLSInfo | None = None
+        self._channel: SharedChannel | None = None
         #: The server of this process that it leads to, if it does.
         self.beside: ref[Server] | None = None
 
@@ -68,7 +90,12 @@ class Handshake:
         """Raises what :func:`pysock.connect` says; nothing is left open then."""
         link = self._greet(name, link_type, linger, max_payload)
         try:
-            return link, self._be_let_in(link)
+            welcome = self._be_let_in(link)
+            if self._channel is not None:
+                from pysock.tls.client import remember  # noqa: PLC0415  # whoever speaks no TLS doesn't pay for it
+
+                remember(self._channel, self._address, self._tls)  # type: ignore[arg-type]  # it is there
+            return link, welcome
         except BaseException:
             link.close()
             raise
@@ -86,14 +113,31 @@ class Handshake:
                 refuse_own_loop(self.beside)
             if self._servers is not None:
                 check_server(handle, address, self._servers)
-            _send_cir(handle, cir, self._deadline)
+            if self._tls is None:
+                _send_cir(handle, cir, self._deadline)
+            else:
+                self._secure(handle, cir)
             with explains(address, "making the connection's buffers"):
-                link = link_type(handle.fileno(), linger, max_payload)
+                link = link_type(handle.fileno(), linger, max_payload, *self._through())
         except BaseException:
             handle.close()
             raise
         handle.detach()
         return link
+
+    def _secure(self, handle: socket.socket, cir: bytes) -> None:
+        """The TLS handshake, and the CIR."""
+        from pysock.calls.securing import Securing  # noqa: PLC0415  # as above
+
+        assert self._tls is not None
+        securing = Securing(self._address, self._tls, self._deadline, self._timeout)
+        self._channel = securing.shake(handle)
+        self.info = self._channel.info()
+        securing.send(handle, self._channel, cir)
+
+    def _through(self) -> tuple[SharedChannel, ...]:
+        """What a link is given beside, which only that of the pure engine takes."""
+        return () if self._channel is None else (self._channel,)
 
     def _be_let_in(self, link: Link) -> Welcome:
         link.agree(self._features)  # what follows the welcome may come with it

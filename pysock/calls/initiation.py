@@ -23,6 +23,7 @@ from pysock.errors import (
     ProtocolError,
     RequestTimeout,
     ServerFull,
+    TLSError,
     advised,
 )
 from pysock.files.own_directory import choices
@@ -73,6 +74,8 @@ class Initiation:
         :param timeout: what was given for all of it.
         """
         address = self._address
+        if isinstance(error.__cause__, TLSError):  # of a client's certificate a server tells when the handshake is over
+            return TLSError(f"{address}: TLS failed: {error.__cause__}")
         if isinstance(error, ConnectionLost):
             return ConnectionLost(
                 f"{address}: the connection ended before the server let this client in; it is just stopping, or is it a"

@@ -19,6 +19,8 @@ from pysock.wire.cir import Welcome
 if TYPE_CHECKING:
     from typing import Any, TypeVar
 
+    from pysock.tls.info import TLSInfo
+
     GapHook = TypeVar("GapHook", bound=Callable[[int], Any])
 
 
@@ -29,6 +31,7 @@ class Introduced(Unique):
     _name: str
     _mail: Mailbox
     _gap: Callable[[int], Any] | None = None
+    _tls: TLSInfo | None = None
 
     def _introduced(self, welcome: Welcome) -> None:
         """Take what the server says of itself."""
@@ -67,6 +70,11 @@ class Introduced(Unique):
     def address(self) -> Address:
         """Where it is connected to."""
         return self._address
+
+    @property
+    def tls(self) -> TLSInfo | None:
+        """What came of the TLS handshake, and who the server is by its certificate. ``None`` where there is no TLS."""
+        return self._tls
 
     @property
     def services(self) -> Mapping[str, int]:

@@ -56,7 +56,7 @@ def choose_backend(_ctx: click.Context, _param: click.Parameter, value: str | No
 def cli(ctx: click.Context) -> None:
     """A socket server whose loop runs in C and whose handlers are plain Python.
 
-    Addresses are unix:PATH, unix:@ABSTRACT, tcp://HOST:PORT or HOST:PORT.
+    Addresses are unix:PATH, unix:@ABSTRACT, tcp://HOST:PORT or HOST:PORT, and tls://HOST:PORT?ca=FILE.
     """
     # A path or an address may have bytes in it that the terminal's encoding can't show.
     if isinstance(sys.stdout, io.TextIOWrapper):

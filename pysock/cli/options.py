@@ -8,7 +8,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from pysock.address import Address
+import pysock
+from pysock.address import VERIFY, Address
 from pysock.wire.framing import FRAMING_BY_NAME
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,6 +41,30 @@ def authkey_option(function: F) -> F:
         show_envvar=True,
         help="The auth key that both ends have: the bytes of this file, but for one newline at its end.",
     )(function)
+
+
+#: Of a server, by what they are to :class:`pysock.TLS`.
+_TLS_FILES: Final = {
+    "cert": "The server's certificate, in PEM form, for addresses tls://HOST:PORT.",
+    "key": "Its key.  [default: in the same file]",
+    "ca": "The authorities of clients' certificates.",
+}
+
+
+def tls_options(function: F) -> F:
+    """Add ``--tls-cert``, ``--tls-key``, ``--tls-ca`` and ``--tls-verify``."""
+    words = "Whether clients need a certificate.  [default: require with --tls-ca, else none]"
+    function = click.option("--tls-verify", type=click.Choice(VERIFY), show_envvar=True, help=words)(function)
+    for name, text in reversed(_TLS_FILES.items()):
+        option = click.option(f"--tls-{name}", type=click.Path(), metavar="PATH", show_envvar=True, help=text)
+        function = option(function)
+    return function
+
+
+def tls_given(options: dict[str, Any]) -> pysock.TLS | None:
+    """What these options say, if they say something."""
+    given = {name: options[f"tls_{name}"] for name in (*_TLS_FILES, "verify") if options[f"tls_{name}"]}
+    return pysock.TLS(**given) if given else None
 
 
 def timeout_option(function: F) -> F:

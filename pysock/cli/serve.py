@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import signal
 from collections.abc import Callable
@@ -13,12 +14,14 @@ from typing import Any, Final
 import click
 
 import pysock
-from pysock.cli.options import FRAMINGS, authkey_option, check_address, example, read_authkey
+from pysock.cli.options import FRAMINGS, authkey_option, check_address, example, read_authkey, tls_given, tls_options
 from pysock.cli.target import load
 from pysock.cli.words import as_commands_say
 from pysock.descriptors import raise_descriptor_limit
 from pysock.health.control import control, may_control
 from pysock.parameters import EXPOSE, SLOW
+
+log: Final = logging.getLogger(__name__)
 
 LOG_LEVELS: Final = ["debug", "info", "warning", "error"]
 
@@ -45,6 +48,7 @@ def check_agent(_ctx: click.Context, _param: click.Parameter, value: str | None)
 )
 @click.option("--framing", type=click.Choice(FRAMINGS), show_envvar=True, help="How bytes are cut into messages.")
 @authkey_option
+@tls_options
 @click.option(
     "--insecure", is_flag=True, show_envvar=True, help="Listen also where other machines can connect, without a key."
 )
@@ -147,6 +151,8 @@ def watch(server: pysock.Server) -> tuple[list[int], list[OSError]]:
     def changed(_old: pysock.ServerState, new: pysock.ServerState) -> None:
         if new is not pysock.ServerState.SERVING:
             return
+        if any(address.transport == "tls" for address in server.addresses):
+            signal.signal(signal.SIGHUP, partial(reload_certificates, server))
         drain = signal.getsignal(signal.SIGINT)
         if callable(drain):  # serve_forever's own handler, which goes when that returns
             signal.signal(signal.SIGINT, partial(note_interrupt, interrupted, drain))
@@ -158,6 +164,18 @@ def watch(server: pysock.Server) -> tuple[list[int], list[OSError]]:
             server.stop(0)
 
     return interrupted, unwritten
+
+
+def reload_certificates(server: pysock.Server, _number: int, _frame: FrameType | None) -> None:
+    """At SIGHUP. In a thread, for the signal may have come in the middle of anything."""
+    _thread.start_new_thread(_reload, (server,))
+
+
+def _reload(server: pysock.Server) -> None:
+    try:
+        server.reload_tls()
+    except (ValueError, OSError, pysock.PysockError) as error:
+        log.error("the certificates were not loaded again, the old ones are used on: %s", error)
 
 
 def note_interrupt(
@@ -187,6 +205,7 @@ def make_server(found: Any, bind: tuple[str, ...], **options: Any) -> pysock.Ser
             expose=options["expose"] or "type",
             loop=options["loop"] or "auto",
             slow=options["slow"] or "disconnect",
+            tls=tls_given(options),
         )
         try:
             register: Any = server.service(None, **{name: options[name] for name in ("threads", "processes", "queue")})

@@ -25,7 +25,14 @@ from pysock.errors import (
 from pysock.wire import texts
 
 #: The options that aren't called like their parameters.
-OPTIONS: Final = {"authkey": "--authkey-file"}
+OPTIONS: Final = {
+    "authkey": "--authkey-file",
+    "tls": "--tls-cert",
+    "cert": "--tls-cert",
+    "key": "--tls-key",
+    "ca": "--tls-ca",
+    "verify": "--tls-verify",
+}
 
 #: What the library advises -> what follows the problem here.
 ADVICE: Final = {

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import warnings
+from collections.abc import Collection
 from contextlib import suppress
 
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
@@ -45,6 +46,28 @@ def choose(wanted: str | None = None) -> Backend:
             raise ImportError(f"{absence.error}, or use PYSOCK_BACKEND=pure") from error
         _say_pure(absence.warning)
         return _load("pure")
+
+
+def choose_for_tls(wanted: str | None, kinds: Collection[str]) -> Backend:
+    """The same for a server that speaks TLS, of these kinds: ``"TLS"``, ``"context"``, or both.
+
+    With ``auto`` it is the pure engine where the other one can't speak it.
+
+    :raises ImportError: as above, or it can't, and was asked for.
+    """
+    backend = choose(wanted)
+    drivers = backend.tls_drivers()
+    if not kinds or "ssl" in drivers or (drivers and "context" not in kinds):
+        return backend
+    if wanted == "native":
+        what = "an ssl.SSLContext" if drivers else "TLS"
+        raise ImportError(f"the native engine can't speak {what} here: use backend='auto', or 'pure'")
+    return choose("pure")
+
+
+def tls_driver() -> str:
+    """What a server with a :class:`pysock.TLS` speaks it with."""
+    return choose_for_tls(None, ("TLS",)).tls_drivers()[0]
 
 
 class _Absence(NamedTuple):

@@ -14,9 +14,7 @@ number of the loop whose client it is, which is 0 as long as an engine is one lo
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
-from io import UnsupportedOperation
 
 from pysock.base.aliases import Buffer, Ids
 from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
@@ -26,6 +24,7 @@ from pysock.engine.outlet import Outlet
 from pysock.engine.rows import ClientInfo, Current, EngineStats, Gone
 from pysock.engine.sockets import Sockets
 from pysock.limits import Limits, Slow
+from pysock.tls.info import TLSInfo
 from pysock.wire.format import Framing
 
 if TYPE_CHECKING:
@@ -172,13 +171,24 @@ class Engine(Protocol):
 
     def __init__(self, options: EngineOptions) -> None: ...
 
-    def add_master(self, fd: int, checked: bool = False, prepared: bool = False) -> None:
+    def add_master(self, fd: int, checked: bool = False, prepared: bool = False, tls: Any = None) -> None:
         """Accept from this listening socket, from ``run`` on. The descriptor stays the caller's, who closes it
         when ``Callbacks.draining`` says so.
 
         :param checked: its peers, over a Unix socket, are held against the rule of access before a byte is read.
         :param prepared: its data sockets inherit what TCP options they need (:func:`pysock.base.vanish.prepare`);
             else the engine sets them on each.
+        :param tls: what its clients must speak, a :class:`pysock.TLS` or an ``ssl.SSLContext``; ``None``: plain bytes.
+            Its handshake comes before the framing's, within ``Limits.cir_timeout`` for both.
+        """
+
+    def tls_of(self, client_id: int) -> TLSInfo | None:
+        """What came of the handshake of a connected client. ``None``: it speaks no TLS, or isn't there, or not yet."""
+
+    def reload_tls(self, tls: Any) -> None:
+        """The files of this :class:`pysock.TLS` have changed, and are good: it uses them for connections to come.
+
+        :raises OSError: it can't be told; what was before is used.
         """
 
     @property
@@ -274,21 +284,21 @@ class Engine(Protocol):
         that doesn't read is bounded by ``Limits.push_hard``.
 
         :raises FrameTooLarge: the client said in its CIR that it takes less.
-        :raises OSError: ENOBUFS: see :func:`too_much_queued`.
+        :raises OSError: ENOBUFS: see :func:`pysock.engine.said.too_much_queued`.
         """
 
     def broadcast(self, payload: Buffer) -> int:
         """``push`` to every client that was let in and takes so many bytes; how many. In another thread than the
         loop's: how many there are at this moment, of whom some may be gone when the loop comes to it.
 
-        :raises OSError: ENOBUFS: see :func:`too_much_queued`.
+        :raises OSError: ENOBUFS: see :func:`pysock.engine.said.too_much_queued`.
         """
 
     def push_to(self, client_ids: Ids, payload: Buffer) -> int:
         """``push`` to each of these clients that is there and takes so many bytes; how many. In
         another thread than the loop's as ``broadcast``.
 
-        :raises OSError: ENOBUFS: see :func:`too_much_queued`.
+        :raises OSError: ENOBUFS: see :func:`pysock.engine.said.too_much_queued`.
         """
 
     def select(self, uid: int | None, name: str | None, among: Ids | None, but: int) -> Ids:
@@ -306,7 +316,7 @@ class Engine(Protocol):
 
         :raises FrameTooLarge: the client said in its CIR that it takes less.
         :raises UnsupportedOperation: it answers no requests.
-        :raises OSError: ENOBUFS: see :func:`too_much_queued`.
+        :raises OSError: ENOBUFS: see :func:`pysock.engine.said.too_much_queued`.
         """
 
     def disconnect(self, client_id: int, replaced: bool = False) -> bool:
@@ -354,24 +364,6 @@ class Engine(Protocol):
         """The counters."""
 
 
-def too_much_queued() -> OSError:
-    """What a push raises when the loop is held up, and as much waits for it already as it keeps."""
-    return OSError(
-        errno.ENOBUFS,
-        "the server's loop is held up, by a handler perhaps, and 64 MiB that other threads send wait for it already:"
-        " try again later",
-    )
-
-
-def answers_nothing() -> UnsupportedOperation:
-    """What asking raises where the client isn't one that answers."""
-    return UnsupportedOperation("this client answers no requests: give its connect() services=")
-
-
-#: Logged where the program has closed the descriptors of a loop that runs: it ends, and no number is used any more.
-TEXT_DESCRIPTORS_LOST: Final = "the program has closed the descriptors of this server under it: it ends"
-
-
 class Backend(NamedTuple):
     """One engine, complete: what ``choose`` returns."""
 
@@ -383,6 +375,8 @@ class Backend(NamedTuple):
     inlet: type[Inlet]
     outlet: type[Outlet]
     tasks: tuple[Any, Any] | None = None  # the types Call and Starter of ``pysock/tasks/`` in C
+    #: What can speak TLS in it, the best first: of ``"libssl"``, for a :class:`pysock.TLS` alone, and ``"ssl"``.
+    tls_drivers: Callable[[], tuple[str, ...]] = lambda: ("ssl",)
 
 
 class OnlyInMain(ImportError):

@@ -11,6 +11,7 @@ from pysock.healing.machine import State
 if TYPE_CHECKING:
     from pysock.calls.ended import Ended
     from pysock.healing.life import Life
+    from pysock.tls.info import TLSInfo
 
 
 class Known(Introduced):
@@ -38,6 +39,11 @@ class Known(Introduced):
     def id(self) -> int:
         """The client id that the server gave to the newest connection: each has one of its own."""
         return self._newest().id
+
+    @property
+    def tls(self) -> TLSInfo | None:
+        """What came of the TLS handshake of the newest connection. ``None`` where there is no TLS."""
+        return self._newest().tls
 
     @property
     def services(self) -> Mapping[str, int]:

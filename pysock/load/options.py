@@ -52,6 +52,9 @@ class LoadOptions:
             raise ParameterError(
                 "framing", f"unknown framing {self.framing!r}: choose one of {', '.join(FRAMINGS)}", name=""
             )
+        if self.address.transport == "tls":
+            problem = f"{self.address}: the load generator speaks no TLS: measure at an address tcp:// or unix:"
+            raise ParameterError("address", problem, name="")
         self._check_ranges()
         if (self.duration is None) == (self.count is None):
             raise ParameterError("duration", "give either a duration or a count", name="")

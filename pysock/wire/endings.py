@@ -42,6 +42,7 @@ class End(IntEnum):
     DOOR_NO_MEMORY = 17
     REPLACED = 18  # another client has come by its name, and names are unique here
     PUSHES_FULL = 19
+    ONLY_TLS = 20
 
 
 class How(IntEnum):
@@ -160,6 +161,12 @@ ENDINGS: Final = {
     ),
     End.REPLACED: Row(DisconnectReason.CLOSED_BY_SERVER, after=Said(Kind.GOAWAY, p.GOAWAY_REPLACED, texts.REPLACED)),
     End.PUSHES_FULL: Row(DisconnectReason.OVER_A_LIMIT, How.CUT, Cause.PUSHES_FULL),
+    End.ONLY_TLS: Row(
+        DisconnectReason.PROTOCOL_VIOLATION,
+        cause=Cause.ONLY_TLS,
+        before=_refused(Refusal.BAD_MAGIC_OR_VERSION, texts.NO_TLS_HERE),
+        event=ConnectionEvent.VIOLATION,
+    ),
 }
 
 #: Those at the door, by why they are turned away.

@@ -126,6 +126,13 @@ def _error(flags: int, request_id: int, code: ErrorCode, text: str) -> bytes:
     return b"" if flags & p.FLAG_NO_REPLY else p.encode_text(Kind.ERROR, code, text, request_id)
 
 
+def is_client_hello(header: Header) -> bool:
+    """Whether it isn't a header, but how a connection with TLS begins: type 22, version 3, and a ClientHello's 1 behind
+    the length (RFC 8446, 5.1 and 4).
+    """
+    return header.length >> 16 == 0x1603 and header.flags == 1
+
+
 class FrameProtocol:
     """The server's side of one connection of the framing ``pysock``."""
 
@@ -210,6 +217,8 @@ class FrameProtocol:
             wrong = rule.too_long
         elif length < rule.least:
             wrong = wrong or rule.too_long
+        if wrong and self.state is ConnectionState.ACCEPTED and is_client_hello(header):
+            return self._dismiss(End.ONLY_TLS)
         return self._dismiss(End.VIOLATION, wrong, header.request_id) if wrong else None
 
     def _fault(self, rule: Rule, header: Header) -> str:

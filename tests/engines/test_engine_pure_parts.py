@@ -388,7 +388,7 @@ def test_origins():
 
 def test_causes_are_told_once_a_second():
     told = []
-    causes = Causes(lambda cause, times: told.append((cause, times)))
+    causes = Causes(lambda cause, times: told.append((cause, times)), lambda *_: None)
     for now in (10.0, 10.1, 10.9, 11.0, 11.5):
         causes.note(Cause.LATE, now)
     causes.note(Cause.IDLE, 11.5)

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "pysock"
 #: From below. A name is a module, or a folder with all in it that isn't named itself.
 FLOORS = [
     ("base", "errors", "_version"),
-    ("states", "causes", "limits", "address", "files.own_directory", "access.peers", "access.unmapped"),
+    ("states", "causes", "limits", "address", "tls", "files.own_directory", "access.peers", "access.unmapped"),
     ("wire",),
     ("engine",),
     ("engine.native", "engine.pure"),

@@ -70,6 +70,10 @@ def plug(address: Address | str) -> socket.socket:
         sock.settimeout(PATIENCE)
         try:
             sock.connect(where)
+            if address.transport == "tls":
+                from certificates import secure  # noqa: PLC0415  # it imports this module
+
+                return secure(sock)  # type: ignore[return-value]  # it is used as one
         except BaseException:
             sock.close()
             raise

@@ -44,6 +44,12 @@ GOOD = {
     "tcp://[fe80::1%eth0]:8000": Address("tcp", host="fe80::1%eth0", port=8000),
     ":8000": Address("tcp", host="", port=8000),
     "tcp://h:1?backlog=100": Address("tcp", host="h", port=1, backlog=100),
+    "tls://db.example:9443": Address("tls", host="db.example", port=9443),
+    "TLS:[::1]:9443": Address("tls", host="::1", port=9443),
+    "tls://h:1?cert=/a%26b.pem&key=50%25&ca=c&verify=require&backlog=7": Address(
+        "tls", host="h", port=1, cert="/a&b.pem", key="50%", ca="c", verify="require", backlog=7
+    ),
+    "tls://10.0.0.1:1?name=db.example": Address("tls", host="10.0.0.1", port=1, name="db.example"),
     "fd://3": Address("fd", fd=3),
 }
 
@@ -214,7 +220,7 @@ def test_only_a_text_or_an_address_is_an_address():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"transport": "udp"}, "unknown transport 'udp': choose one of unix, abstract, tcp, fd"),
+        ({"transport": "udp"}, "unknown transport 'udp': choose one of unix, abstract, tcp, tls, fd"),
         ({"transport": "tcp", "host": "h", "port": 1, "mode": 0o600}, "'mode' doesn't go with the transport 'tcp'"),
         ({"transport": "unix", "path": "/x", "port": 1}, "'port' doesn't go with the transport 'unix'"),
         ({"transport": "tcp", "host": "h", "port": "1"}, "the port must be a number from 0 to 65535, not '1'"),

@@ -21,7 +21,6 @@ UNKNOWN = refused(wire.REFUSED_MALFORMED, texts.UNKNOWN_KIND)
 STRANGERS = {
     "HTTP": (b"GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: curl/8\r\nAccept: */*\r\n\r\n", UNKNOWN),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(40), UNKNOWN),
-    "TLS": (bytes.fromhex("160301020001 0001fc0303") + bytes(range(256)) * 2, UNKNOWN),
     "SSH": (b"SSH-2.0-OpenSSH_9.2\r\n" + bytes(700), UNKNOWN),
     "Redis": (b"*1\r\n$4\r\nPING\r\n", UNKNOWN),
     "JSON": (b'{"jsonrpc": "2.0", "method": "add", "params": [1, 2]}\n', UNKNOWN),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0xAF16102A
+ABI: Final = 0x99F12FF9
 
 
 def check_abi(lib: Any) -> None:

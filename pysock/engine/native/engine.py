@@ -13,15 +13,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
 from pysock.base.unique import Unique
 from pysock.base.vanish import vanishing
-from pysock.engine.contract import (
-    OVER,
-    TEXT_DESCRIPTORS_LOST,
-    WHEN_READABLE,
-    Backend,
-    EngineOptions,
-    answers_nothing,
-    too_much_queued,
-)
+from pysock.engine.contract import OVER, WHEN_READABLE, Backend, EngineOptions
 from pysock.engine.native.crossing import NANOSECONDS, ffi, lib, nanoseconds, of_linger, result_of, view_of
 from pysock.engine.native.inlet import NativeInlet
 from pysock.engine.native.link import NativeLink
@@ -29,12 +21,15 @@ from pysock.engine.native.outlet import NativeOutlet
 from pysock.engine.native.rows import PackedRows
 from pysock.engine.native.sockets import NativeSockets
 from pysock.engine.rows import ClientInfo, Current, EngineStats, Gone
+from pysock.engine.said import TEXT_DESCRIPTORS_LOST, answers_nothing, too_much_queued
 from pysock.errors import FrameTooLarge, PysockError
 from pysock.limits import Limits
 from pysock.wire import texts
 
 if TYPE_CHECKING:
     from typing import Any, Final
+
+    from pysock.tls.info import TLSInfo
 
 
 def _posted(result: int) -> int:
@@ -123,10 +118,18 @@ class NativeEngine(Unique):
         self._log = callbacks.log
         self._loop: int | None = None  # the thread that runs it
 
-    def add_master(self, fd: int, checked: bool = False, prepared: bool = False) -> None:
+    def add_master(self, fd: int, checked: bool = False, prepared: bool = False, tls: Any = None) -> None:
+        if tls is not None:  # choose_for_tls() has let it come
+            raise NotImplementedError("the native engine speaks no TLS")
         os.set_blocking(fd, False)  # the loop accepts until there is nothing left
         flags = lib.PS_MASTER_CHECKED * checked | lib.PS_MASTER_PREPARED * prepared
         result_of(lib.ps_engine_add_master(self._engine, fd, flags))
+
+    def tls_of(self, client_id: int) -> TLSInfo | None:
+        return None
+
+    def reload_tls(self, tls: Any) -> None:
+        return None
 
     @property
     def wakeup_fd(self) -> int:
@@ -326,5 +329,13 @@ def _tasks() -> tuple[Any, Any]:
 
 
 BACKEND: Final = Backend(
-    "native", frozenset({"c-loop"}), NativeEngine, NativeSockets(), NativeLink, NativeInlet, NativeOutlet, _tasks()
+    "native",
+    frozenset({"c-loop"}),
+    NativeEngine,
+    NativeSockets(),
+    NativeLink,
+    NativeInlet,
+    NativeOutlet,
+    _tasks(),
+    tls_drivers=lambda: (),
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 
 from pysock.address import join_host_port
@@ -24,7 +25,7 @@ from pysock.engine.pure.framed import FramedConnection
 from pysock.engine.pure.listener import Listener
 from pysock.engine.pure.plain import PlainConnection, U32Connection
 from pysock.engine.pure.poll import READ
-from pysock.engine.pure.transport import discard_input
+from pysock.engine.pure.transport import PLAIN, discard_input
 from pysock.states import DisconnectReason
 from pysock.wire.endings import DOOR, End, last_words
 from pysock.wire.format import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from pysock.engine.pure.connection import Connection
     from pysock.engine.pure.core import Core
+    from pysock.engine.pure.transport import Transport
 
 #: Accepts of one master socket a turn.
 _ACCEPTS_MAX: Final = 16
@@ -56,7 +58,12 @@ _NEXT: Final = frozenset(
 _DONE: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK))
 _NO_DESCRIPTORS: Final = frozenset((errno.EMFILE, errno.ENFILE))
 
-_CONNECTIONS: Final = {Framing.PYSOCK: FramedConnection, Framing.U32: U32Connection}
+#: By framing, which connections there are; ``None``: by all others.
+_CONNECTIONS: Final[Mapping[Framing | None, type[Connection]]] = {
+    Framing.PYSOCK: FramedConnection,
+    Framing.U32: U32Connection,
+    None: PlainConnection,
+}
 
 #: What somebody is told who isn't let through the door.
 _REFUSALS: Final = {cause: last_words(end, admitted=False) for cause, end in DOOR.items()}
@@ -68,7 +75,7 @@ class Masters(Unique):
     def __init__(self, core: Core) -> None:
         self._core = core
         self._door = Door(core)
-        self._fds: list[tuple[int, bool, bool]] = []
+        self._fds: list[tuple[int, bool, bool, Transport]] = []
         self._vanishing = vanishing(core.limits.vanish_timeout, core.limits.output_timeout)
         self._listeners: list[Listener] = []
         self.resume_at: float | None = None  # the end of a pause
@@ -77,17 +84,17 @@ class Masters(Unique):
         self._newcomer: socket.socket | None = None  # accepted last: it may not have a row yet
         core.descriptor_freed = self.resume
 
-    def add(self, fd: int, checked: bool, prepared: bool) -> None:
+    def add(self, fd: int, checked: bool = False, prepared: bool = False, tls: Any = None) -> None:
         """Accept from this one, too."""
         os.fstat(fd)
-        self._fds.append((fd, checked, prepared))
+        self._fds.append((fd, checked, prepared, _transport_of(tls)))
         self._open_reserve()
 
     def start(self) -> None:
         """Begin to accept."""
         self._open = True
-        for index, (fd, checked, prepared) in enumerate(self._fds):
-            listener = Listener(self._core, fd, index, checked=checked, prepared=prepared)
+        for index, (fd, checked, prepared, transport) in enumerate(self._fds):
+            listener = Listener(self._core, fd, index, checked=checked, prepared=prepared, transport=transport)
             self._listeners.append(listener)
             self._core.on_event[fd] = lambda bits, one=listener: self._on_event(one, bits)  # type: ignore[misc]
         for listener in self._listeners:
@@ -255,7 +262,8 @@ class Masters(Unique):
         if listener.tcp and not listener.prepared:
             no_delay(sock)
             notice_vanished(sock, self._vanishing)
-        make = _CONNECTIONS.get(listener.framing.name, PlainConnection)
+        kinds = listener.transport.kinds or _CONNECTIONS
+        make = kinds.get(listener.framing.name) or kinds[None]
         connection = make(self._core, sock, listener, join_host_port(*peer[:2]) if listener.tcp else "")
         connection.credentials = newcomer.credentials
         if newcomer.origin is not None:
@@ -289,6 +297,14 @@ class Masters(Unique):
             if listener.framing.has_texts:
                 listener.transport.last_words(sock, _REFUSALS[cause])
                 discard_input(sock)
+
+
+def _transport_of(tls: Any) -> Transport:
+    if tls is None:
+        return PLAIN
+    from pysock.engine.pure.tls.transport import secured  # noqa: PLC0415  # the module ssl takes a while to import
+
+    return secured(tls)
 
 
 def _begin(connection: Connection) -> None:

@@ -8,23 +8,30 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from pysock.base.logs import TELL_EVERY
-from pysock.causes import Cause
+from pysock.causes import Cause, level_and_line
 
 
 class Causes:
     """The counters by cause, and which of them nobody has been told of."""
 
-    __slots__ = ("_noted", "_tell_at", "_untold", "counts", "rest_at")
+    __slots__ = ("_details", "_log", "_noted", "_tell_at", "_untold", "counts", "rest_at")
 
-    def __init__(self, noted: Callable[[int, int], None]) -> None:
+    def __init__(self, noted: Callable[[int, int], None], log: Callable[[int, str], None]) -> None:
         self._noted = noted
+        self._log = log
+        self._details: dict[Cause, str] = {}  # of those untold, what is to be said of the last one
         self.counts: list[int] = [0] * len(Cause)
         self._untold = [0] * len(Cause)
         self._tell_at = [0.0] * len(Cause)  # the next time
         self.rest_at: float | None = None  # when to tell of the rest; None: there is none
 
-    def note(self, cause: Cause, now: float) -> None:
-        """Count one. It comes before the client is told: who hears of it may ask for the counters."""
+    def note(self, cause: Cause, now: float, detail: str = "") -> None:
+        """Count one. It comes before the client is told: who hears of it may ask for the counters.
+
+        :param detail: what its line in the log says beside.
+        """
+        if detail:
+            self._details[cause] = detail
         self.counts[cause] += 1
         self._untold[cause] += 1
         if now >= self._tell_at[cause]:
@@ -55,4 +62,7 @@ class Causes:
         self._tell_at[cause] = now + TELL_EVERY
         times, self._untold[cause] = self._untold[cause], 0
         with suppress(MemoryError):  # nobody pays for it
-            self._noted(cause, times)
+            if cause in self._details:
+                self._log(*level_and_line(cause, times, self._details.pop(cause)))
+            else:
+                self._noted(cause, times)

@@ -16,7 +16,7 @@ from pysock.base.identity import file_of, is_still
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import tell_unraisable
 from pysock.base.unique import Unique
-from pysock.engine.contract import too_much_queued
+from pysock.engine.said import too_much_queued
 
 if TYPE_CHECKING:
     from typing import Final

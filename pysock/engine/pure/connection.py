@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pysock.engine.pure.core import Core
     from pysock.engine.pure.listener import Listener
     from pysock.engine.pure.table import Leaver
+    from pysock.tls.info import TLSInfo
 
 TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 UNMADE: Final = object()
@@ -63,7 +64,7 @@ class Connection(Output):
 
     def __init__(self, core: Core, sock: socket.socket, listener: Listener, address: str) -> None:
         super().__init__(core, sock, listener)
-        self.recv: Callable[[int], bytes] = listener.transport.receive(sock)
+        self.recv: Callable[[int], bytes] = listener.transport.receive(self.channel)
         self.fd: int = sock.fileno()
         self.address: str = address
         self.connected_at: float = time.time()
@@ -101,6 +102,13 @@ class Connection(Output):
         if core.limits.idle_timeout is not None:
             core.idles.start(self, core.now)
         self._watch(READ)
+
+    def arrive(self) -> None:  # nothing is to be done where a CIR is waited for
+        """Its bytes can come and go."""
+
+    def tls(self) -> TLSInfo | None:
+        """What came of the TLS handshake, if there is one."""
+        return None
 
     def ask(self) -> str | None:
         """Ask the connect hook: ``None`` to let the client in, or why not."""

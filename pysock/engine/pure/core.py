@@ -13,7 +13,7 @@ from pysock.base.lean import TYPE_CHECKING, field_names
 from pysock.base.logs import ERROR, tell_unraisable
 from pysock.base.unique import Unique
 from pysock.causes import Cause
-from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Callbacks, EngineOptions, Service
+from pysock.engine.contract import Callbacks, EngineOptions, Service
 from pysock.engine.guards import guarded
 from pysock.engine.heldup import HeldUp
 from pysock.engine.pure.access import Origins
@@ -26,6 +26,7 @@ from pysock.engine.pure.waiting.batch import Batch
 from pysock.engine.pure.waiting.deferred import Deferrals
 from pysock.engine.pure.waiting.streams import Streams
 from pysock.engine.rows import EngineStats
+from pysock.engine.said import TEXT_DESCRIPTORS_LOST
 from pysock.wire.health import Health
 from pysock.wire.rules import Rules
 
@@ -93,7 +94,7 @@ class Core(Unique):
         self.drains: bool = False  # a stop has been asked for: what was read is served, whatever its client waits for
         self.table: Rows = Rows()
         self.counts: Counts = Counts()
-        self.causes: Causes = Causes(self.callbacks.noted)
+        self.causes: Causes = Causes(self.callbacks.noted, self.callbacks.log)
         self.origins: Origins = Origins()
         self.poller: Poller | NoPoller = new_poller()
         #: By descriptor: what is called with the bits of an event.
@@ -117,6 +118,7 @@ class Core(Unique):
         self.logged_no_service = False
 
     def _make_deadlines(self, limits: Limits) -> None:
+        self.shook_at, self.shook = 0.0, 0  # in that turn so many steps of TLS handshakes were made
         self.cirs: Deadlines[Connection] = Deadlines(limits.cir_timeout)
         self.frames: Deadlines[Connection] = Deadlines(limits.frame_timeout)
         self.outputs: Deadlines[Output] = Deadlines(limits.output_timeout)

@@ -43,11 +43,13 @@ class Listener(Unique):
         "transport",
     )
 
-    def __init__(self, core: Core, fd: int, index: int, *, checked: bool, prepared: bool) -> None:
+    def __init__(
+        self, core: Core, fd: int, index: int, *, checked: bool, prepared: bool, transport: Transport = PLAIN
+    ) -> None:
         self.fd: int = fd
         self.index: int = index  # in the order in which they were added
         self.framing: FramingFacts = FRAMINGS[core.options.framing]
-        self.transport: Transport = PLAIN
+        self.transport: Transport = transport
         self.rules: Rules = core.rules
         self.handlers: dict[int, Callable[[Any, Any], Any]] = core.handlers
         self.batches: dict[int, Batch] = core.batches

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pysock.engine.pure.connection import Connection
     from pysock.engine.pure.core import Core
+    from pysock.tls.info import TLSInfo
 
 _NUMBER: Final = {reason: number for number, reason in enumerate(DISCONNECT_REASONS)}
 
@@ -127,6 +128,12 @@ def credentials_of(connection: Connection) -> tuple[int, int, int]:
     if connection.credentials is None:
         connection.credentials = (-1, -1, -1) if connection.address else peer_of(connection.sock)
     return connection.credentials
+
+
+def tls(core: Core, client_id: int) -> TLSInfo | None:
+    """What came of the handshake of a client."""
+    connection = core.table.rows.get(client_id)
+    return None if connection is None else connection.tls()
 
 
 def stats(core: Core) -> EngineStats:

@@ -52,8 +52,8 @@ class Output(Unique, ABC):
     """The part of a connection that sends."""
 
     __slots__ = (
-        "bytes_out", "choked", "core", "deferred", "dropped", "frames_out", "holding", "holds_streams", "late",
-        "listener", "lost_pushes", "out", "pause_at", "queued", "send", "sock", "stalled", "starved", "waiting",
+        "bytes_out", "channel", "choked", "core", "deferred", "dropped", "frames_out", "holding", "holds_streams",
+        "late", "listener", "lost_pushes", "out", "pause_at", "queued", "send", "sock", "stalled", "starved", "waiting",
     )  # fmt: skip
 
     out: list[bytes | bytearray | memoryview]
@@ -66,7 +66,8 @@ class Output(Unique, ABC):
         self.core: Core = core
         self.sock: socket.socket = sock
         self.listener: Listener = listener  # through which it came
-        self.send: Callable[[Any, int], int] = listener.transport.send(sock)
+        self.channel: Any = listener.transport.channel(sock)  # what its bytes go through
+        self.send: Callable[[Any, int], int] = listener.transport.send(self.channel)
         self.out = []
         self.queued = 0  # bytes in it
         self.bytes_out = 0
@@ -268,7 +269,7 @@ class Output(Unique, ABC):
         for _ in range(_SENDS_MAX):
             some = self.out[:_IOV_MAX]
             try:
-                sent = self.listener.transport.send_pieces(self.sock, some)
+                sent = self.listener.transport.send_pieces(self.channel, some)
             except OSError as error:
                 sent = self._not_sent(error)
             if sent < 0:

@@ -65,6 +65,10 @@ class PlainConnection(Connection):
     def start(self) -> None:
         """The kernel's connect was the connection initiation request: let the client in, or don't."""
         super().start()
+        self.arrive()
+
+    def arrive(self) -> None:
+        """Its bytes can come and go: ask whether it may."""
         if self.protocol.state is not ConnectionState.ACCEPTED:
             return
         refused = self.ask()

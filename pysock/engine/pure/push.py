@@ -11,10 +11,10 @@ from threading import get_ident
 from pysock.base.aliases import Buffer, Ids
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
-from pysock.engine.contract import answers_nothing
 from pysock.engine.pure.ending import dismiss
 from pysock.engine.pure.look import find
 from pysock.engine.pure.waiting.pushed import Push
+from pysock.engine.said import answers_nothing
 from pysock.errors import FrameTooLarge
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 from pysock.wire import texts

@@ -1,13 +1,13 @@
 """How bytes come from one client and go to it. Nothing else in the server touches what a client sends or gets.
 
-A listener names the row by which its connections are read and written. There is one so far, the bytes of a stream
-socket as they are; TLS would be a second one.
+A listener names the row by which its connections are read and written. There are two kinds: the bytes of a stream
+socket as they are, and TLS, of which each listener has a row of its own, for it has a certificate of its own.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 
@@ -15,7 +15,7 @@ from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import Any, Final
 
     from pysock.base.aliases import Buffer
 
@@ -27,15 +27,19 @@ _DISCARDED: Final = 64 * 1024
 class Transport(NamedTuple):
     """A row. No function of it waits: what can't be done now raises what a non-blocking socket would."""
 
-    #: Of a socket, the function that takes a number and returns that many bytes at most; none where nothing more comes.
-    receive: Callable[[socket.socket], Callable[[int], bytes]]
-    #: Of a socket, the function that sends bytes, as far as there is room, and returns how many. Its second argument is
+    #: Of a socket, what the functions below take: the socket itself, or what is around it.
+    channel: Callable[[socket.socket], Any]
+    #: Of this, the function that takes a number and returns that many bytes at most; none where nothing more comes.
+    receive: Callable[[Any], Callable[[int], bytes]]
+    #: Of this, the function that sends bytes, as far as there is room, and returns how many. Its second argument is
     #: always ``NO_SIGNAL``, so that a socket's own can be it: nothing stands between a short reply and the kernel.
-    send: Callable[[socket.socket], Callable[[Buffer, int], int]]
+    send: Callable[[Any], Callable[[Buffer, int], int]]
     #: Send several pieces of bytes, one after the other.
-    send_pieces: Callable[[socket.socket, Sequence[Buffer]], int]
+    send_pieces: Callable[[Any, Sequence[Buffer]], int]
     #: To somebody who is turned away, without a connection; what isn't taken at once is lost.
     last_words: Callable[[socket.socket, bytes], None]
+    #: Which connections go through it, by framing, where they begin with a handshake of their own.
+    kinds: Mapping[Any, type[Any]] | None = None
 
 
 def discard_input(sock: socket.socket) -> None:
@@ -57,7 +61,11 @@ def _last_words(sock: socket.socket, frame: bytes) -> None:
     sock.send(frame, NO_SIGNAL)
 
 
-PLAIN: Final = Transport(attrgetter("recv"), attrgetter("send"), _send_pieces, _last_words)
+def _itself(sock: socket.socket) -> socket.socket:
+    return sock
+
+
+PLAIN: Final = Transport(_itself, attrgetter("recv"), attrgetter("send"), _send_pieces, _last_words)
 
 
 def keep_heap() -> None:

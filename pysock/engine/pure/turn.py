@@ -23,7 +23,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
 from pysock.base.unique import Unique
 from pysock.causes import Cause
-from pysock.engine.contract import TEXT_DESCRIPTORS_LOST, Backend, EngineOptions
+from pysock.engine.contract import Backend, EngineOptions
 from pysock.engine.linger import Linger
 from pysock.engine.pure import look
 from pysock.engine.pure.accept import Masters
@@ -42,6 +42,7 @@ from pysock.engine.pure.sockets import PureSockets
 from pysock.engine.pure.transport import keep_heap
 from pysock.engine.pure.waiting.outside import Outside
 from pysock.engine.rows import ClientInfo, Current, EngineStats, Gone
+from pysock.engine.said import TEXT_DESCRIPTORS_LOST
 from pysock.errors import PysockError
 from pysock.states import ConnectionState, DisconnectReason
 
@@ -76,6 +77,9 @@ class PureEngine(Unique):
         self.ask: Callable[[int, bytes, int], bool] = pushes.ask
         self.disconnect: Callable[..., bool] = pushes.disconnect
         self._masters = Masters(core)
+        self.add_master: Callable[..., None] = self._masters.add
+        self.tls_of: Callable[[int], Any] = lambda client_id: look.tls(core, client_id)
+        self.reload_tls: Callable[[Any], None] = lambda _tls: None  # the contexts have changed themselves
         core.are_open = self.are_open
         self._linger = Linger(core.poller.wait, options.linger, core.requests)
         self._batches = list(core.batches.values())
@@ -96,10 +100,6 @@ class PureEngine(Unique):
         self.send_more: Callable[[int, Any], int] = outside.send_more
 
     # --- the loop ---
-
-    def add_master(self, fd: int, checked: bool = False, prepared: bool = False) -> None:
-        """Accept from this listening socket, from ``run`` on."""
-        self._masters.add(fd, checked, prepared)
 
     @property
     def wakeup_fd(self) -> int:

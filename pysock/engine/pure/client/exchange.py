@@ -26,12 +26,15 @@ from pysock.engine.pure.client.pipeline import Pipeline
 from pysock.engine.pure.client.share import Share
 from pysock.engine.pure.client.waiter import Waiter, sooner, wait_to_write
 from pysock.engine.pure.core import READ_MAX
-from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
+from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout, TLSError
 from pysock.wire.format import Frame, Kind
 from pysock.wire.framing import FrameCutter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Final, NoReturn
+
+    from pysock.tls.channel import SharedChannel
 
 #: What send() says when it may work later; and when the server is gone, which may have said something before.
 _NOT_NOW: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
@@ -44,7 +47,7 @@ _OUT: Final = select.POLLOUT
 class Exchange(Unique):
     """The calls of the threads that are in one link, and the bytes."""
 
-    def __init__(self, fd: int, linger: float | None, max_payload: int) -> None:
+    def __init__(self, fd: int, linger: float | None, max_payload: int, channel: SharedChannel | None = None) -> None:
         self.inbox: Inbox = Inbox((), INBOX_MAX)
         self._verdicts: deque[Frame] = deque()  # on a PROOF, that came while it was being sent
         self._max_payload = max_payload
@@ -64,6 +67,12 @@ class Exchange(Unique):
             raise
         self._open_file = file_of(fd)  # what the number stands for, as long as it is ours
         no_sigpipe(self._sock)
+        self._channel = channel
+        through: Any = self._sock if channel is None else channel
+        self._receive: Callable[[int], bytes] = self._sock.recv if channel is None else channel.receive
+        self._send: Callable[[Any, int], int] = through.send
+        if channel is not None:
+            channel.move(self._sock)
         self._linger = linger
         self._waiter = Waiter(self._sock, linger, lambda: self._last_id)
         own(self)
@@ -106,6 +115,8 @@ class Exchange(Unique):
             try:
                 if not self._is_ours():
                     self._sock.detach()
+                elif self._channel is not None:
+                    self._channel.goodbye()
                 self._sock.close()
             except OSError:
                 self._freed = True
@@ -269,7 +280,7 @@ class Exchange(Unique):
     def _take(self) -> int | None:
         """Take what the kernel has: how many bytes, 0 at the end; ``None`` if there is nothing now."""
         try:
-            data = self._sock.recv(READ_MAX)
+            data = self._receive(READ_MAX)
             self._cutter.feed(data)
             return len(data)
         except (BlockingIOError, InterruptedError):
@@ -284,7 +295,7 @@ class Exchange(Unique):
     def _send_some(self, call: Call) -> int:
         data = call.unsent
         try:
-            return self._sock.send(data, NO_SIGNAL)
+            return self._send(data, NO_SIGNAL)
         except OSError as error:
             if error.errno in _NOT_NOW:
                 return 0
@@ -327,5 +338,7 @@ class Exchange(Unique):
             raise self._reason()
         ran = "did not run" if self._going_away else "may have run"
         text = f"the server closed the connection; it {ran} what it hasn't answered"
+        if isinstance(error, TLSError):
+            text = f"TLS failed: {error}; the server {ran} what it hasn't answered"
         self._shut(ConnectionLost(text))
         raise ConnectionLost(text) from error
