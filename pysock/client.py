@@ -392,7 +392,7 @@ class Client(Streaming):
         if reason is None:
             raise error
         lost = ConnectionLost(reason)
-        lost.fates = error.fates
+        lost.fates = self._mail.fates(error)
         raise lost from error
 
     def _farewell(self) -> str | None:

@@ -83,7 +83,8 @@ class TLSError(PysockError, ConnectionError):
 class ConnectionLost(PysockError, ConnectionResetError):
     """The connection ended before the answer came.
 
-    If a GOAWAY had come first, the server did not run the request; otherwise whether it ran is unknown.
+    If the server had said that it has answered all that it accepted (a GOAWAY with code 2), it did not run the request;
+    otherwise whether it ran is unknown.
     """
 
     # For clients that heal, of each request of the call: its answer; its id, where the kernel has taken it whole; or

@@ -209,6 +209,10 @@ void ps__settle(ps_engine *engine, ps_conn *conn)
         ps__update_interest(engine, conn);
         return;
     }
+    if (conn->unsettled && conn->reason == PS_SERVER_STOPPING) {
+        ps__mark_dirty(engine, conn); /* turn.c has a word to say before */
+        return;
+    }
     empty_input(engine, conn);
     close_data_socket(engine, conn, PS_EV_FLUSHED);
 }

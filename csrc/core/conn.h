@@ -94,7 +94,8 @@ typedef struct ps_conn {
     uint16_t flags;   /* enum ps_conn_flag: the loop's own; the next two are for other threads as well */
     uint8_t attached; /* somebody wants to hear when it goes */
     uint8_t was_let_in; /* once; it may be ending */
-    uint8_t family;   /* of its socket, AF_... */
+    uint8_t family : 7;    /* of its socket, AF_... */
+    uint8_t unsettled : 1; /* the server stops, and something is to be answered still: when it is, that is said */
     uint8_t stash_size;
     uint16_t peer_port;
     uint8_t peer[16]; /* its IP address; of a Unix socket a ps_owner, as far as somebody wants to know */

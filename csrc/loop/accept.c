@@ -138,7 +138,7 @@ static void begin_life(ps_engine *engine, ps_conn *conn)
 static void take_in(ps_engine *engine, int fd, uint8_t number, const struct sockaddr *peer)
 {
     const ps_listener *listener = &engine->listeners[number];
-    ps_conn newcomer = {.fd = fd, .listener = number, .family = (uint8_t)listener->family};
+    ps_conn newcomer = {.fd = fd, .listener = number, .family = (uint8_t)listener->family & 0x7Fu};
     PS_ADD(engine->stats.accepted, 1u);
     int end = ps__may_connect(engine, &newcomer, peer);
     if (end == PS_NO_END && !make_way(engine))

@@ -34,6 +34,16 @@ static void drain_at_last(ps_engine *engine, ps_conn *conn)
         ps__end(engine, conn, PS_EV_DRAIN, PS_SERVER_STOPPING);
 }
 
+/* All that it had accepted is answered, so that what has no answer was not run: its client is told, for it can't know when
+ * a request of its own was too late. */
+static void settle_at_last(ps_engine *engine, ps_conn *conn)
+{
+    if (!conn->unsettled || conn->state != PS_CONN_DRAINING || conn->reason != PS_SERVER_STOPPING || conn->in_flight)
+        return;
+    conn->unsettled = 0;
+    ps__last_words(engine, conn, PS_END_SETTLED, 0, NULL);
+}
+
 static void flush(ps_engine *engine, ps_conn *conn)
 {
     if (conn->state == PS_CONN_CLOSED || conn->flags & PS_IN_HOOK)
@@ -44,7 +54,9 @@ static void flush(ps_engine *engine, ps_conn *conn)
     ps__streams_go_on(engine, conn);
     ps__resume(engine, conn);
     drain_at_last(engine, conn);
-    ps__settle(engine, conn);
+    settle_at_last(engine, conn);
+    if (conn->state != PS_CONN_CLOSED)
+        ps__settle(engine, conn);
 }
 
 /* What becomes dirty meanwhile is dealt with in the next turn, which does not sleep then: nobody is starved. */
@@ -234,7 +246,8 @@ static void wind_up(ps_engine *engine, ps_conn *conn)
     }
     ps__resume(engine, conn);
     if (conn->state == PS_CONN_ESTABLISHED) {
-        ps__last_words(engine, conn, PS_END_STOPPING, 0, NULL);
+        conn->unsettled = conn->in_flight != 0;
+        ps__last_words(engine, conn, conn->unsettled ? PS_END_STOPPING : PS_END_SETTLED, 0, NULL);
         conn->flags |= PS_REFUSES;
         if (conn->state == PS_CONN_ESTABLISHED)
             ps__readable(engine, conn);

@@ -320,7 +320,8 @@ class Connection(Unique):
         """The error of one request, when the connection has ended, with what is known of it."""
         unsent = self.output.unsent
         if unsent is not None and isinstance(error, ConnectionLost):
-            error.fates = [False if number in unsent or number in self._queued else number]
+            known = self.mail.settled or number in unsent or number in self._queued
+            error.fates = [False if known else number]
         return error
 
     def _close(self) -> None:

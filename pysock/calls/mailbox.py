@@ -15,13 +15,14 @@ from pysock.base.unique import Unique
 from pysock.calls.ended import Ended, of_goodbye
 from pysock.engine.inbox import Inbox
 from pysock.wire.error_text import remote_error
-from pysock.wire.format import FLAG_GAP, FLAG_MORE, GAP, GOAWAY_REPLACED, Kind
+from pysock.wire.format import FLAG_GAP, FLAG_MORE, GAP, GOAWAY_REPLACED, GOAWAY_SETTLED, Kind
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
     from pysock.calls.ended import How
     from pysock.calls.pieces import Pieces
+    from pysock.errors import ConnectionLost
 
     PushHook = Callable[[bytes], Any]
     GapHook = Callable[[int], Any]
@@ -67,6 +68,8 @@ class Mailbox(Unique):
         self._most = most
         #: Why the server ends; ``None`` as long as it hasn't said goodbye.
         self.goodbye: str | None = None
+        #: It has said that what has no answer was not run.
+        self.settled: bool = False
         #: Another client has come by this one's name, and the server doesn't want this one back.
         self.unwanted: bool = False
         #: What it said before it closed the connection without a goodbye: an ERROR that answers no request.
@@ -96,6 +99,7 @@ class Mailbox(Unique):
         elif kind == _GOAWAY:
             self.goodbye = payload.decode("utf-8", "replace")
             self.unwanted = code == GOAWAY_REPLACED
+            self.settled = code == GOAWAY_SETTLED
             self.ended = self.ended or of_goodbye(self.goodbye)
         elif kind in _QUESTIONS and self.asked is not None:
             self.asked(kind, request_id, payload)
@@ -136,6 +140,14 @@ class Mailbox(Unique):
     def farewell(self) -> str | None:
         """The server's goodbye in words, if it has said one."""
         return None if self.goodbye is None else f"the server said goodbye: {self.goodbye}"
+
+    def fates(self, error: ConnectionLost) -> list[Any] | None:
+        """Those of a call that it cut short, as far as they are known now: what the server hasn't run is as good as
+        what wasn't sent.
+        """
+        if not self.settled or error.fates is None:
+            return error.fates
+        return [False if type(fate) is int else fate for fate in error.fates]
 
     def blamed(self, error: Exception) -> str | None:
         """What its last words blame the end on, if it has said any."""

@@ -180,7 +180,7 @@ class Stream(Unique):
         if not isinstance(error, ConnectionLost):
             raise error
         if not self._gave:
-            error.fates = [self._request_id]
+            error.fates = [False if self._client._mail.settled else self._request_id]
             raise error
         unknown = OutcomeUnknown(f"the connection ended in the middle of a stream: {error}")
         unknown.request_id, unknown.client_id, unknown.sent_at = self._request_id, self._client._id, self._sent_at

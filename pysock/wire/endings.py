@@ -43,6 +43,7 @@ class End(IntEnum):
     REPLACED = 18  # another client has come by its name, and names are unique here
     PUSHES_FULL = 19
     ONLY_TLS = 20
+    SETTLED = 21  # STOPPING, where all that was accepted is answered: words alone
 
 
 class How(IntEnum):
@@ -166,6 +167,10 @@ ENDINGS: Final = {
         cause=Cause.ONLY_TLS,
         before=_refused(Refusal.BAD_MAGIC_OR_VERSION, texts.NO_TLS_HERE),
         event=ConnectionEvent.VIOLATION,
+    ),
+    End.SETTLED: Row(
+        DisconnectReason.SERVER_STOPPING,
+        after=Said(Kind.GOAWAY, p.GOAWAY_SETTLED, texts.SHUTTING_DOWN),
     ),
 }
 

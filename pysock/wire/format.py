@@ -36,6 +36,7 @@ NONCE_SIZE: Final = 32
 MAC_SIZE: Final = 32  # HMAC-SHA256
 CREDIT: Final = struct.Struct("!I")  # the payload of a CREDIT: bytes
 GOAWAY_REPLACED: Final = 1  # the code of a GOAWAY: another client has come by this one's name, which shall stay away
+GOAWAY_SETTLED: Final = 2  # all that was accepted is answered: what has no answer now was not run, and won't be
 LARGEST_ASKED: Final = 1 + LARGEST_NAME  # what is in front of the request of an ASK: a u8, and the service's name
 FLAG_NO_REPLY: Final = 0x01  # of an SRM
 FLAG_DEADLINE: Final = 0x02  # of an SRM: its payload begins with a u32, microseconds the client still waits

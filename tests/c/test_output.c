@@ -327,7 +327,7 @@ static void a_slow_stop(void)
     CHECK_EQ(ps_engine_stop(server.engine, (uint64_t)PATIENCE_S * 1000000000), 0);
     WAIT_FOR(server.drained == 1);
     expect_frame(fd, PS_REPLY, 0, 1, data, sizeof data);
-    expect_text(fd, PS_GOAWAY, 0, 0);
+    expect_text(fd, PS_GOAWAY, 2, 0);
     expect_end(fd);
     CHECK_EQ(close(fd), 0);
     echo_wait(&server);

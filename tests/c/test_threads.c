@@ -280,7 +280,7 @@ static void leave_last(world *w, int fd)
 {
     static uint8_t room[4 << 20];
     CHECK_EQ(receive_frame(fd, room, sizeof room).kind, PS_PUSH);
-    expect_text(fd, PS_GOAWAY, 0, 0);
+    expect_text(fd, PS_GOAWAY, 2, 0);
     expect_end(fd);
     CHECK_EQ(close(fd), 0);
     echo_wait(&w->server);

@@ -270,6 +270,26 @@ def test_what_was_not_started_is_sent_again(run, played, backend, code):
     run(main())
 
 
+@pytest.mark.parametrize("code", [0, 2])
+def test_what_came_too_late_for_a_server_that_goes_is_sent_again(run, played, backend, code):
+    """The code 2: what has no answer was not run."""
+
+    def too_late(peer):
+        peer.frame()
+        peer.send(encode(Kind.GOAWAY, b"moving") + encode(Kind.GOAWAY, b"moving", code=code))
+
+    async def main():
+        async with aio.connect(address, reconnect=FAST, backend=backend) as client:
+            if code:
+                assert await client.request(b"x") == b"x"
+                return
+            with pytest.raises(OutcomeUnknown, match="the server said goodbye: moving"):
+                await client.request(b"x")
+
+    address = played(speaking(too_late), welcomed(answers))
+    run(main())
+
+
 @pytest.mark.parametrize("size", [1, 5000, 40_000])
 def test_what_the_kernel_hasnt_taken_whole_is_sent_again(run, played, backend, size):
     """The server takes nothing: of many requests the first are in the kernel's buffer, and the others go again."""

@@ -321,6 +321,30 @@ def test_a_goodbye_moves_the_client_without_an_error(played, healing):
     assert got == [b"old"]
 
 
+def too_late(code):
+    """A script: it takes a request, and says goodbye with this code in place of an answer."""
+
+    def play(peer):
+        peer.frame()
+        peer.send(encode_text(Kind.GOAWAY, 0, "moving") + encode_text(Kind.GOAWAY, code, "moving"))
+
+    return play
+
+
+def test_what_came_too_late_for_a_server_that_goes_is_sent_again(played, healing):
+    """The goodbye of one that has answered all that it had accepted says that the rest was not run."""
+    client = healing(played(speaking(too_late(2)), speaking(too_late(2)), welcomed(answers)))
+    assert client.request_many([b"a", b"b"]) == [b"a", b"b"]
+    client = healing(played(speaking(too_late(2)), welcomed(answers)))
+    assert client.request(b"x") == b"x"
+
+
+def test_a_goodbye_of_one_that_has_answers_to_give_tells_nothing_of_them(played, healing):
+    client = healing(played(welcomed(too_late(0))))
+    with pytest.raises(OutcomeUnknown, match="the server said goodbye: moving"):
+        client.request(b"x")
+
+
 def test_of_many_each_is_answered_once_or_unknown(played, healing):
     def half(peer):
         frames = [peer.frame() for _ in range(2)]

@@ -18,7 +18,17 @@ from pysock.engine.deferral import Ended
 from pysock.wire import texts
 from pysock.wire.cir import encode_cir
 from pysock.wire.features import DEADLINE, Feature
-from pysock.wire.format import FLAG_DEADLINE, FLAG_NO_REPLY, FLAG_NOT_STARTED, ErrorCode, Framing, Kind, encode
+from pysock.wire.format import (
+    FLAG_DEADLINE,
+    FLAG_NO_REPLY,
+    FLAG_NOT_STARTED,
+    GOAWAY_SETTLED,
+    ErrorCode,
+    Framing,
+    Kind,
+    encode,
+    encode_text,
+)
 
 BOTH = Feature.DEADLINE | Feature.CANCEL
 BYE = encode(Kind.BYE)
@@ -416,7 +426,7 @@ def test_a_drain_waits(start, worker):
     running.engine.stop(10)
     assert peer.frame().kind == Kind.GOAWAY
     running.engine.answer(work.handle, b"done")
-    assert peer.to_the_end() == reply(b"done")
+    assert peer.to_the_end() == reply(b"done") + encode_text(Kind.GOAWAY, GOAWAY_SETTLED, texts.SHUTTING_DOWN)
     running.thread.join(10)
     assert work.told == []
 
@@ -433,7 +443,8 @@ def test_a_drain_looks_at_all_that_was_read(start, worker, most):
     for work in works:
         running.engine.answer(work.handle, work.request)
     assert peer.frame().kind == Kind.GOAWAY
-    assert peer.to_the_end() == b"".join(reply(b"%d" % n, n) for n in range(8))
+    settled = encode_text(Kind.GOAWAY, GOAWAY_SETTLED, texts.SHUTTING_DOWN)
+    assert peer.to_the_end() == b"".join(reply(b"%d" % n, n) for n in range(8)) + settled
 
 
 # --- how many ---

@@ -25,7 +25,7 @@ from pysock.states import ConnectionState, DisconnectReason
 from pysock.wire import format as p
 from pysock.wire import texts
 from pysock.wire.cir import encode_cir
-from pysock.wire.format import ErrorCode, Framing, Kind, Refusal, encode, encode_text
+from pysock.wire.format import GOAWAY_SETTLED, ErrorCode, Framing, Kind, Refusal, encode, encode_text
 
 
 @pytest.fixture
@@ -692,10 +692,10 @@ def test_what_has_come_is_answered_at_the_end(start):
     running.engine.stop(5)
     other.send(srm(request_id=2), srm(request_id=3, flags=1), encode(Kind.PING))
     go_on.set()
-    assert peer.to_the_end() == reply(b"slow", 1) + encode_text(Kind.GOAWAY, 0, texts.SHUTTING_DOWN)
+    assert peer.to_the_end() == reply(b"slow", 1) + encode_text(Kind.GOAWAY, GOAWAY_SETTLED, texts.SHUTTING_DOWN)
     # It may have been read before the stop was seen; then it was answered.
     error = encode_text(Kind.ERROR, ErrorCode.SHUTTING_DOWN, texts.SHUTTING_DOWN, 2)
-    goaway = encode_text(Kind.GOAWAY, 0, texts.SHUTTING_DOWN)
+    goaway = encode_text(Kind.GOAWAY, GOAWAY_SETTLED, texts.SHUTTING_DOWN)
     pong, draining = encode(Kind.PONG), encode(Kind.PONG, code=ErrorCode.SHUTTING_DOWN)
     served = reply(request_id=2)
     assert other.to_the_end() in {goaway + error + draining, served + pong + goaway, served + draining + goaway}
@@ -714,7 +714,7 @@ def test_what_was_kept_is_answered_at_the_end(start):
     running.engine.stop(10)
     for i in range(100):
         peer.expect(reply(b"x" * 20_000, i))
-    assert peer.to_the_end() == encode_text(Kind.GOAWAY, 0, texts.SHUTTING_DOWN)
+    assert peer.to_the_end() == encode_text(Kind.GOAWAY, GOAWAY_SETTLED, texts.SHUTTING_DOWN)
 
 
 def test_pending_batches_are_answered_at_the_end(start):
@@ -724,7 +724,7 @@ def test_pending_batches_are_answered_at_the_end(start):
     peer.send(srm())
     eventually(lambda: running.engine.info(client_id).in_flight == 1)
     running.stop()
-    assert peer.to_the_end() == reply() + encode_text(Kind.GOAWAY, 0, texts.SHUTTING_DOWN)
+    assert peer.to_the_end() == reply() + encode_text(Kind.GOAWAY, GOAWAY_SETTLED, texts.SHUTTING_DOWN)
 
 
 def test_grace_ends(start):

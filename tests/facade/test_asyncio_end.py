@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import wire
 from support import Program, wait_for
-from wire import failed, features, goaway, next_frame, not_started, srm
+from wire import failed, features, next_frame, not_started, srm
 
 import pysock
 from pysock import PysockError, connect
@@ -76,7 +76,7 @@ print("closed", flush=True)
             peer.send(srm(b"", 2, service=1))
             assert program.line() == "closed"
             ends = [frame for frame in wire.rest_of(peer) if frame.id != 2]
-            assert ends in ([goaway(texts.SHUTTING_DOWN), failed(9, texts.CUT_SHORT, 1)], [])
+            assert ends in ([wire.LEAVING, failed(9, texts.CUT_SHORT, 1)], [])
         status, _, errors = program.end()
     assert status == 0
     assert errors.count("ResourceWarning") == 1
@@ -129,7 +129,7 @@ def test_the_programs_loop_ends(run, make_server, address, raises, caplog):
         peer.close()
         go_on.set()
     assert at_end - ended < 1
-    assert frames[0] == goaway(texts.SHUTTING_DOWN)
+    assert frames[0] == wire.LEAVING
     assert sorted(frames[1:], key=lambda frame: frame.id) == [
         failed(9, texts.CUT_SHORT, 1),
         failed(9, texts.CUT_SHORT, 2),
@@ -201,7 +201,7 @@ except KeyboardInterrupt:
             if sys.version_info >= (3, 11):
                 time.sleep(0.1)
                 program.signal(signal.SIGINT)
-            assert wire.rest_of(peer) == [goaway(texts.SHUTTING_DOWN), failed(9, texts.CUT_SHORT, 1)]
+            assert wire.rest_of(peer) == [wire.LEAVING, failed(9, texts.CUT_SHORT, 1)]
             status, out, errors = program.end()
             assert time.monotonic() - begin < 3
     assert (status, out, errors) == (0, "interrupted CLOSED\n", "")
@@ -250,7 +250,7 @@ def test_a_task_that_never_ends(run, loop, make_server, address, attached, caplo
         took.append(time.monotonic() - begin)
         over.set()
     assert 0.4 < took[0] < 2
-    assert wire.rest_of(peer) == [goaway(texts.SHUTTING_DOWN), failed(9, texts.CUT_SHORT, 1)]
+    assert wire.rest_of(peer) == [wire.LEAVING, failed(9, texts.CUT_SHORT, 1)]
     peer.close()
     assert caplog.text.count("stubborn") == 1
     assert "goes on, though its server has ended" in caplog.text

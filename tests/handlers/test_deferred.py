@@ -637,9 +637,9 @@ def test_a_stop_waits_for_the_answer(later):
         peer.send(srm(b"a", 1))
         reply = later.next()
         stopped = executor.submit(later.server.stop, 5)
-        assert next_frame(peer) == wire.goaway(texts.SHUTTING_DOWN)
+        assert next_frame(peer) == wire.LEAVING
         reply.send(b"1")
-        assert wire.rest_of(peer) == [replied(b"1", 1)]
+        assert wire.rest_of(peer) == [replied(b"1", 1), wire.goaway(texts.SHUTTING_DOWN)]
         stopped.result(5)
         assert reply.cancelled is False
 
@@ -650,7 +650,7 @@ def test_a_stop_cuts_it_short(later, grace):
         peer.send(srm(b"a", 1) + srm(b"b", 2))
         one, two = later.next(), later.next()
         later.server.stop(grace)
-        assert next_frame(peer) == wire.goaway(texts.SHUTTING_DOWN)
+        assert next_frame(peer) == wire.LEAVING
         assert set(wire.rest_of(peer)) == {failed(9, texts.CUT_SHORT, 1), failed(9, texts.CUT_SHORT, 2)}
         assert one.cancelled
         assert two.cancelled
@@ -828,7 +828,7 @@ def test_the_loop_ends_with_requests_that_wait(make_server, address):
         return await asyncio.get_running_loop().run_in_executor(None, ask)
 
     reply = asyncio.run(main())
-    assert wire.rest_of(peers[0]) == [wire.goaway(texts.SHUTTING_DOWN), failed(9, texts.CUT_SHORT, 1)]
+    assert wire.rest_of(peers[0]) == [wire.LEAVING, failed(9, texts.CUT_SHORT, 1)]
     assert reply.cancelled
     assert reply.send(b"1") is False
     peers[0].sock.close()

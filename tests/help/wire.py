@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from support import PATIENCE, RawPeer, plug, wait_for
 
 from pysock import RemoteError, Server
+from pysock.wire import texts
 
 # The numbers of the page.
 
@@ -34,6 +35,7 @@ SPEAKS_DEADLINE, SPEAKS_CANCEL, SPEAKS_STREAM, SPEAKS_ASK, SPEAKS_GAP, RESERVED 
 
 HANDLER_FAILED, NO_SUCH_SERVICE, TOO_LARGE, TOO_MANY, SHUTTING_DOWN, NOT_ALLOWED, MALFORMED, TOO_LATE = range(1, 9)
 CANCELLED, OVERLOADED, NEEDS_STREAM = 9, 10, 11
+SETTLED = 2  # of GOAWAY
 BAD_MAGIC, REFUSED_NOT_ALLOWED, WRONG_PROOF, FULL, REFUSED_SHUTTING_DOWN, CIR_LATE, REFUSED_MALFORMED = range(1, 8)
 
 
@@ -123,8 +125,14 @@ def pushed(payload: bytes, lost: int = 0) -> Got:
     return Got(PUSH, GAP, 0, 0, struct.pack("!I", lost) + payload) if lost else Got(PUSH, 0, 0, 0, payload)
 
 
-def goaway(text: str) -> Got:
-    return Got(GOAWAY, 0, 0, 0, text.encode())
+def goaway(text: str, code: int | None = None) -> Got:
+    """Of a server that stops with the code that says: what has no answer now was not run."""
+    settled = SETTLED if text == texts.SHUTTING_DOWN else 0
+    return Got(GOAWAY, 0, settled if code is None else code, 0, text.encode())
+
+
+#: What one hears first that waits for an answer still.
+LEAVING = goaway(texts.SHUTTING_DOWN, 0)
 
 
 def parse(data: bytes) -> list[Got]:

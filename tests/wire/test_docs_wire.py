@@ -58,7 +58,7 @@ def expected(known_nonces):
         "a PING": p.encode(p.Kind.PING, b"?", request_id=4),
         "the PONG": p.encode(p.Kind.PONG, b"?", request_id=4),
         "the PONG of a server that drains, or is lame": p.encode(p.Kind.PONG, b"?", code=DRAINING, request_id=4),
-        "a GOAWAY": p.encode_text(p.Kind.GOAWAY, 0, texts.SHUTTING_DOWN),
+        "a GOAWAY": p.encode_text(p.Kind.GOAWAY, p.GOAWAY_SETTLED, texts.SHUTTING_DOWN),
         "a BYE": p.encode(p.Kind.BYE),
         "a CIR with features": encode_cir("a", features=3),
         "the answer that agrees": encode_accepted(

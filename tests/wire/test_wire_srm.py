@@ -382,7 +382,7 @@ def test_requests_that_come_too_late(make_server, address):
             told,
             failed(wire.SHUTTING_DOWN, text, 3),
             failed(wire.SHUTTING_DOWN, text, 4),
-            ponged(b"p", 5),
+            ponged(b"p", 5, wire.SHUTTING_DOWN),
         ]
     assert asked.called_for("you") == []
     assert server.stats()["errors"] == 3

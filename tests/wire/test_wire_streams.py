@@ -504,7 +504,7 @@ def test_a_drain_lets_it_finish(begin):
     peer.send(ask(b"[b'x' * 84] * 250"))
     assert len(taken(peer)) == 100
     stopping = stop(streaming, PATIENCE)
-    assert next_frame(peer) == wire.goaway(texts.SHUTTING_DOWN)
+    assert next_frame(peer) == wire.LEAVING
     peer.send(credit(1, 10_000) + srm(b"b", 2, service=1) + ask(b"[b'a']", 3))
     found = taken(peer)
     late = [not_started(wire.SHUTTING_DOWN, texts.SHUTTING_DOWN, number) for number in (2, 3)]
@@ -512,7 +512,9 @@ def test_a_drain_lets_it_finish(begin):
     assert len(found) == 102
     assert stopping.is_alive()
     peer.send(credit(1, 10_000))
-    assert [frame.flags for frame in wire.rest_of(peer)] == [1] * 50 + [0]
+    *replies, last = wire.rest_of(peer)
+    assert [frame.flags for frame in replies] == [1] * 50 + [0]
+    assert last == wire.goaway(texts.SHUTTING_DOWN)
     stopping.join(PATIENCE)
     assert not stopping.is_alive()
     wait_for(lambda: streaming.gone == ["server stopping"])
@@ -523,9 +525,9 @@ def test_it_can_be_cancelled_while_the_server_stops(begin):
     peer.send(ask(b"forever()"))
     taken(peer)
     stopping = stop(streaming, PATIENCE)
-    assert next_frame(peer) == wire.goaway(texts.SHUTTING_DOWN)
+    assert next_frame(peer) == wire.LEAVING
     peer.send(cancel(1))
-    assert wire.rest_of(peer) == [failed(wire.CANCELLED, texts.CANCELLED)]
+    assert wire.rest_of(peer) == [failed(wire.CANCELLED, texts.CANCELLED), wire.goaway(texts.SHUTTING_DOWN)]
     streaming.wait_closed()
     stopping.join(PATIENCE)
 
@@ -536,7 +538,7 @@ def test_the_grace_ends(begin):
     taken(peer)
     began = time.monotonic()
     stopping = stop(streaming, 0.3)
-    assert wire.rest_of(peer) == [wire.goaway(texts.SHUTTING_DOWN), failed(wire.CANCELLED, texts.CUT_SHORT)]
+    assert wire.rest_of(peer) == [wire.LEAVING, failed(wire.CANCELLED, texts.CUT_SHORT)]
     streaming.wait_closed()
     stopping.join(PATIENCE)
     assert 0.3 <= time.monotonic() - began < PATIENCE / 2
@@ -549,7 +551,8 @@ def test_one_that_is_endless_is_not_waited_for(begin):
     taken(peer)
     began = time.monotonic()
     stopping = stop(streaming, 2 * PATIENCE)
-    assert wire.rest_of(peer) == [wire.goaway(texts.SHUTTING_DOWN), failed(wire.CANCELLED, texts.CUT_SHORT)]
+    cut_short = failed(wire.CANCELLED, texts.CUT_SHORT)
+    assert wire.rest_of(peer) == [wire.LEAVING, cut_short, wire.goaway(texts.SHUTTING_DOWN)]
     streaming.wait_closed()
     stopping.join(PATIENCE)
     assert time.monotonic() - began < PATIENCE

@@ -29,6 +29,7 @@ from pysock.engine.pure.waiting import pending
 from pysock.engine.pure.waiting.deferred import why_closed
 from pysock.engine.pure.waiting.pushed import Push
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
+from pysock.wire.endings import End, last_words
 from pysock.wire.rules import FrameProtocol, PlainProtocol
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Connection(Output):
         "address", "attached", "buried", "bytes_in", "client", "client_id", "connected_at", "credentials",
         "established", "fd", "frames_in", "full", "gave_up", "heard", "in_flight", "in_flight_bytes", "interest",
         "leaver", "origin", "protocol", "read_max", "reason", "recv", "requests", "run", "sending", "sent", "timed",
+        "unsettled",
     )  # fmt: skip
 
     protocol: FrameProtocol | PlainProtocol
@@ -84,6 +86,7 @@ class Connection(Output):
         self.in_flight: int = 0  # requests that have no answer yet
         self.in_flight_bytes: int = 0
         self.full: bool = False  # so many wait that it isn't read until half of them are answered
+        self.unsettled: bool = False  # the server stops, and has still to say when all of them are answered
         self.gave_up: bool = False  # one stays without, so no later one gets any
         self.buried: bool = False  # its end is being told
         self.timed: bool = False  # the deadline of a frame runs
@@ -256,6 +259,8 @@ class Connection(Output):
         state = self.protocol.state
         if state is _CLOSED:
             return
+        if self.unsettled and state is _DRAINING and not self.in_flight:
+            self._say_settled()
         if state is _DRAINING and not self.out and not self.in_flight and not self._is_sending():
             if self.reason not in {DisconnectReason.LEFT, DisconnectReason.CLOSED_BY_PEER}:
                 discard_input(self.sock)
@@ -270,6 +275,15 @@ class Connection(Output):
             if reads and not self.interest & READ:
                 self.time_frame(progress=False)  # of one that was begun before it wasn't read
             self._watch(interest)
+
+    def _say_settled(self) -> None:
+        """All that was accepted is answered, so that what has no answer was not run: its client is told, for it can't
+        know when a request of its own was too late.
+        """
+        self.unsettled = False
+        if self.reason is DisconnectReason.SERVER_STOPPING:
+            self.put(last_words(End.SETTLED, admitted=True))
+            self.core.dirty[self] = None
 
     def end(self, event: ConnectionEvent, reason: DisconnectReason) -> None:
         """Read nothing more; close when what was accepted is answered and flushed."""

@@ -18,7 +18,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.base.unique import Unique
 from pysock.engine.inbox import INBOX_MAX, Inbox
-from pysock.engine.inlet import TEXT_UNASKED_PIECE
+from pysock.engine.inlet import TEXT_LOST, TEXT_UNASKED_PIECE
 from pysock.engine.link import CUT_BY_ANOTHER, nothing_sent
 from pysock.engine.pure.client.call import Call, Listening, as_others_hear
 from pysock.engine.pure.client.heads import ANSWERS, VERDICTS, Judge, is_unasked
@@ -54,7 +54,6 @@ class Exchange(Unique):
         self._judge = Judge(max_payload)
         self._cutter: FrameCutter[None] = FrameCutter(self._judge)
         self._last_id = self._features = 0
-        self._going_away = False
         self._hung_up: OSError | None = None  # what send() said when the server took no more
         self._share = Share()
         self._closed = self._freed = False
@@ -252,7 +251,6 @@ class Exchange(Unique):
     def _give(self, call: Call, frame: Frame) -> None:
         """It isn't the reader's."""
         if is_unasked(frame):
-            self._going_away = self._going_away or frame.kind == Kind.GOAWAY
             self.inbox.append(frame)
             self._share.tell()
         elif frame.kind in ANSWERS:
@@ -336,9 +334,8 @@ class Exchange(Unique):
     def _lost(self, error: OSError | None) -> NoReturn:
         if self._closed:
             raise self._reason()
-        ran = "did not run" if self._going_away else "may have run"
-        text = f"the server closed the connection; it {ran} what it hasn't answered"
+        text = TEXT_LOST
         if isinstance(error, TLSError):
-            text = f"TLS failed: {error}; the server {ran} what it hasn't answered"
+            text = f"TLS failed: {error}; the server may have run what it hasn't answered"
         self._shut(ConnectionLost(text))
         raise ConnectionLost(text) from error
