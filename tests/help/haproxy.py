@@ -11,7 +11,7 @@ from pathlib import Path
 from programs import missing
 from support import PATIENCE, ROOT, wait_for
 
-CONFIGURATION = ROOT / "pysock" / "examples" / "haproxy" / "haproxy.cfg"
+CONFIGURATIONS = ROOT / "pysock" / "examples" / "haproxy"
 SERVERS = ("one", "two", "three")
 
 
@@ -37,17 +37,19 @@ class Balancer:
     :ivar servers: where the servers listen, and ``agents`` their agents.
     """
 
-    def __init__(self, host: str, directory: Path, interval: str = "50ms") -> None:
+    def __init__(self, host: str, directory: Path, configuration: str = "haproxy.cfg") -> None:
         ports = free_ports(host, 7)
         self.front = f"{host}:{ports[0]}"
         self.servers = [f"{host}:{port}" for port in ports[1:4]]
+        if configuration == "unix.cfg":
+            self.servers = [f"{directory}/{name}" for name in SERVERS]
         self.agents = [f"{host}:{port}" for port in ports[4:]]
         self._stats = f"{directory}/stats"
-        variables = {"PYSOCK_FRONT": self.front, "PYSOCK_STATS": self._stats, "PYSOCK_INTERVAL": interval}
+        variables = {"PYSOCK_FRONT": self.front, "PYSOCK_STATS": self._stats, "PYSOCK_INTERVAL": "50ms"}
         for name, server, port in zip(SERVERS, self.servers, ports[4:], strict=True):
             variables |= {f"PYSOCK_{name.upper()}": server, f"PYSOCK_AGENT_{name.upper()}": str(port)}
         self.process = subprocess.Popen(
-            [haproxy(), "-db", "-f", str(CONFIGURATION)],
+            [haproxy(), "-db", "-f", str(CONFIGURATIONS / configuration)],
             env={**os.environ, **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from haproxy import CONFIGURATION, SERVERS, Balancer, haproxy
+from haproxy import CONFIGURATIONS, SERVERS, Balancer, haproxy
 from programs import Module, serving
-from support import PATIENCE, own_host, wait_for
+from support import PATIENCE, ROOT, own_host, wait_for
 
 import pysock
 import pysock.aio
@@ -71,8 +71,10 @@ def nodes(balancer: Balancer, backend: str) -> Iterator[Callable[..., list[Node]
         node.answering.stop()
 
 
-def test_the_example_is_a_configuration_as_it_is() -> None:
-    done = subprocess.run([haproxy(), "-c", "-f", str(CONFIGURATION)], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGURATIONS.iterdir()))
+def test_the_examples_are_configurations_as_they_are(name: str) -> None:
+    command = [haproxy(), "-c", "-f", str(CONFIGURATIONS / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, "WARNING" in done.stdout + done.stderr) == (0, False), done.stdout + done.stderr
 
 
@@ -110,6 +112,21 @@ def test_what_its_agent_says(balancer: Balancer, nodes: Callable[..., list[Node]
     one.server.resume()
     balancer.wait_until("one", up=True)
     assert not balancer.is_drained("one")
+
+
+def test_servers_at_unix_sockets(socket_dir: Path, backend: str) -> None:
+    with Balancer(own_host(), socket_dir, "unix.cfg") as balancer, contextlib.ExitStack() as stack:
+        one, two = (Server(f"unix:{path}?mode=0660", backend=backend) for path in balancer.servers[:2])
+        for server, name in ((one, b"one"), (two, b"two")):
+            server.service(lambda client, request, name=name: name)
+            stack.enter_context(server)
+        for name in SERVERS[:2]:
+            balancer.wait_until(name, up=True)
+        one.lame()
+        assert balancer.wait_until("one", up=False) == "NOLB"
+        for _ in range(3):
+            with pysock.connect(balancer.front) as client:
+                assert client.request(b"") == b"two"
 
 
 class Load:
@@ -179,8 +196,9 @@ def test_a_rolling_restart_fails_no_request(balancer: Balancer, nodes: Callable[
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backend", ["native"], indirect=True)
 def test_a_rolling_restart_of_processes(balancer: Balancer, backend: str) -> None:
-    """As the head of the example has them; each is restarted several times, by SIGTERM."""
+    """As the head of the example has them, by SIGTERM."""
 
     def start(number: int) -> Module:
         where, agent = balancer.servers[number], balancer.agents[number]
@@ -189,21 +207,20 @@ def test_a_rolling_restart_of_processes(balancer: Balancer, backend: str) -> Non
         serving(program)
         return program
 
-    here = {"PYTHONPATH": str(Path(__file__).parent.parent / "help")}
+    here = {"PYTHONPATH": f"{ROOT}:{ROOT}/tests/help"}
     programs = [start(number) for number in range(3)]
     try:
         for name in SERVERS:
             balancer.wait_until(name, up=True)
         with Load(balancer.front, backend) as load:
-            for _ in range(3):
-                for number, name in enumerate(SERVERS):
-                    before = load.answered
-                    programs[number].signal(signal.SIGTERM)
-                    balancer.wait_until(name, up=False)
-                    assert programs[number].end() == (0, "", "")
-                    programs[number] = start(number)
-                    balancer.wait_until(name, up=True)
-                    assert load.answered > before
+            for number, name in enumerate(SERVERS):
+                before = load.answered
+                programs[number].signal(signal.SIGTERM)
+                balancer.wait_until(name, up=False)
+                assert programs[number].end() == (0, "", "")
+                programs[number] = start(number)
+                balancer.wait_until(name, up=True)
+                assert load.answered > before
     finally:
         for program in programs:
             program.__exit__()

@@ -259,7 +259,7 @@ class Connection(Output):
         state = self.protocol.state
         if state is _CLOSED:
             return
-        if self.unsettled and state is _DRAINING and not self.in_flight:
+        if state is _DRAINING and not self.in_flight and self.unsettled:
             self._say_settled()
         if state is _DRAINING and not self.out and not self.in_flight and not self._is_sending():
             if self.reason not in {DisconnectReason.LEFT, DisconnectReason.CLOSED_BY_PEER}:
