@@ -310,7 +310,7 @@ static void check_frame_from_server(const ps_frame *frame, bool accepted, bool r
 
 static void count_answers(const link *it, tally *count)
 {
-    bool accepted = false, refused = false;
+    bool accepted = false, refused = false, settled = false;
     ps_frame frame;
     size_t at = 0;
     while (it->down.size - at >= PS_HEADER_SIZE) {
@@ -321,6 +321,8 @@ static void count_answers(const link *it, tally *count)
         check_frame_from_server(&frame, accepted, refused);
         accepted |= frame.kind == PS_CIR_ACCEPTED;
         refused |= frame.kind == PS_CIR_REFUSED;
+        REQUIRE(!settled || frame.kind != PS_REPLY); /* it had said that all that it had accepted was answered */
+        settled |= frame.kind == PS_GOAWAY && frame.code == 2;
         bool is_late = frame.kind == PS_ERROR && frame.code == PS_DEADLINE_PASSED;
         bool to_none = is_late && !frame.request_id && !(frame.flags & PS_NOT_STARTED);
         count->unsure |= to_none;
