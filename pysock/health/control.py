@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DRAIN: Final = "_drain"
 RESUME: Final = "_resume"
 
+#: Where the kernel may know who asks; an inherited socket may be of either kind.
+_KNOWN: Final = frozenset(("unix", "abstract", "fd"))
 _NOT_ALLOWED: Final = "only the server's own user and root may ask for this, by a Unix socket of this machine"
 
 
@@ -44,7 +46,7 @@ def control(server: Server) -> None:
 
 def may_control(server: Server) -> bool:
     """Whether somebody could ask: it has names for services, and may have a Unix socket."""
-    return server._services.has_names and any(address.transport != "tcp" for address in server.addresses)
+    return server._services.has_names and any(address.transport in _KNOWN for address in server.addresses)
 
 
 def _handler(server: Server, name: str, command: Callable[[], None]) -> Callable[[DataSocket, bytes], bytes]:

@@ -277,9 +277,7 @@ class Connection(Output):
             self._watch(interest)
 
     def _say_settled(self) -> None:
-        """All that was accepted is answered, so that what has no answer was not run: its client is told, for it can't
-        know when a request of its own was too late.
-        """
+        """All that was accepted is answered. Its client can't know that, nor when what it asked for was too late."""
         self.unsettled = False
         if self.reason is DisconnectReason.SERVER_STOPPING:
             self.put(last_words(End.SETTLED, admitted=True))
