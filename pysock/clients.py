@@ -34,13 +34,14 @@ if TYPE_CHECKING:
     from pysock.asking.asking import Asking
     from pysock.asking.asks import Asks
     from pysock.base import kinds
+    from pysock.directory.nodes import Advertised
     from pysock.tls.info import TLSInfo
 
 
 class ServedSocket(DataSocket):
     """A client of a server. Made by the client table only."""
 
-    __slots__ = ("_groups", "_last", "_table", "_tls", "asks")
+    __slots__ = ("_groups", "_last", "_table", "_tls", "asks", "is_closing")
 
     def __init__(self, client_id: int, table: ClientTable) -> None:
         super().__init__(client_id)
@@ -49,6 +50,7 @@ class ServedSocket(DataSocket):
         self._groups: tuple[str, ...] = ()  # that it was in
         self._tls: TLSInfo | None = None  # once it was asked for, or the client has gone
         self.asks: Asks | None = None  # what it was asked, once it was
+        self.is_closing: bool = False  # it is to have all its answers, and then to go
 
     def _row(self) -> ClientInfo:
         if self._last is None:
@@ -95,6 +97,7 @@ class ServedSocket(DataSocket):
         """See :meth:`DataSocket.close`."""
         if self.asks is not None:  # first: else the loop may be faster, and have other words
             self.asks.end(f"the connection of client {shown(self.id)} was closed before it had answered")
+        self._table.let_go(self)
         self._table.disconnect(self.id)
 
     def join(self, group: str) -> None:
@@ -118,7 +121,7 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
     ``values()`` and ``items()`` leave out those who have gone since.
     """
 
-    __slots__ = ("_addresses", "_engine", "_limit", "_sockets", "asking", "groups", "speaks_tls")
+    __slots__ = ("_addresses", "_engine", "_limit", "_sockets", "asking", "groups", "nodes", "speaks_tls")
 
     def __init__(self, max_payload: int) -> None:
         self._limit = max_payload
@@ -128,6 +131,7 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
         self.groups: Groups = Groups()
         self.asking: Asking
         self.speaks_tls: bool = False
+        self.nodes: Advertised | None = None  # the service that tells of them, if there is one
 
     def by_name(self, name: str) -> DataSocket:
         """Return the client that connected last under this name.
@@ -262,6 +266,8 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
     def abandon(self, elsewhere: Engine) -> None:
         """In a forked child: whatever is asked, this raises. Who has the groups' lock may not be here."""
         self._engine, self.groups = elsewhere, cast(Groups, elsewhere)
+        if self.nodes is not None:
+            self.nodes.abandon()
 
     def obtain(self, client_id: int) -> ServedSocket:
         """In the loop's thread: the object of a client that is known to be connected, also of one not let in yet."""
@@ -317,6 +323,23 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
         """Check the payload and give it to the engine; ``False`` if the client is gone."""
         payload = checked(payload, self._limit, "Limits.max_payload")
         return self._engine is not None and self._engine.push(client_id, payload)
+
+    def ask_no_more(self) -> None:
+        """The server goes: nobody is waited for, and nobody waits for news of it."""
+        if self.nodes is not None:
+            self.nodes.drain()
+        self.asking.end(self.all_known(), "the server stops, and reads nothing more")
+
+    def lame(self, lame: bool) -> None:
+        """New clients are to go to other servers, or are welcome again."""
+        if self.nodes is not None:
+            self.nodes.lame(lame)
+
+    def let_go(self, client: ServedSocket) -> None:
+        """It is to be closed in order: what waits for something new is answered, else it would keep it open."""
+        client.is_closing = True
+        if self.nodes is not None:
+            self.nodes.release(client.id)
 
     def disconnect(self, client_id: int) -> None:
         """Close a client's connection in order, if it is still there."""

@@ -37,11 +37,12 @@ def connect(
     tls: kinds.TLS | None = None,
     reconnect: bool | Backoff = False,
     wait: float | None = None,
+    balance: kinds.Balance | None = None,
 ) -> Client:
     """Connect to a server and be let in: ``connect()``, then the connection initiation request (CIR).
 
-    :param address: where the server listens: a text, an :class:`Address`, or the ``Path`` of a socket file. Of several,
-        in a list, the first that lets the client in, in their order.
+    :param address: where the server listens: a text, an :class:`Address`, or the ``Path`` of a socket file. Or several,
+        in a list, or in one text with commas between them: see ``balance``.
     :param name: how the server shall call this client: at most 255 bytes of UTF-8.
     :param timeout: seconds for all of this, and by default for each call later; ``None`` waits for ever.
     :param backend: ``"auto"``, ``"native"`` or ``"pure"``.
@@ -74,6 +75,12 @@ def connect(
         else its caller gets an :class:`OutcomeUnknown`.
     :param wait: seconds to wait for a server that isn't there yet: attempts are begun for so long, each with the whole
         timeout. So it doesn't matter which of the two is started first.
+    :param balance: which one of several servers: ``"first"``, the default, is the first that lets the client in, in
+        their order; ``"p2c"`` the one of two chosen at random that has fewer clients (where they tell it:
+        ``Server(advertise=...)``); ``"round"`` begins anywhere, and goes on to the next with each connection. A host's
+        name that has several addresses is as many servers, looked up for each attempt. One that fails again and again
+        is left alone for a while. A client that connects again hears from ``advertise`` of servers that come and go.
+        Where none lets it in, what is raised has the reason of each, and is of one of these kinds.
     :raises FileNotFoundError: there is no such socket file.
     :raises ConnectionRefusedError: nobody listens there.
     :raises ConnectionRefused: the server didn't let the client in (:class:`ServerFull` if it had no room); with code 3
@@ -90,7 +97,7 @@ def connect(
         "authkey": authkey, "server_uid": server_uid, "deadline": deadline, "heartbeat": heartbeat,
         "services": services, "tls": tls,
     }  # fmt: skip
-    return _made(address, name, reconnect, wait, options)
+    return _made(address, name, reconnect, wait, balance, options)
 
 
 def _made(
@@ -98,12 +105,14 @@ def _made(
     name: str | None,
     reconnect: bool | Backoff,
     wait: float | None,
+    balance: str | None,
     options: dict[str, Any],
 ) -> Client:
-    if reconnect or wait is not None or isinstance(address, (list, tuple)):
+    several = isinstance(address, (list, tuple)) or (isinstance(address, str) and "," in address)
+    if several or reconnect or wait is not None or balance is not None:
         from pysock.healing.connect import connect_patiently  # noqa: PLC0415  # as below
 
-        return connect_patiently(address, name, reconnect, wait, options)
+        return connect_patiently(address, name, reconnect, wait, balance, options)
     from pysock.client import Client  # noqa: PLC0415  # see the head of this file
 
     return Client(cast("AddressLike", address), name, **options)

@@ -141,6 +141,7 @@ class Hooks:
         engine = self._engine
         older = engine.find(client.name) if engine is not None and client.name else None
         if engine is not None and older is not None:
+            self._clients.let_go(self._clients.obtain(older))
             engine.disconnect(older, True)
 
     def _first_refusal(self, client: DataSocket) -> str | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Iterable
 
-from pysock.address import as_address
+from pysock.address import Address, as_address
+from pysock.base.forms import separated
 from pysock.base.lean import TYPE_CHECKING
 from pysock.errors import ParameterError
 from pysock.limits import LARGEST_PAYLOAD, Limits, Slow
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from pysock.access.rule import Rule
-    from pysock.address import Address, AddressLike
+    from pysock.address import AddressLike
     from pysock.base import kinds
     from pysock.tls.wanted import Wanted
     from pysock.wire.auth import ClientProof, ServerProof
@@ -55,6 +57,26 @@ def checked_addresses(addresses: Iterable[AddressLike], rule: Rule) -> tuple[Add
         rule.refuse_open_name(address, address.transport)
     _refuse_twice(wanted)
     rule.refuse_tcp_alone((address, -1) for address in wanted)
+    return wanted
+
+
+def checked_advertised(advertise: AddressLike | Iterable[AddressLike], framing: Framing) -> tuple[Address, ...]:
+    """Return what clients are told of where the service's servers are, each once.
+
+    :raises ValueError: one isn't an address, or nobody could connect there; or the framing can't tell.
+    :raises TypeError: one can't be an address.
+    """
+    if framing is not Framing.PYSOCK:
+        problem = f"needs the framing 'pysock': clients of {framing.name.lower()!r} can't ask for it"
+        raise ParameterError("advertise", problem, name="advertise=")
+    one = isinstance(advertise, (str, Address, os.PathLike))
+    given: Iterable[Any] = (advertise,) if one else advertise  # type: ignore[assignment]
+    texts = [text for each in given for text in (separated(each) if isinstance(each, str) else (each,))]
+    wanted = tuple(dict.fromkeys(map(as_address, texts)))
+    for address in wanted:
+        if address.transport == "fd" or (address.host and not address.port):
+            problem = f"{address} is only something to listen at: write where clients connect to, with its port"
+            raise ParameterError("advertise", problem, name="advertise=")
     return wanted
 
 

@@ -74,6 +74,7 @@ class Running(Unique):
         names: kinds.Names = "any",
         slow: str = "disconnect",
         tls: kinds.TLS | None = None,
+        advertise: kinds.Advertise | None = None,
     ) -> None:
         log.prepare()
         self._server = server
@@ -91,6 +92,7 @@ class Running(Unique):
         self._proof = None if authkey is None else parameters.server_proof(authkey, self._framing)
         self.clients: ClientTable = ClientTable(self.limits.max_payload)
         self.services: Services = Services(self._framing)
+        self.services.advertise(advertise, self.listening, self.clients, self.limits.max_clients)
         self.hooks: Hooks = Hooks(self.clients, self.services, parameters.checked_expose(expose))
         self.hooks.unique = parameters.checked_names(names, self._framing)
         self.hooks.asking.bound(self.limits, lambda: self.owner)
@@ -361,10 +363,7 @@ class Running(Unique):
             self._advance(ServerEvent.DRAIN)
         finally:
             self.listening.close()
-            self._ask_no_more()
-
-    def _ask_no_more(self) -> None:
-        self.hooks.asking.end(self.clients.all_known(), "the server stops, and reads nothing more")
+            self.clients.ask_no_more()
 
     def end(self) -> None:
         """Undo everything, in whatever state things are. Called again it does nothing."""
@@ -374,7 +373,7 @@ class Running(Unique):
             steps.callback(self.runs.end)  # a signal, or an exit in a hook, may have come: nobody waits in vain
             steps.callback(self._advance, ServerEvent.CLOSE)
             steps.callback(self.services.end_workers)
-            steps.callback(self._ask_no_more)
+            steps.callback(self.clients.ask_no_more)
             steps.callback(self._close_engine)
             if self._own_loop is not None:
                 steps.callback(self._own_loop.close)

@@ -70,6 +70,9 @@ class Server(Registration):
     :param tls: what it speaks at addresses ``tls://HOST:PORT`` that name no certificate themselves: a :class:`TLS`, or
         an ``ssl.SSLContext``, which is taken as it is. Such an address is never served without. With a TLS that asks
         for certificates (``verify="require"``) no ``authkey`` is needed where other machines can connect.
+    :param advertise: where clients reach the servers of this service, this one and the others: clients with
+        ``connect(balance=...)`` ask for it, and how many clients this server has, by the service ``_nodes``. Empty, it
+        is where this one listens. Without it there is no such service.
     :raises ValueError: a parameter is wrong; the message says which, and what would be right.
     :raises ImportError: the native engine was asked for and isn't installed.
     """
@@ -90,6 +93,7 @@ class Server(Registration):
         names: kinds.Names = "any",
         slow: kinds.Slow = "disconnect",
         tls: kinds.TLS | None = None,
+        advertise: kinds.Advertise | None = None,
     ) -> None:
         from pysock.running import Running  # noqa: PLC0415  # see the head of this file
 
@@ -109,6 +113,7 @@ class Server(Registration):
             names=names,
             slow=slow,
             tls=tls,
+            advertise=advertise,
         )
         self.limits: Limits = self._running.limits
         super().__init__(self._running.services, self._running.hooks)
@@ -144,6 +149,15 @@ class Server(Registration):
         """
         self._running.check_here()
         self._running.listening.reload_tls(self._running.engine)
+
+    def advertise(self, *addresses: AddressLike) -> None:
+        """From now on the servers of this service are these; clients that connect again hear of it at once. They leave
+        a server that was among them and is no more, without an error. Any thread may.
+
+        :raises ValueError: one isn't an address that clients can connect to.
+        :raises PysockError: the server was made without ``advertise=``.
+        """
+        self._running.services.advertise_now(addresses, self._running.clients)
 
     @property
     def state(self) -> ServerState:

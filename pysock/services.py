@@ -6,7 +6,7 @@ This file owns the rules of registration. The engine gets the finished table; an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pysock._version import __version__
 from pysock.base.deadlines import FOREVER
@@ -14,16 +14,22 @@ from pysock.base.functions import checked_function, described, is_async, is_asyn
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
 from pysock.engine.contract import Service
-from pysock.errors import ParameterError
+from pysock.errors import ParameterError, PysockError
+from pysock.parameters import checked_advertised
 from pysock.pools.wanted import NO_WORKERS
 from pysock.wire.cir import encode_welcome
 from pysock.wire.format import LARGEST_NAME, Framing, ServiceOption
+from pysock.wire.nodes import NODES, RESERVED
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from pysock.address import AddressLike
+    from pysock.base import kinds
+    from pysock.clients import ClientTable
     from pysock.engine.contract import Engine
     from pysock.limits import Limits
+    from pysock.listening import Listening
     from pysock.pools.pools import Pools
     from pysock.pools.wanted import Wanted
 
@@ -95,6 +101,37 @@ class Services:
         if bits := ServiceOption.STREAMS * streams | ServiceOption.IDEMPOTENT * bool(idempotent):
             self._options[number] = int(bits)
 
+    def add_own(self, name: str, handler: Callable[..., Any]) -> None:
+        """Add one of the server's own, which may be asked twice.
+
+        :raises ValueError: the framing has no names.
+        """
+        self._check_framing()
+        self._options[len(self._table)] = int(ServiceOption.IDEMPOTENT)
+        self._table.append(Service(name, handler))
+
+    def advertise(
+        self, advertise: kinds.Advertise | None, listening: Listening, clients: ClientTable, capacity: int
+    ) -> None:
+        """Tell clients who ask where the service's servers are, and how many clients this one has.
+
+        :raises ValueError: see :func:`pysock.parameters.checked_advertised`.
+        """
+        if advertise is None:
+            return
+        from pysock.directory.nodes import Advertised  # noqa: PLC0415  # most servers don't
+
+        addresses = checked_advertised(advertise, self._framing)
+        nodes = Advertised(addresses, lambda: listening.addresses, lambda: len(clients), capacity)
+        clients.nodes = nodes
+        self.add_own(NODES, nodes.serve)
+
+    def advertise_now(self, addresses: Iterable[AddressLike], clients: ClientTable) -> None:
+        """As :meth:`pysock.Server.advertise`."""
+        if clients.nodes is None:
+            raise PysockError("this server was made without advertise=, so that no client asks: give it an empty list")
+        clients.nodes.set(checked_advertised(addresses, self._framing))
+
     def _add_workers(
         self, name: str | None, handler: Callable[..., Any], wanted: Wanted, finishes: bool, streams: bool
     ) -> None:
@@ -121,18 +158,24 @@ class Services:
             problem = "can't be 'finish' of a stream that the loop runs: use threads=, or an async generator"
             raise ParameterError("on_leave", problem)
 
-    def _check_name(self, name: str) -> None:
+    def _check_framing(self) -> None:
         if not self.has_names:
             problem = (
                 f"the framing {self._framing.name.lower()!r} can't name services: register the unnamed one,"
                 " with @server.service, or use framing='pysock'"
             )
             raise ParameterError("name", problem, name="")
+
+    def _check_name(self, name: str) -> None:
+        self._check_framing()
         try:
             length = len(name.encode("utf-8"))
         except UnicodeEncodeError as error:
             problem = f"the service name {name!r} can't be encoded in UTF-8: {error}"
             raise ParameterError("name", problem, name="") from None
+        if name.startswith(RESERVED):
+            problem = f"the service name {name!r} begins with {RESERVED!r}, as the server's own do: choose another name"
+            raise ParameterError("name", problem, name="")
         if not 1 <= length <= LARGEST_NAME:
             problem = f"a service name has 1 to {LARGEST_NAME} bytes of UTF-8, not {length}: {name!r}"
             raise ParameterError("name", problem, name="")
@@ -208,7 +251,7 @@ class Services:
 
     def warn_if_none(self, server: object) -> None:
         """Log it if no request can be answered."""
-        if not any(service.handler and not service.name.startswith("_") for service in self.table()):
+        if not any(service.handler for service in self.table() if not service.name.startswith(RESERVED)):
             log.warning(
                 "%r has no service, so that no request can be answered: register one before the start, with"
                 " @server.service",

@@ -18,6 +18,8 @@ from pysock.aio.opening import Opening
 from pysock.aio.output import Output
 from pysock.aio.tracked import TrackedOutput
 from pysock.answering.services import ClientServices
+from pysock.balance.balancer import balancer_of
+from pysock.balance.targets import Targets, rounded
 from pysock.base import kinds
 from pysock.base.deadlines import checked_timeout, deadline_of
 from pysock.base.lean import TYPE_CHECKING
@@ -26,7 +28,6 @@ from pysock.calls.heartbeat import checked_heartbeat, period
 from pysock.calls.mailbox import PUSHES_MAX, Mailbox
 from pysock.errors import PysockError
 from pysock.healing.policy import Backoff, checked_reconnect, checked_wait
-from pysock.healing.targets import Targets, checked_targets, rounded
 from pysock.parameters import checked_deadline, checked_most
 from pysock.wire.cir import encode_name
 from pysock.wire.features import ANSWERING_FEATURES, CLIENT_FEATURES
@@ -40,8 +41,8 @@ class Connecting:
 
     def __init__(self, address: Targets, name: str | None, timeout: float | None, options: dict[str, Any]) -> None:
         checked_most(options["max_payload"], options["max_pushes"])
-        self._addresses = checked_targets(address)
         self._backoff = checked_reconnect(options["reconnect"])
+        self._balancer = balancer_of(address, options["balance"], discovers=self._backoff is not None)
         self._wait = None if options["wait"] is None else checked_wait(options["wait"])
         self._name = name or ""
         encode_name(self._name)
@@ -51,7 +52,7 @@ class Connecting:
         services = options["services"]
         self._services = None if services is None else ClientServices(services, waits=True)
         self._options = options
-        for one in self._addresses:  # what is wrong is told before anything is awaited
+        for one in self._balancer.seeds:  # what is wrong is told before anything is awaited
             self._trust(one)
         self._client: AsyncClient | None = None
 
@@ -74,7 +75,7 @@ class Connecting:
         _refuse_other_loops()
         tracked = TrackedOutput if self._backoff is not None else Output
         backoff = self._backoff or Backoff()
-        keeper = Keeper(self._addresses, backoff, partial(self._one, tracked), self._timeout)
+        keeper = Keeper(self._balancer, backoff, partial(self._one, tracked), self._timeout)
         heals = self._backoff is not None
         first = self._wait if self._wait is not None else self._timeout if heals else 0.0
         try:
@@ -85,7 +86,7 @@ class Connecting:
             keeper.close()
             raise
         if heals:
-            healing = HealingAsyncClient(keeper, self._addresses, self._name, self._timeout, self._inherits)
+            healing = HealingAsyncClient(keeper, self._name, self._timeout, self._inherits)
             return self._serving(healing)
         client._connection.watch = None
         return self._serving(client)
@@ -146,6 +147,7 @@ def connect(
     tls: kinds.TLS | None = None,
     reconnect: bool | Backoff = False,
     wait: float | None = None,
+    balance: kinds.Balance | None = None,
 ) -> Connecting:
     """Connect to a server in a loop of asyncio or uvloop: ``await`` it, or enter it by ``async with``.
 
@@ -165,6 +167,7 @@ def connect(
         "heartbeat": heartbeat,
         "reconnect": reconnect,
         "wait": wait,
+        "balance": balance,
         "services": services,
         "tls": tls,
     }

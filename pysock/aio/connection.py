@@ -196,6 +196,16 @@ class Connection(Unique):
         if self._cancels:
             self.output.put(encode(Kind.CANCEL, request_id=number), b"", idle=False)
 
+    @property
+    def has_streams(self) -> bool:
+        """Whether one is open."""
+        return bool(self._streams)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a request that waits for long leaves room for others."""
+        return self._window > 1
+
     def give_credit(self, number: int, credit: bytes) -> None:
         """So much more of a stream may come."""
         if number in self._streams and self.error is None:

@@ -43,11 +43,8 @@ class HealingAsyncClient(Known, AsyncClient):
     ``reconnect=``.
     """
 
-    def __init__(
-        self, keeper: Keeper, addresses: tuple[Address, ...], name: str, timeout: float | None, inherits: bool
-    ) -> None:
+    def __init__(self, keeper: Keeper, name: str, timeout: float | None, inherits: bool) -> None:
         self._keeper = keeper
-        self._addresses = addresses
         self._name = name
         self._timeout = timeout
         self._inherits = inherits
@@ -204,7 +201,7 @@ class HealingAsyncClient(Known, AsyncClient):
     ) -> None:
         """Get ready to send it again; else what its caller is told is raised."""
         if says_goodbye(error):
-            self._keeper.leave(client)
+            self._keeper.leave(client, "it takes no more requests")
         sending.idempotent = idempotent or client._services.is_idempotent(service)
         pause = sending.after(error, client.id)
         if pause:

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
 from pysock.aio.client import AsyncClient
+from pysock.aio.rounds import open_one
+from pysock.aio.watch import watching
 from pysock.base.clock import monotonic
 from pysock.base.deadlines import deadline_of, time_left
 from pysock.base.lean import TYPE_CHECKING
@@ -19,12 +21,12 @@ from pysock.engine.link import nothing_sent
 from pysock.errors import ConnectionLost, RequestTimeout
 from pysock.healing.life import Life
 from pysock.healing.machine import State
-from pysock.healing.targets import in_order
 
 if TYPE_CHECKING:
     from typing import Any
 
     from pysock.address import Address
+    from pysock.balance.balancer import Balancer
     from pysock.healing.policy import Backoff
 
 #: Whose connection is being restored, in the task of its hook and in those that it makes.
@@ -40,12 +42,12 @@ class Keeper(Life):
 
     def __init__(
         self,
-        addresses: tuple[Address, ...],
+        balancer: Balancer,
         backoff: Backoff,
         make: Callable[[Address, float | None], Awaitable[AsyncClient]],
         timeout: float | None,
     ) -> None:
-        super().__init__(addresses, backoff, timeout)
+        super().__init__(balancer, backoff, timeout)
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.newest: AsyncClient | None = None
         #: Called with each connection but the first before anybody may use it, in a task which may.
@@ -55,6 +57,7 @@ class Keeper(Life):
         self._left: set[AsyncClient] = set()  # the server has said goodbye; requests may be on their way on them still
         self._fresh: AsyncClient | None = None  # for the task that restores
         self._task: asyncio.Task[Any] | None = None  # that connects
+        self._watching: asyncio.Task[Any] | None = None  # hears of servers that come and go
         self._waiting: set[asyncio.Future[AsyncClient]] = set()
 
     async def first(self, end: float | None, whole: bool) -> AsyncClient:
@@ -91,7 +94,7 @@ class Keeper(Life):
         if self.state is State.CLOSED:
             raise self._for_good()
         if not wait:
-            raise nothing_sent(f"not connected to {self._addresses[0]}{self._because()}")
+            raise nothing_sent(f"not connected to {self._balancer}{self._because()}")
         future: asyncio.Future[AsyncClient] = self.loop.create_future()
         left = time_left(end)
         timer = None if left is None else self.loop.call_later(left, self._expire, future)
@@ -125,7 +128,7 @@ class Keeper(Life):
     async def _attempt(self, seconds: float | None) -> AsyncClient:
         """One round of the addresses, and what is to be done before others may use it."""
         self._machine.begin()
-        before, client = self.newest, await self._open(deadline_of(self._round_within(seconds)))
+        before, client = self.newest, await self._open(seconds)
         try:
             if before is not None and self.restore is not None:
                 self._fresh = client
@@ -133,6 +136,7 @@ class Keeper(Life):
             client._raise_end()
         except BaseException:
             client.close()
+            self._balancer.ended(client.address, monotonic(), lost=False)
             raise
         finally:
             self._fresh = None
@@ -142,6 +146,7 @@ class Keeper(Life):
             log.info("connected to %s again; what was pushed meanwhile is lost", client.address)
         self.newest = self.current = client
         client._connection.watch = lambda: self._changed(client)
+        self._watching = watching(self, client, self._balancer)
         for future in self._waiting:
             if not future.done():
                 future.set_result(client)
@@ -159,14 +164,8 @@ class Keeper(Life):
             log.exception("an on_reconnect hook failed")
             raise ConnectionLost(f"the on_reconnect hook failed: {error!r}") from error
 
-    async def _open(self, until: float | None) -> AsyncClient:
-        for address, may_go_on in in_order(self._addresses):
-            try:
-                return await self._make(address, time_left(until))
-            except Exception as error:  # noqa: PERF203  # it is what is looped for
-                if not may_go_on(error):
-                    raise
-        raise AssertionError  # the last one raises
+    async def _open(self, seconds: float | None) -> AsyncClient:
+        return await open_one(self._balancer, self._make, deadline_of(self._round_within(seconds)))
 
     def _failed(self, error: Exception) -> bool:
         """Whether it is for good."""
@@ -188,6 +187,7 @@ class Keeper(Life):
             return
         self.current = None
         mail, now = connection.mail, monotonic()
+        self._balancer.ended(client.address, now, lost=mail.goodbye is None)
         if connection.error is None:
             self._left.add(client)
         if mail.unwanted:
@@ -200,11 +200,11 @@ class Keeper(Life):
         if self.state is not State.CLOSED and self._task is None and not self.loop.is_closed():
             self._task = self.loop.create_task(self._heal(), name="pysock connects again")
 
-    def leave(self, client: AsyncClient) -> None:
-        """The server takes no more requests there, as an answer says."""
+    def leave(self, client: AsyncClient, why: str) -> None:
+        """New calls go elsewhere, as if the server had said goodbye."""
         mail = client._connection.mail
         if mail.goodbye is None:
-            mail.goodbye = "it takes no more requests"
+            mail.goodbye = why
         self._changed(client)
 
     # The end
@@ -214,6 +214,8 @@ class Keeper(Life):
         self._machine.close()
         self._end(Ended("left"))
         current, self.current = self.current, None
+        if current is not None:
+            self._balancer.ended(current.address, monotonic(), lost=False)
         task = self._task
         if task is not None and not self.loop.is_closed():
             task.cancel()

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class Pool(Members["AsyncClient"]):
     """At most ``size`` connections, each made when all that there are have calls in them: ``async with`` it.
 
+    With ``balance="p2c"`` they are as those of :class:`pysock.Pool`.
+
     :param address: as of :func:`pysock.aio.connect`, also several.
     :param size: connections at most.
     :param options: the others of :func:`pysock.aio.connect`. By default the clients connect again: ``reconnect=True``.
@@ -116,8 +118,14 @@ class Pool(Members["AsyncClient"]):
             await client.aclose()
 
     async def __aenter__(self) -> Pool:
-        if not self._calls:
-            self._calls[await self._taken()] = 0
+        try:
+            if not self._calls:
+                self._calls[await self._taken()] = 0
+            while len(self._calls) < self._first_ones():
+                self._calls[await connect(self._address, self._name, **self._options)] = 0
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

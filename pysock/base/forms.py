@@ -45,6 +45,28 @@ def read(text: str) -> dict[str, Any]:
     return found
 
 
+def separated(text: str) -> list[str]:
+    """Return the addresses in a text with commas between them.
+
+    A comma that no address follows belongs to the path before it; one that would be misunderstood is written as %2C.
+    """
+    found: list[str] = []
+    for part in text.split(","):
+        if found and not _begins_an_address(part.strip()):
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return [part.strip() for part in found] if len(found) > 1 else [text]
+
+
+def _begins_an_address(text: str) -> bool:
+    scheme, colon, rest = text.partition(":")
+    if not colon:
+        return False
+    port = rest.rpartition(":")[2].partition("?")[0]
+    return scheme.lower() in _READERS or ("/" not in text and port.isdigit())
+
+
 def _refuse_bare_path(text: str) -> None:
     """Raise for what is no address of TCP, but the path of a socket file or an abstract name."""
     path = text.partition("?")[0]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from pysock.access.peers import Ids
+    from pysock.address import AddressLike
     from pysock.aio.client import AsyncClient
     from pysock.client import Client
     from pysock.data import DataSocket, Peer
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     BackendName: TypeAlias = Literal["auto", "native", "pure"]
     #: ``deadline=`` of a client.
     Deadline: TypeAlias = Literal["inherit", "ignore"]
+    #: ``balance=`` of a client.
+    Balance: TypeAlias = Literal["first", "p2c", "round"]
     #: ``expose=`` of a server.
     Expose: TypeAlias = Literal["type", "message", "traceback"]
     #: ``slow=`` of a server.
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
     Allow: TypeAlias = Literal["anyone"] | Mapping[str, Ids] | Callable[[Peer], bool] | Callable[[TLSInfo], bool]
     #: ``tls=`` of a server or a client.
     TLS: TypeAlias = config.TLS | SSLContext
+    #: ``advertise=`` of a server.
+    Advertise: TypeAlias = AddressLike | Iterable[AddressLike]
 
     class Where(TypedDict, total=False):
         """``where=`` of a broadcast: which clients are meant."""

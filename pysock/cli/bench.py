@@ -99,7 +99,7 @@ def bench(address: str, json: bool, quiet: bool, **options: Any) -> int:
     if interrupted:
         return 130
     if result is not None and result.errors:
-        raise click.ClickException(naming(load.options.address, count_errors(result)))
+        raise click.ClickException(naming((load.options.address,), count_errors(result)))
     return 0
 
 

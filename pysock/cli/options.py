@@ -10,6 +10,8 @@ import click
 
 import pysock
 from pysock.address import VERIFY, Address
+from pysock.balance.policy import BALANCES
+from pysock.balance.targets import checked_targets
 from pysock.wire.framing import FRAMING_BY_NAME
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,6 +24,15 @@ def check_address(_ctx: click.Context, _param: click.Parameter, value: Any) -> A
     try:
         for address in [value] if isinstance(value, str) else value:
             Address.parse(address)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
+def check_targets(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """The same of one address, or of several with commas between them."""
+    try:
+        checked_targets(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     return value
@@ -65,6 +76,17 @@ def tls_given(options: dict[str, Any]) -> pysock.TLS | None:
     """What these options say, if they say something."""
     given = {name: options[f"tls_{name}"] for name in (*_TLS_FILES, "verify") if options[f"tls_{name}"]}
     return pysock.TLS(**given) if given else None
+
+
+def balance_option(function: F) -> F:
+    """Add ``--balance``."""
+    return click.option(
+        "--balance",
+        type=click.Choice(BALANCES),
+        show_envvar=True,
+        help="Of several ADDRs, with commas between them, which one: the first that answers, the one of two with fewer"
+        " clients, or any.  [default: first]",
+    )(function)
 
 
 def timeout_option(function: F) -> F:

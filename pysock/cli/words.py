@@ -14,6 +14,7 @@ from typing import Final
 import click
 
 from pysock.address import Address
+from pysock.balance.targets import checked_targets
 from pysock.errors import (
     GIVE_KEY,
     KEEP_OTHERS_OUT,
@@ -54,7 +55,7 @@ def as_commands_say(address: str = "") -> Iterator[None]:
         yield
     except (PysockError, OSError) as error:  # before ValueError: a few are both, and no wrong usage
         text = in_options(error)
-        raise click.ClickException(naming(Address.parse(address), text) if address else text) from error
+        raise click.ClickException(naming(checked_targets(address), text) if address else text) from error
     except ValueError as error:
         raise click.UsageError(in_options(error)) from error
 
@@ -89,8 +90,12 @@ def in_options(error: Exception) -> str:
     return explain(error)
 
 
-def naming(address: Address, text: str) -> str:
-    """Return the text with the address in it, and the path of one that has none of its own."""
+def naming(addresses: tuple[Address, ...], text: str) -> str:
+    """Return the text with the address in it, and the path of one that has none of its own; of several, as they are."""
+    if len(addresses) > 1:
+        told = any(str(address) in text for address in addresses)
+        return text if told else f"{', '.join(map(str, addresses))}: {text}"
+    (address,) = addresses
     whole = title = str(address)
     if address.transport == "unix" and not address.path:
         title = f"{whole} ({address.socket_file})"

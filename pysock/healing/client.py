@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 
+from pysock.balance.targets import rounded
 from pysock.base import kinds
 from pysock.base.clock import monotonic
 from pysock.base.deadlines import checked_timeout, deadline_of, time_left
@@ -30,7 +31,6 @@ from pysock.healing.known import Known
 from pysock.healing.many import Many
 from pysock.healing.policy import Backoff, Bucket
 from pysock.healing.session import QUIET
-from pysock.healing.targets import rounded
 from pysock.healing.verdict import Sending, says_goodbye
 from pysock.parameters import checked_deadline
 from pysock.replies.current import shortened
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from pysock.address import Address
+    from pysock.balance.balancer import Balancer
     from pysock.calls.ping import Pong
     from pysock.calls.stream import Stream
     from pysock.healing.session import Session
@@ -52,7 +53,7 @@ class HealingClient(Known, Client):
 
     def __init__(
         self,
-        addresses: tuple[Address, ...],
+        balancer: Balancer,
         name: str | None,
         backoff: Backoff,
         wait: float | None,
@@ -61,12 +62,12 @@ class HealingClient(Known, Client):
         seconds = options["timeout"]
         self._timeout = None if seconds is None else checked_timeout(seconds)
         self._inherits = checked_deadline(options["deadline"])
-        self._addresses = addresses
+        self._balancer = balancer
         self._name = name or ""
         self._bucket = Bucket()
         options = self._answering(options)
         make = partial(_plain, name, options, self._timeout)
-        self._connections = Connections(addresses, backoff, make, self._timeout)
+        self._connections = Connections(balancer, backoff, make, self._timeout)
         own(self)
         first = self._timeout if wait is None else wait
         end = deadline_of(None if first == math.inf else first)
@@ -94,7 +95,7 @@ class HealingClient(Known, Client):
     def address(self) -> Address:
         """Where the newest connection leads to."""
         newest = self._connections.newest
-        return self._addresses[0] if newest is None else newest.address
+        return self._balancer.seeds[0] if newest is None else newest.address
 
     @property
     def dropped_pushes(self) -> int:
@@ -280,10 +281,7 @@ class HealingClient(Known, Client):
 
     def _leave(self, session: Session) -> None:
         """The server has said so in an answer, if not by a goodbye."""
-        mail = session.client._mail
-        if mail.goodbye is None:
-            mail.goodbye = "it takes no more requests"
-        self._connections.note(session)
+        self._connections.leave(session, "it takes no more requests")
 
     def _end(self, timeout: float | None, began: float) -> float | None:
         """When the time is over for a call that has begun then."""

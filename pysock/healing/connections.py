@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
+from pysock.balance.opening import open_one
+from pysock.balance.watch import LEFT, Watch
 from pysock.base.clock import monotonic
 from pysock.base.deadlines import deadline_of, time_left
 from pysock.base.lean import TYPE_CHECKING
@@ -20,12 +23,12 @@ from pysock.healing.keeper import start_keeping
 from pysock.healing.life import Life
 from pysock.healing.machine import State
 from pysock.healing.session import Session
-from pysock.healing.targets import in_order
 
 if TYPE_CHECKING:
     from typing import Any
 
     from pysock.address import Address
+    from pysock.balance.balancer import Balancer
     from pysock.client import Client
     from pysock.healing.policy import Backoff
 
@@ -39,12 +42,12 @@ class Connections(Life):
 
     def __init__(
         self,
-        addresses: tuple[Address, ...],
+        balancer: Balancer,
         backoff: Backoff,
         make: Callable[[Address, float | None], Client],
         timeout: float | None,
     ) -> None:
-        super().__init__(addresses, backoff, timeout)
+        super().__init__(balancer, backoff, timeout)
         self.newest: Client | None = None
         self.keeper: threading.Thread | None = None
         #: Called with each connection but the first before anybody may use it, in the thread that made it, which may.
@@ -109,7 +112,7 @@ class Connections(Life):
             return found
         if not wait:
             start_keeping(self)
-            raise nothing_sent(f"not connected to {self._addresses[0]}{self._because()}")
+            raise nothing_sent(f"not connected to {self._balancer}{self._because()}")
         try:
             return self._connect(end)
         finally:
@@ -171,7 +174,7 @@ class Connections(Life):
     def _attempt(self, end: float | None) -> Session:
         """One round of the addresses, and what is to be done before others may use it."""
         until = deadline_of(self._round_within(time_left(end)))
-        before, session = self.newest, Session(self._open(until))
+        before, session = self.newest, Session(open_one(self._balancer, self._make, until))
         try:
             if before is not None and self.restore is not None:
                 self._fresh = session
@@ -185,9 +188,13 @@ class Connections(Life):
                 self.newest, self.current = session.client, session
         except BaseException:
             session.client.close()
+            self._balancer.ended(session.client.address, monotonic(), lost=False)
             raise
         finally:
             self._fresh = None
+        if self._balancer.discovers and session.client._window > 1:
+            session.watch = Watch(session, partial(self.leave, session, LEFT), self._balancer)
+            session.watch.ask()
         session.client._gap = self.gap
         if self.equip is not None:
             self.equip(session.client)
@@ -201,15 +208,6 @@ class Connections(Life):
         except Exception as error:
             log.exception("an on_reconnect hook failed")
             raise ConnectionLost(f"the on_reconnect hook failed: {error!r}") from error
-
-    def _open(self, until: float | None) -> Client:
-        for address, may_go_on in in_order(self._addresses):
-            try:
-                return self._make(address, time_left(until))
-            except Exception as error:  # noqa: PERF203  # it is what is looped for
-                if not may_go_on(error):
-                    raise
-        raise AssertionError  # the last one raises
 
     # What is known of the others
 
@@ -226,6 +224,7 @@ class Connections(Life):
         self.current = None
         self._left.add(session)
         mail, now = session.client._mail, monotonic()
+        self._over(session, now, lost=mail.goodbye is None)
         if mail.unwanted:
             self._machine.unwanted(ConnectionLost(mail.farewell() or ""))
             self._ended_by(mail.ended)
@@ -234,6 +233,18 @@ class Connections(Life):
         else:
             self._machine.lost(now)
         self._changed.notify_all()
+
+    def _over(self, session: Session, now: float, *, lost: bool) -> None:
+        self._balancer.ended(session.client.address, now, lost=lost)
+        if session.watch is not None:
+            session.watch.leave()
+
+    def leave(self, session: Session, why: str) -> None:
+        """New calls go elsewhere, as if the server had said goodbye."""
+        mail = session.client._mail
+        if mail.goodbye is None:
+            mail.goodbye = why
+        self.note(session)
 
     def sweep(self) -> None:
         """Close those that nobody uses any more."""
@@ -262,6 +273,7 @@ class Connections(Life):
             session, self.current = self.current, None
             if session is not None:
                 self._left.add(session)
+                self._over(session, monotonic(), lost=False)
             left, self._left = self._left, set()
             self._changed.notify_all()
         for one in left:
@@ -272,6 +284,7 @@ class Connections(Life):
         self._changed = threading.Condition()
         self.current = self._fresh = self._connector = self.newest = self.keeper = None
         self._left = set()
+        self._balancer.forked()
         self._machine.forked(monotonic())
 
     def _why(self) -> object:

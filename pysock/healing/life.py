@@ -11,7 +11,7 @@ from pysock.errors import ConnectionLost, RequestTimeout
 from pysock.healing.machine import Machine, State
 
 if TYPE_CHECKING:
-    from pysock.address import Address
+    from pysock.balance.balancer import Balancer
     from pysock.calls.introduced import Introduced
     from pysock.healing.policy import Backoff
 
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 class Life(Unique):
     """See the head of this file.
 
+    :param balancer: knows where the server is, or the servers are.
     :param timeout: seconds for one round of the addresses.
     """
 
-    def __init__(self, addresses: tuple[Address, ...], backoff: Backoff, timeout: float | None) -> None:
+    def __init__(self, balancer: Balancer, backoff: Backoff, timeout: float | None) -> None:
         self.over: Ended | None = None  # why it has ended for good
         self.dropped: int = 0  # pushes, of all connections but the newest
         self.missed: int = 0  # likewise
-        self._addresses = addresses
+        self._balancer = balancer
         self._timeout = timeout
-        self._machine = Machine(backoff.spans(addresses), monotonic())
+        self._machine = Machine(backoff.spans(balancer.seeds), monotonic())
 
     @property
     def state(self) -> State:
@@ -57,7 +58,7 @@ class Life(Unique):
         return lost
 
     def _late(self) -> RequestTimeout:
-        late = RequestTimeout(f"{self._addresses[0]}: not connected in time{self._because()}")
+        late = RequestTimeout(f"{self._balancer}: not connected in time{self._because()}")
         late.started = False
         return late
 

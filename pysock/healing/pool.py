@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 class Pool(Members["Client"]):
     """At most ``size`` connections. The first is made at once, each other when all that there are have calls in them.
 
+    With ``balance="p2c"`` they lead to three of the service's servers, other ones for each pool: of as many as it may
+    have, one to each of the three is made at once. A call takes one of two at random, the one with fewer calls in it.
+
     :param address: as of :func:`pysock.connect`, also several.
     :param size: connections at most.
     :param options: the others of :func:`pysock.connect`. By default the clients connect again: ``reconnect=True``.
@@ -35,7 +38,13 @@ class Pool(Members["Client"]):
     ) -> None:
         super().__init__(address, size, name, options)
         self._lock = threading.Condition()
-        self._calls[self._new()] = 0
+        try:
+            self._calls[self._new()] = 0
+            while len(self._calls) < self._first_ones():
+                self._calls[self._new()] = 0
+        except BaseException:
+            self.close()
+            raise
 
     def _new(self) -> Client:
         return connect(self._address, self._name, **self._options)

@@ -12,6 +12,7 @@ from pysock.errors import ConnectionLost, ProtocolError, PysockError, RequestTim
 if TYPE_CHECKING:
     from typing import Final
 
+    from pysock.balance.watch import Watch
     from pysock.client import Client
 
 #: A connection on which nothing was done for so many seconds is looked at before it is used.
@@ -23,13 +24,15 @@ class Session(Unique):
 
     :ivar client: a plain one, which doesn't connect again.
     :ivar heard: when something came on it, or it was looked at.
+    :ivar watch: hears of servers that come and go, if anything does.
     """
 
-    __slots__ = ("__weakref__", "_looking", "client", "heard")
+    __slots__ = ("__weakref__", "_looking", "client", "heard", "watch")
 
     def __init__(self, client: Client) -> None:
         self.client: Client = client
         self.heard: float = monotonic()
+        self.watch: Watch | None = None
         # Re-entrant, for a signal's handler may be below a look.
         self._looking = threading.RLock()
 

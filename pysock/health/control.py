@@ -41,7 +41,8 @@ def control(server: Server) -> None:
     """
     for name, command in ((DRAIN, server.lame), (RESUME, server.resume)):
         if not server._services.has(name):
-            server.service(name)(_handler(server, name, command))
+            server._check_new("services")
+            server._services.add_own(name, _handler(server, name, command))
 
 
 def may_control(server: Server) -> bool:

@@ -49,10 +49,14 @@ class Lameness(Unique):
             if engine is not None:
                 engine.lame(lame)
         # In the loop's thread: this one may be in a signal handler, inside a write to the log.
-        tell = partial(log.info, "%s: %s", self._name, _TOLD[lame])
+        tell = partial(self._tell, lame)
         with suppress(OSError):
             if engine is None or not engine.call_later(tell):
                 tell()
+
+    def _tell(self, lame: bool) -> None:
+        log.info("%s: %s", self._name, _TOLD[lame])
+        self._running.clients.lame(lame)
 
     def tell_engine(self) -> None:
         """There is one now, which knows of nothing."""

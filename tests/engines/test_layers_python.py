@@ -39,7 +39,7 @@ FLOORS = [
         "hooks",
         "signals",
     ),
-    ("calls", "health.lame", "listening", "attached", "tasks", "healing"),
+    ("calls", "health.lame", "listening", "attached", "tasks", "balance", "healing"),
     ("client", "running"),
     ("healing.client", "healing.connect", "healing.pool", "connecting", "aio", "server"),
     ("__init__",),

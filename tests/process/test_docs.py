@@ -124,6 +124,7 @@ def test_there_are_programs():
         "guide",
         "healing",
         "later",
+        "network",
         "numpy",
         "pools",
         "pushes",
