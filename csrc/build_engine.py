@@ -32,6 +32,7 @@ ffibuilder.set_source(
     sources=[f"csrc/{name}" for name in SOURCES],
     depends=[f"csrc/{name}" for name in [*INCLUDED, "build_engine.py"]],
     include_dirs=["csrc"],
+    libraries=["dl"],  # dlopen(3): in libc itself since glibc 2.34
     extra_compile_args=FLAGS,
     # python/ calls handlers by vectorcall and builds bytes in place, which the limited API has not.
     define_macros=[("_GNU_SOURCE", None), ("_CFFI_NO_LIMITED_API", None), ("PYSOCK_ABI", f"{ABI:#x}u")],

@@ -217,6 +217,44 @@ enum ps_master_flag {
 int ps_engine_add_master(ps_engine *engine, int fd, int flags);
 int ps_engine_wakeup_fd(const ps_engine *engine);
 
+/* -- TLS on a master socket, by OpenSSL 3 where the system has it ---------------------------------------------------- */
+
+enum ps_verify { PS_VERIFY_NONE, PS_VERIFY_OPTIONAL, PS_VERIFY_REQUIRE }; /* of a client's certificate */
+
+/* What is known of the other end: each is a byte, its size (u16), and so many bytes. SUBJECT_KEY says what the next SUBJECT
+ * is, as "commonName"; IP has 4 or 16 bytes, RESUMED none. Those from SUBJECT_KEY on are of a verified chain. */
+enum ps_fact {
+    PS_FACT_NONE, PS_FACT_VERSION, PS_FACT_CIPHER, PS_FACT_ALPN, PS_FACT_SNI, PS_FACT_RESUMED, PS_FACT_FINGERPRINT,
+    PS_FACT_SUBJECT_KEY, PS_FACT_SUBJECT, PS_FACT_DNS, PS_FACT_URI, PS_FACT_EMAIL, PS_FACT_IP
+};
+
+#define PS_TICKET_KEYS 80
+
+/* All is copied. */
+typedef struct ps_tls_options {
+    const char *cert, *key;       /* files; key NULL: the certificate's has it */
+    const char *password;         /* of the key, or NULL */
+    const char *ca_file, *ca_folder; /* whose certificates are verified; both NULL: the system's */
+    const uint8_t *alpn;          /* names, each behind its length */
+    uint32_t alpn_size, minimum;  /* of the version: 0x0303, 0x0304 */
+    uint32_t verify;              /* enum ps_verify */
+    const uint8_t *tickets;       /* PS_TICKET_KEYS bytes, nobody else's, by which sessions are sealed that go on later; or NULL */
+} ps_tls_options;
+
+/* Find OpenSSL, by the names of its two libraries. 0; -ENOENT, -ENOSYS: there is none, or it lacks something, and why. */
+int ps_libssl_load(const char *ssl, const char *crypto, char *why, size_t room);
+/* From now on clients of this master must speak TLS, so; also on a server that runs. Not 0: all is as it was, and why. */
+int ps_engine_secure(ps_engine *engine, uint32_t master, const ps_tls_options *options, char *why, size_t room);
+/* Why the last handshake failed, in OpenSSL's words, which aren't freed; in the loop's thread. */
+typedef struct ps_handshake {
+    const char *reason;   /* or NULL */
+    const char *verified; /* what came of a look at the client's certificate, or NULL; and its number, X509_V_... */
+    int64_t verify_code;
+} ps_handshake;
+void ps_engine_handshake(const ps_engine *engine, ps_handshake *failed);
+/* What is known of a client: how many bytes that has, of which as many as there is room for are written. 0: nothing. */
+int64_t ps_engine_facts(ps_engine *engine, uint64_t client_id, uint8_t *to, size_t room);
+
 /* From any thread, and from hooks. */
 int ps_engine_stop(ps_engine *engine, uint64_t grace_ns);
 /* Lame: it serves as before, but health checks are told that no new clients are wanted. 0: no longer. */

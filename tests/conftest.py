@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -178,10 +179,11 @@ def _awaited(handler: Any) -> Any:
     return call
 
 
-def needs_tls(backend: str) -> None:
-    """Skip where an engine can't speak TLS."""
-    if not choose(backend).tls_drivers():
-        pytest.skip(f"the {backend} engine speaks no TLS here")
+def needs_tls(backend: str, tls: Any = None) -> None:
+    """Skip where an engine can't speak TLS, or not by a context of the program's."""
+    drivers = choose(backend).tls_drivers()
+    if not drivers or (isinstance(tls, ssl.SSLContext) and "ssl" not in drivers):
+        pytest.skip(f"the {backend} engine speaks no such TLS here")
 
 
 @pytest.fixture
@@ -192,7 +194,7 @@ def make_server(backend: str) -> Iterator[Callable[..., Server]]:
 
     def make(*addresses: str, **options: Any) -> Server:
         if any(str(address).startswith("tls:") for address in addresses):
-            needs_tls(backend)
+            needs_tls(backend, options.get("tls"))
         made.append(kind(*addresses, backend=backend, **options))
         return made[-1]
 

@@ -88,6 +88,14 @@ int ps__let_in(ps_engine *engine, ps_conn *conn)
     return 1;
 }
 
+void ps__greeted(ps_engine *engine, ps_conn *conn)
+{
+    if (engine->options.limits.idle_timeout_ns)
+        ps__timer_start(engine, conn, PS_TIMER_IDLE);
+    if (!ps__framing(engine, conn)->has_cir)
+        ps__let_in(engine, conn);
+}
+
 /* -- the fields of a CIR ------------------------------------------------------------------------------------------- */
 
 /* What a CIR said, beside what the connection remembers itself. */

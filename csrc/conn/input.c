@@ -3,17 +3,19 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/causes.h"
 #include "base/sys.h"
+#include "conn/admit.h"
 #include "conn/cut.h"
 #include "conn/input.h"
 #include "conn/life.h"
 #include "conn/output.h"
 #include "conn/part.h"
 #include "conn/rules.h"
-#include "conn/transport.h"
 #include "table/deferred.h"
 #include "table/table.h"
 #include "table/timers.h"
+#include "transport/transport.h"
 
 static bool is_incomplete(const ps_conn *conn)
 {
@@ -40,21 +42,60 @@ static void time_frame(ps_engine *engine, ps_conn *conn, uint64_t frames_before)
 
 /* -- reading ------------------------------------------------------------------------------------------------------- */
 
-static ssize_t receive(const ps_engine *engine, ps_conn *conn, struct iovec *iov, size_t count)
+static ssize_t receive(ps_engine *engine, ps_conn *conn, struct iovec *iov, size_t count)
 {
-    return ps__listener(engine, conn)->transport->receive(conn, iov, count);
+    return ps__listener(engine, conn)->transport->receive(engine, conn, iov, count);
 }
 
-/* The client sends nothing more (0), or the connection is broken. */
-static void input_ended(ps_engine *engine, ps_conn *conn, ssize_t result)
+/* The client sends nothing more. */
+static void end_of_file(ps_engine *engine, ps_conn *conn)
 {
-    bool is_gone = result == 0 && conn->features & PS_FEATURE_CANCEL; /* such a client doesn't only stop to send */
+    bool is_gone = conn->features & PS_FEATURE_CANCEL; /* such a client doesn't only stop to send */
     if (is_gone)
         ps__deferred_orphan(engine, conn, PS_WHY_GONE);
-    if (is_gone && !conn->in_flight)
+    if (is_gone && !conn->in_flight) {
+        ps__finish(engine, conn);
         ps__lost(engine, conn, PS_CLOSED_BY_PEER); /* nobody takes what waits to be sent */
-    else if (result == 0)
+    } else {
         ps__end(engine, conn, PS_EV_END_OF_FILE, PS_CLOSED_BY_PEER);
+    }
+}
+
+/* A connection was cut on its way, or looks so: what was cut with it is no request. Nothing else marks the end of a raw one. */
+static void cut_short(ps_engine *engine, ps_conn *conn)
+{
+    ps__note(engine, PS_CAUSE_TLS_TRUNCATED);
+    if (is_incomplete(conn) || ps__framing(engine, conn)->name == PS_RAW)
+        ps__cut_off(engine, conn, PS_END_VIOLATION);
+    else
+        end_of_file(engine, conn);
+}
+
+/* What only a transport with rules of its own says. It has told the client what is wrong, as far as it could. */
+static void transport_said(ps_engine *engine, ps_conn *conn, ssize_t said)
+{
+    if (said == PS_GREETED) {
+        ps__greeted(engine, conn);
+        return;
+    }
+    if (said == PS_CUT_SHORT) {
+        cut_short(engine, conn);
+        return;
+    }
+    ps__discard_input(conn->fd, engine->in, PS_READ_MAX);
+    if (said == PS_GARBLED)
+        ps__cut_off(engine, conn, PS_END_VIOLATION);
+    else
+        ps__lost(engine, conn, PS_PROTOCOL_VIOLATION);
+}
+
+/* Nothing comes now, or no more (0), or the connection is broken. */
+static void input_ended(ps_engine *engine, ps_conn *conn, ssize_t result)
+{
+    if (result == 0)
+        end_of_file(engine, conn);
+    else if (result >= PS_GREETED && result <= PS_GARBLED)
+        transport_said(engine, conn, result);
     else if (result == -ENOMEM || result == -ENOBUFS)
         ps__no_memory(engine, conn);
     else if (result != -EAGAIN && result != -EINTR)
@@ -229,9 +270,20 @@ void ps__readable(ps_engine *engine, ps_conn *conn)
     ps__output_end(engine, conn);
 }
 
+/* What the transport has, and no poll tells of. */
+static void read_more(ps_engine *engine, ps_conn *conn)
+{
+    if (!ps__reads(engine, conn))
+        return;
+    conn->more = 0;
+    ps__readable(engine, conn);
+}
+
 void ps__resume(ps_engine *engine, ps_conn *conn)
 {
     ps_unread *unread = conn->unread;
+    if (conn->more && !unread)
+        read_more(engine, conn);
     if (!unread || !ps__reads(engine, conn))
         return;
     uint64_t frames_before = engine->frames;

@@ -13,7 +13,6 @@
 #include "conn/life.h"
 #include "conn/part.h"
 #include "conn/queue.h"
-#include "conn/transport.h"
 #include "table/access.h"
 #include "table/backlog.h"
 #include "table/deferred.h"
@@ -21,6 +20,7 @@
 #include "table/gone.h"
 #include "table/table.h"
 #include "table/timers.h"
+#include "transport/transport.h"
 
 int ps__conn_event(ps_conn *conn, enum ps_conn_event event)
 {
@@ -28,15 +28,6 @@ int ps__conn_event(ps_conn *conn, enum ps_conn_event event)
     if (next > 0)
         __atomic_store_n(&conn->state, (uint8_t)next, __ATOMIC_RELAXED); /* other threads read it in ps_engine_info */
     return next < 0 ? next : 0;
-}
-
-void ps__mark_dirty(ps_engine *engine, ps_conn *conn)
-{
-    if (conn->flags & PS_IS_DIRTY)
-        return;
-    conn->flags |= PS_IS_DIRTY;
-    conn->next_dirty = engine->dirty;
-    engine->dirty = conn->slot;
 }
 
 static void set_interest(ps_engine *engine, ps_conn *conn, unsigned wanted)
@@ -50,7 +41,7 @@ static void set_interest(ps_engine *engine, ps_conn *conn, unsigned wanted)
         error = engine->poll->add(engine->poll_handle, conn->fd, ps__id(conn), wanted);
     else
         error = engine->poll->change(engine->poll_handle, conn->fd, ps__id(conn), wanted);
-    conn->interest = error < 0 ? 0 : wanted & 0xF;
+    conn->interest = error < 0 ? 0 : wanted & 0x3;
     if (error < 0)
         ps__no_memory(engine, conn); /* the kernel has none to watch it */
 }
@@ -60,7 +51,7 @@ void ps__update_interest(ps_engine *engine, ps_conn *conn)
     bool kept = conn->flags & PS_PAUSED_PENDING && conn->interest & PS_POLL_IN;
     bool in = conn->state <= PS_CONN_ESTABLISHED && !(conn->flags & PS_PAUSED_OUTPUT) &&
               (kept || !(conn->flags & PS_PAUSED_PENDING));
-    bool out = (conn->out_head || conn->flags & PS_IS_SENDING) && !(conn->flags & PS_IS_STARVED);
+    bool out = (conn->out_head || conn->holds || conn->flags & PS_IS_SENDING) && !(conn->flags & PS_IS_STARVED);
     set_interest(engine, conn, (in ? PS_POLL_IN : 0u) | (out ? PS_POLL_OUT : 0u));
 }
 
@@ -201,11 +192,26 @@ static bool is_sending(ps_engine *engine, ps_conn *conn)
     return true;
 }
 
+void ps__finish(ps_engine *engine, ps_conn *conn)
+{
+    const ps_transport *transport = ps__listener(engine, conn)->transport;
+    if (transport->finish)
+        transport->finish(engine, conn);
+}
+
+/* So is the last word of its transport, if it has one. */
+static bool holds_last(ps_engine *engine, ps_conn *conn)
+{
+    ps__finish(engine, conn);
+    return conn->holds;
+}
+
 void ps__settle(ps_engine *engine, ps_conn *conn)
 {
     if (conn->state == PS_CONN_CLOSED || conn == engine->out_conn)
         return;
-    if (conn->state != PS_CONN_DRAINING || conn->out_head || conn->in_flight || is_sending(engine, conn)) {
+    if (conn->state != PS_CONN_DRAINING || conn->out_head || conn->in_flight || holds_last(engine, conn) ||
+        is_sending(engine, conn)) {
         ps__update_interest(engine, conn);
         return;
     }
@@ -228,6 +234,8 @@ static void bury_one(ps_engine *engine, ps_conn *conn)
         engine->hooks.object_unref(engine->hooks.context, conn->object);
         conn->object = NULL;
     }
+    if (ps__listener(engine, conn)->transport->forget)
+        ps__listener(engine, conn)->transport->forget(engine, conn);
     pthread_mutex_lock(&engine->lock);
     ps__complete_gone(engine, conn);
     ps__free(conn->name);

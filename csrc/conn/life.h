@@ -11,12 +11,13 @@ void ps__cut_off(ps_engine *engine, ps_conn *conn, enum ps_end end);
 void ps__no_memory(ps_engine *engine, ps_conn *conn);
 void ps__drop_proof(ps_conn *conn);
 void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps_reason reason);
+/* All that was to be sent was: its transport may have something to add. */
+void ps__finish(ps_engine *engine, ps_conn *conn);
 void ps__settle(ps_engine *engine, ps_conn *conn);
 /* One that isn't read because its requests have no answers yet is watched on until more comes: mostly they have, then. */
 void ps__update_interest(ps_engine *engine, ps_conn *conn);
 /* More has come. False: it isn't one of these. */
 bool ps__stop_watching_input(ps_engine *engine, ps_conn *conn);
-void ps__mark_dirty(ps_engine *engine, ps_conn *conn);
 void ps__bury(ps_engine *engine);
 void ps__conn_leave(ps_conn *conn);
 

@@ -17,10 +17,10 @@
 #include "conn/output.h"
 #include "conn/queue.h"
 #include "conn/slow.h"
-#include "conn/transport.h"
 #include "table/backlog.h"
 #include "table/table.h"
 #include "table/timers.h"
+#include "transport/transport.h"
 
 /* With more unsent bytes than these the client isn't read. One that wasn't let in yet is owed nothing. */
 static uint64_t pause_at(const ps_engine *engine, const ps_conn *conn)
@@ -115,7 +115,7 @@ static void starve(ps_engine *engine, ps_conn *conn)
 /* Bytes taken by the kernel (0 when it is full), or -1: the connection is lost. */
 static ssize_t send_vector(ps_engine *engine, ps_conn *conn, struct iovec *iov, size_t count)
 {
-    ssize_t sent = ps__listener(engine, conn)->transport->send(conn, iov, count);
+    ssize_t sent = ps__listener(engine, conn)->transport->send(engine, conn, iov, count);
     if (sent >= 0)
         return sent;
     if (sent == -EAGAIN || sent == -EINTR)
@@ -338,10 +338,16 @@ void ps__join_queue(ps_engine *engine, ps_conn *conn, ps_chunk *chunks)
     }
 }
 
+/* What the transport holds is older than the queue. Whether anything was sent. */
+static bool send_held(ps_engine *engine, ps_conn *conn)
+{
+    return !(conn->flags & PS_IS_STARVED) && send_vector(engine, conn, NULL, 0) > 0;
+}
+
 /* Until it is empty or the kernel full. */
 static void send_queued(ps_engine *engine, ps_conn *conn)
 {
-    bool progress = false, more = !(conn->flags & PS_IS_STARVED);
+    bool progress = conn->holds && send_held(engine, conn), more = !conn->holds && !(conn->flags & PS_IS_STARVED);
     while (more && conn->out_head) {
         struct iovec iov[PS_IOV_MAX];
         ps_marks marks;
@@ -353,7 +359,9 @@ static void send_queued(ps_engine *engine, ps_conn *conn)
         progress |= sent > 0;
         more = (size_t)sent == total;
     }
-    if (!conn->out_head)
+    if (conn->state == PS_CONN_CLOSED)
+        return;
+    if (!conn->out_head && !conn->holds)
         ps__timer_stop(engine, conn, PS_LINK_OUTPUT);
     else if (progress || !(conn->flags & PS_TIMED_OUTPUT))
         ps__timer_start_now(engine, conn, PS_TIMER_OUTPUT);

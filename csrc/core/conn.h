@@ -88,7 +88,9 @@ typedef struct ps_conn {
     int fd;
     uint8_t state;    /* enum ps_conn_state, changed by ps__conn_event only; 0 in a free slot */
     uint8_t reason : 4;   /* enum ps_reason, once it is ending */
-    uint8_t interest : 4; /* what the poll waits for */
+    uint8_t interest : 2; /* what the poll waits for */
+    uint8_t holds : 1;    /* its transport has bytes for the kernel, which was full */
+    uint8_t more : 1;     /* its transport has something for us that no poll will tell of */
     uint8_t listener; /* through which it came */
     uint8_t features; /* enum ps_feature: those that both ends speak */
     uint16_t flags;   /* enum ps_conn_flag: the loop's own; the next two are for other threads as well */

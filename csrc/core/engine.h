@@ -30,6 +30,8 @@
 struct ps_backlog;
 struct ps_command;
 struct ps_deferred;
+struct ps_security;
+struct ps_tls_room;
 struct ps_transport;
 
 typedef struct ps_table {
@@ -45,6 +47,7 @@ typedef struct ps_listener {
     int family; /* AF_... */
     const ps_framing_facts *framing;
     const struct ps_transport *transport;
+    struct ps_security *security; /* what its transport needs to know, or NULL */
     bool checked;  /* who comes is held against the rule of access before a byte is read */
     bool prepared; /* its data sockets inherit the options of TCP that they need */
     bool shut;     /* somebody else has shut it down */
@@ -138,6 +141,8 @@ struct ps_engine {
     struct {
         uint32_t first, last;
     } over;
+    void ***sessions; /* of transports, see transport/sessions.c; chunks of rows, NULL where none are needed yet */
+    struct ps_tls_room *tls; /* or NULL */
     uint64_t gone_count;     /* of clients, since the start; and the last ones: see table/gone.c. Guarded by lock */
     struct ps_gone *gone[PS_GONE_MAX];
 };

@@ -15,12 +15,12 @@
 #include "conn/admit.h"
 #include "conn/dismiss.h"
 #include "conn/life.h"
-#include "conn/transport.h"
 #include "loop/accept.h"
 #include "table/access.h"
 #include "table/descriptors.h"
 #include "table/table.h"
 #include "table/timers.h"
+#include "transport/transport.h"
 
 enum outcome { ACCEPTED, DONE, AGAIN, NO_DESCRIPTORS, EXHAUSTED };
 
@@ -116,20 +116,21 @@ static ps_conn *take_slot(ps_engine *engine, const ps_conn *newcomer)
 
 static void begin_life(ps_engine *engine, ps_conn *conn)
 {
+    const ps_transport *transport = ps__listener(engine, conn)->transport;
     PS_ADD(engine->stats.pending, 1u);
     if (conn->family != AF_UNIX && !ps__listener(engine, conn)->prepared) {
         ps__no_delay(conn->fd);
         ps__watch_over(conn->fd, &engine->options.limits);
     }
-    if (ps__count_peer(engine, conn) < 0 ||
+    if (ps__count_peer(engine, conn) < 0 || (transport->open && transport->open(engine, conn) < 0) ||
         engine->poll->add(engine->poll_handle, conn->fd, ps__id(conn), PS_POLL_IN) < 0) {
         ps__no_memory(engine, conn);
         return;
     }
     conn->interest = PS_POLL_IN;
-    if (engine->options.limits.idle_timeout_ns)
+    if (engine->options.limits.idle_timeout_ns && !transport->open)
         ps__timer_start(engine, conn, PS_TIMER_IDLE);
-    if (ps__framing(engine, conn)->has_cir)
+    if (transport->open || ps__framing(engine, conn)->has_cir)
         ps__timer_start_now(engine, conn, PS_TIMER_CIR);
     else
         ps__let_in(engine, conn);

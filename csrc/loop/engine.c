@@ -11,7 +11,6 @@
 #include "base/poll.h"
 #include "base/socket.h"
 #include "base/sys.h"
-#include "conn/transport.h"
 #include "loop/accept.h"
 #include "loop/command.h"
 #include "loop/engine.h"
@@ -22,6 +21,8 @@
 #include "table/gone.h"
 #include "table/table.h"
 #include "table/timers.h"
+#include "transport/sessions.h"
+#include "transport/tls.h"
 
 enum { WELCOME_ROOM = 25 }; /* the fields that aren't the same for all clients are put in front of the welcome */
 
@@ -112,6 +113,8 @@ ps_engine *ps__engine_new(const ps_options *options, const ps_hooks *hooks, int 
 /* What is left can still be asked from other threads: it has no clients, and nothing reaches its loop. */
 void ps__engine_close(ps_engine *engine)
 {
+    ps__sessions_close(engine);
+    ps__security_close(engine);
     pthread_mutex_lock(&engine->lock);
     ps__poll_is_ours(engine);
     if (engine->poll_handle >= 0)

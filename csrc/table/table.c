@@ -87,3 +87,12 @@ ps_conn *ps__table_find(const ps_table *table, uint64_t id)
     ps_conn *conn = ps__table_row(table, id);
     return conn && ps__state(conn) != PS_CONN_CLOSED ? conn : NULL;
 }
+
+void ps__mark_dirty(ps_engine *engine, ps_conn *conn)
+{
+    if (conn->flags & PS_IS_DIRTY)
+        return;
+    conn->flags |= PS_IS_DIRTY;
+    conn->next_dirty = engine->dirty;
+    engine->dirty = conn->slot;
+}

@@ -10,6 +10,7 @@ ps_conn *ps__table_add(ps_table *table);
 void ps__table_remove(ps_table *table, ps_conn *conn);
 ps_conn *ps__table_find(const ps_table *table, uint64_t id); /* of a connection that is not closed */
 ps_conn *ps__table_row(const ps_table *table, uint64_t id);  /* also of one that is closed and not buried yet */
+void ps__mark_dirty(ps_engine *engine, ps_conn *conn); /* it is looked at when the turn is over */
 
 static inline ps_conn *ps__slot(const ps_table *table, uint32_t slot)
 {

@@ -50,10 +50,22 @@ def explained(error: ssl.SSLError, strange: bool) -> TLSError:
     if strange:
         return TLSError(NO_TLS)
     if isinstance(error, ssl.SSLCertVerificationError):
-        advice = _ADVICE.get(error.verify_code, "")
-        text = f"the certificate isn't good: {error.verify_message.rstrip('.')}"
-        return TLSError(f"{text}; {advice}" if advice else text)
-    reason = error.reason or ""
-    alert = next((reason.removeprefix(prefix) for prefix in _PREFIXES if reason.startswith(prefix)), "")
-    text = _SAID.get(reason) or (alert or reason or str(error)).lower().replace("_", " ")
-    return TLSError(f"the other end says: {text}" if alert else text)
+        return TLSError(in_words("", error.verify_code, error.verify_message))
+    return TLSError(in_words(error.reason or str(error)))
+
+
+def in_words(reason: str, code: int = 0, verified: str = "") -> str:
+    """What OpenSSL's own words mean.
+
+    :param reason: as the module ssl has it, or as OpenSSL says it.
+    :param code: what came of a look at the certificate (X509_V_ERR_...), or 0.
+    :param verified: the same in its words.
+    """
+    if code:
+        advice = _ADVICE.get(code, "")
+        text = f"the certificate isn't good: {verified.rstrip('.')}"
+        return f"{text}; {advice}" if advice else text
+    known = reason.upper().replace(" ", "_")
+    alert = next((known.removeprefix(prefix) for prefix in _PREFIXES if known.startswith(prefix)), "")
+    text = _SAID.get(known) or (alert or reason).lower().replace("_", " ")
+    return f"the other end says: {text}" if alert else text

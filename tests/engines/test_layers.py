@@ -19,11 +19,12 @@ FOLDERS = {
     "core": {"base", "core"},
     "base": {"base", "core"},
     "table": {"base", "core", "table"},
-    "conn": {"base", "core", "table", "conn"},
-    "loop": {"base", "core", "table", "conn", "loop"},
+    "transport": {"base", "core", "table", "transport"},
+    "conn": {"base", "core", "table", "transport", "conn"},
+    "loop": {"base", "core", "table", "transport", "conn", "loop"},
     "client": {"base", "core", "client"},
     "load": {"base", "load"},
-    "python": {"base", "core", "table", "conn", "loop", "client", "python"},
+    "python": {"base", "core", "table", "transport", "conn", "loop", "client", "python"},
 }
 #: From below; those of the other folders stand in unit.c, in this order as well.
 LOAD = [f"load/{name}.c" for name in ("histogram", "outcome", "frames", "conn", "cir", "order", "modes", "run")]

@@ -9,10 +9,11 @@ from collections.abc import Callable, Coroutine
 from threading import get_ident
 
 from pysock.base.aliases import Buffer, Ids
-from pysock.base.lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING, replace
 from pysock.base.logs import ERROR
 from pysock.base.unique import Unique
 from pysock.base.vanish import vanishing
+from pysock.causes import Cause, level_and_line
 from pysock.engine.contract import OVER, WHEN_READABLE, Backend, EngineOptions
 from pysock.engine.native.crossing import NANOSECONDS, ffi, lib, nanoseconds, of_linger, result_of, view_of
 from pysock.engine.native.inlet import NativeInlet
@@ -20,6 +21,7 @@ from pysock.engine.native.link import NativeLink
 from pysock.engine.native.outlet import NativeOutlet
 from pysock.engine.native.rows import PackedRows
 from pysock.engine.native.sockets import NativeSockets
+from pysock.engine.native.tls import drivers, facts_of, info_of, secure, why_not_greeted
 from pysock.engine.rows import ClientInfo, Current, EngineStats, Gone
 from pysock.engine.said import TEXT_DESCRIPTORS_LOST, answers_nothing, too_much_queued
 from pysock.errors import FrameTooLarge, PysockError
@@ -77,7 +79,8 @@ class NativeEngine(Unique):
     """One server's loop and client table, in C."""
 
     def __init__(self, options: EngineOptions) -> None:
-        callbacks = options.callbacks
+        callbacks = replace(options.callbacks, noted=self._noted_tls)
+        self._noted, self._log = options.callbacks.noted, options.callbacks.log
         c = ffi.new("ps_options *")
         welcome = ffi.from_buffer("uint8_t[]", options.welcome)
         _fill_limits(c.limits, options.limits)
@@ -115,21 +118,31 @@ class NativeEngine(Unique):
         self._begin, self._poll_fd, self._turn, self._end_turns = guest
         self._raised: list[BaseException] = []  # by a guest's turn
         self.wants_turn: Callable[[], None] = lambda: None
-        self._log = callbacks.log
+        self._tls: list[Any] = []  # by master
         self._loop: int | None = None  # the thread that runs it
 
     def add_master(self, fd: int, checked: bool = False, prepared: bool = False, tls: Any = None) -> None:
-        if tls is not None:  # choose_for_tls() has let it come
-            raise NotImplementedError("the native engine speaks no TLS")
         os.set_blocking(fd, False)  # the loop accepts until there is nothing left
         flags = lib.PS_MASTER_CHECKED * checked | lib.PS_MASTER_PREPARED * prepared
         result_of(lib.ps_engine_add_master(self._engine, fd, flags))
+        self._tls.append(tls)
+        if tls is not None:
+            secure(self._engine, len(self._tls) - 1, tls)
 
     def tls_of(self, client_id: int) -> TLSInfo | None:
-        return None
+        return info_of(facts_of(self._engine, client_id)) if any(self._tls) else None
 
     def reload_tls(self, tls: Any) -> None:
-        return None
+        for master, one in enumerate(self._tls):
+            if one is tls:
+                secure(self._engine, master, tls)
+
+    def _noted_tls(self, cause: int, times: int) -> None:
+        """As the callback; of a handshake that failed it says why."""
+        if cause == Cause.TLS:
+            self._log(*level_and_line(cause, times, why_not_greeted(self._engine)))
+        else:
+            self._noted(cause, times)
 
     @property
     def wakeup_fd(self) -> int:
@@ -337,5 +350,5 @@ BACKEND: Final = Backend(
     NativeInlet,
     NativeOutlet,
     _tasks(),
-    tls_drivers=lambda: (),
+    drivers,
 )

@@ -1,19 +1,20 @@
-/* transport.c: the transports; one so far, the bytes of a stream socket as they are. */
+/* plain.c: the transport that has nothing of its own: the bytes of a stream socket as they are. */
 #include "base/sys.h"
-#include "conn/transport.h"
-#include "core/conn.h"
+#include "transport/transport.h"
 
 /* One piece goes by the shorter call: the kernel has no vector to copy in and to check. */
-static ssize_t plain_receive(ps_conn *conn, struct iovec *iov, size_t count)
+static ssize_t plain_receive(ps_engine *engine, ps_conn *conn, struct iovec *iov, size_t count)
 {
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
+    (void)engine;
     return count == 1 ? ps_sys.recvfrom(conn->fd, iov->iov_base, iov->iov_len, 0)
                       : ps_sys.recvmsg(conn->fd, &message, 0);
 }
 
-static ssize_t plain_send(ps_conn *conn, struct iovec *iov, size_t count)
+static ssize_t plain_send(ps_engine *engine, ps_conn *conn, struct iovec *iov, size_t count)
 {
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
+    (void)engine;
     return count == 1 ? ps_sys.sendto(conn->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
                       : ps_sys.sendmsg(conn->fd, &message, MSG_NOSIGNAL);
 }
