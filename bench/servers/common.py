@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -51,12 +52,24 @@ def start_hog() -> None:
 
 
 class Arguments(argparse.Namespace):
-    """``address`` is ``unix:PATH`` or ``tcp:HOST:PORT``."""
+    """``address`` is ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``."""
 
     address: str
     handler: Handler
+    cert: str | None
     is_unix: bool
     where: Any  # what bind() takes
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """By what TLS is spoken, the same by everybody: version 1.3, and one ticket."""
+        if self.cert is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.num_tickets = 1
+        context.load_cert_chain(self.cert)
+        return context
 
     @property
     def url(self) -> str:
@@ -68,6 +81,7 @@ def arguments(**choices: list[str] | bool | None) -> Arguments:
     """Read the command line: of each option its choices, ``None`` for any text, ``False`` for a switch."""
     parser = argparse.ArgumentParser()
     parser.add_argument("address")
+    parser.add_argument("--cert", help="of a tls: address: a file with a certificate and its key")
     parser.add_argument("--hog", action="store_true", help="a Python thread burns the CPU beside the server")
     parser.add_argument("--work-us", type=float, default=0.0, help="what the handler computes")
     for name, choice in choices.items():

@@ -19,7 +19,7 @@ async def _serve_protocol(protocol: Callable[[Handler], Any], given: Arguments) 
     if given.is_unix:
         server = await loop.create_unix_server(lambda: protocol(handler), given.where, backlog=BACKLOG)
     else:
-        server = await loop.create_server(lambda: protocol(handler), *given.where, backlog=BACKLOG)
+        server = await loop.create_server(lambda: protocol(handler), *given.where, backlog=BACKLOG, ssl=given.context)
     await server.serve_forever()
 
 

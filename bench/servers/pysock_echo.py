@@ -13,7 +13,10 @@ work = given.handler
 linger = {} if given.linger is None else {"linger": float(given.linger)}
 # More than the default, for the herd.
 limits = pysock.Limits(max_clients=max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64))
-server = pysock.Server(given.address, framing=given.framing, backend=given.backend, limits=limits, **linger)
+tls = None if given.cert is None else pysock.TLS(given.cert)
+server = pysock.Server(
+    given.address, framing=given.framing, backend=given.backend, limits=limits, tls=tls, insecure=True, **linger
+)
 
 
 def echo(_client: pysock.DataSocket, request: bytes) -> bytes:
