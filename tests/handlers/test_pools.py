@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import threading
 import time
+import types
 from contextvars import ContextVar
 
 import pytest
@@ -444,6 +446,22 @@ def test_handlers_that_no_process_can_import(make_server, handler, why):
     server = make_server("unix:/nowhere/s")
     with pytest.raises(ValueError, match=why):
         server.service("x", processes=1)(handler)
+
+
+def test_a_module_that_only_this_process_has(make_server, unix_address, monkeypatch, socket_dir):
+    """Whoever starts the server is told, before anybody can connect."""
+    monkeypatch.setitem(sys.modules, "only_here", types.ModuleType("only_here"))
+
+    def handler(request):
+        return request
+
+    handler.__module__, handler.__qualname__ = "only_here", "handler"
+    sys.modules["only_here"].handler = handler
+    server = make_server(unix_address)
+    server.service("x", processes=1)(handler)
+    with pytest.raises(PysockError, match="a worker process can't import only_here:handler: ModuleNotFoundError"):
+        server.start()
+    assert (server.state.name, list(socket_dir.iterdir())) == ("CLOSED", [])
 
 
 def test_a_handler_whose_name_is_anothers():

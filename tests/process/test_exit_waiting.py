@@ -23,7 +23,7 @@ TRIES = 3
 PROGRAM = """
 import asyncio, contextlib, glob, os, sys, threading, time, warnings
 sys.path[:0] = sys.argv[4:]
-import pysock, test_workers
+import pysock, test_workers, wire
 address, backend, kind = sys.argv[1:4]
 begun = threading.Semaphore(0)
 server = pysock.Server(address, backend=backend, loop=kind)
@@ -56,6 +56,18 @@ async def echo(client, request):
     await asyncio.sleep(0)
     return request
 
+@server.service("stream")
+async def stream(client, request):
+    begun.release()
+    while True:
+        yield bytes(1000)
+
+@server.service("generator")
+def generator(client, request):
+    begun.release()
+    while True:
+        yield bytes(1000)
+
 server.service("process", processes=1)(test_workers.slow)
 server.service("pid", processes=1)(test_workers.pid)
 kept = []
@@ -66,6 +78,14 @@ def ask(service):
     client.notify(b"30", service=service)
     if service != "process":
         begun.acquire()
+
+def take(service):
+    # A stream, of which nothing is read: it waits for credit.
+    peer = wire.let_in(server, wire.features(7))
+    peer.send(wire.srm(b"", service=service, flags=wire.TAKES_STREAM))
+    begun.acquire()
+    time.sleep(0.1)
+    kept.append(peer.sock.detach())  # it stays open, and nobody complains of that
 
 async def in_thread(work, *arguments):
     return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
@@ -137,6 +157,28 @@ run(main())
     assert took < SOON + SLACK
     if address.startswith("unix:"):
         assert not Path(address.removeprefix("unix:")).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "attached"), [(6, True), (7, False)], ids=["of a task", "of the loop"])
+def test_an_exit_with_a_stream_that_waits_for_credit(backend, unix_address, number, attached):
+    """Nobody asks for more of it, and it says nothing."""
+    last = "print('end', time.monotonic(), flush=True)"
+    code = f"{PROGRAM}\nif __name__ == '__main__':\n    server.start(); take({number}); {last}\n"
+    if attached:
+        code = f"""{PROGRAM}
+async def main():
+    await server.__aenter__()
+    await in_thread(take, {number})
+    {last}
+run(main())
+"""
+    for _ in range(TRIES):
+        took = timed(code, *arguments(unix_address, backend, "asyncio"))
+        if took < SOON + SLACK:
+            break
+    assert took < SOON + SLACK
+    assert not Path(unix_address.removeprefix("unix:")).exists()
 
 
 def test_a_fork_beside_a_loop_with_workers(backend, unix_address, loop):
