@@ -17,7 +17,7 @@ from bench.build import ROOT
 from bench.peers import PEERS
 from bench.results import Results, Row
 from bench.scenarios import SCENARIOS, chosen
-from bench.suite import Job, Settings, Suite, count_runs, plan
+from bench.suite import Job, Settings, Suite, count_runs, lacking, plan
 
 RESULTS: Final = ROOT / "bench" / "results"
 LATEST: Final = RESULTS / "latest.json"
@@ -50,17 +50,29 @@ def measure(words: list[str]) -> int:
         return 1
     mode = "quick" if given.quick else "published" if given.published else "full"
     jobs = plan(chosen(given.scenario, mode), given.peer, few=given.quick)
+    try:
+        known = None if given.add_to is None else Results.load(given.add_to)
+    except (OSError, ValueError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    if known is not None:
+        jobs = lacking(jobs, known)
     if given.list:
         _show_plan(jobs)
         return 0
     if not jobs:
-        print("bench: no load of these scenarios is for these peers; --list shows what there is", file=sys.stderr)
+        what = "no load of these scenarios is for these peers; --list shows what there is"
+        print(f"bench: {what if known is None else f'nothing is lacking, or {what}'}", file=sys.stderr)
         return 2
     rounds, seconds, warmup = QUICK if given.quick else FULL
     settings = Settings(
         rounds=given.rounds or rounds, seconds=given.seconds or seconds, warmup=warmup, quick=given.quick
     )
-    return _run(jobs, settings, given.output or RESULTS / time.strftime("%Y%m%d-%H%M%S.json"))
+    code = _run(jobs, settings, output := given.output or RESULTS / time.strftime("%Y%m%d-%H%M%S.json"))
+    if known is not None and code == 0:
+        known.rows += [row for row in Results.load(output).rows if row.runs]
+        known.save(given.add_to)
+    return code
 
 
 def _measure_options(words: list[str]) -> argparse.Namespace:
@@ -83,6 +95,12 @@ def _measure_options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=_positive(int), help=f"of each row [{FULL[0]}, quick {QUICK[0]}]")
     parser.add_argument("--seconds", type=_positive(float), help=f"of each run [{FULL[1]:g}, quick {QUICK[1]:g}]")
     parser.add_argument("--output", type=Path, help="the JSON file [bench/results/DATE-TIME.json]")
+    parser.add_argument(
+        "--add-to",
+        type=Path,
+        metavar="FILE",
+        help="measure what this result lacks, with the same rounds, and add it there",
+    )
     parser.add_argument("--list", action="store_true", help="show what would be measured, and what is missing")
     return parser.parse_args(words)
 

@@ -144,6 +144,37 @@ SERVERS: Final = (
         group="gevent",
         quick=True,
     ),
+    *(
+        replace(
+            _pysock,
+            id=f"pysock-{kind}",
+            title=title,
+            server="pysock_handlers",
+            arguments=("--kind", kind),
+            needs=_EXTENSION if kind in {"threads", "processes"} else _UVLOOP,
+            group=f"pysock {kind}",
+            quick=False,
+        )
+        for kind, title in (
+            ("def", "pysock in uvloop, def"),
+            ("async", "pysock in uvloop, async def that never waits"),
+            ("waits", "pysock in uvloop, async def that awaits sleep(0)"),
+            ("threads", "pysock, threads=1"),
+            ("processes", "pysock, processes=2"),
+        )
+    ),
+    *(
+        replace(
+            _uvloop,
+            id=f"uvloop-{kind}",
+            title=f"uvloop streams, {title}",
+            server="streams_executor",
+            arguments=("--loop", "uvloop", "--executor", kind),
+            group=f"uvloop {kind}",
+            quick=False,
+        )
+        for kind, title in (("threads", "ThreadPoolExecutor(1)"), ("processes", "ProcessPoolExecutor(2)"))
+    ),
     Peer(id="socketserver", title="socketserver, threads", server="socketserver_threads", group="socketserver"),
     # Without an authkey its wire format is u32, up to 2 GiB.
     Peer(id="mp", title="mp.connection, threads", server="mp_connection", group="mp.connection"),

@@ -1,4 +1,4 @@
-"""What is measured: the scenarios S1 to S8, as data.
+"""What is measured: the scenarios S1 to S10, as data.
 
 They are those that the field accepts as fair for servers of small messages. Where a parameter differs from what is
 usual, ``deviation`` says so, and the tables print it.
@@ -76,6 +76,7 @@ class Scenario:
     """Loads that ask one question.
 
     :ivar figure: the metric that answers it: what charts and summaries show.
+    :ivar by_library: whether the tables with a column for each library have it.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Scenario:
     peers: tuple[str, ...]
     loads: tuple[Load, ...]
     deviation: str = ""
+    by_library: bool = True
 
 
 def size(count: int) -> str:
@@ -162,7 +164,7 @@ SCENARIOS: Final = (
             Load(connections=5, in_flight=7, size=300),
             Load(connections=8, in_flight=4, size=4 * KIB),
             Load(connections=13, in_flight=2, size=20 * KIB),
-            Load(connections=1, in_flight=100, by="python"),
+            Load(connections=1, in_flight=100, by="python", headline=True),
             Load(connections=1, in_flight=1000, by="python", quick=True),
         ),
         deviation="Python clients: as many in flight as each can have; latencies are those of the batch, but for tasks",
@@ -228,6 +230,44 @@ SCENARIOS: Final = (
             Load(connections=64, size=KIB, work_us=20),
         ),
         deviation="the C servers have no Python thread beside them",
+    ),
+    Scenario(
+        id="S9",
+        title="kinds of handlers in an asyncio loop",
+        peers=(
+            "floor",
+            "pysock",
+            "pysock-pure",
+            "pysock-def",
+            "pysock-async",
+            "pysock-waits",
+            "uvloop",
+            "uvloop-streams",
+        ),
+        loads=(
+            Load(connections=32, quick=True, headline=True),
+            Load(connections=8, in_flight=256, headline=True),
+        ),
+        by_library=False,
+    ),
+    Scenario(
+        id="S10",
+        title="handlers in threads and in processes",
+        peers=(
+            "floor",
+            "pysock",
+            "pysock-pure",
+            "pysock-threads",
+            "uvloop-threads",
+            "pysock-processes",
+            "uvloop-processes",
+        ),
+        loads=(
+            Load(connections=8, in_flight=32, quick=True, headline=True),
+            Load(connections=1, headline=True),
+        ),
+        deviation="workers share the server's core",
+        by_library=False,
     ),
 )
 

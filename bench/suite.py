@@ -81,6 +81,18 @@ def plan(scenarios: tuple[Scenario, ...], names: list[str], few: bool) -> list[J
     return jobs
 
 
+def lacking(jobs: list[Job], known: Results) -> list[Job]:
+    """The jobs, without what was measured there."""
+    measured = {(row.scenario, row.load, row.peer) for row in known.rows if row.runs}
+    left = [
+        replace(
+            job, peers=tuple(peer for peer in job.peers if (job.scenario.id, job.load.title, peer.id) not in measured)
+        )
+        for job in jobs
+    ]
+    return [job for job in left if job.peers]
+
+
 def _within(load: Load, limit: int) -> Load:
     """A herd no larger than the descriptors that a process may have."""
     most = limit - OTHER_DESCRIPTORS

@@ -28,8 +28,19 @@ COLUMNS: Final = (
 OWN_CLIENTS: Final = (
     ("one request, 64 B: p50 us", "S1", "Unix 1 x 1, 64 B", "p50_us"),
     ("1,000 pipelined, 64 B: messages/s", "S3", "Unix 1 x 1000, 64 B", "messages_per_second"),
+    ("100 in flight, 64 B: messages/s", "S3", "Unix 1 x 100, 64 B", "messages_per_second"),
     ("one request, 1 MiB: p50 us", "S4", "Unix 1 x 1, 1 MiB", "p50_us"),
     ("connect, request, close: /s", "S7", "Unix 1 x 1, 64 B, connect", "messages_per_second"),
+)
+
+#: The loads that show what a handler of another kind costs.
+HANDLERS: Final = (
+    ("32 x 1: messages/s", "S9", "Unix 32 x 1, 64 B", "messages_per_second"),
+    ("32 x 1: CPU us", "S9", "Unix 32 x 1, 64 B", "cpu_us"),
+    ("8 x 256: messages/s", "S9", "Unix 8 x 256, 64 B", "messages_per_second"),
+    ("8 x 256: CPU us", "S9", "Unix 8 x 256, 64 B", "cpu_us"),
+    ("8 x 32: messages/s", "S10", "Unix 8 x 32, 64 B", "messages_per_second"),
+    ("1 x 1: p50 us", "S10", "Unix 1 x 1, 64 B", "p50_us"),
 )
 
 #: What the README shows: scenario, load, metric, and what to call them.
@@ -82,7 +93,8 @@ def summaries(results: Results) -> list[Summary]:
     found = [
         _by_library(results, "The figure of each scenario, and its ratio to the floor", None),
         _by_library(results, "Server CPU per message in us, and its ratio to the floor", "cpu_us"),
-        _own_clients(results),
+        _by_peer(results, "Handlers of other kinds, Unix socket, 64 B", "handler", HANDLERS, False),
+        _by_peer(results, "Clients in Python, Unix socket", "Python client", OWN_CLIENTS, True),
     ]
     return [summary for summary in found if summary.rows]
 
@@ -100,7 +112,7 @@ def shown(results: Results) -> list[Figure]:
 def _by_library(results: Results, title: str, metric: str | None) -> Summary:
     columns = [name for name in COLUMNS if any(row.group == name and row.runs for row in results.rows)]
     rows = []
-    for scenario in SCENARIOS:
+    for scenario in (one for one in SCENARIOS if one.by_library):
         for load in _headlines(results, scenario):
             shown = metric or scenario.figure
             named = f"{scenario.id} {load}" + ("" if metric else f": {_figure(shown)}")
@@ -145,14 +157,27 @@ def _cell(row: Row | None, base: Row | None, metric: str) -> Cell:
     return Cell(short(row.median(metric) or 0.0) + bound, shown)
 
 
-def _own_clients(results: Results) -> Summary:
-    """A row for each kind of client, a column for each load."""
-    found: dict[str, list[Cell]] = {}
-    for at, (_, scenario, start, metric) in enumerate(OWN_CLIENTS):
-        loads = [load for load, own in results.loads(scenario) if own and load.startswith(start)]
-        for row in results.of(scenario, loads[0], True) if loads else []:
-            value = row.median(metric)
-            if value is not None:
-                found.setdefault(row.title, [Cell("-")] * len(OWN_CLIENTS))[at] = Cell(short(value))
-    head = ["Python client", *(title for title, _, _, _ in OWN_CLIENTS)]
-    return Summary("Clients in Python, Unix socket", head, list(found.items()))
+def _by_peer(
+    results: Results, title: str, what: str, columns: tuple[tuple[str, str, str, str], ...], own: bool
+) -> Summary:
+    """A row for each server or client, a column for each figure: its head, scenario, beginning of the load, metric.
+
+    What wasn't measured of anybody has no column.
+    """
+    figures = [(head, _figures(results, scenario, start, metric, own)) for head, scenario, start, metric in columns]
+    figures = [(head, cells) for head, cells in figures if cells]
+    peers = dict.fromkeys(peer for _, cells in figures for peer in cells)
+    rows = [(peer, [cells.get(peer, Cell("-")) for _, cells in figures]) for peer in peers]
+    return Summary(title, [what, *(head for head, _ in figures)], rows)
+
+
+def _figures(results: Results, scenario: str, start: str, metric: str, own: bool) -> dict[str, Cell]:
+    """By the title of the peer."""
+    loads = [load for load, own_client in results.loads(scenario) if own_client == own and load.startswith(start)]
+    found = {}
+    for row in results.of(scenario, loads[0], own) if loads else []:
+        value = row.median(metric)
+        if value is not None:
+            bound = "*" if row.client_bound and metric == "messages_per_second" else ""
+            found[row.title] = Cell(short(value) + bound)
+    return found

@@ -52,5 +52,8 @@ def serve(protocol: Callable[[Handler], Any]) -> None:
 
 
 def serve_streams(talk: Talk) -> None:
-    given = arguments(loop=["asyncio", "uvloop"])
+    run_streams(talk, arguments(loop=["asyncio", "uvloop"]))
+
+
+def run_streams(talk: Talk, given: Arguments) -> None:
     _run(_serve_streams(talk, given), given.loop)

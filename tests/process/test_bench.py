@@ -50,7 +50,7 @@ def test_the_servers_in_c_compile(source, tmp_path, monkeypatch):
 
 
 def test_scenarios():
-    assert [scenario.id for scenario in SCENARIOS] == [f"S{number}" for number in range(1, 9)]
+    assert [scenario.id for scenario in SCENARIOS] == [f"S{number}" for number in range(1, 11)]
     for scenario in SCENARIOS:
         assert scenario.figure in figures.METRICS
         assert scenario.peers[0] == "floor"
@@ -154,6 +154,15 @@ def test_tasks_of_an_asyncio_program():
     assert all(row.median("messages_per_second") > 100 for row in rows)
 
 
+@needs_generator
+def test_handlers_of_other_kinds():
+    pytest.importorskip("uvloop")
+    kinds = ("pysock-waits", "pysock-processes", "uvloop-threads")
+    rows = measured(Load(connections=2), *(PEERS[kind] for kind in kinds))
+    assert [row.failed for row in rows] == [""] * len(kinds)
+    assert all(row.median("messages_per_second") > 50 for row in rows)
+
+
 @pytest.mark.slow  # the engine is compiled, unless that is done already
 @needs_generator
 def test_the_engine_alone():
@@ -214,11 +223,39 @@ def test_the_plan_tells_what_is_missing():
     assert count_runs([Job(SCENARIOS[0], SCENARIOS[0].loads[0], (PEERS["floor"], PEERS["pysock"]))], 3) == 6
 
 
+def test_what_a_result_lacks_is_added_to_it(tmp_path):
+    """Of what it has nothing is measured again."""
+    path, words = tmp_path / "r.json", ["--scenario", "S10", "--seconds", 0.05, "--rounds", 1, "--quick"]
+    known = results_of(floor=[400e3])
+    known.rows[0].scenario, known.rows[0].load = "S10", "Unix 8 x 32, 64 B"
+    known.save(path)
+    words += ["--peer", "pysock-pure", "--add-to", path, "--output", tmp_path / "new.json"]
+    assert bench(*words)[::2] == (0, "")
+    code, _, err = bench(*words)
+    assert code == 2
+    assert err.startswith("bench: nothing is lacking, or no load of these scenarios is for these peers")
+    found = Results.load(path)
+    assert [(row.peer, bool(row.runs)) for row in found.rows] == [("floor", True), ("pysock-pure", True)]
+    assert found.rows[0] == known.rows[0]
+
+
+def test_the_table_of_handlers():
+    results = results_of(**{"pysock-async": [200e3], "uvloop": [100e3]})
+    for row in results.rows:
+        row.scenario = "S9"
+    (handlers,) = summary.summaries(results)
+    assert handlers.head == ["handler", "32 x 1: messages/s", "32 x 1: CPU us"]  # and no column without a figure
+    assert [(label, [str(cell) for cell in cells]) for label, cells in handlers.rows] == [
+        ("pysock in uvloop, async def that never waits", ["200 k", "5.00"]),
+        ("uvloop Protocol", ["100 k", "10.0"]),
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--peer", "nobody"], "invalid choice: 'nobody'"),
-        (["--scenario", "S9"], "invalid choice: 'S9'"),
+        (["--scenario", "S99"], "invalid choice: 'S99'"),
         (["--seconds", "0"], "must be more than 0, not 0"),
         (["--rounds", "many"], "invalid int value: 'many'"),
         (["--scenario", "S8", "--peer", "py-mp"], "no load of these scenarios is for these peers"),
