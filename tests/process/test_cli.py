@@ -258,6 +258,33 @@ def test_ping_a_server_that_wants_no_new_clients(command, server: Server, where:
     assert re.match(rf"pong 1 from {re.escape(where)}: [\d.]+ ms, draining\n1 of 1 answered", out.decode())
 
 
+@pytest.mark.parametrize("balance", [(), ("--balance", "p2c"), ("--balance", "round")])
+def test_several_addresses(command, where: str, project: Path, balance: tuple[str, ...]) -> None:
+    several = f"unix:{project}/nobody,{where}"
+    assert command("call", several, "hello", *balance) == (0, b"HELLO", b"")
+    code, out, err = command("ping", several, "--count", "1", *balance)
+    assert (code, err) == (0, b"")
+    assert out.decode().startswith(f"pong 1 from {where}: ")
+
+
+def test_several_addresses_where_nobody_answers(command, project: Path) -> None:
+    code, out, err = command("call", f"unix:{project}/one,unix:{project}/two", "hello")
+    assert (code, out) == (1, b"")
+    text = one_line(err)
+    assert "none of 2 addresses lets this client in: start one of them, or correct them" in text
+    assert f"(1) unix:{project}/one: there is no such socket file" in text
+    assert f"(2) unix:{project}/two: there is no such socket file" in text
+    code, _, err = command("call", f"unix:{project}/one,tcp://a:b", "hello")
+    assert code == 2
+    assert b"bad address" in err
+
+
+def test_an_error_of_one_of_several_names_them(command, where: str, project: Path) -> None:
+    code, _, err = command("call", f"{where},unix:{project}/two", "x", "--service", "fail")
+    assert code == 1
+    assert f"{where}, unix:{project}/two: not today" in one_line(err)
+
+
 def test_ping_nobody(command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -311,3 +311,33 @@ def test_one_side_in_another_process_goes(serve, made):
         wait_for(lambda: not server.clients)
         with pytest.raises(ConnectionLost):
             client.request(b"x")
+
+
+# Several servers
+
+
+def test_of_several_servers_of_a_name_the_certificate_is_the_names(serve, made, ask, monkeypatch):
+    """Whichever of its addresses a client goes to; that one isn't in the certificate."""
+    port = serve(f"tls://{own_host()}:0", advertise=[]).addresses[0].port
+    plain = socket.getaddrinfo
+
+    def resolve(host, *given, **options):
+        return plain(own_host() if host == "localhost" else host, *given, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    for balance in ("first", "p2c", "round"):
+        reply, info = ask(f"tls://localhost:{port}", tls=made.trusting, balance=balance, reconnect=True)
+        assert (reply, info.sni) == (b"X", "localhost")
+    with pytest.raises(TLSError):
+        ask(f"tls://{own_host()}:{port}", tls=made.trusting, balance="p2c")
+
+
+def test_a_list_of_servers_leads_from_tls_to_tls(serve, made):
+    server = serve()
+    server_two = serve(advertise=[f"tcp://127.0.0.1:{server.addresses[0].port}", server.addresses[0]])
+    with pysock.connect(server_two.addresses[0], tls=made.trusting, balance="first", reconnect=True) as client:
+        wanted = [address.bare() for address in client._connections._balancer.wanted()]
+        assert wanted == [str(server_two.addresses[0]), str(server.addresses[0])]
+        server_two.stop()
+        assert client.request(b"x") == b"X"
+        assert client.address.bare() == str(server.addresses[0])
