@@ -22,6 +22,7 @@ from pysock.replies.current import shortened
 from pysock.wire.service_name import encoded_name
 
 if TYPE_CHECKING:
+    import asyncio
     from typing import Any, Final
 
     from pysock.asking.awaited import Timer
@@ -68,9 +69,10 @@ class Asking(Unique):
         """As :meth:`pysock.DataSocket.request`."""
         name, data = _name_of(service), checked(payload, self._largest, "Limits.max_payload")
         seconds = shortened(None if timeout is None else checked_timeout(timeout))
-        if _is_task():
+        loop = _loop_of_task()
+        if loop is not None:
             awaited = self._awaited or self._brought()
-            return awaited(self, client, name, data, seconds)
+            return awaited(self, loop, client, name, data, seconds)
         if self.is_owner():
             raise PysockError(
                 "request() in the thread of the server's loop would wait for an answer that this thread has to read:"
@@ -162,15 +164,17 @@ class Waiting(Unique):
 _LONGEST: Final = 2.0**31
 
 
-def _is_task() -> bool:
-    """Whether this is a task of an asyncio loop; one that nobody has imported has none."""
-    asyncio = sys.modules.get("asyncio")
-    running = getattr(asyncio, "_get_running_loop", None)
-    loop = None if running is None else running()
-    return loop is not None and asyncio.current_task(loop) is not None  # type: ignore[union-attr]
+def _loop_of_task() -> asyncio.AbstractEventLoop | None:
+    """The asyncio loop of the task that this is; ``None``: it is none. Nor is it where nobody has imported asyncio."""
+    module = sys.modules.get("asyncio")
+    running = getattr(module, "_get_running_loop", None)
+    loop: asyncio.AbstractEventLoop | None = None if running is None else running()
+    return loop if loop is not None and module.current_task(loop) is not None else None  # type: ignore[union-attr]
 
 
 def _name_of(service: str | None) -> bytes:
     """The name of a service, its length in front."""
+    if service is None:
+        return b"\0"
     name = encoded_name(service, "service")
     return bytes((len(name),)) + name

@@ -23,10 +23,16 @@ _SHARED: Final = 0.001
 _PARTS: Final = 16
 
 
-async def awaited(asking: Asking, client: ServedSocket, name: bytes, payload: Buffer, seconds: float | None) -> bytes:
-    """Ask, and wait without blocking. A task that is cancelled takes the question back."""
+async def awaited(
+    asking: Asking,
+    loop: asyncio.AbstractEventLoop,
+    client: ServedSocket,
+    name: bytes,
+    payload: Buffer,
+    seconds: float | None,
+) -> bytes:
+    """Ask, and wait without blocking, in a task of this loop. One that is cancelled takes the question back."""
     asks, engine = asking.begin(client)
-    loop = asyncio.get_running_loop()
     future: asyncio.Future[bytes] = loop.create_future()
     number = asks.ask(engine, name, payload, future if asking.is_owner() else Elsewhere(future, loop))
     timer = None if seconds is None else _timer_of(asking, loop, seconds)

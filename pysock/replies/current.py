@@ -8,6 +8,8 @@ handler; and in a task from the moment on when it was asked for, so that those w
 
 from __future__ import annotations
 
+import sys
+from _weakref import ref
 from collections.abc import Callable
 from contextvars import ContextVar
 
@@ -22,7 +24,8 @@ from pysock.wire import texts
 from pysock.wire.format import ErrorCode
 
 if TYPE_CHECKING:
-    from typing import Final
+    import asyncio
+    from typing import Any, Final
 
     from pysock.data import DataSocket
     from pysock.running import Running
@@ -101,8 +104,24 @@ class Holder(Protocol):
         """The request."""
 
 
-#: The request whose handler runs in this context, where that isn't the engine's to know.
-HELD: Final[ContextVar[Request | Holder]] = ContextVar("pysock_request")
+class Nobody:
+    """That a task is no handler's, which isn't looked for again. Contexts are copied to other tasks: it says nothing of
+    those.
+    """
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = ref(task)
+
+    def is_here(self) -> bool:
+        """Whether it is that task which runs."""
+        task = self._task()
+        return task is not None and task is _task_here()
+
+
+#: The request whose handler runs in this context, where that isn't the engine's to know; or that there is none.
+HELD: Final[ContextVar[Request | Holder | Nobody]] = ContextVar("pysock_request")
 
 
 def current() -> Request:
@@ -121,13 +140,29 @@ def current() -> Request:
 def _find() -> Request | None:
     """The same, for whoever asks at each call and mostly isn't in a handler."""
     held = HELD.get(None)
-    if held is not None:
+    if isinstance(held, Nobody):
+        if held.is_here():
+            return None
+    elif held is not None:
         return held if isinstance(held, Request) else held.current()
-    for server in registry.servers():
-        found = _in_turn(server._running) or _in_task(server._running)
+    servers = [server._running for server in registry.servers()]
+    for running in servers:
+        found = _in_turn(running) or _in_task(running)
         if found is not None:
             return found
+    task = _task_here()
+    if task is not None and not any(running.tasks is not None and running.tasks.here() for running in servers):
+        HELD.set(Nobody(task))
     return None
+
+
+def _task_here() -> asyncio.Task[Any] | None:
+    """The task that runs here. Where nobody has imported asyncio there is none."""
+    current_task = getattr(sys.modules.get("asyncio"), "current_task", None)
+    try:
+        return None if current_task is None else current_task()
+    except RuntimeError:  # no loop runs
+        return None
 
 
 def _in_turn(running: Running) -> Request | None:

@@ -161,6 +161,51 @@ def test_in_a_loop_of_the_programs(make_server, address):
     assert found == [5]
 
 
+def test_a_task_that_found_none_begins_others(make_server, unix_address):
+    """That it is no handler's says nothing of handlers whose context is a copy of its own."""
+    server, found = make_server(unix_address), []
+
+    def note():
+        found.append((pysock.current().service, pysock.current().client.name))
+
+    @server.service("async")
+    async def suspended(client, request):
+        note()
+        await asyncio.sleep(0)
+        note()
+        await asyncio.create_task(later())
+        return request
+
+    @server.service("suspended")
+    async def later_only(client, request):
+        await asyncio.sleep(0)
+        note()
+        return request
+
+    @server.service("plain")
+    def plain(client, request):
+        note()
+        return request
+
+    async def later():
+        note()
+
+    async def main():
+        for _ in range(2):
+            with pytest.raises(LookupError):
+                pysock.current()
+        async with server, pysock.aio.connect(server.addresses[0], "me") as client:
+            for name in ("async", "plain", "suspended"):
+                assert await client.request(b"x", service=name) == b"x"
+            with pytest.raises(LookupError):
+                pysock.current()
+            with pytest.raises(LookupError):
+                await asyncio.create_task(later())
+
+    asyncio.run(main())
+    assert found == [("async", "me")] * 3 + [("plain", "me"), ("suspended", "me")]
+
+
 def test_the_handler_of_another_server_in_a_handler(make_server, socket_dir):
     """Each in a thread of its own."""
     outer, inner = (make_server(f"unix:{socket_dir}/{n}") for n in "oi")
