@@ -114,6 +114,7 @@ class TLSSocket:
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> None:
         self.plain = sock
+        self._kept = b""  # that was received before this end was closed
         self.ended = False  # the other end has said that it sends nothing more
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self._in, self._out, server_hostname="localhost", session=session)
@@ -121,9 +122,11 @@ class TLSSocket:
         self._until(self.tls.do_handshake)
 
     def _until(self, call: Any, *arguments: Any) -> Any:
+        data = b""
         while True:
             try:
-                with self._lock:
+                with self._lock:  # nothing lies there unread for others, as shutdown() would throw it away
+                    self._in.write(data)
                     result = call(*arguments)
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):  # noqa: PERF203  # both have said so
                 self.ended = True
@@ -133,8 +136,6 @@ class TLSSocket:
                 data = self.plain.recv(65536)
                 if not data:
                     return b""  # without close_notify
-                with self._lock:
-                    self._in.write(data)
             else:
                 self._flush()
                 return result
@@ -149,7 +150,10 @@ class TLSSocket:
         with self._lock:
             return self._out.read()
 
-    def recv(self, size: int) -> bytes:
+    def recv(self, size: int, _flags: int = 0) -> bytes:
+        if self._kept:
+            found, self._kept = self._kept[:size], self._kept[size:]
+            return found
         return self._until(self.tls.read, size)
 
     def send(self, data: bytes) -> int:

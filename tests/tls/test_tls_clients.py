@@ -215,8 +215,10 @@ def test_much_at_once_in_a_loop(serve, made):
     async def main():
         async with pysock.aio.connect(server.addresses[0], tls=made.trusting) as client:
             large = bytes(range(256)) * 8000
-            answers = await asyncio.gather(*[client.request(b"%d" % n + large * (n % 100 == 0)) for n in range(1000)])
-            assert answers == [b"%d" % n + large.upper() * (n % 100 == 0) for n in range(1000)]
+            requests = [b"%d" % n + (b"" if n % 100 else large) for n in range(1000)]
+            answers = await asyncio.gather(*map(client.request, requests))
+            assert [*map(len, answers)] == [*map(len, requests)]
+            assert answers == [request.upper() for request in requests]
 
     asyncio.run(main())
 
