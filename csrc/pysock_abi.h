@@ -73,6 +73,7 @@ enum ps_cause {
     PS_CAUSE_TOO_LARGE, PS_CAUSE_FRAME_LATE, PS_CAUSE_OUTPUT_FULL, PS_CAUSE_OUTPUT_STALLED, PS_CAUSE_IDLE,
     PS_CAUSE_NO_MEMORY, PS_CAUSE_ACCEPT, PS_CAUSE_SEND, PS_CAUSE_PUSHES_FULL, PS_CAUSE_PUSH_DROPPED,
     PS_CAUSE_TLS, PS_CAUSE_NO_TLS, PS_CAUSE_ONLY_TLS, PS_CAUSE_TLS_TRUNCATED,
+    PS_CAUSE_HEADER, PS_CAUSE_UNTRUSTED,
     PS_CAUSES
 };
 
@@ -95,7 +96,8 @@ enum ps_most { PS_MOST_REQUEST, PS_MOST_CIR, PS_MOST_PING, PS_MOST_NOTHING, PS_M
 #define PS_ASKED_MAX 256 /* what is in front of the request of an ASK: the length of a name, and the name */
 #define PS_GAP_SIZE 4 /* of what a PUSH with PS_GAP begins with: a u32, pushes before it that were dropped */
 #define PS_MASTERS_MAX 64
-#define PS_ADDRESS_MAX 64
+#define PS_ADDRESS_MAX 128
+#define PS_VIA_MAX 64
 #define PS_NONCE_SIZE 32
 #define PS_MAC_SIZE 32
 #define PS_LINGER_AUTO 0xFFFFFFFFFFFFFFFF /* poll where it pays */
@@ -139,6 +141,28 @@ typedef struct ps_rule {
 const ps_ending *ps_ending_of(int end);
 const ps_rule *ps_rule_of(int kind);
 
+/* -- the PROXY protocol: a connection begins with a header that says for whom it is ------------------------------------ */
+
+enum ps_proxy { PS_PROXY_1 = 1, PS_PROXY_2 = 2 }; /* versions of it; bits of what a master socket takes */
+
+#define PS_PROXY_TLVS 4096 /* bytes of TLVs that are kept, at most */
+#define PS_PROXY_KEPT 4328 /* bytes of a header that are kept, at most */
+
+/* What a header says. */
+typedef struct ps_proxy_header {
+    const char *wrong;  /* why it is refused */
+    uint32_t size;      /* bytes that it has in all; 0: that isn't known yet */
+    uint32_t kept;      /* of them those that are kept: all but the TLVs beyond PS_PROXY_TLVS */
+    uint16_t port;
+    uint8_t version;
+    uint8_t is_local;   /* the proxy itself connects: what else there is counts for nothing */
+    uint8_t family;     /* AF_... of the source; 0: it isn't known */
+    uint8_t source[16]; /* its IP address */
+} ps_proxy_header;
+
+/* 1: all of the header is there; 0: more of it must come; -EBADMSG: it is none of these versions, or broken. */
+int ps_proxy_read(const uint8_t *data, size_t size, int versions, ps_proxy_header *header);
+
 /* -- the engine: one server's loop and client table ---------------------------------------------------------------- */
 
 /* What a client may cost; see pysock.Limits. Times are in nanoseconds, 0 = never. */
@@ -181,10 +205,11 @@ typedef struct ps_info {
     uint32_t master;
     char name[256];
     char software[256];          /* as it says */
-    char address[64];            /* "host:port" of a TCP peer, else "" */
+    char address[128];           /* "host:port" of a TCP peer, or as a proxy says; "unix:PATH" likewise; else "" */
+    char via[64];                /* the proxy's "host:port", or "unix:"; "": it came through none */
 } ps_info;
 
-/* The same, packed: a row of a ps_rows. Its texts lie in a row behind one another, without NULs: name, software, address. */
+/* The same, packed: a row of a ps_rows. Its texts lie in a row behind one another, without NULs: name, software, address, via. */
 typedef struct ps_row {
     uint64_t client_id, connected_at_ns, idle_since_ns, requests, bytes_in, bytes_out, frames_in, frames_out, queued;
     uint64_t pushes_dropped;
@@ -192,8 +217,8 @@ typedef struct ps_row {
     int32_t pid;                 /* -1: unknown; then the next two are nothing */
     uint32_t uid, gid, in_flight;
     uint32_t texts;              /* where they begin, counted from the end of all rows */
-    uint8_t state, master, reason, name_size, software_size, address_size;
-    uint8_t unused[6];           /* it is 120 bytes, as pysock/engine/native/rows.py takes it apart */
+    uint8_t state, master, reason, name_size, software_size, address_size, via_size;
+    uint8_t unused[5];           /* it is 120 bytes, as pysock/engine/native/rows.py takes it apart */
 } ps_row;
 
 /* Many rows, and behind the last their texts. */
@@ -215,6 +240,13 @@ enum ps_master_flag {
     PS_MASTER_PREPARED = 2 /* its data sockets inherit the options of TCP that they need */
 };
 int ps_engine_add_master(ps_engine *engine, int fd, int flags);
+/* A network: an IPv6 address, or one of IPv4 mapped into IPv6 (RFC 4291, 2.5.5.2), and how many of its bits count. */
+typedef struct ps_network {
+    uint8_t address[16];
+    uint8_t bits;
+} ps_network;
+/* Through the last master socket come proxies alone, over TCP those of these networks; versions: bits of ps_proxy. */
+int ps_engine_expect_proxies(ps_engine *engine, int versions, const ps_network *networks, uint32_t count);
 int ps_engine_wakeup_fd(const ps_engine *engine);
 
 /* -- TLS on a master socket, by OpenSSL 3 where the system has it ---------------------------------------------------- */
@@ -268,6 +300,8 @@ int ps_engine_disconnect(ps_engine *engine, uint64_t client_id);
 /* Of a client that was let in. */
 int ps_engine_attach(ps_engine *engine, uint64_t client_id);
 int ps_engine_info(ps_engine *engine, uint64_t client_id, ps_info *info);
+/* What is kept of the header that a proxy sent for it; how many bytes: 0: it came through none. */
+size_t ps_engine_header(ps_engine *engine, uint64_t client_id, uint8_t *data, size_t room);
 /* The clients, oldest first: all, or those among these ids. 0, and to be freed; -ENOMEM. */
 int ps_engine_rows(ps_engine *engine, const uint64_t *among, size_t count, ps_rows *rows);
 /* The last that went, who went first first; likewise. */

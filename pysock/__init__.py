@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from pysock.tls.config import TLS
     from pysock.tls.info import TLSInfo
     from pysock.wire.format import ErrorCode
+    from pysock.wire.proxy.facts import ProxyHeader, ProxyTLS
 
     backend: str
     tls_driver: str
@@ -101,6 +102,8 @@ __all__ = [
     "Pong",
     "Pool",
     "ProtocolError",
+    "ProxyHeader",
+    "ProxyTLS",
     "PysockError",
     "RemoteError",
     "Reply",
@@ -155,6 +158,7 @@ _HOMES = {
     "limits": ("Limits",),
     "master": ("MasterSocket",),
     "wire.format": ("ErrorCode",),
+    "wire.proxy.facts": ("ProxyHeader", "ProxyTLS"),
     "replies.current": ("Request", "current"),
     "replies.later": ("Reply", "later"),
     "base.registry": ("servers",),

@@ -12,6 +12,7 @@ This file owns the text forms of an address and what the socket module wants ins
 ``tcp://127.0.0.1:9000``            also ``tcp:127.0.0.1:9000``, ``127.0.0.1:9000``, ``[::1]:9000``; with port 0 the
                                     kernel chooses one; ``:9000`` is every IPv4 interface; option ``backlog``
 ``tls://host:9443``                 the same with TLS; options ``cert``, ``key``, ``ca``, ``verify``, ``name``
+``tcp://H:P?proxy=v2&trust=CIDR``   clients come through the proxies of these networks; ``unix:`` takes ``proxy``, too
 ``fd://3``                          a listening socket that was inherited, for example from systemd
 ==================================  ==============================================================
 """
@@ -22,6 +23,7 @@ import os
 import socket
 import sys
 
+from pysock.access.networks import networks_of
 from pysock.base.aliases import SocketAddress
 from pysock.base.forms import FIELDS, OPTIONS, read, write_option
 from pysock.base.lean import TYPE_CHECKING, dataclass, field_names, replace
@@ -76,6 +78,10 @@ class Address:
     :param name: of a socket file without a path, the same for server and client; by default that of the ``Server``, or
         ``"server"``. Of a ``"tls"`` address: the name that the server's certificate must have; by default the host.
     :param cert: of a ``"tls"`` address, as ``key``, ``ca`` and ``verify``: what :class:`pysock.TLS` takes.
+    :param proxy: clients come there through a proxy, which says first for whom it connects, by a header of the PROXY
+        protocol: ``"v2"`` or ``"v1"``, the version of it, or ``"any"``. Without one nobody comes in.
+    :param trust: over TCP, with ``proxy``, where such proxies are: their addresses or networks, with commas between,
+        ``"10.0.0.0/8,127.0.0.1"`` for example. Over a Unix socket the server's ``allow=`` says who may connect.
     :raises ValueError: for anything that can't be an address, saying what is wrong.
     """
 
@@ -93,6 +99,8 @@ class Address:
     key: str | None = None
     ca: str | None = None
     verify: str | None = None
+    proxy: str | None = None
+    trust: str | None = None
 
     def __post_init__(self) -> None:
         allowed = FIELDS.get(self.transport)
@@ -332,11 +340,29 @@ def _check_options(address: Address) -> None:
         _check_mode(address.mode)
     if address.backlog is not None:
         _check_range("backlog", address.backlog, 1, 2**31 - 1, "backlog=4096")
+    _check_proxy(address)
     for name in ("user", "group"):
         value = getattr(address, name)
         if value is not None and (not isinstance(value, str) or not _can_name_somebody(value)):
             problem = f"must be a name or a number, not {value!r}; write for example {name}=www-data"
             raise ParameterError(name, problem)
+
+
+def _check_proxy(address: Address) -> None:
+    proxy, trust = address.proxy, address.trust
+    if proxy is not None and proxy not in {"v1", "v2", "any"}:
+        raise ParameterError("proxy", f"must be v1, v2 or any, not {proxy!r}; write for example proxy=v2")
+    if proxy is not None and trust is None and address.transport in NETWORK:
+        problem = "is missing: over TCP anybody could say that he is a proxy; name those that are, for example"
+        raise ParameterError("trust", f"{problem} proxy={proxy}&trust=10.0.0.0/8,127.0.0.1")
+    if trust is not None and proxy is None:
+        raise ParameterError("trust", f"goes with proxy=; write for example proxy=v2&trust={trust}")
+    if trust is not None:
+        try:
+            networks_of(trust)
+        except (ValueError, AttributeError, TypeError) as error:
+            problem = f"must be addresses or networks, with commas between: {error}; write for example"
+            raise ParameterError("trust", f"{problem} trust=10.0.0.0/8,127.0.0.1") from None
 
 
 def _is_set(address: Address, name: str) -> bool:

@@ -39,6 +39,8 @@ class Cause(IntEnum):
     NO_TLS = 18
     ONLY_TLS = 19
     TLS_TRUNCATED = 20
+    HEADER = 21
+    UNTRUSTED = 22
 
 
 class _Words(NamedTuple):
@@ -57,7 +59,9 @@ _WORDS: Final = {
     Cause.CROWD: _Words(
         "refused_crowd", WARNING, "refused: too many others wait for their CIR (Limits.max_pending_cir)"
     ),
-    Cause.LATE: _Words("refused_late", WARNING, "refused: the CIR came too late (Limits.cir_timeout)"),
+    Cause.LATE: _Words(
+        "refused_late", WARNING, "refused: the CIR, or a proxy's header, came too late (Limits.cir_timeout)"
+    ),
     Cause.ACCESS: _Words(
         "refused_access",
         WARNING,
@@ -102,6 +106,12 @@ _WORDS: Final = {
         "tls_truncated",
         INFO,
         "a TLS connection ended without its client's word (close_notify): it may have been cut on the way",
+    ),
+    Cause.HEADER: _Words(
+        "refused_header", WARNING, "refused: no header of the PROXY protocol came first, or a broken one (?proxy=)"
+    ),
+    Cause.UNTRUSTED: _Words(
+        "refused_untrusted", WARNING, "refused: only trusted proxies may connect there, and it is none (?trust=)"
     ),
 }
 

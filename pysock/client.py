@@ -31,7 +31,7 @@ from pysock.engine.link import Link, nothing_sent
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.parameters import checked_deadline, checked_linger, checked_most
 from pysock.replies.current import shortened
-from pysock.wire.features import ANSWERING_FEATURES, CLIENT_FEATURES
+from pysock.wire.features import client_features
 from pysock.wire.format import FLAG_NO_REPLY, LARGEST_PING, Kind
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class Client(Streaming):
         heartbeat: float | None = None,
         services: kinds.ClientServices | None = None,
         tls: kinds.TLS | None = None,
+        proxy: kinds.Proxy | None = None,
     ) -> None:
         checked_most(max_payload, max_pushes)
         heartbeat, linger = checked_heartbeat(heartbeat), checked_linger(linger)
@@ -86,12 +87,11 @@ class Client(Streaming):
         self._address = as_address(address)
         self._timeout = None if timeout is None else checked_timeout(timeout)
         self._name = name or ""
-        trust = Trust.of(self._address, server_uid, authkey, tls)
+        trust = Trust.of(self._address, server_uid, authkey, tls, proxy)
         engine = trust.engine(backend)
         self._backend = engine.name
         answers = None if services is None else self._prepared(services)
-        features = CLIENT_FEATURES if answers is None else ANSWERING_FEATURES
-        handshake = Handshake(self._address, self._timeout, trust, features)
+        handshake = Handshake(self._address, self._timeout, trust, client_features(answers is not None))
         self._link, welcome = handshake.open(self._name, engine.link, linger=linger, max_payload=max_payload)
         self._beside = handshake.beside
         self._tls = handshake.info

@@ -80,6 +80,11 @@ class ServedSocket(DataSocket):
         return self._tls
 
     @property
+    def is_proxied(self) -> bool:
+        """Whether it has come where only proxies do."""
+        return self._table.is_proxied(self._row().master)
+
+    @property
     def is_gone(self) -> bool:
         """Whether the engine knows nothing of it any more."""
         return self._last is not None
@@ -318,6 +323,10 @@ class ClientTable(Unique, Mapping[int, DataSocket]):
     def master_address(self, index: int) -> str:
         """The address of the master socket with this index, without its options."""
         return self._addresses[index].bare() if 0 <= index < len(self._addresses) else ""
+
+    def is_proxied(self, index: int) -> bool:
+        """Whether clients come through proxies to the master socket with this index."""
+        return 0 <= index < len(self._addresses) and self._addresses[index].proxy is not None
 
     def push(self, client_id: int, payload: kinds.Buffer) -> bool:
         """Check the payload and give it to the engine; ``False`` if the client is gone."""

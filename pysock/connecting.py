@@ -35,6 +35,7 @@ def connect(
     heartbeat: float | None = None,
     services: kinds.ClientServices | None = None,
     tls: kinds.TLS | None = None,
+    proxy: kinds.Proxy | None = None,
     reconnect: bool | Backoff = False,
     wait: float | None = None,
     balance: kinds.Balance | None = None,
@@ -68,6 +69,9 @@ def connect(
     :param tls: what is spoken at an address ``tls://HOST:PORT`` that doesn't say it itself: a :class:`TLS`, or an
         ``ssl.SSLContext``. By default the server's certificate must come from an authority that the system trusts, and
         have the host's name in it.
+    :param proxy: for whom this program connects, which is a proxy itself: a :class:`ProxyHeader`, or a pair of the
+        source and the destination of the connection that it passes on, as texts or as ``getpeername()`` has them. It is
+        sent first, by the PROXY protocol, version 2, to a server whose address says ``?proxy=v2``.
     :param reconnect: ``True``, or a :class:`Backoff`: the client connects again when the connection has ended, after a
         wait at random that doubles with each failure, and likewise for the first time, within the timeout. Requests
         that come meanwhile wait, within theirs. What wasn't run is sent again; so is, at most three times, what may
@@ -95,7 +99,7 @@ def connect(
     options: dict[str, Any] = {
         "timeout": timeout, "backend": backend, "linger": linger, "max_payload": max_payload, "max_pushes": max_pushes,
         "authkey": authkey, "server_uid": server_uid, "deadline": deadline, "heartbeat": heartbeat,
-        "services": services, "tls": tls,
+        "services": services, "tls": tls, "proxy": proxy,
     }  # fmt: skip
     return _made(address, name, reconnect, wait, balance, options)
 

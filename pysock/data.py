@@ -26,6 +26,7 @@ from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.base.logs import server_log as log
 from pysock.base.payload import checked
 from pysock.base.unique import Unique
+from pysock.engine.proxies import VIA_UNIX
 from pysock.engine.rows import ClientInfo
 from pysock.engine.sockets import Sockets
 from pysock.errors import ConnectionLost, ParameterError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from pysock.base import kinds
     from pysock.tls.info import TLSInfo
+    from pysock.wire.proxy.facts import ProxyHeader
 
 #: By hand there is no frame and so no limit of ours; this is what the kernel moves in one call at most.
 _HAND_BYTES_MAX: Final = 0x7FFFF000
@@ -166,13 +168,35 @@ class DataSocket(Unique, ABC):
 
     @property
     def address(self) -> str:
-        """Over TCP the client's ``host:port``. A client on a Unix socket has no address: the server's then."""
+        """Over TCP the client's ``host:port``. A client on a Unix socket has no address: the server's then. Of one that
+        came through a proxy (``?proxy=``), what the proxy says.
+        """
         row = self._row()
         return row.address or self._reached(row)
 
     @property
+    def via(self) -> str | None:
+        """The address of the proxy that the client came through: its ``host:port``, or the server's socket file.
+        ``None``: it came through none.
+        """
+        row = self._row()
+        return (self._reached(row) if row.via == VIA_UNIX else row.via) if row.via else None
+
+    @property
+    def proxy(self) -> ProxyHeader | None:
+        """What the proxy that the client came through says of it: TLS, certificate, and more. ``None``: it came through
+        none.
+        """
+        header = self._row().header
+        if not header:
+            return None
+        from pysock.wire.proxy.facts import header_of  # noqa: PLC0415  # few are asked
+
+        return header_of(header)
+
+    @property
     def peer(self) -> Peer | None:
-        """The client's process, user and group. ``None`` over TCP, and where the system doesn't tell."""
+        """The client's process, user and group. ``None`` over TCP, behind a proxy, where the system doesn't tell."""
         row = self._row()
         return None if row.uid == -1 else Peer(row.pid, row.uid, row.gid)
 

@@ -19,7 +19,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR, INFO, Seldom
 from pysock.base.logs import server_log as log
 from pysock.causes import level_and_line
-from pysock.clients import ClientTable
+from pysock.clients import ClientTable, ServedSocket
 from pysock.data import DataSocket
 from pysock.directory.rows import ClientRow, LeftClient
 from pysock.engine.contract import Callbacks
@@ -68,6 +68,7 @@ class Hooks:
         self.judge_tls: Judge | None = None
         #: Where async ones run.
         self.tasks: Tasks | None = None
+        self._rule: Rule | None = None
         self._refused = Seldom(log, INFO, "refused %r: %r")
         self._broken = Seldom(log, ERROR, "the on_connect hook %r failed for %r")
 
@@ -95,7 +96,8 @@ class Hooks:
         """
         timed = self.held_up.timed
         self.judge_tls = rule.judge_tls if self._clients.speaks_tls else None
-        asks = self.on_connect or self.unique or self.judge_tls
+        asks = self.on_connect or self.unique or self.judge_tls or rule.names is not None
+        self._rule = rule
         return guarded(
             _callback_failed,
             challenge=proof and proof.challenge,
@@ -126,7 +128,7 @@ class Hooks:
 
     def _connect(self, client_id: int) -> str | None:
         client = self._clients.obtain(client_id)
-        reason = self._first_refusal(client)
+        reason = texts.NOT_ALLOWED if self._is_unnamed(client) else self._first_refusal(client)
         if reason is not None:
             self._refused.tell(client, reason)
         # One that a hook closed is refused all the same, and for neither will there be a disconnect.
@@ -135,6 +137,11 @@ class Hooks:
         elif self.unique:
             self._replace(client)
         return reason
+
+    def _is_unnamed(self, client: ServedSocket) -> bool:
+        """Whether it comes where proxies say who clients are, and isn't one of those that may."""
+        rule = self._rule
+        return rule is not None and rule.names is not None and client.is_proxied and not rule.admits(client.proxy)
 
     def _replace(self, client: DataSocket) -> None:
         """Who has its name goes: it is let in now."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
+from pysock.access.networks import networks_of
 from pysock.access.rule import Rule, refuse_exposed
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
 from pysock.base.unique import Unique
 from pysock.engine.choice import choose_for_tls
 from pysock.engine.contract import Backend, Engine
+from pysock.engine.proxies import Proxies
 from pysock.errors import PysockError
 from pysock.limits import Limits
 from pysock.master import MasterSocket
@@ -22,10 +24,14 @@ from pysock.parameters import checked_addresses
 from pysock.states import ServerEvent
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Final
 
     from pysock.address import Address, AddressLike
     from pysock.tls.wanted import Spoken
+
+
+#: What ``?proxy=`` takes, as an engine does.
+_VERSIONS: Final = {"v1": 1, "v2": 2, "any": 3}
 
 
 class Listening(Unique):
@@ -123,7 +129,8 @@ class Listening(Unique):
         """Let the engine accept on them."""
         for master, tls in zip(self.masters, self.tls, strict=True):
             checked = self._rule.checks(master.address, master.fd)
-            engine.add_master(master.fd, checked, master.prepared, None if tls is None else tls.wanted)
+            wanted = None if tls is None else tls.wanted
+            engine.add_master(master.fd, checked, master.prepared, wanted, proxies_of(master.address))
             master.advance(ServerEvent.SERVE)
 
     def close(self) -> None:
@@ -138,6 +145,8 @@ class Listening(Unique):
         for master, tls in zip(self.masters, self.tls, strict=True):
             if tls is not None and tls.asks == "require":  # who comes has a certificate
                 continue
+            if master.address.proxy is not None and self._rule.names is not None:  # a proxy has found out who comes
+                continue
             refuse_exposed(master.address, master.fd)
 
     def _listen(self, master: MasterSocket) -> None:
@@ -145,6 +154,13 @@ class Listening(Unique):
         master.listen(
             master.address.backlog or limits.backlog, vanish_timeout=limits.vanish_timeout, stall=limits.output_timeout
         )
+
+
+def proxies_of(address: Address) -> Proxies | None:
+    """Through which proxies clients come to it."""
+    if address.proxy is None:
+        return None
+    return Proxies(_VERSIONS[address.proxy], networks_of(address.trust) if address.trust else ())
 
 
 def _share_ports(masters: list[MasterSocket]) -> None:

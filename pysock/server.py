@@ -52,6 +52,8 @@ class Server(Registration):
         default the permissions are left to decide where an address sets them (``mode``, ``user``, ``group``), and at
         the file of an inherited socket (``fd://N``), whose maker has set them; elsewhere the user who runs the server,
         and root. Others, and peers whose user the system doesn't tell, are refused before a byte of theirs is read.
+        ``{"cn": ...}``, beside these or alone: of clients that come through a proxy (``?proxy=v2``) only those whose
+        certificate the proxy has found good, with one of these common names.
     :param authkey: a secret that clients must prove to know, as the server does to them (HMAC-SHA256, without sending
         it). Nothing is encrypted. Only with the framing ``"pysock"``.
     :param insecure: listen also where other machines can connect, without an ``authkey``, and without certificates of

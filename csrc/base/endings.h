@@ -43,7 +43,13 @@
     row(PUSHES_FULL, NOTHING, NOTHING, PS_CAUSE_PUSHES_FULL, PS_EV_DRAIN, PS_OVER_A_LIMIT, PS_HOW_CUT, 0)              \
     row(ONLY_TLS, REFUSED(PS_REFUSED_VERSION, PS_TEXT_NO_TLS_HERE), NOTHING, PS_CAUSE_ONLY_TLS, PS_EV_VIOLATION,       \
         PS_PROTOCOL_VIOLATION, PS_HOW_FLUSH, 0)                                                                        \
-    row(SETTLED, NOTHING, {PS_TEXT_SHUTTING_DOWN, 2, PS_GOAWAY}, -1, PS_EV_DRAIN, PS_SERVER_STOPPING, PS_HOW_FLUSH, 0)
+    row(SETTLED, NOTHING, {PS_TEXT_SHUTTING_DOWN, 2, PS_GOAWAY}, -1, PS_EV_DRAIN, PS_SERVER_STOPPING, PS_HOW_FLUSH, 0) \
+    row(DOOR_UNTRUSTED, REFUSED(PS_REFUSED_NOT_ALLOWED, PS_TEXT_UNTRUSTED), NOTHING, PS_CAUSE_UNTRUSTED,               \
+        PS_EV_DRAIN, PS_CLOSED_BY_SERVER, PS_HOW_CUT, 0)                                                               \
+    row(HEADER, REFUSED(PS_REFUSED_MALFORMED, NULL), NOTHING, PS_CAUSE_HEADER, PS_EV_VIOLATION,                        \
+        PS_PROTOCOL_VIOLATION, PS_HOW_FLUSH, 0)                                                                        \
+    row(ORIGIN, REFUSED(PS_REFUSED_FULL, PS_TEXT_PEER_FULL), NOTHING, PS_CAUSE_PEER, BY_STATE, PS_OVER_A_LIMIT,        \
+        PS_HOW_FLUSH, 0)
 
 #define PS_END_OF_ROW(name, ...) PS_END_##name,
 

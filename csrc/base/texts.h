@@ -46,6 +46,10 @@
 #define PS_TEXT_LONG_ANSWER "the answer is longer than this server takes"
 #define PS_TEXT_UNASKED_ANSWER "an answer to nothing that was asked"
 #define PS_TEXT_NEEDS_STREAM "this service answers by a stream: ask it by client.stream(), or by a newer client"
+#define PS_TEXT_NO_PROXY_HEADER "no header of the PROXY protocol came first: this server is reached through a proxy (proxy=)"
+#define PS_TEXT_BROKEN_PROXY_HEADER "the header of the PROXY protocol is broken"
+#define PS_TEXT_PROXY_CHECKSUM "the checksum of the PROXY protocol's header is wrong"
+#define PS_TEXT_UNTRUSTED "not allowed: only proxies that this server trusts may connect here (trust=)"
 
 /* Of handlers, and of what is pushed. */
 #define PS_TEXT_NOT_BYTES "the handler returned %.200s, not a bytes-like object%s"

@@ -20,6 +20,7 @@
 #include "table/gone.h"
 #include "table/table.h"
 #include "table/timers.h"
+#include "table/via.h"
 #include "transport/transport.h"
 
 int ps__conn_event(ps_conn *conn, enum ps_conn_event event)
@@ -141,7 +142,7 @@ void ps__lost(ps_engine *engine, ps_conn *conn, enum ps_reason reason)
     if (ps_conn_next(conn->state, PS_EV_LOST) < 0)
         return;
     if (conn->reason == PS_NO_REASON)
-        conn->reason = reason & 0xF;
+        conn->reason = reason & 0x7;
     close_data_socket(engine, conn, PS_EV_LOST);
 }
 
@@ -162,7 +163,7 @@ void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps
     if (ps__conn_event(conn, event) < 0)
         return;
     if (conn->reason == PS_NO_REASON)
-        conn->reason = reason & 0xF;
+        conn->reason = reason & 0x7;
     ps__deferred_end_streams(engine, conn, event == PS_EV_VIOLATION);
     ps__drop_input(engine, conn);
     if (conn->was_let_in) /* one that wasn't let in keeps the deadline for that, or it could stay by taking no refusal */
@@ -241,6 +242,7 @@ static void bury_one(ps_engine *engine, ps_conn *conn)
     ps__free(conn->name);
     conn->name = NULL;
     ps__backlog_clear(engine, conn);
+    ps__via_forget(engine, conn);
     ps__table_remove(&engine->table, conn);
     pthread_mutex_unlock(&engine->lock);
 }

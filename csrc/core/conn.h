@@ -41,7 +41,7 @@ typedef struct ps_chunk {
     uint8_t own[];
 } ps_chunk;
 
-enum { PS_NO_END = -1, PS_NO_REASON = 0xF };
+enum { PS_NO_END = -1, PS_NO_REASON = 0x7 };
 
 enum ps_timer_list { PS_TIMER_CIR, PS_TIMER_FRAME, PS_TIMER_OUTPUT, PS_TIMER_IDLE, PS_TIMER_LISTS };
 
@@ -87,7 +87,8 @@ typedef struct ps_conn {
     uint32_t slot;
     int fd;
     uint8_t state;    /* enum ps_conn_state, changed by ps__conn_event only; 0 in a free slot */
-    uint8_t reason : 4;   /* enum ps_reason, once it is ending */
+    uint8_t reason : 3;   /* enum ps_reason, once it is ending */
+    uint8_t unsettled : 1; /* the server stops, and something is to be answered still: when it is, that is said */
     uint8_t interest : 2; /* what the poll waits for */
     uint8_t holds : 1;    /* its transport has bytes for the kernel, which was full */
     uint8_t more : 1;     /* its transport has something for us that no poll will tell of */
@@ -96,11 +97,11 @@ typedef struct ps_conn {
     uint16_t flags;   /* enum ps_conn_flag: the loop's own; the next two are for other threads as well */
     uint8_t attached; /* somebody wants to hear when it goes */
     uint8_t was_let_in; /* once; it may be ending */
-    uint8_t family : 7;    /* of its socket, AF_... */
-    uint8_t unsettled : 1; /* the server stops, and something is to be answered still: when it is, that is said */
+    uint8_t family : 4; /* of its socket, AF_... */
+    uint8_t origin : 4; /* likewise of what peer is: the same, unless a proxy has said for whom it connects; 0: nothing */
     uint8_t stash_size;
     uint16_t peer_port;
-    uint8_t peer[16]; /* its IP address; of a Unix socket a ps_owner, as far as somebody wants to know */
+    uint8_t peer[16]; /* its IP address, or the one that a proxy has said; of a Unix socket a ps_owner, as far as somebody wants to know */
     union {
         uint8_t stash[PS_HEADER_SIZE]; /* an incomplete header */
         uint32_t skip;                 /* with PS_IS_SKIPPING: bytes of an oversized payload still to be thrown away */

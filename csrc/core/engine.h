@@ -33,6 +33,7 @@ struct ps_deferred;
 struct ps_security;
 struct ps_tls_room;
 struct ps_transport;
+struct ps_via_row;
 
 typedef struct ps_table {
     ps_conn **chunks; /* behind the rows of each the tallies */
@@ -51,6 +52,9 @@ typedef struct ps_listener {
     bool checked;  /* who comes is held against the rule of access before a byte is read */
     bool prepared; /* its data sockets inherit the options of TCP that they need */
     bool shut;     /* somebody else has shut it down */
+    uint8_t proxy; /* what its connections begin with: versions of a header, enum ps_proxy; 0: with none */
+    uint32_t trusted_count; /* networks from which they may come, over TCP */
+    ps_network *trusted;
 } ps_listener;
 
 /* A cause, since it was last told of. */
@@ -143,6 +147,7 @@ struct ps_engine {
     } over;
     void ***sessions; /* of transports, see transport/sessions.c; chunks of rows, NULL where none are needed yet */
     struct ps_tls_room *tls; /* or NULL */
+    struct ps_via_row **vias; /* see table/via.c: NULL until the first header comes */
     uint64_t gone_count;     /* of clients, since the start; and the last ones: see table/gone.c. Guarded by lock */
     struct ps_gone *gone[PS_GONE_MAX];
 };

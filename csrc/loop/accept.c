@@ -16,6 +16,7 @@
 #include "conn/dismiss.h"
 #include "conn/life.h"
 #include "loop/accept.h"
+#include "loop/command.h"
 #include "table/access.h"
 #include "table/descriptors.h"
 #include "table/table.h"
@@ -104,6 +105,7 @@ static ps_conn *take_slot(ps_engine *engine, const ps_conn *newcomer)
         engine->newcomer = -1;
         conn->listener = newcomer->listener;
         conn->family = newcomer->family;
+        conn->origin = newcomer->origin;
         conn->peer_port = newcomer->peer_port;
         memcpy(conn->peer, newcomer->peer, sizeof conn->peer);
         conn->reason = PS_NO_REASON;
@@ -122,15 +124,17 @@ static void begin_life(ps_engine *engine, ps_conn *conn)
         ps__no_delay(conn->fd);
         ps__watch_over(conn->fd, &engine->options.limits);
     }
-    if (ps__count_peer(engine, conn) < 0 || (transport->open && transport->open(engine, conn) < 0) ||
-        engine->poll->add(engine->poll_handle, conn->fd, ps__id(conn), PS_POLL_IN) < 0) {
+    bool proxied = ps__listener(engine, conn)->proxy; /* then it says first for whom it is, see conn/proxied.c */
+    uint64_t key = proxied ? PS_HEADER_KEY + (uint64_t)conn->slot : ps__id(conn);
+    if ((!proxied && ps__count_peer(engine, conn) < 0) || (transport->open && transport->open(engine, conn) < 0) ||
+        engine->poll->add(engine->poll_handle, conn->fd, key, PS_POLL_IN) < 0) {
         ps__no_memory(engine, conn);
         return;
     }
     conn->interest = PS_POLL_IN;
     if (engine->options.limits.idle_timeout_ns && !transport->open)
         ps__timer_start(engine, conn, PS_TIMER_IDLE);
-    if (transport->open || ps__framing(engine, conn)->has_cir)
+    if (transport->open || proxied || ps__framing(engine, conn)->has_cir)
         ps__timer_start_now(engine, conn, PS_TIMER_CIR);
     else
         ps__let_in(engine, conn);
@@ -139,7 +143,8 @@ static void begin_life(ps_engine *engine, ps_conn *conn)
 static void take_in(ps_engine *engine, int fd, uint8_t number, const struct sockaddr *peer)
 {
     const ps_listener *listener = &engine->listeners[number];
-    ps_conn newcomer = {.fd = fd, .listener = number, .family = (uint8_t)listener->family & 0x7Fu};
+    ps_conn newcomer = {.fd = fd, .listener = number, .family = (unsigned)listener->family & 0xFu,
+                        .origin = (unsigned)listener->family & 0xFu};
     PS_ADD(engine->stats.accepted, 1u);
     int end = ps__may_connect(engine, &newcomer, peer);
     if (end == PS_NO_END && !make_way(engine))

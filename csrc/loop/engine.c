@@ -21,6 +21,7 @@
 #include "table/gone.h"
 #include "table/table.h"
 #include "table/timers.h"
+#include "table/via.h"
 #include "transport/sessions.h"
 #include "transport/tls.h"
 
@@ -125,11 +126,16 @@ void ps__engine_close(ps_engine *engine)
     engine->timer = -1;
     ps__close_wake(engine);
     ps__backlog_close(engine);
+    ps__via_close(engine);
     ps__table_close(&engine->table);
     pthread_mutex_unlock(&engine->lock);
     ps__free(engine->in);
     ps__free(engine->welcome);
     ps__free(engine->ids);
+    for (uint32_t i = 0; i < engine->listener_count; i++) {
+        ps__free(engine->listeners[i].trusted);
+        engine->listeners[i].trusted = NULL;
+    }
     engine->in = engine->out = engine->welcome = NULL;
     engine->ids = NULL;
     ps__peers_close(&engine->users);
@@ -170,5 +176,20 @@ int ps_engine_add_master(ps_engine *engine, int fd, int flags)
         .checked = flags & PS_MASTER_CHECKED,
         .prepared = flags & PS_MASTER_PREPARED,
     };
+    return 0;
+}
+
+int ps_engine_expect_proxies(ps_engine *engine, int versions, const ps_network *networks, uint32_t count)
+{
+    if (!engine->listener_count)
+        return -EINVAL;
+    ps_listener *last = &engine->listeners[engine->listener_count - 1];
+    last->trusted = ps_sys.allocate(count * sizeof *networks + 1);
+    if (!last->trusted)
+        return -ENOMEM;
+    if (count)
+        memcpy(last->trusted, networks, count * sizeof *networks);
+    last->trusted_count = count;
+    last->proxy = (uint8_t)versions;
     return 0;
 }

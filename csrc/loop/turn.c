@@ -9,6 +9,7 @@
 #include "conn/input.h"
 #include "conn/life.h"
 #include "conn/output.h"
+#include "conn/proxied.h"
 #include "conn/rules.h"
 #include "conn/slow.h"
 #include "conn/stream.h"
@@ -105,12 +106,21 @@ static void watched_event(ps_engine *engine, const ps_event *event)
         ps__fail(engine, engine->hooks.watched(engine->hooks.context, (int)(event->key - PS_WATCH_KEY)));
 }
 
+static void header_event(ps_engine *engine, const ps_event *event)
+{
+    ps_conn *conn = ps__slot(&engine->table, (uint32_t)event->key - PS_HEADER_KEY);
+    if (conn->state == PS_CONN_ACCEPTED)
+        ps__take_header(engine, conn);
+}
+
 static bool handle_event(ps_engine *engine, const ps_event *event)
 {
     if (event->key >> 32)
         client_event(engine, event);
     else if (event->key == PS_WAKE_KEY)
         return true;
+    else if (event->key >= PS_HEADER_KEY)
+        header_event(engine, event);
     else if (event->key >= PS_WATCH_KEY)
         watched_event(engine, event);
     else if (event->key != PS_TIMER_KEY && engine->accepting)

@@ -1,5 +1,6 @@
-/* access.c: who a connection comes from, whether they may come in, and how many they have. All of it happens before a
- * byte is read, from what the kernel says of the other end; what a client says of itself counts for nothing here. */
+/* access.c: who a connection comes from, whether they may come in, and how many they have. It happens before a byte is read,
+ * from what the kernel says of the other end; what a client says of itself counts for nothing here. Behind a proxy that is
+ * trusted the client's address is the one that the proxy has said; so how many it has is looked at then. */
 #include <netinet/in.h>
 #include <string.h>
 
@@ -26,28 +27,40 @@ static void remember_address(ps_conn *conn, const struct sockaddr *peer)
 
 static ps_peers *table_of(ps_engine *engine, const ps_conn *conn)
 {
-    return conn->family == AF_UNIX ? &engine->users : &engine->addresses;
+    return conn->origin == AF_UNIX ? &engine->users : &engine->addresses;
 }
 
 static uint32_t most_from_peer(const ps_engine *engine, const ps_conn *conn)
 {
     const ps_limits *limits = &engine->options.limits;
-    return conn->family == AF_UNIX ? limits->max_clients_per_uid : limits->max_clients_per_ip;
+    if (conn->origin == AF_UNIX) /* of a process that is a proxy it says nothing */
+        return ps__listener(engine, conn)->proxy ? 0 : limits->max_clients_per_uid;
+    return conn->origin ? limits->max_clients_per_ip : 0;
+}
+
+/* An IPv4 address as the one that it is mapped to in IPv6. */
+static void mapped(const ps_conn *conn, uint8_t address[PS_PEER_KEY])
+{
+    static const uint8_t before[12] = {[10] = 0xFF, [11] = 0xFF};
+    bool is_v4 = conn->origin == AF_INET;
+    memcpy(address, before, sizeof before);
+    memcpy(is_v4 ? address + sizeof before : address, conn->peer, is_v4 ? 4 : PS_PEER_KEY);
+}
+
+static bool begins_alike(const uint8_t *address, const uint8_t *other, unsigned bits)
+{
+    unsigned whole = bits / 8, rest = bits % 8;
+    return memcmp(address, other, whole) == 0 && (!rest || (address[whole] ^ other[whole]) >> (8 - rest) == 0);
 }
 
 /* What counts as one: a user; an IPv4 address, also one that is mapped into IPv6; the first 64 bits of an IPv6 address,
  * for a machine commonly has all that begin with them (RFC 6177). */
 static void key_of(const ps_conn *conn, uint8_t key[PS_PEER_KEY])
 {
-    static const uint8_t mapped[12] = {[10] = 0xFF, [11] = 0xFF};
-    memset(key, 0, PS_PEER_KEY);
-    if (conn->family == AF_INET) {
-        memcpy(key, mapped, sizeof mapped);
-        memcpy(key + sizeof mapped, conn->peer, 4);
-    } else {
-        bool whole = conn->family == AF_INET6 && memcmp(conn->peer, mapped, sizeof mapped) == 0;
-        memcpy(key, conn->peer, whole ? PS_PEER_KEY : PS_PEER_KEY / 2);
-    }
+    static const uint8_t before[12] = {[10] = 0xFF, [11] = 0xFF};
+    mapped(conn, key);
+    if (conn->origin == AF_UNIX || memcmp(key, before, sizeof before) != 0)
+        memset(key + PS_PEER_KEY / 2, 0, PS_PEER_KEY / 2);
 }
 
 static void remember_owner(ps_conn *conn, const struct ucred *who)
@@ -62,7 +75,7 @@ void ps__remember_peer(ps_conn *conn)
     socklen_t size = sizeof who;
     ps_owner owner;
     memcpy(&owner, conn->peer, sizeof owner);
-    if (conn->family != AF_UNIX || owner.pid_1)
+    if (conn->origin != AF_UNIX || owner.pid_1)
         return;
     if (ps_sys.getsockopt(conn->fd, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0)
         remember_owner(conn, &who);
@@ -71,13 +84,13 @@ void ps__remember_peer(ps_conn *conn)
 /* Of a connection that is closed: what was remembered. */
 void ps__peer_credentials(const ps_conn *conn, ps_info *info)
 {
-    ps_conn copy = {.fd = conn->fd, .family = conn->family};
+    ps_conn copy = {.fd = conn->fd, .origin = conn->origin};
     ps_owner owner;
     memcpy(copy.peer, conn->peer, sizeof copy.peer);
     if (conn->fd >= 0)
         ps__remember_peer(&copy);
     memcpy(&owner, copy.peer, sizeof owner);
-    bool known = conn->family == AF_UNIX && owner.pid_1;
+    bool known = conn->origin == AF_UNIX && owner.pid_1;
     info->pid = known ? (int64_t)owner.pid_1 - 1 : -1;
     info->uid = known ? (int64_t)owner.uid : -1;
     info->gid = known ? (int64_t)owner.gid : -1;
@@ -132,9 +145,9 @@ static bool has_uid(const ps_engine *engine, const ps_conn *conn)
 
 int64_t ps__peer_uid(const ps_engine *engine, const ps_conn *conn)
 {
-    ps_conn copy = {.fd = conn->fd, .family = conn->family, .peer = {0}};
+    ps_conn copy = {.fd = conn->fd, .origin = conn->origin, .peer = {0}};
     ps_owner owner;
-    if (conn->family != AF_UNIX)
+    if (conn->origin != AF_UNIX)
         return -1;
     memcpy(copy.peer, conn->peer, sizeof copy.peer);
     if (!has_uid(engine, conn))
@@ -156,21 +169,41 @@ static bool user_may(ps_engine *engine, ps_conn *conn)
     return !checked || is_allowed(engine, conn->fd, &who);
 }
 
+/* A proxy over TCP. */
+static bool is_trusted(const ps_listener *listener, const ps_conn *conn)
+{
+    uint8_t address[PS_PEER_KEY];
+    mapped(conn, address);
+    for (uint32_t i = 0; i < listener->trusted_count; i++) {
+        if (begins_alike(address, listener->trusted[i].address, listener->trusted[i].bits))
+            return true;
+    }
+    return conn->family == AF_UNIX;
+}
+
 int ps__may_connect(ps_engine *engine, ps_conn *conn, const struct sockaddr *peer)
 {
-    uint8_t key[PS_PEER_KEY];
-    uint32_t most = most_from_peer(engine, conn);
+    const ps_listener *listener = ps__listener(engine, conn);
     if (conn->family != AF_UNIX)
         remember_address(conn, peer);
     else if (!user_may(engine, conn))
         return PS_END_DOOR_ACCESS;
-    if (!most)
-        return PS_NO_END;
-    key_of(conn, key);
-    return ps__peers_count(table_of(engine, conn), key) < most ? PS_NO_END : PS_END_DOOR_PEER;
+    if (listener->proxy) /* how many its client has is seen when that is known */
+        return is_trusted(listener, conn) ? PS_NO_END : PS_END_DOOR_UNTRUSTED;
+    return ps__has_its_share(engine, conn) ? PS_END_DOOR_PEER : PS_NO_END;
 }
 
 /* -- how many they have -------------------------------------------------------------------------------------------- */
+
+bool ps__has_its_share(ps_engine *engine, const ps_conn *conn)
+{
+    uint8_t key[PS_PEER_KEY];
+    uint32_t most = most_from_peer(engine, conn);
+    if (!most)
+        return false;
+    key_of(conn, key);
+    return ps__peers_count(table_of(engine, conn), key) >= most;
+}
 
 int ps__count_peer(ps_engine *engine, ps_conn *conn)
 {

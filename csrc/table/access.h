@@ -8,6 +8,8 @@
 
 /* PS_NO_END, or how it is turned away (enum ps_end); what the kernel says of the peer goes into conn. */
 int ps__may_connect(ps_engine *engine, ps_conn *conn, const struct sockaddr *peer);
+/* As many connections come from there as may. */
+bool ps__has_its_share(ps_engine *engine, const ps_conn *conn);
 int ps__count_peer(ps_engine *engine, ps_conn *conn);
 void ps__uncount_peer(ps_engine *engine, ps_conn *conn);
 void ps__remember_peer(ps_conn *conn);

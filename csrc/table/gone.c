@@ -16,13 +16,13 @@ struct ps_gone {
 
 static size_t texts_of(const ps_row *row)
 {
-    return (size_t)row->name_size + row->software_size + row->address_size;
+    return (size_t)row->name_size + row->software_size + row->address_size + row->via_size;
 }
 
 struct ps_gone *ps__make_gone(const ps_conn *conn)
 {
     size_t size = conn->name ? strlen(conn->name) + strlen(conn->name + strlen(conn->name) + 1) : 0;
-    return ps_sys.allocate(sizeof(struct ps_gone) + size + PS_ADDRESS_MAX);
+    return ps_sys.allocate(sizeof(struct ps_gone) + size + PS_ADDRESS_MAX + PS_VIA_MAX);
 }
 
 static void fill(const ps_engine *engine, const ps_conn *conn, struct ps_gone *gone, uint64_t left_at_ns)

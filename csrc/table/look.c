@@ -6,18 +6,45 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/proxy.h"
 #include "base/sys.h"
 #include "table/access.h"
 #include "table/backlog.h"
 #include "table/look.h"
 #include "table/table.h"
+#include "table/via.h"
 
-static void format_peer(const ps_conn *conn, char *to, size_t room)
+static void format_peer(int family, const uint8_t *address, unsigned port, char *to, size_t room)
 {
     char host[INET6_ADDRSTRLEN];
     to[0] = 0;
-    if (conn->family != AF_UNIX && inet_ntop(conn->family, conn->peer, host, sizeof host))
-        snprintf(to, room, conn->family == AF_INET6 ? "[%s]:%u" : "%s:%u", host, conn->peer_port);
+    if (family != AF_UNIX && inet_ntop(family, address, host, sizeof host))
+        snprintf(to, room, family == AF_INET6 ? "[%s]:%u" : "%s:%u", host, port);
+}
+
+/* Of the header in which a proxy says so; what can't be shown as it is, is a question mark. */
+static void format_path(const ps_via *via, char *to)
+{
+    size_t size = 5;
+    const uint8_t *path = via->header + PS_PROXY_HEAD;
+    strcpy(to, "unix:");
+    for (size_t i = 0; i < PS_PROXY_PATH && (path[i] || (i == 0 && path[1])); i++)
+        to[size++] = !path[i] ? '@' : path[i] > ' ' && path[i] < 0x7F ? (char)path[i] : '?';
+    to[size] = 0;
+}
+
+static void format_addresses(const ps_engine *engine, const ps_conn *conn, ps_info *info)
+{
+    const ps_via_row *row = ps__via_row(engine, conn);
+    const ps_via *via = row ? row->via : NULL;
+    format_peer(conn->origin, conn->peer, conn->peer_port, info->address, sizeof info->address);
+    if (!via)
+        return;
+    if (!conn->origin)
+        format_path(via, info->address);
+    strcpy(info->via, "unix:");
+    if (via->family != AF_UNIX)
+        format_peer(via->family, via->peer, via->port, info->via, sizeof info->via);
 }
 
 static uint64_t counter_of(const uint64_t *counter)
@@ -37,7 +64,6 @@ static void copy_texts(const ps_conn *conn, ps_info *info)
     const char *software = conn->name ? conn->name + strlen(conn->name) + 1 : "";
     strcpy(info->name, conn->name ? conn->name : "");
     strcpy(info->software, software);
-    format_peer(conn, info->address, sizeof info->address);
 }
 
 void ps__copy_row(const ps_engine *engine, const ps_conn *conn, ps_info *info)
@@ -62,6 +88,7 @@ void ps__copy_row(const ps_engine *engine, const ps_conn *conn, ps_info *info)
         .master = conn->listener,
     };
     copy_texts(conn, info);
+    format_addresses(engine, conn, info);
     ps__peer_credentials(conn, info);
 }
 
@@ -73,6 +100,18 @@ int ps_engine_info(ps_engine *engine, uint64_t client_id, ps_info *info)
         ps__copy_row(engine, conn, info);
     pthread_mutex_unlock(&engine->lock);
     return conn != NULL;
+}
+
+size_t ps_engine_header(ps_engine *engine, uint64_t client_id, uint8_t *data, size_t room)
+{
+    pthread_mutex_lock(&engine->lock);
+    const ps_conn *conn = ps__table_row(&engine->table, client_id);
+    const ps_via_row *row = conn ? ps__via_row(engine, conn) : NULL;
+    size_t size = row && row->via && row->via->size <= room ? row->via->size : 0;
+    if (size)
+        memcpy(data, row->via->header, size);
+    pthread_mutex_unlock(&engine->lock);
+    return size;
 }
 
 int ps_engine_attach(ps_engine *engine, uint64_t client_id)

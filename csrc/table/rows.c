@@ -52,6 +52,7 @@ size_t ps__pack_row(const ps_info *info, ps_row *row, uint8_t *texts, size_t at)
     row->name_size = pack_text(info->name, texts, &size);
     row->software_size = pack_text(info->software, texts, &size);
     row->address_size = pack_text(info->address, texts, &size);
+    row->via_size = pack_text(info->via, texts, &size);
     return size;
 }
 

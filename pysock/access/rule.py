@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from pysock.access.sans import Judge
+    from pysock.wire.proxy.facts import ProxyHeader
 
 #: What ``allow=`` says to let in every peer that the kernel lets connect.
 ANYONE: Final = "anyone"
 
-_WHAT: Final = 'allow= takes {"uid": ..., "gid": ..., "san": ...}, a function of a peer, or "anyone"'
+_WHAT: Final = 'allow= takes {"uid": ..., "gid": ..., "san": ..., "cn": ...}, a function of a peer, or "anyone"'
 
 
 class Rule:
@@ -42,6 +43,11 @@ class Rule:
     """
 
     def __init__(self, allow: Any) -> None:
+        #: The names in certificates of clients behind a proxy, of which they must have one; ``None``: nobody asks.
+        self.names: frozenset[str] | None = None
+        if isinstance(allow, Mapping) and "cn" in allow:
+            self.names = _names(allow["cn"])
+            allow = {key: value for key, value in allow.items() if key != "cn"} or None
         self._by_san = isinstance(allow, Mapping) and "san" in allow
         #: Of Unix sockets it says nothing.
         self._default = allow is None or (self._by_san and set(allow) == {"san"})
@@ -65,6 +71,11 @@ class Rule:
             raise TypeError(f"{_WHAT}, not {allow!r}")
         self._named = self.access
         self.access = Access(self.access.uids - unmapped_users(), self.access.gids - unmapped_groups())
+
+    def admits(self, header: ProxyHeader | None) -> bool:
+        """Whether somebody may come in through a proxy, which says this of him; ``None``: it is the proxy itself."""
+        tls = None if header is None else header.ssl
+        return self.names is None or (tls is not None and tls.verified and tls.cn in self.names)
 
     def checks(self, address: Address, fd: int) -> bool:
         """Whether the peers of this master socket are held against the rule.
@@ -114,8 +125,16 @@ class Rule:
 
         :param sockets: all that the server listens at; a descriptor is only looked at where the address is ``fd://``,
             and a negative one is of a socket that isn't known yet.
-        :raises ValueError: none of them is a Unix socket, or one for TLS where it is about that.
+        :raises ValueError: none of them is a Unix socket, or one for TLS or behind a proxy where it is about that.
         """
+        sockets = list(sockets)
+        if self.names is not None and not any(address.proxy for address, _ in sockets):
+            raise ParameterError(
+                "allow",
+                'has "cn", the name that a proxy has found in its client\'s certificate, and no address of this server'
+                " is reached through one (?proxy=v2)",
+                name="allow=",
+            )
         if self._default and not self._by_san:
             return
         transports = {_transport(address, fd) for address, fd in sockets}
@@ -187,6 +206,14 @@ def _transport(address: Address, fd: int) -> str:
 
 def _has_default_mode(address: Address) -> bool:
     return address.mode is None and address.user is None and address.group is None
+
+
+def _names(names: Any) -> frozenset[str]:
+    found = frozenset([names] if isinstance(names, str) else names if isinstance(names, Iterable) else [names])
+    if not found or not all(isinstance(name, str) and name for name in found):
+        problem = f'allow={{"cn": ...}} takes the common name of a certificate, or several, not {names!r}'
+        raise ParameterError("allow", problem, name="")
+    return found
 
 
 def _listed(allow: Mapping[str, Any]) -> Access:

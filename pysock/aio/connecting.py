@@ -69,7 +69,7 @@ class Connecting:
 
     def _trust(self, address: Address) -> Trust:
         options = self._options
-        return Trust.of(address, options["server_uid"], options["authkey"], options["tls"])
+        return Trust.of(address, options["server_uid"], options["authkey"], options["tls"], options["proxy"])
 
     async def _open(self) -> AsyncClient:
         _refuse_other_loops()
@@ -145,6 +145,7 @@ def connect(
     heartbeat: float | None = None,
     services: kinds.AsyncClientServices | None = None,
     tls: kinds.TLS | None = None,
+    proxy: kinds.Proxy | None = None,
     reconnect: bool | Backoff = False,
     wait: float | None = None,
     balance: kinds.Balance | None = None,
@@ -170,5 +171,6 @@ def connect(
         "balance": balance,
         "services": services,
         "tls": tls,
+        "proxy": proxy,
     }
     return Connecting(address, name, timeout, options)

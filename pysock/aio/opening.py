@@ -68,6 +68,8 @@ class Opening:
             initiation = Initiation(self._address, name, max_payload, self._trust.proof, self._features)
             if self._trust.servers is not None:
                 check_server(handle, self._address, self._trust.servers)
+            if self._trust.header:
+                await self._send(handle, self._trust.header)
             if self._trust.tls is not None:
                 await self._secure(handle, inlet, self._trust.tls)
             await self._send(handle, initiation.cir)

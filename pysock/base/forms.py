@@ -14,13 +14,13 @@ FORMS: Final = "unix:/run/demo.sock, unix:@name, tcp://127.0.0.1:9000, tls://127
 
 #: Which fields an address may have set, and the options among them that can be written after a "?".
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
-    "unix": ("path", "name", "mode", "user", "group", "backlog"),
-    "abstract": ("path", "backlog"),
-    "tcp": ("host", "port", "backlog"),
-    "tls": ("host", "port", "cert", "key", "ca", "verify", "name", "backlog"),
+    "unix": ("path", "name", "mode", "user", "group", "backlog", "proxy"),
+    "abstract": ("path", "backlog", "proxy"),
+    "tcp": ("host", "port", "backlog", "proxy", "trust"),
+    "tls": ("host", "port", "cert", "key", "ca", "verify", "name", "backlog", "proxy", "trust"),
     "fd": ("fd",),
 }
-OPTIONS: Final = ("name", "mode", "user", "group", "cert", "key", "ca", "verify", "backlog")
+OPTIONS: Final = ("name", "mode", "user", "group", "cert", "key", "ca", "verify", "backlog", "proxy", "trust")
 #: Of the options, those in which any sign may be written as %XX: the paths of files.
 _PATHS: Final = ("cert", "key", "ca")
 _ESCAPED: Final = {ord(sign): f"%{ord(sign):02X}" for sign in "%&"}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pysock.replies.later import Reply
     from pysock.tls import config
     from pysock.tls.info import TLSInfo
+    from pysock.wire.proxy.facts import ProxyHeader
 
     #: ``framing=`` of a server.
     FramingName: TypeAlias = Literal["pysock", "u32", "line", "raw"]
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
     TLS: TypeAlias = config.TLS | SSLContext
     #: ``advertise=`` of a server.
     Advertise: TypeAlias = AddressLike | Iterable[AddressLike]
+
+    #: An address as ``getpeername()`` returns it, or as a text; and ``proxy=`` of ``connect()``.
+    Endpoint: TypeAlias = str | tuple[Any, ...]
+    Proxy: TypeAlias = ProxyHeader | tuple[Endpoint, Endpoint]
 
     class Where(TypedDict, total=False):
         """``where=`` of a broadcast: which clients are meant."""

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from pysock.access.peers import Ids, check_server, expected_server
 from pysock.address import Address
+from pysock.base import kinds
 from pysock.base.aliases import SocketAddress
 from pysock.base.deadlines import deadline_of, time_left
 from pysock.base.faults import explains
@@ -53,12 +54,19 @@ class Trust(NamedTuple):
     servers: frozenset[int] | None = None  # the users that the server may run as; None: any
     proof: ClientProof | None = None  # of the auth key
     tls: Wanted | None = None  # what is spoken below; None: no TLS
+    header: bytes = b""  # of the PROXY protocol, by which this end says for whom it connects: before all else
 
     @classmethod
-    def of(cls, address: Address, server_uid: Ids | None, authkey: bytes | None, tls: Any) -> Trust:
+    def of(
+        cls, address: Address, server_uid: Ids | None, authkey: bytes | None, tls: Any, proxy: kinds.Proxy | None
+    ) -> Trust:
         """What ``connect()`` was given; raises what that does."""
-        servers = expected_server(address, server_uid)
-        return cls(servers, None if authkey is None else client_proof(authkey), wanted_tls(address, tls))
+        servers, header = expected_server(address, server_uid), b""
+        if proxy is not None:
+            from pysock.wire.proxy.writing import header_for  # noqa: PLC0415  # for proxies alone
+
+            header = header_for(proxy)
+        return cls(servers, None if authkey is None else client_proof(authkey), wanted_tls(address, tls), header)
 
     def engine(self, backend: str) -> Backend:
         """Whose parts a client is made of: those of the pure engine speak TLS, wherever the server's run."""
@@ -83,6 +91,7 @@ class Handshake:
         #: What came of the TLS handshake, if there was one.
         self.info: TLSInfo | None = None
         self._channel: SharedChannel | None = None
+        self._header = trust.header
         #: The server of this process that it leads to, if it does.
         self.beside: ref[Server] | None = None
 
@@ -114,8 +123,10 @@ class Handshake:
             if self._servers is not None:
                 check_server(handle, address, self._servers)
             if self._tls is None:
-                _send_cir(handle, cir, self._deadline)
+                _send_cir(handle, self._header + cir, self._deadline)
             else:
+                if self._header:
+                    _send_cir(handle, self._header, self._deadline)
                 self._secure(handle, cir)
             with explains(address, "making the connection's buffers"):
                 link = link_type(handle.fileno(), linger, max_payload, *self._through())

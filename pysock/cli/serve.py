@@ -44,7 +44,7 @@ def check_agent(_ctx: click.Context, _param: click.Parameter, value: str | None)
     callback=check_address,
     multiple=True,
     show_envvar=True,
-    help="Where to listen; may be repeated.",
+    help="Where to listen; may be repeated. With ?proxy=v2&trust=NETWORK behind a proxy, which says who clients are.",
 )
 @click.option("--framing", type=click.Choice(FRAMINGS), show_envvar=True, help="How bytes are cut into messages.")
 @authkey_option

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING, NamedTuple, overload
 from pysock.base.unique import Unique
+from pysock.engine.proxies import VIA_UNIX
 from pysock.engine.rows import ClientInfo, Gone
 from pysock.states import DISCONNECT_REASONS, ConnectionState, DisconnectReason
 
@@ -30,7 +31,7 @@ class ClientRow(NamedTuple):
     :ivar name: as the client calls itself; it proves nothing.
     :ivar software: likewise, ``"pysock/0.1"``.
     :ivar transport: ``"unix"`` or ``"tcp"``.
-    :ivar address: over TCP the client's ``host:port``, else the server's address.
+    :ivar address: over TCP the client's ``host:port``, else the server's address; through a proxy, as that says.
     :ivar pid: of the process at the other end of a Unix socket; ``None`` where it isn't known, as the next two.
     :ivar uid: its user.
     :ivar gid: its group.
@@ -46,6 +47,7 @@ class ClientRow(NamedTuple):
     :ivar output_waiting: bytes that the kernel hasn't taken yet.
     :ivar pushes_dropped: that it didn't get, because too many waited.
     :ivar groups: that it is in.
+    :ivar via: the address of the proxy that it came through; ``None``: it came through none.
     """
 
     id: int
@@ -68,6 +70,7 @@ class ClientRow(NamedTuple):
     output_waiting: int
     pushes_dropped: int
     groups: tuple[str, ...]
+    via: str | None = None
 
 
 class LeftClient(NamedTuple):
@@ -90,15 +93,16 @@ def row_of(info: ClientInfo, groups: tuple[str, ...], reached: Callable[[int], s
     """
     (
         client_id, _fd, state, name, software, master, address, pid, uid, gid, connected_at, idle_since, requests,
-        bytes_in, bytes_out, frames_in, frames_out, in_flight, queued, dropped,
+        bytes_in, bytes_out, frames_in, frames_out, in_flight, queued, dropped, via, _header,
     ) = info  # fmt: skip
     known = uid != -1
+    proxy = (reached(master) if via == VIA_UNIX else via) if via else None
     return _new(
         ClientRow,
         (
-            client_id, name, software, "tcp" if address else "unix", address or reached(master), pid if known else None,
-            uid if known else None, gid if known else None, _STATES[state], connected_at, idle_since, requests,
-            in_flight, bytes_in, bytes_out, frames_in, frames_out, queued, dropped, groups,
+            client_id, name, software, "tcp" if address and address[0] != "u" else "unix", address or reached(master),
+            pid if known else None, uid if known else None, gid if known else None, _STATES[state], connected_at,
+            idle_since, requests, in_flight, bytes_in, bytes_out, frames_in, frames_out, queued, dropped, groups, proxy,
         ),
     )  # fmt: skip
 

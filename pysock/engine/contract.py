@@ -21,6 +21,7 @@ from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
 from pysock.engine.inlet import Inlet
 from pysock.engine.link import Link
 from pysock.engine.outlet import Outlet
+from pysock.engine.proxies import Proxies
 from pysock.engine.rows import ClientInfo, Current, EngineStats, Gone
 from pysock.engine.sockets import Sockets
 from pysock.limits import Limits, Slow
@@ -171,7 +172,9 @@ class Engine(Protocol):
 
     def __init__(self, options: EngineOptions) -> None: ...
 
-    def add_master(self, fd: int, checked: bool = False, prepared: bool = False, tls: Any = None) -> None:
+    def add_master(
+        self, fd: int, checked: bool = False, prepared: bool = False, tls: Any = None, proxies: Proxies | None = None
+    ) -> None:
         """Accept from this listening socket, from ``run`` on. The descriptor stays the caller's, who closes it
         when ``Callbacks.draining`` says so.
 
@@ -180,6 +183,7 @@ class Engine(Protocol):
             else the engine sets them on each.
         :param tls: what its clients must speak, a :class:`pysock.TLS` or an ``ssl.SSLContext``; ``None``: plain bytes.
             Its handshake comes before the framing's, within ``Limits.cir_timeout`` for both.
+        :param proxies: clients come to it through proxies, which say first for whom they connect.
         """
 
     def tls_of(self, client_id: int) -> TLSInfo | None:

@@ -18,7 +18,7 @@ class ClientInfo(NamedTuple):
     name: str
     software: str  # as it says itself
     master: int  # index of the master socket, in the order of add_master
-    address: str  # the peer: "host:port" over TCP, "" over a Unix socket
+    address: str  # the peer: "host:port" over TCP, "" over a Unix socket; or as a proxy says, then also "unix:PATH"
     pid: int  # of the peer on a Unix socket; -1 where unknown, like the next two
     uid: int
     gid: int
@@ -32,6 +32,8 @@ class ClientInfo(NamedTuple):
     in_flight: int  # requests whose reply isn't written yet
     queued: int  # bytes of replies the kernel hasn't taken yet
     pushes_dropped: int = 0  # that it didn't get, because too many waited
+    via: str = ""  # the proxy that it came through: "host:port", or "unix:"; "": none
+    header: bytes = b""  # what is kept of the header that this has sent; in one row, not in many
 
 
 class Gone(NamedTuple):

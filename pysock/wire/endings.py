@@ -44,6 +44,9 @@ class End(IntEnum):
     PUSHES_FULL = 19
     ONLY_TLS = 20
     SETTLED = 21  # STOPPING, where all that was accepted is answered: words alone
+    DOOR_UNTRUSTED = 22  # only proxies may connect there, and it is none of them; as the four above
+    HEADER = 23  # no header of the PROXY protocol, or no good one; the text says why
+    ORIGIN = 24  # as DOOR_PEER, of who a proxy says that it is
 
 
 class How(IntEnum):
@@ -172,6 +175,24 @@ ENDINGS: Final = {
         DisconnectReason.SERVER_STOPPING,
         after=Said(Kind.GOAWAY, p.GOAWAY_SETTLED, texts.SHUTTING_DOWN),
     ),
+    End.DOOR_UNTRUSTED: Row(
+        DisconnectReason.CLOSED_BY_SERVER,
+        How.CUT,
+        Cause.UNTRUSTED,
+        before=_refused(Refusal.NOT_ALLOWED, texts.UNTRUSTED),
+    ),
+    End.HEADER: Row(
+        DisconnectReason.PROTOCOL_VIOLATION,
+        cause=Cause.HEADER,
+        before=_refused(Refusal.MALFORMED),
+        event=ConnectionEvent.VIOLATION,
+    ),
+    End.ORIGIN: Row(
+        DisconnectReason.OVER_A_LIMIT,
+        cause=Cause.PEER,
+        before=_refused(Refusal.SERVER_FULL, texts.PEER_FULL),
+        event=None,
+    ),
 }
 
 #: Those at the door, by why they are turned away.
@@ -180,6 +201,7 @@ DOOR: Final = {
     Cause.PEER: End.DOOR_PEER,
     Cause.ACCESS: End.DOOR_ACCESS,
     Cause.NO_MEMORY: End.DOOR_NO_MEMORY,
+    Cause.UNTRUSTED: End.DOOR_UNTRUSTED,
 }
 
 

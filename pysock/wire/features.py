@@ -63,3 +63,11 @@ def decode_deadline(payload: bytes) -> float:
     """Return the seconds that the front of a payload says, of at least 4 bytes."""
     (microseconds,) = DEADLINE.unpack_from(payload)
     return float(microseconds) / 1e6
+
+
+def client_features(answers: bool) -> int:
+    """What a client speaks.
+
+    :param answers: it has services.
+    """
+    return ANSWERING_FEATURES if answers else CLIENT_FEATURES

@@ -51,6 +51,10 @@ CREDIT_OVERFLOW: Final = "more credit than 32 bits hold"
 LONG_ANSWER: Final = "the answer is longer than this server takes"
 UNASKED_ANSWER: Final = "an answer to nothing that was asked"
 NEEDS_STREAM: Final = "this service answers by a stream: ask it by client.stream(), or by a newer client"
+NO_PROXY_HEADER: Final = "no header of the PROXY protocol came first: this server is reached through a proxy (proxy=)"
+BROKEN_PROXY_HEADER: Final = "the header of the PROXY protocol is broken"
+PROXY_CHECKSUM: Final = "the checksum of the PROXY protocol's header is wrong"
+UNTRUSTED: Final = "not allowed: only proxies that this server trusts may connect here (trust=)"
 
 # What is wrong with what a handler returned, or with what is to be pushed. These are raised, and told by their type.
 NOT_BYTES: Final = "the handler returned %s, not a bytes-like object%s"

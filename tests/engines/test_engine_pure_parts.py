@@ -16,9 +16,9 @@ from pysock import Limits, Server, connect
 from pysock.causes import Cause
 from pysock.engine.contract import SLOT_BITS
 from pysock.engine.pure import core, output
-from pysock.engine.pure.access import Origins, network_of
 from pysock.engine.pure.causes import Causes
 from pysock.engine.pure.commands import Commands
+from pysock.engine.pure.door.access import Origins, network_of
 from pysock.engine.pure.framed import FramedConnection
 from pysock.engine.pure.poll import READ, WRITE, EpollPoller, SelectorPoller
 from pysock.engine.pure.sockets import PureSockets

@@ -21,7 +21,17 @@ PACKAGE = ROOT / "pysock"
 #: From below. A name is a module, or a folder with all in it that isn't named itself.
 FLOORS = [
     ("base", "errors", "_version"),
-    ("states", "causes", "limits", "address", "tls", "files.own_directory", "access.peers", "access.unmapped"),
+    (
+        "states",
+        "causes",
+        "limits",
+        "address",
+        "tls",
+        "files.own_directory",
+        "access.networks",
+        "access.peers",
+        "access.unmapped",
+    ),
     ("wire",),
     ("engine",),
     ("engine.native", "engine.pure"),
@@ -173,6 +183,7 @@ def test_the_page_shows_the_floors():
     shown = [set(line.partition("   ")[0].split()) for line in picture.splitlines()[2:]]
     parts = {
         "files.own_directory",
+        "access.networks",
         "access.peers",
         "access.unmapped",
         "health.lame",

@@ -25,6 +25,7 @@ PUBLIC = [
     *("ConnectionState", "Address", "backend", "__version__", "PysockError", "ProtocolError", "ConnectionRefused"),
     *("RemoteError", "RequestTimeout", "ServerFull", "FrameTooLarge", "AddressInUse", "Group"),
     *("ClientRow", "LeftClient", "Snapshot"),
+    *("ProxyHeader", "ProxyTLS"),
     *("Reply", "Request", "current", "later"),
     *("TLS", "TLSError", "TLSInfo", "tls_driver"),
     *("Cancelled", "Overloaded", "OutcomeUnknown", "Backoff", "Pool", "Pong", "HealthAgent", "control"),

@@ -337,7 +337,7 @@ def test_addresses():
         [Address.parse(text) for text in code(texts)] for texts, _ in table(topic("addresses"), "address", "what it is")
     ]
     transports = [{address.transport for address in row} for row in rows]
-    assert transports == [{"unix"}, {"unix"}, {"unix"}, {"abstract"}, {"tcp"}, {"tls"}, {"fd"}]
+    assert transports == [{"unix"}, {"unix"}, {"unix"}, {"abstract"}, {"tcp"}, {"tls"}, {"tcp"}, {"fd"}]
     assert rows[0][0] == rows[0][2]
     assert [address.path for address in rows[2]] == ["", ""]
     assert rows[3][0] == rows[3][1]

@@ -26,6 +26,14 @@ GOOD = {
     "unix:/x?mode=0660&group=www&user=bob&backlog=7": Address(
         "unix", path="/x", mode=0o660, group="www", user="bob", backlog=7
     ),
+    "tcp://0.0.0.0:1?proxy=v2&trust=10.0.0.0/8,127.0.0.1": Address(
+        "tcp", host="0.0.0.0", port=1, proxy="v2", trust="10.0.0.0/8,127.0.0.1"
+    ),
+    "tcp://[::]:1?backlog=7&proxy=any&trust=2001:db8::/32": Address(
+        "tcp", host="::", port=1, backlog=7, proxy="any", trust="2001:db8::/32"
+    ),
+    "unix:/x?proxy=v1": Address("unix", path="/x", proxy="v1"),
+    "unix:@x?proxy=v2": Address("abstract", path="x", proxy="v2"),
     "unix:/x?mode=600&user=1000": Address("unix", path="/x", mode=0o600, user="1000"),
     "unix:/x?mode=0o777": Address("unix", path="/x", mode=0o777),
     "unix:": Address("unix"),
@@ -107,7 +115,7 @@ BAD = {
     "fd://-1": "the descriptor must be a number",
     "fd://99999999999": "the descriptor must be a number",
     "fd://3?backlog=5": "unknown option 'backlog' for the transport 'fd'; it takes none",
-    "unix:/x?": "there is no option after the '?'; it takes name, mode, user, group, backlog, and %3F is a '?' in",
+    "unix:/x?": "there is no option after the '?'; it takes name, mode, user, group, backlog, proxy, and %3F is a",
     "fd://3?": "there is no option after the '?'; it takes none",
     "unix:/x?mode=0660&": "there is no option after the '&'",
     "unix:/x?&mode=0660": "there is no option after the '?'",
@@ -132,6 +140,15 @@ BAD = {
     "unix:/x?backlog=0": "backlog must be a number from 1",
     "unix:/x?backlog=many": "backlog must be a number",
     "unix:@x?mode=0660": "unknown option 'mode' for the transport 'abstract'; it takes backlog",
+    "tcp://h:1?proxy=v2": "trust is missing: over TCP anybody could say that he is a proxy",
+    "tcp://h:1?trust=10.0.0.0/8": "trust goes with proxy=; write for example proxy=v2&trust=10.0.0.0/8",
+    "tcp://h:1?proxy=v3&trust=10.0.0.0/8": "proxy must be v1, v2 or any, not 'v3'",
+    "tcp://h:1?proxy=v2&trust=": "the option 'trust' has no value",
+    "tcp://h:1?proxy=v2&trust=10.0.0.1/8": "trust must be addresses or networks, with commas between: 10.0.0.1/8 has",
+    "tcp://h:1?proxy=v2&trust=127.0.0.1, ::1": "' ::1' does not appear to be an IPv4 or IPv6 network",
+    "tcp://h:1?proxy=v2&trust=localhost": "'localhost' does not appear to be an IPv4 or IPv6 network",
+    "unix:/x?proxy=v2&trust=10.0.0.0/8": "unknown option 'trust' for the transport 'unix'",
+    "fd://3?proxy=v2": "unknown option 'proxy' for the transport 'fd'; it takes none",
     "tcp://h:1?mode=0660": "unknown option 'mode' for the transport 'tcp'; it takes backlog",
 }
 

@@ -258,7 +258,7 @@ def test_who_the_system_does_not_tell(socket_dir, monkeypatch, options):
     """Refused where it matters, and no function is asked: one that knows whom to keep out would let everybody in. The
     native engine asks the kernel itself, and does the same where that fails.
     """
-    monkeypatch.setattr("pysock.engine.pure.access.peer_of", lambda sock: (-1, -1, -1))
+    monkeypatch.setattr("pysock.engine.pure.door.access.peer_of", lambda sock: (-1, -1, -1))
     server = Server(f"unix:{socket_dir}/s?mode=0666", backend="pure", **options)
     server.service(lambda client, request: request.upper())
     with server:

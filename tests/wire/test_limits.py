@@ -800,7 +800,7 @@ def be_idle(server):
 CAUSES = {
     Cause.FULL: (be_one_too_many, {"max_clients": 1}, "the server is full"),
     Cause.CROWD: (be_crowded_out, {"max_pending_cir": 1}, "too many others wait"),
-    Cause.LATE: (be_silent, {"cir_timeout": 0.02}, "the CIR came too late"),
+    Cause.LATE: (be_silent, {"cir_timeout": 0.02}, "came too late (Limits.cir_timeout)"),
     Cause.VIOLATION: (violate, {}, "the protocol was violated"),
     Cause.TOO_LARGE: (ask_for_too_much, {"max_payload": 100}, "a request was too large"),
     Cause.FRAME_LATE: (be_slow, {"frame_timeout": 0.02}, "the rest of a frame came too late"),

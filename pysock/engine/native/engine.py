@@ -22,6 +22,7 @@ from pysock.engine.native.outlet import NativeOutlet
 from pysock.engine.native.rows import PackedRows
 from pysock.engine.native.sockets import NativeSockets
 from pysock.engine.native.tls import drivers, facts_of, info_of, secure, why_not_greeted
+from pysock.engine.proxies import Proxies
 from pysock.engine.rows import ClientInfo, Current, EngineStats, Gone
 from pysock.engine.said import TEXT_DESCRIPTORS_LOST, answers_nothing, too_much_queued
 from pysock.errors import FrameTooLarge, PysockError
@@ -121,13 +122,18 @@ class NativeEngine(Unique):
         self._tls: list[Any] = []  # by master
         self._loop: int | None = None  # the thread that runs it
 
-    def add_master(self, fd: int, checked: bool = False, prepared: bool = False, tls: Any = None) -> None:
+    def add_master(
+        self, fd: int, checked: bool = False, prepared: bool = False, tls: Any = None, proxies: Proxies | None = None
+    ) -> None:
         os.set_blocking(fd, False)  # the loop accepts until there is nothing left
         flags = lib.PS_MASTER_CHECKED * checked | lib.PS_MASTER_PREPARED * prepared
         result_of(lib.ps_engine_add_master(self._engine, fd, flags))
         self._tls.append(tls)
         if tls is not None:
             secure(self._engine, len(self._tls) - 1, tls)
+        if proxies is not None:
+            networks = ffi.new("ps_network[]", [(list(address), bits) for address, bits in proxies.networks])
+            result_of(lib.ps_engine_expect_proxies(self._engine, proxies.versions, networks, len(networks)))
 
     def tls_of(self, client_id: int) -> TLSInfo | None:
         return info_of(facts_of(self._engine, client_id)) if any(self._tls) else None
@@ -241,7 +247,13 @@ class NativeEngine(Unique):
             in_flight=row.in_flight,
             queued=row.queued,
             pushes_dropped=row.pushes_dropped,
+            via=ffi.string(row.via).decode(),
+            header=self._header(client_id) if row.via[0] != b"\0" else b"",
         )
+
+    def _header(self, client_id: int) -> bytes:
+        kept = ffi.new("uint8_t[]", lib.PS_PROXY_KEPT)
+        return bytes(ffi.buffer(kept, lib.ps_engine_header(self._engine, client_id, kept, len(kept))))
 
     def rows(self, among: Ids | None = None) -> PackedRows:
         ids, count = (ffi.NULL, 0) if among is None else (of := ffi.from_buffer("uint64_t[]", among), len(of))

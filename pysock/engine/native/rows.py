@@ -12,7 +12,7 @@ from pysock.engine.rows import ClientInfo, Gone
 if TYPE_CHECKING:
     from typing import Any, Final
 
-_ROW: Final = struct.Struct("@11QiIIII6B6x")
+_ROW: Final = struct.Struct("@11QiIIII7B5x")
 #: Where these are in a row.
 _LEFT_AT: Final = 10
 _REASON: Final = 18
@@ -56,6 +56,7 @@ class PackedRows(Sequence[ClientInfo]):
         (
             client_id, connected_at, idle_since, requests, bytes_in, bytes_out, frames_in, frames_out, queued, dropped,
             _left_at, pid, uid, gid, in_flight, texts, state, master, _reason, name_size, software_size, address_size,
+            via_size,
         ) = packed  # fmt: skip
         begin = self._texts + texts
         end = begin + name_size
@@ -63,6 +64,7 @@ class PackedRows(Sequence[ClientInfo]):
         software = self._data[end : end + software_size].decode("utf-8", "replace")
         end += software_size
         address = self._data[end : end + address_size].decode()
+        end += address_size
         if pid == -1:
             uid = gid = -1
         return _new_row(
@@ -70,6 +72,6 @@ class PackedRows(Sequence[ClientInfo]):
             (
                 client_id, -1, state, name, software, master, address, pid, uid, gid, connected_at / NANOSECONDS,
                 idle_since / NANOSECONDS, requests, bytes_in, bytes_out, frames_in, frames_out, in_flight, queued,
-                dropped,
+                dropped, self._data[end : end + via_size].decode(), b"",
             ),
         )  # fmt: skip

@@ -19,7 +19,8 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.base.vanish import notice_vanished, vanishing
 from pysock.causes import Cause
-from pysock.engine.pure.access import Door
+from pysock.engine.pure.door.access import Door
+from pysock.engine.pure.door.proxied import Header
 from pysock.engine.pure.ending import dismiss
 from pysock.engine.pure.framed import FramedConnection
 from pysock.engine.pure.listener import Listener
@@ -35,6 +36,7 @@ from pysock.wire.format import (
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from pysock.engine.proxies import Proxies
     from pysock.engine.pure.connection import Connection
     from pysock.engine.pure.core import Core
     from pysock.engine.pure.transport import Transport
@@ -75,7 +77,7 @@ class Masters(Unique):
     def __init__(self, core: Core) -> None:
         self._core = core
         self._door = Door(core)
-        self._fds: list[tuple[int, bool, bool, Transport]] = []
+        self._fds: list[tuple[int, bool, bool, Transport, Proxies | None]] = []
         self._vanishing = vanishing(core.limits.vanish_timeout, core.limits.output_timeout)
         self._listeners: list[Listener] = []
         self.resume_at: float | None = None  # the end of a pause
@@ -84,17 +86,21 @@ class Masters(Unique):
         self._newcomer: socket.socket | None = None  # accepted last: it may not have a row yet
         core.descriptor_freed = self.resume
 
-    def add(self, fd: int, checked: bool = False, prepared: bool = False, tls: Any = None) -> None:
+    def add(
+        self, fd: int, checked: bool = False, prepared: bool = False, tls: Any = None, proxies: Proxies | None = None
+    ) -> None:
         """Accept from this one, too."""
         os.fstat(fd)
-        self._fds.append((fd, checked, prepared, _transport_of(tls)))
+        self._fds.append((fd, checked, prepared, _transport_of(tls), proxies))
         self._open_reserve()
 
     def start(self) -> None:
         """Begin to accept."""
         self._open = True
-        for index, (fd, checked, prepared, transport) in enumerate(self._fds):
-            listener = Listener(self._core, fd, index, checked=checked, prepared=prepared, transport=transport)
+        for index, (fd, checked, prepared, transport, proxies) in enumerate(self._fds):
+            listener = Listener(
+                self._core, fd, index, checked=checked, prepared=prepared, transport=transport, proxies=proxies
+            )
             self._listeners.append(listener)
             self._core.on_event[fd] = lambda bits, one=listener: self._on_event(one, bits)  # type: ignore[misc]
         for listener in self._listeners:
@@ -252,7 +258,7 @@ class Masters(Unique):
             _begin(connection)
 
     def _let_through(self, listener: Listener, sock: socket.socket, peer: Any) -> Connection | None:
-        newcomer, cause = self._door.judge(sock, peer, checked=listener.checked)
+        newcomer, cause = self._door.judge(sock, peer, checked=listener.checked, proxies=listener.proxies)
         if cause is None and not self._make_way():
             cause = Cause.FULL
         if cause is not None:
@@ -309,7 +315,10 @@ def _transport_of(tls: Any) -> Transport:
 
 def _begin(connection: Connection) -> None:
     try:
-        connection.start()
+        if connection.listener.proxies is None:
+            connection.start()
+        else:
+            Header(connection, connection.listener.proxies.versions).wait()
     except MemoryError:
         connection.no_memory()
     except OSError:  # macOS: no option can be set where the peer is gone already

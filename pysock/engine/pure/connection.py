@@ -20,8 +20,8 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import no_sigpipe
 from pysock.causes import Cause
 from pysock.engine.deferral import Ended
-from pysock.engine.pure.access import Origin
 from pysock.engine.pure.core import LARGE_READ_MAX, READ_MAX
+from pysock.engine.pure.door.access import Origin
 from pysock.engine.pure.output import SHORT_OF_MEMORY, Output
 from pysock.engine.pure.poll import READ, WRITE, is_foreign
 from pysock.engine.pure.transport import discard_input
@@ -344,7 +344,7 @@ class Connection(Output):
         took from us and has not sent yet is lost. So it is closed only when all is on its way.
         """
         may_get_more = self.reason not in {DisconnectReason.LEFT, DisconnectReason.CLOSED_BY_PEER}
-        if not self.address or not may_get_more or self.sent or TCP_NOTSENT_LOWAT is None:
+        if not self.listener.tcp or not may_get_more or self.sent or TCP_NOTSENT_LOWAT is None:
             return False
         if not self.sending:
             with suppress(OSError):

@@ -16,9 +16,9 @@ from pysock.causes import Cause
 from pysock.engine.contract import Callbacks, EngineOptions, Service
 from pysock.engine.guards import guarded
 from pysock.engine.heldup import HeldUp
-from pysock.engine.pure.access import Origins
 from pysock.engine.pure.causes import Causes
 from pysock.engine.pure.commands import told_if_it_fails
+from pysock.engine.pure.door.access import Origins
 from pysock.engine.pure.poll import READ, WRITE, NoPoller, Poller, new_poller
 from pysock.engine.pure.table import Rows
 from pysock.engine.pure.timers import Deadlines

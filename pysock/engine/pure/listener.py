@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from pysock.engine.proxies import Proxies
     from pysock.engine.pure.core import Core
     from pysock.engine.pure.transport import Transport
     from pysock.engine.pure.waiting.batch import Batch
@@ -36,6 +37,7 @@ class Listener(Unique):
         "index",
         "interest",
         "prepared",
+        "proxies",
         "rules",
         "shut",
         "sock",
@@ -44,7 +46,15 @@ class Listener(Unique):
     )
 
     def __init__(
-        self, core: Core, fd: int, index: int, *, checked: bool, prepared: bool, transport: Transport = PLAIN
+        self,
+        core: Core,
+        fd: int,
+        index: int,
+        *,
+        checked: bool,
+        prepared: bool,
+        transport: Transport = PLAIN,
+        proxies: Proxies | None = None,
     ) -> None:
         self.fd: int = fd
         self.index: int = index  # in the order in which they were added
@@ -55,6 +65,7 @@ class Listener(Unique):
         self.batches: dict[int, Batch] = core.batches
         self.checked: bool = checked  # who comes is held against the rule of access before a byte is read
         self.prepared: bool = prepared  # its data sockets inherit the options of TCP that they need
+        self.proxies: Proxies | None = proxies  # its clients come through these
         # Python finds out about family and type by itself.
         self.sock: socket.socket = socket.socket(fileno=fd)
         try:

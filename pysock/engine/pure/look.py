@@ -44,12 +44,14 @@ def info(core: Core, client_id: int) -> ClientInfo | None:
     connection = core.table.rows.get(client_id)
     if connection is None or (connection.protocol.state is ConnectionState.CLOSED and not connection.buried):
         return None
-    return row(connection)
+    via = core.table.vias.get(client_id)
+    return row(connection) if via is None else row(connection)._replace(header=via.header)
 
 
 def row(connection: Connection) -> ClientInfo:
     """Its row, as it is."""
     pid, uid, gid = credentials_of(connection)
+    via = connection.core.table.vias.get(connection.client_id)
     return ClientInfo(
         client_id=connection.client_id,
         fd=connection.fd,
@@ -71,6 +73,7 @@ def row(connection: Connection) -> ClientInfo:
         in_flight=connection.in_flight,
         queued=connection.queued,
         pushes_dropped=connection.dropped,
+        via="" if via is None else via.address,
     )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from pysock.engine.pure.connection import Connection
+    from pysock.engine.pure.door.proxied import Via
     from pysock.engine.rows import ClientInfo
     from pysock.states import DisconnectReason
 
@@ -50,6 +51,7 @@ class Rows(Unique):
         self.rows: dict[int, Connection] = {}
         self.clients: dict[int, Connection] = {}  # of the rows, those that were let in, oldest first
         self.gone: deque[Leaver] = deque(maxlen=GONE_MAX)  # the last that were let in and went
+        self.vias: dict[int, Via] = {}  # of the rows, those that came through a proxy
         self._names: dict[str, dict[int, None]] = {}
         self._generations: list[int] = []  # by slot
         self._free: list[int] = []
@@ -96,13 +98,14 @@ class Rows(Unique):
         """Free the row."""
         with self.lock:
             self.rows.pop(client_id, None)  # in a child where a disconnect hook forked it is gone
+            self.vias.pop(client_id, None)
             self._free.append(client_id & _SLOT)
 
     def abandon(self) -> list[Connection]:
         """In a forked child: empty it; who was in it. Who has the lock may not be here."""
         self.lock = threading.RLock()
         rows = list(self.rows.values())
-        for part in (self.rows, self.clients, self._names):
+        for part in (self.rows, self.clients, self.vias, self._names):
             part.clear()
         return rows
 

@@ -4,7 +4,7 @@ This file is the turn: wait, read, dispatch, send. What it drives has a file eac
 
 - ``core``: what the parts share; ``table``: the client table; ``poll``: waiting; ``timers``, ``lateness``: deadlines
 - ``commands``: what other threads leave to the loop; ``push``: what they and handlers may do; ``look``: what they see
-- ``accept``: master sockets, ``listener`` each; ``access``: who may come in; ``causes``: limits and faults, counted
+- ``accept``: master sockets, ``listener`` each; ``door``: who may come in; ``causes``: limits and faults, counted
 - ``connection``, ``framed``, ``plain``: data sockets, ``ending``: how they end, ``transport``: their bytes, ``output``
 - ``current``: which request a handler runs for; ``reply``: what it made of it; ``waiting``: requests without an answer
 - ``client``: the client's end; ``sockets``: sockets used by hand; ``guest``: turns in a loop of the program's

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 
+from pysock.access.networks import is_in
 from pysock.access.peers import groups_of, peer_of
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.causes import Cause
@@ -15,6 +16,7 @@ from pysock.causes import Cause
 if TYPE_CHECKING:
     from typing import Any, Final, TypeAlias
 
+    from pysock.engine.proxies import Proxies
     from pysock.engine.pure.core import Core
 
 #: Whence a connection comes, what counts as one: a user, or a network address in bytes.
@@ -66,16 +68,22 @@ class Door:
         self._per_uid = core.limits.max_clients_per_uid
         self._per_ip = core.limits.max_clients_per_ip
 
-    def judge(self, sock: socket.socket, peer: Any, *, checked: bool) -> tuple[Newcomer, Cause | None]:
+    def judge(
+        self, sock: socket.socket, peer: Any, *, checked: bool, proxies: Proxies | None
+    ) -> tuple[Newcomer, Cause | None]:
         """Who it is; and why they may not come in, or ``None``.
 
         :param peer: the address over TCP, ``None`` over a Unix socket.
         :param checked: the rule of access holds for this master socket, if it is a Unix socket.
+        :param proxies: it must be one of these; how many its client has is seen when that is known.
         """
         tcp = peer is not None
         newcomer = self._over_tcp(peer[0]) if tcp else self._over_unix(sock, checked)
         if not tcp and newcomer.credentials is not None and not self._may_connect(sock, newcomer.credentials, checked):
             return newcomer, Cause.ACCESS
+        if proxies is not None:
+            trusted = not tcp or is_in(_packed(peer[0]), proxies.networks)
+            return newcomer._replace(origin=None), None if trusted else Cause.UNTRUSTED
         most = self._per_ip if tcp else self._per_uid
         full = most is not None and newcomer.origin is not None and self._origins.taken(newcomer.origin) >= most
         return newcomer, Cause.PEER if full else None
@@ -106,7 +114,13 @@ def network_of(host: str) -> bytes:
     """What counts as one address: an IPv4 address, also where it is mapped into IPv6; the first 64 bits of an IPv6
     address, for a machine commonly has all that begin with them (RFC 6177).
     """
+    address = _packed(host)
+    if len(address) == 4:
+        return address
+    return address[12:] if address.startswith(_MAPPED) else address[:8]
+
+
+def _packed(host: str) -> bytes:
     if ":" not in host:
         return socket.inet_pton(socket.AF_INET, host)
-    address = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    return address[12:] if address.startswith(_MAPPED) else address[:8]
+    return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])

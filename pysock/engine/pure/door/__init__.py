@@ -1,0 +1,1 @@
+"""Who comes: what is looked at before a connection is anybody's."""
