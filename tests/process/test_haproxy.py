@@ -116,9 +116,9 @@ def test_what_its_agent_says(balancer: Balancer, nodes: Callable[..., list[Node]
 
 def test_servers_at_unix_sockets(socket_dir: Path, backend: str) -> None:
     with Balancer(own_host(), socket_dir, "unix.cfg") as balancer, contextlib.ExitStack() as stack:
-        one, two = (Server(f"unix:{path}?mode=0660", backend=backend) for path in balancer.servers[:2])
+        one, two = (Server(f"unix:{path}?mode=0660&proxy=v2", backend=backend) for path in balancer.servers[:2])
         for server, name in ((one, b"one"), (two, b"two")):
-            server.service(lambda client, request, name=name: name)
+            server.service(lambda client, request, name=name: name + b" " + str(client.address).encode())
             stack.enter_context(server)
         for name in SERVERS[:2]:
             balancer.wait_until(name, up=True)
@@ -126,7 +126,7 @@ def test_servers_at_unix_sockets(socket_dir: Path, backend: str) -> None:
         assert balancer.wait_until("one", up=False) == "NOLB"
         for _ in range(3):
             with pysock.connect(balancer.front) as client:
-                assert client.request(b"") == b"two"
+                assert client.request(b"").startswith(b"two 127.")  # the client's own, which HAProxy tells
 
 
 class Load:
