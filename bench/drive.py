@@ -11,16 +11,22 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from bench import pyload
+from bench.fanout import Fanout
 from bench.herd import Herd, Stuck
 from bench.servers.common import endpoint
 
 PATIENCE: Final = 20.0
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+#: Who makes the load, for so many seconds.
+Maker = Callable[[float], dict[str, Any]]
 
 
 class ServerGone(Exception):
@@ -93,12 +99,12 @@ def put_under_load(server: Server, spec: dict[str, Any], seconds: float) -> dict
     return result
 
 
-def measure(server: Server, spec: dict[str, Any]) -> dict[str, float]:
+def measure(server: Server, spec: dict[str, Any], make: Maker) -> dict[str, float]:
     """Load, and what it cost."""
     hog = server.hog() if spec["load"]["hog"] else 0
     hog_before = server.thread_seconds(hog) if hog else 0.0
     before = server.cpu_seconds()
-    result = put_under_load(server, spec, spec["seconds"])
+    result = make(spec["seconds"])
     used = server.cpu_seconds() - before
     hog_used = server.thread_seconds(hog) - hog_before if hog else 0.0
     latency = result["latency_us"]
@@ -116,15 +122,15 @@ def measure(server: Server, spec: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def measure_with_herd(server: Server, spec: dict[str, Any], stack: ExitStack) -> dict[str, float]:
+def measure_with_herd(server: Server, spec: dict[str, Any], make: Maker, stack: ExitStack) -> dict[str, float]:
     """Without the herd, then with it."""
     count = spec["load"]["idle"]
-    alone = measure(server, spec)
+    alone = measure(server, spec, make)
     before = server.resident_bytes()
     herd = Herd(server.address, count, spec["framing"])
     stack.callback(herd.close)
     idle_bytes = (server.resident_bytes() - before) / count
-    together = measure(server, spec)
+    together = measure(server, spec, make)
     kept = together["messages_per_second"] / alone["messages_per_second"]
     return {**together, "idle_bytes": idle_bytes, "herd_seconds": herd.seconds, "kept": kept}
 
@@ -132,15 +138,22 @@ def measure_with_herd(server: Server, spec: dict[str, Any], stack: ExitStack) ->
 def drive(spec: dict[str, Any]) -> dict[str, float]:
     server = Server(spec["address"], spec["pid"], Path(spec["log"]))
     server.await_listening()
+    load = spec["load"]
     with ExitStack() as stack:
+        if load["broadcast"]:
+            fanout = Fanout(server.address, load["connections"], load["size"], load["stuck"])
+            stack.callback(fanout.close)
+            make = fanout.run
+        else:
+            make = partial(put_under_load, server, spec)
         if spec["warmup"]:
             with suppress(Exception):  # what is wrong will be wrong again; a slow server may need longer for a reply
-                put_under_load(server, spec, spec["warmup"])
-        for _ in range(spec["load"]["stuck"]):
+                make(spec["warmup"])
+        for _ in range(0 if load["broadcast"] else load["stuck"]):
             stack.callback(Stuck(server.address).close)
-        if spec["load"]["idle"]:
-            return measure_with_herd(server, spec, stack)
-        return measure(server, spec)
+        if load["idle"]:
+            return measure_with_herd(server, spec, make, stack)
+        return measure(server, spec, make)
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ PATIENCE: Final = 30.0
 FULL: Final = 0.05
 
 
-def _plug(address: str) -> socket.socket:
+def plug(address: str) -> socket.socket:
+    """A client that is connected, and no more."""
     is_unix, where = endpoint(address)
     sock = socket.socket(socket.AF_UNIX if is_unix else socket.AF_INET)
     sock.settimeout(PATIENCE)
@@ -64,7 +65,7 @@ class Herd:
         started = time.perf_counter()
         self.socks = []
         for _ in range(count):
-            self.socks.append(_plug(address))
+            self.socks.append(plug(address))
             talk(self.socks[-1])
         self.seconds = time.perf_counter() - started
 
@@ -77,7 +78,7 @@ class Stuck:
     """One connection with framing u32 that sends requests for as long as the server takes them, and reads nothing."""
 
     def __init__(self, address: str) -> None:
-        self.sock = _plug(address)
+        self.sock = plug(address)
         self.sock.setblocking(False)
         frames = (pack(len(PAYLOAD)) + PAYLOAD) * 1000
         rest = memoryview(frames)

@@ -95,8 +95,10 @@ def _drive(spec: dict[str, object], core: int, peer: Peer, timeout: float) -> di
 def _command(peer: Peer, load: Load, address: str) -> list[str]:
     work = ["--work-us", f"{load.work_us:g}"] if load.work_us else []
     if not peer.in_c:
-        hog = ["--hog"] if load.hog else []
-        return [sys.executable, "-m", f"bench.servers.{peer.server}", address, *peer.arguments, *hog, *work]
+        switches = [f"--{name}" for name in ("hog", "broadcast") if getattr(load, name)]
+        return [sys.executable, "-m", f"bench.servers.{peer.server}", address, *peer.arguments, *switches, *work]
+    if load.broadcast:
+        work += ["--broadcast", "1"]
     try:
         return [str(built(peer.server)), address, *peer.arguments, *work]
     except BuildFailed as error:

@@ -1,4 +1,4 @@
-"""What is measured: the scenarios S1 to S10, as data.
+"""What is measured: the scenarios S1 to S11, as data.
 
 They are those that the field accepts as fair for servers of small messages. Where a parameter differs from what is
 usual, ``deviation`` says so, and the tables print it.
@@ -25,7 +25,8 @@ class Load:
     :ivar churn: connect, one request, close.
     :ivar same_core: server and client share a core.
     :ivar idle: connections that have made one request and are silent since.
-    :ivar stuck: connections that send requests and read nothing.
+    :ivar stuck: connections that send requests and read nothing; with ``broadcast`` they send nothing either.
+    :ivar broadcast: what one client sends, the server sends to all connections.
     :ivar hog: a Python thread in the server burns the CPU.
     :ivar work_us: what the handler computes.
     :ivar by: who makes the load: ``"generator"``, ``"python"`` or ``"both"``.
@@ -43,6 +44,7 @@ class Load:
     same_core: bool = False
     idle: int = 0
     stuck: int = 0
+    broadcast: bool = False
     hog: bool = False
     work_us: float = 0.0
     by: str = "generator"
@@ -63,6 +65,7 @@ class Load:
             self.share and f"{self.share:.0%} of uvloop's capacity",
             self.churn and "connect, request, close",
             self.same_core and "one core for both",
+            self.broadcast and "broadcasts",
             self.idle and f"{self.idle:,} idle",
             self.stuck and f"{self.stuck} doesn't read",
             self.hog and "a busy Python thread beside",
@@ -120,6 +123,7 @@ _LARGE: Final = Load(connections=8, size=100 * KIB)
 _OPEN: Final = Load(connections=64)
 _HERD: Final = Load(connections=64, size=KIB)
 _CHURN: Final = Load(connections=32, churn=True)
+_CROWD: Final = Load(connections=5000, size=KIB, broadcast=True)
 
 SCENARIOS: Final = (
     Scenario(
@@ -268,6 +272,18 @@ SCENARIOS: Final = (
         ),
         deviation="workers share the server's core",
         by_library=False,
+    ),
+    Scenario(
+        id="S11",
+        title="broadcasts: what one client says, all get, one after the other",
+        figure="p99_us",
+        peers=("floor", *_PYSOCK, "uvloop", "asyncio"),
+        loads=(
+            replace(_CROWD, connections=500),
+            replace(_CROWD, quick=True, headline=True),
+            replace(_CROWD, stuck=1, headline=True),
+        ),
+        deviation="the clients are in Python and slower than the servers: latencies are theirs, too",
     ),
 )
 

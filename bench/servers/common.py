@@ -59,6 +59,7 @@ class Arguments(argparse.Namespace):
     cert: str | None
     is_unix: bool
     where: Any  # what bind() takes
+    broadcast: bool
 
     @property
     def context(self) -> ssl.SSLContext | None:
@@ -83,6 +84,7 @@ def arguments(**choices: list[str] | bool | None) -> Arguments:
     parser.add_argument("address")
     parser.add_argument("--cert", help="of a tls: address: a file with a certificate and its key")
     parser.add_argument("--hog", action="store_true", help="a Python thread burns the CPU beside the server")
+    parser.add_argument("--broadcast", action="store_true", help="send what a client says to all, if it can do that")
     parser.add_argument("--work-us", type=float, default=0.0, help="what the handler computes")
     for name, choice in choices.items():
         if isinstance(choice, bool):

@@ -4,7 +4,8 @@
  * Level-triggered, one recv and one send for each client that is ready, no memory per client unless a send was cut short:
  * then the client isn't read until its rest is gone. Deliberately not here: frames, limits, timeouts. It sleeps
  * at once where nothing has come, or polls as long as --poll-us says before: two rows, so that what polling alone brings is
- * seen. --work-us is spent once for each recv, which is a message where one is in flight. */
+ * seen. With --broadcast 1 what a client sends is sent to all, in a loop, one send for each; what one doesn't take isn't kept
+ * for it. --work-us is spent once for each recv, which is a message where one is in flight. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sys/epoll.h>
@@ -21,7 +22,9 @@ typedef struct rest {
 static int poller, master;
 static rest *rests; /* by descriptor */
 static char buffer[ROOM];
-static uint64_t work_us, poll_us;
+static uint64_t work_us, poll_us, broadcast;
+static int *clients; /* with --broadcast: who is there */
+static size_t client_count;
 
 static void watch(int operation, int fd, uint32_t events)
 {
@@ -30,8 +33,17 @@ static void watch(int operation, int fd, uint32_t events)
         die("epoll_ctl");
 }
 
+static void forget(int fd)
+{
+    for (size_t i = 0; i < client_count; i++)
+        if (clients[i] == fd)
+            clients[i] = clients[--client_count];
+}
+
 static void hang_up(int fd)
 {
+    if (broadcast)
+        forget(fd);
     free(rests[fd].data);
     rests[fd] = (rest){0};
     close(fd);
@@ -45,6 +57,8 @@ static void accept_one(void)
         return;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails on a Unix socket, which needs none */
     watch(EPOLL_CTL_ADD, fd, EPOLLIN);
+    if (broadcast)
+        clients[client_count++] = fd;
 }
 
 /* How much was sent, or -1. */
@@ -63,12 +77,22 @@ static void keep(int fd, const char *data, size_t size)
     watch(EPOLL_CTL_MOD, fd, EPOLLOUT);
 }
 
+static void send_to_all(size_t size)
+{
+    for (size_t i = 0; i < client_count; i++)
+        sendto(clients[i], buffer, size, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
+}
+
 static void serve(int fd)
 {
     ssize_t got = recv(fd, buffer, sizeof buffer, 0);
     if (got < 0 && errno == EAGAIN)
         return;
     work(work_us);
+    if (broadcast && got > 0) {
+        send_to_all((size_t)got);
+        return;
+    }
     ssize_t sent = got > 0 ? send_some(fd, buffer, (size_t)got) : -1;
     if (sent < 0)
         hang_up(fd);
@@ -106,10 +130,12 @@ int main(int argc, char **argv)
     struct epoll_event events[EVENTS];
     work_us = read_option(argc, argv, "--work-us");
     poll_us = read_option(argc, argv, "--poll-us");
+    broadcast = read_option(argc, argv, "--broadcast");
     master = listen_at(argv[1]);
     poller = epoll_create1(EPOLL_CLOEXEC);
     rests = calloc(descriptors(), sizeof *rests);
-    if (poller < 0 || !rests)
+    clients = calloc(descriptors(), sizeof *clients);
+    if (poller < 0 || !rests || !clients)
         die("floor");
     watch(EPOLL_CTL_ADD, master, EPOLLIN);
     for (;;) {

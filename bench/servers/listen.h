@@ -87,13 +87,14 @@ static inline size_t descriptors(void)
     return limit.rlim_cur == RLIM_INFINITY ? 1u << 20 : (size_t)limit.rlim_cur;
 }
 
-/* The microseconds of an option, --work-us for example; 0 where it isn't given. */
+/* The number of an option, --work-us for example; 0 where it isn't given. */
 static inline uint64_t read_option(int argc, char **argv, const char *name)
 {
     uint64_t value = 0;
     for (int i = 2; i < argc; i += 2) {
-        if (i + 1 == argc || (strcmp(argv[i], "--work-us") && strcmp(argv[i], "--poll-us"))) {
-            fprintf(stderr, "usage: %s unix:PATH|tcp:HOST:PORT [--work-us MICROSECONDS] [--poll-us MICROSECONDS]\n", argv[0]);
+        if (i + 1 == argc || (strcmp(argv[i], "--work-us") && strcmp(argv[i], "--poll-us") && strcmp(argv[i], "--broadcast"))) {
+            fprintf(stderr, "usage: %s unix:PATH|tcp:HOST:PORT [--work-us MICROSECONDS] [--poll-us MICROSECONDS] [--broadcast 1]\n",
+                    argv[0]);
             exit(2);
         }
         if (!strcmp(argv[i], name))

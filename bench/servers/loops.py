@@ -46,9 +46,10 @@ def _run(main: Awaitable[None], loop: str) -> None:
         asyncio.run(main)  # type: ignore[arg-type]
 
 
-def serve(protocol: Callable[[Handler], Any]) -> None:
+def serve(protocol: Callable[[Handler], Any], crier: Callable[[Handler], Any] | None = None) -> None:
+    """``crier``: what broadcasts are by."""
     given = arguments(loop=["asyncio", "uvloop"])
-    _run(_serve_protocol(protocol, given), given.loop)
+    _run(_serve_protocol(crier if crier and given.broadcast else protocol, given), given.loop)
 
 
 def serve_streams(talk: Talk) -> None:

@@ -31,7 +31,14 @@ def echo_all(_clients: Sequence[pysock.DataSocket], requests: Sequence[bytes]) -
     return requests
 
 
-if given.batch:
+def broadcast(_client: pysock.DataSocket, request: bytes) -> bytes:
+    server.clients.broadcast(request)
+    return b""
+
+
+if given.broadcast:
+    server.service(broadcast)
+elif given.batch:
     server.batch_service(echo_all)
 else:
     server.service(working if given.work_us else echo)

@@ -50,7 +50,7 @@ def test_the_servers_in_c_compile(source, tmp_path, monkeypatch):
 
 
 def test_scenarios():
-    assert [scenario.id for scenario in SCENARIOS] == [f"S{number}" for number in range(1, 11)]
+    assert [scenario.id for scenario in SCENARIOS] == [f"S{number}" for number in range(1, 12)]
     for scenario in SCENARIOS:
         assert scenario.figure in figures.METRICS
         assert scenario.peers[0] == "floor"
@@ -178,6 +178,18 @@ def test_a_herd_and_a_busy_thread():
     assert 0 < row.median("hog_core") <= 1.05
     assert row.median("kept") > 0
     assert "idle_bytes" in row.runs
+
+
+@needs_generator
+def test_broadcasts_beside_one_who_does_not_read():
+    names = ("floor", "pysock", "pysock-pure", "asyncio")
+    load = Load(connections=30, size=10_000, broadcast=True, stuck=1)
+    rows = measured(load, *(PEERS[name] for name in names), scenario=SCENARIOS[10])
+    assert [row.failed for row in rows] == [""] * 4
+    for row in rows:
+        assert row.median("messages_per_second") > 0
+        assert 0 < row.median("cpu_us") < row.median("p99_us")
+        assert row.load == "Unix 30 x 1, 10000 B, broadcasts, 1 doesn't read"
 
 
 @needs_generator
