@@ -10,7 +10,6 @@ import pytest
 from support import plug, running
 
 from pysock import MasterSocket, Server, ServerState
-from pysock.engine.choice import choose
 from pysock.engine.pure.commands import Commands
 
 
@@ -50,7 +49,8 @@ def test_an_engine_that_can_not_begin_leaves_nothing_open(backend, make_server, 
         raise OSError(errno.ENOSPC, "no room to watch it")
 
     make_server(address).stop()
-    monkeypatch.setattr(choose(backend).engine, "add_master", fail)
+    pure = "pysock.engine.pure.accept.Masters.add"
+    monkeypatch.setattr(pure if backend == "pure" else "pysock.engine.native.engine.NativeEngine.add_master", fail)
     server = make_server(address)
     gc.collect()
     gc.disable()  # what is only closed by chance would be left open

@@ -85,7 +85,7 @@ def test_connect_takes_what_a_client_takes():
     parameters = inspect.signature(pysock.connect).parameters
     of_one = list(inspect.signature(pysock.Client).parameters.values())
     assert list(parameters.values())[1 : len(of_one)] == of_one[1:]
-    assert list(parameters)[len(of_one) :] == ["reconnect", "wait"]  # of several connections, one after the other
+    assert list(parameters)[len(of_one) :] == ["reconnect", "wait", "balance"]  # of several connections, or servers
     assert parameters["max_pushes"].default == PUSHES_MAX
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
 from functools import cache
-from ipaddress import IPv4Address
 from weakref import WeakKeyDictionary
 
 from pysock.base.lean import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 LIBSSL: Final = b"libssl.so.3"
 LIBCRYPTO: Final = b"libcrypto.so.3"
 _TEXT_ROOM: Final = 256
+_IPV4_SIZE: Final = 4
 _FACTS_ROOM: Final = 4096
 _MINIMUM: Final = {"1.2": 0x0303, "1.3": 0x0304}
 _VERIFY: Final = {"none": lib.PS_VERIFY_NONE, "optional": lib.PS_VERIFY_OPTIONAL, "require": lib.PS_VERIFY_REQUIRE}
@@ -126,8 +127,8 @@ def _taken_apart(facts: bytes) -> list[tuple[int, bytes]]:
 
 def _written(address: bytes) -> str:
     """As the module ssl writes it: IPv6 in groups without zeros in front, and none left out."""
-    if len(address) == len(IPv4Address(0).packed):
-        return str(IPv4Address(address))
+    if len(address) == _IPV4_SIZE:
+        return socket.inet_ntop(socket.AF_INET, address)
     return ":".join(f"{int.from_bytes(address[at : at + 2], 'big'):X}" for at in range(0, len(address), 2))
 
 
