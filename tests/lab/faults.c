@@ -1,6 +1,6 @@
 /* faults.c: scripts of clients against an engine of which one system call, or allocation, fails.
  *
- *   faults SCRIPT FRAMING FAMILY     engine | guest | client | load | hand, pysock | u32, unix | tcp
+ *   faults SCRIPT FRAMING FAMILY     engine | guest | proxied | client | load | hand, pysock | u32, unix | tcp
  *
  * Each line on standard input is one fault: `CALL ERRNO CAP N MODE`, MODE one of once, same, ever. For each of them the
  * script runs from the beginning to the end, in which nothing may crash, hang, spin or leak, no client may see a wrong
@@ -159,6 +159,13 @@ static void let_in_by_group(ps_options *options)
     options->gid_count = 1;
 }
 
+/* All of ::ffff:127.0.0.0/104, where proxies connect from. */
+static int expect_proxies(ps_engine *engine)
+{
+    const ps_network here = {.address = {[10] = 0xFF, [11] = 0xFF, [12] = 127}, .bits = 104};
+    return ps_engine_expect_proxies(engine, PS_PROXY_2, &here, 1);
+}
+
 /* False: it could not be made, and nothing is left of it. */
 static bool begin(const ps_options *options)
 {
@@ -181,7 +188,9 @@ static bool begin(const ps_options *options)
     subject = true;
     server.engine = ps__engine_new(&guarded, &hooks, &error);
     bool checked = family == AF_UNIX && options->limits.max_clients_per_uid;
-    if (server.engine && (error = ps_engine_add_master(server.engine, server.master, checked)) < 0) {
+    if (server.engine && (error = ps_engine_add_master(server.engine, server.master, checked)) == 0 && guests_have_a_proxy)
+        error = expect_proxies(server.engine);
+    if (server.engine && error < 0) {
         ps__engine_free(server.engine);
         server.engine = NULL;
     }
@@ -609,6 +618,13 @@ static void guest_script(void)
     echo_as_guest = false;
 }
 
+static void proxied_script(void)
+{
+    guests_have_a_proxy = true;
+    engine_script();
+    guests_have_a_proxy = false;
+}
+
 /* -- the client's end ---------------------------------------------------------------------------------------------- */
 
 typedef struct taker {
@@ -906,6 +922,7 @@ int main(int argc, char **argv)
         script_function *run;
     } scripts[] = {{"engine", engine_script},
                    {"guest", guest_script},
+                   {"proxied", proxied_script},
                    {"client", client_script},
                    {"load", load_script},
                    {"hand", hand_script}};

@@ -127,6 +127,7 @@ def _every_place(_scale: Scale) -> str:
 _SCRIPTS = (
     ("engine", "engine", ("pysock", "u32")),
     ("guest", "engine in a loop of the program's", ("pysock",)),
+    ("proxied", "engine behind a proxy", ("pysock",)),
     ("client", "client's end", ("pysock",)),
     ("load", "load generator", ("pysock", "u32")),
     ("hand", "sockets used by hand", ("pysock",)),
