@@ -9,6 +9,10 @@
 #define ROW(name, ...) [PS_END_##name] = {#name, __VA_ARGS__},
 
 const ps_ending ps__endings[PS_ENDS] = {PS_ENDINGS(ROW)};
+#undef NOTHING
+#undef REFUSED
+#undef BY_STATE
+#undef ROW
 
 const ps_ending *ps_ending_of(int end)
 {

@@ -57,11 +57,24 @@ static enum outcome classify(int error)
 
 /* -- one that comes ------------------------------------------------------------------------------------------------ */
 
+/* As long as the longest text of the table that is said to who isn't let in. */
+#define NOTHING 1
+#define REFUSED(code, text) sizeof(text)
+#define BY_STATE 0
+#define ROOM(name, before, ...) char name[before];
+typedef union longest_text {
+    PS_ENDINGS(ROOM)
+} longest_text;
+#undef NOTHING
+#undef REFUSED
+#undef BY_STATE
+#undef ROOM
+
 /* No room for it, or no right to come in: say so where the framing can, and close. */
 static void turn_away(ps_engine *engine, int fd, const ps_listener *listener, enum ps_end end)
 {
     const ps_ending *row = &ps__endings[end];
-    uint8_t frame[PS_HEADER_SIZE + 64];
+    uint8_t frame[PS_HEADER_SIZE + sizeof(longest_text)];
     PS_ADD(engine->stats.refused, 1u); /* before it is told: it may ask */
     ps__note(engine, (enum ps_cause)row->cause);
     if (listener->framing->has_texts) {

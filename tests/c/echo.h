@@ -281,12 +281,22 @@ static inline ps_conn *echo_seat(echo *e, int type, int *peer)
     return conn;
 }
 
-static inline void echo_begin(echo *e, const ps_options *options, int family)
+static inline void echo_open(echo *e, const ps_options *options, int family)
 {
     echo_new(e, options);
     echo_listen(e, family);
     CHECK_EQ(ps_engine_add_master(e->engine, e->master, 0), 0);
+}
+
+static inline void echo_start(echo *e)
+{
     CHECK_EQ(pthread_create(&e->thread, NULL, echo_as_guest ? echo_guest_main : echo_main, e), 0);
+}
+
+static inline void echo_begin(echo *e, const ps_options *options, int family)
+{
+    echo_open(e, options, family);
+    echo_start(e);
 }
 
 static inline ps_stats echo_stats(echo *e)

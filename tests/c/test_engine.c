@@ -2,6 +2,7 @@
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
 
+#include "base/texts.h"
 #include "echo.h"
 
 static int family; /* of the tests that run now */
@@ -285,6 +286,21 @@ static void not_let_in(void)
     CHECK_EQ(server.let_in, 1);
     end();
     CHECK_EQ(server.gone, 1); /* it was never in */
+}
+
+/* The longest text that anybody is turned away with. */
+static void not_a_proxy_that_is_trusted(void)
+{
+    static const ps_network elsewhere = {{[10] = 0xff, 0xff, 10}, 128};
+    ps_options options = echo_options(PS_PYSOCK);
+    echo_open(&server, &options, family);
+    CHECK_EQ(ps_engine_expect_proxies(server.engine, PS_PROXY_2, &elsewhere, 1), 0);
+    echo_start(&server);
+    int fd = echo_plug(&server);
+    expect_frame(fd, PS_CIR_REFUSED, PS_REFUSED_NOT_ALLOWED, 0, PS_TEXT_UNTRUSTED, strlen(PS_TEXT_UNTRUSTED));
+    expect_end(fd);
+    unplug(fd);
+    end();
 }
 
 static void a_full_server(void)
@@ -730,6 +746,7 @@ int main(void)
     printf(" over TCP:\n");
     family = AF_INET;
     on_both_transports();
+    RUN(not_a_proxy_that_is_trusted);
     printf(" over TCP, as a guest:\n");
     echo_as_guest = true;
     on_both_transports();
