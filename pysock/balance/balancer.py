@@ -13,7 +13,7 @@ from pysock.balance.nodes import Nodes
 from pysock.balance.order import ORDERS, Orderly
 from pysock.balance.policy import CHANCE, SUBSET, checked_balance
 from pysock.balance.round import Round
-from pysock.balance.targets import Target, checked_targets, key_of
+from pysock.balance.targets import Target, checked_targets, key_of, refuse_unreachable
 from pysock.base.lean import TYPE_CHECKING, replace
 from pysock.base.logs import client_log as log
 from pysock.base.unique import Unique
@@ -156,6 +156,7 @@ class Balancer(Unique):
         """
         try:
             address = Address.parse(text)
+            refuse_unreachable(address)
         except ValueError as error:
             log.warning("a server of %s lists a node that can't be used: %s", self, error)
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from pysock.address import Address, AddressLike, as_address
+from pysock.address import NETWORK, Address, AddressLike, as_address
 from pysock.base.forms import separated
 from pysock.base.lean import TYPE_CHECKING, NamedTuple, replace
 from pysock.errors import ParameterError
@@ -74,6 +74,22 @@ def nodes_of(addresses: Iterable[Address]) -> list[Target]:
     for target in found:
         first.setdefault(target.key, target)
     return list(first.values())
+
+
+def refuse_unreachable(address: Address) -> None:
+    """Raise where nobody can connect, whatever the system says: one such node in a server's list would end the round of
+    all others, as a wrong parameter of the program's own does.
+
+    :raises ValueError: nobody can.
+    """
+    if address.transport == "fd" or (address.transport in NETWORK and not address.port):
+        raise ParameterError("address", f"{address} is only something to listen at", name="")
+    try:
+        address.host.encode("idna")
+    except UnicodeError as error:
+        raise ParameterError(
+            "host", f"{address}: {address.host!r} isn't the name of a host: {error}", name=""
+        ) from None
 
 
 def any_names(addresses: Iterable[Address]) -> bool:

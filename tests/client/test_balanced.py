@@ -411,6 +411,18 @@ def test_a_server_that_goes_is_left_without_an_error(kind, group):
     asyncio.run(main())
 
 
+def test_a_node_that_cant_be_one_is_in_nobodys_way(kind, by_name):
+    async def main():
+        async with kind.connect(servers.text, balance="first", reconnect=FAST) as client:
+            assert await client.request(b"") == b"0"
+            await asyncio.to_thread(servers.stop, 0)
+            assert await client.request(b"") == b"1"
+
+    servers, *_ = by_name
+    servers.start(0, told=["tcp://a..b:9000"]).start(1, 2)
+    asyncio.run(main())
+
+
 def test_one_that_fails_again_and_again_is_left_alone(kind, group, socket_dir):
     """It isn't asked any more, but where nobody else answers."""
 

@@ -378,6 +378,15 @@ def test_a_list_leads_to_no_other_transport(caplog):
     assert "lists a node that can't be used: bad address 'nonsense'" in caplog.text
 
 
+@pytest.mark.parametrize("node", ["tcp://a..b:9", f"tcp://{'a' * 64}:9", "tcp://10.0.0.7:0", "fd://3"])
+def test_a_node_where_nobody_can_connect_isnt_in_the_way_of_the_others(node, caplog):
+    """It would be an error of the program's own parameters, which ends a round."""
+    one = balancer("first", SEEDS[:1], discovers=True)
+    one.told(SEEDS[0], told("tcp://10.0.0.1:9", node, "tcp://10.0.0.8:9"))
+    assert texts(one) == ["tcp://10.0.0.1:9", "tcp://10.0.0.8:9"]
+    assert "lists a node that can't be used" in caplog.text
+
+
 def test_a_single_address_alone_learns_nothing():
     assert Balancer(SEEDS[:1]).alone
     assert not Balancer(SEEDS[:1], discovers=True).discovers
