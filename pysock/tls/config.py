@@ -151,7 +151,6 @@ class TLS:
                 raise ParameterError("ca", problem, name="ca=")
             context = self._made(ssl.PROTOCOL_TLS_SERVER, self.asks)
             context.num_tickets = 1
-            context.sni_callback = note_sni
             self._put("_server", context)
             return context
         return self._server
@@ -200,15 +199,6 @@ class TLS:
             sessions.pop(next(iter(sessions)), None)
 
 
-#: By this attribute of an SSLObject: which server the client asks for.
-SNI: Final = "_pysock_sni"
-
-
-def note_sni(connection: Any, name: str | None, _context: ssl.SSLContext) -> None:
-    """Remember which server the client asks for: the module ssl tells it here, and nowhere else."""
-    setattr(connection, SNI, name or "")
-
-
 def _checked(parameter: str, value: Any, known: tuple[str | None, ...]) -> Any:
     if value not in known:
         words = ", ".join(repr(one) for one in known if one is not None)
@@ -226,6 +216,6 @@ def _checked_alpn(alpn: Any) -> tuple[str, ...]:
 
 
 def _checked_name(name: Any) -> str | None:
-    if name is not None and (not isinstance(name, str) or not name or any(map(str.isspace, name))):
+    if name is not None and (not isinstance(name, str) or not name or any(map(str.isspace, name)) or "\0" in name):
         raise ParameterError("name", f"must be the name of a host, not {name!r}")
     return name

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pysock.base.aliases import Buffer
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
-from pysock.tls.config import SNI
+from pysock.tls.asked import Asked
 from pysock.tls.info import TLSInfo, sans_of, subject_of
 from pysock.tls.records import Records
 from pysock.tls.words import explained
@@ -37,7 +37,7 @@ class Session(Unique):
     :raises ValueError: the name can't be one of a host.
     """
 
-    __slots__ = ("_in", "_name", "_out", "_records", "_ssl", "ended", "pending", "secured", "take")
+    __slots__ = ("_asked", "_in", "_name", "_out", "_records", "_ssl", "ended", "pending", "secured", "take")
 
     def __init__(
         self, context: ssl.SSLContext, *, server: bool, name: str = "", session: ssl.SSLSession | None = None
@@ -48,6 +48,7 @@ class Session(Unique):
             self._in, self._out, server_side=server, server_hostname=name or None, session=session
         )
         self._records = Records()
+        self._asked = Asked() if server else None
         self.pending: bool = False
         self.ended: bool = False
         self.secured: bool = False
@@ -57,6 +58,8 @@ class Session(Unique):
     def feed(self, data: bytes) -> None:
         """Take what came from the network."""
         self._records.feed(data)
+        if self._asked is not None and not self.secured:
+            self._asked.feed(data)
         self._in.write(data)
 
     @property
@@ -147,7 +150,7 @@ class Session(Unique):
             version=connection.version() or "",
             cipher=cipher[0] if cipher else "",
             alpn=connection.selected_alpn_protocol(),
-            sni=self._name or getattr(connection, SNI, ""),
+            sni=self._name if self._asked is None else self._asked.name,
             subject=subject_of(known.get("subject", ())) if known else "",
             sans=sans_of(known.get("subjectAltName", ())) if known else (),
             fingerprint=hashlib.sha256(der).hexdigest() if der else "",

@@ -108,6 +108,7 @@ def test_a_passphrase(made, tmp_path):
         ({"minimum": "1.1"}, "minimum must be one of '1.2', '1.3', not '1.1'"),
         ({"alpn": ["ä"]}, "'ä' is no name of a protocol"),
         ({"name": "a b"}, "name must be the name of a host, not 'a b'"),
+        ({"name": "a\0b"}, r"name must be the name of a host, not 'a\\x00b'"),
     ],
 )
 def test_other_parameters(options, message):

@@ -434,6 +434,44 @@ def test_what_is_known_of_a_client(make_server, made):
             assert plain.tls is None
 
 
+def hello_for(name):
+    """What a client begins with that asks for this server; a certificate isn't looked at; and the client."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    down, up = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(down, up, server_hostname=name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return up.read(), client, down, up
+
+
+def test_a_name_that_is_no_ascii_is_nothing_to_be_told_of(serve, capfd):
+    """Nor was the handshake to fail: who offers such a name gets the certificate as anybody does."""
+    hello, *_ = hello_for("a.example")
+    with plug_plain(serve()) as sock:
+        sock.sendall(hello.replace(b"a.example", b"\xff.example"))
+        assert sock.recv(1) == b"\x16"
+    assert capfd.readouterr().err == ""
+
+
+def test_the_name_is_known_from_pieces(serve):
+    server = serve(framing="raw")
+    hello, client, down, up = hello_for("a.example")
+    with plug_plain(server) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(5, len(hello), 100):
+            piece = hello[at : at + 100]
+            sock.sendall(b"\x16\x03\x01" + len(piece).to_bytes(2, "big") + piece)
+        while client.version() is None or up.pending == 0:
+            down.write(sock.recv(4096))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+        sock.sendall(up.read())
+        wait_for(lambda: server.clients)
+        (one,) = server.clients.values()
+        assert one.tls.sni == "a.example"
+
+
 # Certificates that change
 
 
