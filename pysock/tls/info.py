@@ -68,7 +68,8 @@ def sans_of(names: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def _is_host(value: str) -> bool:
-    return bool(value) and _HOST.issuperset(value)
+    """Of digits alone it would look like an IP address."""
+    return bool(value) and _HOST.issuperset(value) and not value.replace(".", "").isdigit()
 
 
 def _is_uri(value: str) -> bool:
@@ -103,5 +104,5 @@ def matches(pattern: str, name: str) -> bool:
     """
     if pattern.startswith("*."):
         first, _, rest = name.partition(".")
-        return bool(first) and first != "*" and _is_host(name) and rest.lower() == pattern[2:].lower()
+        return bool(first) and "*" not in first and _is_host(name) and rest.lower() == pattern[2:].lower()
     return pattern == name or (_is_host(name) and pattern.lower() == name.lower())

@@ -263,6 +263,9 @@ def test_what_does_the_work():
         ("*.example", "example", False),
         ("*.example", "*.example", False),
         ("*.example", "a.example.evil", False),
+        ("*.example", "a*.example", False),
+        ("10.0.0.1", "10.0.0.1", True),
+        ("*.0.0.1", "10.0.0.1", False),
         ("spiffe://x/y", "spiffe://x/y", True),
         ("spiffe://x/y", "spiffe://x/Y", False),
         ("spiffe://x/y", "spiffe://x/yz", False),
@@ -275,7 +278,8 @@ def test_matching(pattern, name, fits):
 def test_names_that_look_like_another_kind():
     assert sans_of(
         [("DNS", "a.example"), ("DNS", "spiffe://x/y"), ("DNS", "a.example\0.evil"), ("URI", "a.example"),
-         ("URI", "spiffe://x/y"), ("email", "a@b"), ("IP Address", "10.0.0.1"), ("othername", "<unsupported>")]
+         ("URI", "spiffe://x/y"), ("email", "a@b"), ("IP Address", "10.0.0.1"), ("othername", "<unsupported>"),
+         ("DNS", "10.0.0.2")]
     ) == ("a.example", "spiffe://x/y", "a@b", "10.0.0.1")  # fmt: skip
 
 

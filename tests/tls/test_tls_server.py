@@ -392,10 +392,12 @@ def test_a_hook_is_not_asked_about_who_may_not_come_in(make_server, made):
         assert asked == []
 
 
-@pytest.mark.parametrize("name", ["one.workers.example\0.evil", "*.workers.example", "*.example"])
+@pytest.mark.parametrize(
+    "name", ["one.workers.example\0.evil", "*.workers.example", "*.example", "w*.example", "10.0.0.1"]
+)
 def test_names_that_trick(serve, made, name):
     """They are signed by the right CA."""
-    server = serve(TLS(made.server, ca=made.ca), allow={"san": ["one.workers.example", "*.example"]})
+    server = serve(TLS(made.server, ca=made.ca), allow={"san": ["one.workers.example", "*.example", "10.0.0.1"]})
     with secure(plug_plain(server), made.crafted("trick", name, subject="one.workers.example\0x")) as sock:
         sock.sendall(cir())
         assert RawPeer(sock).frame().kind == wire.CIR_REFUSED
