@@ -40,7 +40,7 @@ static void format_addresses(const ps_engine *engine, const ps_conn *conn, ps_in
     format_peer(conn->origin, conn->peer, conn->peer_port, info->address, sizeof info->address);
     if (!via)
         return;
-    if (!conn->origin)
+    if (via->has_path)
         format_path(via, info->address);
     strcpy(info->via, "unix:");
     if (via->family != AF_UNIX)

@@ -67,13 +67,15 @@ static ps_via *via_of(const ps_conn *conn, const ps_proxy_header *header, const 
     ps_via *via = ps_sys.allocate(sizeof *via + header->kept);
     if (!via)
         return NULL;
-    *via = (ps_via){.family = conn->family, .port = conn->peer_port, .size = header->kept};
+    *via = (ps_via){.family = conn->family, .port = conn->peer_port, .size = header->kept,
+                     .has_path = header->family == AF_UNIX};
     memcpy(via->peer, conn->peer, sizeof via->peer);
     memcpy(via->header, data, header->kept);
     return via;
 }
 
-/* Its address of a Unix socket stays in the header: there is no room for it in the client's row. */
+/* Its address of a Unix socket stays in the header: there is no room for it in the client's row. Whoever it is, it isn't the
+ * process at the other end, whose user mustn't be taken for the client's. */
 bool ps__via_tell(ps_engine *engine, ps_conn *conn, const ps_proxy_header *header, const uint8_t *data)
 {
     ps_via *via = via_of(conn, header, data);
@@ -88,6 +90,8 @@ bool ps__via_tell(ps_engine *engine, ps_conn *conn, const ps_proxy_header *heade
         conn->origin = header->family == AF_UNIX ? 0u : header->family & 0xFu;
         conn->peer_port = header->port;
         memcpy(conn->peer, header->source, sizeof conn->peer);
+    } else if (conn->family == AF_UNIX) {
+        conn->origin = 0;
     }
     pthread_mutex_unlock(&engine->lock);
     return true;

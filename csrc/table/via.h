@@ -6,6 +6,7 @@
 
 typedef struct ps_via {
     uint8_t family, peer[16]; /* the proxy: AF_..., and its IP address */
+    bool has_path;            /* its client's address is that of a Unix socket, in the header */
     uint16_t port;
     uint32_t size;
     uint8_t header[];         /* what is kept of it */

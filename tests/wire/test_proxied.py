@@ -20,7 +20,7 @@ from proxying import ORIGIN, ssl, summed, tcp4, tcp6, tlv, v2
 from support import PATIENCE, RawPeer, wait_for
 from wire import Services, cir, next_frame, parse, refused, replied, rest_of, srm
 
-from pysock import Limits, ProxyTLS
+from pysock import Limits, ProxyHeader, ProxyTLS, RemoteError, connect, control
 from pysock.wire import texts
 
 HELLO = cir(name=b"me") + srm(b"a")
@@ -36,7 +36,7 @@ V1 = b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 9000\r\n"
 def serve(make_server, transport, socket_dir):
     """``serve(proxy="v2", ...)``: a server that is reached through proxies."""
 
-    def start(proxy="v2", trust="127.0.0.1", framing="pysock", connected=None, **options):
+    def start(proxy="v2", trust="127.0.0.1", framing="pysock", connected=None, prepared=None, **options):
         unix = f"unix:{socket_dir}/s?proxy={proxy}"
         server = make_server(
             unix if transport == "unix" else f"tcp://127.0.0.1:0?proxy={proxy}&trust={trust}",
@@ -50,6 +50,8 @@ def serve(make_server, transport, socket_dir):
             server.service(lambda client, request: server.seen.append((client.address, request)) or request.upper())
         if connected is not None:
             server.on_connect(connected)
+        if prepared is not None:
+            prepared(server)
         server.start()
         return server
 
@@ -155,8 +157,18 @@ def test_a_proxy_that_does_not_say_for_whom(serve):
             assert (client.address, client.via) == 2 * (of_real_end(server, peer.sock),)
             assert client.proxy.source == ""
             assert client.proxy.alpn == ("x" if tlv(by.ALPN, b"x") in header else None)
-            assert (client.peer is None) == (peer.sock.family != socket.AF_UNIX)
+            (row,) = server.clients.snapshot()
+            assert (client.peer, row.uid, row.pid) == (None, None, None)  # the process there isn't the client
+            assert server.clients.where(uid=os.getuid()) == []
         wire.counted(server)
+
+
+def test_nobody_commands_a_server_as_the_user_of_his_proxy(serve):
+    server = serve(prepared=control)
+    wait = {"timeout": PATIENCE, "proxy": ProxyHeader(source="")}
+    with connect(server.addresses[0], **wait) as client, pytest.raises(RemoteError, match="only the server's own user"):
+        client.request(b"", "_drain")
+    assert not server.is_lame
 
 
 def test_a_connection_of_the_proxys_own(serve):

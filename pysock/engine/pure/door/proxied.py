@@ -117,9 +117,9 @@ class Header:
         if not found.is_local:
             via = connection.address or VIA_UNIX
             core.table.vias[connection.client_id] = Via(via, bytes(self._data[: found.kept]))
+            connection.credentials = (-1, -1, -1)  # what was known is the proxy's
         if found.source is not None:
             connection.address = found.origin
-            connection.credentials = (-1, -1, -1)  # what was known is the proxy's
             if not self._is_counted(found.source[0]):
                 dismiss(connection, End.ORIGIN)
                 return
