@@ -74,10 +74,15 @@ static int set_verify(ps_SSL_CTX *context, const ps_tls_options *options)
     return 0;
 }
 
-/* Those of another context would do, too, if it has the same keys: one that was exchanged for this one, say. */
+/* Those of another context would do, too, if it has the same keys: one that was exchanged for this one, say. Where clients
+ * are asked for certificates there are none: who goes on shows none again, and it might have expired since, or its CA be gone. */
 static bool set_tickets(ps_SSL_CTX *context, const ps_tls_options *options)
 {
     void *keys = (void *)(uintptr_t)options->tickets;
+    if (options->verify != PS_VERIFY_NONE) {
+        ps_libssl.SSL_CTX_set_options(context, PS_SSL_OP_NO_TICKET);
+        return ps_libssl.SSL_CTX_set_num_tickets(context, 0) == 1;
+    }
     if (ps_libssl.SSL_CTX_set_num_tickets(context, 1) != 1)
         return false;
     return !keys || ps_libssl.SSL_CTX_ctrl(context, PS_SSL_CTRL_SET_TLSEXT_TICKET_KEYS, PS_TICKET_KEYS, keys) == 1;

@@ -150,7 +150,13 @@ class TLS:
                 problem = f"is missing: verify={self.asks!r} asks clients for certificates of authorities that it names"
                 raise ParameterError("ca", problem, name="ca=")
             context = self._made(ssl.PROTOCOL_TLS_SERVER, self.asks)
-            context.num_tickets = 1
+            if self.asks == "none":
+                context.num_tickets = 1
+            else:
+                # Who goes on shows no certificate: it might have expired since, or its CA be gone. Of version 1.2 the
+                # module ssl has sessions all the same, but none of them is made longer by going on.
+                context.num_tickets = 0
+                context.options |= ssl.OP_NO_TICKET
             self._put("_server", context)
             return context
         return self._server

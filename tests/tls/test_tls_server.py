@@ -106,6 +106,19 @@ def test_a_session_that_goes_on(serve):
         assert second.recv(10) == b"Y\n"
 
 
+def test_a_certificate_that_is_asked_for_is_shown_each_time(serve, made):
+    """Else one that expires would do for ever: a session that goes on is as good as a new one."""
+    server, before = serve(TLS(made.server, ca=made.ca), framing="line"), None
+    context = ssl.create_default_context(cafile=made.ca)
+    context.load_cert_chain(made.client)
+    for _ in range(2):
+        with context.wrap_socket(plug_plain(server), server_hostname="localhost", session=before) as sock:
+            sock.sendall(b"x\n")
+            assert sock.recv(10) == b"X\n"
+            assert not sock.session_reused
+            before = sock.session
+
+
 def test_new_keys(serve):
     """``K`` has it send a KeyUpdate, and ask for one."""
     server = serve(framing="line")
