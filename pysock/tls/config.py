@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import threading
 from collections.abc import Iterable
 
 from pysock.address import VERIFY
@@ -26,6 +27,11 @@ _MINIMUM: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _MODE: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "require": ssl.CERT_REQUIRED}
 #: Servers for which a client remembers a session.
 _SESSIONS_MAX: Final = 64
+#: Held where a context that is used is loaded again, and where one is used for a new connection: the module ssl lets
+#: other threads run while it reads files, and OpenSSL frees the old certificate though one of them copies it just then.
+#: A signal's handler may load them in the middle of the other, so it can be taken twice.
+LOADING: Final = threading.RLock()
+os.register_at_fork(before=LOADING.acquire, after_in_parent=LOADING.release, after_in_child=LOADING.release)
 
 
 class TLS:
@@ -118,11 +124,7 @@ class TLS:
 
         :raises ValueError: as when it was made.
         """
-        scratch = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        if self.cert is not None:
-            load_pair(scratch, self.cert, self.key, self._password)
-        if self.ca is not None:
-            load_authorities(scratch, self.ca)
+        self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
 
     def reload(self) -> None:
         """Take the certificate and its key from their files once more, for connections to come, if they are good; and
@@ -131,12 +133,10 @@ class TLS:
         :raises ValueError: they aren't; all is as it was.
         """
         self.check()
-        for context in (self._server, self._client):
-            if context is not None:
-                if self.cert is not None:
-                    load_pair(context, self.cert, self.key, self._password)
-                if self.ca is not None:
-                    load_authorities(context, self.ca)
+        with LOADING:
+            for context in (self._server, self._client):
+                if context is not None:
+                    self._load(context)
 
     def server_context(self) -> ssl.SSLContext:
         """The context of a server; the same one each time.
@@ -182,13 +182,16 @@ class TLS:
         context.verify_mode = _MODE[verify]
         if self.alpn:
             context.set_alpn_protocols(list(self.alpn))
+        self._load(context)
+        if self.ca is None and verify != "none":
+            context.load_default_certs()
+        return context
+
+    def _load(self, context: ssl.SSLContext) -> None:
         if self.cert is not None:
             load_pair(context, self.cert, self.key, self._password)
         if self.ca is not None:
             load_authorities(context, self.ca)
-        elif verify != "none":
-            context.load_default_certs()
-        return context
 
     # Sessions that may go on, of a client
 

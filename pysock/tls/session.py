@@ -14,6 +14,7 @@ from pysock.base.aliases import Buffer
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.tls.asked import Asked
+from pysock.tls.config import LOADING
 from pysock.tls.info import TLSInfo, sans_of, subject_of
 from pysock.tls.records import Records
 from pysock.tls.words import explained
@@ -44,9 +45,10 @@ class Session(Unique):
     ) -> None:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._name = name
-        self._ssl: Any = context.wrap_bio(
-            self._in, self._out, server_side=server, server_hostname=name or None, session=session
-        )
+        with LOADING:
+            self._ssl: Any = context.wrap_bio(
+                self._in, self._out, server_side=server, server_hostname=name or None, session=session
+            )
         self._records = Records()
         self._asked = Asked() if server else None
         self.pending: bool = False

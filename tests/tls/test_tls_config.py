@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
 from certificates import certificates
+from support import PATIENCE
 
 import pysock
 from pysock import TLS, Server
 from pysock.errors import ParameterError
 from pysock.tls.info import matches, sans_of, subject_of
 from pysock.tls.records import Records
+from pysock.tls.session import Session
 from pysock.tls.validity import times_of
 
 
@@ -99,6 +102,29 @@ def test_a_passphrase(made, tmp_path):
     tls = TLS(made.server, locked, password=lambda: "open sesame")
     assert tls.server_context()
     assert "sesame" not in repr(tls)
+
+
+def test_no_session_begins_while_certificates_are_loaded(made, tmp_path):
+    """OpenSSL would copy the certificate that it frees: the process died of that."""
+    locked = encrypted(made, tmp_path)
+    context = made.served.server_context()
+    waited, threads = [], []
+
+    def passphrase():
+        threads.append(threading.Thread(target=lambda: Session(context, server=True)))
+        threads[-1].start()
+        threads[-1].join(0.05)
+        waited.append(threads[-1].is_alive())
+        return "open sesame"
+
+    tls = TLS(made.server, locked, password=passphrase)
+    context = tls.server_context()
+    waited.clear()
+    tls.reload()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert waited == [False, True]  # first they are looked at, for which nobody has to wait
 
 
 @pytest.mark.parametrize(
