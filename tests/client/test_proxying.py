@@ -92,7 +92,16 @@ def test_a_server_that_expects_none(make_server, unix_address, backend):
         connect(server.addresses[0], backend=backend, proxy=FOR["texts"])
 
 
-@pytest.mark.parametrize("proxy", ["192.0.2.7:4711", ("a:1", "b:2"), ("192.0.2.7", 1)])
+WRONG = [
+    "192.0.2.7:4711",
+    ("a:1", "b:2"),
+    ("192.0.2.7", 1),
+    ProxyHeader(source="192.0.2.7:1", ssl=ProxyTLS(client=256)),
+    ProxyHeader(source="192.0.2.7:1", ssl=ProxyTLS(verify=-1)),
+]
+
+
+@pytest.mark.parametrize("proxy", WRONG)
 def test_what_is_no_proxy_is_told_before_anything_is_sent(whose, backend, proxy):
     for open_one in (connect, aio.connect):
         with pytest.raises((TypeError, ValueError), match="proxy"):

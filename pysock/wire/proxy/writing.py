@@ -106,7 +106,11 @@ def _tlvs_of(proxy: ProxyHeader) -> bytes:
 def _ssl(tls: ProxyTLS) -> bytes:
     texts = [(kind, _bytes(getattr(tls, name))) for kind, name in SSL_TEXTS.items()]
     inner = b"".join(_tlv(kind, value) for kind, value in [*texts, (CERTIFICATE, tls.certificate)] if value is not None)
-    return SSL_HEAD.pack(tls.client, tls.verify) + inner
+    try:
+        return SSL_HEAD.pack(tls.client, tls.verify) + inner
+    except struct.error:
+        problem = f"has an ssl with client={tls.client!r} and verify={tls.verify!r}: numbers of 8 bits and of 32"
+        raise ParameterError("proxy", problem) from None
 
 
 def _bytes(text: str | None) -> bytes | None:
