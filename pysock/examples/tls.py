@@ -53,8 +53,7 @@ def come(address: pysock.Address, who: str, tls: pysock.TLS) -> str:
     try:
         with pysock.connect(address, tls=tls) as client:
             assert client.tls is not None
-            how = "goes on with its last session" if client.tls.resumed else f"speaks {client.tls.version}"
-            print(f"{who} {how}; to the server it is {client.request(b'').decode()}", flush=True)
+            print(f"{who} speaks {client.tls.version}; to the server it is {client.request(b'').decode()}", flush=True)
             return client.tls.fingerprint
     except (pysock.ConnectionRefused, pysock.TLSError) as error:
         print(f"{who} isn't let in: {str(error).removeprefix(f'{address}: ')}", flush=True)
@@ -66,7 +65,6 @@ def show(server: pysock.Server, files: Files) -> None:
     address = server.addresses[0]
     worker = pysock.TLS(files.issue("one.workers.example"), ca=files.ca)
     before = come(address, "a worker", worker)
-    come(address, "a worker", worker)
     come(address, "somebody else", pysock.TLS(files.issue("elsewhere.example"), ca=files.ca))
     come(address, "who has no certificate", pysock.TLS(ca=files.ca))
     with tempfile.TemporaryDirectory() as directory:

@@ -100,7 +100,6 @@ def test_the_example():
     assert (done.returncode, done.stderr.count(b"\n") <= 3) == (0, True), done.stderr
     assert done.stdout.decode().splitlines() == [
         "a worker speaks TLSv1.3; to the server it is one.workers.example",
-        "a worker goes on with its last session; to the server it is one.workers.example",
         "somebody else isn't let in: not allowed",
         "who has no certificate isn't let in: TLS failed: the other end says: it wants a certificate of this end: give"
         " cert= and key=",
