@@ -282,6 +282,7 @@ typedef struct ps_handshake {
     const char *reason;   /* or NULL */
     const char *verified; /* what came of a look at the client's certificate, or NULL; and its number, X509_V_... */
     int64_t verify_code;
+    int hosted;           /* it was a session of the host's, which knows itself */
 } ps_handshake;
 void ps_engine_handshake(const ps_engine *engine, ps_handshake *failed);
 /* What is known of a client: how many bytes that has, of which as many as there is room for are written. 0: nothing. */

@@ -40,19 +40,28 @@ class Listening(Unique):
     :param guarded: other machines may reach it, since an auth key or its owner's word says so.
     :param tls: what it speaks at addresses of the transport ``tls`` that don't say so themselves.
     :param backend: which engine is asked for.
+    :param tls_driver: and what is to speak TLS in it.
     :ivar backend: the engine, which can do what the addresses want.
     """
 
     _instead = "make a new Server"
 
     def __init__(
-        self, addresses: Iterable[AddressLike], rule: Rule, backend: str, limits: Limits, guarded: bool, tls: Any = None
+        self,
+        addresses: Iterable[AddressLike],
+        rule: Rule,
+        backend: str,
+        limits: Limits,
+        guarded: bool,
+        tls: Any = None,
+        tls_driver: str = "auto",
     ) -> None:
         self._rule = rule
         self._limits = limits
         self._guarded = guarded
         self._given = tls
         self._backend = backend
+        self.tls_driver: str = tls_driver
         self.tls: tuple[Spoken | None, ...] = ()  # by address, in their order
         self.backend: Backend
         self.listen_at(addresses)
@@ -75,7 +84,7 @@ class Listening(Unique):
             tls = tuple(found.get(address) for address in wanted)
             for address, one in found.items():
                 self._rule.refuse_unverified(address, one.asks)
-        self.backend = choose_for_tls(self._backend, {one.kind for one in tls if one is not None})
+        self.backend = choose_for_tls(self._backend, {one.kind for one in tls if one is not None}, self.tls_driver)
         self._wanted, self.tls = wanted, tls
 
     def reload_tls(self, engine: Engine | None) -> None:

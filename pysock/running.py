@@ -74,6 +74,7 @@ class Running(Unique):
         names: kinds.Names = "any",
         slow: str = "disconnect",
         tls: kinds.TLS | None = None,
+        tls_driver: kinds.TLSDriver = "auto",
         advertise: kinds.Advertise | None = None,
     ) -> None:
         log.prepare()
@@ -83,7 +84,7 @@ class Running(Unique):
         self.limits: Limits = parameters.checked_limits(limits)
         self.rule: Rule = Rule(allow)
         guarded = authkey is not None or insecure
-        self.listening: Listening = Listening(addresses, self.rule, backend, self.limits, guarded, tls)
+        self.listening: Listening = Listening(addresses, self.rule, backend, self.limits, guarded, tls, tls_driver)
         self._framing = parameters.checked_framing(framing)
         self._linger = parameters.checked_linger(linger)
         self._loop = parameters.checked_loop(loop)
@@ -289,6 +290,7 @@ class Running(Unique):
             access=self.rule.access,
             slow=self._slow,
             held_up=self.hooks.held_up.least,
+            tls_driver=self.listening.tls_driver,
         )
         engine = self.backend.engine(options)
         try:

@@ -72,11 +72,15 @@ class Server(Registration):
     :param tls: what it speaks at addresses ``tls://HOST:PORT`` that name no certificate themselves: a :class:`TLS`, or
         an ``ssl.SSLContext``, which is taken as it is. Such an address is never served without. With a TLS that asks
         for certificates (``verify="require"``) no ``authkey`` is needed where other machines can connect.
+    :param tls_driver: what does the work of TLS: ``"libssl"`` is the system's OpenSSL 3, called by the native engine
+        without the GIL, for a :class:`TLS` alone; ``"ssl"`` is Python's own module, on both engines; ``"auto"`` is the
+        first, where that can be.
     :param advertise: where clients reach the servers of this service, this one and the others: clients with
         ``connect(balance=...)`` ask for it, and how many clients this server has, by the service ``_nodes``. Empty, it
         is where this one listens. Without it there is no such service.
     :raises ValueError: a parameter is wrong; the message says which, and what would be right.
-    :raises ImportError: the native engine was asked for and isn't installed.
+    :raises ImportError: the native engine was asked for and isn't installed; or ``tls_driver="libssl"`` was, and there
+        is no OpenSSL 3.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class Server(Registration):
         names: kinds.Names = "any",
         slow: kinds.Slow = "disconnect",
         tls: kinds.TLS | None = None,
+        tls_driver: kinds.TLSDriver = "auto",
         advertise: kinds.Advertise | None = None,
     ) -> None:
         from pysock.running import Running  # noqa: PLC0415  # see the head of this file
@@ -115,6 +120,7 @@ class Server(Registration):
             names=names,
             slow=slow,
             tls=tls,
+            tls_driver=tls_driver,
             advertise=advertise,
         )
         self.limits: Limits = self._running.limits

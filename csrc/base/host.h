@@ -23,6 +23,25 @@ typedef struct ps_challenge {
 #define PS_NUMBER_OF_TELL(name, text, numbers) PS_TELL_##name,
 enum ps_tell { PS_TELLS(PS_NUMBER_OF_TELL) PS_TELL_COUNT };
 
+/* What a TLS session of the host's is to do with the bytes that came, or that are to be sent. */
+enum ps_tls_step { PS_TLS_SHAKE, PS_TLS_UNSEAL, PS_TLS_SEAL, PS_TLS_CLOSE };
+
+/* What came of it, as bits. */
+enum ps_tls_said {
+    PS_TLS_DONE = 1,    /* the handshake is over */
+    PS_TLS_MORE = 2,    /* it has got more than was taken out of it */
+    PS_TLS_ENDED = 4,   /* the other end sends nothing more, and has said so */
+    PS_TLS_FAILED = 8,  /* nothing comes of it any more */
+    PS_TLS_STRANGE = 16 /* and what came first was no TLS */
+};
+
+typedef struct ps_tls_made {
+    unsigned said;
+    const uint8_t *opened, *sealed; /* for the engine; for the other end */
+    size_t opened_size, sealed_size;
+    void *object; /* which has them: whoever asked lets go of it, by object_unref */
+} ps_tls_made;
+
 /* What the engine asks of whoever runs it: python/server.c in the extension, an echo in the C tests. All members are
  * called in the loop's thread. -ECANCELED from any of them ends the loop. */
 typedef struct ps_hooks {
@@ -68,6 +87,12 @@ typedef struct ps_hooks {
      * Called if there is a key. */
     int (*challenge)(void *context, const uint8_t *nonce, const char *name, ps_challenge *made);
     int (*prove)(void *context, const uint8_t *expected, const uint8_t *got);
+    /* TLS by the host, on listeners that want it so: a session begins; it makes one step, which hands out at most so many
+     * bytes for the engine; it is over, at whatever time, the loop's or not. 0, or -ENOMEM: it is of no use any more. */
+    int (*tls_begin)(void *context, const struct ps_conn *conn, void **session);
+    int (*tls_step)(void *context, void *session, enum ps_tls_step step, const uint8_t *data, size_t size, size_t most,
+                    ps_tls_made *made);
+    void (*tls_end)(void *context, void *session);
     /* A request object with room for size bytes at *data; a larger one with the same bytes; NULL: no memory (the old
      * one is gone). */
     void *(*object_new)(void *context, size_t size, uint8_t **data);

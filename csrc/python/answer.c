@@ -195,6 +195,8 @@ int ps__py_on_answer(void *context, uint64_t handle, void *reply)
 
 int ps__py_where(const ps_python *py)
 {
+    if (py->aside)
+        return PS_ELSEWHERE;
     if (!py->is_guest)
         return ps__in_loop(py->engine) ? PS_IN_TURN : PS_ELSEWHERE;
     if (!py->raised || !pthread_equal(py->engine->thread, pthread_self()))

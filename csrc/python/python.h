@@ -1,9 +1,9 @@
 /* python.h: what the files share that know Python, and the only door of Python.h. objects.c has exceptions and bytes,
  * context.c keeps the context variables of clients apart, failure.c makes ERRORs of what handlers raise, answer.c replies of
  * what they return, at once or later, batch.c and request.c call them (by vectorcall). Those that are async are begun by
- * starter.c and begin.c, go on in call.c and seat.c, and are waited for in waiting.c. inside.c is what handlers call, guest.c
- * what a loop of the program's calls, server.c gives the engine its hooks (the GIL is taken once a turn), link.c does the
- * same for the client, and inlet.c and outlet.c for one in a loop of the program's.
+ * starter.c and begin.c, go on in call.c and seat.c, and are waited for in waiting.c. sessions.c has TLS by the module ssl.
+ * inside.c is what handlers call, guest.c what a loop of the program's calls, server.c gives the engine its hooks (the GIL is
+ * taken once a turn), link.c does the same for the client, and inlet.c and outlet.c for one in a loop of the program's.
  *
  * Ownership: objects reach the functions of the ABI as id() numbers that the caller keeps alive for the call; what is
  * kept longer is referenced here. A request object is the handler's; a reply object is held while bytes of it wait.
@@ -66,6 +66,8 @@ struct ps_python {
     PyObject *small; /* likewise of the last small one: the next one's, if that is as long */
     PyObject *watched; /* a dict, of functions by the descriptors that they are called for; or NULL */
     PyObject *want; /* of a guest: what is called when a turn is wanted, or NULL */
+    PyObject *secured; /* what begins a TLS session of Python's, or NULL; and one of these makes a step: see sessions.c */
+    bool aside;
     bool said_no_service;
     uint16_t called;         /* the service of the last request */
     uint64_t timed_until_ns; /* until then each handler is timed */
@@ -160,6 +162,13 @@ static inline int ps__py_answer(ps_python *py, ps_conn *conn, const ps_frame *fr
         return ps__py_send_reply(py, conn, frame, PyBytes_AS_STRING(result), (size_t)PyBytes_GET_SIZE(result), result);
     return ps__py_answer_other(py, conn, frame, result);
 }
+
+/* sessions.c */
+int ps__py_on_tls_begin(void *context, const ps_conn *conn, void **session);
+int ps__py_on_tls_step(void *context, void *session, enum ps_tls_step step, const uint8_t *data, size_t size, size_t most,
+                       ps_tls_made *made);
+void ps__py_on_tls_end(void *context, void *session);
+PyObject *ps__py_inside_secure(PyObject *self, PyObject *args);
 
 /* inside.c */
 int ps__py_on_call(void *context, void *function);

@@ -197,6 +197,7 @@ static void drop_references(ps_python *py)
     Py_CLEAR(py->small);
     Py_CLEAR(py->watched);
     Py_CLEAR(py->want);
+    Py_CLEAR(py->secured);
     for (uint32_t i = 0; i < py->service_count; i++) {
         Py_CLEAR(py->services[i].handler);
         ps__free(py->services[i].waiting);
@@ -245,6 +246,9 @@ static const ps_hooks python_hooks = {
     .allow = on_allow,
     .challenge = on_challenge,
     .prove = on_prove,
+    .tls_begin = ps__py_on_tls_begin,
+    .tls_step = ps__py_on_tls_step,
+    .tls_end = ps__py_on_tls_end,
     .object_new = ps__py_request_new,
     .object_resize = ps__py_object_resize,
     .object_ref = ps__py_object_ref,

@@ -106,6 +106,20 @@ ssize_t ps__tls_flush(ps_tls_session *session)
     return passes(error) ? error : total;
 }
 
+void ps__tls_put(ps_tls_session *session, const uint8_t *data, size_t size)
+{
+    ps_tls_room *room = session->engine->tls;
+    while (size) {
+        size_t left = sizeof room->out - room->out_used, here = size < left ? size : left;
+        memcpy(room->out + room->out_used, data, here);
+        room->out_used += here;
+        data += here;
+        size -= here;
+        if (size)
+            ps__tls_flush(session);
+    }
+}
+
 /* -- what OpenSSL calls ---------------------------------------------------------------------------------------------- */
 
 static int take_read(ps_tls_room *room, char *to, int size)
@@ -170,18 +184,9 @@ static int bio_read(ps_BIO *bio, char *to, int size)
 /* Whatever becomes of it later, it is taken. */
 static int bio_write(ps_BIO *bio, const char *from, int size)
 {
-    ps_tls_session *session = ps_libssl.BIO_get_data(bio);
-    ps_tls_room *room = session->engine->tls;
     ps_libssl.BIO_clear_flags(bio, PS_BIO_FLAGS_RWS | PS_BIO_FLAGS_SHOULD_RETRY);
-    const char *at = from, *end = from + (size > 0 ? size : 0);
-    while (at < end) {
-        size_t left = sizeof room->out - room->out_used, more = (size_t)(end - at), here = more < left ? more : left;
-        memcpy(room->out + room->out_used, at, here);
-        room->out_used += here;
-        at += here;
-        if (at < end)
-            ps__tls_flush(session);
-    }
+    if (size > 0)
+        ps__tls_put(ps_libssl.BIO_get_data(bio), (const uint8_t *)from, (size_t)size);
     return size;
 }
 
@@ -222,18 +227,20 @@ int ps__tls_room(ps_engine *engine)
     if (!room)
         return -ENOMEM;
     memset(room, 0, offsetof(ps_tls_room, in));
-    room->method = make_method();
-    if (!room->method) {
-        ps__free(room);
-        return -ENOMEM;
-    }
     engine->tls = room;
     return 0;
 }
 
+int ps__tls_method(ps_engine *engine)
+{
+    if (!engine->tls->method)
+        engine->tls->method = make_method();
+    return engine->tls->method ? 0 : -ENOMEM;
+}
+
 void ps__tls_room_free(ps_engine *engine)
 {
-    if (engine->tls)
+    if (engine->tls && engine->tls->method)
         ps_libssl.BIO_meth_free(engine->tls->method);
     ps__free(engine->tls);
     engine->tls = NULL;

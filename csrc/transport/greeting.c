@@ -15,6 +15,8 @@ static void free_session(ps_tls_session *session)
 {
     if (session->ssl)
         ps_libssl.SSL_free(session->ssl); /* and its BIO */
+    if (session->object)
+        session->engine->hooks.tls_end(session->engine->hooks.context, session->object);
     ps__free(session->held);
     ps__free(session->facts);
     ps__free(session);
@@ -84,7 +86,7 @@ void ps__tls_finish(ps_engine *engine, ps_conn *conn)
 
 /* -- the handshake ---------------------------------------------------------------------------------------------------- */
 
-static bool may_step(ps_engine *engine)
+bool ps__tls_may_step(ps_engine *engine)
 {
     ps_tls_room *room = engine->tls;
     if (room->turn_ns != engine->look_ns) {
@@ -113,7 +115,7 @@ void ps_engine_handshake(const ps_engine *engine, ps_handshake *failed)
 /* Who leaves in the middle has done nothing wrong. Another one is told by an alert; if this end closed first, with something
  * unread, a reset could overtake it (RFC 2525, 2.17): so what else comes is thrown away until the client closes, which has the
  * deadline of the CIR for it. */
-static ssize_t not_greeted(ps_engine *engine, ps_tls_session *session)
+ssize_t ps__tls_not_greeted(ps_engine *engine, ps_tls_session *session)
 {
     static const uint8_t protocol_version[] = {21, 3, 3, 0, 2, 2, 70}; /* a fatal alert: RFC 8446, 6 */
     session->stage = PS_TLS_BROKEN;
@@ -151,7 +153,7 @@ static bool shake(ps_engine *engine, ps_tls_session *session, bool *waits)
 ssize_t ps__tls_greet(ps_engine *engine, ps_tls_session *session)
 {
     bool waits;
-    if (!may_step(engine))
+    if (!ps__tls_may_step(engine))
         return -EAGAIN;
     bool done = shake(engine, session, &waits);
     ps__tls_flush(session);
@@ -160,7 +162,7 @@ ssize_t ps__tls_greet(ps_engine *engine, ps_tls_session *session)
     if (!done && waits && !session->error && !session->at_end)
         return -EAGAIN;
     if (!done)
-        return not_greeted(engine, session);
+        return ps__tls_not_greeted(engine, session);
     session->stage = PS_TLS_OPEN;
     return ps__tls_learn(session) < 0 ? -ENOMEM : PS_GREETED;
 }

@@ -51,7 +51,7 @@ static size_t open_records(ps_tls_session *session, struct iovec *iov, size_t co
     return total;
 }
 
-static size_t room_in(const struct iovec *iov, size_t count)
+size_t ps__room_in(const struct iovec *iov, size_t count)
 {
     size_t room = 0;
     for (size_t i = 0; i < count; i++)
@@ -67,7 +67,7 @@ static ssize_t read_records(ps_tls_session *session, struct iovec *iov, size_t c
         if (got == -EAGAIN || got == -EINTR)
             break;
         total += (ssize_t)open_records(session, iov, count);
-    } while (got == PS_TLS_IN && session->result == 1 && room_in(iov, count) >= PS_READ_MAX);
+    } while (got == PS_TLS_IN && session->result == 1 && ps__room_in(iov, count) >= PS_READ_MAX);
     session->engine->tls->in_used = 0; /* behind the end there may be something, which is nobody else's */
     return total;
 }
@@ -98,13 +98,7 @@ static ssize_t tls_receive(ps_engine *engine, ps_conn *conn, struct iovec *iov, 
 
 /* -- writing ---------------------------------------------------------------------------------------------------------- */
 
-/* Where in the pieces it is. */
-typedef struct source {
-    const struct iovec *iov;
-    size_t count, at;
-} source;
-
-static size_t copy_some(source *from, uint8_t *to, size_t room)
+size_t ps__copy_pieces(ps_pieces *from, uint8_t *to, size_t room)
 {
     size_t copied = 0;
     while (from->count && copied < room) {
@@ -132,7 +126,7 @@ static bool seal(ps_tls_session *session, const void *data, size_t size)
 }
 
 /* A piece that fills a record, or is the last, is sealed where it lies. */
-static size_t seal_some(ps_tls_session *session, source *from, size_t most)
+static size_t seal_some(ps_tls_session *session, ps_pieces *from, size_t most)
 {
     ps_tls_room *room = session->engine->tls;
     size_t here = from->iov->iov_len - from->at;
@@ -146,13 +140,13 @@ static size_t seal_some(ps_tls_session *session, source *from, size_t most)
             from->iov++, from->count--, from->at = 0;
         return size;
     }
-    size_t size = copy_some(from, room->mixed, most < sizeof room->mixed ? most : sizeof room->mixed);
+    size_t size = ps__copy_pieces(from, room->mixed, most < sizeof room->mixed ? most : sizeof room->mixed);
     return seal(session, room->mixed, size) ? size : 0;
 }
 
 static ssize_t send_slices(ps_tls_session *session, struct iovec *iov, size_t count)
 {
-    source from = {iov, count, 0};
+    ps_pieces from = {iov, count, 0};
     ssize_t total = 0;
     while (from.count) {
         size_t slice = 0;
@@ -169,16 +163,21 @@ static ssize_t send_slices(ps_tls_session *session, struct iovec *iov, size_t co
 }
 
 /* Before the handshake is over, and where it has failed, nothing can be said: it is as if it were. */
+bool ps__tls_ready(ps_tls_session *session, const struct iovec *iov, size_t count, ssize_t *said)
+{
+    *said = ps__tls_flush(session);
+    if (*said < 0 || !count)
+        return false;
+    *said = session->held ? -EAGAIN : (ssize_t)ps__room_in(iov, count);
+    return !session->held && session->stage == PS_TLS_OPEN;
+}
+
 static ssize_t tls_send(ps_engine *engine, ps_conn *conn, struct iovec *iov, size_t count)
 {
     ps_tls_session *session = ps__session(engine, conn);
-    ssize_t flushed = ps__tls_flush(session);
-    if (flushed < 0 || !count)
-        return flushed;
-    if (session->held)
-        return -EAGAIN;
-    if (session->stage != PS_TLS_OPEN)
-        return (ssize_t)room_in(iov, count);
+    ssize_t said;
+    if (!ps__tls_ready(session, iov, count, &said))
+        return said;
     if (ps_libssl.ERR_peek_error())
         ps_libssl.ERR_clear_error();
     return send_slices(session, iov, count);
@@ -187,7 +186,7 @@ static ssize_t tls_send(ps_engine *engine, ps_conn *conn, struct iovec *iov, siz
 /* -- the row ---------------------------------------------------------------------------------------------------------- */
 
 /* An alert: internal_error, which is all that can be said before a handshake (RFC 8446, 6.2). */
-static void tls_last_words(int fd, const uint8_t *data, size_t size)
+void ps__tls_last_words(int fd, const uint8_t *data, size_t size)
 {
     static const uint8_t alert[] = {21, 3, 3, 0, 2, 2, 80};
     (void)data, (void)size;
@@ -206,7 +205,7 @@ static size_t tls_facts(const ps_engine *engine, const ps_conn *conn, uint8_t *t
 const ps_transport ps__libssl = {
     .receive = tls_receive,
     .send = tls_send,
-    .last_words = tls_last_words,
+    .last_words = ps__tls_last_words,
     .open = ps__tls_open,
     .finish = ps__tls_finish,
     .forget = ps__tls_forget,

@@ -16,6 +16,18 @@ void ps__security_close(ps_engine *engine)
     pthread_mutex_unlock(&engine->lock);
 }
 
+int ps__secure_hosted(ps_engine *engine, uint32_t master)
+{
+    if (master >= engine->listener_count)
+        return -EINVAL;
+    pthread_mutex_lock(&engine->lock);
+    int error = ps__tls_room(engine);
+    if (error == 0)
+        engine->listeners[master].transport = &ps__hosted;
+    pthread_mutex_unlock(&engine->lock);
+    return error;
+}
+
 int ps_engine_secure(ps_engine *engine, uint32_t master, const ps_tls_options *options, char *why, size_t room)
 {
     int error;
@@ -27,6 +39,8 @@ int ps_engine_secure(ps_engine *engine, uint32_t master, const ps_tls_options *o
         return error;
     pthread_mutex_lock(&engine->lock);
     error = ps__tls_room(engine);
+    if (error == 0)
+        error = ps__tls_method(engine);
     ps_listener *listener = &engine->listeners[master];
     ps_security *old = error < 0 ? security : listener->security;
     if (error == 0) {

@@ -1,4 +1,4 @@
-/* tls.h: what the files of the driver `libssl` share. */
+/* tls.h: what the files of the two drivers share: of `libssl`, and of `ssl`, where the host does the work (hosted.c). */
 #ifndef PYSOCK_TRANSPORT_TLS_H
 #define PYSOCK_TRANSPORT_TLS_H
 
@@ -29,7 +29,7 @@ typedef struct ps_security {
 
 /* Of an engine that has TLS: what all sessions share, and none needs between two calls. */
 typedef struct ps_tls_room {
-    ps_BIO_METHOD *method;
+    ps_BIO_METHOD *method; /* NULL: none of them is libssl's */
     uint64_t turn_ns; /* the turn whose steps are counted */
     unsigned steps;
     ps_handshake last; /* that failed */
@@ -53,7 +53,8 @@ enum ps_tls_stage { PS_TLS_GREETS, PS_TLS_OPEN, PS_TLS_BROKEN, PS_TLS_DEAF };
 
 /* Of a connection. */
 typedef struct ps_tls_session {
-    ps_SSL *ssl;
+    ps_SSL *ssl;  /* libssl's */
+    void *object; /* or the host's, from the first byte on */
     ps_engine *engine;
     ps_conn *conn;
     ps_security *security;
@@ -68,6 +69,7 @@ typedef struct ps_tls_session {
     bool has_finished; /* nothing follows */
     bool has_heard;    /* something came */
     bool is_plain;     /* and isn't TLS */
+    bool has_more;     /* the host's has got more than was taken out of it */
 } ps_tls_session;
 
 /* context.c. NULL: it can't be made, and *error and why say so. */
@@ -76,9 +78,11 @@ void ps__security_drop(ps_security *security); /* under the lock */
 
 /* bio.c */
 int ps__tls_room(ps_engine *engine);
+int ps__tls_method(ps_engine *engine); /* behind it */
 void ps__tls_room_free(ps_engine *engine);
 ssize_t ps__tls_fill(ps_tls_session *session);
-/* What was sealed goes to the kernel, or is held. -errno: the connection is lost. */
+/* What was sealed goes into the room; and from there to the kernel, or is held. -errno: the connection is lost. */
+void ps__tls_put(ps_tls_session *session, const uint8_t *data, size_t size);
 ssize_t ps__tls_flush(ps_tls_session *session);
 ps_BIO *ps__tls_bio(ps_tls_session *session);
 
@@ -90,12 +94,28 @@ int ps__tls_open(ps_engine *engine, ps_conn *conn);
 void ps__tls_finish(ps_engine *engine, ps_conn *conn);
 void ps__tls_forget(ps_engine *engine, ps_conn *conn);
 ssize_t ps__tls_greet(ps_engine *engine, ps_tls_session *session);
+/* Whether this turn has a step of a handshake left; and what receive says of one that failed. */
+bool ps__tls_may_step(ps_engine *engine);
+ssize_t ps__tls_not_greeted(ps_engine *engine, ps_tls_session *session);
 ssize_t ps__tls_ignore(ps_tls_session *session); /* of one that has failed: what receive says */
 
 /* records.c */
 extern const ps_transport ps__libssl;
+typedef struct ps_pieces { /* where in them it is */
+    const struct iovec *iov;
+    size_t count, at;
+} ps_pieces;
+size_t ps__copy_pieces(ps_pieces *from, uint8_t *to, size_t room);
+size_t ps__room_in(const struct iovec *iov, size_t count);
+/* What is held goes first: may something new be sealed? If not, *said is what send says. */
+bool ps__tls_ready(ps_tls_session *session, const struct iovec *iov, size_t count, ssize_t *said);
+void ps__tls_last_words(int fd, const uint8_t *data, size_t size);
+
+/* hosted.c */
+extern const ps_transport ps__hosted;
 
 /* secure.c */
+int ps__secure_hosted(ps_engine *engine, uint32_t master); /* from now on its clients speak TLS by the host's sessions */
 void ps__security_close(ps_engine *engine); /* no session is left */
 
 #endif

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     Allow: TypeAlias = Literal["anyone"] | Mapping[str, Ids] | Callable[[Peer], bool] | Callable[[TLSInfo], bool]
     #: ``tls=`` of a server or a client.
     TLS: TypeAlias = config.TLS | SSLContext
+    #: ``tls_driver=`` of a server.
+    TLSDriver: TypeAlias = Literal["auto", "ssl", "libssl"]
     #: ``advertise=`` of a server.
     Advertise: TypeAlias = AddressLike | Iterable[AddressLike]
 

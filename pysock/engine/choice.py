@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: The values of ``PYSOCK_BACKEND`` and of ``Server(backend=...)``.
 CHOICES: Final = ("auto", "native", "pure")
+#: The values of ``Server(tls_driver=...)``.
+DRIVERS: Final = ("auto", "ssl", "libssl")
 
 
 def choose(wanted: str | None = None) -> Backend:
@@ -48,26 +50,36 @@ def choose(wanted: str | None = None) -> Backend:
         return _load("pure")
 
 
-def choose_for_tls(wanted: str | None, kinds: Collection[str]) -> Backend:
-    """The same for a server that speaks TLS, of these kinds: ``"TLS"``, ``"context"``, or both.
+def choose_for_tls(wanted: str | None, kinds: Collection[str], driver: str = "auto") -> Backend:
+    """The same for a server that may speak TLS.
 
-    With ``auto`` it is the pure engine where the other one can't speak it.
-
-    :raises ImportError: as above, or it can't, and was asked for.
+    :param kinds: what it speaks it by, ``"TLS"``, ``"context"``, or both; empty: it speaks none.
+    :param driver: what is to do the work, one of :data:`DRIVERS`.
+    :raises ImportError: as above, or that driver isn't there.
+    :raises ValueError: as above, or it can't use a context.
     """
+    if driver not in DRIVERS:
+        raise ParameterError("tls_driver", f"must be one of {', '.join(map(repr, DRIVERS))}, not {driver!r}")
     backend = choose(wanted)
-    drivers = backend.tls_drivers()
-    if not kinds or "ssl" in drivers or (drivers and "context" not in kinds):
+    there = backend.tls_drivers() if "TLS" in kinds and driver != "ssl" else ()  # it is loaded now, or never
+    if not kinds or driver != "libssl":
         return backend
-    if wanted == "native":
-        what = "an ssl.SSLContext" if drivers else "TLS"
-        raise ImportError(f"the native engine can't speak {what} here: use backend='auto', or 'pure'")
-    return choose("pure")
+    if "context" in kinds:
+        problem = "'libssl' can't use an ssl.SSLContext, which is Python's: give a pysock.TLS, or tls_driver='ssl'"
+        raise ParameterError("tls_driver", problem, name="")
+    if backend.name != "native":
+        raise ImportError("tls_driver='libssl' is the native engine's, which isn't used here: use tls_driver='auto'")
+    if driver not in there:
+        raise ImportError(
+            "tls_driver='libssl': this system has no OpenSSL 3 (libssl.so.3, libcrypto.so.3) that can be used; the log says"
+            " why. Install it (Debian and Alpine: libssl3, Fedora: openssl-libs), or use tls_driver='auto'"
+        )
+    return backend
 
 
 def tls_driver() -> str:
     """What a server with a :class:`pysock.TLS` speaks it with."""
-    return choose_for_tls(None, ("TLS",)).tls_drivers()[0]
+    return choose().tls_drivers()[0]
 
 
 class _Absence(NamedTuple):

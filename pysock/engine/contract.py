@@ -160,6 +160,8 @@ class EngineOptions:
     slow: Slow = Slow.DISCONNECT
     #: Seconds after which a turn has held up the loop.
     held_up: float = HELD_UP
+    #: What speaks TLS: one of ``Backend.tls_drivers``, or ``"auto"``: for each master socket the first that can.
+    tls_driver: str = "auto"
 
 
 #: What ``Engine.turn`` returns: it is over; or, no turn is needed before ``Engine.poll_fd`` is readable.

@@ -65,6 +65,11 @@ class Session(Unique):
         self._in.write(data)
 
     @property
+    def has_input(self) -> bool:
+        """Something was fed at which nobody has looked yet."""
+        return self._in.pending > 0
+
+    @property
     def has_output(self) -> bool:
         """Something is to be sent."""
         return self._out.pending > 0

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0xF499D5B0
+ABI: Final = 0xBFD41CA1
 
 
 def check_abi(lib: Any) -> None:

@@ -21,7 +21,7 @@ from pysock.engine.native.link import NativeLink
 from pysock.engine.native.outlet import NativeOutlet
 from pysock.engine.native.rows import PackedRows
 from pysock.engine.native.sockets import NativeSockets
-from pysock.engine.native.tls import drivers, facts_of, info_of, secure, why_not_greeted
+from pysock.engine.native.tls import driver_of, drivers, facts_of, info_of, secure, why_not_greeted
 from pysock.engine.proxies import Proxies
 from pysock.engine.rows import ClientInfo, Current, EngineStats, Gone
 from pysock.engine.said import TEXT_DESCRIPTORS_LOST, answers_nothing, too_much_queued
@@ -32,6 +32,7 @@ from pysock.wire import texts
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from pysock.engine.native.hosted import HostedSessions
     from pysock.tls.info import TLSInfo
 
 
@@ -114,12 +115,14 @@ class NativeEngine(Unique):
             result_of(error)
         self._push_inside, self._broadcast_inside, self._push_to_inside, self._select, *others = inside
         self._disconnect_inside, self._answer, self._current, self._waiting, self._ask, more, *others = others
-        self._later, self._watch, *guest = others
+        self._later, self._watch, self._secure, *guest = others
         self.send_more: Callable[[int, Any], int] = more
         self._begin, self._poll_fd, self._turn, self._end_turns = guest
         self._raised: list[BaseException] = []  # by a guest's turn
         self.wants_turn: Callable[[], None] = lambda: None
         self._tls: list[Any] = []  # by master
+        self._tls_driver = options.tls_driver
+        self._hosted: HostedSessions | None = None  # TLS by the module ssl, if there is any
         self._loop: int | None = None  # the thread that runs it
 
     def add_master(
@@ -130,15 +133,30 @@ class NativeEngine(Unique):
         result_of(lib.ps_engine_add_master(self._engine, fd, flags))
         self._tls.append(tls)
         if tls is not None:
-            secure(self._engine, len(self._tls) - 1, tls)
+            self._speak_tls(len(self._tls) - 1, tls)
         if proxies is not None:
             networks = ffi.new("ps_network[]", [(list(address), bits) for address, bits in proxies.networks])
             result_of(lib.ps_engine_expect_proxies(self._engine, proxies.versions, networks, len(networks)))
 
+    def _speak_tls(self, master: int, tls: Any) -> None:
+        if driver_of(tls, self._tls_driver) == "libssl":
+            secure(self._engine, master, tls)
+            return
+        if self._hosted is None:
+            from pysock.engine.native.hosted import HostedSessions  # noqa: PLC0415  # it brings the module ssl
+
+            self._hosted = HostedSessions()
+        self._hosted.add_master(master, tls)
+        result_of(self._secure(master, self._hosted.begin))
+
     def tls_of(self, client_id: int) -> TLSInfo | None:
+        if self._hosted is not None and (info := self._hosted.info(client_id)) is not None:
+            return info
         return info_of(facts_of(self._engine, client_id)) if any(self._tls) else None
 
     def reload_tls(self, tls: Any) -> None:
+        if driver_of(tls, self._tls_driver) != "libssl":
+            return  # its context has changed itself
         for master, one in enumerate(self._tls):
             if one is tls:
                 secure(self._engine, master, tls)
@@ -146,7 +164,10 @@ class NativeEngine(Unique):
     def _noted_tls(self, cause: int, times: int) -> None:
         """As the callback; of a handshake that failed it says why."""
         if cause == Cause.TLS:
-            self._log(*level_and_line(cause, times, why_not_greeted(self._engine)))
+            why = why_not_greeted(self._engine)
+            if why is None:
+                why = "" if self._hosted is None else self._hosted.why
+            self._log(*level_and_line(cause, times, why))
         else:
             self._noted(cause, times)
 

@@ -1,4 +1,6 @@
-"""TLS in the native engine: OpenSSL as the system has it, by ``csrc/transport/``: what it is told, and tells."""
+"""TLS in the native engine: which driver does the work; and OpenSSL as the system has it, by ``csrc/transport/``: what
+that is told, and tells. The other driver is ``hosted.py``.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,23 @@ _SANS: Final = {lib.PS_FACT_DNS: "DNS", lib.PS_FACT_URI: "URI", lib.PS_FACT_EMAI
 
 @cache
 def drivers() -> tuple[str, ...]:
-    """What can speak TLS here. Where it isn't there, why is logged, once."""
+    """What can speak TLS here, the best first. Where OpenSSL isn't there, why is logged, once."""
     why = ffi.new("char[]", _TEXT_ROOM)
     if lib.ps_libssl_load(LIBSSL, LIBCRYPTO, why, _TEXT_ROOM) == 0:
-        return ("libssl",)
-    log.info("the native engine has no TLS: OpenSSL 3 isn't there (%s)", ffi.string(why).decode("utf-8", "replace"))
-    return ()
+        return ("libssl", "ssl")
+    said = ffi.string(why).decode("utf-8", "replace")
+    log.info("TLS goes by Python's module ssl, for the system's OpenSSL 3 isn't there (%s)", said)
+    return ("ssl",)
+
+
+def driver_of(tls: Any, wanted: str) -> str:
+    """What speaks it: a context of the module ssl only that module can use.
+
+    :param wanted: as ``EngineOptions.tls_driver``.
+    """
+    if wanted == "ssl" or hasattr(tls, "wrap_bio"):
+        return "ssl"
+    return drivers()[0]
 
 
 def secure(engine: Any, master: int, tls: Any) -> None:
@@ -132,12 +145,14 @@ def _written(address: bytes) -> str:
     return ":".join(f"{int.from_bytes(address[at : at + 2], 'big'):X}" for at in range(0, len(address), 2))
 
 
-def why_not_greeted(engine: Any) -> str:
-    """Why the last handshake failed."""
+def why_not_greeted(engine: Any) -> str | None:
+    """Why the last handshake failed; ``None``: the session knows it, see ``hosted.py``."""
     from pysock.tls.words import in_words  # noqa: PLC0415  # it brings the module ssl
 
     failed = ffi.new("ps_handshake *")
     lib.ps_engine_handshake(engine, failed)
+    if failed.hosted:
+        return None
     reason, verified = (
         ffi.string(text).decode("utf-8", "replace") if text else "" for text in (failed.reason, failed.verified)
     )
