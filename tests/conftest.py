@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import socket
-import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -110,9 +109,24 @@ def socket_dir() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-@pytest.fixture(params=["unix", "tcp", "tls"])
+#: TLS by Python's module ssl, where the engine would have another driver: see ``driver``.
+BY_SSL = "tls by ssl"
+
+
+@pytest.fixture(params=["unix", "tcp", "tls", BY_SSL])
 def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param).partition(" ")[0]
+
+
+@pytest.fixture(params=["auto", "ssl"])
+def driver(request: pytest.FixtureRequest) -> str:
+    """``tls_driver=`` of the servers that ``make_server`` makes. The pure engine has but one."""
     return str(request.param)
+
+
+def params_of(item: Any) -> dict[str, Any]:
+    """By what a test was parametrized."""
+    return item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
 
 
 @pytest.fixture
@@ -145,10 +159,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_left_out(item: pytest.Item) -> bool:
-    given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    if given.get("transport") in ("tcp", "tls") and given.get("cut", "random") != "random":
+    given = params_of(item)
+    transport = given.get("transport", "unix")
+    if transport != "unix" and given.get("cut", "random") != "random":
         return True
-    if given.get("transport") == "tls" and not TLS_EVERYWHERE and item.path.name not in OVER_TLS:
+    if transport.startswith("tls") and not TLS_EVERYWHERE and item.path.name not in OVER_TLS:
+        return True
+    if (transport == BY_SSL or given.get("driver") == "ssl") and given.get("backend") != "native":
         return True
     return ASYNC_HANDLERS and item.get_closest_marker("plain") is not None
 
@@ -179,23 +196,16 @@ def _awaited(handler: Any) -> Any:
     return call
 
 
-def needs_tls(backend: str, tls: Any = None) -> None:
-    """Skip where an engine can't speak TLS, or not by a context of the program's."""
-    drivers = choose(backend).tls_drivers()
-    if not drivers or (isinstance(tls, ssl.SSLContext) and "ssl" not in drivers):
-        pytest.skip(f"the {backend} engine speaks no such TLS here")
-
-
 @pytest.fixture
-def make_server(backend: str) -> Iterator[Callable[..., Server]]:
+def make_server(backend: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
     """``make_server(*addresses, **options)``: a Server on this engine, which is ended after the test."""
     made: list[Server] = []
     kind = Awaited if ASYNC_HANDLERS else Server
+    params = params_of(request.node)
+    by = "ssl" if params.get("transport") == BY_SSL else params.get("driver", "auto")
 
     def make(*addresses: str, **options: Any) -> Server:
-        if any(str(address).startswith("tls:") for address in addresses):
-            needs_tls(backend, options.get("tls"))
-        made.append(kind(*addresses, backend=backend, **options))
+        made.append(kind(*addresses, backend=backend, **{"tls_driver": by, **options}))
         return made[-1]
 
     yield make

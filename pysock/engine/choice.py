@@ -71,8 +71,8 @@ def choose_for_tls(wanted: str | None, kinds: Collection[str], driver: str = "au
         raise ImportError("tls_driver='libssl' is the native engine's, which isn't used here: use tls_driver='auto'")
     if driver not in there:
         raise ImportError(
-            "tls_driver='libssl': this system has no OpenSSL 3 (libssl.so.3, libcrypto.so.3) that can be used; the log says"
-            " why. Install it (Debian and Alpine: libssl3, Fedora: openssl-libs), or use tls_driver='auto'"
+            "tls_driver='libssl': this system has no OpenSSL 3 (libssl.so.3, libcrypto.so.3) that can be used; the log"
+            " says why. Install it (Debian and Alpine: libssl3, Fedora: openssl-libs), or use tls_driver='auto'"
         )
     return backend
 

@@ -24,7 +24,7 @@ def made():
 
 
 @pytest.fixture
-def serve(make_server, made):
+def serve(make_server, made, driver):
     def start(address="tls://127.0.0.1:0", tls=None, **options):
         server = make_server(address, tls=tls or made.served, **options)
         server.service(lambda client, request: request.upper())
@@ -256,15 +256,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_a_server_that_comes_back(made, backend):
+def test_a_server_that_comes_back(made, backend, driver):
     """Its clients connect again, and go on with their session, which another context doesn't know."""
-    from conftest import needs_tls  # noqa: PLC0415
-
-    needs_tls(backend)
     address, tls = f"tls://{own_host()}:{free_port()}", TLS(ca=made.ca, name="localhost")
 
     def server():
-        one = Server(address, tls=made.served, backend=backend)
+        one = Server(address, tls=made.served, backend=backend, tls_driver=driver)
         one.service(lambda client, request: b"%d" % client.tls.resumed)
         one.start()
         return one
@@ -281,12 +278,9 @@ def test_a_server_that_comes_back(made, backend):
             second.stop(1)
 
 
-def test_waiting_for_a_server(made, backend):
-    from conftest import needs_tls  # noqa: PLC0415
-
-    needs_tls(backend)
+def test_waiting_for_a_server(made, backend, driver):
     address = f"tls://{own_host()}:{free_port()}"
-    server = Server(address, tls=made.served, backend=backend)
+    server = Server(address, tls=made.served, backend=backend, tls_driver=driver)
     server.service(lambda client, request: request.upper())
 
     def later():

@@ -29,7 +29,7 @@ def made():
 
 
 @pytest.fixture
-def serve(make_server, made):
+def serve(make_server, made, driver):
     """``serve(tls)``: a server that runs, whose handler answers in capitals."""
 
     def start(tls=None, **options):
@@ -395,7 +395,7 @@ def test_who_may_come_in(serve, made, allow, allowed):
         counted(server, established=0)
 
 
-def test_a_hook_is_not_asked_about_who_may_not_come_in(make_server, made):
+def test_a_hook_is_not_asked_about_who_may_not_come_in(make_server, made, driver):
     server, asked = make_server("tls://127.0.0.1:0", tls=TLS(made.server, ca=made.ca), allow={"san": "a.b"}), []
     server.on_connect(asked.append)
     server.service(lambda client, request: request)
@@ -425,7 +425,7 @@ def test_names_of_who_was_not_verified(serve, made):
             assert RawPeer(sock).frame().kind == kind
 
 
-def test_what_is_known_of_a_client(make_server, made):
+def test_what_is_known_of_a_client(make_server, made, driver):
     server = make_server("tls://127.0.0.1:0", "tcp://127.0.0.1:0", tls=TLS(made.server, ca=made.ca))
     server.service(lambda client, request: repr(client.tls).encode())
     with server:
