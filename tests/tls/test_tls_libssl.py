@@ -1,4 +1,4 @@
-"""The native engine's driver: OpenSSL as the system has it, what it tells, and what is done where it isn't there."""
+"""What does the work of TLS: OpenSSL as the system has it, or Python's module ssl, also where the first isn't there."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from support import run_python
 import pysock
 from pysock import TLS, Server
 from pysock.engine.choice import choose
+from pysock.errors import ParameterError
 
 if "libssl" not in choose("native").tls_drivers():
     pytest.skip("OpenSSL 3 isn't here", allow_module_level=True)
 
 
-def test_what_is_known_is_the_same_on_both_engines():
-    """All but who did the work."""
+def test_what_is_known_is_the_same_whoever_did_the_work():
     made, told = certificates(), []
-    for backend in ("native", "pure"):
-        server = Server("tls://127.0.0.1:0", tls=TLS(made.server, ca=made.ca, verify="require"), backend=backend)
+    for backend, driver in (("native", "libssl"), ("native", "ssl"), ("pure", "auto")):
+        tls = TLS(made.server, ca=made.ca, verify="require")
+        server = Server("tls://127.0.0.1:0", tls=tls, backend=backend, tls_driver=driver)
         server.service(lambda client, request: told.append(client.tls) or request)
         with server, pysock.connect(server.addresses[0], tls=TLS(made.client, ca=made.ca)) as client:
             assert client.request(b"x") == b"x"
-    of_native, of_pure = told
-    assert (of_native.driver, of_pure.driver) == ("libssl", "ssl")
-    assert of_native._replace(driver="ssl") == of_pure
+    of_native, by_ssl, of_pure = told
+    assert (of_native.driver, by_ssl.driver, of_pure.driver) == ("libssl", "ssl", "ssl")
+    assert of_native._replace(driver="ssl") == by_ssl == of_pure
     assert of_native.subject == "CN=worker"
     assert of_native.sans == ("one.workers.example", "spiffe://example/worker")
 
@@ -40,9 +41,12 @@ else:
     native.LIBSSL = b"libc.so.6"
 print(pysock.tls_driver, pysock.tls_driver)
 tls = pysock.TLS(sys.argv[2])
-print(pysock.Server("tls://127.0.0.1:0", tls=tls)._running.backend.name)
+server = pysock.Server("tls://127.0.0.1:0", tls=tls)
+server.service(lambda client, request: client.tls.driver.encode())
+with server, pysock.connect(server.addresses[0], tls=pysock.TLS(verify="none")) as client:
+    print(server.backend, client.request(b"").decode())
 try:
-    pysock.Server("tls://127.0.0.1:0", tls=tls, backend="native")
+    pysock.Server("tls://127.0.0.1:0", tls=tls, tls_driver="libssl")
 except ImportError as error:
     print(error)
 """
@@ -52,11 +56,22 @@ except ImportError as error:
     ("lacks", "why"), [("library", "libssl-of-another-world.so.3"), ("symbol", "libc.so.6 has no TLS_server_method")]
 )
 def test_where_it_is_not_there(lacks, why):
-    """One line says so, and the pure engine serves; who asks for the native one hears what to do."""
+    """One line says so, and the native engine serves all the same; who asks for it hears what to do."""
     done = run_python(_ABSENT, lacks, certificates().server)
     assert done.returncode == 0, done.stderr
     drivers, backend, error = done.stdout.splitlines()
-    assert (drivers, backend) == ("ssl ssl", "pure")
-    assert error == "the native engine can't speak TLS here: use backend='auto', or 'pure'"
-    assert done.stderr.count("the native engine has no TLS") == 1
+    assert (drivers, backend) == ("ssl ssl", "native ssl")
+    assert error.startswith("tls_driver='libssl': this system has no OpenSSL 3 (libssl.so.3, libcrypto.so.3)")
+    assert error.endswith("or use tls_driver='auto'")
+    assert done.stderr.count("TLS goes by Python's module ssl") == 1
     assert why in done.stderr
+
+
+def test_a_driver_that_can_not_be():
+    made = certificates()
+    with pytest.raises(ParameterError, match="tls_driver must be one of 'auto', 'ssl', 'libssl', not 'openssl'"):
+        Server("tls://127.0.0.1:0", tls=made.served, tls_driver="openssl")
+    with pytest.raises(ParameterError, match=r"'libssl' can't use an ssl\.SSLContext"):
+        Server("tls://127.0.0.1:0", tls=made.served.server_context(), tls_driver="libssl")
+    with pytest.raises(ImportError, match="is the native engine's, which isn't used here: use tls_driver='auto'"):
+        Server("tls://127.0.0.1:0", tls=made.served, tls_driver="libssl", backend="pure")
