@@ -26,9 +26,9 @@ BUILD = ROOT / "build" / "faults"
 
 #: Needs an interpreter: what it allocates isn't reached from here.
 ELSEWHERE = "python"
-#: What only clients with TLS come to: tests/c/test_tls.c has each call and allocation there fail, and each function of
-#: OpenSSL, in the course of a client's life.
-OVER_TLS = ("sessions.c", "context.c", "bio.c", "certificate.c", "greeting.c", "records.c")
+#: What only clients with TLS come to: tests/c/test_tls.c and tests/c/test_hosted.c have each call and allocation there
+#: fail, and each function of OpenSSL and step of the host's, in the course of a client's life.
+OVER_TLS = ("sessions.c", "context.c", "bio.c", "certificate.c", "greeting.c", "records.c", "hosted.c")
 #: What only a forked child does, where nothing can be made of an error.
 IN_A_CHILD = ("        ps_sys.close(*fd);",)
 #: What waits for another thread to stop reading while it may not sleep for that: no script comes there at will.
