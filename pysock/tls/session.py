@@ -112,6 +112,8 @@ class Session(Unique):
                     break
                 pieces.append(piece)
                 left -= len(piece)
+                if not self._in.pending and not self._ssl.pending():
+                    break  # else it would be told by an exception, which costs as much as all before
             else:
                 self.pending = True
         except ssl.SSLWantReadError:
