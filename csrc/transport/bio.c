@@ -1,5 +1,5 @@
-/* bio.c: between OpenSSL, or the host's sessions, and the kernel. OpenSSL reads and writes by a BIO of ours, which calls no function of the system's but
- * sys.c's: its own socket BIO would have write() raise SIGPIPE.
+/* bio.c: between OpenSSL, or the host's sessions, and the kernel. OpenSSL reads and writes by a BIO of ours, which calls no
+ * function of the system's but sys.c's: its own socket BIO would have write() raise SIGPIPE.
  *
  * Records are read into the room that all sessions share, many by one call, and handed to OpenSSL in the pieces that it asks
  * for: a header, then what belongs to it. What it has got of a record that isn't whole it keeps itself. In a handshake it

@@ -50,7 +50,7 @@ static void fill_pieces(struct iovec *iov, const uint8_t *data, size_t size)
 /* One step. What it opens goes into the pieces, how much that is to *opened; what it seals, into the room. What it says, as
  * enum ps_tls_said, or -ENOMEM. */
 static int step_hosted(ps_tls_session *session, enum ps_tls_step what, const uint8_t *data, size_t size, struct iovec *iov,
-                size_t count, size_t *opened)
+                       size_t count, size_t *opened)
 {
     const ps_hooks *hooks = &session->engine->hooks;
     ps_tls_made made;

@@ -13,17 +13,20 @@ from contextlib import suppress
 from pysock.base.aliases import Buffer
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
+from pysock.errors import TLSError
 from pysock.tls.asked import Asked
 from pysock.tls.config import LOADING
 from pysock.tls.info import TLSInfo, sans_of, subject_of
 from pysock.tls.records import Records
-from pysock.tls.words import explained
+from pysock.tls.words import explained, in_words
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
 #: What one call of ``SSL_read`` is asked for: it never returns more than a record has (RFC 8446, 5.1).
 _RECORD: Final = 16 * 1024
+#: A fatal alert: no_application_protocol (RFC 8446, 6).
+_NO_PROTOCOL: Final = bytes((21, 3, 3, 0, 2, 2, 120))
 
 
 class Session(Unique):
@@ -32,16 +35,23 @@ class Session(Unique):
     :param server: whether it is the server's end.
     :param name: for a client: the name that it asks for, and expects in the certificate where the context says so.
     :param session: of a client, one that may go on.
+    :param alpn: of a server: a client that offers protocols must offer one of these, if there are any.
     :ivar pending: there may be more to read, though nothing more was fed.
     :ivar ended: the other end has said that it sends nothing more (close_notify).
     :ivar secured: the handshake is done.
     :raises ValueError: the name can't be one of a host.
     """
 
-    __slots__ = ("_asked", "_in", "_name", "_out", "_records", "_ssl", "ended", "pending", "secured", "take")
+    __slots__ = ("_alpn", "_asked", "_in", "_name", "_out", "_records", "_ssl", "ended", "pending", "secured", "take")
 
     def __init__(
-        self, context: ssl.SSLContext, *, server: bool, name: str = "", session: ssl.SSLSession | None = None
+        self,
+        context: ssl.SSLContext,
+        *,
+        server: bool,
+        name: str = "",
+        session: ssl.SSLSession | None = None,
+        alpn: tuple[str, ...] = (),
     ) -> None:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._name = name
@@ -51,6 +61,7 @@ class Session(Unique):
             )
         self._records = Records()
         self._asked = Asked() if server else None
+        self._alpn = alpn
         self.pending: bool = False
         self.ended: bool = False
         self.secured: bool = False
@@ -85,6 +96,7 @@ class Session(Unique):
         :raises TLSError: it failed. What is to be sent says so to the other end.
         """
         if not self.secured:
+            self._check_alpn()
             try:
                 self._ssl.do_handshake()
             except ssl.SSLWantReadError:
@@ -94,6 +106,13 @@ class Session(Unique):
             self.secured = self.pending = True  # more may have come behind it
             self._records.secured()
         return True
+
+    def _check_alpn(self) -> None:
+        """OpenSSL would go on: the alert is ours (RFC 7301, 3.2), and comes before anything of OpenSSL's."""
+        offered = None if self._asked is None else self._asked.protocols
+        if self._alpn and offered is not None and not any(name.encode("ascii") in offered for name in self._alpn):
+            self._out.write(_NO_PROTOCOL)
+            raise TLSError(in_words("NO_APPLICATION_PROTOCOL"))
 
     def read(self, most: int) -> bytes:
         """What has come, at most so many bytes; ``b""``: no whole record has, or nothing more will.
@@ -166,3 +185,12 @@ class Session(Unique):
             driver="ssl",
             resumed=bool(connection.session_reused),
         )
+
+
+def server_side(tls: Any) -> tuple[ssl.SSLContext, tuple[str, ...]]:
+    """What sessions of a server are made with: the context, and the protocols inside, which nobody can ask a context of
+    the program's for.
+
+    :param tls: a :class:`pysock.TLS` or an ``ssl.SSLContext``.
+    """
+    return (tls, ()) if hasattr(tls, "wrap_bio") else (tls.server_context(), tls.alpn)

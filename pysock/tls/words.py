@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 
 from pysock.base.lean import TYPE_CHECKING
@@ -28,6 +29,7 @@ _SAID: Final = {
     "NO_SHARED_CIPHER": "the two ends have no cipher in common",
     "UNSUPPORTED_PROTOCOL": "the two ends have no version of TLS in common",
     "NO_PROTOCOLS_AVAILABLE": "the two ends have no version of TLS in common",
+    "NO_APPLICATION_PROTOCOL": "the client offers other protocols than are spoken here (no application protocol)",
     "UNEXPECTED_EOF_WHILE_READING": "the connection ended in the middle",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate of this end: give cert= and key=",
     "TLSV1_ALERT_UNKNOWN_CA": "it doesn't know the CA of this end's certificate (unknown ca)",
@@ -36,9 +38,12 @@ _SAID: Final = {
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it doesn't take this end's certificate (certificate unknown)",
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "this end's certificate is one for another use (unsupported certificate)",
     "TLSV1_ALERT_PROTOCOL_VERSION": "it doesn't speak this version of TLS (protocol version)",
+    "TLSV1_ALERT_NO_APPLICATION_PROTOCOL": "it speaks none of the protocols of alpn= (no application protocol)",
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "it doesn't take what this end can do (handshake failure)",
 }
 _PREFIXES: Final = ("TLSV13_ALERT_", "TLSV1_ALERT_", "SSLV3_ALERT_")
+#: What the module ssl has around the words of OpenSSL's, where it doesn't know the reason itself.
+_WRAPPING: Final = re.compile(r"^\[\w+\] | \(_ssl\.c:\d+\)$")
 NO_TLS: Final = "what came is no TLS"
 
 
@@ -51,7 +56,7 @@ def explained(error: ssl.SSLError, strange: bool) -> TLSError:
         return TLSError(NO_TLS)
     if isinstance(error, ssl.SSLCertVerificationError):
         return TLSError(in_words("", error.verify_code, error.verify_message))
-    return TLSError(in_words(error.reason or str(error)))
+    return TLSError(in_words(error.reason or _WRAPPING.sub("", str(error))))
 
 
 def in_words(reason: str, code: int = 0, verified: str = "") -> str:

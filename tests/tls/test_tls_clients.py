@@ -180,6 +180,15 @@ def test_a_server_that_closes(made, ask):
             ask(address, tls=made.trusting)
 
 
+def test_another_protocol_inside(serve, made, ask):
+    """What ``()`` offers is nothing, which goes."""
+    server = serve()
+    assert ask(server.addresses[0], tls=TLS(ca=made.ca, alpn=()))[1].alpn is None
+    with pytest.raises(TLSError, match=r"it speaks none of the protocols of alpn= \(no application protocol\)"):
+        ask(server.addresses[0], tls=TLS(ca=made.ca, alpn=("pysock/2", "h2")))
+    assert ask(serve(tls=TLS(made.server, alpn="h2")).addresses[0], tls=TLS(ca=made.ca, alpn="h2"))[1].alpn == "h2"
+
+
 def test_a_name_that_can_not_be(made, ask):
     with silent(lambda sock: None) as address:  # noqa: SIM117
         with pytest.raises(ValueError, match="can't be the name of a server"):

@@ -8,12 +8,14 @@ import threading
 from pathlib import Path
 
 import pytest
+import wire
 from certificates import certificates
 from support import PATIENCE
 
 import pysock
 from pysock import TLS, Server
 from pysock.errors import ParameterError
+from pysock.tls.asked import Asked
 from pysock.tls.info import matches, sans_of, subject_of
 from pysock.tls.records import Records
 from pysock.tls.session import Session
@@ -333,3 +335,46 @@ def test_records_that_bring_nothing(step):
     records.feed(b"\x17\x03\x03\0\2xx")
     with pytest.raises(pysock.TLSError, match="too many records that bring nothing"):
         records.all_read()
+
+
+def hello_of(*alpn):
+    """What a client of the module ssl begins with."""
+    context, sent = ssl.create_default_context(), ssl.MemoryBIO()
+    if alpn:
+        context.set_alpn_protocols(alpn)
+    client = context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return sent.read()
+
+
+def heard(data, step=1000):
+    asked = Asked()
+    for at in range(0, len(data), step):
+        asked.feed(data[at : at + step])
+    return asked.name, asked.protocols
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_what_a_client_asks_for(step):
+    """In pieces, and with a message that is in several records, however they come."""
+    data = hello_of("h2", "pysock/1")
+    records = b"".join(b"\x16\x03\x01\0" + bytes((len(part),)) + part for part in wire.pieces(data[5:], "random"))
+    for one in (data, records, data + b"\x17\x03\x03\0\1x"):
+        assert heard(one, step) == ("localhost", (b"h2", b"pysock/1"))
+    assert heard(hello_of(), step) == ("localhost", None)
+
+
+def test_a_first_message_that_makes_no_sense():
+    """It is OpenSSL's to refuse it."""
+    data = hello_of("h2")
+    for cut in range(9, len(data)):
+        assert heard(data[:cut]) == ("", None)
+        short = bytearray(data[:cut])
+        short[3:5] = (cut - 5).to_bytes(2, "big")
+        short[6:9] = (cut - 9).to_bytes(3, "big")
+        name, protocols = heard(bytes(short))
+        assert "localhost".startswith(name)
+        assert protocols in (None, (), (b"h2",), (b"h",), (b"",))
+    for wrong in (b"\x17" + data[1:], data[:5] + b"\x02" + data[6:], b"\x16\x03\x01\0\0" * 100_000, bytes(100_000)):
+        assert heard(wrong, 50_000) == ("", None)

@@ -88,11 +88,17 @@ def test_the_version_before(serve, made):
     assert b"Secure Renegotiation IS supported" in done.stdout
 
 
-def test_what_is_spoken_inside(serve):
+def test_what_is_spoken_inside(serve, caplog):
+    """Who offers other protocols alone is refused; who offers none isn't asked."""
     server = serve()
     assert b"ALPN protocol: pysock/1" in s_client(server, "-alpn", "h2,pysock/1").stdout
-    assert b"No ALPN negotiated" in s_client(server, "-alpn", "h2").stdout
     assert b"No ALPN negotiated" in s_client(server).stdout
+    counted(server, tls_failures=0, refused=0)
+    done = s_client(server, "-alpn", "h2,pysock/10")
+    assert done.returncode == 1
+    assert b"alert no application protocol" in done.stderr
+    counted(server, tls_failures=1, refused=1)
+    wait_for(lambda: "failed: the client offers other protocols than are spoken here" in caplog.text)
 
 
 def test_a_session_that_goes_on(serve):

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.errors import TLSError
-from pysock.tls.session import Session
+from pysock.tls.session import Session, server_side
 from pysock.tls.words import NO_TLS
 
 if TYPE_CHECKING:
@@ -40,16 +40,17 @@ class HostedSessions(Unique):
 
     def __init__(self) -> None:
         self.why: str = ""
-        self._contexts: dict[int, ssl.SSLContext] = {}  # by master
+        self._spoken: dict[int, tuple[ssl.SSLContext, tuple[str, ...]]] = {}  # by master
         self._by_client: WeakValueDictionary[int, HostedSession] = WeakValueDictionary()  # C has them
 
     def add_master(self, master: int, tls: Any) -> None:
         """Its clients speak this :class:`pysock.TLS`, or what the context says."""
-        self._contexts[master] = tls if hasattr(tls, "wrap_bio") else tls.server_context()
+        self._spoken[master] = server_side(tls)
 
     def begin(self, client_id: int, master: int) -> HostedSession:
         """One more: its client has sent something."""
-        session = HostedSession(self, Session(self._contexts[master], server=True))
+        context, alpn = self._spoken[master]
+        session = HostedSession(self, Session(context, server=True, alpn=alpn))
         self._by_client[client_id] = session
         return session
 

@@ -9,7 +9,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.pure.tls.connection import KINDS
 from pysock.engine.pure.transport import Transport
 from pysock.tls.channel import Channel
-from pysock.tls.session import Session
+from pysock.tls.session import Session, server_side
 
 if TYPE_CHECKING:
     from typing import Any
@@ -20,9 +20,9 @@ def secured(tls: Any) -> Transport:
 
     :param tls: a :class:`pysock.TLS` or an ``ssl.SSLContext``.
     """
-    context = tls if hasattr(tls, "wrap_bio") else tls.server_context()
+    context, alpn = server_side(tls)
     return Transport(
-        lambda sock: Channel(sock, Session(context, server=True)),
+        lambda sock: Channel(sock, Session(context, server=True, alpn=alpn)),
         attrgetter("receive"),
         attrgetter("send"),
         Channel.send_pieces,
