@@ -70,14 +70,14 @@ typedef union longest_text {
 #undef BY_STATE
 #undef ROOM
 
-/* No room for it, or no right to come in: say so where the framing can, and close. */
+/* No room for it, or no right to come in: say so where the framing or the transport can, and close. */
 static void turn_away(ps_engine *engine, int fd, const ps_listener *listener, enum ps_end end)
 {
     const ps_ending *row = &ps__endings[end];
     uint8_t frame[PS_HEADER_SIZE + sizeof(longest_text)];
     PS_ADD(engine->stats.refused, 1u); /* before it is told: it may ask */
     ps__note(engine, (enum ps_cause)row->cause);
-    if (listener->framing->has_texts) {
+    if (listener->framing->has_texts || listener->transport->open) { /* who greets has words of its own */
         uint32_t size = (uint32_t)strlen(row->before.text);
         ps__write_header(frame, size, row->before.kind, 0, row->before.code, 0);
         memcpy(frame + PS_HEADER_SIZE, row->before.text, size);

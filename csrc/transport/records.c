@@ -185,11 +185,12 @@ static ssize_t tls_send(ps_engine *engine, ps_conn *conn, struct iovec *iov, siz
 
 /* -- the row ---------------------------------------------------------------------------------------------------------- */
 
-/* An alert: internal_error, which is all that can be said before a handshake (RFC 8446, 6.2). */
+/* Before a handshake a text can't be said, but an alert can (RFC 8446, 6.2): access_denied to who isn't allowed, else
+ * internal_error, which is for good in nobody's eyes. No handshake is paid for it. */
 void ps__tls_last_words(int fd, const uint8_t *data, size_t size)
 {
-    static const uint8_t alert[] = {21, 3, 3, 0, 2, 2, 80};
-    (void)data, (void)size;
+    bool denied = size >= PS_HEADER_SIZE && ps__get16(data + 6) == PS_REFUSED_NOT_ALLOWED;
+    const uint8_t alert[] = {21, 3, 3, 0, 2, 2, denied ? 49 : 80};
     ps_sys.sendto(fd, alert, sizeof alert, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 

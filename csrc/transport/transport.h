@@ -29,7 +29,8 @@ typedef struct ps_transport {
     ssize_t (*receive)(ps_engine *engine, ps_conn *conn, struct iovec *iov, size_t count);
     /* Of no piece at all: go on with what is held. */
     ssize_t (*send)(ps_engine *engine, ps_conn *conn, struct iovec *iov, size_t count);
-    /* To somebody who is turned away, without a connection; what isn't taken at once is lost. */
+    /* To somebody who is turned away, without a connection: a frame that refuses, or what the transport has for its code. What
+     * isn't taken at once is lost. */
     void (*last_words)(int fd, const uint8_t *data, size_t size);
     /* The next four are NULL where there is no session. One begins, for a connection that has just come: 0, or -ENOMEM. */
     int (*open)(ps_engine *engine, ps_conn *conn);

@@ -43,6 +43,7 @@ class Securing:
         """The handshake.
 
         :raises TLSError: the server's certificate isn't good, or it isn't one that speaks TLS so.
+        :raises ConnectionRefused: the server turned this client away before it; :class:`ServerFull` as without TLS.
         :raises ConnectionLost: the connection ended.
         :raises RequestTimeout: it took too long.
         """

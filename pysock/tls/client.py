@@ -6,19 +6,21 @@ import socket
 
 from pysock.address import Address
 from pysock.base.lean import TYPE_CHECKING
-from pysock.errors import ConnectionLost, ParameterError, TLSError
+from pysock.errors import ConnectionLost, ConnectionRefused, ParameterError, ServerFull, TLSError
 from pysock.tls.config import TLS
 from pysock.tls.session import Session
 from pysock.tls.wanted import name_wanted
-from pysock.tls.words import NO_TLS
+from pysock.tls.words import DENIED, FULL, NO_TLS, in_words
 
 if TYPE_CHECKING:
-    from typing import TypeVar
+    from typing import Final, TypeVar
 
     from pysock.tls.channel import Channel
     from pysock.tls.wanted import Wanted
 
     AnyChannel = TypeVar("AnyChannel", bound=Channel)
+
+_AWAY: Final = "the server turned this client away before the TLS handshake"
 
 
 def channel_to(handle: socket.socket, address: Address, wanted: Wanted, kind: type[AnyChannel]) -> AnyChannel:
@@ -53,6 +55,13 @@ def explained(error: OSError, address: Address) -> OSError:
     """What the handshake failed with, in words that name the address."""
     if not isinstance(error, TLSError):  # it is passing, as the end of a server is
         return ConnectionLost(f"{address}: the connection ended in the TLS handshake; is it a server that speaks TLS?")
-    if str(error) == NO_TLS:
+    said = str(error)
+    if said == NO_TLS:
         return TLSError(f"{address}: the server there speaks no TLS; is it one for tcp://?")
+    if said == in_words(FULL):
+        return ServerFull(
+            f"{address}: {_AWAY} (internal error): it is full, or has too many clients of this address, most likely"
+        )
+    if said == in_words(DENIED):
+        return ConnectionRefused(f"{address}: {_AWAY} (access denied): this client isn't allowed to connect")
     return TLSError(f"{address}: TLS failed: {error}")

@@ -41,6 +41,9 @@ _SAID: Final = {
     "TLSV1_ALERT_NO_APPLICATION_PROTOCOL": "it speaks none of the protocols of alpn= (no application protocol)",
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "it doesn't take what this end can do (handshake failure)",
 }
+#: The alerts of a server that turns a client away before a handshake, which are all that it can say then.
+FULL: Final = "TLSV1_ALERT_INTERNAL_ERROR"
+DENIED: Final = "TLSV1_ALERT_ACCESS_DENIED"
 _PREFIXES: Final = ("TLSV13_ALERT_", "TLSV1_ALERT_", "SSLV3_ALERT_")
 #: What the module ssl has around the words of OpenSSL's, where it doesn't know the reason itself.
 _WRAPPING: Final = re.compile(r"^\[\w+\] | \(_ssl\.c:\d+\)$")

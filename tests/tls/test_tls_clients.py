@@ -15,7 +15,8 @@ from support import PATIENCE, own_host, wait_for
 
 import pysock
 import pysock.aio
-from pysock import TLS, ConnectionLost, RequestTimeout, Server, TLSError
+from pysock import TLS, ConnectionLost, Limits, RequestTimeout, Server, ServerFull, TLSError
+from pysock.wire.format import Refusal
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +188,33 @@ def test_another_protocol_inside(serve, made, ask):
     with pytest.raises(TLSError, match=r"it speaks none of the protocols of alpn= \(no application protocol\)"):
         ask(server.addresses[0], tls=TLS(ca=made.ca, alpn=("pysock/2", "h2")))
     assert ask(serve(tls=TLS(made.server, alpn="h2")).addresses[0], tls=TLS(ca=made.ca, alpn="h2"))[1].alpn == "h2"
+
+
+def test_a_full_server(serve, made, ask):
+    """Before a handshake it can only send an alert, which says so; who waits tries again."""
+    server = serve(limits=Limits(max_clients_per_ip=1))
+    address = server.addresses[0]
+    with pysock.connect(address, tls=made.trusting) as first:
+        for _ in range(3):
+            with pytest.raises(ServerFull, match=rf"{address.bare()}: the server turned this client away .*it is full"):
+                ask(address, tls=made.trusting)
+        later = threading.Thread(target=lambda: (wait_for(lambda: server.stats()["refused_peer"] > 3), first.close()))
+        later.start()
+        assert ask(address, tls=made.trusting, wait=PATIENCE)[0] == b"X"
+        later.join()
+    assert server.stats()["tls_failures"] == 0
+
+
+@pytest.mark.parametrize("framing", ["pysock", "line"])
+def test_a_server_that_is_not_for_everybody(make_server, made, ask, framing):
+    """Nothing was read of who is turned away, whatever it is that is spoken inside."""
+    server = make_server("tls://127.0.0.1:0?proxy=v2&trust=10.0.0.0/8", tls=made.served, framing=framing)
+    server.service(lambda client, request: request)
+    server.start()
+    with pytest.raises(pysock.ConnectionRefused, match=r"turned this client away .*isn't allowed to connect") as caught:
+        ask(server.addresses[0].bare(), tls=made.trusting)
+    assert caught.value.code == Refusal.NOT_ALLOWED
+    assert server.stats()["refused_untrusted"] == 1
 
 
 def test_a_name_that_can_not_be(made, ask):

@@ -296,11 +296,11 @@ class Masters(Unique):
         return True
 
     def _turn_away(self, sock: socket.socket, listener: Listener, cause: Cause) -> None:
-        """No room for it, or no right to come in: say so where the framing can, and close."""
+        """No room for it, or no right to come in: say so where the framing or the transport can, and close."""
         self._core.counts.refused += 1
         self._core.note(cause)
         with guard, suppress(OSError, MemoryError), sock:
-            if listener.framing.has_texts:
+            if listener.framing.has_texts or listener.transport.kinds:  # TLS has words of its own
                 listener.transport.last_words(sock, _REFUSALS[cause])
                 discard_input(sock)
 

@@ -36,7 +36,8 @@ class Transport(NamedTuple):
     send: Callable[[Any], Callable[[Buffer, int], int]]
     #: Send several pieces of bytes, one after the other.
     send_pieces: Callable[[Any, Sequence[Buffer]], int]
-    #: To somebody who is turned away, without a connection; what isn't taken at once is lost.
+    #: To somebody who is turned away, without a connection: a frame that refuses, or what the transport has for its
+    #: code. What isn't taken at once is lost.
     last_words: Callable[[socket.socket, bytes], None]
     #: Which connections go through it, by framing, where they begin with a handshake of their own.
     kinds: Mapping[Any, type[Any]] | None = None
@@ -55,7 +56,8 @@ def _send_pieces(sock: socket.socket, pieces: Sequence[Buffer]) -> int:
     return sock.sendmsg(pieces, (), NO_SIGNAL)
 
 
-def _last_words(sock: socket.socket, frame: bytes) -> None:
+def tell_at_once(sock: socket.socket, frame: bytes) -> None:
+    """Send it as far as there is room."""
     sock.setblocking(False)
     no_sigpipe(sock)
     sock.send(frame, NO_SIGNAL)
@@ -65,7 +67,7 @@ def _itself(sock: socket.socket) -> socket.socket:
     return sock
 
 
-PLAIN: Final = Transport(_itself, attrgetter("recv"), attrgetter("send"), _send_pieces, _last_words)
+PLAIN: Final = Transport(_itself, attrgetter("recv"), attrgetter("send"), _send_pieces, tell_at_once)
 
 
 def keep_heap() -> None:
