@@ -157,6 +157,28 @@ def test_new_keys(serve):
     counted(server, violations=0, tls_truncated=0)
 
 
+# What a scanner says
+
+
+def test_the_verdict_of_sslscan(serve):
+    """Of a server with a plain ``TLS(cert)``: the newest version alone, and no known weakness."""
+    server = serve()
+    target = f"127.0.0.1:{server.addresses[0].port}"
+    command = (tool("sslscan"), "--no-colour", "--no-check-certificate", "--no-groups", target)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    versions = dict(re.findall(r"^(SSLv\d|TLSv1\.\d) +(\w+)$", done.stdout, re.MULTILINE))
+    old = ("SSLv2", "SSLv3", "TLSv1.0", "TLSv1.1", "TLSv1.2")
+    assert versions == {**dict.fromkeys(old, "disabled"), "TLSv1.3": "enabled"}
+    ciphers = re.findall(r"^(?:Preferred|Accepted) +(\S+) +(\d+) bits", done.stdout, re.MULTILINE)
+    assert len(ciphers) >= 2
+    assert {version for version, _ in ciphers} == {"TLSv1.3"}
+    assert min(int(bits) for _, bits in ciphers) >= 128
+    assert "Session renegotiation not supported" in done.stdout
+    assert "Compression enabled" not in done.stdout  # a scanner that can't try it says that
+    assert re.findall(r"^(\S+) (not )?vulnerable to heartbleed$", done.stdout, re.MULTILINE) == [("TLSv1.3", "not ")]
+    counted(server, pending=0, clients=0)
+
+
 # Others
 
 
