@@ -25,7 +25,7 @@ class Files:
     def __init__(self, directory: str) -> None:
         self._directory = Path(directory)
         self._authority = trustme.CA()
-        self.ca = self._directory / "ca.pem"
+        self.ca: Path = self._directory / "ca.pem"
         self._authority.cert_pem.write_to_path(str(self.ca))
 
     def issue(self, *names: str) -> Path:

@@ -29,7 +29,7 @@ class Lameness(Unique):
     def __init__(self, running: Running, name: str) -> None:
         self._running = running
         self._name = name
-        self.is_lame = False
+        self.is_lame: bool = False
         self._ends = False  # it will stop, after a delay
         # Re-entrant, because a signal handler may call lame() while its own thread is inside.
         self._lock = threading.RLock()

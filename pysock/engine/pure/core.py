@@ -118,7 +118,9 @@ class Core(Unique):
         self.logged_no_service = False
 
     def _make_deadlines(self, limits: Limits) -> None:
-        self.shook_at, self.shook = 0.0, 0  # in that turn so many steps of TLS handshakes were made
+        #: In the turn that began at that time so many steps of TLS handshakes were made.
+        self.shook_at: float = 0.0
+        self.shook: int = 0
         self.cirs: Deadlines[Connection] = Deadlines(limits.cir_timeout)
         self.frames: Deadlines[Connection] = Deadlines(limits.frame_timeout)
         self.outputs: Deadlines[Output] = Deadlines(limits.output_timeout)

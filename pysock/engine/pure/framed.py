@@ -154,8 +154,9 @@ class FramedConnection(Connection):
         protocol = self.protocol
         if protocol.state is _ESTABLISHED:
             protocol.shutting_down = True
-            self.unsettled = self.in_flight > 0
-            self.put(last_words(End.STOPPING if self.unsettled else End.SETTLED, admitted=True))
+            unsettled = self.in_flight > 0
+            self.unsettled = unsettled
+            self.put(last_words(End.STOPPING if unsettled else End.SETTLED, admitted=True))
         elif protocol.state < _ESTABLISHED:
             dismiss(self, End.STOPPING)
         try:
