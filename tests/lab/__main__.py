@@ -35,10 +35,10 @@ MODULES: tuple[str, ...] = (
     "faults_native",
     "faults_pure",
     "faults_start",
+    "coverage",  # the longest: beside those that only compute, and not what is left at the end
     "fuzzing",
     "machine",
     "memcheck",
-    "coverage",
 )
 
 

@@ -26,12 +26,40 @@ from lab.faults_native import link, tortures
 
 #: In percent: what must be reached in the quick form and in the full one.
 CSRC, PYSOCK = (85.0, 95.0), (85.0, 95.0)
-#: What the quick form leaves out: programs, which reach the commands only, and second ways to the same places.
+#: What the quick form leaves out: second ways to the same places, much of the same, and looking at the time,
+SKIPPED = (
+    *("tcp", "uvloop", "whole"),
+    *("many", "flood", "flat", "costs", "survives", "interrupted", "quota", "threads_beside", "tls_command"),
+)
+#: and what runs none of it: programs, which reach the commands only, and looks at the sources.
+IGNORED = (
+    "tests/process",
+    *(f"tests/engines/test_{name}.py" for name in ("native_build", "layers", "layers_python", "abi", "pinned")),
+    "tests/unit/test_copied_errors.py",
+)
 FAST = (
-    *("-m", "not slow", "-k", "not tcp and not uvloop and not whole"),
-    *("--ignore=tests/process", "--ignore=tests/engines/test_native_build.py"),
+    *("-p", "few_of_each"),
+    *("-m", "not slow", "-k", " and ".join(f"not {word}" for word in SKIPPED)),
+    *(f"--ignore={path}" for path in IGNORED),
 )
 REPORTS = BUILD / "coverage"
+
+#: Of a test with many cases so many are tried in the quick form, drawn always alike: of the other ones most take the
+#: same branches.
+CASES = 5
+FEW_OF_EACH = f"""
+import itertools, random
+import pytest
+
+@pytest.hookimpl(trylast=True)  # of those that -m and -k have chosen
+def pytest_collection_modifyitems(config, items):
+    chosen = []
+    for name, cases in itertools.groupby(items, key=lambda item: item.nodeid.partition("[")[0]):
+        cases = list(cases)
+        kept = random.Random(name).sample(range(len(cases)), min(len(cases), {CASES}))
+        chosen += [cases[n] for n in sorted(kept)]
+    items[:] = chosen
+"""
 
 #: Every Python that the suite starts is measured: this is found by each at its start.
 SITE = "import coverage\ncoverage.process_startup()\n"
@@ -62,6 +90,7 @@ def _measured(full: bool) -> Path:
     _run_tests_in_c(copy, full)
     (copy / "site").mkdir()
     (copy / "site" / "sitecustomize.py").write_text(SITE)
+    (copy / "site" / "few_of_each.py").write_text(FEW_OF_EACH)
     (copy / "coveragerc").write_text(SETTINGS.format(source=copy / "pysock", data=copy / "data" / "coverage"))
     (copy / "data").mkdir()
     _run_suite(copy, full)
@@ -113,8 +142,7 @@ def _run_suite(copy: Path, full: bool) -> None:
     workers = ["-n", "auto"] if importlib.util.find_spec("xdist") else []
     fast = () if full else FAST
     done = run(
-        # It gives way to the experiments beside it, of which some look at the time.
-        ["nice", "env", "-C", copy, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *fast],
+        ["env", "-C", copy, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *fast],
         timeout=3600, COVERAGE_PROCESS_START=str(copy / "coveragerc"), PYTEST_ADDOPTS="",
         PYTHONPATH=os.pathsep.join([str(copy / "site"), str(copy)]),
     )  # fmt: skip
@@ -159,6 +187,7 @@ def _c(scale: Scale) -> str:
         _ran(
             *gcovr,
             *_SHOWN,
+            "-j0",
             "--root",
             copy,
             "--filter",

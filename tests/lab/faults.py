@@ -33,7 +33,7 @@ FROM_ANYWHERE = (*ALLOCATIONS, "getsockopt")
 SHORTEST, LONGEST = 1, 7
 #: In the quick form: how many calls are tried with each errno, which of these with a fault that lasts, and which of the
 #: allocations are.
-FIRST_HITS, LASTING, NTH_ALLOCATION = 5, (1, 4), 7
+FIRST_HITS, LASTING, NTH_ALLOCATION = 3, (1, 3), 11
 #: Processes at once. A fault may cost waiting, not only work.
 WORKERS = 8
 SECONDS = 1800

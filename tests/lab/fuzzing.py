@@ -18,7 +18,7 @@ from lab.building import BUILD, CLANGS, FOUND, fresh, make, need, run, steady
 from lab.experiment import Experiment, Failed, Missing, Scale, check
 
 FOLDER = ROOT / "tests" / "fuzz"
-SECONDS = 30, 1800
+SECONDS = 20, 1800
 #: Bytes of an input; and in what the targets differ.
 LONGEST = 400
 OPTIONS = {"cut": [f"-dict={FOLDER / 'frames.dict'}"], "protocol": []}

@@ -41,7 +41,6 @@ class _Running(NamedTuple):
 def run_all(chosen: Sequence[Experiment], *, full: bool, seed: int, jobs: int) -> list[Outcome]:
     """Those that may run side by side first, ``jobs`` at once, then the others. How each ended, in their order."""
     together = [item for item in chosen if not item.alone] if jobs > 1 else []
-    together.sort(key=lambda item: -item.deadline[full])  # the longest must not be what is left at the end
     waiting = together + [item for item in chosen if item not in together]
     running: list[_Running] = []
     outcomes: dict[str, Outcome] = {}

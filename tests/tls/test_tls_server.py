@@ -160,6 +160,7 @@ def test_new_keys(serve):
 # What a scanner says
 
 
+@pytest.mark.slow
 def test_the_verdict_of_sslscan(serve):
     """Of a server with a plain ``TLS(cert)``: the newest version alone, and no known weakness."""
     server = serve()
