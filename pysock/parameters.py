@@ -6,10 +6,11 @@ import math
 import os
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 
 from pysock.address import Address, as_address
-from pysock.base.forms import separated
-from pysock.base.lean import TYPE_CHECKING
+from pysock.base.forms import from_the_root, separated
+from pysock.base.lean import TYPE_CHECKING, replace
 from pysock.errors import ParameterError
 from pysock.limits import LARGEST_PAYLOAD, Limits, Slow
 from pysock.wire.format import Framing
@@ -72,12 +73,21 @@ def checked_advertised(advertise: AddressLike | Iterable[AddressLike], framing: 
     one = isinstance(advertise, (str, Address, os.PathLike))
     given: Iterable[Any] = (advertise,) if one else advertise  # type: ignore[assignment]
     texts = [text for each in given for text in (separated(each) if isinstance(each, str) else (each,))]
-    wanted = tuple(dict.fromkeys(map(as_address, texts)))
+    wanted = tuple(dict.fromkeys(_from_anywhere(as_address(text)) for text in texts))
     for address in wanted:
         if address.transport == "fd" or (address.host and not address.port):
             problem = f"{address} is only something to listen at: write where clients connect to, with its port"
             raise ParameterError("advertise", problem, name="advertise=")
     return wanted
+
+
+def _from_anywhere(address: Address) -> Address:
+    """Clients may be in other directories than the server, which knows itself by its whole path, too."""
+    if address.transport != "unix":
+        return address
+    with suppress(ValueError):  # too long for that: those in the same directory can use it
+        return replace(address, path=from_the_root(address.socket_file), name=None)
+    return address
 
 
 def _refuse_twice(wanted: Iterable[Address]) -> None:

@@ -173,3 +173,10 @@ def _decode(path: str) -> str:
     from urllib.parse import unquote  # noqa: PLC0415  # takes a while to import, and few need it
 
     return unquote(path, errors="surrogateescape")
+
+
+def from_the_root(path: str) -> str:
+    """The absolute path. A ``..`` in it stays: where that leads behind a symbolic link only the system knows."""
+    if not os.path.isabs(path):
+        path = os.path.join(os.getcwd(), path)
+    return "/" + "/".join(part for part in path.split("/") if part not in {"", "."})

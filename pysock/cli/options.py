@@ -12,6 +12,8 @@ import pysock
 from pysock.address import VERIFY, Address
 from pysock.balance.policy import BALANCES
 from pysock.balance.targets import checked_targets
+from pysock.base.forms import separated
+from pysock.engine.choice import DRIVERS
 from pysock.wire.framing import FRAMING_BY_NAME
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,6 +29,13 @@ def check_address(_ctx: click.Context, _param: click.Parameter, value: Any) -> A
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     return value
+
+
+def check_each(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """The same of an option that may be repeated, and may each time have several with commas between them."""
+    addresses = tuple(each for text in value for each in separated(text))
+    check_address(ctx, param, addresses)
+    return addresses
 
 
 def check_targets(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
@@ -63,7 +72,9 @@ _TLS_FILES: Final = {
 
 
 def tls_options(function: F) -> F:
-    """Add ``--tls-cert``, ``--tls-key``, ``--tls-ca`` and ``--tls-verify``."""
+    """Add ``--tls-cert``, ``--tls-key``, ``--tls-ca``, ``--tls-verify`` and ``--tls-driver``."""
+    words = "What speaks TLS: OpenSSL itself, or Python's module ssl; auto: the first that is there."
+    function = click.option("--tls-driver", type=click.Choice(DRIVERS), show_envvar=True, help=words)(function)
     words = "Whether clients need a certificate.  [default: require with --tls-ca, else none]"
     function = click.option("--tls-verify", type=click.Choice(VERIFY), show_envvar=True, help=words)(function)
     for name, text in reversed(_TLS_FILES.items()):

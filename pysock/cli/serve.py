@@ -14,7 +14,16 @@ from typing import Any, Final
 import click
 
 import pysock
-from pysock.cli.options import FRAMINGS, authkey_option, check_address, example, read_authkey, tls_given, tls_options
+from pysock.cli.options import (
+    FRAMINGS,
+    authkey_option,
+    check_address,
+    check_each,
+    example,
+    read_authkey,
+    tls_given,
+    tls_options,
+)
 from pysock.cli.target import load
 from pysock.cli.words import as_commands_say
 from pysock.descriptors import raise_descriptor_limit
@@ -51,6 +60,14 @@ def check_agent(_ctx: click.Context, _param: click.Parameter, value: str | None)
 @tls_options
 @click.option(
     "--insecure", is_flag=True, show_envvar=True, help="Listen also where other machines can connect, without a key."
+)
+@click.option(
+    "--advertise",
+    metavar="ADDR",
+    callback=check_each,
+    multiple=True,
+    show_envvar=True,
+    help="Tell clients that the service's servers are there, this one among them; may be repeated.",
 )
 @click.option(
     "--expose",
@@ -206,6 +223,8 @@ def make_server(found: Any, bind: tuple[str, ...], **options: Any) -> pysock.Ser
             loop=options["loop"] or "auto",
             slow=options["slow"] or "disconnect",
             tls=tls_given(options),
+            tls_driver=options["tls_driver"] or "auto",
+            advertise=options["advertise"] or None,
         )
         try:
             register: Any = server.service(None, **{name: options[name] for name in ("threads", "processes", "queue")})

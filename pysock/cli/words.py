@@ -53,7 +53,7 @@ def as_commands_say(address: str = "") -> Iterator[None]:
     """Turn what the library raises into click's errors; with ``address``, that of the server, they name it."""
     try:
         yield
-    except (PysockError, OSError) as error:  # before ValueError: a few are both, and no wrong usage
+    except (PysockError, OSError, ImportError) as error:  # before ValueError: a few are both, and no wrong usage
         text = in_options(error)
         raise click.ClickException(naming(checked_targets(address), text) if address else text) from error
     except ValueError as error:

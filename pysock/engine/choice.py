@@ -68,11 +68,11 @@ def choose_for_tls(wanted: str | None, kinds: Collection[str], driver: str = "au
         problem = "'libssl' can't use an ssl.SSLContext, which is Python's: give a pysock.TLS, or tls_driver='ssl'"
         raise ParameterError("tls_driver", problem, name="")
     if backend.name != "native":
-        raise ImportError("tls_driver='libssl' is the native engine's, which isn't used here: use tls_driver='auto'")
+        raise ImportError("the TLS driver 'libssl' is the native engine's, which isn't used here: choose 'auto'")
     if driver not in there:
         raise ImportError(
-            "tls_driver='libssl': this system has no OpenSSL 3 (libssl.so.3, libcrypto.so.3) that can be used; the log"
-            " says why. Install it (Debian and Alpine: libssl3, Fedora: openssl-libs), or use tls_driver='auto'"
+            "the TLS driver 'libssl' isn't there: this system has no OpenSSL 3 (libssl.so.3, libcrypto.so.3) that can"
+            " be used; the log says why. Install it (Debian, Alpine: libssl3, Fedora: openssl-libs), or choose 'auto'"
         )
     return backend
 

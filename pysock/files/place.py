@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pysock.address import PATH_BYTES_MAX, Address
 from pysock.base.aliases import SocketAddress
 from pysock.base.faults import explained_fault
+from pysock.base.forms import from_the_root
 from pysock.base.identity import file_of, is_still
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.base.unique import Unique
@@ -72,7 +73,7 @@ class Place(Unique):
 
     def __init__(self, address: Address) -> None:
         self.address: Address = address
-        self.path: str = _from_the_root(address.socket_file)
+        self.path: str = from_the_root(address.socket_file)
         self.directory: str
         self.name: str
         self.directory, self.name = os.path.split(self.path)
@@ -179,7 +180,7 @@ def reachable(address: Address) -> Iterator[list[SocketAddress]]:
     if address.transport != "unix" or (address.path and _fits(address.path)):
         yield address.resolve(listening=False)
         return
-    path = _from_the_root(address.socket_file)
+    path = from_the_root(address.socket_file)
     directory = os.path.dirname(path)
     try:
         fd = _open_directory(address, directory)
@@ -265,13 +266,6 @@ def _refuse_writable_by_anybody(address: Address, directory: str, status: os.sta
 
 
 # Paths
-
-
-def _from_the_root(path: str) -> str:
-    """The absolute path. A ``..`` in it stays: where that leads behind a symbolic link only the system knows."""
-    if not os.path.isabs(path):
-        path = os.path.join(os.getcwd(), path)
-    return "/" + "/".join(part for part in path.split("/") if part not in {"", "."})
 
 
 def _fits(path: str) -> bool:

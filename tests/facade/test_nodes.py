@@ -77,6 +77,18 @@ def test_it_tells_who_is_there_and_how_many_clients_there_are(advertising, unix_
         assert nodes.addresses == (unix_address, *OTHERS)
 
 
+def test_a_relative_path_becomes_a_whole_one(make_server, socket_dir, monkeypatch):
+    """By the list the server knows itself, and clients may be in other directories."""
+    monkeypatch.chdir(socket_dir)
+    server = make_server("unix:own", advertise=["unix:own", "unix:./other"])
+    server.start()
+    with Asking.of(server) as one:
+        one.ask()
+        nodes = one.nodes()
+        assert nodes.own.addresses == (f"unix:{socket_dir}/own",)
+        assert nodes.addresses == (f"unix:{socket_dir}/own", f"unix:{socket_dir}/other")
+
+
 def test_who_knows_the_list_is_told_of_the_next_one(advertising, unix_address):
     server = advertising()
     with Asking.of(server) as one, Asking.of(server) as two:

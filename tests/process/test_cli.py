@@ -25,6 +25,7 @@ from pysock import Server, __main__
 from pysock import cli as package
 from pysock.cli import main as cli
 from pysock.cli.words import ADVICE
+from pysock.wire.nodes import decode_nodes
 
 
 @pytest.fixture
@@ -514,6 +515,20 @@ def test_serve_clients_that_are_slow(backend: str, project: Path, slow: str | No
         assert client.missed_pushes > 0
 
 
+def test_serve_tells_where_the_others_are(backend: str, project: Path) -> None:
+    arguments = ["--bind", "unix:here", "--advertise", "unix:here,unix:there", "--advertise", "tcp://10.0.0.2:9000"]
+    with Module("pysock", "--backend", backend, "serve", "shop:Desk.triple", *arguments) as program:
+        with pysock.connect(serving(program)[0]) as client:
+            nodes = decode_nodes(client.request(b"", service="_nodes")).nodes
+        assert [node.addresses for node in nodes] == [
+            (f"unix:{project}/here",),
+            (f"unix:{project}/there",),
+            ("tcp://10.0.0.2:9000",),
+        ]
+        program.signal(signal.SIGTERM)
+        assert program.end()[0] == 0
+
+
 def test_serve_tells_an_agent(command, backend: str, project: Path) -> None:
     with socket.create_server((own_host(), 0)) as free:
         agent = "{}:{}".format(*free.getsockname())
@@ -575,6 +590,18 @@ def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
         (["shop:server", "--framing", "raw"], 2, "has its own"),
         (["shop:server", "--insecure"], 2, "--insecure goes with a handler"),
         (["shop:server", "--threads", "2"], 2, "--threads goes with a handler"),
+        (["shop:server", "--advertise", "unix:x"], 2, "--advertise goes with a handler"),
+        (["shop:Desk.triple", "--bind", "unix:s", "--advertise", "x"], 2, "bad address 'x'"),
+        (
+            ["shop:Desk.triple", "--bind", "unix:s", "--advertise", "tcp://h:0"],
+            2,
+            "--advertise tcp://h:0 is only",
+        ),
+        (
+            ["shop:Desk.triple", "--bind", "unix:s", "--advertise", "unix:s", "--framing", "line"],
+            2,
+            "--advertise needs the framing 'pysock'",
+        ),
         (["shop:server", "--slow", "drop-old"], 2, "--slow goes with a handler"),
         (
             ["shop:Desk.triple", "--bind", "unix:x", "--slow", "drop"],

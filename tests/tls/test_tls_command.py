@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -28,8 +29,8 @@ def served(made):
     """``served(*arguments)``: a server that runs, in a process, and where it listens."""
     programs = []
 
-    def start(*arguments):
-        programs.append(Module("pysock", "serve", HANDLER, "--bind", "tls://127.0.0.1:0", *arguments))
+    def start(*arguments, handler=HANDLER):
+        programs.append(Module("pysock", "serve", handler, "--bind", "tls://127.0.0.1:0", *arguments))
         return programs[-1], pysock.Address.parse(serving(programs[-1])[0])
 
     yield start
@@ -46,6 +47,16 @@ def test_it_serves_and_is_called(served, made):
     assert re.fullmatch(rb"pysock: tls:[^\n]*: TLS failed: the certificate isn't good: [^\n]*\n", done.stderr)
     program.signal(signal.SIGTERM)
     assert program.end()[0] == 0
+
+
+@pytest.mark.parametrize("driver", ["ssl", "libssl"])
+def test_the_driver(served, made, driver, monkeypatch):
+    """What the server says in its own words, since no client can see it."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(made.directory), os.environ.get("PYTHONPATH", "")]))
+    (made.directory / "told.py").write_text("def driver(client, request):\n    return client.tls.driver.encode()\n")
+    _, address = served("--tls-cert", made.server, "--tls-driver", driver, handler="told:driver")
+    with pysock.connect(address.bare(), tls=made.trusting) as client:
+        assert client.request(b"") == driver.encode()
 
 
 def test_clients_with_certificates(served, made):
@@ -85,6 +96,7 @@ def test_certificates_are_loaded_again(served, made, tmp_path):
         ([], "there is no certificate"),
         (["--tls-cert", "/no/such"], "--tls-cert '/no/such' isn't there; is the path right?"),
         (["--tls-cert", "{server}", "--tls-verify", "require"], "--tls-ca is missing: verify='require' asks clients"),
+        (["--tls-cert", "{server}", "--tls-driver", "gnutls"], "'gnutls' is not one of 'auto', 'ssl', 'libssl'"),
         (["--tls-cert", "{server}", "--bind", "tcp://0.0.0.0:0"], "other machines can connect there"),
     ],
 )

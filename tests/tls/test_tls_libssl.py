@@ -61,8 +61,8 @@ def test_where_it_is_not_there(lacks, why):
     assert done.returncode == 0, done.stderr
     drivers, backend, error = done.stdout.splitlines()
     assert (drivers, backend) == ("ssl ssl", "native ssl")
-    assert error.startswith("tls_driver='libssl': this system has no OpenSSL 3 (libssl.so.3, libcrypto.so.3)")
-    assert error.endswith("or use tls_driver='auto'")
+    assert error.startswith("the TLS driver 'libssl' isn't there: this system has no OpenSSL 3 (libssl.so.3,")
+    assert error.endswith("or choose 'auto'")
     assert done.stderr.count("TLS goes by Python's module ssl") == 1
     assert why in done.stderr
 
@@ -73,5 +73,5 @@ def test_a_driver_that_can_not_be():
         Server("tls://127.0.0.1:0", tls=made.served, tls_driver="openssl")
     with pytest.raises(ParameterError, match=r"'libssl' can't use an ssl\.SSLContext"):
         Server("tls://127.0.0.1:0", tls=made.served.server_context(), tls_driver="libssl")
-    with pytest.raises(ImportError, match="is the native engine's, which isn't used here: use tls_driver='auto'"):
+    with pytest.raises(ImportError, match="is the native engine's, which isn't used here: choose 'auto'"):
         Server("tls://127.0.0.1:0", tls=made.served, tls_driver="libssl", backend="pure")
