@@ -13,7 +13,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR, Seldom
 from pysock.base.logs import server_log as log
 from pysock.errors import ParameterError
-from pysock.tls.info import TLSInfo, matches
+from pysock.tls.info import TLSInfo, as_compared, matches
 
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
@@ -40,7 +40,8 @@ def named(sans: Any) -> Judge:
             raise ParameterError("allow", problem, name="")
     if not several:
         raise ParameterError("allow", 'names nobody by "san": give a name in a certificate', name="allow=")
-    return lambda info: any(matches(pattern, name) for pattern in several for name in info.sans)
+    patterns = tuple(map(as_compared, several))
+    return lambda info: any(matches(pattern, name) for pattern in patterns for name in info.sans)
 
 
 def asking(allow: Callable[[Any], Any]) -> Judge:

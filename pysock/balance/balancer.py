@@ -21,13 +21,16 @@ from pysock.base.unique import Unique
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from random import Random
-    from typing import TypeAlias, TypeVar
+    from typing import Final, TypeAlias, TypeVar
 
     from pysock.balance.targets import Targets
     from pysock.wire.nodes import NodeList
 
     Member = TypeVar("Member")
 
+
+#: Of so many nodes that were listed it is remembered that they are no more.
+_GONE_MAX: Final = 1000
 
 #: What the parameter ``balance`` is; pools hand over the balancer that their clients share.
 Balanced: TypeAlias = "str | Balancer | None"
@@ -68,7 +71,7 @@ class Balancer(Unique):
         self._nodes = Nodes()
         self._learned: tuple[Address, ...] = ()
         self._listed: frozenset[str] = frozenset()
-        self._gone: frozenset[str] = frozenset()  # they were listed, and are no more
+        self._gone: dict[str, None] = {}  # they were listed, and are no more; the latest last
         self._given: dict[str, str] = {}  # node -> the key of the address that leads to it
         self._lock = threading.Lock()
 
@@ -87,7 +90,7 @@ class Balancer(Unique):
             self._given = {target.key: target.given for target in by_key.values()}
             self._nodes.keep(by_key)
             aside = self._nodes.aside(by_key, now)
-            gone = [key for key, target in by_key.items() if self._gone & {key, target.given}]
+            gone = [key for key, target in by_key.items() if self._gone.keys() & {key, target.given}]
             late = aside.union(gone)
             good = [key for key in by_key if key not in late]
             order = ORDERS[self._mode]
@@ -145,10 +148,18 @@ class Balancer(Unique):
         listed = frozenset(map(key_of, learned))
         with self._lock:
             self.version = told.version
-            self._gone = (self._gone | self._listed) - listed
+            self._note_gone(listed)
             self._learned, self._listed = tuple(learned), listed
             key = key_of(address)
-            return bool(self._gone & {key, self._given.get(key, key)})
+            return bool(self._gone.keys() & {key, self._given.get(key, key)})
+
+    def _note_gone(self, listed: frozenset[str]) -> None:
+        """Servers of a new address after each restart come and go for years, so only the latest are remembered."""
+        self._gone.update(dict.fromkeys(sorted(self._listed - listed)))
+        for key in listed & self._gone.keys():
+            del self._gone[key]
+        while len(self._gone) > _GONE_MAX:
+            del self._gone[next(iter(self._gone))]
 
     def _like_ours(self, text: str) -> Address | None:
         """An address that a server tells of, with the options of ours; ``None``: it is none that we would go to. Who

@@ -219,13 +219,14 @@ class _Answers(Unique):
 
     def _read(self, sock: socket.socket) -> None:
         """What it says is of no interest (``agent-send``); closing before it was read would take our line with it."""
-        with suppress(BlockingIOError, InterruptedError):
-            try:
-                data = sock.recv(4096)
-            except ConnectionError:
-                data = b""
-            if not data:
-                self._end(sock)
+        try:
+            data = sock.recv(4096)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:  # also ETIMEDOUT and EHOSTUNREACH, which are no ConnectionError
+            data = b""
+        if not data:
+            self._end(sock)
 
     def _end(self, sock: socket.socket) -> None:
         self._until.pop(sock, None)

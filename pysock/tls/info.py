@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from socket import AF_INET6, inet_ntop, inet_pton
 
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
 
@@ -64,7 +66,14 @@ def sans_of(names: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     They are told apart by their looks, so what looks like another kind than it is isn't one of them: no name of a host
     is a URI, whatever an issuer has signed.
     """
-    return tuple(value for kind, value in names if _LOOKS.get(kind, _never)(value))
+    return tuple(as_compared(value) for kind, value in names if _LOOKS.get(kind, _never)(value))
+
+
+def as_compared(name: str) -> str:
+    """An IPv6 address in its usual form (RFC 5952), which OpenSSL doesn't use; all other names as they are."""
+    with suppress(OSError, ValueError):
+        return inet_ntop(AF_INET6, inet_pton(AF_INET6, name))
+    return name
 
 
 def _is_host(value: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
@@ -117,6 +118,23 @@ def test_who_stays_is_closed(server, agent, monkeypatch):
                 assert time.monotonic() - began < PATIENCE
                 time.sleep(0.01)
     assert told(agent) == "down"
+
+
+def test_a_connection_that_fails_ends_nobody_else(server, agent, monkeypatch):
+    """Also by what isn't a ConnectionError: the other host is gone (tcp(7), ETIMEDOUT; ip(7), EHOSTUNREACH)."""
+    read = socket.socket.recv
+
+    def fails(sock, *arguments):
+        if threading.current_thread().name == "pysock-agent":
+            raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
+        return read(sock, *arguments)
+
+    monkeypatch.setattr(socket.socket, "recv", fails)
+    for _ in range(2):
+        with plug(agent.address) as sock:
+            assert sock.recv(100) == b"down\n"
+            sock.send(b"hello\n")
+            assert sock.recv(100) == b""
 
 
 def test_without_descriptors_it_goes_on_later(server, agent):

@@ -307,8 +307,8 @@ def test_names_that_look_like_another_kind():
     assert sans_of(
         [("DNS", "a.example"), ("DNS", "spiffe://x/y"), ("DNS", "a.example\0.evil"), ("URI", "a.example"),
          ("URI", "spiffe://x/y"), ("email", "a@b"), ("IP Address", "10.0.0.1"), ("othername", "<unsupported>"),
-         ("DNS", "10.0.0.2")]
-    ) == ("a.example", "spiffe://x/y", "a@b", "10.0.0.1")  # fmt: skip
+         ("DNS", "10.0.0.2"), ("IP Address", "2001:DB8:0:0:0:0:0:1")]
+    ) == ("a.example", "spiffe://x/y", "a@b", "10.0.0.1", "2001:db8::1")  # fmt: skip
 
 
 def test_subjects():

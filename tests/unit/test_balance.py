@@ -363,6 +363,14 @@ def test_a_list_brings_nodes_and_takes_them_away():
     assert one.version == b"\0" * 7 + b"\3"
 
 
+def test_only_the_latest_that_are_gone_are_remembered():
+    one = balancer("first", SEEDS[:1], discovers=True)
+    for n in range(3000):
+        one.told(SEEDS[0], told(f"tcp://10.1.{n // 250}.{n % 250}:9", version=n))
+    assert one.told(Address.parse("tcp://10.1.11.248:9"), told("tcp://10.0.0.9:9", version=3000))
+    assert len(one._gone) <= 1024
+
+
 def test_one_that_was_never_listed_isnt_left():
     """It may be reached by another name than the list has."""
     one = balancer("first", SEEDS[:1], discovers=True)

@@ -20,12 +20,25 @@ _KINDS: Final = {socket.AF_INET: 0x11, socket.AF_INET6: 0x21, socket.AF_UNIX: 0x
 _NAMED: Final = frozenset((*TEXTS, UNIQUE_ID, SSL, CRC32C, _NOOP))
 _NONE: Final = {socket.AF_INET: "0.0.0.0:0", socket.AF_INET6: "[::]:0", socket.AF_UNIX: "unix:"}
 _EXAMPLE: Final = 'write for example proxy=("192.0.2.7:4711", "10.0.0.1:9000")'
+#: What each field may hold.
+_TEXT: Final[tuple[type, ...]] = (str, type(None))
+_BYTES: Final[tuple[type, ...]] = (bytes, type(None))
+_HEADER: Final[dict[str, tuple[type, ...]]] = {
+    "source": _TEXT, "destination": (str,), **dict.fromkeys(TEXTS.values(), _TEXT), "unique_id": _BYTES,
+    "ssl": (ProxyTLS, type(None)), "items": (tuple, list),
+}  # fmt: skip
+_SSL: Final[dict[str, tuple[type, ...]]] = {
+    "client": (int,),
+    "verify": (int,),
+    **dict.fromkeys(SSL_TEXTS.values(), _TEXT),
+    "certificate": _BYTES,
+}
 
 
 def header_for(proxy: Any) -> bytes:
     """Return the header that says this: a :class:`ProxyHeader`, or a pair of source and destination.
 
-    :raises TypeError: it is neither.
+    :raises TypeError: it is neither, or a field is of another type than it has.
     :raises ValueError: an address can't be one, or there is more than a header takes.
     """
     if isinstance(proxy, tuple) and len(proxy) == 2:
@@ -33,6 +46,7 @@ def header_for(proxy: Any) -> bytes:
         proxy = ProxyHeader(source=source, destination=destination)
     if not isinstance(proxy, ProxyHeader):
         raise TypeError(f"proxy= takes a ProxyHeader, or a pair of source and destination, not {proxy!r}; {_EXAMPLE}")
+    _check_types(proxy)
     if proxy.source is None:
         return HEAD.pack(SIGNATURE, LOCAL, 0, 0)
     kind, addresses = _addresses(proxy.source, proxy.destination)
@@ -42,6 +56,21 @@ def header_for(proxy: Any) -> bytes:
         raise ParameterError("proxy", f"has {size} bytes, and a header of the PROXY protocol takes 65535 at most")
     before = HEAD.pack(SIGNATURE, PROXY, kind, size) + addresses + tlvs + struct.pack("!BH", CRC32C, 4)
     return before + struct.pack("!I", crc32c(before + bytes(4)))
+
+
+def _check_types(proxy: ProxyHeader) -> None:
+    fields = [(name, getattr(proxy, name), types) for name, types in _HEADER.items()]
+    if isinstance(proxy.ssl, ProxyTLS):
+        fields += [(f"ssl.{name}", getattr(proxy.ssl, name), types) for name, types in _SSL.items()]
+    for name, value, types in fields:
+        if not isinstance(value, types):
+            kinds = " or ".join("None" if one is type(None) else one.__name__ for one in types)
+            raise TypeError(f"proxy= has a field {name} of type {type(value).__name__}; it must be {kinds}")
+    for item in proxy.items:
+        match item:
+            case (int(), bytes()):
+                continue
+        raise TypeError(f"proxy= has among its items {item!r}; each is a pair of type and value, int and bytes")
 
 
 # Addresses
