@@ -55,15 +55,15 @@ def test_a_row_says_who_it_is(make_server, address, transport):
     with server, wire.let_in(server, wire.field(wire.SOFTWARE, b"by hand/1"), name=b"anna") as peer:
         (client,) = server.clients.values()
         row = the_row(server)
-        assert row[:4] == (client.id, "anna", "by hand/1", transport)
+        assert row[:4] == (client.id, "anna", "by hand/1", wire.socket_of(transport))
         assert row.address == client.address
-        peer_of_it = (None, None, None) if transport == "tcp" else (os.getpid(), os.getuid(), os.getgid())
+        peer_of_it = (os.getpid(), os.getuid(), os.getgid()) if transport == "unix" else (None, None, None)
         assert (row.pid, row.uid, row.gid) == peer_of_it
         assert row.state is ConnectionState.ESTABLISHED
         assert row.connected_at == client.connected_at
         assert before - 0.01 < row.connected_at <= row.idle_since + 0.01 < time.time() + 0.02
         assert client.software == "by hand/1"
-        if transport == "tcp":
+        if transport != "unix":
             assert row.address == "{}:{}".format(*peer.sock.getsockname())
 
 
@@ -325,7 +325,7 @@ def test_the_program_at_the_other_end(make_server, address, transport):
     server = make_server(address)
     with server, wire.let_in(server):
         (client,) = server.clients.values()
-        assert client.exe == (None if transport == "tcp" else os.readlink("/proc/self/exe"))
+        assert client.exe == (os.readlink("/proc/self/exe") if transport == "unix" else None)
 
 
 @pytest.mark.skipif(not Path("/proc/self/exe").exists(), reason="it asks Linux")

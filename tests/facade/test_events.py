@@ -31,7 +31,7 @@ def test_a_client_that_joins_is_told_of_with_its_row(make_server, address, trans
     with server, wire.let_in(server, name=b"anna"):
         ((client, row, is_there, thread),) = told
         assert client is server.clients.by_name("anna")
-        assert (row.id, row.name, row.transport, row.frames_in) == (client.id, "anna", transport, 1)
+        assert (row.id, row.name, row.transport, row.frames_in) == (client.id, "anna", wire.socket_of(transport), 1)
         assert is_there
         assert thread.startswith("pysock-")
 

@@ -114,6 +114,7 @@ def test_a_master_socket_that_was_closed_or_never_created_does_not_warn(backend,
         gc.collect()
 
 
+@pytest.mark.not_over_tls("a MasterSocket that is used by hand speaks none")
 def test_an_unclosed_data_socket(backend, address):
     before = descriptors()
     with listening(address, backend) as master, plug(master.address) as client:

@@ -114,7 +114,7 @@ class TLSSocket:
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> None:
         self.plain = sock
-        self._kept = b""  # that was received before this end was closed
+        self._kept = b""  # what was received before this end was closed
         self.ended = False  # the other end has said that it sends nothing more
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self._in, self._out, server_hostname="localhost", session=session)
@@ -133,7 +133,7 @@ class TLSSocket:
                 return b""
             except ssl.SSLWantReadError:
                 self._flush()
-                data = self.plain.recv(65536)
+                data = self.plain.recv(1 << 18)
                 if not data:
                     return b""  # without close_notify
             else:
@@ -151,10 +151,22 @@ class TLSSocket:
             return self._out.read()
 
     def recv(self, size: int, _flags: int = 0) -> bytes:
+        return self._until(self._read, size)
+
+    def _read(self, size: int) -> bytes:
+        """All that is there, up to this, as of a plain socket; by records it would take far longer than the server."""
         if self._kept:
             found, self._kept = self._kept[:size], self._kept[size:]
             return found
-        return self._until(self.tls.read, size)
+        pieces = [self.tls.read(size)]
+        left = size - len(pieces[0])
+        while left and pieces[-1]:
+            try:
+                pieces.append(self.tls.read(left))
+            except ssl.SSLError:  # nothing more, for now or at all: the next call is told
+                break
+            left -= len(pieces[-1])
+        return b"".join(pieces)
 
     def send(self, data: bytes) -> int:
         self.sendall(data)
@@ -168,12 +180,25 @@ class TLSSocket:
         if how == socket.SHUT_RDWR:
             self.plain.shutdown(how)
             return
-        with (
-            self._lock,
-            contextlib.suppress(ssl.SSLWantReadError),
-        ):  # close_notify is there, and the other end's isn't waited for
-            self.tls.unwrap()
+        self._say_that_nothing_follows()
         self._flush()
+
+    def _say_that_nothing_follows(self) -> None:
+        """Keep what came before: SSL_shutdown() reads, for the other end's word, and throws away what else it finds."""
+        with self._lock:
+            with contextlib.suppress(ssl.SSLError):
+                while piece := self.tls.read(1 << 16):
+                    self._kept += piece
+            with contextlib.suppress(ssl.SSLError):  # close_notify is there, and the other end's isn't waited for
+                self.tls.unwrap()
+
+    def close(self) -> None:
+        """As a client does that leaves in order: it says so, if there is room."""
+        if self.plain.fileno() >= 0:
+            with contextlib.suppress(OSError, ValueError):
+                self._say_that_nothing_follows()
+                self.plain.send(self.taken(), socket.MSG_DONTWAIT)
+        self.plain.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.plain, name)
@@ -182,7 +207,7 @@ class TLSSocket:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.plain.close()
+        self.close()
 
 
 def secure(sock: socket.socket, certificate: str | None = "", session: Any = None) -> TLSSocket:

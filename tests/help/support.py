@@ -117,10 +117,10 @@ class RawPeer:
         return Frame(kind, flags, code, request_id, payload)
 
     def read(self, size: int) -> bytes:
-        data = b""
+        data = bytearray()  # of bytes each part would copy all before it, and TLS has a part for each record
         while len(data) < size and (part := self._recv(size - len(data))):
             data += part
-        return data
+        return bytes(data)
 
     def _recv(self, size: int) -> bytes:
         try:

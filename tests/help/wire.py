@@ -38,6 +38,14 @@ CANCELLED, OVERLOADED, NEEDS_STREAM = 9, 10, 11
 SETTLED = 2  # of GOAWAY
 BAD_MAGIC, REFUSED_NOT_ALLOWED, WRONG_PROOF, FULL, REFUSED_SHUTTING_DOWN, CIR_LATE, REFUSED_MALFORMED = range(1, 8)
 
+#: Why a test of one who is turned away can't hold over TLS.
+AT_THE_DOOR = "who is turned away at the door hears an alert: tls/test_tls_clients.py has that"
+
+
+def socket_of(transport: str) -> str:
+    """What the directory calls it: TLS is spoken over TCP."""
+    return "tcp" if transport.startswith("tls") else transport
+
 
 class Got(NamedTuple):
     """One frame as it was received."""
@@ -261,7 +269,7 @@ def rest_of(peer: RawPeer) -> list[Got]:
 def reset(sock: socket.socket) -> None:
     """Close it so that, over TCP, the other end gets a reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
+    getattr(sock, "plain", sock).close()  # of TLS without a word
 
 
 # Servers

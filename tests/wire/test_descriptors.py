@@ -89,6 +89,7 @@ def replace(where, peers):
     return time.monotonic() - started < 0.1
 
 
+@pytest.mark.not_over_tls(wire.AT_THE_DOOR)
 def test_who_comes_is_told(ceiling):
     """There is no descriptor for them, but one in reserve to say so with; others are served on."""
     where, asker, peers = ceiling
@@ -105,6 +106,7 @@ def test_who_comes_is_told(ceiling):
     assert stats["accepted"] == stats["established"] + 6
 
 
+@pytest.mark.not_over_tls(wire.AT_THE_DOOR)
 def test_a_client_that_leaves_makes_room(ceiling):
     """At once: within 100 ms, though accepting pauses."""
     where, asker, peers = ceiling
@@ -118,6 +120,7 @@ def test_a_client_that_leaves_makes_room(ceiling):
     assert any(fast), "a busy machine may be late once or twice"
 
 
+@pytest.mark.not_over_tls(wire.AT_THE_DOOR)
 def test_a_descriptor_that_somebody_else_frees(ceiling):
     """The loop isn't told of it, and finds it within 100 ms."""
     where, asker, peers = ceiling
@@ -130,6 +133,7 @@ def test_a_descriptor_that_somebody_else_frees(ceiling):
     assert any(fast), "a busy machine may be late once or twice"
 
 
+@pytest.mark.not_over_tls(wire.AT_THE_DOOR)
 def test_a_crowd_at_the_ceiling_costs_little(ceiling):
     """Hundreds come at once: all are told, a few at a time; the server sleeps in between."""
     where, asker, peers = ceiling
@@ -148,6 +152,7 @@ def test_a_crowd_at_the_ceiling_costs_little(ceiling):
     assert after - before < 0.2 * took + 0.1
 
 
+@pytest.mark.not_over_tls(wire.AT_THE_DOOR)
 def test_it_is_logged_once_a_second(backend, address):
     """One line, not one for each."""
     with Program(SERVER, address, backend) as program:
@@ -160,6 +165,7 @@ def test_it_is_logged_once_a_second(backend, address):
         assert 1 <= len(lines) <= 2 + time.monotonic() - started
 
 
+@pytest.mark.not_over_tls(wire.AT_THE_DOOR)
 def test_where_the_reserve_does_not_help(backend, address):
     """Nobody can be told then. The loop doesn't spin, and who waits is let in when there is a descriptor."""
     with Program(SERVER, address, backend) as program:

@@ -93,6 +93,7 @@ def test_the_longest_deadlines(serve):
 # How many
 
 
+@pytest.mark.not_over_tls(wire.AT_THE_DOOR)
 def test_max_clients(serve):
     """One more is refused; who is in is served on; who leaves makes room."""
     server = serve(max_clients=3)
@@ -108,6 +109,7 @@ def test_max_clients(serve):
         wire.counted(server, clients=2, refused=6, refused_full=6, over_limit=0)
 
 
+@pytest.mark.not_over_tls(wire.AT_THE_DOOR)
 def test_silent_ones_do_not_fill_a_small_server(serve):
     """Who has said nothing for a tenth of a second makes way where the server is full, the longest waiting first; who
     was let in never does, however silent."""
@@ -126,6 +128,7 @@ def test_silent_ones_do_not_fill_a_small_server(serve):
                 wire.counted(server, clients=3, refused=3, refused_crowd=2, refused_full=1)
 
 
+@pytest.mark.not_over_tls(wire.AT_THE_DOOR)
 def test_a_newcomer_is_not_taken_for_silent(serve):
     """Where the server is full of those who came just now, the next is refused."""
     server = serve(max_clients=2, cir_timeout=60)

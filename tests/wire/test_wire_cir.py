@@ -242,6 +242,7 @@ def test_pushes_of_the_connect_hook_follow_the_admission(make_server, address, c
         assert others == [pushed(b""), pushed(b"hello"), pushed(b"x" * 100_000), replied(b"A")]
 
 
+@pytest.mark.not_over_tls(wire.AT_THE_DOOR)
 def test_a_full_server(make_server, address):
     """Refusal 4 at once, before any byte of a CIR; a place that becomes free is given away again."""
     server = make_server(address, limits=Limits(max_clients=2))

@@ -251,6 +251,7 @@ def test_pushes_of_the_connect_hook(make_server, address, framing):
         assert peer.read(len(encode(b"a"))) == encode(b"A")
 
 
+@pytest.mark.not_over_tls(wire.AT_THE_DOOR)
 def test_a_full_server(serve, framing):
     """There is no word for it: closed at once."""
     server, encode = serve(framing, max_clients=1), ENCODERS[framing]
