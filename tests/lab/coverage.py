@@ -30,6 +30,7 @@ CSRC, PYSOCK = (85.0, 95.0), (85.0, 95.0)
 SKIPPED = (
     *("tcp", "uvloop", "whole"),
     *("many", "flood", "flat", "costs", "survives", "interrupted", "quota", "threads_beside", "tls_command"),
+    *("not_mapped", "soft_limit", "exit_is_quiet", "takes_its_processes", "kill_the_next"),
 )
 #: and what runs none of it: programs, which reach the commands only, and looks at the sources.
 IGNORED = (

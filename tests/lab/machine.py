@@ -14,7 +14,7 @@ def _steps(scale: Scale, transport: str) -> str:
         import twins  # noqa: PLC0415  # it takes hypothesis
     except ModuleNotFoundError as error:
         raise Missing(f"{error.name} isn't installed") from None
-    wanted = scale.of(150, 20_000)
+    wanted = scale.of(120, 20_000)
     twins.seen.clear()
     unsteady = number = 0
     try:
