@@ -6,8 +6,10 @@ import asyncio
 import functools
 import importlib.util
 import inspect
+import itertools
 import logging
 import os
+import random
 import shutil
 import signal
 import socket
@@ -33,6 +35,8 @@ OVER_TLS = ("test_handlers.py", "test_client.py", "test_wire_features.py")
 TLS_EVERYWHERE = os.environ.get("PYSOCK_TEST_TLS") == "1"
 #: Each plain handler is called by one that is ``async def``, and all must be as it was; what can't be is marked.
 ASYNC_HANDLERS = os.environ.get("PYSOCK_TEST_HANDLERS") == "async"
+#: Of a test with more cases only so many are run: for another pass over what a first one has tried whole.
+CASES = int(os.environ.get("PYSOCK_TEST_CASES") or 0)
 
 # A program started in the background by a shell ignores Ctrl-C, and so would all that the tests start (POSIX,
 # "Asynchronous Lists"). A handler of ours, whatever it does, gives them the default again.
@@ -149,13 +153,25 @@ def cut(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.hookimpl(trylast=True)  # of what -k and -m have chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What holds for plain handlers only is left out where there are none. What is cut into pieces is cut in one way
     over TCP, in all of them over Unix sockets: to who puts them together the bytes are the same.
     """
-    left_out = {item for item in items if _is_left_out(item)}
-    items[:] = [item for item in items if item not in left_out]
+    wanted = [item for item in items if not _is_left_out(item)]
+    if CASES:
+        wanted = [*_few_of_each(wanted)]
+    left_out = {*items}.difference(wanted)
+    items[:] = wanted
     config.hook.pytest_deselected(items=[*left_out])
+
+
+def _few_of_each(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """Of each test so many cases, drawn always alike, in their order."""
+    for name, group in itertools.groupby(items, key=lambda item: item.nodeid.partition("[")[0]):
+        cases = [*group]
+        kept = random.Random(name).sample(range(len(cases)), min(CASES, len(cases)))
+        yield from (cases[n] for n in sorted(kept))
 
 
 def _is_left_out(item: pytest.Item) -> bool:

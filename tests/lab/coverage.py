@@ -39,28 +39,13 @@ IGNORED = (
     "tests/unit/test_copied_errors.py",
 )
 FAST = (
-    *("-p", "few_of_each"),
     *("-m", "not slow", "-k", " and ".join(f"not {word}" for word in SKIPPED)),
     *(f"--ignore={path}" for path in IGNORED),
 )
 REPORTS = BUILD / "coverage"
 
-#: Of a test with many cases so many are tried in the quick form, drawn always alike: of the other ones most take the
-#: same branches.
+#: Of a test with many cases so many are tried in the quick form.
 CASES = 5
-FEW_OF_EACH = f"""
-import itertools, random
-import pytest
-
-@pytest.hookimpl(trylast=True)  # of those that -m and -k have chosen
-def pytest_collection_modifyitems(config, items):
-    chosen = []
-    for name, cases in itertools.groupby(items, key=lambda item: item.nodeid.partition("[")[0]):
-        cases = list(cases)
-        kept = random.Random(name).sample(range(len(cases)), min(len(cases), {CASES}))
-        chosen += [cases[n] for n in sorted(kept)]
-    items[:] = chosen
-"""
 
 #: Every Python that the suite starts is measured: this is found by each at its start.
 SITE = "import coverage\ncoverage.process_startup()\n"
@@ -91,7 +76,6 @@ def _measured(full: bool) -> Path:
     _run_tests_in_c(copy, full)
     (copy / "site").mkdir()
     (copy / "site" / "sitecustomize.py").write_text(SITE)
-    (copy / "site" / "few_of_each.py").write_text(FEW_OF_EACH)
     (copy / "coveragerc").write_text(SETTINGS.format(source=copy / "pysock", data=copy / "data" / "coverage"))
     (copy / "data").mkdir()
     _run_suite(copy, full)
@@ -145,6 +129,7 @@ def _run_suite(copy: Path, full: bool) -> None:
     done = run(
         ["env", "-C", copy, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *fast],
         timeout=3600, COVERAGE_PROCESS_START=str(copy / "coveragerc"), PYTEST_ADDOPTS="",
+        PYSOCK_TEST_CASES="" if full else str(CASES),
         PYTHONPATH=os.pathsep.join([str(copy / "site"), str(copy)]),
     )  # fmt: skip
     (fresh(REPORTS) / "suite.txt").write_text(done.stdout)

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from certificates import certificates
+from conftest import native_is_missing
 from programs import Module, pysock_command, run, serving
 from support import wait_for
 
@@ -49,9 +50,11 @@ def test_it_serves_and_is_called(served, made):
     assert program.end()[0] == 0
 
 
+@pytest.mark.skipif(native_is_missing(), reason="libssl is its driver")
 @pytest.mark.parametrize("driver", ["ssl", "libssl"])
 def test_the_driver(served, made, driver, monkeypatch):
     """What the server says in its own words, since no client can see it."""
+    monkeypatch.setenv("PYSOCK_BACKEND", "native")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(made.directory), os.environ.get("PYTHONPATH", "")]))
     (made.directory / "told.py").write_text("def driver(client, request):\n    return client.tls.driver.encode()\n")
     _, address = served("--tls-cert", made.server, "--tls-driver", driver, handler="told:driver")

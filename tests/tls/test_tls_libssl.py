@@ -57,7 +57,7 @@ except ImportError as error:
 )
 def test_where_it_is_not_there(lacks, why):
     """One line says so, and the native engine serves all the same; who asks for it hears what to do."""
-    done = run_python(_ABSENT, lacks, certificates().server)
+    done = run_python(_ABSENT, lacks, certificates().server, PYSOCK_BACKEND="native")
     assert done.returncode == 0, done.stderr
     drivers, backend, error = done.stdout.splitlines()
     assert (drivers, backend) == ("ssl ssl", "native ssl")
