@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import socket
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 from bench.herd import plug
@@ -70,8 +71,9 @@ class Fanout:
 
     def _say(self) -> None:
         """What came to this one, a broadcast like the others' and an answer perhaps, is of no interest."""
-        while select.select([self.asking], [], [], 0)[0]:
-            self._read(self.asking)
+        with suppress(BlockingIOError):
+            while True:
+                self._read(self.asking)
         self.asking.send(self.frame)
 
     def _read(self, sock: socket.socket) -> int:

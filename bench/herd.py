@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
 import time
@@ -21,7 +23,12 @@ def plug(address: str) -> socket.socket:
     is_unix, where = endpoint(address)
     sock = socket.socket(socket.AF_UNIX if is_unix else socket.AF_INET)
     sock.settimeout(PATIENCE)
-    sock.connect(where)
+    deadline = time.monotonic() + PATIENCE
+    # A Unix socket whose queue is full isn't waited for (unix(7), EAGAIN).
+    while (failed := sock.connect_ex(where)) == errno.EAGAIN and time.monotonic() < deadline:
+        time.sleep(0.001)
+    if failed:
+        raise OSError(failed, os.strerror(failed))
     return sock
 
 
@@ -83,7 +90,9 @@ class Stuck:
         frames = (pack(len(PAYLOAD)) + PAYLOAD) * 1000
         rest = memoryview(frames)
         deadline = time.monotonic() + 1.0
-        while time.monotonic() < deadline and select.select([], [self.sock], [], FULL)[1]:
+        room = select.poll()  # select() has no descriptors from 1024 on
+        room.register(self.sock, select.POLLOUT)
+        while time.monotonic() < deadline and room.poll(1000 * FULL):
             rest = rest[self.sock.send(rest) :] or memoryview(frames)
 
     def close(self) -> None:
