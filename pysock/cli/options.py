@@ -12,7 +12,6 @@ import pysock
 from pysock.address import VERIFY, Address
 from pysock.balance.policy import BALANCES
 from pysock.balance.targets import checked_targets
-from pysock.base.forms import separated
 from pysock.engine.choice import DRIVERS
 from pysock.wire.framing import FRAMING_BY_NAME
 
@@ -29,13 +28,6 @@ def check_address(_ctx: click.Context, _param: click.Parameter, value: Any) -> A
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     return value
-
-
-def check_each(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """The same of an option that may be repeated, and may each time have several with commas between them."""
-    addresses = tuple(each for text in value for each in separated(text))
-    check_address(ctx, param, addresses)
-    return addresses
 
 
 def check_targets(_ctx: click.Context, _param: click.Parameter, value: str) -> str:

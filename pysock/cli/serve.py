@@ -14,16 +14,7 @@ from typing import Any, Final
 import click
 
 import pysock
-from pysock.cli.options import (
-    FRAMINGS,
-    authkey_option,
-    check_address,
-    check_each,
-    example,
-    read_authkey,
-    tls_given,
-    tls_options,
-)
+from pysock.cli.options import FRAMINGS, authkey_option, check_address, example, read_authkey, tls_given, tls_options
 from pysock.cli.target import load
 from pysock.cli.words import as_commands_say
 from pysock.descriptors import raise_descriptor_limit
@@ -64,7 +55,6 @@ def check_agent(_ctx: click.Context, _param: click.Parameter, value: str | None)
 @click.option(
     "--advertise",
     metavar="ADDR",
-    callback=check_each,
     multiple=True,
     show_envvar=True,
     help="Tell clients that the service's servers are there, this one among them; may be repeated.",

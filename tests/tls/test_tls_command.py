@@ -62,6 +62,15 @@ def test_the_driver(served, made, driver, monkeypatch):
         assert client.request(b"") == driver.encode()
 
 
+def test_a_driver_that_the_engine_has_not(made):
+    where = ("--bind", "tls://127.0.0.1:0", "--tls-cert", made.server, "--tls-driver", "libssl")
+    done = pysock_command("--backend", "pure", "serve", HANDLER, *where)
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        "pysock: the TLS driver 'libssl' is the native engine's, which isn't used here: choose 'auto'"
+    ]
+
+
 def test_clients_with_certificates(served, made):
     _, address = served("--tls-cert", made.server, "--tls-ca", made.ca)
     with pysock.connect(address.bare(), tls=made.worker) as client:
