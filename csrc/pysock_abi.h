@@ -67,6 +67,8 @@ enum ps_reason {
     PS_SERVER_STOPPING
 };
 
+#define PS_REASONS 7
+
 /* Why somebody was refused or dropped, or had to wait: pysock/causes.py has the words. */
 enum ps_cause {
     PS_CAUSE_FULL, PS_CAUSE_PEER, PS_CAUSE_CROWD, PS_CAUSE_LATE, PS_CAUSE_ACCESS, PS_CAUSE_PROOF, PS_CAUSE_VIOLATION,
@@ -176,6 +178,15 @@ typedef struct ps_limits {
     int32_t keep_idle, keep_interval, keep_count, user_timeout;
 } ps_limits;
 
+/* A worker's row in the page that all workers of a service share. Its loop writes it; anybody may read it at any time. */
+typedef struct ps_seat {
+    uint64_t turned_ns;          /* when its last turn began, by CLOCK_MONOTONIC; at least once a second there is one */
+    uint32_t clients;            /* that are its own, also those that wait to be let in */
+    uint32_t open;               /* it accepts */
+    uint32_t awake;              /* it is in a turn */
+    uint32_t unused[11];         /* it is 64 bytes, as pysock/engine/seats.py has it */
+} ps_seat;
+
 typedef struct ps_options {
     ps_limits limits;
     uint64_t linger_ns;          /* how long at most to poll without sleeping before a wait, or PS_LINGER_AUTO */
@@ -193,6 +204,8 @@ typedef struct ps_options {
     uint32_t ask_allow;          /* ask the allow hook about the peers of checked masters, instead of: */
     uint32_t uid_count, gid_count;
     const uint32_t *uids, *gids; /* who may connect to checked masters; copied */
+    ps_seat *seats;              /* others accept from the same masters, each with a row here; NULL: nobody does */
+    uint32_t seat_count, seat;   /* which row is this engine's */
 } ps_options;
 
 /* One row of the client table, copied out. */
@@ -233,6 +246,29 @@ typedef struct ps_stats {
     uint64_t causes[PS_CAUSES];  /* by enum ps_cause */
 } ps_stats;
 
+/* What a server tells of itself in memory that other processes may read, see ps_python_measure: numbers of 8 bytes, each
+ * written at once. pysock/engine/meter.py has the same. */
+enum ps_came { PS_CAME_UNIX, PS_CAME_TCP, PS_CAME_TLS, PS_CAMES };
+enum ps_metered {
+    PS_M_STAMP_NS,     /* when the last turn was over, on the monotonic clock; a loop that lives has one each second */
+    PS_M_IN_TURN,      /* 1: one runs */
+    PS_M_CALLED,       /* the service whose handler was called last */
+    PS_M_BUSY_NS,      /* what the turns took */
+    PS_M_OUTSIDE_NS,   /* how long the loop has waited for the GIL, in them */
+    PS_M_OUTPUT_BYTES, /* what waits to be sent */
+    PS_M_CAME,         /* connections accepted, by enum ps_came */
+    PS_M_LEFT = 9,     /* clients gone, by enum ps_reason */
+    PS_M_STATS = 16,   /* a ps_stats */
+    PS_M_COUNTERS = PS_M_STATS + 13 + PS_CAUSES
+};
+/* And of each service, and of the numbers that are none: requests by what became of them (enum ps_error_code; 0: they were
+ * answered well), nanoseconds, and how many took so long: four buckets to each power of two from 1024 ns on. */
+#define PS_METER_OUTCOMES 16
+#define PS_METER_OTHER 14 /* an error of another code */
+#define PS_METER_GONE 15  /* nobody has waited for the answer */
+#define PS_METER_BUCKETS 104
+#define PS_METER_ROW 128 /* numbers, some of them unused */
+
 typedef struct ps_engine ps_engine;
 
 enum ps_master_flag {
@@ -262,6 +298,12 @@ enum ps_fact {
 
 #define PS_TICKET_KEYS 80
 
+/* By what sessions are sealed that go on later: keys that nobody else knows, and after each period the next ones, made from them.
+ * They may be several engines', also after whoever made them has dropped them. NULL: there is no memory. */
+typedef struct ps_tickets ps_tickets;
+ps_tickets *ps_tickets_new(const uint8_t *keys, uint64_t period_ns);
+void ps_tickets_drop(ps_tickets *tickets);
+
 /* All is copied. */
 typedef struct ps_tls_options {
     const char *cert, *key;       /* files; key NULL: the certificate's has it */
@@ -270,7 +312,7 @@ typedef struct ps_tls_options {
     const uint8_t *alpn;          /* names, each behind its length */
     uint32_t alpn_size, minimum;  /* of the version: 0x0303, 0x0304 */
     uint32_t verify;              /* enum ps_verify */
-    const uint8_t *tickets;       /* PS_TICKET_KEYS bytes, nobody else's, by which sessions are sealed that go on later; or NULL */
+    ps_tickets *tickets;          /* or NULL: keys that nobody knows but OpenSSL, as long as it has no others */
 } ps_tls_options;
 
 /* Find OpenSSL, by the names of its two libraries. 0; -ENOENT, -ENOSYS: there is none, or it lacks something, and why. */
@@ -354,6 +396,9 @@ ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_
 void ps_python_close(ps_python *python);
 void ps_python_free(ps_python *python);
 ps_engine *ps_python_engine(ps_python *python);
+/* From the first turn on count there, which must stay until the engine is freed: PS_M_COUNTERS numbers, and PS_METER_ROW for
+ * each service and one more. 0 or -ENOMEM. */
+int ps_python_measure(ps_python *python, uint64_t *counters, uint64_t *rows);
 /* Appends functions to a list that keep the GIL, which a call by cffi lets go. Four for handlers, that is, for the loop's
  * own thread: push(client_id, payload) and disconnect(client_id) -> bool; broadcast(payload) and push_to(ids, payload) ->
  * int. Two for any thread: select(name, uid,
@@ -362,7 +407,8 @@ ps_engine *ps_python_engine(ps_python *python);
  * current() -> (client_id, request_id, service, deadline, wants_reply), or None; and waiting(handle), the same of a deferred
  * one. For any thread: ask(client_id, frame, size) -> the sum of 1: sent, or left to the loop, and 2: a turn is wanted; or
  * -errno; more(handle, piece) of a stream -> 1: more may follow now, 0: not now, -1: nobody waits; or, where it
- * isn't the loop's, 1 or -errno; and later(function) -> 0, or -errno: the loop calls it when the turn is over. And four for
+ * isn't the loop's, 1 or -errno; and later(function) -> 0, or -errno: the loop calls it when the turn is over; notice(seconds, all): requests
+ * that take so long are told of, with all others too, less than 0: none is slow. And four for
  * a loop of the program's: begin(raised, want) -> 0 or as ps_python_run; poll_fd() -> int, to be watched; turn() -> bool, whether it goes on;
  * end() -> as ps_python_run. 0: ps_python_free is called with the last of them. */
 int ps_python_inside(ps_python *python, uintptr_t list);

@@ -31,21 +31,30 @@ if TYPE_CHECKING:
     from pysock import errors as errors
     from pysock import states as states
     from pysock.address import Address
+    from pysock.admin.companion import Admin
     from pysock.base.kinds import Buffer
     from pysock.base.registry import servers
     from pysock.calls.ping import Pong
     from pysock.client import Client
     from pysock.clients import ClientTable
+    from pysock.cluster.cluster import Cluster
+    from pysock.cluster.directory.words import ClusterState, NodeChange
+    from pysock.cluster.groups import ClusterGroup
+    from pysock.cluster.sending import Spread
+    from pysock.cluster.view import ClusterClient, ClusterClients, ClusterNode
     from pysock.connecting import connect
     from pysock.data import DataSocket, Peer
     from pysock.directory.groups import Group
     from pysock.directory.rows import ClientRow, LeftClient, Snapshot
     from pysock.errors import (
         AddressInUse,
+        BusDown,
         Cancelled,
         ConnectionLost,
         ConnectionRefused,
+        DeliveryUnknown,
         FrameTooLarge,
+        NodeGone,
         OutcomeUnknown,
         Overloaded,
         ProtocolError,
@@ -65,6 +74,7 @@ if TYPE_CHECKING:
     from pysock.replies.later import Reply, later
     from pysock.server import Server, serve
     from pysock.states import ConnectionState, DisconnectReason, IllegalTransition, ServerState
+    from pysock.supervision.unit import notify_systemd
     from pysock.tls.config import TLS
     from pysock.tls.info import TLSInfo
     from pysock.wire.format import ErrorCode
@@ -77,16 +87,25 @@ __all__ = [
     "TLS",
     "Address",
     "AddressInUse",
+    "Admin",
     "Backoff",
     "Buffer",
+    "BusDown",
     "Cancelled",
     "Client",
     "ClientRow",
     "ClientTable",
+    "Cluster",
+    "ClusterClient",
+    "ClusterClients",
+    "ClusterGroup",
+    "ClusterNode",
+    "ClusterState",
     "ConnectionLost",
     "ConnectionRefused",
     "ConnectionState",
     "DataSocket",
+    "DeliveryUnknown",
     "DisconnectReason",
     "ErrorCode",
     "FrameTooLarge",
@@ -96,6 +115,8 @@ __all__ = [
     "LeftClient",
     "Limits",
     "MasterSocket",
+    "NodeChange",
+    "NodeGone",
     "OutcomeUnknown",
     "Overloaded",
     "Peer",
@@ -113,6 +134,7 @@ __all__ = [
     "ServerFull",
     "ServerState",
     "Snapshot",
+    "Spread",
     "TLSError",
     "TLSInfo",
     "__version__",
@@ -121,6 +143,7 @@ __all__ = [
     "control",
     "current",
     "later",
+    "notify_systemd",
     "serve",
     "servers",
     "tls_driver",
@@ -128,19 +151,28 @@ __all__ = [
 
 _HOMES = {
     "address": ("Address",),
+    "admin.companion": ("Admin",),
     "calls.ping": ("Pong",),
     "client": ("Client",),
     "connecting": ("connect",),
     "clients": ("ClientTable",),
+    "cluster.cluster": ("Cluster",),
+    "cluster.directory.words": ("ClusterState", "NodeChange"),
+    "cluster.groups": ("ClusterGroup",),
+    "cluster.sending": ("Spread",),
+    "cluster.view": ("ClusterClient", "ClusterClients", "ClusterNode"),
     "data": ("DataSocket", "Peer"),
     "directory.groups": ("Group",),
     "directory.rows": ("ClientRow", "LeftClient", "Snapshot"),
     "errors": (
         "AddressInUse",
+        "BusDown",
         "Cancelled",
         "ConnectionLost",
         "ConnectionRefused",
+        "DeliveryUnknown",
         "FrameTooLarge",
+        "NodeGone",
         "OutcomeUnknown",
         "Overloaded",
         "ProtocolError",
@@ -164,6 +196,7 @@ _HOMES = {
     "base.registry": ("servers",),
     "server": ("Server", "serve"),
     "states": ("ConnectionState", "DisconnectReason", "IllegalTransition", "ServerState"),
+    "supervision.unit": ("notify_systemd",),
     "tls.config": ("TLS",),
     "tls.info": ("TLSInfo",),
 }

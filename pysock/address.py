@@ -13,7 +13,8 @@ This file owns the text forms of an address and what the socket module wants ins
                                     kernel chooses one; ``:9000`` is every IPv4 interface; option ``backlog``
 ``tls://host:9443``                 the same with TLS; options ``cert``, ``key``, ``ca``, ``verify``, ``name``
 ``tcp://H:P?proxy=v2&trust=CIDR``   clients come through the proxies of these networks; ``unix:`` takes ``proxy``, too
-``fd://3``                          a listening socket that was inherited, for example from systemd
+``fd://3``                          a listening socket that was inherited
+``systemd:NAME``, ``systemd:``      those of that name that systemd has passed to this process; all of them
 ==================================  ==============================================================
 """
 
@@ -25,7 +26,7 @@ import sys
 
 from pysock.access.networks import networks_of
 from pysock.base.aliases import SocketAddress
-from pysock.base.forms import FIELDS, OPTIONS, read, write_option
+from pysock.base.forms import FIELDS, NAMED, OPTIONS, read, write_option
 from pysock.base.lean import TYPE_CHECKING, dataclass, field_names, replace
 from pysock.errors import ParameterError
 from pysock.files.own_directory import own_socket_file
@@ -48,6 +49,8 @@ _LONGEST_PATH: Final = 4095
 
 #: The transports that have a host and a port.
 NETWORK: Final = frozenset(("tcp", "tls"))
+#: Those of sockets that somebody else has made: there is only something to listen at.
+INHERITED: Final = frozenset(("fd", "systemd"))
 
 #: How the certificate of the other end is looked at.
 VERIFY: Final = ("none", "optional", "require")
@@ -65,7 +68,7 @@ class Address:
 
     ``str(address)`` is the canonical form; parsing that gives an equal address.
 
-    :param transport: ``"unix"``, ``"abstract"``, ``"tcp"``, ``"tls"`` or ``"fd"``.
+    :param transport: ``"unix"``, ``"abstract"``, ``"tcp"``, ``"tls"``, ``"fd"`` or ``"systemd"``.
     :param path: of the socket file, or the abstract name without its ``@``. A socket file may have none: then it is in
         a directory of the user's own, see :attr:`socket_file`.
     :param host: a name or number; empty for every IPv4 interface.
@@ -76,7 +79,8 @@ class Address:
     :param group: the group of the socket file, by name or number.
     :param backlog: connections the kernel keeps until they are accepted; by default ``Limits.backlog``.
     :param name: of a socket file without a path, the same for server and client; by default that of the ``Server``, or
-        ``"server"``. Of a ``"tls"`` address: the name that the server's certificate must have; by default the host.
+        ``"server"``. Of a ``"tls"`` address: the name that the server's certificate must have; by default the host. Of
+        a ``"systemd"`` address: ``FileDescriptorName=`` of the .socket unit; by default any.
     :param cert: of a ``"tls"`` address, as ``key``, ``ca`` and ``verify``: what :class:`pysock.TLS` takes.
     :param proxy: clients come there through a proxy, which says first for whom it connects, by a header of the PROXY
         protocol: ``"v2"`` or ``"v1"``, the version of it, or ``"any"``. Without one nobody comes in.
@@ -120,6 +124,8 @@ class Address:
             _check_host(self.host, self.transport)
             _check_range("port", self.port, 0, 65535, f"{self.transport}://127.0.0.1:9000")
             _check_tls(self)
+        elif self.transport == "systemd":
+            _check_passed(self.name)
         else:
             _check_range("fd", self.fd, 0, 2**31 - 1, "fd://3")
         _check_options(self)
@@ -146,6 +152,8 @@ class Address:
         return f"Address({str(self)!r})"
 
     def __str__(self) -> str:
+        if self.transport == NAMED:
+            return self.bare()
         options = "&".join(write_option(name, getattr(self, name)) for name in OPTIONS if _is_set(self, name))
         return self.bare() + ("?" + options if options else "")
 
@@ -153,6 +161,8 @@ class Address:
         """The canonical form without the options."""
         if self.transport == "fd":
             return f"fd://{self.fd}"
+        if self.transport == "systemd":
+            return f"systemd:{self.name or ''}"
         if self.transport in NETWORK:
             return f"{self.transport}://{join_host_port(self.host, self.port)}"
         path = self.path.replace("%", "%25").replace("?", "%3F")
@@ -196,7 +206,7 @@ class Address:
             return [(socket.AF_UNIX, self.socket_file)]
         if self.transport == "abstract":
             return [(socket.AF_UNIX, "\0" + self.path)]
-        if not listening and (self.transport == "fd" or self.port == 0):
+        if not listening and (self.transport in INHERITED or self.port == 0):
             raise ParameterError("address", f"can't connect to {self}: that is only something to listen at", name="")
         assert self.transport in NETWORK
         found = _look_up(self, socket.AI_PASSIVE if listening else 0)
@@ -258,6 +268,16 @@ def _check_socket_file(path: str, name: str | None) -> None:
         if not isinstance(name, str) or not _can_name_a_file(name):
             problem = f"{name!r} can't name a socket file: take up to 64 of A-Z a-z 0-9 . _ -, as in unix:?name=demo,"
             raise ParameterError("name", f"{problem} or write a path", name="")
+
+
+def _check_passed(name: str | None) -> None:
+    """As sd_listen_fds(3) has it: LISTEN_FDNAMES is a list with colons between."""
+    if name is None:
+        return
+    if not isinstance(name, str) or not 0 < len(name) <= 255 or not (name.isascii() and name.isprintable()):
+        raise ParameterError("name", f"must be up to 255 signs of ASCII, not {name!r}; write for example systemd:api")
+    if ":" in name or "?" in name:
+        raise ParameterError("name", f"{name!r}: no such name has a {':' if ':' in name else '?'!r}", name="")
 
 
 def _can_name_a_file(name: str) -> bool:

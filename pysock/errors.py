@@ -185,6 +185,21 @@ class FrameTooLarge(PysockError, ValueError):
     """A payload is larger than the limit of the side that would have to take it."""
 
 
+class BusDown(PysockError, ConnectionError):
+    """A cluster's bus isn't connected, or takes no more: surely nobody has got the message. It may be sent again."""
+
+
+class NodeGone(PysockError, ConnectionError):
+    """The node of a cluster that has the client isn't there any more: surely nobody has got the message."""
+
+
+class DeliveryUnknown(OutcomeUnknown, TimeoutError):
+    """A message went to another node of a cluster, and no answer came: its client may have got it, or may not.
+
+    It is never sent again by itself.
+    """
+
+
 class AddressInUse(PysockError, OSError):
     """A live server listens at the address already."""
 

@@ -10,6 +10,7 @@ into a log.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
 
 from pysock.access.rule import Rule
@@ -25,6 +26,7 @@ from pysock.directory.rows import ClientRow, LeftClient
 from pysock.engine.contract import Callbacks
 from pysock.engine.deferral import Deferrals
 from pysock.engine.guards import apart, guarded
+from pysock.engine.rows import Served
 from pysock.errors import ConnectionRefused, PysockError
 from pysock.failures import Failed, HeldUp, encoded, text_of
 from pysock.replies.later import deferred_of
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pysock.access.sans import Judge
+    from pysock.directory.presence import Presence
     from pysock.engine.contract import Engine
     from pysock.tasks.tasks import Tasks
     from pysock.wire.auth import ServerProof
@@ -59,11 +62,16 @@ class Hooks:
         #: Whether a client that comes replaces the one of its name.
         self.unique: bool = False
         self._engine: Engine | None = None
+        #: Told of requests that are over, see ``Engine.notice``, by whoever has asked for that; or ``None``.
+        self.served: Callable[[Served, int], None] | None = None
+        self._slow: float | None = None
         self.on_connect: list[Callable[[DataSocket], bool | None]] = []
         self.on_join: list[Callable[[DataSocket, ClientRow], Any]] = []
         self.on_leave: list[Callable[[DataSocket, LeftClient], Any]] = []
         self.on_disconnect: list[Callable[[DataSocket, DisconnectReason], Any]] = []
         self.on_state: list[Callable[[ServerState, ServerState], Any]] = []
+        #: The cluster that the server is a node of.
+        self.presence: Presence | None = None
         #: Asked of each client that speaks TLS, before the hooks.
         self.judge_tls: Judge | None = None
         #: Where async ones run.
@@ -72,22 +80,31 @@ class Hooks:
         self._refused = Seldom(log, INFO, "refused %r: %r")
         self._broken = Seldom(log, ERROR, "the on_connect hook %r failed for %r")
 
+    def begin(self, engine: Engine) -> None:
+        """It is about to serve."""
+        self.serve(engine)
+        if self.presence is not None:
+            self.presence.serve(engine)
+
     def serve(self, engine: Engine) -> None:
         """What is answered later is this one's."""
         self._engine = engine
         self.deferrals.serve(engine)
         self.asking.serve(engine)
         self._services.work_for(engine)
+        if self.served is not None:
+            with suppress(PysockError):  # in a forked child
+                engine.notice(self._slow)
 
     @property
     def watch_disconnects(self) -> bool:
         """Whether every client that goes matters, also one that no handler ever saw."""
-        return bool(self.on_connect or self.on_join or self.on_leave or self.on_disconnect)
+        return bool(self.on_connect or self.on_join or self.on_leave or self.on_disconnect or self.presence)
 
     @property
     def has_async(self) -> bool:
         """Whether one needs an asyncio loop."""
-        return any(map(is_async, self.on_disconnect))
+        return any(map(is_async, self.on_disconnect)) or (self.presence is not None and self.presence.has_async)
 
     def callbacks(self, draining: Callable[[], None], rule: Rule, proof: ServerProof | None) -> Callbacks:
         """What the engine is to call.
@@ -106,9 +123,10 @@ class Hooks:
             allow=rule.ask and apart(timed("the function allow=", rule.ask)),
             noted=apart(_noted),
             connect=apart(timed("an on_connect hook", self._connect)) if asks else None,
-            joined=apart(timed("an on_join hook", self._joined)) if self.on_join else None,
+            joined=apart(timed("an on_join hook", self._joined)) if self.on_join else self.presence and self._came,
             disconnect=apart(timed("an on_disconnect or on_leave hook", self._disconnect)),
             held_up=apart(self.held_up.turn),
+            served=apart(self._served),
             failed=apart(Failed(self._clients, self._services, self._expose)),
             draining=apart(draining),
             log=apart(_log),
@@ -121,10 +139,22 @@ class Hooks:
             dropped=self._clients.drop,
         )
 
+    def notice(self, served: Callable[[Served, int], None], slow: float) -> None:
+        """From now on that is told of requests which take so many seconds."""
+        self.served, self._slow = served, slow
+        if self._engine is not None:
+            self._engine.notice(slow)
+
+    def _served(self, request: tuple[Any, ...], skipped: int) -> None:
+        if self.served is not None:
+            self.served(Served._make(request), skipped)
+
     def state_changed(self, old: ServerState, new: ServerState) -> None:
         """Tell those who want to know."""
         for hook in self.on_state:
             _call("on_state", hook, old, new)
+        if self.presence is not None:
+            self.presence.state_changed(new)
 
     def _connect(self, client_id: int) -> str | None:
         client = self._clients.obtain(client_id)
@@ -147,9 +177,14 @@ class Hooks:
         """Who has its name goes: it is let in now."""
         engine = self._engine
         older = engine.find(client.name) if engine is not None and client.name else None
-        if engine is not None and older is not None:
-            self._clients.let_go(self._clients.obtain(older))
-            engine.disconnect(older, True)
+        if older is not None:
+            self.replace(older)
+
+    def replace(self, client_id: int) -> None:
+        """In the loop's thread: this client goes, since another one has its name, and is told so."""
+        if self._engine is not None:
+            self._clients.let_go(self._clients.obtain(client_id))
+            self._engine.disconnect(client_id, True)
 
     def _first_refusal(self, client: DataSocket) -> str | None:
         if self.judge_tls is not None and self._clients.came_by_tls(client.id):
@@ -172,13 +207,21 @@ class Hooks:
             self._broken.tell(hook, client, traceback=True)
             return texts.NOT_ALLOWED
 
+    def _came(self, client_id: int) -> None:
+        """Nobody but the cluster wants to know."""
+        if self.presence is not None:
+            self.presence.joined(client_id)
+
     def _joined(self, client_id: int) -> None:
+        self._came(client_id)
         client = self._clients.obtain(client_id)
         for hook in self.on_join:
             if (row := self._clients.row(client_id)) is not None:
                 _call("on_join", hook, client, row)
 
     def _disconnect(self, client_id: int, reason: int) -> None:
+        if self.presence is not None:
+            self.presence.left(client_id)
         if self.on_disconnect or self.on_leave:
             self._clients.obtain(client_id)
         client = self._clients.forget(client_id)

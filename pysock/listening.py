@@ -6,32 +6,44 @@ created, bound and made to listen, and each is looked at for who could reach it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
 from pysock.access.networks import networks_of
 from pysock.access.rule import Rule, refuse_exposed
-from pysock.base.lean import TYPE_CHECKING
+from pysock.address import Address
+from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.base.logs import server_log as log
 from pysock.base.unique import Unique
 from pysock.engine.choice import choose_for_tls
 from pysock.engine.contract import Backend, Engine
 from pysock.engine.proxies import Proxies
+from pysock.engine.seats import Seat
 from pysock.errors import PysockError
 from pysock.limits import Limits
 from pysock.master import MasterSocket
-from pysock.parameters import checked_addresses
+from pysock.parameters import checked_addresses, refuse_twice
 from pysock.states import ServerEvent
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
-    from pysock.address import Address, AddressLike
+    from pysock.address import AddressLike
     from pysock.tls.wanted import Spoken
 
 
 #: What ``?proxy=`` takes, as an engine does.
 _VERSIONS: Final = {"v1": 1, "v2": 2, "any": 3}
+
+
+class Lent(NamedTuple):
+    """A master socket of another process's: its descriptor here, where it listens, and if its data sockets inherit what
+    options they need.
+    """
+
+    fd: int
+    at: Address
+    prepared: bool
 
 
 class Listening(Unique):
@@ -66,6 +78,14 @@ class Listening(Unique):
         self.backend: Backend
         self.listen_at(addresses)
         self.masters: list[MasterSocket] = []
+        #: In a worker: who makes the master sockets, by address, and which place at them is this one's.
+        self.lender: Callable[[Sequence[Address], Limits], Sequence[Sequence[Lent]]] | None = None
+        self.seat: Seat | None = None
+
+    @property
+    def engine_options(self) -> dict[str, Any]:
+        """What its engine has to know of them, by the names of ``EngineOptions``."""
+        return {"seat": self.seat, "tls_driver": self.tls_driver}
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -112,17 +132,18 @@ class Listening(Unique):
         :param name: for an address without a name of its own.
         """
         # All are made before the first is touched, so that a wrong user or group leaves nothing behind.
-        self.masters = [MasterSocket(address.named(name), self.backend) for address in self._wanted]
-        inherited = [master for master in self.masters if master.address.transport == "fd"]
-        made = [master for master in self.masters if master.address.transport != "fd"]
+        self._make_masters(name)
+        inherited = [master for master in self.masters if master.inherited]
+        made = [master for master in self.masters if not master.inherited]
         for master in inherited:
-            master.adopt()
+            if master.fd < 0:  # else it is lent
+                master.adopt()
         self._rule.refuse_tcp_alone((master.address, master.fd) for master in self.masters)
         for master in made:
             master.remove_stale()
             master.create()
         advance(ServerEvent.CREATE if made else ServerEvent.ADOPT)
-        _share_ports(made)
+        share_ports(made)
         for master in made:
             master.bind()
         if made:
@@ -148,6 +169,27 @@ class Listening(Unique):
             for master in self.masters:
                 steps.callback(_close, master)
 
+    def _make_masters(self, name: str | None) -> None:
+        wanted = [address.named(name) for address in self._wanted]
+        if self.lender is not None:
+            lent = self.lender(wanted, self._limits)
+            self._expand([[one.at for one in each] for each in lent])
+            for one in (one for each in lent for one in each):
+                self.masters.append(master := MasterSocket(one.at, self.backend))
+                master.lend(one.fd, one.at, one.prepared)
+            return
+        if any(address.transport == "systemd" for address in wanted):
+            from pysock.files.passed import addresses_of  # noqa: PLC0415  # few need it
+
+            self._expand([addresses_of(one) if one.transport == "systemd" else (one,) for one in wanted])
+            wanted = [address.named(name) for address in self._wanted]
+        self.masters = [MasterSocket(address, self.backend) for address in wanted]
+
+    def _expand(self, each: Sequence[Sequence[Address]]) -> None:
+        """Put these in the place of each address: ``systemd:NAME`` may mean several."""
+        self.tls = tuple(tls for found, tls in zip(each, self.tls, strict=True) for _ in found)
+        self._wanted = refuse_twice(tuple(address for found in each for address in found))
+
     def _refuse_exposed(self) -> None:
         if self._guarded:
             return
@@ -172,7 +214,7 @@ def proxies_of(address: Address) -> Proxies | None:
     return Proxies(_VERSIONS[address.proxy], networks_of(address.trust) if address.trust else ())
 
 
-def _share_ports(masters: list[MasterSocket]) -> None:
+def share_ports(masters: list[MasterSocket]) -> None:
     """Where one has a port for IPv4, another may have it for IPv6."""
     shared = {master.address.port for master in masters if master.takes_ipv4} - {0}
     for master in masters:

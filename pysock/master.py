@@ -24,7 +24,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
-from pysock.address import NETWORK, Address, AddressLike, as_address
+from pysock.address import INHERITED, NETWORK, Address, AddressLike, as_address
 from pysock.base.aliases import SocketAddress
 from pysock.base.borrowed import borrowed
 from pysock.base.faults import explained_fault, explains
@@ -64,7 +64,7 @@ class MasterSocket(Unique):
 
     __slots__ = (
         "__weakref__", "_accepted", "_address", "_elsewhere", "_fd", "_file", "_open_file", "_sockets", "_state",
-        "_target", "prepared",
+        "_target", "inherited", "prepared",
     )  # fmt: skip
 
     def __init__(self, address: AddressLike, backend: kinds.BackendName | Backend = "auto") -> None:
@@ -78,6 +78,8 @@ class MasterSocket(Unique):
         self._accepted = 0
         #: Its data sockets inherit the options of TCP that they need. An inherited one is somebody else's: never.
         self.prepared: bool = False
+        #: Another process has made it, so the kernel tells clients of that one.
+        self.inherited: bool = self._address.transport in INHERITED
         #: In a forked child, where it is the parent's: what to say to whoever uses it.
         self._elsewhere: str | None = None
         self._state = ServerState.NEW  # at last: without it there is nothing to close
@@ -126,7 +128,7 @@ class MasterSocket(Unique):
         :raises OSError: the host can't be resolved, or what ``socket()`` says.
         """
         state = self._after(ServerEvent.CREATE)
-        if self._address.transport == "fd":
+        if self.inherited:
             raise ValueError(f"{self._address} exists already: adopt() it instead")
         target = self._address.resolve(listening=True)[0]
         with explains(self._address, "socket()"), guard:
@@ -205,20 +207,37 @@ class MasterSocket(Unique):
         log.debug("listen(%d, %d)", self._fd, backlog)
 
     def adopt(self) -> None:
-        """Instead of the three steps before: take over the listening socket of an ``fd://N`` address.
+        """Instead of the three steps before: take over the listening socket of ``fd://N`` or ``systemd:NAME``.
 
         From now on it is this object's, which closes it. The file of an inherited Unix socket isn't ours to remove, and
         whether the socket blocks is left as it is: other processes may share it.
 
-        :raises OSError: there is no such descriptor, or it isn't a listening stream socket.
+        :raises OSError: there is no such descriptor, or it isn't a listening stream socket; or several have that name.
         """
         state = self._after(ServerEvent.ADOPT)
+        if self._address.transport == "systemd":
+            self._address = _only(self._address)
         if self._address.transport != "fd":
             raise ValueError(f"{self._address} isn't an inherited socket: create() it instead")
+        self._take_over(self._address.fd, state)
+
+    def lend(self, fd: int, at: Address, prepared: bool) -> None:
+        """For the server: the same with one that a process whose worker this is has made for the address.
+
+        :param at: where it listens, as that one's master socket says.
+        :param prepared: as :attr:`prepared`.
+        :raises OSError: as :meth:`adopt`.
+        """
+        state = self._after(ServerEvent.ADOPT)
+        self._file, self._address, self.inherited = None, at, True
+        self._take_over(fd, state)
+        self.prepared = prepared
+
+    def _take_over(self, fd: int, state: ServerState) -> None:
         with explains(self._address, "taking over the descriptor"):
-            _check_inherited(self._address)
-            os.set_inheritable(self._address.fd, False)
-        self._fd, self._open_file = self._address.fd, file_of(self._address.fd)
+            _check_inherited(self._address, fd)
+            os.set_inheritable(fd, False)
+        self._fd, self._open_file = fd, file_of(fd)
         self._state = state
         log.debug("took over %d, which listens already", self._fd)
 
@@ -329,19 +348,27 @@ def _bound_to(fd: int) -> Any:
         return handle.getsockname()
 
 
-def _check_inherited(address: Address) -> None:
+def _only(address: Address) -> Address:
+    from pysock.files.passed import addresses_of  # noqa: PLC0415  # few need it
+
+    found = addresses_of(address)
+    if len(found) > 1:
+        raise OSError(errno.EINVAL, f"{address}: that means {len(found)} sockets, and one master socket is one of them")
+    return found[0]
+
+
+def _check_inherited(address: Address, fd: int) -> None:
     try:
-        with borrowed(address.fd) as handle:
-            # SO_ACCEPTCONN is in POSIX, but not every system knows it.
-            number = getattr(socket, "SO_ACCEPTCONN", None)
-            listens = handle.type == socket.SOCK_STREAM and (
-                number is None or handle.getsockopt(socket.SOL_SOCKET, number)
-            )
+        with borrowed(fd) as handle:
+            number, kind = getattr(socket, "SO_ACCEPTCONN", None), handle.type  # in POSIX, not on every system
+            listens = kind == socket.SOCK_STREAM and (number is None or handle.getsockopt(socket.SOL_SOCKET, number))
     except OSError as error:
         text = f"{address}: that isn't a socket of this process ({os.strerror(error.errno or 0)})"
         raise OSError(error.errno, text) from None
     if not listens:
-        raise OSError(errno.EINVAL, f"{address}: that isn't a listening stream socket; call listen() on it first")
+        name = socket.SocketKind(kind).name
+        advice = "call listen() on it first" if kind == socket.SOCK_STREAM else f"it is a {name}"
+        raise OSError(errno.EINVAL, f"{address}: that isn't a listening stream socket; {advice}")
 
 
 def _explained(error: OSError, address: Address, place: Place | None = None) -> OSError:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 
-from pysock.address import Address, as_address
+from pysock.address import INHERITED, Address, as_address
 from pysock.base.forms import from_the_root, separated
 from pysock.base.lean import TYPE_CHECKING, replace
 from pysock.errors import ParameterError
@@ -56,7 +56,7 @@ def checked_addresses(addresses: Iterable[AddressLike], rule: Rule) -> tuple[Add
         raise ParameterError("addresses", f"a server needs at least one address, for example {example}", name="")
     for address in wanted:
         rule.refuse_open_name(address, address.transport)
-    _refuse_twice(wanted)
+    refuse_twice(wanted)
     rule.refuse_tcp_alone((address, -1) for address in wanted)
     return wanted
 
@@ -75,7 +75,7 @@ def checked_advertised(advertise: AddressLike | Iterable[AddressLike], framing: 
     texts = [text for each in given for text in (separated(each) if isinstance(each, str) else (each,))]
     wanted = tuple(dict.fromkeys(_from_anywhere(as_address(text)) for text in texts))
     for address in wanted:
-        if address.transport == "fd" or (address.host and not address.port):
+        if address.transport in INHERITED or (address.host and not address.port):
             problem = f"{address} is only something to listen at: write where clients connect to, with its port"
             raise ParameterError("advertise", problem, name="advertise=")
     return wanted
@@ -90,14 +90,20 @@ def _from_anywhere(address: Address) -> Address:
     return address
 
 
-def _refuse_twice(wanted: Iterable[Address]) -> None:
-    """Its own lock would keep the server out of its second socket file, in words that tell of another server."""
+def refuse_twice(wanted: tuple[Address, ...]) -> tuple[Address, ...]:
+    """Return them, if each is there once.
+
+    Its own lock would keep the server out of its second socket file, in words that tell of another server.
+
+    :raises ValueError: one is there twice.
+    """
     seen = set()
     for address in wanted:
-        place = (address.transport, address.path, address.name)
-        if address.transport in {"unix", "abstract"} and place in seen:
+        place = (address.transport, address.path, address.name, address.fd)
+        if address.transport in {"unix", "abstract", *INHERITED} and place in seen:
             raise ParameterError("addresses", f"this server has the address {address} twice: leave one out", name="")
         seen.add(place)
+    return wanted
 
 
 def checked_limits(limits: Limits | None) -> Limits:

@@ -104,8 +104,7 @@ class Running(Unique):
         self._cancelled = False
         self.owner: int | None = None  # the thread that must not wait for the end: that is its own work
         self._process: int | None = None  # that runs it
-        #: In a forked child, where the server is the parent's: what to say to whoever uses it.
-        self._elsewhere: str | None = None
+        self._elsewhere: str | None = None  # in a forked child: what to say to whoever uses it
         # Re-entrant, because a signal handler may call stop() while its own thread is inside start().
         self._lock = threading.RLock()
         self.runs: Span = Span()  # the loop, until all is undone
@@ -261,7 +260,7 @@ class Running(Unique):
                 self.engine = engine = self._make_engine()
             self.lameness.tell_engine()
             self.clients.serve(engine, addresses)
-            self.hooks.serve(engine)
+            self.hooks.begin(engine)
             # Before anybody can see it serve: whoever does may end the interpreter at once.
             self.runs.begin()
             registry.add(self._server)
@@ -290,7 +289,8 @@ class Running(Unique):
             access=self.rule.access,
             slow=self._slow,
             held_up=self.hooks.held_up.least,
-            tls_driver=self.listening.tls_driver,
+            **self.listening.engine_options,
+            meter=self.services.meter(self.backend.name),
         )
         engine = self.backend.engine(options)
         try:

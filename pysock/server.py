@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 
 from pysock.base.lean import TYPE_CHECKING
+from pysock.errors import PysockError
 from pysock.registration import Registration
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from pysock.address import Address, AddressLike
     from pysock.base import kinds
     from pysock.clients import ClientTable
+    from pysock.cluster.cluster import Cluster
     from pysock.limits import Limits
+    from pysock.metrics.page import Page
     from pysock.states import ServerState
 
 
@@ -78,6 +81,10 @@ class Server(Registration):
     :param advertise: where clients reach the servers of this service, this one and the others: clients with
         ``connect(balance=...)`` ask for it, and how many clients this server has, by the service ``_nodes``. Empty, it
         is where this one listens. Without it there is no such service.
+    :param metrics: count requests by service and outcome, and measure how long they take, where others can read it:
+        :attr:`metrics`. ``True``: in memory of its own; a descriptor, or a :class:`pysock.metrics.Page`: there, where a
+        supervisor reads it. See the page "Metrics".
+    :param cluster: a cluster that this server is a node of: ``server.cluster`` reaches it. It implies ``advertise=()``.
     :raises ValueError: a parameter is wrong; the message says which, and what would be right.
     :raises ImportError: the native engine was asked for and isn't installed; or ``tls_driver="libssl"`` was, and there
         is no OpenSSL 3.
@@ -101,6 +108,8 @@ class Server(Registration):
         tls: kinds.TLS | None = None,
         tls_driver: kinds.TLSDriver = "auto",
         advertise: kinds.Advertise | None = None,
+        metrics: kinds.Metrics = False,
+        cluster: Cluster | None = None,
     ) -> None:
         from pysock.running import Running  # noqa: PLC0415  # see the head of this file
 
@@ -121,10 +130,15 @@ class Server(Registration):
             slow=slow,
             tls=tls,
             tls_driver=tls_driver,
-            advertise=advertise,
+            advertise=() if advertise is None and cluster is not None and framing == "pysock" else advertise,
         )
+        if metrics is not False:
+            self.measure(metrics)
         self.limits: Limits = self._running.limits
         super().__init__(self._running.services, self._running.hooks)
+        self._cluster = self._running.hooks.presence = cluster
+        if cluster is not None:
+            cluster.bind(self, self._running)
 
     # What is going on
 
@@ -132,6 +146,16 @@ class Server(Registration):
     def clients(self) -> ClientTable:
         """The table of connected clients, alive."""
         return self._running.clients
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster that it is a node of, as it was given.
+
+        :raises PysockError: it was made without ``cluster=``.
+        """
+        if self._cluster is None:
+            raise PysockError("this server is no node of a cluster: make it with cluster=")
+        return self._cluster
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -145,6 +169,21 @@ class Server(Registration):
         :raises PysockError: it runs, or has run, already.
         """
         self._running.listen_at(addresses)
+
+    def measure(self, metrics: kinds.Metrics = True) -> None:
+        """Be one that was made with ``metrics=``.
+
+        :raises ValueError: it is nothing that could be.
+        :raises PysockError: it runs, or has run, already.
+        """
+        if self.state.name != "NEW":
+            raise PysockError("this server runs, or has run, already: it can't be measured any more")
+        self._running.services.measure(metrics)
+
+    @property
+    def metrics(self) -> Page | None:
+        """Where it counts for those who look from outside; ``None``: nowhere. Its ``read()`` says what there is."""
+        return self._running.services.page
 
     def reload_tls(self) -> None:
         """Load the certificates of its :class:`TLS` from their files once more, for connections to come.
@@ -194,6 +233,22 @@ class Server(Registration):
         from pysock.directory.soon import call_soon  # noqa: PLC0415  # who never calls it doesn't pay for it
 
         call_soon(self._running.engine, self._running.hooks.held_up.timed, function, args)
+
+    @property
+    def worker(self) -> int:
+        """Under ``pysock serve --workers N`` the number of this process, from 0 to N - 1, which its successors have
+        after it; otherwise 0.
+        """
+        from pysock.engine.seats import mine  # noqa: PLC0415  # see the head of this file
+
+        return mine.worker
+
+    @property
+    def workers(self) -> int:
+        """How many processes serve with this one, this one among them; otherwise 1."""
+        from pysock.engine.seats import mine  # noqa: PLC0415  # likewise
+
+        return mine.workers
 
     # Life
 

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from pysock.base import kinds
     from pysock.clients import ClientTable
     from pysock.engine.contract import Engine
+    from pysock.engine.meter import Meter
     from pysock.limits import Limits
     from pysock.listening import Listening
+    from pysock.metrics.page import Page
     from pysock.pools.pools import Pools
     from pysock.pools.wanted import Wanted
 
@@ -43,8 +45,10 @@ class Services:
     def __init__(self, framing: Framing) -> None:
         self._framing = framing
         self._table = [Service("", None)]
+        self._names = {""}
         self._options: dict[int, int] = {}  # what clients are told of them
         self._coroutines: dict[int, bool] = {}  # whose handlers run in tasks: whether one stays
+        self.page: Page | None = None  # where the engine counts for those who look from outside
         #: The workers of services that have some; imported with the first, for most servers have none.
         self._pools: Pools | None = None
 
@@ -94,7 +98,7 @@ class Services:
         if name is None:
             self._table[0] = Service("", handler, batch, max_batch, max_wait, streams, endless)
         else:
-            self._table.append(Service(name, handler, batch, max_batch, max_wait, streams, endless))
+            self._append(Service(name, handler, batch, max_batch, max_wait, streams, endless))
         number = 0 if name is None else len(self._table) - 1
         if coroutine:
             self._coroutines[number] = on_leave == "finish"
@@ -108,7 +112,7 @@ class Services:
         """
         self._check_framing()
         self._options[len(self._table)] = int(ServiceOption.IDEMPOTENT)
-        self._table.append(Service(name, handler))
+        self._append(Service(name, handler))
 
     def advertise(
         self, advertise: kinds.Advertise | None, listening: Listening, clients: ClientTable, capacity: int
@@ -131,6 +135,10 @@ class Services:
         if clients.nodes is None:
             raise PysockError("this server was made without advertise=, so that no client asks: give it an empty list")
         clients.nodes.set(checked_advertised(addresses, self._framing))
+
+    def _append(self, service: Service) -> None:
+        self._table.append(service)
+        self._names.add(service.name)
 
     def _add_workers(
         self, name: str | None, handler: Callable[..., Any], wanted: Wanted, finishes: bool, streams: bool
@@ -192,7 +200,7 @@ class Services:
 
     def has(self, name: str) -> bool:
         """Whether there is one of this name."""
-        return any(service.name == name for service in self._table)
+        return name in self._names
 
     @property
     def has_async(self) -> bool:
@@ -214,6 +222,19 @@ class Services:
             return service._replace(handler=starter(service.handler, self._coroutines[number], service.streams))
         return service if self._pools is None else self._pools.in_place(number, service)
 
+    def measure(self, metrics: bool | int | Page) -> None:
+        """As ``metrics=`` of :class:`pysock.Server`.
+
+        :raises ParameterError: it is nothing that could be.
+        """
+        from pysock.metrics.page import page_of  # noqa: PLC0415  # few servers are measured
+
+        self.page = page_of(metrics)
+
+    def meter(self, backend: str) -> Meter | None:
+        """Where an engine counts that is to be made; ``None``: nowhere."""
+        return None if self.page is None else self.page.lay_out([each.name for each in self._table], backend)
+
     def welcome(self, limits: Limits) -> bytes:
         """What CIR_ACCEPTED tells every client of them, and of the limits."""
         return encode_welcome(
@@ -228,6 +249,10 @@ class Services:
     def name(self, number: int) -> str:
         """The name of a service."""
         return self._table[number].name
+
+    def streams(self, number: int) -> bool:
+        """Whether its replies are streams."""
+        return number >= 0 and self._table[number].streams
 
     def title(self, number: int) -> str:
         """The name of a service for a log."""

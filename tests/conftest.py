@@ -29,6 +29,9 @@ from pysock import MasterSocket, Server
 from pysock.descriptors import raise_descriptor_limit
 from pysock.engine.choice import choose
 
+#: More fixtures, of one topic each, in tests/help.
+pytest_plugins = ["bus_fixtures", "cluster_fixtures"]
+
 BACKENDS = ("native", "pure")
 #: Where what asks for ``transport`` is also tried over TLS; with PYSOCK_TEST_TLS=1 that is everywhere.
 OVER_TLS = ("test_handlers.py", "test_client.py", "test_wire_features.py")
@@ -117,9 +120,35 @@ def socket_dir() -> Iterator[Path]:
 BY_SSL = "tls by ssl"
 
 
-@pytest.fixture(params=["unix", "tcp", "tls", BY_SSL])
+@pytest.fixture
 def transport(request: pytest.FixtureRequest) -> str:
+    """How a client comes, by one of those of ``transports``."""
     return str(request.param).partition(" ")[0]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What asks for ``transport`` is tried over several: made are only those that are run, for making takes its time,
+    too, and each worker makes them all.
+    """
+    chosen = [name for mark in metafunc.definition.iter_markers("parametrize") for name in names_of(mark)]
+    if "transport" in metafunc.fixturenames and "transport" not in chosen:
+        metafunc.parametrize("transport", transports(metafunc), indirect=True)
+
+
+def names_of(mark: pytest.Mark) -> list[str]:
+    """What a ``parametrize`` chooses."""
+    names = mark.args[0]
+    return [name.strip() for name in names.split(",")] if isinstance(names, str) else [*names]
+
+
+def transports(metafunc: pytest.Metafunc) -> list[str]:
+    """A MasterSocket that is used by hand speaks no TLS."""
+    item = metafunc.definition
+    wanted = TLS_EVERYWHERE or item.path.name in OVER_TLS
+    if not wanted or "master" in metafunc.fixturenames or item.get_closest_marker("not_over_tls"):
+        return ["unix", "tcp"]
+    return ["unix", "tcp", "tls", BY_SSL]
 
 
 @pytest.fixture(params=["auto", "ssl"])
@@ -179,12 +208,8 @@ def _is_left_out(item: pytest.Item) -> bool:
     transport = given.get("transport", "unix")
     if transport != "unix" and given.get("cut", "random") != "random":
         return True
-    if transport.startswith("tls") and not TLS_EVERYWHERE and item.path.name not in OVER_TLS:
-        return True
     if (transport == BY_SSL or given.get("driver") == "ssl") and given.get("backend") != "native":
         return True
-    if transport.startswith("tls") and ("master" in item.fixturenames or item.get_closest_marker("not_over_tls")):
-        return True  # a MasterSocket that is used by hand speaks none
     return ASYNC_HANDLERS and item.get_closest_marker("plain") is not None
 
 

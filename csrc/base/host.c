@@ -30,6 +30,7 @@ int ps__enter(ps_engine *engine)
     engine->hooks.enter(engine->hooks.context);
     engine->inside = true;
     engine->now_ns = engine->inside_since_ns = ps__now_ns();
+    engine->outside_ns += engine->now_ns - before;
     if (engine->now_ns - before > CONTENDED_NS)
         engine->contended_until_ns = engine->now_ns + CONTENDED_LAST_NS;
     return engine->fatal;

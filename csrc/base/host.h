@@ -79,7 +79,8 @@ typedef struct ps_hooks {
     int (*disconnect)(void *context, struct ps_conn *conn);
     /* The loop has stopped accepting; a cause (first) was met, so many times (second) since the last call for it. */
     int (*tell)(void *context, enum ps_tell what, uint64_t first, uint64_t second);
-    /* This turn, with so many requests, has taken as long as the options say. May be NULL: nobody wants to know. */
+    /* This turn, with so many requests, has taken as long as the options say, or ps__engine_notice. May be NULL: nobody wants
+     * to know. */
     int (*held_up)(void *context, uint64_t worked_ns, uint64_t requests);
     /* May this peer connect? 1 yes, 0 no. Asked if the options say so. */
     int (*allow)(void *context, int64_t pid, uint32_t uid, uint32_t gid);

@@ -4,7 +4,12 @@
 
 #include <stdint.h>
 
-enum { PS_POLL_IN = 1, PS_POLL_OUT = 2, PS_POLL_GONE = 4 };
+enum {
+    PS_POLL_IN = 1,
+    PS_POLL_OUT = 2,
+    PS_POLL_GONE = 4,
+    PS_POLL_SHARED = 8, /* others wait for it, too, and one of them is enough; it can't be changed, only removed */
+};
 
 typedef struct ps_event {
     uint64_t key;

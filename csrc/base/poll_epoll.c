@@ -8,7 +8,8 @@
 
 static uint32_t to_epoll(unsigned interest)
 {
-    return (interest & PS_POLL_IN ? EPOLLIN : 0u) | (interest & PS_POLL_OUT ? EPOLLOUT : 0u);
+    return (interest & PS_POLL_IN ? EPOLLIN : 0u) | (interest & PS_POLL_OUT ? EPOLLOUT : 0u) |
+           (interest & PS_POLL_SHARED ? EPOLLEXCLUSIVE : 0u);
 }
 
 static uint32_t from_epoll(uint32_t events)

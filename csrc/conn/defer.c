@@ -5,6 +5,7 @@
  *
  * Where no id tells which request a reply is for, a client isn't read while one of its requests is deferred. */
 #include "base/host.h"
+#include "base/meter.h"
 #include "base/texts.h"
 #include "conn/defer.h"
 #include "conn/life.h"
@@ -20,6 +21,8 @@ uint64_t ps__defer(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
     uint64_t handle = ps__deferred_add(engine, conn, &pending);
     if (!handle)
         return 0;
+    if (engine->meter)
+        ps__meter_later(engine->meter, frame);
     ps__pending_count(engine, conn, frame->size);
     ps__deferred_find(engine, handle)->pending.serial =
         ps__pending_hold_id(engine, conn, frame, handle | PS_ID_OF_DEFERRED);
@@ -105,7 +108,7 @@ static void answer_client(ps_engine *engine, ps_conn *conn, const ps_frame *fram
         ps__not_started(engine, conn, frame, answer->code, answer->text);
         return;
     }
-    PS_ADD(engine->stats.errors, 1u);
+    ps__count_error(engine, frame, answer->code);
     if (ps__framing(engine, conn)->has_texts && !(frame->flags & PS_NO_REPLY))
         ps__send_error(engine, conn, 0, answer->code, frame->request_id, answer->text);
 }

@@ -270,22 +270,10 @@ void ps__readable(ps_engine *engine, ps_conn *conn)
     ps__output_end(engine, conn);
 }
 
-/* What the transport has, and no poll tells of. */
-static void read_more(ps_engine *engine, ps_conn *conn)
-{
-    if (!ps__reads(engine, conn))
-        return;
-    conn->more = 0;
-    ps__readable(engine, conn);
-}
-
-void ps__resume(ps_engine *engine, ps_conn *conn)
+/* What was received and not cut, since its client didn't take its replies. */
+static void cut_unread(ps_engine *engine, ps_conn *conn)
 {
     ps_unread *unread = conn->unread;
-    if (conn->more && !unread)
-        read_more(engine, conn);
-    if (!unread || !ps__reads(engine, conn))
-        return;
     uint64_t frames_before = engine->frames;
     conn->unread = NULL;
     engine->read_ns = unread->read_ns;
@@ -294,4 +282,15 @@ void ps__resume(ps_engine *engine, ps_conn *conn)
     time_frame(engine, conn, frames_before);
     ps__output_end(engine, conn);
     ps__free(unread);
+}
+
+/* What the transport has is newer, and no poll tells of it: it is for now, too. */
+void ps__resume(ps_engine *engine, ps_conn *conn)
+{
+    if (conn->unread && ps__reads(engine, conn))
+        cut_unread(engine, conn);
+    if (!conn->more || conn->unread || !ps__reads(engine, conn))
+        return;
+    conn->more = 0;
+    ps__readable(engine, conn);
 }

@@ -71,6 +71,7 @@ static void count_gone(ps_engine *engine, const ps_conn *conn)
     if (conn->was_let_in) {
         PS_TAKE_ONE(engine->stats.clients);
         PS_ADD(engine->stats.disconnected, 1u);
+        engine->left[conn->reason]++;
     } else {
         PS_TAKE_ONE(engine->stats.pending);
     }

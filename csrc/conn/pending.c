@@ -6,6 +6,7 @@
  *
  * Where no id tells which request a reply is for, the order does: answers are given in the order of the requests, and after
  * one that stays without an answer none may come. */
+#include "base/meter.h"
 #include "base/texts.h"
 #include "conn/life.h"
 #include "conn/output.h"
@@ -80,14 +81,46 @@ void ps__pending_give_up(ps_conn *conn)
     conn->flags |= PS_GAVE_UP;
 }
 
+void ps__count_error(ps_engine *engine, const ps_frame *frame, uint16_t code)
+{
+    PS_ADD(engine->stats.errors, 1u);
+    if (engine->meter)
+        ps__meter_error(engine->meter, frame, code);
+}
+
+ps_measuring ps__answer_begins(ps_engine *engine, const ps_frame *frame)
+{
+    ps_meter *meter = engine->meter;
+    if (!meter)
+        return (ps_measuring){NULL, 0};
+    ps_measuring outer = {meter->current, meter->outcome};
+    ps__meter_answering(meter, frame);
+    return outer;
+}
+
+void ps__answer_is_over(ps_engine *engine, uint64_t began_ns, ps_measuring outer)
+{
+    ps_meter *meter = engine->meter;
+    if (!meter)
+        return;
+    ps__meter_answered(meter, began_ns, ps__now_ns());
+    meter->current = outer.current;
+    meter->outcome = outer.outcome;
+}
+
 /* -- requests whose handler isn't started -------------------------------------------------------------------------- */
+
+static void say_not_started(ps_engine *engine, ps_conn *conn, const ps_frame *frame, uint16_t code, const char *text)
+{
+    bool tells = conn->features & (PS_FEATURE_DEADLINE | PS_FEATURE_CANCEL);
+    if (!(frame->flags & PS_NO_REPLY))
+        ps__send_error(engine, conn, tells ? PS_NOT_STARTED : 0, code, frame->request_id, text);
+}
 
 void ps__not_started(ps_engine *engine, ps_conn *conn, const ps_frame *frame, uint16_t code, const char *text)
 {
-    bool tells = conn->features & (PS_FEATURE_DEADLINE | PS_FEATURE_CANCEL);
-    PS_ADD(engine->stats.errors, 1u);
-    if (!(frame->flags & PS_NO_REPLY))
-        ps__send_error(engine, conn, tells ? PS_NOT_STARTED : 0, code, frame->request_id, text);
+    ps__count_error(engine, frame, code);
+    say_not_started(engine, conn, frame, code, text);
 }
 
 bool ps__is_late(const ps_frame *frame)
@@ -122,6 +155,10 @@ bool ps__pending_may_start(ps_engine *engine, const ps_pending *pending)
     bool is_wanted = conn && !is_abandoned(conn, frame) && !is_cancelled(engine, pending), late = ps__is_late(frame);
     if (is_wanted && !late)
         return true;
+    if (engine->meter && is_cancelled(engine, pending))
+        ps__meter_error(engine->meter, frame, PS_CANCELLED);
+    else if (engine->meter && !is_wanted)
+        ps__meter_gone(engine->meter, frame->code);
     ps_conn *told = ps__pending_done(engine, pending);
     if (told && is_wanted)
         ps__not_started(engine, told, frame, PS_DEADLINE_PASSED, PS_TEXT_TOO_LATE);
@@ -135,5 +172,6 @@ void ps__cancel(ps_engine *engine, ps_conn *conn, uint32_t request_id)
     if (!serial)
         return;
     ps__ids_take(&engine->ids_in_flight, client_id, request_id, serial);
-    ps__not_started(engine, conn, &frame, PS_CANCELLED, PS_TEXT_CANCELLED);
+    PS_ADD(engine->stats.errors, 1u); /* of which service it is will be known when its batch leaves it out */
+    say_not_started(engine, conn, &frame, PS_CANCELLED, PS_TEXT_CANCELLED);
 }

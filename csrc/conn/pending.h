@@ -21,6 +21,16 @@ ps_conn *ps__pending_done(ps_engine *engine, const ps_pending *pending);
 void ps__pending_flush(ps_engine *engine);
 /* One of its requests stays without an answer, and no id tells which one. */
 void ps__pending_give_up(ps_conn *conn);
+/* A request gets an ERROR of this code, or would, if it wanted an answer. */
+void ps__count_error(ps_engine *engine, const ps_frame *frame, uint16_t code);
+/* Around the answer to a request that came before, in the middle of another one perhaps, whose handler gives it. Only a
+ * server that is measured wants to know. */
+typedef struct ps_measuring {
+    const ps_frame *current;
+    uint8_t outcome;
+} ps_measuring;
+ps_measuring ps__answer_begins(ps_engine *engine, const ps_frame *frame);
+void ps__answer_is_over(ps_engine *engine, uint64_t began_ns, ps_measuring outer);
 /* An ERROR in place of the answer to a request whose handler isn't started. */
 void ps__not_started(ps_engine *engine, ps_conn *conn, const ps_frame *frame, uint16_t code, const char *text);
 bool ps__is_late(const ps_frame *frame);

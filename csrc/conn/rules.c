@@ -72,7 +72,7 @@ static uint32_t payload_size(const ps_frame *frame)
 /* An SRM is never too long to live with; all other frames are. */
 static enum ps_verdict oversized(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
 {
-    PS_ADD(engine->stats.errors, 1u);
+    ps__count_error(engine, frame, PS_PAYLOAD_TOO_LARGE);
     ps__note(engine, PS_CAUSE_TOO_LARGE);
     if (frame->flags & PS_NO_REPLY)
         return PS_SKIP;
@@ -163,7 +163,7 @@ static void let_go(ps_engine *engine, void *object)
 void ps__cannot_serve(ps_engine *engine, ps_conn *conn, const ps_frame *frame, uint16_t code, const char *text,
                       size_t size)
 {
-    PS_ADD(engine->stats.errors, 1u);
+    ps__count_error(engine, frame, code);
     if (!ps__framing(engine, conn)->has_texts) {
         if (!(conn->flags & PS_REFUSES)) /* what is refused came after all that are pending: those are answered still */
             ps__pending_give_up(conn);

@@ -20,6 +20,7 @@ enum {
     PS_PIECES_MAX = 64,        /* iovecs of one send: copied and lent replies in turn */
     PS_CHUNK = 16 * 1024,      /* small output that waits is gathered in chunks of this size */
     PS_ACCEPTS_MAX = 16,       /* accepts of one master socket a turn */
+    PS_SHARED_ACCEPTS = 4,     /* the same where other workers accept from it, too */
     PS_EVENTS_MAX = 512,       /* events taken from the kernel at once */
     PS_IOV_MAX = 16,           /* chunks of waiting output sent by one call */
     PS_PAUSE_ACCEPT_MS = 50,   /* after accept() ran out of descriptors or memory */

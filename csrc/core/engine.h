@@ -30,6 +30,7 @@
 struct ps_backlog;
 struct ps_command;
 struct ps_deferred;
+struct ps_meter;
 struct ps_security;
 struct ps_tls_room;
 struct ps_transport;
@@ -140,6 +141,7 @@ struct ps_engine {
     uint64_t timer_ns; /* when it goes off */
     uint64_t descriptors_ns; /* when it has last looked at its descriptors */
     uint64_t requests_before; /* of stats.requests, those before this turn */
+    uint64_t notice_ns; /* a turn that takes as long is looked at: the hook held_up; any thread sets it */
     /* Of pushes that wait: chunks of rows, NULL where none are needed yet; and the list of who is over the soft limit. */
     struct ps_backlog **backlogs;
     struct {
@@ -148,8 +150,14 @@ struct ps_engine {
     void ***sessions; /* of transports, see transport/sessions.c; chunks of rows, NULL where none are needed yet */
     struct ps_tls_room *tls; /* or NULL */
     struct ps_via_row **vias; /* see table/via.c: NULL until the first header comes */
+    /* Where workers share a listener, see loop/gate.c. */
+    uint64_t gate_pause_ns; /* the last one of those in a row */
+    uint64_t rearmed_ns;    /* when its listeners were put into the poll anew */
     uint64_t gone_count;     /* of clients, since the start; and the last ones: see table/gone.c. Guarded by lock */
     struct ps_gone *gone[PS_GONE_MAX];
+    struct ps_meter *meter; /* who looks from outside wants to know more: see base/meter.h; or NULL */
+    uint64_t outside_ns;    /* so long the loop has waited until it was inside */
+    uint64_t came[PS_CAMES], left[PS_REASONS]; /* connections by how they came; clients by why they went */
 };
 
 /* A counter that other threads may read. */

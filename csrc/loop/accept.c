@@ -17,11 +17,14 @@
 #include "conn/life.h"
 #include "loop/accept.h"
 #include "loop/command.h"
+#include "loop/gate.h"
 #include "table/access.h"
 #include "table/descriptors.h"
 #include "table/table.h"
 #include "table/timers.h"
 #include "transport/transport.h"
+
+enum { PS_REARM_NS = 1000 * 1000 * 1000 };
 
 enum outcome { ACCEPTED, DONE, AGAIN, NO_DESCRIPTORS, EXHAUSTED };
 
@@ -153,12 +156,19 @@ static void begin_life(ps_engine *engine, ps_conn *conn)
         ps__let_in(engine, conn);
 }
 
+static void count_accepted(ps_engine *engine, const ps_listener *listener)
+{
+    bool by_tcp = listener->family != AF_UNIX, with_tls = listener->transport != &ps__plain;
+    PS_ADD(engine->stats.accepted, 1u);
+    engine->came[with_tls ? PS_CAME_TLS : by_tcp ? PS_CAME_TCP : PS_CAME_UNIX]++;
+}
+
 static void take_in(ps_engine *engine, int fd, uint8_t number, const struct sockaddr *peer)
 {
     const ps_listener *listener = &engine->listeners[number];
     ps_conn newcomer = {.fd = fd, .listener = number, .family = (unsigned)listener->family & 0xFu,
                         .origin = (unsigned)listener->family & 0xFu};
-    PS_ADD(engine->stats.accepted, 1u);
+    count_accepted(engine, listener);
     int end = ps__may_connect(engine, &newcomer, peer);
     if (end == PS_NO_END && !make_way(engine))
         end = PS_END_DOOR_FULL;
@@ -171,13 +181,23 @@ static void take_in(ps_engine *engine, int fd, uint8_t number, const struct sock
 
 /* -- the master sockets --------------------------------------------------------------------------------------------- */
 
-static int watch_masters(ps_engine *engine, unsigned interest)
+/* Anew, behind all that wait for it: one that is shared can't be changed (epoll_ctl(2), EPOLLEXCLUSIVE). */
+static int watch_shared(ps_engine *engine, uint32_t number, bool watch)
+{
+    int fd = engine->listeners[number].fd;
+    engine->poll->remove(engine->poll_handle, fd);
+    return watch ? engine->poll->add(engine->poll_handle, fd, number, PS_POLL_IN | PS_POLL_SHARED) : 0;
+}
+
+static int watch_masters(ps_engine *engine, bool watch)
 {
     int failed = 0;
     for (uint32_t i = 0; i < engine->listener_count; i++) {
         if (engine->listeners[i].shut)
             continue;
-        int error = engine->poll->change(engine->poll_handle, engine->listeners[i].fd, i, interest);
+        int error = ps__is_shared(engine)
+                        ? watch_shared(engine, i, watch)
+                        : engine->poll->change(engine->poll_handle, engine->listeners[i].fd, i, watch ? PS_POLL_IN : 0);
         failed = error < 0 ? error : failed;
     }
     return failed;
@@ -188,7 +208,25 @@ static void pause_accepting(ps_engine *engine)
     ps__note(engine, PS_CAUSE_ACCEPT);
     engine->descriptor_freed = false;
     engine->accept_again_ns = engine->now_ns + PS_PAUSE_ACCEPT_MS * 1000000u;
-    watch_masters(engine, 0);
+    watch_masters(engine, false);
+    ps__seat_open(engine, false);
+}
+
+/* Others are to have the next ones: until when? */
+static void leave_next_ones(ps_engine *engine)
+{
+    engine->accept_again_ns = engine->now_ns + ps__gate_pause_ns(engine);
+    watch_masters(engine, false);
+}
+
+/* Once a second at most, by a loop that has nothing to do: a worker that has been stopped, or killed at the wrong moment,
+ * may have been woken for a client that still waits, and the kernel wakes no other for it. */
+void ps__look_at_masters(ps_engine *engine)
+{
+    if (!engine->accepting || engine->accept_again_ns || engine->now_ns - engine->rearmed_ns < PS_REARM_NS)
+        return;
+    engine->rearmed_ns = engine->now_ns;
+    watch_masters(engine, true);
 }
 
 /* Who made an inherited socket may shut it down: nobody comes through it any more, and it would count as ready for ever. */
@@ -223,7 +261,7 @@ static void refuse_waiting(ps_engine *engine, const ps_listener *listener)
         int fd = ps__accept_newcomer(engine, listener->fd, NULL, NULL);
         if (fd < 0) /* none waits any more; or somebody else has taken the descriptor */
             break;
-        PS_ADD(engine->stats.accepted, 1u);
+        count_accepted(engine, listener);
         turn_away(engine, fd, listener, PS_END_DOOR_FULL);
     }
     ps__open_reserve(engine);
@@ -239,7 +277,14 @@ void ps__start_accepting(ps_engine *engine)
     engine->accept_again_ns = 0;
     engine->descriptor_freed = false;
     ps__open_reserve(engine);
-    if (engine->accepting && watch_masters(engine, PS_POLL_IN) < 0) /* nobody would come in any more: try again */
+    if (engine->accepting && ps__is_shared(engine)) {
+        ps__seat_open(engine, true);
+        if (ps__gate_is_shut(engine)) {
+            engine->accept_again_ns = engine->now_ns + ps__gate_pause_ns(engine);
+            return;
+        }
+    }
+    if (engine->accepting && watch_masters(engine, true) < 0) /* nobody would come in any more: try again */
         engine->accept_again_ns = engine->now_ns + PS_PAUSE_ACCEPT_MS * 1000000u;
 }
 
@@ -247,6 +292,7 @@ void ps__stop_accepting(ps_engine *engine)
 {
     engine->accepting = false;
     engine->accept_again_ns = 0;
+    ps__seat_open(engine, false);
     for (uint32_t i = 0; i < engine->listener_count; i++)
         engine->poll->remove(engine->poll_handle, engine->listeners[i].fd);
 }
@@ -255,13 +301,15 @@ void ps__accept(ps_engine *engine, uint8_t number)
 {
     const ps_listener *listener = &engine->listeners[number];
     bool tcp = listener->family != AF_UNIX;
-    int failed = 0;
-    for (int i = 0; i < PS_ACCEPTS_MAX && engine->accepting && !engine->accept_again_ns; i++) {
+    int failed = 0, most = ps__is_shared(engine) ? PS_SHARED_ACCEPTS : PS_ACCEPTS_MAX;
+    for (int i = 0; i < most && engine->accepting && !engine->accept_again_ns; i++) {
         struct sockaddr_storage peer;
         socklen_t size = sizeof peer;
         int fd = ps__accept_newcomer(engine, listener->fd, tcp ? (struct sockaddr *)&peer : NULL, tcp ? &size : NULL);
         if (fd >= 0) {
             take_in(engine, fd, number, (struct sockaddr *)&peer);
+            if (ps__is_shared(engine) && ps__gate_is_shut(engine))
+                leave_next_ones(engine);
             continue;
         }
         enum outcome outcome = classify(fd);
@@ -271,7 +319,7 @@ void ps__accept(ps_engine *engine, uint8_t number)
             pause_accepting(engine);
         if (outcome != AGAIN)
             return;
-        if (++failed == PS_ACCEPTS_MAX) /* not each connection's own trouble: a rule that forbids them all, say */
+        if (++failed == most) /* not each connection's own trouble: a rule that forbids them all, say */
             pause_accepting(engine);
     }
 }

@@ -38,6 +38,7 @@ static void init(ps_engine *engine, const ps_options *options, const ps_hooks *h
     engine->options = *options;
     if (!options->held_up_ns || !hooks->held_up)
         engine->options.held_up_ns = UINT64_MAX;
+    engine->notice_ns = engine->options.held_up_ns;
     ps__linger_init(&engine->linger, options->linger_ns);
     engine->hooks = *hooks;
     engine->poll = &ps__epoll;
@@ -146,6 +147,12 @@ void ps__engine_close(ps_engine *engine)
     engine->state = PS_SERVER_CLOSED;
 }
 
+void ps__engine_notice(ps_engine *engine, uint64_t least_ns)
+{
+    uint64_t held_up_ns = engine->options.held_up_ns;
+    __atomic_store_n(&engine->notice_ns, least_ns < held_up_ns ? least_ns : held_up_ns, __ATOMIC_RELAXED);
+}
+
 void ps__engine_free(ps_engine *engine)
 {
     if (!engine)
@@ -154,6 +161,7 @@ void ps__engine_free(ps_engine *engine)
     ps__engine_close(engine);
     ps__free_commands(engine);
     ps__forget_gone(engine);
+    ps__free(engine->meter);
     pthread_mutex_destroy(&engine->lock);
     ps__free(engine);
 }
@@ -165,7 +173,8 @@ int ps_engine_add_master(ps_engine *engine, int fd, int flags)
     int family = ps__family(fd);
     if (family < 0)
         return family;
-    int error = engine->poll->add(engine->poll_handle, fd, engine->listener_count, PS_POLL_IN);
+    unsigned shared = engine->options.seats ? PS_POLL_SHARED : 0;
+    int error = engine->poll->add(engine->poll_handle, fd, engine->listener_count, PS_POLL_IN | shared);
     if (error < 0)
         return error;
     engine->listeners[engine->listener_count++] = (ps_listener){

@@ -8,4 +8,7 @@ ps_engine *ps__engine_new(const ps_options *options, const ps_hooks *hooks, int 
 void ps__engine_close(ps_engine *engine);
 void ps__engine_free(ps_engine *engine);
 
+/* Any thread: look at turns that take so long, too. */
+void ps__engine_notice(ps_engine *engine, uint64_t least_ns);
+
 #endif

@@ -13,6 +13,7 @@
 #include <errno.h>
 
 #include "base/causes.h"
+#include "base/meter.h"
 #include "conn/life.h"
 #include "conn/queue.h"
 #include "loop/fork.h"
@@ -49,9 +50,12 @@ void ps_engine_abandon(ps_engine *engine)
     ps__leave_fd(&engine->timer);
     ps__leave_fd(&engine->newcomer);
     ps__leave_fd(&engine->reserve);
+    if (engine->meter)
+        ps__meter_leave(engine->meter);
     if (engine->table.chunks)
         forget_everybody(engine);
     engine->accepting = false;
+    engine->options.seats = NULL; /* the parent sits there */
     engine->fatal = -ECHILD;
 }
 

@@ -110,7 +110,10 @@ static bool look_and_turn(ps_engine *engine, bool first, bool *found)
     *found = count != 0;
     if (!count && !first)
         return true;
-    ps__loop_turn(engine, count);
+    if (engine->meter)
+        ps__measured_turn(engine, count);
+    else
+        ps__loop_turn(engine, count);
     return ps__loop_goes_on(engine);
 }
 

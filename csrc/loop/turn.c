@@ -15,6 +15,8 @@
 #include "conn/stream.h"
 #include "loop/accept.h"
 #include "loop/command.h"
+#include "loop/gate.h"
+#include "loop/publish.h"
 #include "loop/turn.h"
 #include "loop/wait.h"
 #include "table/descriptors.h"
@@ -182,7 +184,7 @@ static void work_done(ps_engine *engine)
 {
     engine->now_ns = ps__now_ns();
     uint64_t began_ns = engine->look_ns > engine->inside_since_ns ? engine->look_ns : engine->inside_since_ns;
-    if (engine->now_ns - began_ns >= engine->options.held_up_ns)
+    if (engine->now_ns - began_ns >= __atomic_load_n(&engine->notice_ns, __ATOMIC_RELAXED))
         held_up(engine, engine->now_ns - began_ns);
     engine->requests_before = engine->stats.requests;
     ps__timers_worked(engine);
@@ -229,11 +231,19 @@ static void poll_failed(ps_engine *engine, int error)
     ps__fail(engine, error);
 }
 
-void ps__loop_turn(ps_engine *engine, int count)
+static void begin_shared_turn(ps_engine *engine, int count)
+{
+    ps__seat_turn(engine);
+    if (count == 0)
+        ps__look_at_masters(engine);
+}
+
+static void deal_with(ps_engine *engine, int count)
 {
     bool wake = false;
-    engine->now_ns = engine->look_ns = ps__now_ns();
     engine->full_looks = count == PS_EVENTS_MAX ? engine->full_looks + 1 : 0;
+    if (ps__is_shared(engine))
+        begin_shared_turn(engine, count);
     if (count == -EINTR)
         wake = true;
     else if (count < 0)
@@ -243,6 +253,22 @@ void ps__loop_turn(ps_engine *engine, int count)
     if (wake)
         woken(engine);
     end_turn(engine);
+    if (ps__is_shared(engine))
+        ps__seat_rest(engine);
+}
+
+void ps__loop_turn(ps_engine *engine, int count)
+{
+    engine->now_ns = engine->look_ns = ps__now_ns();
+    deal_with(engine, count);
+}
+
+void ps__measured_turn(ps_engine *engine, int count)
+{
+    engine->now_ns = engine->look_ns = ps__now_ns();
+    ps__publish_begin(engine);
+    deal_with(engine, count);
+    ps__publish(engine);
 }
 
 /* -- the end ------------------------------------------------------------------------------------------------------- */
@@ -349,14 +375,20 @@ int ps__loop_begin(ps_engine *engine)
     engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_ADOPT);
     engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_SERVE);
     engine->accepting = true;
-    engine->now_ns = engine->look_ns = ps__now_ns();
+    engine->now_ns = engine->look_ns = engine->rearmed_ns = ps__now_ns();
+    ps__seat_open(engine, true);
     set_running(engine, true);
     return 0;
 }
 
 int ps__loop_end(ps_engine *engine)
 {
+    if (engine->meter)
+        ps__publish_begin(engine);
     close_all(engine);
+    ps__seat_open(engine, false);
+    if (engine->meter)
+        ps__publish(engine);
     set_running(engine, false);
     engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_CLOSE);
     return engine->fatal;
@@ -368,8 +400,12 @@ int ps__engine_run(ps_engine *engine)
     if (error < 0)
         return error;
     bool more = !engine->fatal;
-    while (more) {
+    while (more && !engine->meter) {
         ps__loop_turn(engine, ps__wait(engine));
+        more = ps__loop_goes_on(engine);
+    }
+    while (more) {
+        ps__measured_turn(engine, ps__wait(engine));
         more = ps__loop_goes_on(engine);
     }
     return ps__loop_end(engine);

@@ -110,6 +110,7 @@ int ps__py_defer(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *
     if (!is_call && py->callbacks[ON_DEFER] == Py_None)
         return 1;
     uint64_t handle = 0; /* of nobody */
+    py->served.is_later = true;
     bool alone = conn->in_flight == 0 || ps__framing(py->engine, conn)->has_ids;
     if (alone && conn->state != PS_CONN_CLOSED)
         handle = ps__defer(py->engine, conn, frame);
@@ -173,6 +174,19 @@ int ps__py_answer_with(ps_python *py, ps_conn *conn, const ps_frame *frame, PyOb
     return ps__py_failed(py, conn, frame);
 }
 
+static int answer_owed(ps_python *py, ps_conn *conn, const ps_work *work, PyObject *reply)
+{
+    ps_measuring outer = ps__answer_begins(py->engine, &work->frame);
+    bool outer_is_later = py->served.is_later;
+    ps_served what = ps__py_serves(py, conn, &work->frame, work->began_ns);
+    int error = ps__py_answer_with(py, conn, &work->frame, reply);
+    ps__answer_is_over(py->engine, work->began_ns, outer);
+    if (error == 0 && ps__py_notices(py))
+        error = ps__py_tell_served(py, &what, work->object ? work->object : Py_None);
+    py->served.is_later = outer_is_later;
+    return error;
+}
+
 /* Whether somebody has waited for it goes to *waited. */
 static int answer(ps_python *py, uint64_t handle, PyObject *reply, bool *waited)
 {
@@ -181,7 +195,7 @@ static int answer(ps_python *py, uint64_t handle, PyObject *reply, bool *waited)
     uint64_t outer_ns = py->began_ns;
     *waited = conn;
     py->began_ns = conn ? work.began_ns : 0;
-    int error = conn ? ps__py_answer_with(py, conn, &work.frame, reply) : ps__py_nobody_waits(py, reply);
+    int error = conn ? answer_owed(py, conn, &work, reply) : ps__py_nobody_waits(py, reply);
     py->began_ns = outer_ns;
     Py_XDECREF((PyObject *)work.object);
     return error;

@@ -1,6 +1,7 @@
 /* batch.c: requests that wait for one another, and how a batch of them is answered by one call. */
 #include <string.h>
 
+#include "base/meter.h"
 #include "base/sys.h"
 #include "base/texts.h"
 #include "python/python.h"
@@ -94,19 +95,50 @@ static PyObject *call_batch(ps_python *py, const service *s, const waiting_reque
     return replies;
 }
 
+static int nobody_is_owed(ps_python *py, const ps_frame *frame, PyObject *reply)
+{
+    ps_meter *meter = py->engine->meter;
+    if (meter) {
+        ps__meter_gone(meter, frame->code);
+        ps__meter_later(meter, frame);
+    }
+    return reply ? ps__py_nobody_waits(py, reply) : 0;
+}
+
 /* Answer one request; exception: what failed the whole batch, or NULL. */
 static int answer_waiting(ps_python *py, const waiting_request *waiting, PyObject *reply, PyObject *exception)
 {
     const ps_frame *frame = &waiting->pending.frame;
     ps_conn *conn = ps__pending_done(py->engine, &waiting->pending);
     if (!conn) /* the handler, or its own reply, ended it; or nobody is owed this one any more */
-        return reply ? ps__py_nobody_waits(py, reply) : 0;
-    return ps__py_answer_with(py, conn, frame, reply ? reply : exception);
+        return nobody_is_owed(py, frame, reply);
+    if (!py->served.batch_ns)
+        return ps__py_answer_with(py, conn, frame, reply ? reply : exception);
+    ps_served what = ps__py_serves(py, conn, frame, py->began_ns);
+    what.began_ns = py->served.batch_ns;
+    int error = ps__py_answer_with(py, conn, frame, reply ? reply : exception);
+    return error ? error : ps__py_tell_served(py, &what, NULL);
+}
+
+static int answer_measured(ps_python *py, const waiting_request *waiting, PyObject *reply, PyObject *exception)
+{
+    ps_meter *meter = py->engine->meter;
+    uint64_t began_ns = py->began_ns;
+    ps__meter_answering(meter, &waiting->pending.frame);
+    int error = answer_waiting(py, waiting, reply, exception);
+    ps__meter_answered(meter, began_ns, meter->answered_ns);
+    return error;
+}
+
+/* The call of the handler began then: when it is to be told of, for it was slow or somebody looks on; or 0. */
+static uint64_t noticed(const ps_python *py, uint64_t began_ns)
+{
+    return began_ns && ps__now_ns() - began_ns >= py->served.least_ns ? began_ns : 0;
 }
 
 static int run_slice(ps_python *py, service *s, const waiting_request *waiting, size_t count)
 {
-    uint64_t began = ps__tick_ns();
+    uint64_t began = ps__tick_ns(), called_ns = ps__py_notices(py) ? ps__now_ns() : 0;
     PyObject *replies = call_batch(py, s, waiting, count), *exception = NULL;
     ps__py_took(py, s, ps__tick_ns() - began);
     int error = 0;
@@ -115,8 +147,13 @@ static int run_slice(ps_python *py, service *s, const waiting_request *waiting, 
     if (!replies)
         exception = ps__py_take_exception();
     py->began_ns = s->due_ns - s->max_wait_ns;
+    py->served.batch_ns = noticed(py, called_ns);
+    ps_meter *meter = py->engine->meter;
+    if (meter)
+        meter->answered_ns = ps__now_ns();
     for (size_t i = 0; i < count && error == 0; i++)
-        error = answer_waiting(py, &waiting[i], replies ? PyTuple_GET_ITEM(replies, (Py_ssize_t)i) : NULL, exception);
+        error = (meter ? answer_measured : answer_waiting)(
+            py, &waiting[i], replies ? PyTuple_GET_ITEM(replies, (Py_ssize_t)i) : NULL, exception);
     py->began_ns = 0;
     ps__pending_flush(py->engine);
     Py_XDECREF(replies);

@@ -230,6 +230,7 @@ static PyMethodDef inside_methods[] = {
     {"later", inside_later, METH_O, NULL},
     {"watch", inside_watch, METH_VARARGS, NULL},
     {"secure", ps__py_inside_secure, METH_VARARGS, NULL},
+    {"notice", ps__py_inside_notice, METH_VARARGS, NULL},
     {"begin", ps__py_guest_begin, METH_VARARGS, NULL},
     {"poll_fd", ps__py_guest_poll_fd, METH_NOARGS, NULL},
     {"turn", ps__py_guest_turn, METH_NOARGS, NULL},

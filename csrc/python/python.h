@@ -42,11 +42,20 @@ typedef struct service {
     each(CLIENT, "client") each(CONNECT, "connect") each(DISCONNECT, "disconnect") each(DROPPED, "dropped")             \
     each(FAILED, "failed") each(LOG, "log") each(ALLOW, "allow")                                                       \
     each(CHALLENGE, "challenge") each(PROVE, "prove") each(DEFER, "defer") each(ENDED, "ended")                      \
-    each(FLOW, "flow") each(ANSWERED, "answered") each(HELD_UP, "held_up")
+    each(FLOW, "flow") each(ANSWERED, "answered") each(HELD_UP, "held_up")      \
+    each(SERVED, "served")
 
 #define NUMBER_OF_CALLBACK(name, text) ON_##name,
 #define NUMBER_OF_TELL(name, text, numbers) ON_##name,
 enum { PS_TELLS(NUMBER_OF_TELL) CALLBACK_NAMES(NUMBER_OF_CALLBACK) CALLBACKS };
+
+/* A request whose handler is called now, or that is answered now: what was counted before. */
+typedef struct ps_served {
+    ps_conn *conn;
+    int number; /* of the service */
+    uint32_t size;
+    uint64_t bytes_out, errors, came_ns, began_ns;
+} ps_served;
 
 struct ps_python {
     ps_engine *engine;
@@ -70,8 +79,16 @@ struct ps_python {
     bool aside;
     bool said_no_service;
     uint16_t called;         /* the service of the last request */
-    uint64_t timed_until_ns; /* until then each handler is timed */
+    uint64_t timed_until_ns; /* until then each handler is timed; 0: none is */
+    int (*on_request)(void *context, ps_conn *conn, const ps_frame *frame, void *object); /* the hook for requests, else */
     uint64_t began_ns; /* when the requests came that are answered now, if not in this turn; else 0 */
+    struct {
+        uint64_t batch_ns; /* when the handler was called whose batch is answered now; 0: that isn't told of */
+        uint64_t slow_ns, least_ns; /* what takes as long is slow; is told of, slow or not: UINT64_MAX: nothing is */
+        uint64_t turn_ns, skipped;  /* when the turn began of which the next two are; how many weren't told of */
+        uint32_t slow, others;
+        bool is_later; /* the request is answered later */
+    } served;
     uint32_t service_count;
     service services[];
 };
@@ -131,6 +148,17 @@ bool ps__py_answer_of_call(ps_python *py, uint64_t handle, PyObject *reply);
 /* heldup.c: the handlers of this service have taken so long; a turn has, with so many requests: 0, or what ends the loop */
 void ps__py_took(const ps_python *py, service *s, uint64_t ns);
 int ps__py_tell_held_up(ps_python *py, uint64_t worked_ns, uint64_t requests);
+int ps__py_who(ps_python *py, uint64_t worked_ns, uint64_t requests); /* the number of the service that took most of it, or -1 */
+
+/* of the same: a request that came then is served now; and is over, unless it is answered later: 0, or what ends the loop */
+static inline bool ps__py_notices(const ps_python *py)
+{
+    return py->served.least_ns != UINT64_MAX;
+}
+ps_served ps__py_serves(ps_python *py, ps_conn *conn, const ps_frame *frame, uint64_t came_ns);
+int ps__py_tell_served(ps_python *py, const ps_served *what, PyObject *kept); /* kept: of one that is answered only now */
+int ps__py_tell_turn(ps_python *py, uint64_t worked_ns, uint64_t requests);
+PyObject *ps__py_inside_notice(PyObject *self, PyObject *args);
 
 /* stream.c */
 int ps__py_begin_stream(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result);
@@ -186,6 +214,7 @@ PyObject *ps__py_guest_end(PyObject *self, PyObject *nothing);
 
 /* request.c */
 int ps__py_on_request(void *context, ps_conn *conn, const ps_frame *frame, void *object);
+int ps__py_on_request_measured(void *context, ps_conn *conn, const ps_frame *frame, void *object);
 int ps__py_on_request_timed(void *context, ps_conn *conn, const ps_frame *frame, void *object);
 void *ps__py_request_new(void *context, size_t size, uint8_t **data);
 void ps__py_request_unref(void *context, void *object);

@@ -1,6 +1,7 @@
 /* request.c: one request: its memory, and the call of its handler. */
 #include <string.h>
 
+#include "base/meter.h"
 #include "base/sys.h"
 #include "base/texts.h"
 #include "conn/life.h"
@@ -139,16 +140,53 @@ int ps__py_on_request(void *context, ps_conn *conn, const ps_frame *frame, void 
     return error;
 }
 
+static void timed_until(ps_python *py, uint64_t now)
+{
+    if (now <= py->timed_until_ns)
+        return;
+    py->timed_until_ns = 0;
+    py->engine->hooks.request = py->on_request;
+}
+
+/* The same where requests are told of that took long. */
+static int on_request_noticed(ps_python *py, ps_conn *conn, const ps_frame *frame, void *object)
+{
+    service *s = &py->services[frame->code];
+    bool waits = s->batch;
+    ps_served what = ps__py_serves(py, conn, frame, py->engine->look_ns);
+    int error = ps__py_on_request(py, conn, frame, object);
+    uint64_t now = ps__now_ns();
+    ps__py_took(py, s, now - what.began_ns);
+    timed_until(py, now);
+    return error || waits ? error : ps__py_tell_served(py, &what, NULL);
+}
+
 /* In its place for a while after a turn that took long. Nobody else pays for that with two looks at a clock a request. */
 int ps__py_on_request_timed(void *context, ps_conn *conn, const ps_frame *frame, void *object)
 {
     ps_python *py = context;
     service *s = &py->services[frame->code];
+    if (ps__py_notices(py))
+        return on_request_noticed(py, conn, frame, object);
     uint64_t began = ps__tick_ns();
     int error = ps__py_on_request(context, conn, frame, object);
     uint64_t now = ps__tick_ns();
     ps__py_took(py, s, now - began);
-    if (now > py->timed_until_ns)
-        py->engine->hooks.request = ps__py_on_request;
+    timed_until(py, now);
+    return error;
+}
+
+/* In the place of the plain one where the server is measured. What waits for its batch is counted when that is answered. */
+int ps__py_on_request_measured(void *context, ps_conn *conn, const ps_frame *frame, void *object)
+{
+    ps_python *py = context;
+    ps_meter *meter = py->engine->meter;
+    bool waits = py->services[frame->code].batch;
+    ps__meter_begin(meter, conn, frame, py->engine->look_ns);
+    int error = py->timed_until_ns ? ps__py_on_request_timed(context, conn, frame, object)
+                                   : ps__py_on_request(context, conn, frame, object);
+    if (waits && meter->outcome == PS_METER_OK)
+        meter->outcome = PS_METER_LATER;
+    ps__meter_end(meter);
     return error;
 }

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/meter.h"
 #include "base/sys.h"
 #include "loop/command.h"
 #include "loop/engine.h"
@@ -93,9 +94,12 @@ static int on_tell(void *context, enum ps_tell what, uint64_t first, uint64_t se
 static int on_held_up(void *context, uint64_t worked_ns, uint64_t requests)
 {
     ps_python *py = context;
-    py->engine->hooks.request = ps__py_on_request_timed;
+    if (!py->engine->meter) /* that has a hook of its own, which times them meanwhile */
+        py->engine->hooks.request = ps__py_on_request_timed;
+    bool timed = py->timed_until_ns;
     py->timed_until_ns = ps__now_ns() + TIMED_NS;
-    return ps__py_tell_held_up(py, worked_ns, requests);
+    int error = worked_ns < py->engine->options.held_up_ns ? 0 : ps__py_tell_held_up(py, worked_ns, requests);
+    return error || timed ? error : ps__py_tell_turn(py, worked_ns, requests);
 }
 
 /* -- access and keys ----------------------------------------------------------------------------------------------- */
@@ -263,6 +267,7 @@ static ps_python *new_python(uint32_t services)
         return NULL;
     memset(py, 0, size);
     py->service_count = services;
+    py->served.slow_ns = py->served.least_ns = UINT64_MAX;
     return py;
 }
 
@@ -283,6 +288,7 @@ ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_
     hooks.context = py;
     py->frame_too_large = Py_NewRef((PyObject *)frame_too_large);
     py->destroy = destroy;
+    py->on_request = hooks.request;
     *error = take_references(py, (PyObject *)services, (PyObject *)callbacks);
     PyErr_Clear();
     if (*error == 0)
@@ -315,6 +321,14 @@ void ps_python_free(ps_python *py)
 ps_engine *ps_python_engine(ps_python *py)
 {
     return py->engine;
+}
+
+int ps_python_measure(ps_python *py, uint64_t *counters, uint64_t *rows)
+{
+    int error = ps__meter_open(&py->engine->meter, counters, rows, py->service_count);
+    if (error == 0)
+        py->engine->hooks.request = py->on_request = ps__py_on_request_measured;
+    return error;
 }
 
 int ps_python_run(ps_python *py, uintptr_t raised)

@@ -112,6 +112,15 @@ static PySendResult next_piece(ps_python *py, PyObject *pair, PyObject **piece)
     return status;
 }
 
+static int answer_stream(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *last)
+{
+    ps_measuring around = ps__answer_begins(py->engine, frame);
+    ps_served what = ps__py_serves(py, conn, frame, py->began_ns);
+    int error = last ? ps__py_answer(py, conn, frame, last) : ps__py_failed(py, conn, frame);
+    ps__answer_is_over(py->engine, py->began_ns, around);
+    return error || !ps__py_notices(py) ? error : ps__py_tell_served(py, &what, Py_None);
+}
+
 /* It has returned its last piece, or raised what is set as an exception. */
 static int stream_ended(ps_python *py, uint64_t handle, const ps_frame *frame, PyObject *last)
 {
@@ -120,10 +129,8 @@ static int stream_ended(ps_python *py, uint64_t handle, const ps_frame *frame, P
     uint64_t outer_ns = py->began_ns;
     int error = 0;
     py->began_ns = work.began_ns;
-    if (conn && last)
-        error = ps__py_answer(py, conn, frame, last);
-    else if (conn)
-        error = ps__py_failed(py, conn, frame);
+    if (conn)
+        error = answer_stream(py, conn, frame, last);
     else if (!last)
         error = ps__py_log_failure(py, ps__id(py->client), frame);
     py->began_ns = outer_ns;
@@ -212,6 +219,7 @@ int ps__py_begin_stream(ps_python *py, ps_conn *conn, const ps_frame *frame, PyO
         ps__defer_keep(py->engine, handle, pair);
         ps__py_describe(py, handle);
         ps__stream_pull(py->engine, handle);
+        py->served.is_later = true;
         return 0;
     }
     Py_DECREF(pair); /* a generator that hasn't begun needs no close */

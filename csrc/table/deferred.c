@@ -4,6 +4,7 @@
  *
  * The records of one client are a list, the youngest first. A record is on a second one while whoever works for it is to be
  * told that nobody waits any more. The engine's loop alone touches them. */
+#include "base/meter.h"
 #include "base/sys.h"
 #include "table/deferred.h"
 #include "table/due.h"
@@ -185,6 +186,8 @@ void ps__deferred_orphan(ps_engine *engine, ps_conn *conn, enum ps_why why)
         const ps_pending *pending = &record->pending;
         bool is_wanted = pending->frame.flags & PS_NO_REPLY && why == PS_WHY_GONE;
         conn->deferred = record->next;
+        if (engine->meter && !record->is_answered)
+            ps__meter_gone(engine->meter, pending->frame.code);
         PS_TAKE_ONE(conn->in_flight);
         conn->in_flight_bytes -= pending->frame.size;
         if (pending->serial)

@@ -78,14 +78,13 @@ static int set_verify(ps_SSL_CTX *context, const ps_tls_options *options)
  * are asked for certificates there are none: who goes on shows none again, and it might have expired since, or its CA be gone. */
 static bool set_tickets(ps_SSL_CTX *context, const ps_tls_options *options)
 {
-    void *keys = (void *)(uintptr_t)options->tickets;
     if (options->verify != PS_VERIFY_NONE) {
         ps_libssl.SSL_CTX_set_options(context, PS_SSL_OP_NO_TICKET);
         return ps_libssl.SSL_CTX_set_num_tickets(context, 0) == 1;
     }
     if (ps_libssl.SSL_CTX_set_num_tickets(context, 1) != 1)
         return false;
-    return !keys || ps_libssl.SSL_CTX_ctrl(context, PS_SSL_CTRL_SET_TLSEXT_TICKET_KEYS, PS_TICKET_KEYS, keys) == 1;
+    return !options->tickets || ps_libssl.SSL_CTX_set_tlsext_ticket_key_evp_cb(context, ps__tickets_seal) == 1;
 }
 
 static int set_rules(ps_SSL_CTX *context, const ps_tls_options *options)
@@ -116,6 +115,7 @@ static void free_security(ps_security *security)
 {
     if (security->context)
         ps_libssl.SSL_CTX_free(security->context);
+    ps_tickets_drop(security->tickets);
     ps__free(security);
 }
 
@@ -128,6 +128,7 @@ ps_security *ps__security_new(const ps_tls_options *options, int *error, char *w
     *security = (ps_security){.users = 1, .verify = (uint8_t)options->verify, .alpn_size = (uint8_t)options->alpn_size};
     if (options->alpn_size)
         memcpy(security->alpn, options->alpn, options->alpn_size);
+    security->tickets = ps__tickets_share(options->tickets);
     ps_libssl.ERR_clear_error();
     security->context = ps_libssl.SSL_CTX_new(ps_libssl.TLS_server_method());
     if (security->context)

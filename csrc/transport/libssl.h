@@ -21,9 +21,19 @@ typedef struct asn1_string_st ps_ASN1_STRING;
 typedef struct asn1_object_st ps_ASN1_OBJECT;
 typedef struct evp_md_st ps_EVP_MD;
 typedef struct stack_st ps_STACK;
+typedef struct evp_cipher_st ps_EVP_CIPHER;
+
+/* This one is open: openssl/core.h. */
+typedef struct ps_OSSL_PARAM {
+    const char *key;
+    unsigned data_type;
+    void *data;
+    size_t data_size, return_size;
+} ps_OSSL_PARAM;
 
 typedef int ps_alpn_select(ps_SSL *ssl, const unsigned char **out, unsigned char *size, const unsigned char *offered,
                            unsigned offered_size, void *argument);
+typedef int ps_ticket_sealed(ps_SSL *ssl, unsigned char *name, unsigned char *iv, void *cipher, void *mac, int seals);
 typedef int ps_password(char *room, int size, int writes, void *argument);
 typedef int ps_verified(int good, void *store);
 
@@ -47,6 +57,7 @@ typedef int ps_verified(int good, void *store);
     each(void, SSL_CTX_set_alpn_select_cb, (ps_SSL_CTX *context, ps_alpn_select *callback, void *argument))            \
     each(int, SSL_CTX_set_session_id_context, (ps_SSL_CTX *context, const unsigned char *id, unsigned size))           \
     each(int, SSL_CTX_set_num_tickets, (ps_SSL_CTX *context, size_t count))                                            \
+    each(int, SSL_CTX_set_tlsext_ticket_key_evp_cb, (ps_SSL_CTX *context, ps_ticket_sealed *callback))                 \
     each(ps_SSL *, SSL_new, (ps_SSL_CTX *context))                                                                     \
     each(void, SSL_free, (ps_SSL *ssl))                                                                                \
     each(void, SSL_set_bio, (ps_SSL *ssl, ps_BIO *from, ps_BIO *to))                                                   \
@@ -87,6 +98,15 @@ typedef int ps_verified(int good, void *store);
     each(void, X509_free, (ps_X509 *certificate))                                                                      \
     each(int, X509_digest, (const ps_X509 *certificate, const ps_EVP_MD *type, unsigned char *digest, unsigned *size)) \
     each(const ps_EVP_MD *, EVP_sha256, (void))                                                                        \
+    each(int, EVP_Digest, (const void *data, size_t size, unsigned char *digest, unsigned *digest_size,                \
+                           const ps_EVP_MD *type, void *engine))                                                       \
+    each(int, RAND_bytes, (unsigned char *to, int size))                                                               \
+    each(const ps_EVP_CIPHER *, EVP_aes_256_cbc, (void))                                                               \
+    each(int, EVP_EncryptInit_ex, (void *cipher, const ps_EVP_CIPHER *type, void *engine, const unsigned char *key,    \
+                                   const unsigned char *iv))                                                           \
+    each(int, EVP_DecryptInit_ex, (void *cipher, const ps_EVP_CIPHER *type, void *engine, const unsigned char *key,    \
+                                   const unsigned char *iv))                                                           \
+    each(int, EVP_MAC_CTX_set_params, (void *mac, const ps_OSSL_PARAM *rules))                                         \
     each(ps_X509_NAME *, X509_get_subject_name, (const ps_X509 *certificate))                                          \
     each(int, X509_NAME_entry_count, (const ps_X509_NAME *name))                                                       \
     each(ps_X509_NAME_ENTRY *, X509_NAME_get_entry, (const ps_X509_NAME *name, int index))                             \
@@ -126,7 +146,6 @@ enum {
     PS_SSL_ERROR_ZERO_RETURN = 6,
     PS_SSL_CTRL_MODE = 33,
     PS_SSL_CTRL_SET_SESS_CACHE_MODE = 44,
-    PS_SSL_CTRL_SET_TLSEXT_TICKET_KEYS = 59,
     PS_SSL_CTRL_CLEAR_MODE = 78,
     PS_SSL_CTRL_SET_MIN_PROTO_VERSION = 123,
     PS_SSL_SESS_CACHE_OFF = 0,
@@ -144,6 +163,9 @@ enum {
     PS_BIO_FLAGS_RWS = 7,
     PS_BIO_FLAGS_SHOULD_RETRY = 8,
     PS_NID_subject_alt_name = 85,
+    PS_OSSL_PARAM_UTF8_STRING = 4,
+    PS_OSSL_PARAM_OCTET_STRING = 5,
+    PS_AES_BLOCK = 16,
     PS_GEN_EMAIL = 1,
     PS_GEN_DNS = 2,
     PS_GEN_URI = 6,

@@ -2,6 +2,8 @@
 #ifndef PYSOCK_TRANSPORT_TLS_H
 #define PYSOCK_TRANSPORT_TLS_H
 
+#include <stdatomic.h>
+
 #include "core/engine.h"
 #include "transport/libssl.h"
 #include "transport/transport.h"
@@ -18,9 +20,23 @@ enum {
     PS_TLS_QUIET = 32, /* records in a row without a byte for anybody: key updates, say */
 };
 
+/* As SSL_CTX_set_tlsext_ticket_keys() has them. */
+typedef struct ps_ticket_keys {
+    uint8_t name[16], mac[32], cipher[32];
+} ps_ticket_keys;
+
+/* What sessions are sealed by that go on later; of anybody who has one, and never of two threads at a time. See tickets.c. */
+struct ps_tickets {
+    atomic_uint users;
+    bool has_before;
+    uint64_t period_ns, period; /* which of them it was when it was last looked at, on the monotonic clock */
+    ps_ticket_keys keys, before;
+};
+
 /* Of a listener: by what its connections are greeted. It lasts as long as one of them has it. Guarded by the engine's lock. */
 typedef struct ps_security {
     ps_SSL_CTX *context;
+    ps_tickets *tickets; /* or NULL: OpenSSL's */
     uint32_t users;
     uint8_t verify; /* enum ps_verify */
     uint8_t alpn_size;
@@ -71,6 +87,10 @@ typedef struct ps_tls_session {
     bool is_plain;     /* and isn't TLS */
     bool has_more;     /* the host's has got more than was taken out of it */
 } ps_tls_session;
+
+/* tickets.c */
+ps_tickets *ps__tickets_share(ps_tickets *tickets); /* one more has it */
+ps_ticket_sealed ps__tickets_seal;
 
 /* context.c. NULL: it can't be made, and *error and why say so. */
 ps_security *ps__security_new(const ps_tls_options *options, int *error, char *why, size_t room);

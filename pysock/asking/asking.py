@@ -69,7 +69,7 @@ class Asking(Unique):
         """As :meth:`pysock.DataSocket.request`."""
         name, data = _name_of(service), checked(payload, self._largest, "Limits.max_payload")
         seconds = shortened(None if timeout is None else checked_timeout(timeout))
-        loop = _loop_of_task()
+        loop = loop_of_task()
         if loop is not None:
             awaited = self._awaited or self._brought()
             return awaited(self, loop, client, name, data, seconds)
@@ -164,7 +164,7 @@ class Waiting(Unique):
 _LONGEST: Final = 2.0**31
 
 
-def _loop_of_task() -> asyncio.AbstractEventLoop | None:
+def loop_of_task() -> asyncio.AbstractEventLoop | None:
     """The asyncio loop of the task that this is; ``None``: it is none. Nor is it where nobody has imported asyncio."""
     module = sys.modules.get("asyncio")
     running = getattr(module, "_get_running_loop", None)

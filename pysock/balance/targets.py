@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from pysock.address import NETWORK, Address, AddressLike, as_address
+from pysock.address import INHERITED, NETWORK, Address, AddressLike, as_address
 from pysock.base.forms import separated
 from pysock.base.lean import TYPE_CHECKING, NamedTuple, replace
 from pysock.errors import ParameterError
@@ -82,7 +82,7 @@ def refuse_unreachable(address: Address) -> None:
 
     :raises ValueError: nobody can.
     """
-    if address.transport == "fd" or (address.transport in NETWORK and not address.port):
+    if address.transport in INHERITED or (address.transport in NETWORK and not address.port):
         raise ParameterError("address", f"{address} is only something to listen at", name="")
     try:
         address.host.encode("idna")

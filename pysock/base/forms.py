@@ -10,7 +10,7 @@ from pysock.base.lean import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any, Final
 
-FORMS: Final = "unix:/run/demo.sock, unix:@name, tcp://127.0.0.1:9000, tls://127.0.0.1:9443 or fd://3"
+FORMS: Final = "unix:/run/demo.sock, unix:@name, tcp://127.0.0.1:9000, tls://127.0.0.1:9443, fd://3 or systemd:name"
 
 #: Which fields an address may have set, and the options among them that can be written after a "?".
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
@@ -19,8 +19,11 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "tcp": ("host", "port", "backlog", "proxy", "trust"),
     "tls": ("host", "port", "cert", "key", "ca", "verify", "name", "backlog", "proxy", "trust"),
     "fd": ("fd",),
+    "systemd": ("name",),
 }
 OPTIONS: Final = ("name", "mode", "user", "group", "cert", "key", "ca", "verify", "backlog", "proxy", "trust")
+#: Of which a field that is an option elsewhere is what the address names.
+NAMED: Final = "systemd"
 #: Of the options, those in which any sign may be written as %XX: the paths of files.
 _PATHS: Final = ("cert", "key", "ca")
 _ESCAPED: Final = {ord(sign): f"%{ord(sign):02X}" for sign in "%&"}
@@ -111,6 +114,10 @@ def _read_fd(rest: str) -> dict[str, Any]:
     return {"transport": "fd", "fd": _number(rest.removeprefix("//"), "the descriptor", "fd://3")}
 
 
+def _read_systemd(rest: str) -> dict[str, Any]:
+    return {"transport": "systemd", "name": rest.removeprefix("//") or None}
+
+
 _READERS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
     "unix": _read_unix,
     "ipc": _read_unix,
@@ -118,11 +125,12 @@ _READERS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
     "tcp": _read_tcp,
     "tls": _read_tls,
     "fd": _read_fd,
+    "systemd": _read_systemd,
 }
 
 
 def _read_options(query: str, transport: str) -> dict[str, Any]:
-    allowed = [name for name in FIELDS[transport] if name in OPTIONS]
+    allowed = [name for name in FIELDS[transport] if name in OPTIONS and transport != NAMED]
     options: dict[str, Any] = {}
     known = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
     for number, part in enumerate(query.split("&")):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pysock.aio.client import AsyncClient
     from pysock.client import Client
     from pysock.data import DataSocket, Peer
+    from pysock.metrics.page import Page
     from pysock.replies.later import Reply
     from pysock.tls import config
     from pysock.tls.info import TLSInfo
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     TLS: TypeAlias = config.TLS | SSLContext
     #: ``tls_driver=`` of a server.
     TLSDriver: TypeAlias = Literal["auto", "ssl", "libssl"]
+    #: ``metrics=`` of a server.
+    Metrics: TypeAlias = bool | int | Page
     #: ``advertise=`` of a server.
     Advertise: TypeAlias = AddressLike | Iterable[AddressLike]
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from pysock.address import INHERITED
 from pysock.base.clock import monotonic
 from pysock.base.deadlines import FOREVER, deadline_of, time_left
 from pysock.base.lean import TYPE_CHECKING
@@ -41,7 +42,7 @@ def period(heartbeat: float | None, address: Address, idle_timeout: float | None
     """
     if heartbeat == 0:
         return None
-    usual = None if address.transport in {"unix", "abstract", "fd"} else FAR
+    usual = None if address.transport in {"unix", "abstract", *INHERITED} else FAR
     wanted = usual if heartbeat is None else heartbeat
     if idle_timeout is None:
         return wanted

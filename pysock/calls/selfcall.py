@@ -53,7 +53,7 @@ def refuse_own_loop(beside: weakref.ref[Server]) -> None:
 def _leads_to_master(handle: socket.socket, master: MasterSocket) -> bool:
     try:
         with borrowed(master.fd) as listener:
-            return _leads_to(handle, listener, inherited=master.address.transport == "fd")
+            return _leads_to(handle, listener, inherited=master.inherited)
     except OSError:  # either has just been closed
         return False
 

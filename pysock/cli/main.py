@@ -1,4 +1,4 @@
-"""The command line: ``pysock demo | serve | call | ping | drain | resume | bench | docs``.
+"""The command line: ``pysock demo | serve | call | ping | bench | docs``, and what asks a running server.
 
 click parses and validates. Each command has a file of its own; this one owns the exit codes: 0 fine, 1 the operation
 failed, 2 wrong usage, 3 the server answers and is not ready, 130 Ctrl-C. Whatever goes wrong is one line on
@@ -17,15 +17,23 @@ from contextlib import suppress
 import click
 
 import pysock
+from pysock.cli.admin.clients import clients
+from pysock.cli.admin.doctor import doctor
+from pysock.cli.admin.drain import drain
+from pysock.cli.admin.kill import kill
+from pysock.cli.admin.log import log
+from pysock.cli.admin.resume import resume
+from pysock.cli.admin.slowlog import slowlog
+from pysock.cli.admin.stats import stats
+from pysock.cli.admin.tail import tail
+from pysock.cli.admin.top import top
 from pysock.cli.bench import bench
 from pysock.cli.call import call
 from pysock.cli.demo import demo
 from pysock.cli.docs import docs
-from pysock.cli.drain import drain
 from pysock.cli.options import example
 from pysock.cli.output import occupy_standard_descriptors
 from pysock.cli.ping import ping
-from pysock.cli.resume import resume
 from pysock.cli.serve import serve
 from pysock.cli.words import explain
 from pysock.demo.run import DemoError
@@ -65,7 +73,8 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (demo, serve, call, ping, drain, resume, bench, docs):
+_ASKING = (top, clients, kill, stats, slowlog, tail, drain, resume, log, doctor)
+for _command in (demo, serve, call, ping, *_ASKING, bench, docs):
     cli.add_command(_command)
 
 

@@ -6,7 +6,7 @@ import _thread
 import logging
 import signal
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from types import FrameType
 from typing import Any, Final
@@ -14,14 +14,25 @@ from typing import Any, Final
 import click
 
 import pysock
+from pysock.admin.place import checked_place
+from pysock.admin.services.served import SLOW as SLOW_REQUEST
+from pysock.admin.services.served import checked_slow
+from pysock.cli.admin.shown import span_of
 from pysock.cli.options import FRAMINGS, authkey_option, check_address, example, read_authkey, tls_given, tls_options
 from pysock.cli.target import load
 from pysock.cli.words import as_commands_say
+from pysock.cli.workers import check_workers, supervise
 from pysock.descriptors import raise_descriptor_limit
 from pysock.health.control import control, may_control
 from pysock.parameters import EXPOSE, SLOW
+from pysock.supervision.unit import Unit, unit_of
 
 log: Final = logging.getLogger(__name__)
+
+#: What ``--admin`` is where no address follows.
+BESIDE: Final = "beside"
+#: What ``--metrics`` may say, too.
+OFF: Final = "off"
 
 LOG_LEVELS: Final = ["debug", "info", "warning", "error"]
 
@@ -34,6 +45,38 @@ def check_agent(_ctx: click.Context, _param: click.Parameter, value: str | None)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     return value
+
+
+def check_admin(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """It stays text."""
+    try:
+        if value not in (None, BESIDE):
+            checked_place(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error} (an --admin without ADDR goes behind MODULE:NAME)") from None
+    return value
+
+
+def check_metrics(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """It stays text; ``None``: nowhere."""
+    if value in (None, OFF):
+        return None
+    from pysock.metrics.place import checked_exporter  # noqa: PLC0415  # few servers are measured
+
+    try:
+        checked_exporter(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
+def check_slow(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """In seconds."""
+    try:
+        found = span_of(ctx, param, value)
+        return None if found is None else checked_slow(found)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command(epilog=example("pysock serve pysock.examples.upper:upper --bind unix:upper.sock"))
@@ -93,6 +136,21 @@ def check_agent(_ctx: click.Context, _param: click.Parameter, value: str | None)
     help="What becomes of a client for which too many pushes wait: it goes, or the newest or oldest of them do."
     "  [default: disconnect]",
 )
+@click.option(
+    "--workers",
+    metavar="N|auto",
+    callback=check_workers,
+    show_envvar=True,
+    help="Serve in so many processes, with a supervisor: SIGHUP replaces them by new ones, with new code, SIGTTIN and"
+    " SIGTTOU start and end one; one that dies has a successor. auto: one for each processor.",
+)
+@click.option(
+    "--reload-timeout",
+    type=click.FloatRange(0, 86_400, min_open=True),
+    default=60.0,
+    show_envvar=True,
+    help="Seconds for new workers to serve, or the old ones stay.",
+)
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_envvar=True, help="How much to tell.")
 @click.option(
     "--agent",
@@ -100,6 +158,29 @@ def check_agent(_ctx: click.Context, _param: click.Parameter, value: str | None)
     callback=check_agent,
     show_envvar=True,
     help="Answer HAProxy's agent-check there: how much room there is, or that it drains.",
+)
+@click.option(
+    "--admin",
+    metavar="[ADDR]",
+    is_flag=False,
+    flag_value=BESIDE,
+    callback=check_admin,
+    show_envvar=True,
+    help="Have an admin socket for pysock clients, stats and so on: unix:PATH; without one beside the first Unix ADDR.",
+)
+@click.option(
+    "--metrics",
+    metavar="ADDR",
+    callback=check_metrics,
+    show_envvar=True,
+    help="Measure requests, and tell Prometheus there: HOST:PORT or unix:PATH; /metrics, /livez, /readyz, /statusz.",
+)
+@click.option(
+    "--slowlog",
+    metavar="TIME",
+    callback=check_slow,
+    show_envvar=True,
+    help="Requests that take so long are in the slowlog of the admin socket: 5ms, 1s.  [default: 10ms]",
 )
 @click.option(
     "--drain-delay",
@@ -120,8 +201,13 @@ def serve(
     bind: tuple[str, ...],
     log_level: str,
     agent: str | None,
+    admin: str | None,
+    metrics: str | None,
+    slowlog: float | None,
     drain_delay: float,
     grace: float,
+    workers: int | None,
+    reload_timeout: float,
     **options: Any,
 ) -> int:
     """Serve NAME of MODULE: a pysock.Server, or a handler(client, request).
@@ -131,23 +217,54 @@ def serve(
     At a Unix socket it obeys pysock drain and pysock resume of its own user and root.
     """
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    raise_descriptor_limit()  # before the module makes a server, whose limits follow from it
-    found = load(target)
-    server = make_server(found, bind, **options)
-    raise_descriptor_limit(server.limits.max_clients)  # it may have asked for more
-    if may_control(server):
-        control(server)
-    interrupted, unwritten = watch(server)
+    if workers is not None:
+        return supervise(
+            workers, reload_timeout, grace, drain_delay,
+            target=target, bind=bind, log_level=log_level, agent=agent, admin=admin, metrics=metrics, slowlog=slowlog,
+            **options,
+        )  # fmt: skip
+    found, server = ready_server(target, bind, **options)
+    interrupted, unwritten = watch(server, unit_of(server))
     # A Server was made by Python code, which has parameters and no options.
     say = nullcontext() if server is found else as_commands_say()
-    with nullcontext() if agent is None else pysock.HealthAgent(server, agent), say:
+    with companions(server, agent, admin, metrics, slowlog), say:
         server.serve_forever(grace=grace, drain_delay=drain_delay)
     if unwritten:
         raise unwritten[0]
     return 130 if interrupted else 0
 
 
-def watch(server: pysock.Server) -> tuple[list[int], list[OSError]]:
+def ready_server(target: str, bind: tuple[str, ...], **options: Any) -> tuple[Any, pysock.Server]:
+    """Return what the module has, and the server of it that is to be run: the same, or one around a handler."""
+    raise_descriptor_limit()  # before the module makes a server, whose limits follow from it
+    found = load(target)
+    server = make_server(found, bind, **options)
+    raise_descriptor_limit(server.limits.max_clients)  # it may have asked for more
+    if may_control(server):
+        control(server)
+    return found, server
+
+
+def companions(
+    server: pysock.Server, agent: str | None, admin: str | None, metrics: str | None, slowlog: float | None
+) -> ExitStack:
+    """What there is beside the server, started: it ends with the ``with`` statement."""
+    with ExitStack() as stack:
+        if agent is not None:
+            stack.enter_context(pysock.HealthAgent(server, agent))
+        if admin is not None:
+            with as_commands_say():
+                stack.enter_context(
+                    pysock.Admin(server, None if admin == BESIDE else admin, slowlog=slowlog or SLOW_REQUEST)
+                )
+        if metrics is not None:
+            from pysock.metrics import Exporter  # noqa: PLC0415  # few servers are measured
+
+            stack.enter_context(Exporter(server, metrics))
+        return stack.pop_all()
+
+
+def watch(server: pysock.Server, unit: Unit | None) -> tuple[list[int], list[OSError]]:
     """Print where the server listens when it does. Of the lists that are returned the first gets a member when Ctrl-C
     ends it, the second when nobody could be told where it listens, which ends it, too.
     """
@@ -158,8 +275,8 @@ def watch(server: pysock.Server) -> tuple[list[int], list[OSError]]:
     def changed(_old: pysock.ServerState, new: pysock.ServerState) -> None:
         if new is not pysock.ServerState.SERVING:
             return
-        if any(address.transport == "tls" for address in server.addresses):
-            signal.signal(signal.SIGHUP, partial(reload_certificates, server))
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else it is one that nohup(1) has started
+            signal.signal(signal.SIGHUP, partial(load_again, server, unit))
         drain = signal.getsignal(signal.SIGINT)
         if callable(drain):  # serve_forever's own handler, which goes when that returns
             signal.signal(signal.SIGINT, partial(note_interrupt, interrupted, drain))
@@ -173,16 +290,23 @@ def watch(server: pysock.Server) -> tuple[list[int], list[OSError]]:
     return interrupted, unwritten
 
 
-def reload_certificates(server: pysock.Server, _number: int, _frame: FrameType | None) -> None:
+def load_again(server: pysock.Server, unit: Unit | None, _number: int, _frame: FrameType | None) -> None:
     """At SIGHUP. In a thread, for the signal may have come in the middle of anything."""
-    _thread.start_new_thread(_reload, (server,))
+    work = partial(_reload, server)
+    _thread.start_new_thread(work if unit is None else partial(unit.reload, work), ())
 
 
-def _reload(server: pysock.Server) -> None:
+def _reload(server: pysock.Server) -> str:
+    """What is told of how it failed, if it did."""
+    if not any(address.transport == "tls" for address in server.addresses):
+        log.warning("SIGHUP: there are no certificates to load again; new code needs a restart, or --workers")
+        return ""
     try:
         server.reload_tls()
     except (ValueError, OSError, pysock.PysockError) as error:
         log.error("the certificates were not loaded again, the old ones are used on: %s", error)
+        return f"serving on with the old certificates: {error}"
+    return ""
 
 
 def note_interrupt(

@@ -45,13 +45,15 @@ class _Members:
 class Groups(Unique):
     """All groups of one server."""
 
-    __slots__ = ("_empty", "_groups", "_left", "_lock", "_of")
+    __slots__ = ("_empty", "_groups", "_left", "_lock", "_of", "watch")
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._groups: dict[str, _Members] = {}
         self._empty: dict[str, None] = {}  # of them, those that nobody is in: who has left first is first
         self._of: dict[int, dict[str, None]] = {}  # by client id
+        #: Told when somebody is in a group where nobody was, or the last one has left it. Under the lock.
+        self.watch: Callable[[str], object] | None = None
         self._left: dict[int, tuple[str, ...]] = {}  # likewise, of those whose connection has ended: the last ones
 
     def join(self, client: DataSocket, name: str, is_gone: Callable[[], bool]) -> None:
@@ -68,6 +70,8 @@ class Groups(Unique):
             if members.clients.setdefault(client.id, client) is client:
                 members.ids = None
             self._of.setdefault(client.id, {})[name] = None
+            if self.watch is not None and len(members.clients) == 1:
+                self.watch(name)
 
     def leave(self, client: DataSocket, name: str) -> None:
         """Take a client out of a group, if it is in it."""
@@ -86,6 +90,8 @@ class Groups(Unique):
         members.ids = None
         if not members.clients:
             self._empty[name] = None
+            if self.watch is not None:
+                self.watch(name)
             if len(self._empty) > EMPTY_MAX:
                 forgotten = next(iter(self._empty))
                 del self._empty[forgotten], self._groups[forgotten]

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterable
 from threading import RLock
 
+from pysock.address import INHERITED
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.engine.deferral import Deferred
@@ -63,6 +64,8 @@ class Advertised(Unique):
         self._listening = listening
         self._count = count
         self._capacity = capacity
+        #: Servers that are known beside those, each with its load: of a cluster's other nodes.
+        self.others: Callable[[], list[NodeRow]] = list
         self._state = NodeState.SERVING
         self._is_over = False
         # Any number, so that the list of a server that was started again isn't taken for its old one.
@@ -106,6 +109,20 @@ class Advertised(Unique):
             waiting, self._waiting = self._waiting, {}
         self._tell(waiting)
 
+    def renew(self) -> None:
+        """The others are others now; who waits is told."""
+        with self._lock:
+            if self._is_over:
+                return
+            self._version = (self._version + 1) % 2**64
+            waiting, self._waiting = self._waiting, {}
+        self._tell(waiting)
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the program has said where the servers are."""
+        return bool(self._addresses)
+
     def release(self, client_id: int) -> None:
         """The client's connection is to be closed when it has all its answers."""
         with self._lock:
@@ -130,17 +147,33 @@ class Advertised(Unique):
         self._lock = RLock()
         self._waiting = {}
 
+    def own(self) -> list[str]:
+        """Where this one is reached."""
+        return _own([address.bare() for address in self._addresses], reachable(self._listening()))
+
     def _answer(self) -> bytes:
         with self._lock:  # else a new version may go with an old list, and nobody would ask again
             version, addresses, state = self._version, self._addresses, self._state
         given = [address.bare() for address in addresses]
-        here = [address.bare() for address in self._listening() if _can_be_reached(address)]
-        own = [one for one in given if one in here] if given else here
+        here = reachable(self._listening())
+        own = _own(given, here)
         mine = NodeRow(tuple(own), self._count(), self._capacity, state)
-        return encode_nodes(version, [mine, *(NodeRow((one,)) for one in given if one not in own)])
+        others = self.others()
+        known = {*own, *(address for other in others for address in other.addresses)}
+        return encode_nodes(version, [mine, *others, *(NodeRow((one,)) for one in given if one not in known)])
+
+
+def _own(given: list[str], here: list[str]) -> list[str]:
+    """Of the addresses of a service's servers those of the one that listens here."""
+    return [one for one in given if one in here] if given else here
+
+
+def reachable(addresses: Iterable[Address]) -> list[str]:
+    """Those at which clients can reach who listens there."""
+    return [address.bare() for address in addresses if _can_be_reached(address)]
 
 
 def _can_be_reached(address: Address) -> bool:
     if address.transport in {"unix", "abstract"}:
         return True
-    return address.host not in _ANYWHERE and address.transport != "fd"
+    return address.host not in _ANYWHERE and address.transport not in INHERITED

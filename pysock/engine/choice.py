@@ -10,7 +10,8 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
-from pysock.engine.contract import REINSTALL, Backend, OnlyInMain
+from pysock.engine.contract import Backend
+from pysock.engine.said import REINSTALL, OnlyInMain
 from pysock.errors import ParameterError
 
 if TYPE_CHECKING:

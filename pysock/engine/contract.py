@@ -20,9 +20,11 @@ from pysock.base.aliases import Buffer, Ids
 from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
 from pysock.engine.inlet import Inlet
 from pysock.engine.link import Link
+from pysock.engine.meter import Meter
 from pysock.engine.outlet import Outlet
 from pysock.engine.proxies import Proxies
 from pysock.engine.rows import ClientInfo, Current, EngineStats, Gone
+from pysock.engine.seats import Seat
 from pysock.engine.sockets import Sockets
 from pysock.limits import Limits, Slow
 from pysock.tls.info import TLSInfo
@@ -135,6 +137,9 @@ class Callbacks:
     #: served meanwhile: by handlers of this service; -1: whose isn't known. Then those that are called within the next
     #: minute are timed, so that the next one is.
     held_up: Callable[[int, float], None] | None = None
+    #: ``served(request, skipped)``: what a ``Served`` has of one that ``Engine.notice`` asked for; and how many such
+    #: weren't told of since the last call: of each turn a few are.
+    served: Callable[[tuple[Any, ...], int], None] | None = None
     #: ``dropped(client_id)`` may be called in place of ``disconnect`` where nobody could tell the difference: without
     #: ``watch_disconnects``, for an object made by ``client`` that nobody but the engine and the facade refers to.
     #: It is only there to make short connections cheap, so an engine that can't know needn't call it.
@@ -160,8 +165,11 @@ class EngineOptions:
     slow: Slow = Slow.DISCONNECT
     #: Seconds after which a turn has held up the loop.
     held_up: float = HELD_UP
+    #: Others accept from the same master sockets, each with a row in a page; ``None``: nobody does.
+    seat: Seat | None = None
     #: What speaks TLS: one of ``Backend.tls_drivers``, or ``"auto"``: for each master socket the first that can.
     tls_driver: str = "auto"
+    meter: Meter | None = None  #: Where it counts for those who look from outside; ``None``: nobody does.
 
 
 #: What ``Engine.turn`` returns: it is over; or, no turn is needed before ``Engine.poll_fd`` is readable.
@@ -356,6 +364,13 @@ class Engine(Protocol):
         :raises OSError: as for ``stop``.
         """
 
+    def notice(self, seconds: float | None, everything: bool = False) -> None:
+        """From any thread: requests that take so long are told of from now on, by the callback ``served``, which there
+        must be; with ``everything`` so are some of the others. ``None``: none is slow.
+
+        Handlers are timed for a minute after a turn that took so long: before, one that came with others is unknown.
+        """
+
     def watch(self, fd: int, ready: Callable[[], object] | None, writes: bool = False) -> None:
         """Call ``ready`` in the loop's thread whenever this descriptor is readable or at its end, and with ``writes``
         when it is writable; ``None``: no longer, before it is closed. In the loop's thread, or before ``run``.
@@ -383,13 +398,3 @@ class Backend(NamedTuple):
     tasks: tuple[Any, Any] | None = None  # the types Call and Starter of ``pysock/tasks/`` in C
     #: What can speak TLS in it, the best first: of ``"libssl"``, for a :class:`pysock.TLS` alone, and ``"ssl"``.
     tls_drivers: Callable[[], tuple[str, ...]] = lambda: ("ssl",)
-
-
-class OnlyInMain(ImportError):
-    """The native engine was imported in a sub-interpreter that shares the GIL, and refused."""
-
-
-#: What builds the engine again, whatever lies in a cache of pip's. In a checkout its path is in place of the last word.
-REINSTALL: Final = (
-    "PYSOCK_BUILD=require pip install --no-cache-dir --force-reinstall --no-binary pysock-engine pysock-engine"
-)

@@ -48,6 +48,11 @@ class HeldUp(Unique):
         self._turn = 0.0
         self._took: dict[int, float] = {}  # of that turn, by service
 
+    def wrap(self, wrapper: Callable[[int, Handler], Handler]) -> None:
+        """Put something around each handler, for good; any thread may."""
+        for handlers in (self._plain, self._handlers, self._streaming):
+            handlers.update({number: wrapper(number, each) for number, each in handlers.items()})
+
     def took(self, service: int, seconds: float) -> None:
         """Its handlers have taken so long of this turn."""
         if self._turn != self._turn_of():

@@ -78,5 +78,21 @@ class Current(NamedTuple):
     wants_reply: bool
 
 
+class Served(NamedTuple):
+    """A request that is over. Times are seconds on the monotonic clock."""
+
+    client_id: int  # 0: it isn't known
+    service: int  # -1: it isn't known
+    came: float  # when it was read, or a little before
+    began: float  # when its handler was called, or a little before
+    ended: float
+    size: int  # of the request, in bytes; -1: it isn't known
+    reply_size: int  # likewise
+    failed: bool
+    #: It is one of so many, and it isn't known which of them took so long; 0: none of a client's requests did.
+    among: int
+    kept: Any  # what the engine has kept of one that was answered later; else ``None``
+
+
 #: Before anything has happened.
 NO_STATS: Final = EngineStats._make([*[0] * (len(EngineStats._fields) - 1), (0,) * len(COUNTERS)])

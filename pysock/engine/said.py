@@ -27,3 +27,13 @@ def answers_nothing() -> UnsupportedOperation:
 
 #: Logged where the program has closed the descriptors of a loop that runs: it ends, and no number is used any more.
 TEXT_DESCRIPTORS_LOST: Final = "the program has closed the descriptors of this server under it: it ends"
+
+
+class OnlyInMain(ImportError):
+    """The native engine was imported in a sub-interpreter that shares the GIL, and refused."""
+
+
+#: What builds the engine again, whatever lies in a cache of pip's. In a checkout its path is in place of the last word.
+REINSTALL: Final = (
+    "PYSOCK_BUILD=require pip install --no-cache-dir --force-reinstall --no-binary pysock-engine pysock-engine"
+)

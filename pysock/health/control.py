@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from pysock.address import INHERITED
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
 from pysock.errors import PysockError, RemoteError
@@ -25,7 +26,7 @@ DRAIN: Final = "_drain"
 RESUME: Final = "_resume"
 
 #: Where the kernel may know who asks; an inherited socket may be of either kind.
-_KNOWN: Final = frozenset(("unix", "abstract", "fd"))
+_KNOWN: Final = frozenset(("unix", "abstract", *INHERITED))
 _NOT_ALLOWED: Final = "only the server's own user and root may ask for this, by a Unix socket of this machine"
 
 

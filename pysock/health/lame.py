@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -30,7 +31,8 @@ class Lameness(Unique):
         self._running = running
         self._name = name
         self.is_lame: bool = False
-        self._ends = False  # it will stop, after a delay
+        self.ends: bool = False  # it will stop, after a delay
+        self._watching: list[Callable[[], object]] = []
         # Re-entrant, because a signal handler may call lame() while its own thread is inside.
         self._lock = threading.RLock()
 
@@ -39,7 +41,7 @@ class Lameness(Unique):
         running = self._running
         running.check_here()
         with self._lock:
-            if not lame and (self._ends or running.state in {ServerState.DRAINING, ServerState.CLOSED}):
+            if not lame and (self.ends or running.state in {ServerState.DRAINING, ServerState.CLOSED}):
                 what = "has ended" if running.state is ServerState.CLOSED else "is about to end"
                 raise PysockError(f"this server {what}: it can't resume")
             if self.is_lame == lame:
@@ -57,6 +59,15 @@ class Lameness(Unique):
     def _tell(self, lame: bool) -> None:
         log.info("%s: %s", self._name, _TOLD[lame])
         self._running.clients.lame(lame)
+        self._tell_watching()
+
+    def watch(self, tell: Callable[[], object]) -> None:
+        """Call this whenever it has changed, or is about to end; in any thread."""
+        self._watching.append(tell)
+
+    def _tell_watching(self) -> None:
+        for tell in self._watching:
+            tell()
 
     def tell_engine(self) -> None:
         """There is one now, which knows of nothing."""
@@ -85,8 +96,9 @@ class Lameness(Unique):
 
     def announce(self) -> None:
         """It will stop, so that it can't resume any more."""
-        self._ends = True
+        self.ends = True
         self.set(True)
+        self._tell_watching()  # also where it was lame before
 
     def _end_after(self, delay: float, grace: float) -> None:
         self._running.runs.wait(delay)  # until then, or its end

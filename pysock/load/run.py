@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pysock.address import AddressLike, as_address
 from pysock.base.aliases import SocketAddress
 from pysock.base.unique import Unique
-from pysock.engine.contract import REINSTALL
 from pysock.engine.native.outcome import Failure, Outcome, Progress
+from pysock.engine.said import REINSTALL
 from pysock.files.place import reachable
 from pysock.load.options import LoadOptions
 from pysock.load.result import LoadResult, made_of

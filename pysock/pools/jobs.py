@@ -38,11 +38,12 @@ class Job(Kept):
     belongs to that of the jobs.
 
     :ivar row: what the engine knows of it.
+    :ivar begun_at: when a worker had it, on the monotonic clock; 0: none has.
     :ivar why: why nobody waits for its answer any more.
     :ivar after_reply: what the handler wants to be done then, if anything.
     """
 
-    __slots__ = ("_engine", "_handle", "after_reply", "client", "pool", "request", "row", "state", "why")
+    __slots__ = ("_engine", "_handle", "after_reply", "begun_at", "client", "pool", "request", "row", "state", "why")
 
     def __init__(self, pool: Pool, client: DataSocket, request: bytes, row: Current) -> None:
         self.pool: Pool = pool
@@ -50,6 +51,7 @@ class Job(Kept):
         self.request: bytes = request
         self.row: Current = row
         self.state: int = IS_OFF
+        self.begun_at: float = 0.0
         self.why: Ended | None = None
         self.after_reply: list[Callable[[], object]] | None = None
 
@@ -135,6 +137,7 @@ class Jobs(Unique):
 
     def begin(self, job: Job) -> None:
         """One that needn't wait."""
+        job.begun_at = monotonic()
         with self._lock:
             job.state = RUNS
 
@@ -189,7 +192,7 @@ class Jobs(Unique):
                 lines[client] = line
             self._waiting -= 1
             if (job.why is None and not job.row.deadline) or job.is_wanted:
-                job.state = RUNS
+                job.state, job.begun_at = RUNS, monotonic()
                 return job
             job.state = IS_OFF  # the loop asks for that in a moment
         return None

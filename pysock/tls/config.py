@@ -154,7 +154,7 @@ class TLS:
                 context.num_tickets = 1
             else:
                 # Who goes on shows no certificate: it might have expired since, or its CA be gone. Of version 1.2 the
-                # module ssl has sessions all the same, but none of them is made longer by going on.
+                # module ssl has sessions all the same, for two hours: session.py looks whether it has expired.
                 context.num_tickets = 0
                 context.options |= ssl.OP_NO_TICKET
             self._put("_server", context)

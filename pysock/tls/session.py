@@ -9,6 +9,7 @@ import hashlib
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from time import time as wall_clock
 
 from pysock.base.aliases import Buffer
 from pysock.base.lean import TYPE_CHECKING
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _RECORD: Final = 16 * 1024
 #: A fatal alert: no_application_protocol (RFC 8446, 6).
 _NO_PROTOCOL: Final = bytes((21, 3, 3, 0, 2, 2, 120))
+#: What comes of a look at a certificate that was good once (X509_V_ERR_CERT_HAS_EXPIRED, x509_vfy.h).
+_EXPIRED: Final = (10, "certificate has expired")
 
 
 class Session(Unique):
@@ -103,6 +106,7 @@ class Session(Unique):
                 return False
             except ssl.SSLError as error:
                 raise explained(error, self._records.strange) from error
+            self._check_since()
             self.secured = self.pending = True  # more may have come behind it
             self._records.secured()
         return True
@@ -113,6 +117,17 @@ class Session(Unique):
         if self._alpn and offered is not None and not any(name.encode("ascii") in offered for name in self._alpn):
             self._out.write(_NO_PROTOCOL)
             raise TLSError(in_words("NO_APPLICATION_PROTOCOL"))
+
+    def _check_since(self) -> None:
+        """Of a client that goes on, OpenSSL looks at nothing again: its certificate was good once. The module ssl can't
+        keep sessions of version 1.2 from going on (there is no call for the cache's mode). Freed without close_notify,
+        OpenSSL's cache forgets this one (SSL_free(3)): next time the client shows its certificate.
+        """
+        if self._asked is None or not self._ssl.session_reused:
+            return
+        until = (self._ssl.getpeercert() or {}).get("notAfter")
+        if until is not None and ssl.cert_time_to_seconds(until) < wall_clock():
+            raise TLSError(in_words("", *_EXPIRED))
 
     def read(self, most: int) -> bytes:
         """What has come, at most so many bytes; ``b""``: no whole record has, or nothing more will.

@@ -102,6 +102,8 @@ class NotServed(NamedTuple):
 
     frame: bytes
     whole: bool  # the request arrived whole
+    service: int = 0
+    code: ErrorCode = ErrorCode.NO_SUCH_SERVICE
 
 
 class Ending(NamedTuple):
@@ -233,8 +235,8 @@ class FrameProtocol:
 
     def _too_large(self, header: Header, length: int) -> NotServed:
         """An SRM is never too long to live with; all other frames are."""
-        text = texts.REQUEST_TOO_LARGE % (length, self._rules.max_payload)
-        return NotServed(_error(header.flags, header.request_id, ErrorCode.PAYLOAD_TOO_LARGE, text), whole=False)
+        code, text = ErrorCode.PAYLOAD_TOO_LARGE, texts.REQUEST_TOO_LARGE % (length, self._rules.max_payload)
+        return NotServed(_error(header.flags, header.request_id, code, text), False, header.code, code)
 
     # --- a whole frame ---
 
@@ -315,10 +317,10 @@ class FrameProtocol:
         self.take(ConnectionEvent.SRM)
         if self.shutting_down:
             error = self.not_started(frame.request_id, ErrorCode.SHUTTING_DOWN, texts.SHUTTING_DOWN)
-            return NotServed(error if wants_reply else b"", whole=True)
+            return NotServed(error if wants_reply else b"", True, frame.code, ErrorCode.SHUTTING_DOWN)
         if frame.code not in self._rules.services:
             error = _error(frame.flags, frame.request_id, ErrorCode.NO_SUCH_SERVICE, texts.NO_SUCH_SERVICE)
-            return NotServed(error, whole=True)
+            return NotServed(error, True, frame.code)
         payload, deadline = frame.payload, 0.0
         if frame.flags & p.FLAG_DEADLINE:
             deadline = self._began + decode_deadline(payload)

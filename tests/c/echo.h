@@ -205,17 +205,27 @@ static inline void *echo_main(void *context)
 }
 
 /* In a loop of somebody else's: this one watches the engine's poll, and nothing but that wakes it. */
-static inline void *echo_guest_main(void *context)
+static inline void *echo_guest_rest(void *context)
 {
     echo *e = context;
-    e->inside = true;
-    CHECK_EQ(ps__guest_begin(e->engine), 0);
     struct pollfd watched = {.fd = e->engine->poll_handle, .events = POLLIN};
     while (ps__guest_turn(e->engine))
         CHECK_EQ(poll(&watched, 1, -1), 1);
     e->result = ps__guest_end(e->engine);
     e->inside = false;
     return NULL;
+}
+
+static inline void echo_guest_begin(echo *e)
+{
+    e->inside = true;
+    CHECK_EQ(ps__guest_begin(e->engine), 0);
+}
+
+static inline void *echo_guest_main(void *context)
+{
+    echo_guest_begin(context);
+    return echo_guest_rest(context);
 }
 
 /* An address of the loopback interface for this process alone: at 127.0.0.1 the port of a server that has ended may be given

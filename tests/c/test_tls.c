@@ -397,19 +397,6 @@ static void strike(void)
     memcpy((char *)&ps_libssl + struck, &function, sizeof function);
 }
 
-/* These can't fail, and there would be no sense in what follows. */
-static bool is_sure(const char *name)
-{
-    static const char *const sure[] = {"BIO_get_data", "BIO_set_data", "BIO_set_init", "BIO_set_flags", "SSL_get_rbio",
-                                       "SSL_set_bio", "SSL_set_accept_state", "SSL_CTX_set_alpn_select_cb",
-                                       "SSL_CTX_set_client_CA_list"};
-    for (size_t i = 0; i < sizeof sure / sizeof *sure; i++) {
-        if (strcmp(sure[i], name) == 0)
-            return true;
-    }
-    return strstr(name, "free") != NULL; /* which would be a leak of the test's */
-}
-
 #define NAME_AND_PLACE(result, name, arguments) {#name, offsetof(ps_libssl_table, name)},
 
 static void each_function_fails(void)
@@ -420,7 +407,7 @@ static void each_function_fails(void)
     } functions[] = {PS_LIBSSL(NAME_AND_PLACE) PS_LIBCRYPTO(NAME_AND_PLACE)};
     begin(PS_VERIFY_REQUIRE);
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-        for (int stage = 0; stage < STAGES && !is_sure(functions[i].name); stage++) {
+        for (int stage = 0; stage < STAGES && !tls_is_sure(functions[i].name); stage++) {
             struck = functions[i].at;
             a_life((enum stage)stage, strike);
             ps_libssl = tls_real;

@@ -14,6 +14,7 @@ from support import ROOT
 
 from pysock.base.lean import field_names
 from pysock.causes import COUNTERS, Cause
+from pysock.engine import meter
 from pysock.engine.contract import SLOT_BITS, Callbacks
 from pysock.engine.rows import EngineStats
 from pysock.limits import Slow
@@ -29,7 +30,7 @@ from pysock.states import (
 from pysock.wire import format as p
 from pysock.wire.endings import ENDINGS, End, How, Said
 from pysock.wire.features import FEATURES, Feature
-from pysock.wire.format import RULES, UNKNOWN, Most
+from pysock.wire.format import RULES, UNKNOWN, ErrorCode, Most
 from pysock.wire.framing import FRAMINGS, FramingFacts
 
 if native_is_missing():
@@ -110,6 +111,21 @@ def test_the_reasons():
     there = ffi.typeof("enum ps_reason").elements
     assert [there[number] for number in sorted(there)] == [f"PS_{reason.name}" for reason in DISCONNECT_REASONS]
     assert sorted(there) == list(range(len(DISCONNECT_REASONS)))
+
+
+def test_what_is_counted_lies_where_both_say():
+    """The names of the counters, in their places; and a service's row."""
+    places = ffi.typeof("enum ps_metered").relements
+    ours = {"STAMP_NS": meter.STAMP, "IN_TURN": meter.IN_TURN, "CALLED": meter.CALLED, "BUSY_NS": meter.BUSY}
+    ours |= {"OUTSIDE_NS": meter.OUTSIDE, "OUTPUT_BYTES": meter.OUTPUT, "CAME": meter.CAME_AT, "LEFT": meter.LEFT_AT}
+    ours |= {"STATS": meter.STATS_AT, "COUNTERS": len(meter.COUNTERS)}
+    assert {name.removeprefix("PS_M_"): place for name, place in places.items()} == ours
+    assert tuple(reason.name.lower() for reason in DISCONNECT_REASONS) == meter.LEFT
+    came = ffi.typeof("enum ps_came").elements
+    assert [came[place] for place in sorted(came)] == [*(f"PS_CAME_{how.upper()}" for how in meter.CAME), "PS_CAMES"]
+    assert (lib.PS_METER_OUTCOMES, lib.PS_METER_BUCKETS, lib.PS_METER_ROW) == (meter.OUTCOMES, meter.BUCKETS, meter.ROW)
+    assert (lib.PS_METER_OTHER, lib.PS_METER_GONE) == (meter.OTHER, meter.GONE)
+    assert max(ErrorCode) < meter.OTHER
 
 
 def test_the_sizes():

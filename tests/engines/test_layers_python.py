@@ -36,7 +36,7 @@ FLOORS = [
     ("engine",),
     ("engine.native", "engine.pure"),
     ("files", "descriptors"),
-    ("engine.choice", "data", "clients", "directory", "access", "master"),
+    ("engine.choice", "data", "clients", "directory", "access", "master", "aside"),
     (
         "parameters",
         "services",
@@ -48,12 +48,13 @@ FLOORS = [
         "failures",
         "hooks",
         "signals",
+        "metrics",
     ),
     ("calls", "health.lame", "listening", "attached", "tasks", "balance", "healing"),
     ("client", "running"),
     ("healing.client", "healing.connect", "healing.pool", "connecting", "aio", "server"),
     ("__init__",),
-    ("load", "health"),
+    ("load", "health", "cluster", "admin", "supervision"),
     ("cli", "demo", "examples"),
     ("__main__", "_freezing"),
 ]

@@ -19,7 +19,7 @@ from programs import tool
 from support import ROOT
 
 from pysock._freezing import get_hook_dirs
-from pysock.engine.contract import REINSTALL
+from pysock.engine.said import REINSTALL
 
 CSRC = ROOT / "csrc"
 
@@ -174,14 +174,14 @@ def backend_of(python: str | Path, site: Path | None = None) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_skip_installs_the_pure_engine(source, tmp_path):
+def test_skip_installs_the_pure_engine(source, tmp_path, socket_dir):
     code, output = run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     assert code == 0, output
     python = tmp_path / "venv" / "bin" / "python"
     code, output = run(python, "-m", "pip", "install", "-v", source, cwd=tmp_path, PYSOCK_BUILD="skip")
     assert code == 0, output
     assert WARNING not in output
-    assert backend_of(python) == "pure"
+    assert run(python, "-Wignore", "-c", FROZEN, "auto", cwd=socket_dir) == (0, "HELLO pure 16777216\n")
 
 
 def install_without_compiler(source: Path, site: Path, build: str) -> tuple[int, str]:

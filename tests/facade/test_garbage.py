@@ -92,6 +92,7 @@ def listening(address, backend):
     return master
 
 
+@pytest.mark.not_over_tls("a MasterSocket that is used by hand speaks none")
 def test_an_unclosed_master_socket(backend, address, socket_dir):
     """It is closed, and the file that it made goes."""
     before = descriptors()

@@ -24,6 +24,7 @@ from pysock.wire.format import Kind, encode
 
 if native_is_missing():
     pytest.skip("the load generator is part of the native engine", allow_module_level=True)
+pytestmark = pytest.mark.not_over_tls("the load generator speaks none")
 
 
 @pytest.fixture(params=FRAMINGS)

@@ -245,3 +245,23 @@ def test_the_other_framings(make_server, address, framing, sent, answer):
         assert peer.read(len(answer)) == answer
         (client,) = server.clients.values()
         assert client.state is pysock.ConnectionState.ESTABLISHED
+
+
+def test_many_services_are_added_without_looking_through_those_that_are_there(unix_address, backend):
+    """A name is found by its hash: 10,000 services would take minutes else."""
+    compared = []
+
+    class Name(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            compared.append(other)
+            return str.__eq__(self, other)
+
+    server = pysock.Server(unix_address, backend=backend)
+    for number in range(200):
+        server.service(Name(f"service {number}"))(lambda client, request: request)
+    assert len(compared) < 200
+    with pytest.raises(ValueError, match="registered already"):
+        server.service("service 100")(lambda client, request: request)

@@ -572,7 +572,7 @@ def test_a_flood_of_cancels(serve):
 
     server = serve(handler)
     with wire.let_in(server, BOTH) as peer, connect(server.addresses[0]) as other:
-        for turn in range(20):
+        for turn in range(5):
             numbers = range(turn * 500 + 1, turn * 500 + 501)
             peer.send(b"".join(srm(b"x", n) + cancel(n) for n in numbers))
             assert {next_frame(peer) for _ in numbers} == {failed(9, texts.CANCELLED, n) for n in numbers}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import sys
 import threading
@@ -12,6 +11,7 @@ from contextvars import ContextVar
 
 import pytest
 from support import wait_for
+from worked import double, ends, means, nothing, pid, raises, slow, text, view
 
 from pysock import Overloaded, PysockError, RemoteError
 from pysock.engine.deferral import Ended
@@ -23,48 +23,6 @@ from pysock.pools.target import check_target, target_of
 from pysock.pools.threads import Threads
 
 VARIABLE: ContextVar[str] = ContextVar("VARIABLE", default="-")
-
-
-# Handlers that worker processes import: this module is one of theirs, too.
-
-
-def double(request):
-    return request * 2
-
-
-def nothing(_request):
-    return None
-
-
-def text(_request):
-    return "text"
-
-
-def view(request):
-    return memoryview(request)[::2]
-
-
-def raises(request):
-    raise ZeroDivisionError(request.decode())
-
-
-def means(request):
-    raise RemoteError(request.decode(), 77)
-
-
-def ends(_request):
-    raise SystemExit(3)
-
-
-def dies(request):
-    if request == b"die":
-        os.kill(os.getpid(), 9)
-    return str(os.getpid()).encode()
-
-
-def sleeps(request):
-    time.sleep(float(request))
-    return b"slept"
 
 
 class Answers:
@@ -371,7 +329,7 @@ def test_what_it_means_arrives_as_it_is(started):
 
 
 def test_one_that_dies_fails_its_request_and_is_replaced(started, caplog):
-    pool = started(processes(dies))
+    pool = started(processes(pid))
     first = bytes(answer_of(ask(pool, "a", b"")))
     error = answer_of(ask(pool, "a", b"die"))
     assert (error.message, error.code) == (DIED, 1)
@@ -380,7 +338,7 @@ def test_one_that_dies_fails_its_request_and_is_replaced(started, caplog):
 
 
 def test_deaths_one_after_the_other_slow_it_down(started):
-    pool = started(processes(dies))
+    pool = started(processes(pid))
     before = time.monotonic()
     for _ in range(4):
         answer_of(ask(pool, "a", b"die"))
@@ -388,7 +346,7 @@ def test_deaths_one_after_the_other_slow_it_down(started):
 
 
 def test_a_late_one_is_killed_if_wanted(started):
-    pool = started(processes(sleeps, kill=True))
+    pool = started(processes(slow, kill=True))
     job = ask(pool, "a", b"60")
     wait_for(lambda: pool.processes[0].job is job, "it to begin")
     assert job.tell(Ended.LATE) is True
@@ -396,7 +354,7 @@ def test_a_late_one_is_killed_if_wanted(started):
 
 
 def test_the_end_kills_one_that_is_busy(started):
-    pool = started(processes(sleeps, 2))
+    pool = started(processes(slow, 2))
     found = [process._process for process in pool.processes]
     ask(pool, "a", b"60")
     assert [process.job is None for process in pool.processes] == [True, False]
@@ -407,7 +365,7 @@ def test_the_end_kills_one_that_is_busy(started):
 
 
 def test_one_that_dies_while_it_is_free_fails_nobody(started, caplog):
-    pool = started(processes(dies, 2))
+    pool = started(processes(pid, 2))
     pool.processes[1]._process.kill()
     wait_for(lambda: "was ended by signal 9" in caplog.text, "it to be told")
     assert "at a request" not in caplog.text
@@ -416,10 +374,10 @@ def test_one_that_dies_while_it_is_free_fails_nobody(started, caplog):
 
 
 def test_what_waits_goes_on_when_one_is_free(started):
-    pool = started(processes(sleeps))
+    pool = started(processes(slow))
     jobs = [ask(pool, client, b"0.05") for client in "abc"]
     assert pool.jobs._waiting == 2
-    assert [answer_of(job) for job in jobs] == [b"slept"] * 3
+    assert [answer_of(job) for job in jobs] == [b"0.05"] * 3
 
 
 # What can't be
@@ -466,7 +424,7 @@ def test_a_module_that_only_this_process_has(make_server, unix_address, monkeypa
 
 def test_a_handler_whose_name_is_anothers():
     with pytest.raises(PysockError, match="isn't the handler"):
-        check_target(f"{__name__}:double", nothing)
+        check_target("worked:double", nothing)
 
 
 async def is_async(client, request):

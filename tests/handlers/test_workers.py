@@ -13,6 +13,7 @@ import pytest
 import wire
 from support import ROOT, run_python, wait_for
 from wire import BYE_FRAME, cancel, failed, features, next_frame, not_started, ping, pushed, replied, srm, timed
+from worked import fails, pid, swap
 
 import pysock
 from pysock import Limits, RemoteError, connect
@@ -22,28 +23,6 @@ from pysock.wire import texts
 BOTH = features(3)
 HOUR = 3_600_000_000
 TOO_MANY = "too many requests wait already"
-
-
-# Handlers that worker processes import.
-
-
-def swap(request):
-    return request[::-1]
-
-
-def pid(request):
-    if request == b"die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return b"%d" % os.getpid()
-
-
-def fails(request):
-    raise LookupError(request.decode())
-
-
-def slow(request):
-    time.sleep(float(request))
-    return request
 
 
 class Held:
@@ -440,8 +419,8 @@ def test_no_process_outlives_its_server(make_server, unix_address):
 
 LIFE = """
 import glob, os, sys, threading, time
-sys.path[:0] = sys.argv[4:]
-import pysock, test_workers
+sys.path.insert(0, sys.argv[4])
+import pysock, worked
 server = pysock.Server(sys.argv[1], backend=sys.argv[2])
 begun = threading.Event()
 
@@ -451,8 +430,8 @@ def sleep(client, request):
     time.sleep(float(request))
     return request
 
-server.service("processes", processes=1)(test_workers.slow)
-server.service("pid", processes=1)(test_workers.pid)
+server.service("processes", processes=1)(worked.slow)
+server.service("pid", processes=1)(worked.pid)
 if __name__ == "__main__":
     server.start()
     client = pysock.connect(sys.argv[1])
@@ -465,8 +444,7 @@ if __name__ == "__main__":
 
 
 def live(address, backend, code, **options):
-    folders = (f"{ROOT}/tests/{part}" for part in ("handlers", "help"))
-    return run_python(LIFE, address, backend, code, *folders, **options)
+    return run_python(LIFE, address, backend, code, f"{ROOT}/tests/help", **options)
 
 
 @pytest.mark.parametrize("stop", ["", "server.stop(0)"])

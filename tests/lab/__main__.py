@@ -27,11 +27,14 @@ MODULES: tuple[str, ...] = (
     "killed",
     "restarts",
     "healing",
+    "directory",
     "races",
     "access",
     "injected",
     "ends",
     "soak",
+    "tls.suite",
+    "tls.functions",
     "faults_native",
     "faults_pure",
     "faults_start",
@@ -89,14 +92,13 @@ def _options() -> argparse.Namespace:
 def _table(outcomes: list[Outcome]) -> None:
     """One line for each, short enough for the terminal; a failure's whole text has been printed already."""
     wide = max(len(outcome.name) for outcome in outcomes)
-    room = max(40, shutil.get_terminal_size((160, 24)).columns - wide - 24)
-    print(f"\n{'experiment':{wide}}  {'outcome':8}  {'seconds':>7}  seen")
-    print(f"{'-' * wide}  {'-' * 8}  {'-' * 7}  {'-' * min(room, 60)}")
-    for name, outcome, seconds, seen in outcomes:
+    room = max(40, shutil.get_terminal_size((160, 24)).columns - wide - 33)
+    print(f"\n{'experiment':{wide}}  {'outcome':8}  {'seconds':>7}  {'cpu':>7}  seen")
+    print(f"{'-' * wide}  {'-' * 8}  {'-' * 7}  {'-' * 7}  {'-' * min(room, 60)}")
+    for name, outcome, seconds, cpu, seen in outcomes:
         first = seen.splitlines()[0] if seen else ""
-        print(
-            f"{name:{wide}}  {outcome:8}  {seconds:7.1f}  {first if len(first) <= room else first[: room - 3] + '...'}"
-        )
+        shown = first if len(first) <= room else first[: room - 3] + "..."
+        print(f"{name:{wide}}  {outcome:8}  {seconds:7.1f}  {cpu:7.1f}  {shown}")
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ class Torture:
         """All faults of this program; its calls are counted in a run without any."""
         seen = self.run([NOTHING])
         check(not seen.last_words, f"{self}: without a fault: {seen.last_words}")
-        faults = list(_faults(seen.sites, scale, self.never))
+        faults = list(faults_of(seen.sites, scale, self.never))
         if scale.full:
             return faults
         return scale.random(self).sample(faults, -(-len(faults) // self.one_of))
@@ -146,7 +146,8 @@ def _later(call: str, sites: list[Site], scale: Scale) -> list[int]:
     return sorted(around.difference(tried))
 
 
-def _faults(sites: list[Site], scale: Scale, never: frozenset[int]) -> Iterator[Fault]:
+def faults_of(sites: list[Site], scale: Scale, never: frozenset[int]) -> Iterator[Fault]:
+    """All for the system calls and allocations of these places."""
     for call in sorted({site.call for site in sites}):
         ordinals, later = _ordinals(call, sites, scale), _later(call, sites, scale)
         modes = ("once", "same", "ever") if call in PER_DESCRIPTOR else ("once", "ever")

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from support import ROOT
@@ -26,9 +26,9 @@ BUILD = ROOT / "build" / "faults"
 
 #: Needs an interpreter: what it allocates isn't reached from here.
 ELSEWHERE = "python"
-#: What only clients with TLS come to: tests/c/test_tls.c and tests/c/test_hosted.c have each call and allocation there
-#: fail, and each function of OpenSSL and step of the host's, in the course of a client's life.
-OVER_TLS = ("sessions.c", "context.c", "bio.c", "certificate.c", "greeting.c", "records.c", "hosted.c")
+#: What only clients of the host's TLS sessions come to: tests/c/test_hosted.c has each call and allocation there fail,
+#: and each step, in the course of a client's life.
+HOSTED = ("hosted.c",)
 #: What only a forked child does, where nothing can be made of an error.
 IN_A_CHILD = ("        ps_sys.close(*fd);",)
 #: What waits for another thread to stop reading while it may not sleep for that: no script comes there at will.
@@ -36,7 +36,7 @@ BY_CHANCE = ("    int ready = ps_sys.ppoll(&fd, 1, ps__share_sooner(left, PS_SHA
 
 
 @cache
-def program() -> Path:
+def program(source: Path = Path(__file__).parent / "faults.c", name: str = "faults") -> Path:
     """Build it, against the engine with PYSOCK_FAULTS and under ASan, LSan and UBSan."""
     for tool in ("make", "gcc", "addr2line"):
         if shutil.which(tool) is None:
@@ -44,18 +44,17 @@ def program() -> Path:
     archive = BUILD / "asan" / "engine.a"
     with alone():
         _build("make", "-s", "-j2", "-C", str(CSRC), "CC=gcc", f"BUILD={BUILD}", str(archive))
-        return link(archive, BUILD / "faults")
+        return link(archive, BUILD / name, source=source)
 
 
-def link(archive: Path, built: Path, *flags: str) -> Path:
+def link(archive: Path, built: Path, *flags: str, source: Path = Path(__file__).parent / "faults.c") -> Path:
     """The program with the engine of this archive."""
     here = Path(__file__).parent
     common = "-std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wconversion -Wshadow -Werror -g -O1 -fno-omit-frame-pointer"
     sanitizers = "-DPYSOCK_FAULTS -pthread -fsanitize=address,undefined -fno-sanitize-recover=undefined -no-pie"
     include = [f"-I{folder}" for folder in (CSRC, ROOT / "tests" / "c", here)]
-    source = [str(here / "faults.c"), str(archive)]
     fresh = built.with_suffix(".fresh")  # another experiment may be running the old one
-    _build("gcc", *common.split(), *sanitizers.split(), *include, *flags, "-o", str(fresh), *source)
+    _build("gcc", *common.split(), *sanitizers.split(), *include, *flags, "-o", str(fresh), str(source), str(archive))
     fresh.replace(built)
     return built
 
@@ -65,22 +64,23 @@ def _build(*command: str) -> None:
     check(done.returncode == 0, f"{' '.join(command)}\n{done.stderr[-4000:]}")
 
 
-def _places(addresses: list[str]) -> list[str]:
+def places_in(built: Path, addresses: list[str]) -> list[str]:
     """File and line of the calls that return to these."""
     if not addresses:
         return []
-    command = ["addr2line", "-e", str(program()), *(hex(int(address, 16) - 1) for address in addresses)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    looking = ["addr2line", "-e", str(built), *(hex(int(address, 16) - 1) for address in addresses)]
+    lines = subprocess.run(looking, capture_output=True, text=True, check=True).stdout.splitlines()
     return [re.sub(r".*/([^/:]+/[^/:]+:\d+).*", r"\1", line) for line in lines]
 
 
 def _torture(script: str, framing: str, transport: str) -> Torture:
-    return Torture(_command(program(), script, framing, transport), _places)
+    return Torture(command(program(), script, framing, transport), partial(places_in, program()))
 
 
-def _command(built: Path, script: str, framing: str, transport: str) -> tuple[str, ...]:
+def command(built: Path, *arguments: str) -> tuple[str, ...]:
+    """How it is started."""
     steady = ("setarch", os.uname().machine, "-R") if shutil.which("setarch") else ()
-    return (*steady, str(built), script, framing, transport)
+    return (*steady, str(built), *arguments)
 
 
 def _experiment(script: str, framings: tuple[str, ...], transport: str) -> Callable[[Scale], str]:
@@ -90,7 +90,7 @@ def _experiment(script: str, framings: tuple[str, ...], transport: str) -> Calla
 def tortures(built: Path) -> list[Torture]:
     """All scripts of a program that was linked elsewhere, for whoever only wants them to run."""
     return [
-        Torture(_command(built, script, framing, transport))
+        Torture(command(built, script, framing, transport))
         for transport in ("unix", "tcp")
         for script, _, framings in _SCRIPTS
         for framing in framings
@@ -103,7 +103,7 @@ def _places_in_the_source() -> set[str]:
         f"{path.relative_to(CSRC)}:{number}": line
         for path in CSRC.glob("*/*.[ch]")
         if path.parent.name != ELSEWHERE and path.stem != "sys"
-        if path.parent.name != "transport" or path.name not in OVER_TLS
+        if path.parent.name != "transport" or path.name not in HOSTED
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if re.search(r"\bps_sys\.\w+\(", line)
     }

@@ -133,7 +133,7 @@ def massacre(address: str, go_on: Callable[[int], bool], seed: object) -> Counte
 
 def killed(scale: Scale, engine: str, transport: str) -> str:
     """Processes killed, stopped and resumed, resetting, half-closing, falling silent; others are served meanwhile."""
-    target = scale.of(1000, 50_000)
+    target = scale.of(500, 50_000)
     with serving(engine, transport, limits=LIMITS) as server:
         before = at_rest(server)
 

@@ -14,7 +14,7 @@ CLIENTS = 64
 
 def pairs(scale: Scale, engine: str, transport: str) -> str:
     """64 clients, requests of 12 to 200,000 bytes cut anywhere, with pauses, to a plain and to a batch service."""
-    total = scale.of(1_000_000, 20_000_000)
+    total = scale.of(400_000, 20_000_000)
     with serving(engine, transport) as server:
         began = time.monotonic()
         with Child(talk, server.address, CLIENTS, total, (scale.seed, "pairs")) as load:

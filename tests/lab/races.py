@@ -101,7 +101,7 @@ class _Path:
 
 def races(scale: Scale, engine: str, _: str) -> str:
     """2 to 8 starters at once; before them: nothing, a live server, one that leaves, a killed one's socket."""
-    rounds = scale.of(30, 5000)
+    rounds = scale.of(16, 5000)
     with folder() as directory:
         path = _Path(scale, engine, directory)
         try:

@@ -54,7 +54,7 @@ def insist(channel: Connection, address: str, engine: str, seed: object) -> tupl
 
 def restarts(scale: Scale, engine: str, transport: str) -> str:
     """SIGKILL under load and start again at the same address, with nothing cleaned up."""
-    count = scale.of(30, 500)
+    count = scale.of(12, 500)
     chance = scale.random("restarts", engine, transport)
     slowest, used = 0.0, set()
     with place(transport) as address:

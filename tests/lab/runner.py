@@ -23,6 +23,7 @@ class Outcome(NamedTuple):
     name: str
     outcome: str  # ok, FAILED, MISSING (what it needs isn't here, and must be), left out
     seconds: float
+    cpu: float  # seconds of processors, by it and by what it started and waited for
     seen: str
 
     @property
@@ -55,7 +56,8 @@ def run_all(chosen: Sequence[Experiment], *, full: bool, seed: int, jobs: int) -
                 running.remove(each)
                 outcome = _finish(each)
                 outcomes[outcome.name] = outcome
-                _print(each.item.name, f"{outcome.outcome} after {outcome.seconds:.1f} s: {outcome.seen}", jobs)
+                told = f"{outcome.outcome} after {outcome.seconds:.1f} s ({outcome.cpu:.1f} s of processors)"
+                _print(each.item.name, f"{told}: {outcome.seen}", jobs)
     finally:
         for each in running:
             _kill(each.pid)
@@ -104,14 +106,17 @@ def _finish(each: _Running) -> Outcome:
             outcome, seen = each.result.recv()
         except (EOFError, OSError):
             seen = "its process died without a word"
-    _kill(each.pid)
+    cpu = _kill(each.pid)
     each.result.close()
-    return Outcome(each.item.name, outcome, time.monotonic() - each.began, seen)
+    return Outcome(each.item.name, outcome, time.monotonic() - each.began, cpu, seen)
 
 
-def _kill(pid: int) -> None:
-    """The experiment and all that it started."""
+def _kill(pid: int) -> float:
+    """The experiment and all that it started. How long processors worked for it, in seconds."""
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-    with suppress(ChildProcessError):
-        os.waitpid(pid, 0)
+    try:
+        used = os.wait4(pid, 0)[2]
+    except ChildProcessError:
+        return 0.0
+    return used.ru_utime + used.ru_stime

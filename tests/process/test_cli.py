@@ -22,7 +22,6 @@ from support import PATIENCE, own_host, plug, wait_for
 
 import pysock
 from pysock import Server, __main__
-from pysock import cli as package
 from pysock.cli import main as cli
 from pysock.cli.words import ADVICE
 from pysock.wire.nodes import decode_nodes
@@ -628,6 +627,10 @@ def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
         (["shop:server", "--agent", "unix:x"], 2, "HAProxy asks by TCP only: HOST:PORT, not 'unix:x'"),
         (["shop:server", "--agent", "9101"], 2, "bad address '9101'"),
         (["shop:server", "--agent", "192.0.2.1:9101"], 1, "192.0.2.1"),
+        (["shop:server", "--metrics", "tls://127.0.0.1:9100"], 2, "must be a plain one, HOST:PORT or unix:PATH"),
+        (["shop:server", "--metrics", "on"], 2, "bad address 'on'"),
+        (["shop:server", "--metrics", "127.0.0.1:0", "--workers", "2"], 2, "--metrics tells of one process"),
+        (["shop:server", "--metrics", "192.0.2.1:9100"], 1, "192.0.2.1"),
         (["shop:server", "--drain-delay", "-1"], 2, "--drain-delay"),
         (["shop:server", "--framing", "zmq"], 2, "'zmq' is not one of 'pysock', 'u32', 'line', 'raw'"),
         (["shop:server", "--bind", "ftp://x"], 2, "unknown scheme 'ftp'"),
@@ -703,7 +706,7 @@ def test_an_unknown_backend_in_the_environment() -> None:
     assert "'fast' is not one of" in one_line(done.stderr)
 
 
-@pytest.mark.parametrize("name", [None, "demo", "serve", "call", "ping", "drain", "resume"])
+@pytest.mark.parametrize("name", [None, *cli.cli.commands])
 def test_help_has_an_example(name: str | None) -> None:
     done = CliRunner().invoke(cli.cli, [*([name] if name else []), "--help"], auto_envvar_prefix="PYSOCK")
     assert done.exit_code == 0
@@ -718,8 +721,11 @@ def test_without_arguments_there_is_help() -> None:
 
 def test_a_command_and_its_module_have_one_name_each() -> None:
     for name, command in cli.cli.commands.items():
-        module = importlib.import_module(f"pysock.cli.{name}")
-        assert getattr(package, name) is module
+        assert command.callback is not None
+        module = importlib.import_module(command.callback.__module__)
+        folder = importlib.import_module(command.callback.__module__.rpartition(".")[0])
+        assert module.__name__.rpartition(".")[2] == name
+        assert getattr(folder, name) is module
         assert getattr(module, name) is command
 
 

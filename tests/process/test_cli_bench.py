@@ -29,6 +29,7 @@ from pysock.load import Latency, LoadOptions, LoadResult, Progress
 
 if native_is_missing():
     pytest.skip("the load generator is part of the native engine", allow_module_level=True)
+pytestmark = pytest.mark.not_over_tls("the load generator speaks none")
 
 
 @pytest.fixture

@@ -8,11 +8,8 @@ import inspect
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-from configparser import ConfigParser
-from contextlib import closing
 from dataclasses import fields
 from importlib.util import find_spec
 from itertools import pairwise
@@ -38,6 +35,7 @@ from pages import (
     topic,
 )
 from programs import missing
+from service_manager import managing
 from support import PATIENCE, ROOT, environment, left_in, plug, wait_for
 
 import pysock
@@ -117,13 +115,16 @@ def test_each_program_prints_what_is_shown(name, backend, socket_dir):
 def test_there_are_programs():
     assert {name.partition("-")[0] for name in PROGRAMS} == {
         "access",
+        "admin",
         "asking",
         "asyncio",
+        "cluster",
         "cores",
         "directory",
         "guide",
         "healing",
         "later",
+        "metrics",
         "network",
         "numpy",
         "pools",
@@ -159,68 +160,30 @@ def test_the_smallest_server_and_client(backend, socket_dir):
 # systemd
 
 
-def unit(name: str) -> ConfigParser:
-    parser = ConfigParser(strict=True, interpolation=None)
-    parser.optionxform = str
-    parser.read_string(marked(topic("systemd"), "file")[name])
-    return parser
+def unit(name: str) -> str:
+    return (ROOT / "pysock" / "examples" / "systemd" / name).read_text()
 
 
-def test_the_command_of_the_unit_serves_the_socket_it_is_given(backend, socket_dir):
-    """As systemd starts it: the listening socket is descriptor 3, and SIGTERM ends it; the file stays systemd's."""
-    assert unit("upper.socket")["Socket"]["ListenStream"].startswith("/")
-    program, *words = unit("upper.service")["Service"]["ExecStart"].split()
-    assert program.endswith("/bin/pysock")
-    path = f"{socket_dir}/s"
-    with closing(socket.socket(socket.AF_UNIX)) as listening:
-        listening.bind(path)
-        listening.listen()
-        command = [
-            sys.executable,
-            "-c",
-            AS_DESCRIPTOR_3,
-            str(listening.fileno()),
-            sys.executable,
-            "-m",
-            "pysock",
-            *words,
-        ]
-        changes = environment(PYSOCK_BACKEND=backend)
-        server = subprocess.Popen(command, env=changes, pass_fds=[listening.fileno()], stdout=subprocess.PIPE,
-                                  stderr=subprocess.PIPE, text=True)  # fmt: skip
-    try:
-        with pysock.connect(f"unix:{path}") as client:  # it waits in the queue until the server is up
-            assert client.request(b"hello") == b"HELLO"
-        server.send_signal(signal.SIGTERM)
-    finally:
-        out, _, code = outcome(server)
-    assert (out.partition(" (")[0], code) == ("serving on fd://3", 0)
-    assert left_in(socket_dir) == ["s"]
+@pytest.mark.parametrize("name", ["upper.socket", "upper.service"])
+def test_the_page_shows_the_units_of_the_examples(name):
+    """Without their comments."""
+    lines = [line for line in unit(name).splitlines() if not line.startswith("#")]
+    assert marked(topic("systemd"), "file")[name].splitlines() == lines
 
 
-AS_DESCRIPTOR_3 = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-
-
-def test_systemd_is_notified(backend, socket_dir):
-    """The hook of the page says when the server is ready, and when it stops."""
+def test_the_program_of_the_page_tells_systemd(backend, socket_dir):
     (socket_dir / "program.py").write_text(marked(topic("systemd"), "file")["notifying.py"])
-    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
-        manager.bind(f"{socket_dir}/notify")
-        manager.settimeout(PATIENCE)
-        os.environ["NOTIFY_SOCKET"] = f"{socket_dir}/notify"
+    with managing(socket_dir, "path") as manager:
+        os.environ["NOTIFY_SOCKET"] = manager.where
         try:
             server = in_directory(socket_dir, backend, "program.py")
         finally:
             del os.environ["NOTIFY_SOCKET"]
         try:
-            assert manager.recv(100) == b"READY=1"
+            manager.until_says("READY")
             assert can_connect(socket_dir / "upper.sock")
             server.send_signal(signal.SIGTERM)
-            assert manager.recv(100) == b"STOPPING=1"
+            manager.until_says("STOPPING")
         finally:
             ended = outcome(server)
     assert ended == ("", "", 0)
@@ -228,7 +191,8 @@ def test_systemd_is_notified(backend, socket_dir):
 
 def test_the_grace_of_the_unit_is_shorter_than_systemds():
     grace = next(option for option in cli.serve.params if option.name == "grace").default
-    assert grace < float(unit("upper.service")["Service"]["TimeoutStopSec"])
+    (timeout,) = (line for line in unit("upper.service").splitlines() if line.startswith("TimeoutStopSec="))
+    assert grace < float(timeout.partition("=")[2])
     assert f"`--grace` ({grace:g} seconds)" in topic("systemd")
 
 
@@ -337,7 +301,7 @@ def test_addresses():
         [Address.parse(text) for text in code(texts)] for texts, _ in table(topic("addresses"), "address", "what it is")
     ]
     transports = [{address.transport for address in row} for row in rows]
-    assert transports == [{"unix"}, {"unix"}, {"unix"}, {"abstract"}, {"tcp"}, {"tls"}, {"tcp"}, {"fd"}]
+    assert transports == [{"unix"}, {"unix"}, {"unix"}, {"abstract"}, {"tcp"}, {"tls"}, {"tcp"}, {"fd"}, {"systemd"}]
     assert rows[0][0] == rows[0][2]
     assert [address.path for address in rows[2]] == ["", ""]
     assert rows[3][0] == rows[3][1]

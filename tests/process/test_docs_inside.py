@@ -9,7 +9,7 @@ from pages import blocks, code, prose, table, topic
 from support import ROOT
 
 PAGE = topic("inside")
-LINES_MAX = 260
+LINES_MAX = 285
 
 #: Additions that may cost more source files than FILES_MAX: they cross more floors.
 MORE = {

@@ -32,6 +32,7 @@ def test_upper(backend: str, address: str) -> None:
         assert program.end() == (0, "", "")
 
 
+@pytest.mark.not_over_tls("socat is told of none here")
 def test_upper_answers_socat_line_by_line(backend: str, address: str, transport: str) -> None:
     socat = tool("socat")
     with Module("pysock.examples.upper", "--bind", address, "--framing", "line", PYSOCK_BACKEND=backend) as program:
@@ -483,6 +484,7 @@ def talk(where: str) -> bytes:
         return sock.recv(65536)
 
 
+@pytest.mark.not_over_tls("a MasterSocket that is used by hand speaks none")
 def test_by_hand(backend: str, address: str, socket_dir: Path) -> None:
     with Module("pysock.examples.by_hand", "--bind", address, PYSOCK_BACKEND=backend) as program:
         line = program.line()
@@ -575,6 +577,7 @@ def test_by_hand_removes_a_stale_file_first(backend: str, unix_address: str, soc
     assert [call.name for call in about][:3] == ["socket", "bind", "listen"]
 
 
+@pytest.mark.not_over_tls("a MasterSocket that is used by hand speaks none")
 def test_no_client_data_on_the_master_socket(backend: str, address: str, socket_dir: Path, tmp_path: Path) -> None:
     calls = traced(backend, address, tmp_path)
     about, master, data = story(calls, socket_dir / "s")

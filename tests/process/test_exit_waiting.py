@@ -10,11 +10,6 @@ from pathlib import Path
 import pytest
 from support import PATIENCE, ROOT, Program, environment
 
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
-
 #: What the end may take, in seconds, and beside it what the interpreter takes for itself.
 SOON, SLACK = 1.0, 1.0
 #: How often it is tried: a busy machine takes longer now and then.
@@ -22,8 +17,8 @@ TRIES = 3
 
 PROGRAM = """
 import asyncio, contextlib, glob, os, sys, threading, time, warnings
-sys.path[:0] = sys.argv[4:]
-import pysock, test_workers, wire
+sys.path.insert(0, sys.argv[4])
+import pysock, wire, worked
 address, backend, kind = sys.argv[1:4]
 begun = threading.Semaphore(0)
 server = pysock.Server(address, backend=backend, loop=kind)
@@ -68,8 +63,8 @@ def generator(client, request):
     while True:
         yield bytes(1000)
 
-server.service("process", processes=1)(test_workers.slow)
-server.service("pid", processes=1)(test_workers.pid)
+server.service("process", processes=1)(worked.slow)
+server.service("pid", processes=1)(worked.pid)
 kept = []
 
 def ask(service):
@@ -103,16 +98,8 @@ def close():
 """
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def loop(request):
-    """The kind of a loop."""
-    if request.param == "uvloop" and uvloop is None:
-        pytest.skip("uvloop isn't installed: ITS HALF OF THESE TESTS IS SKIPPED")
-    return request.param
-
-
 def arguments(address, backend, loop):
-    return address, backend, loop, *(f"{ROOT}/tests/{part}" for part in ("handlers", "help"))
+    return address, backend, loop, f"{ROOT}/tests/help"
 
 
 def timed(code, *arguments):
@@ -131,11 +118,14 @@ def timed(code, *arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("attached", "waits"),
+    ("attached", "waits", "loop"),
     [
-        *((False, waits) for waits in ("task", "swallows", "later", "thread", "process")),
-        *((True, waits) for waits in ("task", "later", "thread", "process")),  # one that swallows holds asyncio.run up
+        *((False, waits, "asyncio") for waits in ("task", "swallows", "later", "thread", "process")),
+        *((True, waits, "asyncio") for waits in ("task", "later", "thread", "process")),  # swallowing holds run() up
+        *((False, waits, "uvloop") for waits in ("task", "swallows")),  # of the others the loop knows nothing
+        (True, "task", "uvloop"),
     ],
+    indirect=["loop"],
 )
 def test_an_exit_is_quiet_and_soon(backend, unix_address, loop, waits, attached):
     """Whatever waits, it takes a second more at most; with warnings that are errors, and in asyncio's debug mode."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 import wire
@@ -14,6 +15,8 @@ from support import PATIENCE, environment, own_host, wait_for
 
 import pysock
 from pysock import Limits, connect
+
+pytestmark = pytest.mark.not_over_tls("HAProxy speaks none to its servers here")
 
 CONFIGURATION = """
 global
@@ -67,7 +70,8 @@ def _run(steps, make_server, socket_dir, transport, how, version, options):
     )
     steps.callback(process.communicate)
     steps.callback(process.terminate)
-    wait_for(lambda: process.poll() is not None or _listens(port), "HAProxy")
+    is_there = Path(f"{socket_dir}/admin").exists
+    wait_for(lambda: process.poll() is not None or (_listens(port) and is_there()), "HAProxy")
     if process.poll() is not None:
         missing(f"HAProxy doesn't start: {process.communicate()[0]}")
     return server, port

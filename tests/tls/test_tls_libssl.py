@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from certificates import certificates
-from support import run_python
+from support import run_python, wait_for
 
 import pysock
 from pysock import TLS, Server
@@ -75,3 +75,25 @@ def test_a_driver_that_can_not_be():
         Server("tls://127.0.0.1:0", tls=made.served.server_context(), tls_driver="libssl")
     with pytest.raises(ImportError, match="is the native engine's, which isn't used here: choose 'auto'"):
         Server("tls://127.0.0.1:0", tls=made.served, tls_driver="libssl", backend="pure")
+
+
+def test_sessions_are_sealed_by_other_keys_each_hour(monkeypatch):
+    """Of which one is shortened here. By then a client goes on with the session that it was given meanwhile."""
+    monkeypatch.setattr(pysock.engine.native.tls, "_TICKETS_PERIOD", 300_000_000)
+    made = certificates()
+    server = Server("tls://127.0.0.1:0", tls=TLS(made.server), backend="native")
+    server.service(lambda client, request: b"%d" % client.tls.resumed)
+    trusting = TLS(ca=made.ca)
+
+    def goes_on(session=None):
+        if session is not None:
+            trusting._sessions.update(dict.fromkeys(trusting._sessions, session))
+        with pysock.connect(server.addresses[0], tls=trusting) as client:
+            return client.request(b"") == b"1"
+
+    with server:
+        assert not goes_on()
+        (first,) = trusting._sessions.values()
+        wait_for(lambda: not goes_on(first), "its keys are gone")
+        server.reload_tls()
+        wait_for(goes_on, "a newer one")

@@ -125,6 +125,30 @@ def test_a_certificate_that_is_asked_for_is_shown_each_time(serve, made):
             before = sock.session
 
 
+def test_a_certificate_that_has_expired_since(serve, made, backend, driver, monkeypatch, caplog):
+    """Of version 1.2 the module ssl has sessions that go on, whatever it is told: with a certificate that was good."""
+    server, before = serve(TLS(made.server, ca=made.ca, minimum="1.2"), framing="line"), None
+    context = ssl.create_default_context(cafile=made.ca)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(made.client)
+
+    def visited(session):
+        with context.wrap_socket(plug_plain(server), server_hostname="localhost", session=session) as sock:
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(b"x\n")
+                return sock.session, sock.session_reused, sock.recv(10)
+            return None, True, b""
+
+    before, reused, answer = visited(None)
+    assert (reused, answer) == (False, b"X\n")
+    monkeypatch.setattr("pysock.tls.session.wall_clock", lambda: time.time() + 31 * 86400)
+    goes_on = backend == "pure" or driver == "ssl"
+    assert visited(before)[1:] == ((True, b"") if goes_on else (False, b"X\n"))
+    counted(server, tls_failures=int(goes_on), pending=0)
+    assert visited(before)[1:] == (False, b"X\n")  # that session is gone; OpenSSL's clock says that it is good
+    assert ("failed: the certificate isn't good: certificate has expired;" in caplog.text) == goes_on
+
+
 def test_new_keys(serve):
     """``K`` has it send a KeyUpdate, and ask for one."""
     server = serve(framing="line")

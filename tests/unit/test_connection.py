@@ -298,15 +298,16 @@ def test_an_srm_in_one_piece_with_the_cir(waiting):
 def test_no_such_service(established):
     error = encode_text(Kind.ERROR, ErrorCode.NO_SUCH_SERVICE, texts.NO_SUCH_SERVICE, 9)
     actions, _ = run(established, srm(service=1), srm(service=1, flags=1), srm())
-    assert actions == [NotServed(error, whole=True), NotServed(b"", whole=True), Request(0, 9, True, b"x")]
+    assert actions == [NotServed(error, True, 1), NotServed(b"", True, 1), Request(0, 9, True, b"x")]
 
 
 def test_a_request_that_is_too_large(established):
     error = encode_text(Kind.ERROR, ErrorCode.PAYLOAD_TOO_LARGE, texts.REQUEST_TOO_LARGE % (1001, 1000), 9)
-    assert run(established, header(Kind.SRM, 1001))[0] == [NotServed(error, whole=False)]
+    too_large = ErrorCode.PAYLOAD_TOO_LARGE
+    assert run(established, header(Kind.SRM, 1001))[0] == [NotServed(error, False, 0, too_large)]
     assert run(established, b"x" * 1000)[0] == []
     assert run(established, b"x" + srm(b"next"))[0] == [Request(0, 9, True, b"next")]
-    assert run(established, header(Kind.SRM, 1001, flags=1))[0] == [NotServed(b"", whole=False)]
+    assert run(established, header(Kind.SRM, 1001, flags=1))[0] == [NotServed(b"", False, 0, too_large)]
 
 
 def test_a_request_exactly_at_the_limit(established):
@@ -317,7 +318,8 @@ def test_when_the_server_stops(established):
     established.shutting_down = True
     error = encode_text(Kind.ERROR, ErrorCode.SHUTTING_DOWN, texts.SHUTTING_DOWN, 9)
     actions, _ = run(established, srm() + srm(flags=1) + encode(Kind.PING))
-    assert actions == [NotServed(error, whole=True), NotServed(b"", whole=True), Answer(encode(Kind.PONG))]
+    code = ErrorCode.SHUTTING_DOWN
+    assert actions == [NotServed(error, True, 0, code), NotServed(b"", True, 0, code), Answer(encode(Kind.PONG))]
 
 
 @pytest.mark.parametrize(

@@ -528,8 +528,8 @@ print("".join(sorted(said.decode())), os.path.exists(address.removeprefix("unix:
 
 def test_of_many_processes_that_start_at_one_path_one_wins(backend, path):
     leave_stale(path)
-    done = run_python(STARTERS, f"unix:{path}", backend, "30")
-    assert (done.stdout, done.stderr) == (f"+{'-' * 29} False\n", "")
+    done = run_python(STARTERS, f"unix:{path}", backend, "12")
+    assert (done.stdout, done.stderr) == (f"+{'-' * 11} False\n", "")
 
 
 ROUNDS = """

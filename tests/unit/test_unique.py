@@ -32,7 +32,7 @@ def classes():
 #: These close what they are given, or only tell of an error.
 NO_OWNERS = {"NativeSockets", "PureSockets", "ExceptionThatCouldNotBeLogged"}
 #: Or are contracts, of which no object is made.
-CONTRACTS = {"Engine", "Link", "Owner", "Poller", "Sockets", "Worker"}
+CONTRACTS = {"Bus", "Engine", "Link", "Owner", "Poller", "Sockets", "Worker"}
 
 
 def test_whatever_closes_something_is_unique():

@@ -427,10 +427,12 @@ def test_frame_timeout_of_a_frame_that_was_begun_while_the_client_was_not_read(s
         wait_for(lambda: any(server._running.engine.info(client).queued for client in server.clients))
         good.check()
         time.sleep(0.25)
+        began = time.monotonic()
         assert wire.next_frame(peer) == replied(b"s" * 6_000_000, 1)
         answers, seconds = until_closed(peer)
         assert parse(answers) == [SLOW]
-        assert 0.1 < seconds < 1.5
+        assert seconds < 1.5
+        assert time.monotonic() - began > 0.2  # of what the kernel has taken some is read long after
 
 
 @pytest.mark.parametrize("framing", ["u32", "line"])
@@ -768,7 +770,8 @@ def be_crowded_out(server):
 
 def be_silent(server):
     with wire.dial(server) as peer:
-        assert wire.rest_of(peer) == [LATE]
+        heard = wire.rest_of(peer)
+        assert heard == [LATE] or (not heard and server.addresses[0].transport == "tls")  # in the handshake still
 
 
 def ask_for_too_much(server):
@@ -814,7 +817,14 @@ CAUSES = {
 }
 
 
-@pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.name)
+#: Over TLS who is one too many hears of it in another way.
+AS_CASES = [
+    pytest.param(cause, id=cause.name, marks=[pytest.mark.not_over_tls(wire.AT_THE_DOOR)] * (cause is Cause.FULL))
+    for cause in CAUSES
+]
+
+
+@pytest.mark.parametrize("cause", AS_CASES)
 def test_every_cause_has_a_counter_and_a_line(serve, caplog, cause):
     """Counted one by one, and no other with it; logged at most once a second, with how often it has been since."""
     caplog.set_level(logging.INFO, "pysock.server")

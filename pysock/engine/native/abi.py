@@ -8,13 +8,13 @@ change of the declarations.
 from __future__ import annotations
 
 from pysock.base.lean import TYPE_CHECKING
-from pysock.engine.contract import REINSTALL
+from pysock.engine.said import REINSTALL
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0xBFD41CA1
+ABI: Final = 0x4C53E808
 
 
 def check_abi(lib: Any) -> None:

@@ -15,8 +15,8 @@ import struct
 from pysock._engine import ffi, lib
 from pysock.base.aliases import Buffer, SocketAddress
 from pysock.base.lean import TYPE_CHECKING
-from pysock.engine.contract import OnlyInMain
 from pysock.engine.native.abi import check_abi
+from pysock.engine.said import OnlyInMain
 
 if TYPE_CHECKING:
     from typing import Any, Final

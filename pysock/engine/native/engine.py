@@ -15,6 +15,7 @@ from pysock.base.unique import Unique
 from pysock.base.vanish import vanishing
 from pysock.causes import Cause, level_and_line
 from pysock.engine.contract import OVER, WHEN_READABLE, Backend, EngineOptions
+from pysock.engine.native.counting import count_there
 from pysock.engine.native.crossing import NANOSECONDS, ffi, lib, nanoseconds, of_linger, result_of, view_of
 from pysock.engine.native.inlet import NativeInlet
 from pysock.engine.native.link import NativeLink
@@ -25,6 +26,7 @@ from pysock.engine.native.tls import driver_of, drivers, facts_of, info_of, secu
 from pysock.engine.proxies import Proxies
 from pysock.engine.rows import ClientInfo, Current, EngineStats, Gone
 from pysock.engine.said import TEXT_DESCRIPTORS_LOST, answers_nothing, too_much_queued
+from pysock.engine.seats import Seat
 from pysock.errors import FrameTooLarge, PysockError
 from pysock.limits import Limits
 from pysock.wire import texts
@@ -99,6 +101,7 @@ class NativeEngine(Unique):
         uids = ffi.new("uint32_t[]", sorted(options.access.uids))
         gids = ffi.new("uint32_t[]", sorted(options.access.gids))
         c.uids, c.uid_count, c.gids, c.gid_count = uids, len(uids), gids, len(gids)
+        self._seat = options.seat and self._sit(c, options.seat)  # it keeps the page
         services = tuple(options.services)
         error = ffi.new("int *")
         python = lib.ps_python_new(c, id(services), id(callbacks), id(FrameTooLarge), error)
@@ -115,8 +118,9 @@ class NativeEngine(Unique):
             result_of(error)
         self._push_inside, self._broadcast_inside, self._push_to_inside, self._select, *others = inside
         self._disconnect_inside, self._answer, self._current, self._waiting, self._ask, more, *others = others
-        self._later, self._watch, self._secure, *guest = others
+        self._later, self._watch, self._secure, self._notice, *guest = others
         self.send_more: Callable[[int, Any], int] = more
+        self._meter = options.meter and count_there(python, options.meter)
         self._begin, self._poll_fd, self._turn, self._end_turns = guest
         self._raised: list[BaseException] = []  # by a guest's turn
         self.wants_turn: Callable[[], None] = lambda: None
@@ -124,6 +128,12 @@ class NativeEngine(Unique):
         self._tls_driver = options.tls_driver
         self._hosted: HostedSessions | None = None  # TLS by the module ssl, if there is any
         self._loop: int | None = None  # the thread that runs it
+
+    @staticmethod
+    def _sit(c: Any, seat: Seat) -> Any:
+        page = ffi.from_buffer("ps_seat[]", seat.page, require_writable=True)
+        c.seats, c.seat_count, c.seat = page, seat.rows, seat.mine
+        return page
 
     def add_master(
         self, fd: int, checked: bool = False, prepared: bool = False, tls: Any = None, proxies: Proxies | None = None
@@ -355,6 +365,9 @@ class NativeEngine(Unique):
     def call_later(self, function: Callable[[], object]) -> bool:
         result: int = self._later(function)
         return result not in _NO_LOOP and result_of(result) == 0
+
+    def notice(self, seconds: float | None, everything: bool = False) -> None:
+        self._notice(-1.0 if seconds is None else seconds, everything)
 
     def watch(self, fd: int, ready: Callable[[], object] | None, writes: bool = False) -> None:
         result_of(self._watch(fd, ready, writes))

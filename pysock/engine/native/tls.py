@@ -25,7 +25,9 @@ _IPV4_SIZE: Final = 4
 _FACTS_ROOM: Final = 4096
 _MINIMUM: Final = {"1.2": 0x0303, "1.3": 0x0304}
 _VERIFY: Final = {"none": lib.PS_VERIFY_NONE, "optional": lib.PS_VERIFY_OPTIONAL, "require": lib.PS_VERIFY_REQUIRE}
-_tickets: Final[WeakKeyDictionary[Any, bytes]] = WeakKeyDictionary()
+#: Nanoseconds after which sessions are sealed by other keys; those before are good for as long again.
+_TICKETS_PERIOD: Final = 3600 * 10**9
+_tickets: Final[WeakKeyDictionary[Any, Any]] = WeakKeyDictionary()
 #: What OpenSSL calls the kinds of alternative names.
 _SANS: Final = {lib.PS_FACT_DNS: "DNS", lib.PS_FACT_URI: "URI", lib.PS_FACT_EMAIL: "email"}
 
@@ -71,8 +73,7 @@ def secure(engine: Any, master: int, tls: Any) -> None:
     options.password = text(password)
     kept.append(ffi.from_buffer("uint8_t[]", alpn))
     options.alpn, options.alpn_size = kept[-1], len(alpn)
-    kept.append(ffi.from_buffer("uint8_t[]", _tickets_of(tls)))
-    options.tickets = kept[-1]
+    options.tickets = _tickets_of(tls)
     options.minimum, options.verify = _MINIMUM[tls.minimum], _VERIFY[tls.asks]
     why = ffi.new("char[]", _TEXT_ROOM)
     error = lib.ps_engine_secure(engine, master, options, why, _TEXT_ROOM)
@@ -80,10 +81,13 @@ def secure(engine: Any, master: int, tls: Any) -> None:
         raise OSError(-error, f"TLS: {tls.cert}: {ffi.string(why).decode('utf-8', 'replace')}")
 
 
-def _tickets_of(tls: Any) -> bytes:
+def _tickets_of(tls: Any) -> Any:
     """By what its sessions are sealed: the same for all servers that speak it, and whatever its files are by now."""
     if tls not in _tickets:
-        _tickets[tls] = os.urandom(lib.PS_TICKET_KEYS)
+        made = lib.ps_tickets_new(os.urandom(lib.PS_TICKET_KEYS), _TICKETS_PERIOD)
+        if not made:
+            raise MemoryError
+        _tickets.setdefault(tls, ffi.gc(made, lib.ps_tickets_drop))
     return _tickets[tls]
 
 

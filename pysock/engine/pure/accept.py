@@ -10,23 +10,26 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
 from pysock.address import join_host_port
+from pysock.base.clock import monotonic
 from pysock.base.forking import guard
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.base.vanish import notice_vanished, vanishing
 from pysock.causes import Cause
 from pysock.engine.pure.door.access import Door
+from pysock.engine.pure.door.gate import Gate
 from pysock.engine.pure.door.proxied import Header
 from pysock.engine.pure.ending import dismiss
 from pysock.engine.pure.framed import FramedConnection
 from pysock.engine.pure.listener import Listener
 from pysock.engine.pure.plain import PlainConnection, U32Connection
-from pysock.engine.pure.poll import READ
-from pysock.engine.pure.transport import PLAIN, discard_input
+from pysock.engine.pure.poll import READ, SHARED
+from pysock.engine.pure.transport import PLAIN, discard_input, no_delay
 from pysock.states import DisconnectReason
 from pysock.wire.endings import DOOR, End, last_words
 from pysock.wire.format import (
@@ -39,10 +42,15 @@ if TYPE_CHECKING:
     from pysock.engine.proxies import Proxies
     from pysock.engine.pure.connection import Connection
     from pysock.engine.pure.core import Core
+    from pysock.engine.pure.guest import Events
     from pysock.engine.pure.transport import Transport
 
-#: Accepts of one master socket a turn.
+#: Accepts of one master socket a turn; and where other workers accept from it, too.
 _ACCEPTS_MAX: Final = 16
+_SHARED_ACCEPTS: Final = 4
+#: How often a loop with nothing to do puts the master sockets into the poll anew, in seconds: a worker that was stopped
+#: may have been woken for a client that still waits, and the kernel wakes no other for it.
+_REARM: Final = 1.0
 _PAUSE: Final = 0.05
 #: A client that has said nothing for so long makes way where the server is full, in seconds.
 _CROWD_WAIT: Final = 0.1
@@ -84,6 +92,10 @@ class Masters(Unique):
         self._reserve = -1
         self._open = False
         self._newcomer: socket.socket | None = None  # accepted last: it may not have a row yet
+        seat = core.options.seat
+        self._gate = None if seat is None else Gate(seat)
+        self._interest, self._most = (READ, _ACCEPTS_MAX) if seat is None else (READ | SHARED, _SHARED_ACCEPTS)
+        self._rearmed = 0.0
         core.descriptor_freed = self.resume
 
     def add(
@@ -104,14 +116,17 @@ class Masters(Unique):
             self._listeners.append(listener)
             self._core.on_event[fd] = lambda bits, one=listener: self._on_event(one, bits)  # type: ignore[misc]
         for listener in self._listeners:
-            self._core.poller.change(listener.fd, 0, READ)
-            listener.interest = READ
+            self._core.poller.change(listener.fd, 0, self._interest)
+            listener.interest = self._interest
+        self._rearmed = self._core.now
+        self._sit(True)
 
     def stop(self) -> None:
         """Accept no more. Called again it does nothing."""
         self._open = False
         self.resume_at = None
         self._watch(0)
+        self._sit(False)
         for listener in self._listeners:
             self._core.on_event.pop(listener.fd, None)
             listener.sock.detach()
@@ -121,6 +136,8 @@ class Masters(Unique):
     def abandon(self) -> None:
         """In a forked child: accept no more. The descriptors are the caller's."""
         self._open = False
+        if self._gate is not None:
+            self._gate.leave()
         self.resume_at = None
         for listener in self._listeners:
             listener.sock.detach()
@@ -147,7 +164,10 @@ class Masters(Unique):
         if self.resume_at is not None:
             self.resume_at = None
             self._open_reserve()
-            if not self._watch(READ):  # nobody would come in any more: try again
+            self._sit(self._open)
+            if self._is_over_its_share():
+                return
+            if not self._watch(self._interest):  # nobody would come in any more: try again
                 self.resume_at = self._core.now + _PAUSE
 
     def _watch(self, interest: int) -> bool:
@@ -181,7 +201,7 @@ class Masters(Unique):
 
     def _accept(self, listener: Listener) -> None:
         failed = 0
-        for _ in range(_ACCEPTS_MAX):
+        for _ in range(self._most):
             if not self._open or self.resume_at is not None:
                 return
             try:
@@ -194,7 +214,7 @@ class Masters(Unique):
                 if error.errno in _DONE:
                     return
                 failed += 1
-                if error.errno in _NEXT and failed < _ACCEPTS_MAX:
+                if error.errno in _NEXT and failed < self._most:
                     continue
                 if error.errno in _NO_DESCRIPTORS:
                     if self._core.dead:
@@ -204,12 +224,54 @@ class Masters(Unique):
                 self._pause()
             else:
                 self._admit(listener, sock, peer)
+                self._leave_next_ones()
+
+    # --- other workers ---
+
+    def around(self, turn: Callable[[Events], None]) -> Callable[[Events], None]:
+        """A turn, where other workers have the master sockets, too."""
+        return turn if self._gate is None else partial(self._shared_turn, self._gate, turn)
+
+    def _shared_turn(self, gate: Gate, turn: Callable[[Events], None], events: Events) -> None:
+        gate.turn(monotonic())
+        if not events:
+            self._look_again()
+        turn(events)
+        gate.rest(self._clients())
+
+    def _leave_next_ones(self) -> None:
+        if self._is_over_its_share():
+            self._watch(0)
+
+    def _sit(self, is_open: bool) -> None:
+        if self._gate is not None:
+            self._gate.open(is_open, self._core.now, self._clients())
+
+    def _clients(self) -> int:
+        return self._core.counts.clients + self._core.counts.pending
+
+    def _is_over_its_share(self) -> bool:
+        """Whether others are to have the next ones; then it looks again later."""
+        core = self._core
+        if self._gate is None or not self._open or not self._gate.is_shut(core.now, self._clients()):
+            return False
+        self.resume_at = core.now + self._gate.pause()
+        return True
+
+    def _look_again(self) -> None:
+        core = self._core
+        if self._open and self.resume_at is None and monotonic() - self._rearmed >= _REARM:
+            self._rearmed = monotonic()
+            self._watch(0)
+            if not self._watch(self._interest):
+                self.resume_at = core.now + _PAUSE
 
     def _pause(self) -> None:
         core = self._core
         core.note(Cause.ACCEPT)
         self.resume_at = core.now + _PAUSE
         self._watch(0)
+        self._sit(False)
 
     # --- the reserve ---
 
@@ -217,6 +279,11 @@ class Masters(Unique):
         if self._reserve < 0:
             with guard, suppress(OSError):
                 self._reserve = socket.socket(socket.AF_UNIX).detach()  # any kind of descriptor will do
+
+    def close(self) -> None:
+        """Nobody is here any more."""
+        self._sit(False)
+        self.close_reserve()
 
     def close_reserve(self) -> None:
         """Give it up. Called again it does nothing."""
@@ -232,14 +299,14 @@ class Masters(Unique):
                 with guard:
                     sock, _peer = listener.sock.accept()
                     self._newcomer = sock
-                self._core.counts.accepted += 1
+                listener.count_accepted(self._core)
                 self._turn_away(sock, listener, Cause.FULL)
         self._open_reserve()
 
     # --- the door ---
 
     def _admit(self, listener: Listener, sock: socket.socket, peer: Any) -> None:
-        self._core.counts.accepted += 1
+        listener.count_accepted(self._core)
         if listener.tcp and not peer:  # macOS: it is gone already
             _drop(sock)
             return
@@ -329,9 +396,3 @@ def _drop(sock: socket.socket) -> None:
     """Close one that has no row yet, without a word."""
     with suppress(OSError):
         sock.close()
-
-
-def no_delay(sock: socket.socket) -> None:
-    """Don't let small replies wait for the acknowledgement of earlier ones (Nagle)."""
-    with suppress(OSError):  # macOS: EINVAL where the peer is gone already
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

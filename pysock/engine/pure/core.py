@@ -23,7 +23,8 @@ from pysock.engine.pure.poll import READ, WRITE, NoPoller, Poller, new_poller
 from pysock.engine.pure.table import Rows
 from pysock.engine.pure.timers import Deadlines
 from pysock.engine.pure.waiting.batch import Batch
-from pysock.engine.pure.waiting.deferred import Deferrals
+from pysock.engine.pure.waiting.deferred import Deferrals, Deferred
+from pysock.engine.pure.waiting.served import Serving
 from pysock.engine.pure.waiting.streams import Streams
 from pysock.engine.rows import EngineStats
 from pysock.engine.said import TEXT_DESCRIPTORS_LOST
@@ -31,11 +32,16 @@ from pysock.wire.health import Health
 from pysock.wire.rules import Rules
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeAlias
 
+    from pysock.engine.meter import Meter
     from pysock.engine.pure.connection import Connection
+    from pysock.engine.pure.metering import Metering
     from pysock.engine.pure.output import Output
     from pysock.limits import Limits
+
+    Wait: TypeAlias = Callable[[float | None], list[tuple[int, int]]]
+    Turn: TypeAlias = Callable[[list[tuple[int, int]]], None]
 
 #: Bytes read from one client a turn: nobody waits long for a busy neighbour.
 READ_MAX = 64 * 1024
@@ -65,6 +71,13 @@ class Counts:
         def __getattr__(self, name: str) -> int: ...
 
         def __setattr__(self, name: str, value: int) -> None: ...
+
+
+def measuring(core: Core, meter: Meter) -> Metering:
+    """Who counts for that memory."""
+    from pysock.engine.pure.metering import Metering  # noqa: PLC0415  # few servers are measured
+
+    return Metering(core, meter)
 
 
 class Core(Unique):
@@ -128,6 +141,11 @@ class Core(Unique):
         self.idles: Deadlines[Connection] = Deadlines(limits.idle_timeout or 0.0)
 
     def _read_services(self, services: Sequence[Service]) -> None:
+        meter = self.options.meter
+        #: Who counts more than the counters, for those who look from outside; or nobody does.
+        self.metering: Metering | None = None if meter is None else measuring(self, meter)
+        #: Since somebody wants to know of requests that are over.
+        self.serving: Serving | None = None
         #: By service number, what is called at once; and those that answer in batches.
         self.handlers: dict[int, Callable[[Any, Any], Any]] = {}
         self.batches: dict[int, Batch] = {}
@@ -138,16 +156,54 @@ class Core(Unique):
         for number, service in enumerate(services):
             if service.handler is not None and service.batch:
                 self.batches[number] = Batch(self, number, service)
-            elif service.handler is not None and service.streams:
-                self.streaming[number] = service.handler
             elif service.handler is not None:
-                self.handlers[number] = service.handler
+                of_its_kind = self.streaming if service.streams else self.handlers
+                metering = self.metering
+                of_its_kind[number] = metering.measured(number, service.handler) if metering else service.handler
 
     def failed(self, client_id: int, service: int, request_id: int, error: Exception) -> tuple[int, bytes, bool]:
         """Ask the facade about a failure: code and text of the ERROR, and whether the work was started."""
         self.counts.errors += 1
         began = self.now if self.began is None else self.began
-        return self.callbacks.failed(client_id, service, request_id, began, error)
+        answer = self.callbacks.failed(client_id, service, request_id, began, error)
+        if self.metering is not None:
+            self.metering.failed(service, answer[0])
+        return answer
+
+    def not_served(self, service: int, code: int) -> None:
+        """A request has got an ERROR instead of being served."""
+        self.counts.errors += 1
+        if self.metering is not None:
+            self.metering.note(service, code)
+
+    def nobody_waited(self, service: int, was_answered: bool) -> None:
+        """The client of a request that was put off has gone."""
+        if self.metering is not None and not was_answered:
+            self.metering.gone(service)
+
+    def fates(self) -> tuple[int, int]:
+        """How many have failed so far, and how many were put off: before an answer to one that was."""
+        return self.counts.errors, self.deferrals.last
+
+    def answered(self, record: Deferred, before: tuple[int, int], reply: Any, kept: Any) -> None:
+        """One that was put off, at ``began``, is answered: unless it was put off once more."""
+        errors, last = self.fates()
+        if last != before[1]:
+            return
+        if self.metering is not None and errors == before[0] and self.began is not None:
+            self.metering.answered(record.service, self.began)
+        if self.serving is not None:
+            self.serving.answered(record, reply, errors > before[0], kept)
+
+    def measured(self, wait: Wait, turn: Turn) -> tuple[Wait, Turn]:
+        """How it waits and turns, if it is measured."""
+        metering = self.metering
+        return (wait, turn) if metering is None else (metering.waiting(wait), metering.around(turn))
+
+    def publish_last(self) -> None:
+        """The loop has ended."""
+        if self.metering is not None:
+            self.metering.publish(everything=True)
 
     def note(self, cause: Cause) -> None:
         """A limit was reached, or a fault met."""
@@ -173,6 +229,14 @@ class Core(Unique):
         if ready is not None:
             self._watched[fd] = new
             self.on_event[fd] = lambda _bits: told_if_it_fails(ready)
+
+    def notice(self, seconds: float | None, everything: bool = False) -> None:
+        """As :meth:`pysock.engine.contract.Engine.notice`."""
+        if self.serving is None and self.callbacks.served is not None:
+            self.serving = Serving(self, self.callbacks.served)
+            self.held_up.wrap(self.serving.noticed)
+        if self.serving is not None:
+            self.serving.want(seconds, everything)
 
     def lose(self) -> None:
         """The descriptors aren't ours any more: no number is closed, and nothing is written to one."""
@@ -206,6 +270,8 @@ class Core(Unique):
             part.clear()
         self.starved, self.send_again_at = [], None
         self.causes.forget()
+        if self.metering is not None:
+            self.metering.forget()
 
 
 def _callback_failed(_name: str, error: Exception) -> None:

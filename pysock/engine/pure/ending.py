@@ -108,6 +108,8 @@ def _count_gone(connection: Connection) -> None:
     core, reason = connection.core, connection.reason
     counts = core.counts
     counts.disconnected += connection.established
+    if core.metering is not None and connection.established and reason is not None:
+        core.metering.left[_NUMBER[reason]] += 1
     counts.timeouts += reason is DisconnectReason.TIMED_OUT
     counts.over_limit += reason is DisconnectReason.OVER_A_LIMIT
     with core.table.lock:

@@ -187,7 +187,7 @@ class FramedConnection(Connection):
         if isinstance(action, Answer):
             self.put(action.frame)
         elif isinstance(action, NotServed):
-            self.core.counts.errors += 1
+            self.core.not_served(action.service, action.code)
             self.requests += action.whole
             self.frames_in += not action.whole
             if not action.whole:
@@ -303,14 +303,10 @@ class FramedConnection(Connection):
         self.requests += 1
         self.core.held_up.requests += 1
         if request.deadline and pending.is_late(request.deadline):
-            pending.not_started(
-                self, request.request_id, request.wants_reply, ErrorCode.DEADLINE_PASSED, texts.TOO_LATE
-            )
+            self._not_started(request, ErrorCode.DEADLINE_PASSED, texts.TOO_LATE)
             return
         if request.service in self.core.streaming and not (request.takes_stream and request.wants_reply):
-            pending.not_started(
-                self, request.request_id, request.wants_reply, ErrorCode.NEEDS_STREAM, texts.NEEDS_STREAM
-            )
+            self._not_started(request, ErrorCode.NEEDS_STREAM, texts.NEEDS_STREAM)
             return
         batch = self.listener.batches.get(request.service)
         if batch is not None:
@@ -323,6 +319,10 @@ class FramedConnection(Connection):
         self.answer(
             request.service, request.request_id, request.wants_reply, size, request.deadline, self._call(request)
         )
+
+    def _not_started(self, request: Request, code: ErrorCode, text: str) -> None:
+        self.core.not_served(request.service, code)
+        pending.not_started(self, request.request_id, request.wants_reply, code, text)
 
     def _call(self, request: Request) -> Any:
         client, number = self.client_object(), request.service

@@ -76,3 +76,9 @@ class Listener(Unique):
         self.tcp: bool = self.sock.family != socket.AF_UNIX
         self.interest: int = 0
         self.shut: bool = False  # somebody else has shut it down
+
+    def count_accepted(self, core: Core) -> None:
+        """A connection has come through it."""
+        core.counts.accepted += 1
+        if core.metering is not None:
+            core.metering.came[self.tcp if self.transport is PLAIN else 2] += 1

@@ -20,6 +20,7 @@ from pysock.engine.pure.waiting import pending
 from pysock.states import ConnectionEvent, ConnectionState, DisconnectReason
 from pysock.wire import texts
 from pysock.wire.endings import End
+from pysock.wire.format import ErrorCode
 from pysock.wire.framing import LENGTH
 from pysock.wire.rules import PlainProtocol
 
@@ -36,7 +37,7 @@ _ESTABLISHED = ConnectionState.ESTABLISHED
 class PlainConnection(Connection):
     """One client, served by service 0 alone."""
 
-    __slots__ = ("_cutter", "_handler", "_head", "_kept", "_limit", "_small", "_tail")
+    __slots__ = ("_cutter", "_head", "_kept", "_limit", "_small", "_tail")
 
     protocol: PlainProtocol
 
@@ -56,7 +57,6 @@ class PlainConnection(Connection):
         self._head, self._tail = framing.head, framing.tail
         self._limit = limits.max_payload
         self._small = min(COPY_MAX, self._limit)  # for the short ways
-        self._handler = listener.handlers.get(0)
         self._kept: list[bytes] = []  # requests that were read, and may not be looked at yet
         super().__init__(core, sock, listener, address)
         if not framing.tells_size and not framing.ends_line:  # a read is a message
@@ -157,7 +157,7 @@ class PlainConnection(Connection):
     # --- serving ---
 
     def _serve(self, requests: list[bytes]) -> None:
-        handler = self._handler
+        handler = self.listener.handlers.get(0)
         if handler is None:
             self._serve_otherwise(requests)
             return
@@ -259,7 +259,7 @@ class PlainConnection(Connection):
 
     def _no_service(self) -> None:
         self.requests += 1
-        self.core.counts.errors += 1
+        self.core.not_served(0, ErrorCode.NO_SUCH_SERVICE)
         if not self.core.logged_no_service:
             self.core.logged_no_service = True
             self.core.callbacks.log(ERROR, texts.NO_SERVICE)
@@ -291,7 +291,7 @@ class U32Connection(PlainConnection):
         except OSError as error:
             self.input_failed(error)
             return
-        size, handler = len(data), self._handler
+        size, handler = len(data), self.listener.handlers.get(0)
         if size < 4 or self._cutter.partial or not size - 4 == _unpack_from(data)[0] <= self._limit or handler is None:
             self._take(data)
             return

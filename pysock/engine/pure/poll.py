@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: The bits of an interest and of an event; they are epoll's. An event may have others (EPOLLHUP, EPOLLERR).
 READ: Final = 0x001
 WRITE: Final = 0x004
+#: Of an interest: others wait for it, too, and one is enough. It can't be changed, only taken out (epoll_ctl(2)).
+SHARED: Final = getattr(select, "EPOLLEXCLUSIVE", 0)
 
 #: So much may be told of at once, no more (select.epoll.poll()): FD_SETSIZE - 1.
 TOLD_MAX: Final = 1023

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pysock.base.aliases import Buffer, SocketAddress
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
-from pysock.engine.pure.accept import no_delay
+from pysock.engine.pure.transport import no_delay
 from pysock.engine.ready import wait_until_ready
 
 if TYPE_CHECKING:

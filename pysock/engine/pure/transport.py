@@ -78,3 +78,9 @@ def keep_heap() -> None:
     """
     block = bytearray(_LARGE_BLOCK)
     del block
+
+
+def no_delay(sock: socket.socket) -> None:
+    """Don't let small replies wait for the acknowledgement of earlier ones (Nagle)."""
+    with suppress(OSError):  # macOS: EINVAL where the peer is gone already
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

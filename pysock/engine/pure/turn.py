@@ -49,8 +49,7 @@ from pysock.states import ConnectionState, DisconnectReason
 if TYPE_CHECKING:
     from typing import Any, Final
 
-#: The longest wait, in seconds: after it the loop looks whether its descriptors are still its own.
-_SLEEP_MAX: Final = 1.0
+_SLEEP_MAX: Final = 1.0  #: The longest wait, in seconds: then it looks whether its descriptors are still its own.
 #: After a turn for which there was no memory, so that the loop doesn't spin until there is some, in seconds.
 _PAUSE_MEMORY: Final = 0.01
 
@@ -77,11 +76,13 @@ class PureEngine(Unique):
         self.ask: Callable[[int, bytes, int], bool] = pushes.ask
         self.disconnect: Callable[..., bool] = pushes.disconnect
         self._masters = Masters(core)
+        wait, turn = core.measured(core.poller.wait, self._whole_turn)
+        self._turn = self._masters.around(turn)
         self.add_master: Callable[..., None] = self._masters.add
         self.tls_of: Callable[[int], Any] = lambda client_id: look.tls(core, client_id)
         self.reload_tls: Callable[[Any], None] = lambda _tls: None  # the contexts have changed themselves
         core.are_open = self.are_open
-        self._linger = Linger(core.poller.wait, options.linger, core.requests)
+        self._linger = Linger(wait, options.linger, core.requests)
         self._batches = list(core.batches.values())
         self._lateness = Lateness(core)
         self._running = self._lateness.running
@@ -89,13 +90,12 @@ class PureEngine(Unique):
         self._told, self._due, self._ready_streams = deferrals.told, deferrals.due, core.streams.ready
         self.waiting: Callable[[int], Current | None] = deferrals.waiting
         self.watch: Callable[..., None] = core.watch
+        self.notice: Callable[..., None] = core.notice
         self._stop_at: float | None = None
         self._draining = self._closed = self._has_run = self._has_ended = False
         self._guest = Guest(core, self._pushes, self)
-        #: As :attr:`pysock.engine.contract.Engine.wants_turn`.
-        self.wants_turn: Callable[[], None] = lambda: None
-        wants_turn = lambda: self.wants_turn()  # noqa: E731, PLW0108  # which is set later
-        outside = Outside(core, self._commands, self._pushes, self._guest, wants_turn)
+        self.wants_turn: Callable[[], None] = lambda: None  # as Engine.wants_turn of the contract: it is set later
+        outside = Outside(core, self._commands, self._pushes, self._guest, lambda: self.wants_turn())  # noqa: PLW0108
         self.answer: Callable[[int, Any], bool] = outside.answer
         self.send_more: Callable[[int, Any], int] = outside.send_more
 
@@ -190,7 +190,7 @@ class PureEngine(Unique):
             core.callbacks.log(ERROR, TEXT_DESCRIPTORS_LOST)
         return not core.lost
 
-    def _turn(self, events: Events) -> None:
+    def _whole_turn(self, events: Events) -> None:
         core = self._core
         core.now = monotonic()
         if core.ready:
@@ -348,9 +348,9 @@ class PureEngine(Unique):
             with suppress(BaseException):
                 bury(core.dead.popleft())
         with suppress(BaseException):
+            core.publish_last()
             core.causes.tell_rest(core.now)
-        self._pushes.loop = None
-        self._has_ended = True
+        self._pushes.loop, self._has_ended = None, True
 
     def close(self) -> None:
         """Free everything."""
@@ -359,7 +359,7 @@ class PureEngine(Unique):
             self._closed = True
             self._commands.close()
             with suppress(OSError):
-                self._masters.close_reserve()
+                self._masters.close()
             with suppress(OSError):
                 self._core.poller.close()
 

@@ -10,7 +10,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.contract import Service
 from pysock.engine.guards import type_name
 from pysock.engine.pure.reply import Failure
-from pysock.engine.pure.waiting.pending import done, free_id, may_start
+from pysock.engine.pure.waiting.pending import done, free_id, may_start, why_unwanted
 from pysock.wire import texts
 
 if TYPE_CHECKING:
@@ -65,25 +65,44 @@ class Batch:
         self._waiting = rest + self._waiting
 
     def _answer(self, waiting: list[Unanswered]) -> None:
-        waiting = [entry for entry in waiting if may_start(entry)]
+        metering = self._core.metering
+        waiting = [entry for entry in waiting if may_start(entry) or (metering and self._is_noted(entry))]
         if not waiting:
             return
         number, began = self._number, monotonic()
         replies = self._call(waiting)
-        self._core.held_up.took(number, monotonic() - began)
-        self._core.began = self._due - self._max_wait
+        took = monotonic()
+        self._core.held_up.took(number, took - began)
+        self._core.began = came = self._due - self._max_wait
+        before, gone = metering.failures if metering else 0, 0
+        serving = self._core.serving if self._core.serving and self._core.serving.wants(took - began) else None
         for entry, reply in zip(waiting, replies, strict=True):
             connection, request_id, wants_reply, request, deadline = entry
             size = len(request)
             free_id(entry)
             if not done(connection, size):
+                gone += 1
                 self._core.deferrals.nobody_waits(reply)
                 continue
             # A request that can't be answered alone has an exception in place of its reply.
             failed = type(reply) is not bytes and issubclass(type(reply), Exception)  # whatever its __class__ says
             connection.answer(number, request_id, wants_reply, size, deadline, Failure(reply) if failed else reply)
+            if serving is not None:
+                serving.tell(connection.client_id, number, came, began, took, size, reply, failed)
         self._core.began = None
+        if metering is not None:
+            metering.answered_batch(number, int((took - came) * 1e9), len(waiting) - gone, before, gone)
         del reply, replies  # see Failure
+
+    def _is_noted(self, entry: Unanswered) -> bool:
+        """It isn't started, which is counted; and left out."""
+        metering, code = self._core.metering, why_unwanted(entry)
+        assert metering is not None
+        if code is None:
+            metering.gone(self._number)
+        else:
+            metering.note(self._number, code)
+        return False
 
     def _call(self, waiting: list[Unanswered]) -> list[Any]:
         clients = [entry[0].client_object() for entry in waiting]

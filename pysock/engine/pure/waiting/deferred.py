@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heapify, heappop, heappush
-from itertools import count
 from types import GeneratorType
 
 from pysock.base.lean import TYPE_CHECKING
@@ -91,7 +90,7 @@ class Deferrals(Unique):
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._handles = count(1)
+        self.last: int = 0  # the handle that was given last
         self._records: dict[int, Deferred] = {}
         #: Whose work is to be told that nobody waits any more.
         self.told: deque[Deferred] = deque()
@@ -156,7 +155,8 @@ class Deferrals(Unique):
 
     def _add(self, record: Deferred) -> None:
         connection = record.connection
-        record.handle = handle = next(self._handles)
+        self.last += 1
+        record.handle = handle = self.last
         self._records[handle] = record
         _link(record)
         if record.deadline:
@@ -189,13 +189,13 @@ class Deferrals(Unique):
         if record is None:
             self.nobody_waits(reply)
             return False
-        connection = record.connection
+        connection, kept = record.connection, record.kept
         is_owed = not record.is_answered and not connection.gave_up
         record.is_answered = True
         self._finish(record)
         if is_owed:
             failed = type(reply) is not bytes and issubclass(type(reply), Exception)  # whatever its __class__ says
-            spare_others(connection, lambda: self._answer(record, Failure(reply) if failed else reply))
+            spare_others(connection, lambda: self._answer(record, Failure(reply) if failed else reply, kept))
         else:
             self.nobody_waits(reply)
         return is_owed
@@ -207,13 +207,14 @@ class Deferrals(Unique):
         self.mark(record, Ended.CANCELLED)
         spare_others(record.connection, lambda: self._answer(record, Failure(error)))
 
-    def _answer(self, record: Deferred, reply: Any) -> None:
+    def _answer(self, record: Deferred, reply: Any, kept: Any = None) -> None:
         core = self._core
-        outer, core.began = core.began, record.began
+        outer, core.began, before = core.began, record.began, core.fates()
         try:
             record.connection.answer(
                 record.service, record.request_id, record.wants_reply, record.size, record.deadline, reply
             )
+            core.answered(record, before, reply, kept)
         finally:
             core.began = outer
 
@@ -276,6 +277,7 @@ class Deferrals(Unique):
         """
         while (record := connection.deferred) is not None:
             _unlink(record)
+            self._core.nobody_waited(record.service, record.is_answered)
             connection.in_flight -= 1
             connection.in_flight_bytes -= record.size
             self._free_id(record)
@@ -384,11 +386,11 @@ def _answer_client(record: Deferred, begun: bool) -> None:
     connection, request_id = record.connection, record.request_id
     assert record.why is not None
     code, text = _LAST_ANSWERS[record.why][begun]
+    connection.core.not_served(record.service, code)
     is_told = record.wants_reply and connection.listener.framing.has_texts
     if is_told and not begun:
         pending.not_started(connection, request_id, is_told, code, text)
         return
-    connection.core.counts.errors += 1
     if is_told and connection.protocol.state is not ConnectionState.CLOSED:
         connection.put(encode_text(Kind.ERROR, code, text, request_id))
 

@@ -103,8 +103,17 @@ def may_start(waiting: Unanswered) -> bool:
         return True
     waited = free_id(waiting)
     if done(connection, len(request)) and waited and not abandoned:
+        connection.core.counts.errors += 1
         not_started(connection, request_id, wants_reply, ErrorCode.DEADLINE_PASSED, texts.TOO_LATE)
     return False
+
+
+def why_unwanted(waiting: Unanswered) -> ErrorCode | None:
+    """Why ``may_start`` has said no, as far as that can be told; ``None``: its client has gone."""
+    connection, _, wants_reply, _, deadline = waiting
+    if connection.protocol.state is ConnectionState.CLOSED or (wants_reply and _is_gone(connection)):
+        return None
+    return ErrorCode.DEADLINE_PASSED if is_late(deadline) else ErrorCode.CANCELLED
 
 
 def ids_held(connection: Connection, wants_reply: bool) -> dict[int, object] | None:
@@ -138,8 +147,7 @@ def is_late(deadline: float) -> bool:
 
 
 def not_started(connection: Connection, request_id: int, wants_reply: bool, code: ErrorCode, text: str) -> None:
-    """Answer a request whose handler isn't started."""
-    connection.core.counts.errors += 1
+    """Answer a request whose handler isn't started, and which is counted."""
     protocol = connection.protocol
     assert isinstance(protocol, FrameProtocol)
     if wants_reply and protocol.state is not ConnectionState.CLOSED:
@@ -153,6 +161,7 @@ def cancel(connection: Connection, request_id: int) -> None:
     waiting = protocol.in_flight.get(request_id)
     if type(waiting) is tuple:
         del protocol.in_flight[request_id]
+        connection.core.counts.errors += 1
         not_started(connection, request_id, True, ErrorCode.CANCELLED, texts.CANCELLED)
     elif waiting is not None:  # its worker is told first
         connection.core.deferrals.cancel(waiting)

@@ -1,0 +1,60 @@
+"""``pysock serve --workers``: the program in several processes, behind one address.
+
+This file owns the option, and what a supervisor is told of the command.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from pysock.supervision.line import can_be
+from pysock.supervision.notify import notifier
+
+AUTO: Final = "auto"
+#: What starts a worker, behind the interpreter.
+COMMAND: Final = ("-m", "pysock.cli.worker")
+#: More processes than that aren't meant.
+MOST: Final = 1024
+
+
+class NeverReady(click.ClickException):
+    """The service never came to serve."""
+
+    def __init__(self, why: str, code: int = click.ClickException.exit_code) -> None:
+        super().__init__(why)
+        self.exit_code = code  # type: ignore[misc]  # click takes it from the object, too
+
+
+def check_workers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+    """A number; ``auto`` is one for each processor that this process may use."""
+    if value is None:
+        return None
+    if value == AUTO:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    number = int(value) if value.isascii() and value.isdigit() else 0
+    if not 1 <= number <= MOST:
+        raise click.BadParameter(f"{value!r} isn't a number from 1 to {MOST}, nor {AUTO!r}")
+    return number
+
+
+def supervise(workers: int, patience: float, grace: float, drain_delay: float, **given: Any) -> int:
+    """Run the service to its end; the value is the exit code."""
+    from pysock.supervision.crew import Plan  # noqa: PLC0415  # who has no workers doesn't pay for it
+    from pysock.supervision.supervisor import Supervisor  # noqa: PLC0415  # likewise
+
+    if not can_be():
+        raise click.UsageError("--workers needs Unix sockets of the kind SEQPACKET, which this system hasn't")
+    for name in ("agent", "admin", "metrics", "slowlog"):
+        if given.pop(name) is not None:
+            raise click.UsageError(f"--{name} tells of one process: it doesn't go with --workers")
+    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    arguments |= {"grace": grace, "drain_delay": drain_delay}
+    supervisor = Supervisor(Plan(workers, COMMAND, arguments, grace, drain_delay, patience), click.echo, notifier())
+    code = supervisor.run()
+    if supervisor.failed is not None:
+        raise NeverReady(*supervisor.failed)
+    return code

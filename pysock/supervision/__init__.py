@@ -1,0 +1,1 @@
+"""Who runs a server: what it tells systemd, and the processes that share its work."""

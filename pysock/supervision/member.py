@@ -1,0 +1,109 @@
+"""A worker, as its supervisor sees it: a process, the line to it, and how far it has come.
+
+This file owns the process's start and its end. It is a Python of its own that imports the program itself, so each one
+is of the code that is there when it starts; and it has a session of its own, so that Ctrl-C in a terminal is the
+supervisor's alone.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from enum import Enum
+
+from pysock.base.clock import monotonic
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.unique import Unique
+from pysock.supervision.line import Line, pair
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Final
+
+#: How long after its grace a worker may take to end, in seconds: longer than a server waits for a handler.
+PATIENCE: Final = 6.0
+
+
+class State(Enum):
+    """How far it has come."""
+
+    STARTING = "starting"  # it imports the program
+    WAITING = "waiting"  # for what it wants to listen at
+    OPENING = "opening"  # it has that
+    SERVING = "serving"
+    ENDING = "ending"
+
+
+class Member(Unique):
+    """One of them.
+
+    :param number: that of its place, which its successors have after it.
+    :param row: that of its row in the page that all share.
+    :ivar wants: what its program calls the addresses that it wants.
+    :ivar limits: of those.
+    :ivar accepts: clients may come to it.
+    :ivar failed: why it couldn't serve, and with which exit code it ends; as it told.
+    :ivar kill_at: it is killed then.
+    """
+
+    def __init__(self, number: int, row: int, page: int, command: Sequence[str], told: dict[str, Any]) -> None:
+        self.number = number
+        self.row = row
+        self.state: State = State.STARTING
+        self.wants: tuple[str, ...] = ()
+        self.limits: dict[str, Any] = {}
+        self.backend: str = ""
+        self.accepts: bool = False
+        self.failed: tuple[str, int] | None = None
+        self.kill_at: float | None = None
+        self.started: float = monotonic()
+        self.line: Line
+        self.line, theirs = pair()
+        try:
+            with theirs:
+                flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+                whole = [sys.executable, *flags, *command, str(theirs.fileno())]
+                self.process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603  # our own command
+                    whole, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+                )
+            self.line.say("begin", (page,), worker=number, row=row, **told)
+        except BaseException:
+            self.line.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"worker {self.number} (process {self.process.pid})"
+
+    def stop(self, grace: float, delay: float = 0.0) -> None:
+        """Let it drain and end; also called again, and then in a shorter time."""
+        self.state = State.ENDING
+        end = monotonic() + grace + delay + PATIENCE
+        self.kill_at = end if self.kill_at is None else min(end, self.kill_at)
+        self.line.say("stop", grace=grace, delay=delay)
+
+    def kill(self) -> None:
+        """End it now."""
+        self.state = State.ENDING
+        self.kill_at = None
+        self.process.kill()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has: then it is no more than its exit status."""
+        return self.process.poll() is not None
+
+    def how_it_ended(self) -> str:
+        """In words."""
+        if self.failed is not None:
+            return self.failed[0]
+        status = self.process.returncode
+        if status >= 0:
+            return f"it ended with status {status}"
+        with suppress(ValueError):
+            name = signal.Signals(-status).name
+            return f"it was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        return f"it was ended by signal {-status}"
