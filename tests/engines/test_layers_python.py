@@ -32,7 +32,7 @@ FLOORS = [
         "access.peers",
         "access.unmapped",
     ),
-    ("wire",),
+    ("wire", "handover.fields", "handover.rows", "handover.messages"),
     ("engine",),
     ("engine.native", "engine.pure"),
     ("files", "descriptors"),
@@ -50,7 +50,7 @@ FLOORS = [
         "signals",
         "metrics",
     ),
-    ("calls", "health.lame", "listening", "attached", "tasks", "balance", "healing"),
+    ("calls", "health.lame", "listening", "attached", "tasks", "balance", "healing", "handover"),
     ("client", "running"),
     ("healing.client", "healing.connect", "healing.pool", "connecting", "aio", "server"),
     ("__init__",),
@@ -191,6 +191,9 @@ def test_the_page_shows_the_floors():
         "healing.client",
         "healing.connect",
         "healing.pool",
+        "handover.fields",
+        "handover.rows",
+        "handover.messages",
     }
     floors = [{name for name in floor if not name.startswith("_")} - parts for floor in reversed(FLOORS)]
     assert shown == [floor for floor in floors if floor]
