@@ -43,7 +43,10 @@ def connect(
     """Connect to a server and be let in: ``connect()``, then the connection initiation request (CIR).
 
     :param address: where the server listens: a text, an :class:`Address`, or the ``Path`` of a socket file. Or several,
-        in a list, or in one text with commas between them: see ``balance``.
+        in a list, or in one text with commas between them: see ``balance``. Or a cluster's nodes, found by its bus:
+        ``cluster+nats://HOST:4222/NAME``, ``cluster+redis://HOST:6379/NAME``, ``cluster+local:BUS/NAME``; where the bus
+        is down, those that are known so far. NAME may be left out where the cluster has none; ``balance`` is then
+        ``"p2c"``, unless it is said.
     :param name: how the server shall call this client: at most 255 bytes of UTF-8.
     :param timeout: seconds for all of this, and by default for each call later; ``None`` waits for ever.
     :param backend: ``"auto"``, ``"native"`` or ``"pure"``.
@@ -94,6 +97,8 @@ def connect(
     :raises TLSError: its certificate isn't good, or it wants one of this client, or speaks no TLS. It is for good.
     :raises RequestTimeout: it took too long.
     :raises ProtocolError: it isn't a pysock server.
+    :raises BusDown: the bus of a cluster isn't there, or doesn't let this client in, and no node is known.
+    :raises ImportError: what that bus needs isn't installed; the message says how to install it.
     :raises ValueError: a parameter is wrong; the message says which.
     """
     options: dict[str, Any] = {
@@ -112,7 +117,9 @@ def _made(
     balance: str | None,
     options: dict[str, Any],
 ) -> Client:
-    several = isinstance(address, (list, tuple)) or (isinstance(address, str) and "," in address)
+    several = isinstance(address, (list, tuple)) or (
+        isinstance(address, str) and ("," in address or address[:8].lower() == "cluster+")
+    )
     if several or reconnect or wait is not None or balance is not None:
         from pysock.healing.connect import connect_patiently  # noqa: PLC0415  # as below
 

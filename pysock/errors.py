@@ -186,7 +186,12 @@ class FrameTooLarge(PysockError, ValueError):
 
 
 class BusDown(PysockError, ConnectionError):
-    """A cluster's bus isn't connected, or takes no more: surely nobody has got the message. It may be sent again."""
+    """A cluster's bus isn't connected, or takes no more: surely nobody has got the message. It may be sent again.
+
+    :ivar for_good: it can't be used until somebody has done what the message says.
+    """
+
+    for_good: bool = False
 
 
 class NodeGone(PysockError, ConnectionError):

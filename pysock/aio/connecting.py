@@ -42,7 +42,7 @@ class Connecting:
     def __init__(self, address: Targets, name: str | None, timeout: float | None, options: dict[str, Any]) -> None:
         checked_most(options["max_payload"], options["max_pushes"])
         self._backoff = checked_reconnect(options["reconnect"])
-        self._balancer = balancer_of(address, options["balance"], discovers=self._backoff is not None)
+        self._balancer = balancer_of(address, options["balance"], discovers=self._backoff is not None, options=options)
         self._wait = None if options["wait"] is None else checked_wait(options["wait"])
         self._name = name or ""
         encode_name(self._name)

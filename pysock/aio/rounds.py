@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from pysock.balance.opening import Ask, Connect, opening
+from pysock.balance.opening import Ask, Connect, Find, opening
 from pysock.balance.targets import any_names, nodes_of
 from pysock.base.lean import TYPE_CHECKING
 from pysock.wire.nodes import NODES
@@ -48,6 +48,8 @@ async def _done(step: Step, make: Make) -> Any:
         return await make(step.address, step.seconds)
     if isinstance(step, Ask):
         return await step.client.request(b"", NODES, step.seconds)
+    if isinstance(step, Find):
+        return await asyncio.get_running_loop().run_in_executor(None, step.finder.find, step.seconds)
     if any_names(step.addresses):
         return await asyncio.get_running_loop().run_in_executor(None, nodes_of, step.addresses)
     return nodes_of(step.addresses)

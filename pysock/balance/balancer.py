@@ -6,9 +6,11 @@ The clients of a pool share one. This file owns the lock; nothing that waits is 
 
 from __future__ import annotations
 
+import errno
 import threading
 
 from pysock.address import Address
+from pysock.balance.finding import Finder, finder_of, is_cluster
 from pysock.balance.nodes import Nodes
 from pysock.balance.order import ORDERS, Orderly
 from pysock.balance.policy import CHANCE, SUBSET, checked_balance
@@ -19,12 +21,12 @@ from pysock.base.logs import client_log as log
 from pysock.base.unique import Unique
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
     from random import Random
-    from typing import Final, TypeAlias, TypeVar
+    from typing import Any, Final, TypeAlias, TypeVar
 
     from pysock.balance.targets import Targets
-    from pysock.wire.nodes import NodeList
+    from pysock.wire.nodes import NodeList, NodeRow
 
     Member = TypeVar("Member")
 
@@ -36,10 +38,22 @@ _GONE_MAX: Final = 1000
 Balanced: TypeAlias = "str | Balancer | None"
 
 
-def balancer_of(address: Targets, balance: Balanced, *, discovers: bool, pool: bool = False) -> Balancer:
+#: A program's clients that don't hear from servers of those that come and go ask a cluster again after so many seconds.
+_FRESH: Final = 5.0
+
+
+def balancer_of(
+    address: Targets,
+    balance: Balanced,
+    *,
+    discovers: bool,
+    pool: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> Balancer:
     """The one of a client with these parameters of ``connect()``.
 
     :param pool: the clients of a pool share it.
+    :param options: the other parameters, some of which say to which addresses it may go.
 
     :raises ValueError: one of them is wrong.
     :raises TypeError: likewise.
@@ -47,7 +61,19 @@ def balancer_of(address: Targets, balance: Balanced, *, discovers: bool, pool: b
     if isinstance(balance, Balancer):
         return balance
     mode = checked_balance(balance)
+    if is_cluster(address):
+        assert isinstance(address, str)
+        finder, word = finder_of(address), mode or "p2c"
+        mode = "pool" if pool and word == "p2c" else word
+        return Balancer((), mode, discovers=discovers, finder=finder, only=_transports(options or {}))
     return Balancer(checked_targets(address), "pool" if pool and mode == "p2c" else mode, discovers=discovers)
+
+
+def _transports(options: Mapping[str, Any]) -> frozenset[str]:
+    """Those that parameters of ``connect()`` leave; none: all."""
+    if options.get("tls") is not None:
+        return frozenset(("tls",))
+    return frozenset(("unix", "abstract")) if options.get("server_uid") is not None else frozenset()
 
 
 class Balancer(Unique):
@@ -56,12 +82,24 @@ class Balancer(Unique):
     :param seeds: the addresses that the program gave.
     :param mode: a word of ``order.py``; ``None``: in their order, and of a single one nothing is learned.
     :param discovers: whether it learns of others.
+    :param finder: finds them, in the place of seeds.
+    :param only: of the transports that it finds these are used; none: all.
     :ivar version: of the list of nodes that it was told last; empty: of none.
     """
 
     def __init__(
-        self, seeds: tuple[Address, ...], mode: str | None = None, *, discovers: bool = False, chance: Random = CHANCE
+        self,
+        seeds: tuple[Address, ...],
+        mode: str | None = None,
+        *,
+        discovers: bool = False,
+        chance: Random = CHANCE,
+        finder: Finder | None = None,
+        only: frozenset[str] = frozenset(),
     ) -> None:
+        self.finder: Finder | None = finder
+        self._only = only
+        self._found_at = float("-inf")
         self.seeds: tuple[Address, ...] = seeds
         self.alone: bool = mode is None and len(seeds) == 1
         self.discovers: bool = discovers and not self.alone
@@ -70,12 +108,15 @@ class Balancer(Unique):
         self._orderly = Orderly(chance)
         self._nodes = Nodes()
         self._learned: tuple[Address, ...] = ()
+        self._is_at_a_loss = False
         self._listed: frozenset[str] = frozenset()
         self._gone: dict[str, None] = {}  # they were listed, and are no more; the latest last
         self._given: dict[str, str] = {}  # node -> the key of the address that leads to it
         self._lock = threading.Lock()
 
     def __str__(self) -> str:
+        if self.finder is not None:
+            return str(self.finder)
         return str(self.seeds[0]) if len(self.seeds) == 1 else f"one of {', '.join(map(str, self.seeds))}"
 
     def wanted(self) -> tuple[Address, ...]:
@@ -98,6 +139,34 @@ class Balancer(Unique):
             then = [key for key in by_key if key in late]
         compared = len(first) if self._mode == "p2c" else 0
         return Round([by_key[key] for key in first + then], compared)
+
+    # Of a cluster
+
+    def has_to_find(self, now: float) -> bool:
+        """Whether it is to be asked where the nodes are: none is known, or none of them has let the client in."""
+        if self.finder is None:
+            return False
+        return not self._learned or self._is_at_a_loss or (not self.discovers and now - self._found_at > _FRESH)
+
+    def found(self, rows: Iterable[NodeRow], now: float) -> None:
+        """They are there.
+
+        :raises ConnectionRefusedError: the client can go to none of these addresses.
+        """
+        texts = tuple(dict.fromkeys(address for row in rows for address in row.addresses))
+        learned = tuple(like for text in texts if (like := self._like_ours(text)) is not None)
+        if not learned:
+            words = f"{self} has no address to which this client goes, by tls= or server_uid=, but {', '.join(texts)}"
+            raise ConnectionRefusedError(errno.ECONNREFUSED, words)
+        with self._lock:
+            listed = frozenset(map(key_of, learned))
+            self._note_gone(listed)
+            self._learned, self._listed = learned, listed
+            self._found_at, self._is_at_a_loss = now, False
+
+    def at_a_loss(self) -> None:
+        """None of those that are known has let the client in."""
+        self._is_at_a_loss = True
 
     # For pools
 
@@ -171,6 +240,8 @@ class Balancer(Unique):
         except ValueError as error:
             log.warning("a server of %s lists a node that can't be used: %s", self, error)
             return None
+        if self.finder is not None:
+            return address if not self._only or address.transport in self._only else None
         ours = next((seed for seed in self.seeds if seed.transport == address.transport), None)
         if ours is None:
             log.info("a server of %s lists %s, whose transport isn't that of the addresses given", self, address)

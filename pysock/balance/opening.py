@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 
+from pysock.balance.policy import ASKED_WITHIN
 from pysock.balance.round import Verdict
 from pysock.balance.targets import Target, nodes_of
 from pysock.base.clock import monotonic
 from pysock.base.deadlines import time_left
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
+from pysock.base.logs import client_log as log
 from pysock.errors import RemoteError, RequestTimeout
 from pysock.wire.format import Malformed
 from pysock.wire.nodes import NODES, decode_nodes
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from pysock.address import Address
     from pysock.balance.balancer import Balancer
+    from pysock.balance.finding import Finder
     from pysock.balance.round import Round
     from pysock.client import Client
     from pysock.wire.nodes import NodeList
@@ -29,6 +32,13 @@ class LookUp(NamedTuple):
     """Resolve the names in these addresses: what comes is a list of targets."""
 
     addresses: tuple[Address, ...]
+
+
+class Find(NamedTuple):
+    """Ask a cluster where its nodes are, within so many seconds: what comes are their rows."""
+
+    finder: Finder
+    seconds: float | None
 
 
 class Connect(NamedTuple):
@@ -46,7 +56,7 @@ class Ask(NamedTuple):
 
 
 if TYPE_CHECKING:
-    Step: TypeAlias = "LookUp | Connect | Ask"
+    Step: TypeAlias = "LookUp | Find | Connect | Ask"
 
 
 def opening(balancer: Balancer, until: float | None) -> Generator[Step, Any, Any]:
@@ -57,6 +67,7 @@ def opening(balancer: Balancer, until: float | None) -> Generator[Step, Any, Any
     if balancer.alone:
         client = yield Connect(balancer.seeds[0], time_left(until))
         return client
+    yield from _found(balancer, until)
     targets = yield LookUp(balancer.wanted())
     attempts = balancer.round(targets, monotonic())
     held = None
@@ -84,7 +95,25 @@ def opening(balancer: Balancer, until: float | None) -> Generator[Step, Any, Any
     finally:
         if held is not None:
             _drop(balancer, held)
+    balancer.at_a_loss()
     raise attempts.error()
+
+
+def _found(balancer: Balancer, until: float | None) -> Generator[Step, Any, None]:
+    """Where the nodes of a cluster are; where that can't be asked, what is known so far is used."""
+    finder = balancer.finder
+    if finder is None or not balancer.has_to_find(monotonic()):
+        return
+    known, left = balancer.wanted(), time_left(until)
+    if known:
+        left = ASKED_WITHIN if left is None else min(left / 2, ASKED_WITHIN)
+    try:
+        rows = yield Find(finder, left)
+        balancer.found(rows, monotonic())
+    except (OSError, RequestTimeout) as error:
+        if not known:
+            raise
+        log.warning("%s doesn't say where its nodes are, so those that are known are tried: %s", finder, error)
 
 
 #: In the place of an answer: the connection has ended.
@@ -169,4 +198,6 @@ def _done(step: Step, make: Callable[[Address, float | None], Client]) -> Any:
         return make(step.address, step.seconds)
     if isinstance(step, Ask):
         return step.client.request(b"", NODES, step.seconds)
+    if isinstance(step, Find):
+        return step.finder.find(step.seconds)
     return nodes_of(step.addresses)

@@ -30,6 +30,9 @@ SUBSET: Final = 3
 #: Seconds for the second of two that are compared: the first has let the client in already, and waits.
 COMPARED_WITHIN: Final = 1.0
 
+#: Seconds for a cluster's bus, where nodes are known that may be tried.
+ASKED_WITHIN: Final = 2.0
+
 #: In the place of chance, which tests replace. It has no state that a forked child would share.
 CHANCE: Final[random.Random] = random.SystemRandom()
 

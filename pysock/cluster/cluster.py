@@ -21,6 +21,7 @@ from pysock.cluster.groups import ClusterGroup
 from pysock.cluster.member import Member, Wanted
 from pysock.cluster.services import Registered
 from pysock.cluster.subjects import Subjects
+from pysock.cluster.url import parted
 from pysock.cluster.view import ClusterClient, ClusterClients, other_row
 from pysock.cluster.waiting import settled
 from pysock.directory.groups import checked_name
@@ -60,7 +61,8 @@ class Cluster(Unique):
 
     :param url: the bus: ``local:NAME`` or ``local:/PATH``, for the nodes of one machine and one user, which needs no
         other program; ``nats://HOST:4222`` for those of several, which needs the extra ``nats``.
-    :param name: of the cluster; several may share a bus. Letters, digits, ``-`` and ``_``.
+    :param name: of the cluster; several may share a bus. Letters, digits, ``-`` and ``_``. ``None``: what follows the
+        bus in the URL, as in ``nats://HOST:4222/NAME`` or ``local:BUS/NAME``, else ``default``.
     :param node: the name of this node, another one for each; ``None``: made of the host's name and the process's id.
     :param unique: of several clients of one name, on whatever nodes, one stays, ``"newest"`` or ``"oldest"``; the
         others are told that they were replaced. ``None``: all stay.
@@ -76,12 +78,12 @@ class Cluster(Unique):
         self,
         url: str,
         *,
-        name: str = "default",
+        name: str | None = None,
         node: str | None = None,
         unique: str | None = None,
         required: bool | float = False,
     ) -> None:
-        self.name: str = name
+        bus_url, self.name = parted(url, name)
         self.node: str = f"{_host()}-{os.getpid()}" if node is None else node
         if not isinstance(self.node, str) or not is_node_name(self.node):
             problem = f"must have 1 to 128 characters that can be shown, without blanks, / and commas, not {node!r}"
@@ -91,8 +93,8 @@ class Cluster(Unique):
         seconds = checked_timeout(REQUIRED if required is True else required)
         self._required = FOREVER if seconds is None else seconds
         self._unique = unique
-        self._subjects = Subjects(name)
-        self._bus = bus_of(url, node=self.node, prefix=self._subjects.prefix)
+        self._subjects = Subjects(self.name)
+        self._bus = bus_of(bus_url, node=self.node, prefix=self._subjects.prefix)
         self._services = Registered()
         self._on_node: list[Callable[[ClusterNode, NodeChange], Any]] = []
         self._on_state: list[Callable[[ClusterState, ClusterState], Any]] = []

@@ -6,6 +6,7 @@ import random
 import secrets
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from pysock._version import __version__
 from pysock.base.clock import monotonic
@@ -17,6 +18,7 @@ from pysock.cluster.directory.events import NodeEvent, Replaced, StateEvent
 from pysock.cluster.directory.machine import Directory
 from pysock.cluster.directory.messages import NodeInfo
 from pysock.cluster.directory.words import NodeChange
+from pysock.cluster.finding import Found, reached_from
 from pysock.cluster.groups import Heard
 from pysock.cluster.receiving import Receiving
 from pysock.cluster.sending import Sending
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
 _GOODBYE: Final = 1.0
 #: What becomes of a node that clients should know.
 _ELSEWHERE: Final = (NodeChange.JOINED, NodeChange.CHANGED, NodeChange.LEFT, NodeChange.GONE)
-#: How addresses begin that mean nothing on another machine.
-_ONE_HOST: Final = ("unix:", "abstract:")
 
 
 class Wanted(NamedTuple):
@@ -86,6 +86,7 @@ class Member(Unique):
         self.services: Services = Services(
             wanted.handlers, self.directory, self.receiving, running, self.sending.largest
         )
+        self.found: Found = Found(self.directory, self._own, self._others)
         self.groups: Heard = Heard(running.clients.groups, bus, subjects, self.receiving.heard)
 
     # Its life
@@ -95,11 +96,12 @@ class Member(Unique):
         for subject in (self.subjects.all, self.subjects.broadcast, self.subjects.node(self.directory.epoch)):
             self.bus.subscribe(subject, self.receiving.heard)
         self.services.begin(self.bus, self.subjects)
+        self.found.begin(self.bus, self.subjects)
         self.groups.begin()
         self.running.lameness.watch(self.describe)
         nodes = self.running.clients.nodes
         if nodes is not None and not nodes.is_given:
-            nodes.others = self._others
+            nodes.others = partial(self._others, self.directory.info.host)
         self.bus.start(self.station.bus_changed)
         self.station.start()
 
@@ -119,12 +121,14 @@ class Member(Unique):
     def drain(self) -> None:
         """The server goes: calls are for others, and clients too."""
         self.services.end()
+        self.found.end()
         self.describe()
 
     def end(self) -> None:
         """Leave the cluster."""
         self.groups.end()
         self.services.end()
+        self.found.end()
         self.station.goodbye()
         if self.bus.state is BusState.CONNECTED:
             self.receiving.goodbye.wait(_GOODBYE)
@@ -149,16 +153,14 @@ class Member(Unique):
             f"pysock/{__version__}",
         )
 
-    def _others(self) -> list[NodeRow]:
-        """For clients: the other nodes, as far as they can be reached from here."""
-        host, rows = self.directory.info.host, []
-        for node in self.directory.nodes.values():
-            info = node.info
-            reached = tuple(one for one in info.addresses if info.host == host or not one.startswith(_ONE_HOST))
-            if reached:
-                state = NodeState.SERVING if info.state == NodeState.SERVING else NodeState.DRAINING
-                rows.append(NodeRow(reached, len(node.roster), info.capacity, state))
-        return rows
+    def _own(self, host: str) -> NodeRow:
+        """For clients on this host: this node."""
+        return _row(host, self.directory.info, len(self.running.clients))
+
+    def _others(self, host: str) -> list[NodeRow]:
+        """For clients on this host: the other nodes, as far as they can be reached from there."""
+        rows = [_row(host, node.info, len(node.roster)) for node in self.directory.nodes.values()]
+        return [row for row in rows if row.addresses]
 
     def joined(self, client_id: int) -> None:
         """In the loop's thread: this client was let in."""
@@ -196,3 +198,8 @@ class Member(Unique):
                 " Cluster another node=",
                 name,
             )
+
+
+def _row(host: str, info: NodeInfo, clients: int) -> NodeRow:
+    state = NodeState.SERVING if info.state == NodeState.SERVING else NodeState.DRAINING
+    return NodeRow(reached_from(host, info.addresses, info.host), clients, info.capacity, state)

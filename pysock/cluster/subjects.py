@@ -21,6 +21,7 @@ class Subjects:
     :ivar prefix: what all of them begin with.
     :ivar all: what is announced to all nodes.
     :ivar broadcast: what is for the clients of all nodes.
+    :ivar find: under which clients ask where the nodes are.
     :raises ParameterError: a cluster can't be called so.
     """
 
@@ -33,6 +34,7 @@ class Subjects:
         self.prefix: str = f"pysock.{name}"
         self.all: str = f"{self.prefix}.a"
         self.broadcast: str = f"{self.prefix}.b"
+        self.find: str = f"{self.prefix}.f"
 
     def node(self, epoch: int) -> str:
         """What is for one node."""

@@ -95,7 +95,7 @@ class HealingClient(Known, Client):
     def address(self) -> Address:
         """Where the newest connection leads to."""
         newest = self._connections.newest
-        return self._balancer.seeds[0] if newest is None else newest.address
+        return self._balancer.wanted()[0] if newest is None else newest.address
 
     @property
     def dropped_pushes(self) -> int:

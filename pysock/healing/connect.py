@@ -32,7 +32,7 @@ def connect_patiently(
 ) -> Client:
     """See :func:`pysock.connect`."""
     backoff = checked_reconnect(reconnect)
-    balancer = balancer_of(address, balance, discovers=backoff is not None)
+    balancer = balancer_of(address, balance, discovers=backoff is not None, options=options)
     until = None if wait is None else checked_wait(wait)
     if backoff is not None:
         return HealingClient(balancer, name, backoff, until, options)

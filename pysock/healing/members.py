@@ -47,7 +47,9 @@ class Members(Unique, Generic[Member]):
         self._name = name
         self._options = {"reconnect": True, **options}
         self._heals = bool(self._options["reconnect"])
-        self._balancer = balancer_of(address, options.pop("balance", None), discovers=self._heals, pool=True)
+        self._balancer = balancer_of(
+            address, options.pop("balance", None), discovers=self._heals, pool=True, options=options
+        )
         self._options["balance"] = self._balancer
         self._calls: dict[Member, int] = {}  # that are in each
         self._coming = 0  # connections that are being made

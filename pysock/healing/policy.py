@@ -11,7 +11,7 @@ import random
 import socket
 
 from pysock.base.lean import TYPE_CHECKING, dataclass
-from pysock.errors import ConnectionLost, ConnectionRefused, ParameterError, RequestTimeout
+from pysock.errors import BusDown, ConnectionLost, ConnectionRefused, ParameterError, RequestTimeout
 from pysock.wire.format import Refusal
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def is_passing(error: BaseException) -> bool:
         return error.code in PASSING_REFUSALS
     if isinstance(error, (ConnectionLost, RequestTimeout)):  # within the handshake
         return True
+    if isinstance(error, BusDown):
+        return not error.for_good
     if isinstance(error, socket.gaierror):
         return error.errno == socket.EAI_AGAIN
     return isinstance(error, OSError) and error.errno in PASSING_ERRORS
@@ -80,7 +82,8 @@ class Backoff:
 
     def spans(self, addresses: Iterable[Address]) -> Spans:
         """The same, for clients of these addresses."""
-        near = all(address.transport in {"unix", "abstract"} for address in addresses)
+        transports = {address.transport for address in addresses}
+        near = bool(transports) and transports <= {"unix", "abstract"}
         first, longest = NEAR if near else FAR
         first = first if self.first is None else float(self.first)
         longest = max(first, longest) if self.longest is None else float(self.longest)

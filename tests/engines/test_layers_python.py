@@ -67,6 +67,7 @@ OF_AN_ENGINE = {
 BY_TEXT = {
     "__init__": "the public names, each from its home, when it is first asked for",
     "engine.choice": "what the interpreter has under one name or another",
+    "balance.finding": "a cluster, which stands above the clients, where one is named",
     "cli.target": "the program's own module",
     "pools.worker": "likewise, in another process",
 }

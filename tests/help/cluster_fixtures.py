@@ -44,12 +44,12 @@ def bus_url(socket_dir):
 
 @pytest.fixture
 def cluster_node(make_server, socket_dir, bus_url):
-    """``cluster_node(name, prepare, **options)``: a node that runs; ``prepare`` gets its server first."""
+    """``cluster_node(node, prepare, **options)``: a node that runs; ``prepare`` gets its server first."""
     with ExitStack() as stack:
 
-        def make(name, prepare=None, server=(), **options):
-            cluster = pysock.Cluster(bus_url, **{"node": name, "required": 10.0, **options})
-            made = make_server(f"unix:{socket_dir}/{name}", cluster=cluster, **dict(server))
+        def make(node, prepare=None, server=(), **options):
+            cluster = pysock.Cluster(bus_url, **{"node": node, "required": 10.0, **options})
+            made = make_server(f"unix:{socket_dir}/{node}", cluster=cluster, **dict(server))
 
             @made.service("join")
             def join(client, request):

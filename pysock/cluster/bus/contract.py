@@ -72,12 +72,22 @@ class Bus(Protocol):
     :ivar state: of this moment.
     :ivar max_payload: how many bytes one message may have; a guess, until it was connected once.
     :ivar dropped: messages that this end has lost because it was too slow, as far as that is known.
+    :ivar where: the bus, as errors call it; no secrets in it.
+    :ivar why: why it isn't connected.
+    :ivar has_failed: whether an attempt to connect has, or a connection has ended.
+    :ivar is_refused: whether the next one will fail as well, until somebody does what ``why`` says.
+    :ivar is_guest: it is no node's: it doesn't run what others need. To be set before the start.
     """
 
     kind: str
     state: BusState
     max_payload: int
     dropped: int
+    where: str
+    why: str
+    has_failed: bool
+    is_refused: bool
+    is_guest: bool
 
     def start(self, changed: Callable[[BusState], None]) -> None:
         """Begin to connect, and return. ``changed`` is called at each change of the state."""

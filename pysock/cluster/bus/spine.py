@@ -62,6 +62,8 @@ class Spine(Unique):
         self.token: str = secrets.token_hex(8)
         self.why: str = "it isn't connected yet"  # where the state is LOST
         self.is_refused: bool = False  # an attempt has failed as the next one would, as far as can be told
+        self.has_failed: bool = False
+        self.is_guest: bool = False  # what others need is for others to run
         self.software: str = ""  # of what runs there
         self.is_closing: bool = False
         self.waiting: Waiting = Waiting(clock)
@@ -178,7 +180,7 @@ class Spine(Unique):
 
     def unlinked(self, why: str, *, refused: bool = False) -> None:
         """There is none any more, or has been none: why, as the end of a sentence."""
-        self.why, self.is_refused = why, refused
+        self.why, self.is_refused, self.has_failed = why, refused, True
         if refused and self.state is BusState.LOST and why != self._refusal:
             log.warning("the bus %s can't be used: %s", self.where, why)
             self._refusal = why

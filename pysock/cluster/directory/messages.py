@@ -46,6 +46,7 @@ class MessageKind(IntEnum):
     BROADCAST = 19  # to all
     CALL = 20  # to one of those who have the service, as a request
     CLOSE = 21  # to one, as a request: the connection of a client is to end
+    FIND = 22  # to any one, as a request of a client: where the nodes are
     RESULT = 32  # the answer to a request
 
 
@@ -70,6 +71,7 @@ class Tag(IntEnum):
     CODE = 16  # u16: of a result
     DETAIL = 17  # u16: likewise, the code of an error
     CALLER = 18  # UTF-8: the name of the node that calls
+    HOST = 19  # UTF-8: of the machine of the one who asks
 
 
 class NodeTag(IntEnum):

@@ -52,7 +52,9 @@ class LocalBus(Looped):
 
     def another(self) -> LocalBus:
         """See :class:`Spine`."""
-        return LocalBus(self.where, self._address, self.node, self.prefix)
+        made = LocalBus(self.where, self._address, self.node, self.prefix)
+        made.is_guest = self.is_guest
+        return made
 
     # The connection
 
@@ -64,6 +66,10 @@ class LocalBus(Looped):
             try:
                 self._connect()
             except (FileNotFoundError, ConnectionRefusedError):
+                if self.is_guest:
+                    self.rest(NEAR)
+                    self.lose(f"nobody is there: no node runs on the local bus at {self._address}")
+                    return
                 self._hub = Hub(self._address)
                 self._connect()
         except AddressInUse as error:  # another one was faster, or has the lock and doesn't listen yet, or any more
