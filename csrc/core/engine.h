@@ -153,6 +153,7 @@ struct ps_engine {
     /* Where workers share a listener, see loop/gate.c. */
     uint64_t gate_pause_ns; /* the last one of those in a row */
     uint64_t rearmed_ns;    /* when its listeners were put into the poll anew */
+    uint64_t leave_by_ns;   /* it stops, and until then lets in who has come already; else 0 */
     uint64_t gone_count;     /* of clients, since the start; and the last ones: see table/gone.c. Guarded by lock */
     struct ps_gone *gone[PS_GONE_MAX];
     struct ps_meter *meter; /* who looks from outside wants to know more: see base/meter.h; or NULL */

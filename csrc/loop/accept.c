@@ -297,6 +297,22 @@ void ps__stop_accepting(ps_engine *engine)
         engine->poll->remove(engine->poll_handle, engine->listeners[i].fd);
 }
 
+/* A stop is wanted. Where others accept on, nobody is to be refused for it: the next ones are theirs from now on, and who has
+ * come to this one already is let in before all are told goodbye; for at most half of the grace, as of whoever says nothing.
+ * Is there somebody left? */
+bool ps__lets_in_first(ps_engine *engine)
+{
+    if (!ps__is_shared(engine))
+        return false;
+    if (engine->accepting) {
+        if (!ps__gate_others_accept(engine))
+            return false;
+        ps__stop_accepting(engine);
+        engine->leave_by_ns = engine->now_ns + (engine->stop_at_ns - engine->now_ns) / 2;
+    }
+    return engine->stats.pending && engine->now_ns < engine->leave_by_ns;
+}
+
 void ps__accept(ps_engine *engine, uint8_t number)
 {
     const ps_listener *listener = &engine->listeners[number];

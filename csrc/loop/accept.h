@@ -9,6 +9,7 @@ void ps__close_reserve(ps_engine *engine);
 void ps__accept(ps_engine *engine, uint8_t number);
 void ps__shut(ps_engine *engine, uint8_t number);
 void ps__stop_accepting(ps_engine *engine);
+bool ps__lets_in_first(ps_engine *engine);
 void ps__start_accepting(ps_engine *engine);
 void ps__look_at_masters(ps_engine *engine);
 

@@ -82,6 +82,17 @@ bool ps__gate_is_shut(ps_engine *engine)
     return shut;
 }
 
+/* Does somebody else take who comes from now on, if perhaps not at once? */
+bool ps__gate_others_accept(const ps_engine *engine)
+{
+    const ps_options *options = &engine->options;
+    for (uint32_t i = 0; i < options->seat_count; i++) {
+        if (i != options->seat && __atomic_load_n(&options->seats[i].open, __ATOMIC_RELAXED))
+            return true;
+    }
+    return false;
+}
+
 /* How long until it looks again. */
 uint64_t ps__gate_pause_ns(ps_engine *engine)
 {

@@ -14,5 +14,6 @@ void ps__seat_turn(ps_engine *engine);
 void ps__seat_rest(ps_engine *engine);
 bool ps__gate_is_shut(ps_engine *engine);
 uint64_t ps__gate_pause_ns(ps_engine *engine);
+bool ps__gate_others_accept(const ps_engine *engine);
 
 #endif

@@ -339,7 +339,7 @@ bool ps__loop_goes_on(ps_engine *engine)
         return !engine->fatal;
     if (engine->state == PS_SERVER_SERVING)
         ps__look_at_descriptors(engine);
-    if (engine->state == PS_SERVER_SERVING && !engine->fatal)
+    if (engine->state == PS_SERVER_SERVING && !engine->fatal && (now || !ps__lets_in_first(engine)))
         drain(engine);
     return !engine->fatal && !now && engine->table.used;
 }
@@ -355,7 +355,7 @@ static void set_running(ps_engine *engine, bool running)
 static void close_all(ps_engine *engine)
 {
     ps__look_at_poll(engine);
-    if (engine->accepting)
+    if (engine->state == PS_SERVER_SERVING)
         stop_accepting(engine);
     ps__defer_tell(engine); /* each is told what happened first */
     for_each(engine, lose);

@@ -42,7 +42,9 @@ int64_t ps__sleep_ns(const ps_engine *engine)
         left = least(left, until(engine->send_again_ns, now));
     if (engine->tell_again_ns)
         left = least(left, until(engine->tell_again_ns, now));
-    if (engine->state == PS_SERVER_DRAINING)
+    if (engine->leave_by_ns && engine->state == PS_SERVER_SERVING)
+        left = least(left, until(engine->leave_by_ns, now));
+    if (engine->leave_by_ns || engine->state == PS_SERVER_DRAINING)
         left = least(left, until(__atomic_load_n(&engine->stop_at_ns, __ATOMIC_RELAXED), now));
     return (int64_t)least(left, PS_LOOK_NS);
 }

@@ -104,7 +104,8 @@ class Post(Unique):
         server = self._server
         assert server is not None
         if new is ServerState.SERVING:
-            self._say("serves", backend=server.backend)
+            # By its loop, when that accepts: then others may leave the listeners to it.
+            server.call_soon(lambda: self._say("serves", backend=server.backend))
         elif new is ServerState.DRAINING:
             self._say("ends")
 

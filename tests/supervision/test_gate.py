@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support import PATIENCE, RawPeer, plug, wait_for
+from wire import CIR_ACCEPTED, CIR_REFUSED, GOAWAY, cir, next_frame
 
 from pysock import Limits, Server
 from pysock.engine.seats import SEAT_BYTES, Seat, clear_seat, read_seat
@@ -52,7 +53,7 @@ def workers(make_server, listening, page):
 
     def make(count: int, numbers: Sequence[int] = (), **options: Any) -> list[Server]:
         for number in numbers or range(count):
-            server = make_server(f"fd://{os.dup(listening.fileno())}", framing="line", **options)
+            server = make_server(f"fd://{os.dup(listening.fileno())}", **{"framing": "line"} | options)
             server._running.listening.seat = Seat(page, count, number)
             server.service(lambda client, request: request)
             made.append(server)
@@ -152,3 +153,50 @@ def test_who_has_too_many_leaves_the_next_ones_to_others(workers, listening, pag
     took, others = counts([third, second])
     assert took >= others - 40 + 23  # 40 to 24 is within the slack of 16
     assert abs(took - others) <= 18
+
+
+def taken_by(page: mmap.mmap, was: int) -> int:
+    """Which of two workers has one client more than so many, as soon as one has."""
+    wait_for(lambda: max(read_seat(page, number).clients for number in range(2)) > was)
+    return max(range(2), key=lambda number: read_seat(page, number).clients)
+
+
+def stopped(server: Server, grace: float) -> threading.Thread:
+    thread = threading.Thread(target=server.stop, args=(grace,))
+    thread.start()
+    return thread
+
+
+def test_who_leaves_lets_in_those_that_have_come_and_leaves_the_next_ones_to_others(workers, listening, page, stack):
+    servers = workers(2, framing="pysock")
+    peer = stack.enter_context(RawPeer.connect(where(listening)))
+    peer.send(cir()[:10])
+    number = taken_by(page, 0)
+    thread = stopped(servers[number], PATIENCE)
+    wait_for(lambda: not read_seat(page, number).open)
+    for _ in range(3):  # it has left the listener already, and the other one serves
+        stack.enter_context(RawPeer.connect(where(listening))).hello()
+    peer.send(cir()[10:])
+    assert [next_frame(peer).kind for _ in range(2)] == [CIR_ACCEPTED, GOAWAY]
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert counts(servers)[1 - number] == 3
+
+
+def test_who_leaves_waits_for_half_of_its_grace_at_most_and_for_nobody_where_no_other_accepts(
+    workers, listening, page, stack
+):
+    servers = workers(2, framing="pysock")
+    silent = stack.enter_context(RawPeer.connect(where(listening)))
+    number = taken_by(page, 0)
+    began = time.monotonic()
+    thread = stopped(servers[number], 0.4)
+    assert next_frame(silent).kind == CIR_REFUSED
+    assert time.monotonic() - began >= 0.2
+    thread.join(PATIENCE)
+    silent = stack.enter_context(RawPeer.connect(where(listening)))
+    assert taken_by(page, 0) == 1 - number
+    thread = stopped(servers[1 - number], 2 * PATIENCE)
+    assert next_frame(silent).kind == CIR_REFUSED
+    thread.join(PATIENCE)
+    assert not thread.is_alive()

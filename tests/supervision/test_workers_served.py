@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -15,6 +16,7 @@ from support import PATIENCE, left_in, wait_for
 
 import pysock
 from pysock.supervision.pace import Pace
+from pysock.wire.format import ErrorCode
 
 
 def test_workers_share_the_clients_and_are_followed_when_they_die(backend, unix_address, socket_dir):
@@ -51,6 +53,31 @@ def test_a_reload_under_load_fails_no_request(backend, address):
         assert crew.stopped()[0] == 0
 
 
+def was_not_run(error: Exception) -> bool:
+    if isinstance(error, pysock.RemoteError):
+        return (error.code, error.started) == (ErrorCode.SHUTTING_DOWN, False)
+    return isinstance(error, pysock.ConnectionLost) and "goodbye" in str(error) and error.fates == [False]
+
+
+def test_no_connect_is_refused_during_a_reload(backend, unix_address):
+    """Of clients that don't connect again, either: what they are told at their first request is a goodbye at the worst,
+    and then it was not run.
+    """
+    with Crew(unix_address, "--workers", "1", PYSOCK_BACKEND=backend) as crew:
+        old = crew.workers(1)
+        crew.signal(signal.SIGHUP)
+        answers: list[int] = []
+        told: list[Exception] = []
+        while not answers or answers[-1] in old.values() or is_alive(old[0]):
+            with pysock.connect(crew.address, backend=backend) as client:
+                try:
+                    answers.append(json.loads(client.request(b"pid")))
+                except (pysock.RemoteError, pysock.ConnectionLost) as error:
+                    told.append(error)
+        assert all(was_not_run(error) for error in told), told
+        assert crew.stopped()[0] == 0
+
+
 PROGRAM = """
 import pysock
 {}
@@ -79,7 +106,8 @@ def changing(socket_dir, tmp_path):
 
 
 def version(crew: Crew) -> bytes:
-    with pysock.connect(crew.address) as client:
+    """By whoever takes this client; who is about to go may say goodbye before it asks, so it connects again."""
+    with pysock.connect(crew.address, reconnect=True) as client:
         return client.request(b"", service="version")
 
 

@@ -26,15 +26,13 @@ from pysock.engine.pure.door.gate import Gate
 from pysock.engine.pure.door.proxied import Header
 from pysock.engine.pure.ending import dismiss
 from pysock.engine.pure.framed import FramedConnection
-from pysock.engine.pure.listener import Listener
+from pysock.engine.pure.listener import Listener, drop, transport_of
 from pysock.engine.pure.plain import PlainConnection, U32Connection
 from pysock.engine.pure.poll import READ, SHARED
-from pysock.engine.pure.transport import PLAIN, discard_input, no_delay
+from pysock.engine.pure.transport import discard_input, no_delay
 from pysock.states import DisconnectReason
 from pysock.wire.endings import DOOR, End, last_words
-from pysock.wire.format import (
-    Framing,
-)
+from pysock.wire.format import Framing
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -96,6 +94,7 @@ class Masters(Unique):
         self._gate = None if seat is None else Gate(seat)
         self._interest, self._most = (READ, _ACCEPTS_MAX) if seat is None else (READ | SHARED, _SHARED_ACCEPTS)
         self._rearmed = 0.0
+        self._leave_by = 0.0  # it stops, and until then lets in who has come already
         core.descriptor_freed = self.resume
 
     def add(
@@ -103,7 +102,7 @@ class Masters(Unique):
     ) -> None:
         """Accept from this one, too."""
         os.fstat(fd)
-        self._fds.append((fd, checked, prepared, _transport_of(tls), proxies))
+        self._fds.append((fd, checked, prepared, transport_of(tls), proxies))
         self._open_reserve()
 
     def start(self) -> None:
@@ -239,6 +238,22 @@ class Masters(Unique):
         turn(events)
         gate.rest(self._clients())
 
+    def lets_in_first(self, stop_at: float) -> bool:
+        """A stop is wanted, and would be over then. Where others accept on, the next ones are theirs, and who has come
+        already is let in before all are told goodbye; for half of the grace. Whether there is somebody left.
+        """
+        now = self._core.now
+        if self._gate is None or (self._open and not self._gate.others_accept()):
+            return False
+        if self._open:
+            self.stop()
+            self._leave_by = now + (stop_at - now) / 2
+        return now < min(stop_at, self.leave_by())
+
+    def leave_by(self) -> float:
+        """How long they are waited for; 0: there is none."""
+        return self._leave_by if self._core.counts.pending else 0.0
+
     def _leave_next_ones(self) -> None:
         if self._is_over_its_share():
             self._watch(0)
@@ -308,7 +323,7 @@ class Masters(Unique):
     def _admit(self, listener: Listener, sock: socket.socket, peer: Any) -> None:
         listener.count_accepted(self._core)
         if listener.tcp and not peer:  # macOS: it is gone already
-            _drop(sock)
+            drop(sock)
             return
         try:
             connection = self._let_through(listener, sock, peer if listener.tcp else None)
@@ -316,7 +331,7 @@ class Masters(Unique):
             self._turn_away(sock, listener, Cause.NO_MEMORY)
             return
         except OSError:  # it can't be made non-blocking, and the loop must not wait for it
-            _drop(sock)
+            drop(sock)
             return
         except BaseException:  # out of the callback that was asked
             sock.close()
@@ -372,14 +387,6 @@ class Masters(Unique):
                 discard_input(sock)
 
 
-def _transport_of(tls: Any) -> Transport:
-    if tls is None:
-        return PLAIN
-    from pysock.engine.pure.tls.transport import secured  # noqa: PLC0415  # the module ssl takes a while to import
-
-    return secured(tls)
-
-
 def _begin(connection: Connection) -> None:
     try:
         if connection.listener.proxies is None:
@@ -390,9 +397,3 @@ def _begin(connection: Connection) -> None:
         connection.no_memory()
     except OSError:  # macOS: no option can be set where the peer is gone already
         connection.lost(DisconnectReason.CLOSED_BY_PEER)
-
-
-def _drop(sock: socket.socket) -> None:
-    """Close one that has no row yet, without a word."""
-    with suppress(OSError):
-        sock.close()

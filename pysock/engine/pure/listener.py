@@ -7,6 +7,7 @@ cut, by what they come and go, what is served to it.
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
@@ -82,3 +83,18 @@ class Listener(Unique):
         core.counts.accepted += 1
         if core.metering is not None:
             core.metering.came[self.tcp if self.transport is PLAIN else 2] += 1
+
+
+def transport_of(tls: Any) -> Transport:
+    """By what the bytes of its connections come and go."""
+    if tls is None:
+        return PLAIN
+    from pysock.engine.pure.tls.transport import secured  # noqa: PLC0415  # the module ssl takes a while to import
+
+    return secured(tls)
+
+
+def drop(sock: socket.socket) -> None:
+    """Close one that has no row yet, without a word."""
+    with suppress(OSError):
+        sock.close()

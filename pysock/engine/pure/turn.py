@@ -208,7 +208,7 @@ class PureEngine(Unique):
             self._try_again()
         if core.causes.rest_at is not None and core.causes.rest_at <= core.now:
             core.causes.tell_rest(core.now)
-        if self._stop_at is not None:
+        if self._stop_at is not None and not self._masters.lets_in_first(self._stop_at):
             self._drain()
         if core.dirty or core.dead:
             self._clean_up()
@@ -248,7 +248,7 @@ class PureEngine(Unique):
         if core.causes.rest_at is not None:
             ends.append(core.causes.rest_at)
         if self._stop_at is not None:
-            ends.append(self._stop_at if self._draining else 0.0)
+            ends.append(self._stop_at if self._draining else min(self._stop_at, self._masters.leave_by()))
         return min(max(0.0, min(ends) - monotonic()), _SLEEP_MAX) if ends else _SLEEP_MAX
 
     def _try_again(self) -> None:

@@ -64,6 +64,11 @@ class Gate(Unique):
             self._pause = 0.0
         return shut
 
+    def others_accept(self) -> bool:
+        """Whether somebody else takes who comes from now on, if perhaps not at once."""
+        page, rows, mine = self._seat
+        return any(read_seat(page, number).open for number in range(rows) if number != mine)
+
     def pause(self) -> float:
         """How long until it looks again."""
         self._pause = min(max(2 * self._pause, _PAUSE), _PAUSE_MAX)
