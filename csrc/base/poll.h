@@ -11,6 +11,11 @@ enum {
     PS_POLL_SHARED = 8, /* others wait for it, too, and one of them is enough; it can't be changed, only removed */
 };
 
+/* Keys of what is no connection, whose key is its id: the pipe's and a guest's timer's; a listener's is its number, that of
+ * what the hooks' owner watches is its descriptor above PS_WATCH_KEY, a connection whose header is awaited its slot above
+ * PS_HEADER_KEY. */
+enum { PS_TIMER_KEY = 0xFFFE, PS_WAKE_KEY = 0xFFFF, PS_WATCH_KEY = 0x10000, PS_HEADER_KEY = 0x40000000 };
+
 typedef struct ps_event {
     uint64_t key;
     uint32_t ready; /* PS_POLL_... */

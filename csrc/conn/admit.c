@@ -22,9 +22,9 @@ static int ask(ps_engine *engine, ps_conn *conn, ps_chunk **pushed, char *reason
     if (refused < 0)
         return refused;
     ps_chunk *waiting = ps__take_queue(conn);
-    conn->flags |= PS_IN_HOOK;
+    conn->flags |= PS_OUTPUT_WAITS;
     refused = engine->hooks.connect(engine->hooks.context, conn, reason, room);
-    conn->flags &= (uint16_t)~PS_IN_HOOK;
+    conn->flags &= (uint16_t)~PS_OUTPUT_WAITS;
     *pushed = ps__take_queue(conn);
     if (conn->state == PS_CONN_CLOSED)
         ps__free_chunks(engine, waiting);

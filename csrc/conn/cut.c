@@ -62,7 +62,7 @@ static size_t continue_part(ps_engine *engine, ps_conn *conn, const uint8_t *dat
 static size_t stash(ps_conn *conn, const uint8_t *data, size_t size)
 {
     memcpy(conn->stash, data, size);
-    conn->stash_size = (uint8_t)size;
+    conn->stash_size = size & 0xF;
     return size;
 }
 

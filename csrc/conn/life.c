@@ -31,6 +31,11 @@ int ps__conn_event(ps_conn *conn, enum ps_conn_event event)
     return next < 0 ? next : 0;
 }
 
+static uint64_t poll_key(const ps_conn *conn)
+{
+    return conn->awaits_header ? PS_HEADER_KEY + (uint64_t)conn->slot : ps__id(conn);
+}
+
 static void set_interest(ps_engine *engine, ps_conn *conn, unsigned wanted)
 {
     if (wanted == conn->interest)
@@ -39,9 +44,9 @@ static void set_interest(ps_engine *engine, ps_conn *conn, unsigned wanted)
     if (!wanted) /* taken out: a hang-up would be told again and again, and what was sent before it is still to be read */
         engine->poll->remove(engine->poll_handle, conn->fd);
     else if (!conn->interest)
-        error = engine->poll->add(engine->poll_handle, conn->fd, ps__id(conn), wanted);
+        error = engine->poll->add(engine->poll_handle, conn->fd, poll_key(conn), wanted);
     else
-        error = engine->poll->change(engine->poll_handle, conn->fd, ps__id(conn), wanted);
+        error = engine->poll->change(engine->poll_handle, conn->fd, poll_key(conn), wanted);
     conn->interest = error < 0 ? 0 : wanted & 0x3;
     if (error < 0)
         ps__no_memory(engine, conn); /* the kernel has none to watch it */
@@ -50,9 +55,9 @@ static void set_interest(ps_engine *engine, ps_conn *conn, unsigned wanted)
 void ps__update_interest(ps_engine *engine, ps_conn *conn)
 {
     bool kept = conn->flags & PS_PAUSED_PENDING && conn->interest & PS_POLL_IN;
-    bool in = conn->state <= PS_CONN_ESTABLISHED && !(conn->flags & PS_PAUSED_OUTPUT) &&
+    bool in = conn->state <= PS_CONN_ESTABLISHED && !(conn->flags & (PS_PAUSED_OUTPUT | PS_IS_MOVING)) &&
               (kept || !(conn->flags & PS_PAUSED_PENDING));
-    bool out = (conn->out_head || conn->holds || conn->flags & PS_IS_SENDING) && !(conn->flags & PS_IS_STARVED);
+    bool out = (conn->out_head || conn->holds || conn->flags & PS_IS_SENDING) && !(conn->flags & (PS_IS_STARVED | PS_OUTPUT_WAITS));
     set_interest(engine, conn, (in ? PS_POLL_IN : 0u) | (out ? PS_POLL_OUT : 0u));
 }
 
@@ -130,6 +135,41 @@ static void close_data_socket(ps_engine *engine, ps_conn *conn, enum ps_conn_eve
     engine->descriptor_freed = true;
 }
 
+void ps__stay(ps_engine *engine, ps_conn *conn)
+{
+    bool held = ps__is_held(conn);
+    conn->flags &= (uint16_t)~(PS_IS_MOVING | PS_OUTPUT_WAITS);
+    pthread_mutex_lock(&engine->lock);
+    __atomic_store_n(&conn->attached, conn->attached & PS_ATTACHED, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&engine->lock);
+    ps__timer_wake(engine, conn, PS_LINK_INPUT);
+    ps__timer_wake(engine, conn, PS_LINK_IDLE);
+    if (!held)
+        return;
+    ps__timer_wake(engine, conn, PS_LINK_OUTPUT);
+    ps__backlog_wake(engine, conn);
+}
+
+void ps__moved_away(ps_engine *engine, ps_conn *conn)
+{
+    ps__drop_proof(conn);
+    if (conn->was_let_in)
+        PS_TAKE_ONE(engine->stats.clients);
+    else
+        PS_TAKE_ONE(engine->stats.pending);
+    pthread_mutex_lock(&engine->lock);
+    ps__conn_event(conn, PS_EV_LOST);
+    __atomic_store_n(&conn->was_let_in, 0, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&engine->lock);
+    ps__close_client(engine, conn);
+    ps__drop_input(engine, conn);
+    ps__drop_output(engine, conn);
+    ps__uncount_peer(engine, conn);
+    conn->next = engine->dead;
+    engine->dead = conn->slot;
+    engine->descriptor_freed = true;
+}
+
 /* It leaves instead of proving that it has the auth key: most likely it has another one. */
 static void note_no_proof(ps_engine *engine, const ps_conn *conn, enum ps_reason reason)
 {
@@ -166,6 +206,8 @@ void ps__end(ps_engine *engine, ps_conn *conn, enum ps_conn_event event, enum ps
     if (conn->reason == PS_NO_REASON)
         conn->reason = reason & 0x7;
     ps__deferred_end_streams(engine, conn, event == PS_EV_VIOLATION);
+    if (conn->flags & PS_IS_MOVING)
+        ps__stay(engine, conn);
     ps__drop_input(engine, conn);
     if (conn->was_let_in) /* one that wasn't let in keeps the deadline for that, or it could stay by taking no refusal */
         ps__timer_stop(engine, conn, PS_LINK_INPUT);

@@ -36,11 +36,17 @@ static void queue_grew(ps_engine *engine, ps_conn *conn, size_t size)
         ps__cut_off(engine, conn, PS_END_OUTPUT_FULL);
         return;
     }
-    if (conn->flags & PS_IN_HOOK)
+    if (conn->flags & PS_OUTPUT_WAITS)
         return;
     if (conn->queued > pause_at(engine, conn))
         conn->flags |= PS_PAUSED_OUTPUT;
     ps__mark_dirty(engine, conn);
+}
+
+void ps__output_grew(ps_engine *engine, ps_conn *conn)
+{
+    if (conn->out_head)
+        queue_grew(engine, conn, 0);
 }
 
 static void count_output(ps_engine *engine, ps_conn *conn, size_t size)
@@ -174,7 +180,7 @@ static void send_gathered(ps_engine *engine, ps_conn *conn)
 
 static bool gathers(const ps_engine *engine, const ps_conn *conn)
 {
-    return conn == engine->out_conn && !conn->out_head && !(conn->flags & PS_IN_HOOK);
+    return conn == engine->out_conn && !conn->out_head && !(conn->flags & PS_OUTPUT_WAITS);
 }
 
 static void put(ps_engine *engine, ps_conn *conn, const void *data, size_t size)

@@ -22,6 +22,8 @@ void ps__send_ready(ps_engine *engine, ps_conn *conn, const void *frame, size_t 
 void ps__send_queue(ps_engine *engine, ps_conn *conn);
 /* The same of a connection that is lost in the next line, unless that closed it. */
 void ps__send_last(ps_engine *engine, ps_conn *conn);
+/* Its output waits no longer for something else than the kernel: see to the limits. */
+void ps__output_grew(ps_engine *engine, ps_conn *conn);
 /* Output made while the connect hook runs is put aside, then joined behind what was sent meanwhile. */
 void ps__join_queue(ps_engine *engine, ps_conn *conn, ps_chunk *chunks);
 

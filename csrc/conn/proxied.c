@@ -85,6 +85,7 @@ static int read_header(ps_engine *engine, ps_conn *conn, ps_via_row *row, ps_pro
 /* Whoever it is, it has come in as others do now. */
 static void come_in(ps_engine *engine, ps_conn *conn)
 {
+    conn->awaits_header = 0;
     if (engine->poll->change(engine->poll_handle, conn->fd, ps__id(conn), PS_POLL_IN) < 0) {
         ps__no_memory(engine, conn);
         return;

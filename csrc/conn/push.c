@@ -7,11 +7,19 @@
 #include "conn/push.h"
 #include "table/table.h"
 
+/* It is asked whether it may come in; or held, and its row not given away. */
+static bool may_wait(const ps_conn *conn)
+{
+    if (conn->flags & PS_IS_MOVING)
+        return conn->state == PS_CONN_ESTABLISHED && !ps__is_packed(conn);
+    return conn->state <= PS_CONN_ESTABLISHED;
+}
+
 /* 1: it takes so much now; 0: it isn't there; -EMSGSIZE. */
 static int takes(const ps_conn *conn, size_t size)
 {
-    bool is_asked = conn->flags & PS_IN_HOOK && conn->state <= PS_CONN_CHALLENGED;
-    if (conn->state != PS_CONN_ESTABLISHED && !is_asked)
+    bool waits = conn->flags & PS_OUTPUT_WAITS;
+    if (waits ? !may_wait(conn) : conn->state != PS_CONN_ESTABLISHED)
         return 0;
     return size > conn->max_reply ? -EMSGSIZE : 1;
 }
@@ -59,7 +67,7 @@ int64_t ps__push_to(ps_engine *engine, const uint64_t *ids, size_t count, const 
 
 int ps__ask(ps_engine *engine, ps_conn *conn, const uint8_t *frame, size_t size, size_t request)
 {
-    if (conn->state != PS_CONN_ESTABLISHED)
+    if (conn->state != PS_CONN_ESTABLISHED || ps__is_packed(conn))
         return 0;
     if (!(conn->features & PS_FEATURE_ASK))
         return -EOPNOTSUPP;
@@ -71,6 +79,8 @@ int ps__ask(ps_engine *engine, ps_conn *conn, const uint8_t *frame, size_t size,
 
 int ps__disconnect(ps_engine *engine, ps_conn *conn)
 {
+    if (ps__is_packed(conn))
+        return 0;
     ps__end(engine, conn, PS_EV_DRAIN, PS_CLOSED_BY_SERVER);
     return 1;
 }

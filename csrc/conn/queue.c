@@ -109,7 +109,7 @@ void ps__advance_queue(ps_engine *engine, ps_conn *conn, size_t sent)
 }
 
 /* One iovec, or two of a push that tells of others. */
-static size_t put_chunk(const ps_chunk *chunk, struct iovec *iov, uint8_t mark[PS_MARKED_HEAD])
+size_t ps__put_chunk(const ps_chunk *chunk, struct iovec *iov, uint8_t mark[PS_MARKED_HEAD])
 {
     uint32_t sent = chunk->sent, skip = chunk->lost ? sent - PS_GAP_SIZE : sent;
     size_t count = 0;
@@ -129,7 +129,7 @@ size_t ps__queue_vector(const ps_conn *conn, struct iovec *iov, ps_marks marks, 
     size_t count = 0;
     *total = 0;
     for (const ps_chunk *chunk = conn->out_head; chunk && count < PS_IOV_MAX - 1; chunk = chunk->next) {
-        count += put_chunk(chunk, iov + count, marks[count]);
+        count += ps__put_chunk(chunk, iov + count, marks[count]);
         *total += ps__chunk_size(chunk) - chunk->sent;
     }
     return count;

@@ -26,6 +26,8 @@ void ps__count_queued(ps_conn *conn, uint64_t queued);
 /* Take out the first push that waits whole; NULL: there is none. *behind: the next one, or NULL. */
 ps_chunk *ps__unlink_push(ps_conn *conn, ps_chunk **behind);
 ps_chunk *ps__take_queue(ps_conn *conn);
+/* One iovec, or two of a push that tells of others. */
+size_t ps__put_chunk(const ps_chunk *chunk, struct iovec *iov, uint8_t mark[PS_MARKED_HEAD]);
 size_t ps__queue_vector(const ps_conn *conn, struct iovec *iov, ps_marks marks, size_t *total);
 void ps__advance_queue(ps_engine *engine, ps_conn *conn, size_t sent);
 void ps__close_piece(ps_engine *engine);

@@ -64,7 +64,7 @@ typedef struct ps_pending {
 
 enum ps_conn_flag {
     PS_IS_DIRTY = 1 << 0,      /* on the dirty list: to be flushed or resumed at the end of the turn */
-    PS_IN_HOOK = 1 << 1,    /* the connect hook runs: output waits */
+    PS_OUTPUT_WAITS = 1 << 1,  /* the connect hook runs; or with the next but some: it is held, see moving/hold.c */
     PS_IS_SKIPPING = 1 << 2,   /* an oversized payload is thrown away as it arrives */
     PS_PAUSED_OUTPUT = 1 << 3, /* not read: it does not take its replies */
     PS_PAUSED_PENDING = 1 << 4, /* not read: too many of its requests have no answer yet */
@@ -76,10 +76,12 @@ enum ps_conn_flag {
     PS_GAVE_UP = 1 << 10,      /* a request stays without an answer, so no later one gets any */
     PS_IS_SENDING = 1 << 11,   /* all that is left to do: the kernel sends what it took */
     PS_IS_SENT = 1 << 12,      /* it has */
-    PS_IS_COUNTED = 1 << 13,   /* in the table of its user, or address */
+    PS_IS_MOVING = 1 << 13,    /* not read: it moves to another process, or is about to */
     PS_IS_STARVED = 1 << 14,   /* its output waits until send_again_ns, though its socket is writable */
     PS_REFUSES = 1 << 15,      /* the server stops: what arrives now came too late, and is told so */
 };
+
+enum { PS_ATTACHED = 1, PS_PACKED = 2 };
 
 /* A slot of the client table: a connection and its data socket. An idle client costs this and nothing else. */
 typedef struct ps_conn {
@@ -95,11 +97,13 @@ typedef struct ps_conn {
     uint8_t listener; /* through which it came */
     uint8_t features; /* enum ps_feature: those that both ends speak */
     uint16_t flags;   /* enum ps_conn_flag: the loop's own; the next two are for other threads as well */
-    uint8_t attached; /* somebody wants to hear when it goes */
+    uint8_t attached; /* bits, set under the lock: somebody wants to hear when it goes; its row was given away */
     uint8_t was_let_in; /* once; it may be ending */
     uint8_t family : 4; /* of its socket, AF_... */
     uint8_t origin : 4; /* likewise of what peer is: the same, unless a proxy has said for whom it connects; 0: nothing */
-    uint8_t stash_size;
+    uint8_t stash_size : 4;
+    uint8_t counted : 1; /* in the table of its user, or address */
+    uint8_t awaits_header : 1; /* of a proxy: it is in the poll by a key of its own */
     uint16_t peer_port;
     uint8_t peer[16]; /* its IP address, or the one that a proxy has said; of a Unix socket a ps_owner, as far as somebody wants to know */
     union {
@@ -149,7 +153,18 @@ _Static_assert(sizeof(ps_conn) <= 200, "an idle client must stay cheap");
 /* Other threads attach. */
 static inline bool ps__is_attached(const ps_conn *conn)
 {
-    return __atomic_load_n(&conn->attached, __ATOMIC_RELAXED);
+    return __atomic_load_n(&conn->attached, __ATOMIC_RELAXED) & PS_ATTACHED;
+}
+
+/* What is sent to it would be lost: its row has been read, and may be another process's by now. */
+static inline bool ps__is_packed(const ps_conn *conn)
+{
+    return __atomic_load_n(&conn->attached, __ATOMIC_RELAXED) & PS_PACKED;
+}
+
+static inline bool ps__is_held(const ps_conn *conn)
+{
+    return conn->flags & PS_IS_MOVING && conn->flags & PS_OUTPUT_WAITS;
 }
 
 /* Generation, number of the loop (8 bits, 0), slot (PS_SLOT_BITS). */

@@ -41,6 +41,8 @@ typedef struct ps_table {
     uint32_t made, most; /* slots in existence, slots allowed */
     uint32_t used;
     uint32_t free_slot;
+    uint32_t reserved; /* so many, the first ones, are given to nobody who comes */
+    uint32_t first_generation; /* of slots that nobody has had */
 } ps_table;
 
 /* A master socket, and what is common to all connections that come through it. */
@@ -158,6 +160,8 @@ struct ps_engine {
     struct ps_gone *gone[PS_GONE_MAX];
     struct ps_meter *meter; /* who looks from outside wants to know more: see base/meter.h; or NULL */
     uint64_t outside_ns;    /* so long the loop has waited until it was inside */
+    bool frozen; /* its clients move to another process: nobody is accepted, until it is told to go on */
+    uint64_t moved_in, moved_out; /* clients */
     uint64_t came[PS_CAMES], left[PS_REASONS]; /* connections by how they came; clients by why they went */
 };
 

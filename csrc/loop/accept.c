@@ -141,6 +141,7 @@ static void begin_life(ps_engine *engine, ps_conn *conn)
         ps__watch_over(conn->fd, &engine->options.limits);
     }
     bool proxied = ps__listener(engine, conn)->proxy; /* then it says first for whom it is, see conn/proxied.c */
+    conn->awaits_header = proxied;
     uint64_t key = proxied ? PS_HEADER_KEY + (uint64_t)conn->slot : ps__id(conn);
     if ((!proxied && ps__count_peer(engine, conn) < 0) || (transport->open && transport->open(engine, conn) < 0) ||
         engine->poll->add(engine->poll_handle, conn->fd, key, PS_POLL_IN) < 0) {
@@ -272,7 +273,7 @@ static void refuse_waiting(ps_engine *engine, const ps_listener *listener)
 /* Is the pause over? */
 void ps__start_accepting(ps_engine *engine)
 {
-    if (!engine->accept_again_ns || (engine->accept_again_ns > engine->now_ns && !engine->descriptor_freed))
+    if (!engine->accept_again_ns || engine->frozen || (engine->accept_again_ns > engine->now_ns && !engine->descriptor_freed))
         return;
     engine->accept_again_ns = 0;
     engine->descriptor_freed = false;
@@ -286,6 +287,23 @@ void ps__start_accepting(ps_engine *engine)
     }
     if (engine->accepting && watch_masters(engine, true) < 0) /* nobody would come in any more: try again */
         engine->accept_again_ns = engine->now_ns + PS_PAUSE_ACCEPT_MS * 1000000u;
+}
+
+void ps__freeze(ps_engine *engine)
+{
+    if (engine->frozen || engine->state > PS_SERVER_SERVING)
+        return;
+    engine->frozen = true;
+    engine->accept_again_ns = UINT64_MAX;
+    watch_masters(engine, false);
+    ps__seat_open(engine, false);
+}
+
+void ps__unfreeze(ps_engine *engine)
+{
+    if (engine->frozen && engine->accept_again_ns)
+        engine->accept_again_ns = 1; /* over when this turn ends */
+    engine->frozen = false;
 }
 
 void ps__stop_accepting(ps_engine *engine)

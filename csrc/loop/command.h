@@ -4,11 +4,6 @@
 
 #include "core/engine.h"
 
-/* The keys of the pipe and of a guest's timer in the poll; a listener's is its number, a connection's its id, and that of
- * what the hooks' owner watches is its descriptor above PS_WATCH_KEY, a connection whose header is awaited its slot above
- * PS_HEADER_KEY. */
-enum { PS_TIMER_KEY = 0xFFFE, PS_WAKE_KEY = 0xFFFF, PS_WATCH_KEY = 0x10000, PS_HEADER_KEY = 0x40000000 };
-
 void ps__run_commands(ps_engine *engine);
 void ps__free_commands(ps_engine *engine);
 /* Whether this is the thread that runs the loop, in a turn. */

@@ -13,12 +13,14 @@
 #include "conn/rules.h"
 #include "conn/slow.h"
 #include "conn/stream.h"
+#include "conn/windup.h"
 #include "loop/accept.h"
 #include "loop/command.h"
 #include "loop/gate.h"
 #include "loop/publish.h"
 #include "loop/turn.h"
 #include "loop/wait.h"
+#include "moving/hold.h"
 #include "table/descriptors.h"
 #include "table/table.h"
 #include "table/timers.h"
@@ -49,7 +51,7 @@ static void settle_at_last(ps_engine *engine, ps_conn *conn)
 
 static void flush(ps_engine *engine, ps_conn *conn)
 {
-    if (conn->state == PS_CONN_CLOSED || conn->flags & PS_IN_HOOK)
+    if (conn->state == PS_CONN_CLOSED || conn->flags & PS_OUTPUT_WAITS)
         return;
     ps__send_queue(engine, conn);
     if (conn->state == PS_CONN_CLOSED)
@@ -149,7 +151,7 @@ static void for_each(ps_engine *engine, void (*act)(ps_engine *, ps_conn *))
 {
     for (uint32_t slot = 0; slot < engine->table.made; slot++) {
         ps_conn *conn = ps__slot(&engine->table, slot);
-        if (conn->state && conn->state != PS_CONN_CLOSED)
+        if (conn->state && conn->state != PS_CONN_CLOSED && !ps__is_packed(conn))
             act(engine, conn);
     }
 }
@@ -273,29 +275,6 @@ void ps__measured_turn(ps_engine *engine, int count)
 
 /* -- the end ------------------------------------------------------------------------------------------------------- */
 
-/* What was read is served; what lies in the kernel came too late and is told so: a client learns that it was not run. */
-static void wind_up(ps_engine *engine, ps_conn *conn)
-{
-    if (ps__has_foreign_fd(engine, conn)) {
-        ps__lost(engine, conn, PS_CLOSED_BY_SERVER);
-        return;
-    }
-    ps__resume(engine, conn);
-    if (conn->state == PS_CONN_ESTABLISHED) {
-        conn->unsettled = conn->in_flight != 0;
-        ps__last_words(engine, conn, conn->unsettled ? PS_END_STOPPING : PS_END_SETTLED, 0, NULL);
-        conn->flags |= PS_REFUSES;
-        if (conn->state == PS_CONN_ESTABLISHED)
-            ps__readable(engine, conn);
-    } else if (conn->state < PS_CONN_ESTABLISHED) {
-        ps__dismiss(engine, conn, PS_END_STOPPING, 0, NULL);
-    }
-    ps__defer_end_endless(engine, conn);
-    if (!ps__has_streams(engine, conn)) /* else it is read on: they need their CREDITs */
-        ps__end(engine, conn, PS_EV_DRAIN, PS_SERVER_STOPPING);
-    ps__mark_dirty(engine, conn);
-}
-
 static void lose(ps_engine *engine, ps_conn *conn)
 {
     ps__defer_cut_short(engine, conn);
@@ -313,8 +292,9 @@ static void stop_accepting(ps_engine *engine)
 static void drain(ps_engine *engine)
 {
     stop_accepting(engine);
+    ps__moving_stops(engine);
     run_batches(engine, true);
-    for_each(engine, wind_up);
+    for_each(engine, ps__wind_up);
     run_batches(engine, true); /* what was held back for a paused client */
     ps__defer_tell(engine);
     flush_dirty(engine);
@@ -358,6 +338,7 @@ static void close_all(ps_engine *engine)
     if (engine->state == PS_SERVER_SERVING)
         stop_accepting(engine);
     ps__defer_tell(engine); /* each is told what happened first */
+    ps__moving_ends(engine);
     for_each(engine, lose);
     ps__defer_tell(engine);
     flush_dirty(engine); /* only empties the list: all are closed */

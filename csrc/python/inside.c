@@ -95,6 +95,8 @@ static PyObject *inside_disconnect(PyObject *self, PyObject *args)
     if (!replaced)
         return PyBool_FromLong(ps_engine_disconnect(engine_of(self), id) > 0);
     ps_conn *conn = ps__table_find(&engine_of(self)->table, id);
+    if (conn && ps__is_packed(conn))
+        conn = NULL;
     if (conn)
         ps__dismiss(engine_of(self), conn, PS_END_REPLACED, 0, NULL);
     return PyBool_FromLong(conn != NULL);
@@ -231,6 +233,7 @@ static PyMethodDef inside_methods[] = {
     {"watch", inside_watch, METH_VARARGS, NULL},
     {"secure", ps__py_inside_secure, METH_VARARGS, NULL},
     {"notice", ps__py_inside_notice, METH_VARARGS, NULL},
+    {"moving", ps__py_inside_moving, METH_NOARGS, NULL},
     {"begin", ps__py_guest_begin, METH_VARARGS, NULL},
     {"poll_fd", ps__py_guest_poll_fd, METH_NOARGS, NULL},
     {"turn", ps__py_guest_turn, METH_NOARGS, NULL},

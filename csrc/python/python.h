@@ -2,7 +2,7 @@
  * context.c keeps the context variables of clients apart, failure.c makes ERRORs of what handlers raise, answer.c replies of
  * what they return, at once or later, batch.c and request.c call them (by vectorcall). Those that are async are begun by
  * starter.c and begin.c, go on in call.c and seat.c, and are waited for in waiting.c. sessions.c has TLS by the module ssl.
- * inside.c is what handlers call, guest.c what a loop of the program's calls, server.c gives the engine its hooks (the GIL is
+ * moving.c moves clients to another process. inside.c is what handlers call, guest.c what a loop of the program's calls, server.c gives the engine its hooks (the GIL is
  * taken once a turn), link.c does the same for the client, and inlet.c and outlet.c for one in a loop of the program's.
  *
  * Ownership: objects reach the functions of the ABI as id() numbers that the caller keeps alive for the call; what is
@@ -197,6 +197,9 @@ int ps__py_on_tls_step(void *context, void *session, enum ps_tls_step step, cons
                        ps_tls_made *made);
 void ps__py_on_tls_end(void *context, void *session);
 PyObject *ps__py_inside_secure(PyObject *self, PyObject *args);
+
+/* moving.c: of the object that has the engine */
+PyObject *ps__py_inside_moving(PyObject *self, PyObject *nothing);
 
 /* inside.c */
 int ps__py_on_call(void *context, void *function);

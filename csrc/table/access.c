@@ -169,6 +169,17 @@ static bool user_may(ps_engine *engine, ps_conn *conn)
     return !checked || is_allowed(engine, conn->fd, &who);
 }
 
+/* Of one that has come through another process: it was asked then whether it might. */
+void ps__remember_origin(const ps_engine *engine, ps_conn *conn)
+{
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    if (conn->family != AF_UNIX && getpeername(conn->fd, (struct sockaddr *)&peer, &size) == 0)
+        remember_address(conn, (const struct sockaddr *)&peer);
+    else if (conn->family == AF_UNIX && has_uid(engine, conn))
+        ps__remember_peer(conn);
+}
+
 /* A proxy over TCP. */
 static bool is_trusted(const ps_listener *listener, const ps_conn *conn)
 {
@@ -213,16 +224,16 @@ int ps__count_peer(ps_engine *engine, ps_conn *conn)
     key_of(conn, key);
     int error = ps__peers_add(table_of(engine, conn), key);
     if (error == 0)
-        conn->flags |= PS_IS_COUNTED;
+        conn->counted = 1;
     return error;
 }
 
 void ps__uncount_peer(ps_engine *engine, ps_conn *conn)
 {
     uint8_t key[PS_PEER_KEY];
-    if (!(conn->flags & PS_IS_COUNTED))
+    if (!conn->counted)
         return;
-    conn->flags &= (uint16_t)~PS_IS_COUNTED;
+    conn->counted = 0;
     key_of(conn, key);
     ps__peers_take(table_of(engine, conn), key);
 }

@@ -8,6 +8,7 @@
 
 /* PS_NO_END, or how it is turned away (enum ps_end); what the kernel says of the peer goes into conn. */
 int ps__may_connect(ps_engine *engine, ps_conn *conn, const struct sockaddr *peer);
+void ps__remember_origin(const ps_engine *engine, ps_conn *conn);
 /* As many connections come from there as may. */
 bool ps__has_its_share(ps_engine *engine, const ps_conn *conn);
 int ps__count_peer(ps_engine *engine, ps_conn *conn);

@@ -81,6 +81,8 @@ static void set_waiting(ps_engine *engine, uint32_t slot, uint64_t waiting)
     bool was_over = row->waiting > engine->options.limits.push_soft;
     row->waiting = waiting;
     bool is_over = waiting > engine->options.limits.push_soft;
+    if (row->rests)
+        return;
     if (is_over && !was_over)
         link_over(engine, slot);
     else if (was_over && !is_over && !row->is_late)
@@ -105,6 +107,32 @@ void ps__backlog_drop(ps_engine *engine, const ps_conn *conn)
         return;
     set_waiting(engine, conn->slot, 0);
     row->lost = 0;
+}
+
+static bool is_over(const ps_engine *engine, const ps_backlog *row)
+{
+    return row && row->waiting > engine->options.limits.push_soft && !row->is_late;
+}
+
+void ps__backlog_rest(ps_engine *engine, const ps_conn *conn)
+{
+    ps_backlog *row = ps__backlog_row(engine, conn);
+    if (!row)
+        return;
+    if (is_over(engine, row))
+        unlink_over(engine, conn->slot);
+    row->rests = true;
+}
+
+void ps__backlog_wake(ps_engine *engine, const ps_conn *conn)
+{
+    ps_backlog *row = ps__backlog_row(engine, conn);
+    if (!row || !row->rests)
+        return;
+    row->rests = false;
+    row->is_late = row->is_late && row->waiting > engine->options.limits.push_soft;
+    if (is_over(engine, row))
+        link_over(engine, conn->slot);
 }
 
 void ps__backlog_clear(const ps_engine *engine, const ps_conn *conn)

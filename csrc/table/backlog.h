@@ -10,6 +10,7 @@ typedef struct ps_backlog {
     uint32_t lost;    /* of these, the last ones: the next push that is queued tells of them */
     ps_timer over;    /* it has been over the soft limit since; on the list of all that are, unless: */
     bool is_late;     /* it has been for too long */
+    bool rests;       /* its client is held: it is on no list */
 } ps_backlog;
 
 /* Its row, made where there is none; NULL: there is no memory. It never moves. */
@@ -21,6 +22,9 @@ void ps__backlog_add(ps_engine *engine, const ps_conn *conn, size_t size);
 void ps__backlog_take(ps_engine *engine, const ps_conn *conn, size_t size);
 /* Nothing waits any more, and nobody is to be told anything. */
 void ps__backlog_drop(ps_engine *engine, const ps_conn *conn);
+/* Its client is held, and no clock runs; and is no longer: the clock begins anew. */
+void ps__backlog_rest(ps_engine *engine, const ps_conn *conn);
+void ps__backlog_wake(ps_engine *engine, const ps_conn *conn);
 /* The slot is free; under the lock. */
 void ps__backlog_clear(const ps_engine *engine, const ps_conn *conn);
 /* Somebody who has been over the soft limit for as long as one may be, or NULL; and how long until there is one: UINT64_MAX:

@@ -120,7 +120,7 @@ int ps_engine_attach(ps_engine *engine, uint64_t client_id)
     ps_conn *conn = ps__table_find(&engine->table, client_id);
     bool client = conn && ps__is_client(conn);
     if (client)
-        __atomic_store_n(&conn->attached, 1, __ATOMIC_RELAXED);
+        __atomic_store_n(&conn->attached, conn->attached | PS_ATTACHED, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&engine->lock);
     return client;
 }

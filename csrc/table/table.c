@@ -42,7 +42,9 @@ static int add_chunk(ps_table *table)
     uint32_t count = left < PS_CHUNK_SLOTS ? left : PS_CHUNK_SLOTS;
     for (uint32_t i = count; i-- > 0;) {
         chunk[i].slot = table->made + i;
-        chunk[i].generation = 1;
+        chunk[i].generation = table->first_generation ? table->first_generation : 1;
+        if (chunk[i].slot < table->reserved)
+            continue;
         chunk[i].next = table->free_slot;
         table->free_slot = chunk[i].slot;
     }
@@ -51,16 +53,22 @@ static int add_chunk(ps_table *table)
     return 0;
 }
 
-ps_conn *ps__table_add(ps_table *table)
+static void begin_row(ps_table *table, ps_conn *conn)
 {
-    if (table->free_slot == PS_NO_SLOT && (table->made == table->most || add_chunk(table) < 0))
-        return NULL;
-    ps_conn *conn = ps__slot(table, table->free_slot);
-    table->free_slot = conn->next;
     table->used++;
     *conn = (ps_conn){.slot = conn->slot, .generation = conn->generation, .fd = -1, .state = PS_CONN_ACCEPTED,
                        .deferred = PS_NO_SLOT};
     *ps__tally(table, conn) = (ps_tally){0};
+}
+
+ps_conn *ps__table_add(ps_table *table)
+{
+    while (table->free_slot == PS_NO_SLOT) /* a chunk may be reserved as a whole */
+        if (table->made == table->most || add_chunk(table) < 0)
+            return NULL;
+    ps_conn *conn = ps__slot(table, table->free_slot);
+    table->free_slot = conn->next;
+    begin_row(table, conn);
     return conn;
 }
 
@@ -68,9 +76,62 @@ void ps__table_remove(ps_table *table, ps_conn *conn)
 {
     conn->state = 0;
     conn->generation = conn->generation == UINT32_MAX ? 1 : conn->generation + 1;
+    table->used--;
+    if (conn->slot < table->reserved)
+        return;
     conn->next = table->free_slot;
     table->free_slot = conn->slot;
-    table->used--;
+}
+
+ps_conn *ps__table_take(ps_table *table, uint64_t id, bool *taken)
+{
+    uint32_t slot = (uint32_t)id;
+    *taken = false;
+    while (slot >= table->made && slot < table->most)
+        if (add_chunk(table) < 0)
+            return NULL;
+    if (slot >= table->made)
+        return NULL;
+    ps_conn *conn = ps__slot(table, slot);
+    *taken = conn->state != 0;
+    if (*taken)
+        return NULL;
+    conn->generation = (uint32_t)(id >> 32);
+    begin_row(table, conn);
+    return conn;
+}
+
+void ps__table_relist(ps_table *table)
+{
+    table->free_slot = PS_NO_SLOT;
+    for (uint32_t slot = table->made; slot-- > table->reserved;) {
+        ps_conn *conn = ps__slot(table, slot);
+        if (conn->state)
+            continue;
+        conn->next = table->free_slot;
+        table->free_slot = slot;
+    }
+}
+
+int ps__table_reserve(ps_table *table, uint32_t slots, uint32_t generation)
+{
+    if (!table->made && slots) {
+        if ((uint64_t)table->most + slots > 1u << PS_SLOT_BITS)
+            return -ENOSPC;
+        size_t chunks = ((size_t)table->most + slots + PS_CHUNK_SLOTS - 1) / PS_CHUNK_SLOTS;
+        ps_conn **more = ps_sys.resize(table->chunks, chunks * sizeof *more);
+        if (!more)
+            return -ENOMEM;
+        table->chunks = more;
+        table->most += slots;
+    }
+    if (slots > table->most)
+        return -ENOSPC;
+    if (generation && generation != UINT32_MAX)
+        table->first_generation = generation + 1;
+    table->reserved = slots;
+    ps__table_relist(table);
+    return 0;
 }
 
 ps_conn *ps__table_row(const ps_table *table, uint64_t id)

@@ -8,6 +8,14 @@ int ps__table_open(ps_table *table, uint32_t most);
 void ps__table_close(ps_table *table);
 ps_conn *ps__table_add(ps_table *table);
 void ps__table_remove(ps_table *table, ps_conn *conn);
+/* Its own place, of a client that comes from another process. NULL: there is no memory, or *taken. Its chunk is made, if need
+ * be; without it the next two are what they were. */
+ps_conn *ps__table_take(ps_table *table, uint64_t id, bool *taken);
+/* Make the list of free slots anew, of all that may be given away. */
+void ps__table_relist(ps_table *table);
+/* From now on whoever comes gets a slot behind so many, and a generation behind this one; before anybody has come: the table
+ * becomes larger by so many. 0, -ENOMEM, -ENOSPC. */
+int ps__table_reserve(ps_table *table, uint32_t slots, uint32_t generation);
 ps_conn *ps__table_find(const ps_table *table, uint64_t id); /* of a connection that is not closed */
 ps_conn *ps__table_row(const ps_table *table, uint64_t id);  /* also of one that is closed and not buried yet */
 void ps__mark_dirty(ps_engine *engine, ps_conn *conn); /* it is looked at when the turn is over */

@@ -121,6 +121,59 @@ static uint32_t age_ms(const ps_engine *engine, const ps_conn *conn, enum ps_tim
     return age < IN_FUTURE_MS ? age : 0;
 }
 
+/* -- standing still: of a row in no list the links have room for the list's number and 1, and for how long it has run ----- */
+
+void ps__timer_rest(ps_engine *engine, ps_conn *conn, enum ps_timer_link link)
+{
+    if (!(conn->flags & flag_of[link])) {
+        conn->timers[link].next = 0;
+        return;
+    }
+    enum ps_timer_list list = list_on(conn, link);
+    uint32_t ran = age_ms(engine, conn, list, engine->now_ns);
+    ps__timer_stop(engine, conn, link);
+    conn->timers[link] = (ps_timer){.next = (uint32_t)list + 1, .start_ms = ran};
+}
+
+int ps__timer_resting(const ps_conn *conn, enum ps_timer_link link, uint32_t *ran_ms)
+{
+    *ran_ms = conn->timers[link].start_ms;
+    return (int)conn->timers[link].next - 1;
+}
+
+uint32_t ps__timer_left_ms(const ps_engine *engine, enum ps_timer_list list, uint32_t ran_ms)
+{
+    uint64_t whole = duration_ns(engine, list) / 1000000u;
+    return whole <= ran_ms ? 0 : whole - ran_ms < UINT32_MAX ? (uint32_t)(whole - ran_ms) : UINT32_MAX;
+}
+
+void ps__timer_rests(const ps_engine *engine, ps_conn *conn, enum ps_timer_list list, uint32_t left_ms)
+{
+    uint64_t whole = duration_ns(engine, list) / 1000000u, ran = whole > left_ms ? whole - left_ms : 0;
+    uint32_t number = duration_ns(engine, list) ? (uint32_t)list + 1 : 0;
+    conn->timers[link_of[list]] = (ps_timer){.next = number, .start_ms = ran < IN_FUTURE_MS ? (uint32_t)ran : 0};
+}
+
+/* Its place is where it would be, had it begun so long ago: mostly near the end. */
+void ps__timer_wake(ps_engine *engine, ps_conn *conn, enum ps_timer_link link)
+{
+    ps_timer *timer = &conn->timers[link];
+    uint32_t number = timer->next;
+    if (!number || conn->flags & flag_of[link])
+        return;
+    enum ps_timer_list list = (enum ps_timer_list)(number - 1);
+    uint32_t now = ps__timer_clock_ms(engine, list, engine->now_ns), ran = timer->start_ms, next = PS_NO_SLOT;
+    uint32_t before = engine->timers[list].last;
+    while (before != PS_NO_SLOT && age_ms(engine, ps__slot(&engine->table, before), list, engine->now_ns) < ran) {
+        next = before;
+        before = ps__slot(&engine->table, before)->timers[link].previous;
+    }
+    *timer = (ps_timer){.previous = before, .next = next, .start_ms = now - ran};
+    *(before == PS_NO_SLOT ? &engine->timers[list].first : &ps__slot(&engine->table, before)->timers[link].next) = conn->slot;
+    *(next == PS_NO_SLOT ? &engine->timers[list].last : &ps__slot(&engine->table, next)->timers[link].previous) = conn->slot;
+    conn->flags |= (uint16_t)(flag_of[link] | (list == PS_TIMER_CIR ? PS_TIMED_CIR : 0));
+}
+
 /* How long until the first deadline of this list; 0 if it has passed, UINT64_MAX if there is none. */
 static uint64_t left_ns(const ps_engine *engine, enum ps_timer_list list, uint64_t moment_ns)
 {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x4C53E808
+ABI: Final = 0x461C1D02
 
 
 def check_abi(lib: Any) -> None:

@@ -19,6 +19,7 @@ from pysock.engine.native.counting import count_there
 from pysock.engine.native.crossing import NANOSECONDS, ffi, lib, nanoseconds, of_linger, result_of, view_of
 from pysock.engine.native.inlet import NativeInlet
 from pysock.engine.native.link import NativeLink
+from pysock.engine.native.moving import NativeMoving
 from pysock.engine.native.outlet import NativeOutlet
 from pysock.engine.native.rows import PackedRows
 from pysock.engine.native.sockets import NativeSockets
@@ -72,14 +73,13 @@ _LOST: Final = -errno.EBADFD
 #: Of an answer: somebody has waited for it; it was given between a guest's turns, and one is wanted; there is no loop.
 _WAITED: Final = 1
 _TURN_WANTED: Final = 2
-#: Of what is asked: it is on its way; and again that a turn is wanted.
-_SENT: Final = 1
+_SENT: Final = 1  # of what is asked: it is on its way
 _NO_LOOP: Final = frozenset({-errno.EPIPE, -errno.EBADF})
 #: What ``_make`` of a NamedTuple calls, which takes twice as long.
 _new_row: Final = tuple.__new__
 
 
-class NativeEngine(Unique):
+class NativeEngine(NativeMoving, Unique):
     """One server's loop and client table, in C."""
 
     def __init__(self, options: EngineOptions) -> None:
@@ -118,7 +118,7 @@ class NativeEngine(Unique):
             result_of(error)
         self._push_inside, self._broadcast_inside, self._push_to_inside, self._select, *others = inside
         self._disconnect_inside, self._answer, self._current, self._waiting, self._ask, more, *others = others
-        self._later, self._watch, self._secure, self._notice, *guest = others
+        self._later, self._watch, self._secure, self._notice, self._moving, *guest = others
         self.send_more: Callable[[int, Any], int] = more
         self._meter = options.meter and count_there(python, options.meter)
         self._begin, self._poll_fd, self._turn, self._end_turns = guest
