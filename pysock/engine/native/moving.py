@@ -1,4 +1,4 @@
-"""Clients of the native engine move to another process, or come from one: ``pysock.engine.moving`` on ``csrc/moving``."""
+"""Clients of the native engine move to another process, or come from one: see ``csrc/moving``."""
 
 from __future__ import annotations
 
