@@ -21,7 +21,7 @@ from pysock.cli.admin.shown import span_of
 from pysock.cli.options import FRAMINGS, authkey_option, check_address, example, read_authkey, tls_given, tls_options
 from pysock.cli.target import load
 from pysock.cli.words import as_commands_say
-from pysock.cli.workers import check_workers, supervise
+from pysock.cli.workers import check_workers, hang_option, supervise
 from pysock.descriptors import raise_descriptor_limit
 from pysock.health.control import control, may_control
 from pysock.parameters import EXPOSE, SLOW
@@ -151,6 +151,7 @@ def check_slow(ctx: click.Context, param: click.Parameter, value: str | None) ->
     show_envvar=True,
     help="Seconds for new workers to serve, or the old ones stay.",
 )
+@hang_option
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_envvar=True, help="How much to tell.")
 @click.option(
     "--agent",
@@ -208,6 +209,7 @@ def serve(
     grace: float,
     workers: int | None,
     reload_timeout: float,
+    hang_kill: float | None,
     **options: Any,
 ) -> int:
     """Serve NAME of MODULE: a pysock.Server, or a handler(client, request).
@@ -219,7 +221,7 @@ def serve(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if workers is not None:
         return supervise(
-            workers, reload_timeout, grace, drain_delay,
+            workers, reload_timeout, grace, drain_delay, hang_kill,
             target=target, bind=bind, log_level=log_level, agent=agent, admin=admin, metrics=metrics, slowlog=slowlog,
             **options,
         )  # fmt: skip

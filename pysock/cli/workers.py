@@ -41,7 +41,18 @@ def check_workers(_ctx: click.Context, _param: click.Parameter, value: str | Non
     return number
 
 
-def supervise(workers: int, patience: float, grace: float, drain_delay: float, **given: Any) -> int:
+hang_option = click.option(
+    "--hang-kill",
+    metavar="SECONDS",
+    type=click.FloatRange(3, 86_400),
+    show_envvar=True,
+    help="Kill a worker whose loop hasn't come round for so long: it has a successor.  [default: never]",
+)
+
+
+def supervise(
+    workers: int, patience: float, grace: float, drain_delay: float, hang_kill: float | None, **given: Any
+) -> int:
     """Run the service to its end; the value is the exit code."""
     from pysock.supervision.crew import Plan  # noqa: PLC0415  # who has no workers doesn't pay for it
     from pysock.supervision.supervisor import Supervisor  # noqa: PLC0415  # likewise
@@ -53,7 +64,8 @@ def supervise(workers: int, patience: float, grace: float, drain_delay: float, *
             raise click.UsageError(f"--{name} tells of one process: it doesn't go with --workers")
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     arguments |= {"grace": grace, "drain_delay": drain_delay}
-    supervisor = Supervisor(Plan(workers, COMMAND, arguments, grace, drain_delay, patience), click.echo, notifier())
+    plan = Plan(workers, COMMAND, arguments, grace, drain_delay, patience, hang_kill)
+    supervisor = Supervisor(plan, click.echo, notifier())
     code = supervisor.run()
     if supervisor.failed is not None:
         raise NeverReady(*supervisor.failed)

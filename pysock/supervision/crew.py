@@ -38,6 +38,7 @@ class Plan(NamedTuple):
     :ivar grace: seconds for what was accepted to be answered, when one is to end.
     :ivar delay: seconds in which only health checks fail, when all are to.
     :ivar patience: seconds until a change that isn't the first is given up.
+    :ivar hang_kill: seconds after which a worker that hangs is killed; ``None``: never.
     """
 
     workers: int
@@ -46,6 +47,7 @@ class Plan(NamedTuple):
     grace: float
     delay: float
     patience: float
+    hang_kill: float | None = None
 
 
 class News(Protocol):

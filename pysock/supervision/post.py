@@ -24,6 +24,7 @@ from pysock.engine.seats import SEAT_BYTES, Seat, mine
 from pysock.errors import PysockError
 from pysock.listening import Lent
 from pysock.states import ServerState
+from pysock.supervision.hangs import stack_of
 from pysock.supervision.line import Line
 from pysock.supervision.member import PATIENCE
 
@@ -129,6 +130,9 @@ class Post(Unique):
                 self._stop(told["grace"], told["delay"])
             elif told["say"] == "lame":
                 self._be_lame(told["lame"])
+            elif told["say"] == "hangs":
+                service, stack = stack_of(self._server)
+                self._say("stack", service=service, stack=stack)
             elif told["say"] == "workers":
                 mine.workers = told["workers"]
             heard = self._line.hear()

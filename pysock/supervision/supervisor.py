@@ -17,6 +17,7 @@ from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.supervision.crew import Crew, Plan
+from pysock.supervision.hangs import Hangs
 from pysock.supervision.member import Member, State
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Supervisor(Unique):
         self._say = say
         self._tell = tell
         self._crew = Crew(plan, self)
+        self._hangs = Hangs(self._crew.rows, plan.hang_kill)
         self._deaf: set[Member] = set()  # the line to them has ended, and they haven't
         self._code = 0
         self._unwritten: OSError | None = None
@@ -159,12 +161,13 @@ class Supervisor(Unique):
                 self._hear(heard[fd])
         self._bury()
         self._crew.tick()
+        self._hangs.look(self._crew.members)
         self._tell_manager()
 
-    def _patience(self) -> float | None:
+    def _patience(self) -> float:
         """How long nothing need be done, in milliseconds."""
-        due = [at for at in (self._crew.next_due(), self._next_tick if self._tell else None) if at is not None]
-        return max(0.0, min(due) - monotonic()) * 1000 + 1 if due else None
+        due = (self._crew.next_due(), self._next_tick if self._tell else None, self._hangs.next_look)
+        return max(0.0, min(at for at in due if at is not None) - monotonic()) * 1000 + 1
 
     def _obey(self) -> None:
         with suppress(BlockingIOError):
@@ -176,7 +179,10 @@ class Supervisor(Unique):
         """All that it has said."""
         try:
             while (message := member.line.hear()) is not None:
-                self._crew.heard(member, message[0])
+                if message[0]["say"] == "stack":
+                    self._hangs.heard(member, message[0])
+                else:
+                    self._crew.heard(member, message[0])
             self._deaf.add(member)
         except BlockingIOError:
             pass

@@ -209,3 +209,19 @@ def test_a_second_signal_ends_what_hangs(backend, unix_address, socket_dir):
         assert code == 143
         assert not is_alive(pid)
     assert not (socket_dir / "s").exists()
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_told_of_with_its_stack_and_killed_if_wanted(backend, unix_address, socket_dir):
+    with Crew(unix_address, "--workers", "1", "--hang-kill", "3", PYSOCK_BACKEND=backend) as crew:
+        old = crew.workers(1)
+        with pysock.connect(crew.address) as client:
+            client.notify(f"hang {socket_dir}/until".encode())
+            crew.changed(old, 1)
+        code, errors = crew.stopped()
+        assert code == 0
+        name = f"worker 0 (process {old[0]})"
+        assert errors.count(f"{name} hangs: its loop hasn't come round for") == 1
+        assert "seconds, in service ''\n" in errors
+        assert " in hang\n" in errors
+        assert f"{name}: it hung for" in errors
