@@ -243,7 +243,7 @@ static int state_of(ps_engine *engine, uint64_t client_id)
 {
     pthread_mutex_lock(&engine->lock);
     const ps_conn *conn = ps__table_find(&engine->table, client_id);
-    int state = conn ? ps__state(conn) : 0;
+    int state = conn && !ps__is_packed(conn) ? ps__state(conn) : 0;
     pthread_mutex_unlock(&engine->lock);
     return state;
 }
@@ -253,7 +253,7 @@ static int64_t most_of(ps_engine *engine, uint64_t client_id)
 {
     pthread_mutex_lock(&engine->lock);
     const ps_conn *conn = ps__table_find(&engine->table, client_id);
-    bool ready = conn && ps__state(conn) == PS_CONN_ESTABLISHED;
+    bool ready = conn && ps__state(conn) == PS_CONN_ESTABLISHED && !ps__is_packed(conn);
     int64_t most = ready ? (int64_t)__atomic_load_n(&conn->max_reply, __ATOMIC_RELAXED) : -1;
     pthread_mutex_unlock(&engine->lock);
     return most;
@@ -300,7 +300,7 @@ int ps__engine_ask(ps_engine *engine, uint64_t client_id, const uint8_t *frame, 
 /* The next two with the lock held: as other threads may ask for it. */
 static bool would_take(const ps_conn *conn, size_t size)
 {
-    return ps__state(conn) == PS_CONN_ESTABLISHED && size <= __atomic_load_n(&conn->max_reply, __ATOMIC_RELAXED);
+    return ps__state(conn) == PS_CONN_ESTABLISHED && !ps__is_packed(conn) && size <= __atomic_load_n(&conn->max_reply, __ATOMIC_RELAXED);
 }
 
 static int64_t count_takers(const ps_engine *engine, size_t size)

@@ -185,6 +185,7 @@ def test_the_old_side_goes_on_as_if_nothing_had_been(start):
     within(old, lambda: old.engine.pack([client_id]))
     assert within(old, lambda: old.engine.push(client_id, b"lost")) is False
     assert within(old, lambda: old.engine.disconnect(client_id)) is False
+    assert (old.engine.push(client_id, b"lost"), old.engine.broadcast(b"lost")) == (False, 0)  # from this thread, too
     assert old.engine.client_ids() == [client_id]
     within(old, old.engine.thaw)
     peer.expect(reply())
