@@ -58,6 +58,10 @@ class _Pieces:
         else:
             self._pieces.append(bytearray(piece))
 
+    def all(self) -> bytes:
+        """All of it in one; it stays."""
+        return b"".join(self._pieces)
+
     def take(self) -> bytes:
         """All of it in one; nothing stays."""
         pieces, self._pieces, self.size = self._pieces, [], 0
@@ -118,6 +122,19 @@ class FrameCutter(Generic[Verdict]):
         """Forget everything."""
         self.data, self.at, self.header, self._payload, self.missing = b"", 0, None, None, 0
 
+    def unread(self) -> tuple[bytes, int]:
+        """What isn't handled yet, as it came; and how many bytes that are still to come must be thrown away."""
+        rest = self.data[self.at :]
+        if self.header is None:
+            return rest, 0
+        if self._skipping:
+            return rest, self.missing
+        return HEADER.pack(*self.header) + (self._payload.all() if self._payload else b"") + rest, 0
+
+    def skip(self, size: int) -> None:
+        """Throw away so many bytes that come first."""
+        self.header, self.missing, self._skipping = Header(size, 0, 0, 0, 0), size, True
+
     def next(self) -> Frame | Verdict | None:
         """The next frame or verdict, or ``None`` if more bytes must come first."""
         while True:
@@ -170,6 +187,9 @@ class PlainCutter(Protocol):
     def feed(self, data: bytes) -> list[bytes]:
         """Take what has arrived; the messages that are whole now."""
 
+    def unread(self) -> bytes:
+        """What has come of a message that isn't whole, as it came."""
+
 
 class U32Cutter:
     """The framing ``u32``: a 4-byte big-endian length, then the payload."""
@@ -193,6 +213,12 @@ class U32Cutter:
             if length == len(data) - 4 and length <= self._max_payload:
                 return [data[4:]]  # as nearly always: one message, whole
         return self._cut(data, 0, [])
+
+    def unread(self) -> bytes:
+        """What has come of a message that isn't whole, as it came."""
+        if not self.missing or self._payload is None:
+            return self._head
+        return LENGTH.pack(self.missing + self._payload.size) + self._payload.all()
 
     def _feed_on(self, data: bytes) -> list[bytes]:
         messages: list[bytes] = []
@@ -272,6 +298,10 @@ class LineCutter:
             self._keep(rest)
         return lines
 
+    def unread(self) -> bytes:
+        """What has come of a message that isn't whole, as it came."""
+        return self._start.all() if self._start else b""
+
     def _within_limit(self, lines: list[bytes]) -> list[bytes]:
         for index, line in enumerate(lines):
             if len(line) > self._max_payload:
@@ -305,6 +335,10 @@ class RawCutter:
         if len(data) <= most:
             return [data] if data else []
         return [data[at : at + most] for at in range(0, len(data), most)]
+
+    def unread(self) -> bytes:
+        """Nothing: what has come is whole."""
+        return b""
 
 
 def _frame_head(size: int) -> bytes:

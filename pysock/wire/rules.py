@@ -139,15 +139,15 @@ class FrameProtocol:
     """The server's side of one connection of the framing ``pysock``."""
 
     __slots__ = (
-        "_began",
         "_cir",
-        "_expected",
-        "_now",
         "_rules",
+        "began",
         "cutter",
+        "expected",
         "features",
         "in_flight",
         "name",
+        "read_at",
         "reply_limit",
         "shutting_down",
         "software",
@@ -160,7 +160,7 @@ class FrameProtocol:
         self.state: ConnectionState = ConnectionState.ACCEPTED
         self.cutter: FrameCutter[NotServed | Ending] = FrameCutter(self._judge)
         self._cir = Cir()
-        self._expected = b""  # the MAC of the PROOF that is awaited
+        self.expected: bytes = b""  # the MAC of the PROOF that is awaited
         self.name: str = ""
         self.software: str = ""
         self.reply_limit: int = rules.max_payload  # the largest payload this client takes
@@ -169,8 +169,8 @@ class FrameProtocol:
         self.stream_window: int | None = None  # the first credit of a stream, where both speak of them
         #: By their ids, the requests that are in flight and may be cancelled; whoever lets them wait keeps it up.
         self.in_flight: dict[int, object] = {}
-        self._now = 0.0  # when what is looked at was read
-        self._began = 0.0  # the same of the header of the SRM that is being received, where it has a deadline
+        self.read_at: float = 0.0  # when what is looked at was read
+        self.began: float = 0.0  # the same of the header of the SRM that is being received, where it has a deadline
 
     def take(self, event: ConnectionEvent) -> None:
         """Change the state.
@@ -184,7 +184,7 @@ class FrameProtocol:
 
         :param now: the time, by the clock that deadlines are to be told by.
         """
-        self._now = now
+        self.read_at = now
         self.cutter.feed(data, at)
 
     def next(self) -> Action | None:
@@ -211,7 +211,7 @@ class FrameProtocol:
             # Before the length: another version may well have longer ones.
             return self._dismiss(End.VERSION, texts.BAD_VERSION)
         if header.flags & rule.timed_flags:
-            self._began = self._now
+            self.began = self.read_at
             length -= DEADLINE.size
         if not wrong and length > self._rules.most(rule.most):
             if rule.most is Most.REQUEST:
@@ -272,7 +272,7 @@ class FrameProtocol:
     def _challenge(self, challenge: Callable[[bytes, bytes], tuple[bytes, bytes]], cir: Cir) -> Answer | Ending:
         if cir.nonce is None:
             return self._dismiss(End.KEY_WANTED)
-        fields, self._expected = challenge(cir.nonce, cir.name.encode("utf-8"))
+        fields, self.expected = challenge(cir.nonce, cir.name.encode("utf-8"))
         self.take(ConnectionEvent.CIR_CHALLENGED)
         return Answer(p.encode(Kind.CHALLENGE, fields))
 
@@ -283,7 +283,7 @@ class FrameProtocol:
         except p.Malformed as error:
             return self._dismiss(End.VIOLATION, str(error))
         assert self._rules.prove is not None
-        return Initiation(self._cir) if self._rules.prove(self._expected, mac) else self._dismiss(End.WRONG_PROOF)
+        return Initiation(self._cir) if self._rules.prove(self.expected, mac) else self._dismiss(End.WRONG_PROOF)
 
     def _cancel(self, frame: Frame) -> Cancel:
         return Cancel(frame.request_id)
@@ -323,7 +323,7 @@ class FrameProtocol:
             return NotServed(error, True, frame.code)
         payload, deadline = frame.payload, 0.0
         if frame.flags & p.FLAG_DEADLINE:
-            deadline = self._began + decode_deadline(payload)
+            deadline = self.began + decode_deadline(payload)
             payload = payload[DEADLINE.size :]
         takes_stream = bool(frame.flags & p.FLAG_TAKES_STREAM)
         return Request(frame.code, frame.request_id, wants_reply, payload, deadline, takes_stream)

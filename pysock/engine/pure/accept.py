@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -18,21 +18,19 @@ from pysock.address import join_host_port
 from pysock.base.clock import monotonic
 from pysock.base.forking import guard
 from pysock.base.lean import TYPE_CHECKING
-from pysock.base.unique import Unique
 from pysock.base.vanish import notice_vanished, vanishing
 from pysock.causes import Cause
 from pysock.engine.pure.door.access import Door
 from pysock.engine.pure.door.gate import Gate
+from pysock.engine.pure.door.kinds import kind_of
 from pysock.engine.pure.door.proxied import Header
 from pysock.engine.pure.ending import dismiss
-from pysock.engine.pure.framed import FramedConnection
-from pysock.engine.pure.listener import Listener, drop, transport_of
-from pysock.engine.pure.plain import PlainConnection, U32Connection
+from pysock.engine.pure.listener import drop, transport_of
+from pysock.engine.pure.moving.masters import MovingMasters
 from pysock.engine.pure.poll import READ, SHARED
 from pysock.engine.pure.transport import discard_input, no_delay
 from pysock.states import DisconnectReason
 from pysock.wire.endings import DOOR, End, last_words
-from pysock.wire.format import Framing
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
     from pysock.engine.pure.connection import Connection
     from pysock.engine.pure.core import Core
     from pysock.engine.pure.guest import Events
+    from pysock.engine.pure.listener import Listener
     from pysock.engine.pure.transport import Transport
 
 #: Accepts of one master socket a turn; and where other workers accept from it, too.
@@ -66,18 +65,11 @@ _NEXT: Final = frozenset(
 _DONE: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK))
 _NO_DESCRIPTORS: Final = frozenset((errno.EMFILE, errno.ENFILE))
 
-#: By framing, which connections there are; ``None``: by all others.
-_CONNECTIONS: Final[Mapping[Framing | None, type[Connection]]] = {
-    Framing.PYSOCK: FramedConnection,
-    Framing.U32: U32Connection,
-    None: PlainConnection,
-}
-
 #: What somebody is told who isn't let through the door.
 _REFUSALS: Final = {cause: last_words(end, admitted=False) for cause, end in DOOR.items()}
 
 
-class Masters(Unique):
+class Masters(MovingMasters):
     """The master sockets of one engine."""
 
     def __init__(self, core: Core) -> None:
@@ -87,6 +79,7 @@ class Masters(Unique):
         self._vanishing = vanishing(core.limits.vanish_timeout, core.limits.output_timeout)
         self._listeners: list[Listener] = []
         self.resume_at: float | None = None  # the end of a pause
+        self.frozen: bool = False
         self._reserve = -1
         self._open = False
         self._newcomer: socket.socket | None = None  # accepted last: it may not have a row yet
@@ -108,12 +101,8 @@ class Masters(Unique):
     def start(self) -> None:
         """Begin to accept."""
         self._open = True
-        for index, (fd, checked, prepared, transport, proxies) in enumerate(self._fds):
-            listener = Listener(
-                self._core, fd, index, checked=checked, prepared=prepared, transport=transport, proxies=proxies
-            )
-            self._listeners.append(listener)
-            self._core.on_event[fd] = lambda bits, one=listener: self._on_event(one, bits)  # type: ignore[misc]
+        for listener in self.listeners():
+            self._core.on_event[listener.fd] = lambda bits, one=listener: self._on_event(one, bits)  # type: ignore[misc]
         for listener in self._listeners:
             self._core.poller.change(listener.fd, 0, self._interest)
             listener.interest = self._interest
@@ -298,6 +287,7 @@ class Masters(Unique):
     def close(self) -> None:
         """Nobody is here any more."""
         self._sit(False)
+        self.forget_listeners()
         self.close_reserve()
 
     def close_reserve(self) -> None:
@@ -350,8 +340,7 @@ class Masters(Unique):
         if listener.tcp and not listener.prepared:
             no_delay(sock)
             notice_vanished(sock, self._vanishing)
-        kinds = listener.transport.kinds or _CONNECTIONS
-        make = kinds.get(listener.framing.name) or kinds[None]
+        make = kind_of(listener)
         connection = make(self._core, sock, listener, join_host_port(*peer[:2]) if listener.tcp else "")
         connection.credentials = newcomer.credentials
         if newcomer.origin is not None:

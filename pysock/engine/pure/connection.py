@@ -22,7 +22,7 @@ from pysock.causes import Cause
 from pysock.engine.deferral import Ended
 from pysock.engine.pure.core import LARGE_READ_MAX, READ_MAX
 from pysock.engine.pure.door.access import Origin
-from pysock.engine.pure.output import SHORT_OF_MEMORY, Output
+from pysock.engine.pure.output import PACKED, SHORT_OF_MEMORY, Output
 from pysock.engine.pure.poll import READ, WRITE, is_foreign
 from pysock.engine.pure.transport import discard_input
 from pysock.engine.pure.waiting import pending
@@ -183,7 +183,7 @@ class Connection(Output):
     def takes_pushes(self) -> bool:
         """It was let in, or is being let in just now, and isn't ending."""
         state = self.protocol.state
-        return state is _ESTABLISHED or (self.holding and state < _ESTABLISHED)
+        return self.moving < PACKED and (state is _ESTABLISHED or (self.holding and state < _ESTABLISHED))
 
     def push(self, message: Push) -> bool:
         """Queue bytes the client didn't ask for, encoded."""
@@ -206,7 +206,7 @@ class Connection(Output):
 
     def may_read(self) -> bool:
         """Its input may be looked at now."""
-        if self.choked or self.protocol.state >= _DRAINING:
+        if self.choked or self.moving or self.protocol.state >= _DRAINING:
             return False
         return not self.in_flight or pending.room(self) > 0
 
@@ -300,6 +300,7 @@ class Connection(Output):
         core = self.core
         if self.reason is None:
             self.reason = reason
+        self.stay()
         if self.deferred:
             core.streams.end_those_of(self, reason is DisconnectReason.PROTOCOL_VIOLATION)
         self.drop_input()

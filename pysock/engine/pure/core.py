@@ -134,6 +134,8 @@ class Core(Unique):
         #: In the turn that began at that time so many steps of TLS handshakes were made.
         self.shook_at: float = 0.0
         self.shook: int = 0
+        #: Of those that move, the deadlines that stand still: what is left of them, in seconds, by kind.
+        self.still: dict[Connection, dict[int, float]] = {}
         self.cirs: Deadlines[Connection] = Deadlines(limits.cir_timeout)
         self.frames: Deadlines[Connection] = Deadlines(limits.frame_timeout)
         self.outputs: Deadlines[Output] = Deadlines(limits.output_timeout)
@@ -266,7 +268,7 @@ class Core(Unique):
         self.streams.ready.clear()
         for deadlines in (self.cirs, self.frames, self.outputs, self.idles, self.slow):
             deadlines.ends.clear()
-        for part in (self.on_event, self._watched, self.dirty, self.ready, self.dead):
+        for part in (self.on_event, self._watched, self.dirty, self.ready, self.dead, self.still):
             part.clear()
         self.starved, self.send_again_at = [], None
         self.causes.forget()

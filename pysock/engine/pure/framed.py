@@ -140,6 +140,17 @@ class FramedConnection(Connection):
         """Forget all input that no handler has got."""
         self._cutter.clear()
 
+    def unread(self) -> tuple[bytes, int]:
+        """What isn't handled yet, as it came; and how many bytes that are still to come must be thrown away."""
+        return self._cutter.unread()
+
+    def come(self, data: bytes, skip: int, now: float) -> None:
+        """So much of it was read elsewhere, and let it wait; its protocol is as it was there."""
+        self._small = min(COPY_MAX, self.protocol.reply_limit)
+        if skip:
+            self._cutter.skip(skip)
+        self.protocol.feed(data, 0, now)
+
     def finish_input(self) -> None:
         """Serve what was kept, paused or not: the server stops."""
         while self._cutter.kept and self.protocol.state is _ESTABLISHED:

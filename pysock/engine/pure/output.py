@@ -41,6 +41,9 @@ _IOV_MAX: Final = 64
 _SENDS_MAX: Final = 16
 #: From so many pieces on small ones that wait are copied together: each object costs some 50 bytes.
 _PIECES_MAX: Final = 64
+#: Of one that moves (``moving``): it isn't read; nor sent to, and out of the poll; its row is packed, so it may be
+#: another's by now; it has come, and isn't served yet.
+PAUSED, HELD, PACKED, ASLEEP = 1, 2, 3, 4
 _GAP: Final = int(Feature.GAP)
 
 _NOT_NOW: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
@@ -53,7 +56,8 @@ class Output(Unique, ABC):
 
     __slots__ = (
         "bytes_out", "channel", "choked", "core", "deferred", "dropped", "frames_out", "holding", "holds_streams",
-        "late", "listener", "lost_pushes", "out", "pause_at", "queued", "send", "sock", "stalled", "starved", "waiting",
+        "late", "listener", "lost_pushes", "moving", "out", "pause_at", "queued", "send", "sock", "stalled", "starved",
+        "waiting",
     )  # fmt: skip
 
     out: list[bytes | bytearray | memoryview]
@@ -81,6 +85,7 @@ class Output(Unique, ABC):
         self.stalled: bool = False  # the deadline of the output runs
         self.holding: bool = False  # nothing is sent: the connect hook runs, or it is closed
         self.starved: bool = False  # the kernel has no memory for it, though it is writable: see Core.starve
+        self.moving: int = 0  # to another process, or from one: see moving/holding.py
         self.deferred: Deferred | None = None  # of its requests the youngest that is answered later
         self.holds_streams: bool = False  # some of these wait until all of it is sent
 
@@ -91,6 +96,11 @@ class Output(Unique, ABC):
             records.append(record)
             record = record.older
         return records
+
+    def stay(self) -> None:
+        """It doesn't move: it is read and sent to."""
+        if self.moving:
+            self.moving, self.starved = 0, False
 
     def forget_later(self) -> None:
         """Nobody answers them: in a forked child."""
@@ -103,6 +113,14 @@ class Output(Unique, ABC):
     @abstractmethod
     def settle(self) -> None:
         """Bring what is waited for in line with what has happened."""
+
+    @abstractmethod
+    def unread(self) -> tuple[bytes, int]:
+        """What isn't handled yet, as it came; and how many bytes that are still to come must be thrown away."""
+
+    @abstractmethod
+    def come(self, data: bytes, skip: int, now: float) -> None:
+        """So much of it was read elsewhere, and let it wait; its protocol is as it was there."""
 
     def no_memory(self) -> None:
         """There is none for its bytes: that costs this client its connection, and nobody else anything."""

@@ -120,6 +120,18 @@ class PlainConnection(Connection):
         self._serve(kept)
         self._after_input(bool(kept))
 
+    def unread(self) -> tuple[bytes, int]:
+        """What isn't handled yet, as it came; nothing that comes must be thrown away."""
+        return b"".join([*map(self.listener.framing.message, self._kept), self._cutter.unread()]), 0
+
+    def come(self, data: bytes, skip: int, now: float) -> None:
+        """So much of it was read elsewhere, and let it wait."""
+        self._kept = self._cutter.feed(data) if data else []
+
+    def is_too_large(self) -> bool:
+        """It is about to end for that."""
+        return self._cutter.too_large
+
     def finish_input(self) -> None:
         """Serve what was kept, paused or not: the server stops."""
         while self._kept and self.protocol.state is _ESTABLISHED and not self.deferred:

@@ -13,6 +13,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.engine.pure.ending import dismiss
 from pysock.engine.pure.look import find
+from pysock.engine.pure.output import PACKED
 from pysock.engine.pure.waiting.pushed import Push
 from pysock.engine.said import answers_nothing
 from pysock.errors import FrameTooLarge
@@ -86,7 +87,11 @@ class Pushes(Unique):
     def ask(self, client_id: int, frame: bytes, size: int) -> bool:
         """Send an ASK with a request of so many bytes, or an ASK_CANCEL."""
         connection = find(self._core, client_id)
-        if connection is None or connection.protocol.state is not ConnectionState.ESTABLISHED:
+        if (
+            connection is None
+            or connection.moving >= PACKED
+            or connection.protocol.state is not ConnectionState.ESTABLISHED
+        ):
             return False
         protocol = connection.protocol
         if not protocol.features & Feature.ASK:
@@ -95,7 +100,7 @@ class Pushes(Unique):
             raise FrameTooLarge(texts.PUSH_TOO_LARGE % size)
 
         def send() -> None:
-            if protocol.state is ConnectionState.ESTABLISHED:
+            if protocol.state is ConnectionState.ESTABLISHED and connection.moving < PACKED:
                 connection.put(frame)
 
         if get_ident() != self.loop:
@@ -106,10 +111,12 @@ class Pushes(Unique):
     def disconnect(self, client_id: int, replaced: bool = False) -> bool:
         """Close this connection in order."""
         connection = find(self._core, client_id)
-        if connection is None:
+        if connection is None or connection.moving >= PACKED:
             return False
 
         def end() -> None:
+            if connection.moving >= PACKED:
+                return
             if replaced:
                 dismiss(connection, End.REPLACED)
             else:

@@ -55,10 +55,15 @@ class Rows(Unique):
         self._names: dict[str, dict[int, None]] = {}
         self._generations: list[int] = []  # by slot
         self._free: list[int] = []
+        self._kept: set[int] = set()  # slots for those that come from another process
+        self._first: int = 0  # generation, behind which each slot begins
+        self.coming: int = 0  # the id of the next row, if it isn't a new one
 
     def add(self, connection: Connection) -> int:
         """Make a row; the new client id."""
         with self.lock:
+            if self.coming:
+                return self._add_old(connection)
             if self._free:
                 slot = self._free.pop()
                 self._generations[slot] = self._generations[slot] % _GENERATIONS + 1
@@ -66,10 +71,44 @@ class Rows(Unique):
                 slot = len(self._generations)
                 if slot >> SLOT_BITS:
                     raise MemoryError
-                self._generations.append(1)
+                self._generations.append(self._first % _GENERATIONS + 1)
             client_id = self._generations[slot] << 32 | slot
             self.rows[client_id] = connection
             return client_id
+
+    def _add_old(self, connection: Connection) -> int:
+        client_id, self.coming = self.coming, 0
+        slot = client_id & _SLOT
+        self._make_slots(slot + 1)
+        self._kept.discard(slot)
+        self._generations[slot] = client_id >> 32
+        self.rows[client_id] = connection
+        return client_id
+
+    def may_add(self, client_id: int) -> bool:
+        """Whether it is an id of this loop, whose slot nobody has or had."""
+        slot = client_id & _SLOT
+        is_ours = client_id & 0xFFFFFFFF == slot and client_id >> 32
+        return bool(is_ours) and (slot >= len(self._generations) or slot in self._kept)
+
+    def places(self) -> tuple[int, int]:
+        """How many slots were used, and the highest generation of one."""
+        return len(self._generations), max(self._generations, default=0)
+
+    def reserve(self, slots: int, generation: int) -> None:
+        """Keep the first slots for those that come from another process; 0: no more do."""
+        with self.lock:
+            if slots:
+                self._first = generation
+                self._make_slots(slots)
+            else:
+                self._free += sorted(self._kept, reverse=True)
+                self._kept.clear()
+
+    def _make_slots(self, slots: int) -> None:
+        new = range(len(self._generations), slots)
+        self._generations += [self._first] * len(new)
+        self._kept.update(new)
 
     def let_in(self, client_id: int, connection: Connection, name: str) -> None:
         """It is a client from now on."""
@@ -89,10 +128,19 @@ class Rows(Unique):
             connection.leaver = Leaver(connection, reason)
             self.gone.append(connection.leaver)
         if name:
-            ids = self._names[name]
-            del ids[client_id]
-            if not ids:
-                del self._names[name]
+            self._forget_name(client_id, name)
+
+    def move_away(self, client_id: int, name: str) -> None:
+        """It is another process's, and its row is free. The lock is held."""
+        if self.clients.pop(client_id, None) is not None and name:
+            self._forget_name(client_id, name)
+        self.remove(client_id)
+
+    def _forget_name(self, client_id: int, name: str) -> None:
+        ids = self._names[name]
+        del ids[client_id]
+        if not ids:
+            del self._names[name]
 
     def remove(self, client_id: int) -> None:
         """Free the row."""

@@ -12,6 +12,7 @@ kind has a clock of its own, for which a turn's work counts for an eighth of the
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING, Generic, TypeVar
@@ -78,6 +79,18 @@ class Deadlines(Generic[Who]):
         for end in self.ends.values():
             return end + self._held
         return None
+
+    def left(self, who: Who, now: float) -> float | None:
+        """How long until its deadline comes; ``None``: it has none."""
+        end = self.ends.get(who)
+        return None if end is None else max(0.0, end + self._held - now)
+
+    def go_on(self, lefts: Mapping[Who, float], now: float) -> None:
+        """Those that stood still go on, each with what was left of it."""
+        for who, left in lefts.items():
+            self.ends[who] = now - self._held + min(left, self._seconds)
+        for who in sorted(self.ends, key=self.ends.__getitem__) if lefts else ():
+            self.ends.move_to_end(who)
 
     def pop_expired(self, looked: float) -> Who | None:
         """Take out one whose deadline has passed."""

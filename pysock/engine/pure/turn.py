@@ -21,7 +21,6 @@ from pysock.base.aliases import Buffer, Ids
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import ERROR
-from pysock.base.unique import Unique
 from pysock.causes import Cause
 from pysock.engine.contract import Backend, EngineOptions
 from pysock.engine.linger import Linger
@@ -36,6 +35,7 @@ from pysock.engine.pure.current import current
 from pysock.engine.pure.ending import bury, look_at_numbers, no_memory_for, spare_others
 from pysock.engine.pure.guest import NOT_WATCHED, Events, Guest
 from pysock.engine.pure.lateness import Lateness
+from pysock.engine.pure.moving.engine import MovingEngine
 from pysock.engine.pure.poll import READ
 from pysock.engine.pure.push import Pushes
 from pysock.engine.pure.sockets import PureSockets
@@ -54,7 +54,7 @@ _SLEEP_MAX: Final = 1.0  #: The longest wait, in seconds: then it looks whether 
 _PAUSE_MEMORY: Final = 0.01
 
 
-class PureEngine(Unique):
+class PureEngine(MovingEngine):
     """One server's loop and client table; see :class:`pysock.engine.contract.Engine`."""
 
     def __init__(self, options: EngineOptions) -> None:
@@ -70,6 +70,7 @@ class PureEngine(Unique):
         self.broadcast: Callable[[Buffer], int] = pushes.broadcast
         self.lame: Callable[[bool], None] = core.health.lame
         self.find: Callable[[str], int | None] = core.table.find
+        self.stats: Callable[[], EngineStats] = lambda: look.stats(core)
         self.info: Callable[[int], ClientInfo | None] = lambda client_id: look.info(core, client_id)
         self.rows: Callable[..., list[ClientInfo]] = lambda among=None: look.rows(core, among)
         self.gone: Callable[[], list[Gone]] = lambda: look.gone(core)
@@ -302,6 +303,7 @@ class PureEngine(Unique):
             core.health.drain()
             self._masters.stop()
             core.callbacks.draining()
+            self.set_aside()
             look_at_numbers(core)
             self._answer_everything()
             for connection in list(core.table.rows.values()):
@@ -329,6 +331,7 @@ class PureEngine(Unique):
         """Close everything, whatever happened. The exception that came first is the one that counts."""
         core = self._core
         core.has_poll()
+        self.set_aside()
         if not self._draining:
             self._draining = True
             self._masters.stop()
@@ -386,9 +389,6 @@ class PureEngine(Unique):
 
     def select(self, uid: int | None, name: str | None, among: Ids | None, but: int) -> Ids:
         return look.select(self._core, uid, name, among, but)
-
-    def stats(self) -> EngineStats:
-        return look.stats(self._core)
 
     def current(self) -> Current | None:
         return current(self._core) if get_ident() == self._pushes.loop else None

@@ -63,6 +63,17 @@ class Header:
             core.on_event[connection.fd] = self.on_event
             core.cirs.start_now(connection, core.now)
 
+    def go_on(self, data: bytes) -> None:
+        """So much of it has come already, elsewhere."""
+        self._data += data
+        self._next = self._connection.core.on_event[self._connection.fd]
+        self._connection.core.on_event[self._connection.fd] = self.on_event
+
+    @property
+    def data(self) -> bytes:
+        """What has come of it."""
+        return bytes(self._data)
+
     def no_memory(self) -> None:
         """There is none for it."""
         self._connection.no_memory()
