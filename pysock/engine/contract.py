@@ -21,6 +21,7 @@ from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol, dataclass
 from pysock.engine.inlet import Inlet
 from pysock.engine.link import Link
 from pysock.engine.meter import Meter
+from pysock.engine.moving import Moving
 from pysock.engine.outlet import Outlet
 from pysock.engine.proxies import Proxies
 from pysock.engine.rows import ClientInfo, Current, EngineStats, Gone
@@ -177,7 +178,7 @@ OVER: Final = -1.0
 WHEN_READABLE: Final = float("inf")
 
 
-class Engine(Protocol):
+class Engine(Moving, Protocol):
     """One server's loop and client table."""
 
     def __init__(self, options: EngineOptions) -> None: ...
@@ -256,9 +257,7 @@ class Engine(Protocol):
         """
 
     def close(self) -> None:
-        """Free everything. ``run`` must have returned, or never been called. Other methods then act as on an empty
-        table. Called again it does nothing.
-        """
+        """Free everything, where no ``run`` goes on. Other methods then act as on an empty table."""
 
     def abandon(self) -> None:
         """In a forked child: close the copies of all descriptors but the master sockets', and act on nothing that the

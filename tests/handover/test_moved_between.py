@@ -11,8 +11,10 @@ from contextlib import contextmanager
 import pytest
 from conftest import native_is_missing
 from engine_alone import Running, eventually, reply, srm, u32
+from proxying import paths, tcp4, tlv, v2
 
 from pysock.engine.contract import Service
+from pysock.engine.proxies import Proxies
 from pysock.handover.rows import CIR, FRAME, IDLE, OUTPUT, decode_rows, encode_rows
 from pysock.wire.challenge import encode_proof
 from pysock.wire.cir import encode_cir
@@ -487,3 +489,28 @@ def test_a_client_moves_from_generation_to_generation(tmp_path, pair):
         last = all_of_them[-1].engine
         assert last.info(client_id).requests == 8 * 3
         assert last.find("ann") == client_id
+
+
+def test_a_proxied_client_is_whom_the_proxy_has_said(tmp_path, pair):
+    """One with a whole header, one through whose header the move goes, one that names a path."""
+    with sides(tmp_path, pair, limits={"max_clients_per_ip": 2}, proxies=Proxies(3)) as (old, new):
+        header, cut = v2(tcp4("192.0.2.7", 4711), tlv(0x02, b"name")), 20
+        whole, begun, path = old.peer(), old.peer(), old.peer()
+        whole.send(header)
+        whole_id = whole.let_in()
+        path.send(v2(paths(b"/run/client"), kind=0x31))
+        path_id = path.let_in()
+        begun.send(header[:cut])
+        eventually(lambda: old.engine.stats().bytes_in >= 2 * len(header) + cut)
+        before = {one: old.engine.info(one) for one in (whole_id, path_id)}
+        rows = take_over(old, new)
+        assert [row.input for row in rows if row.awaits_header] == [header[:cut]]
+        begun.send(header[cut:])
+        begun_id = begun.let_in()
+        for client_id, like in ((whole_id, whole_id), (path_id, path_id), (begun_id, whole_id)):
+            now = new.engine.info(client_id)
+            for name in ("address", "via", "header", "pid", "uid", "gid"):
+                assert getattr(now, name) == getattr(before[like], name), name
+        refused = new.peer()
+        refused.send(header)  # the third of its address
+        assert refused.frame().kind == Kind.CIR_REFUSED

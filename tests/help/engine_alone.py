@@ -103,6 +103,7 @@ class Running:
             "noted": lambda cause, times: self.noted.append((Cause(cause), times)),
         }
         callbacks |= options.pop("callbacks", {})
+        proxies = options.pop("proxies", None)
         services = options.pop("services", [Service("", options.pop("handler", echo))])
         self.engine = choose(options.pop("backend", "pure")).engine(
             EngineOptions(
@@ -119,7 +120,7 @@ class Running:
         self.master = socket.socket(socket.AF_UNIX)
         self.master.bind(path)
         self.master.listen(100)
-        self.engine.add_master(self.master.fileno())
+        self.engine.add_master(self.master.fileno(), proxies=proxies)
         self.thread = threading.Thread(target=self._run)
 
     def _failed(self, client_id, service, request_id, began, error):
