@@ -92,7 +92,9 @@ static void set_waiting(ps_engine *engine, uint32_t slot, uint64_t waiting)
 
 void ps__backlog_add(ps_engine *engine, const ps_conn *conn, size_t size)
 {
-    set_waiting(engine, conn->slot, ps__backlog_row(engine, conn)->waiting + size + PS_PUSH_COST);
+    ps_backlog *row = ps__backlog_row(engine, conn);
+    row->rests = ps__is_held(conn); /* the row may be new */
+    set_waiting(engine, conn->slot, row->waiting + size + PS_PUSH_COST);
 }
 
 void ps__backlog_take(ps_engine *engine, const ps_conn *conn, size_t size)

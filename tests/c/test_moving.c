@@ -3,6 +3,7 @@
 #include "echo.h"
 #include "base/sys.h"
 #include "conn/life.h"
+#include "conn/push.h"
 #include "moving/add.h"
 #include "moving/hold.h"
 #include "moving/pack.h"
@@ -52,6 +53,7 @@ static ps_conn *client(echo *e, int i)
 static void begin(void)
 {
     ps_options options = echo_options(PS_PYSOCK);
+    options.limits.push_soft = 1;
     echo_open(&old, &options, AF_UNIX);
     echo_open(&new, &options, AF_UNIX);
     old.inside = new.inside = old.engine->inside = new.engine->inside = true;
@@ -63,9 +65,8 @@ static void begin(void)
     client(&old, 3)->skip = 77;
     client(&old, 3)->flags |= PS_IS_SKIPPING;
     CHECK_EQ(ps__hold(old.engine, NULL, 0, ids), CLIENTS);
-    ps__output_begin(old.engine, client(&old, 2));
-    ps__send(old.engine, client(&old, 2), PS_PUSH, 0, 0, "news", 4, NULL);
-    ps__output_end(old.engine, client(&old, 2));
+    CHECK_EQ(ps__push(old.engine, client(&old, 2), (const uint8_t *)"news", 4), 1);
+    CHECK_EQ(old.engine->over.first, PS_NO_SLOT); /* too much for long, were it read: but no clock runs */
 }
 
 static void end_one(echo *e)
