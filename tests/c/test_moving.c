@@ -79,6 +79,9 @@ static void end_one(echo *e)
 static void leave_all(echo *e)
 {
     ps__moving_ends(e->engine);
+    for (uint32_t slot = e->engine->dead; slot != PS_NO_SLOT; slot = ps__slot(&e->engine->table, slot)->next)
+        ps__slot(&e->engine->table, slot)->flags = 0; /* no turn empties the list of the dirty */
+    e->engine->dirty = PS_NO_SLOT;
     ps__bury(e->engine);
 }
 
@@ -162,6 +165,12 @@ static void without_memory(void)
         allocations_left = -1;
     }
     CHECK(tries > 1);
+    allocations_left = 0;
+    ps__thaw(new.engine); /* it only takes longer */
+    allocations_left = -1;
+    for (int i = 0; i < CLIENTS; i++)
+        CHECK(!(client(&new, i)->flags & (PS_IS_MOVING | PS_OUTPUT_WAITS)) && client(&new, i)->flags & PS_IS_DIRTY);
+    CHECK_EQ(ps__hold(new.engine, NULL, 0, got), CLIENTS);
     ps_sys = real;
     ps__packed_free(&again);
     ps__packed_free(&rows);
@@ -207,6 +216,11 @@ static void places_are_reserved(void)
     ps_options options = echo_options(PS_PYSOCK);
     echo_new(&new, &options);
     ps_table *table = &new.engine->table;
+    ps_sys.resize = failing_resize;
+    allocations_left = 0;
+    CHECK_EQ(ps__table_reserve(table, 300, 7), -ENOMEM);
+    allocations_left = -1;
+    ps_sys = real;
     CHECK_EQ(ps__table_reserve(table, 300, 7), 0);
     ps_conn *conn = ps__table_add(table);
     CHECK(conn && conn->slot == 300 && conn->generation == 8);
