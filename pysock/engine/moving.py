@@ -69,6 +69,11 @@ class Moving(Protocol):
     def places(self) -> tuple[int, int]:
         """How many slots of the client table were ever used, and the highest generation that one of them has had."""
 
+    def moved(self) -> tuple[int, int]:
+        """How many clients have come from another process, and how many have gone to one. They are counted neither as
+        accepted nor as disconnected; what they have sent and got so far leaves with them, and comes with them.
+        """
+
     # --- the new side ---
 
     def reserve(self, slots: int, generation: int = 0) -> None:

@@ -117,6 +117,7 @@ def test_the_order_of_clients_and_who_came_last_under_a_name(tmp_path, pair):
     with sides(tmp_path, pair) as (old, new):
         ids = [old.peer().let_in(name="same") for _ in range(5)]
         take_over(old, new)
+        assert (old.do(old.engine.moved), new.do(new.engine.moved)) == ((0, 5), (5, 0))
         assert new.engine.client_ids() == ids
         assert new.engine.find("same") == ids[-1]
 

@@ -136,6 +136,8 @@ class Core(Unique):
         self.shook: int = 0
         #: Of those that move, the deadlines that stand still: what is left of them, in seconds, by kind.
         self.still: dict[Connection, dict[int, float]] = {}
+        self.moved_in: int = 0
+        self.moved_out: int = 0
         self.cirs: Deadlines[Connection] = Deadlines(limits.cir_timeout)
         self.frames: Deadlines[Connection] = Deadlines(limits.frame_timeout)
         self.outputs: Deadlines[Output] = Deadlines(limits.output_timeout)

@@ -44,7 +44,12 @@ class MovingEngine(Unique):
         return rows, [connection.fd for connection in packed]
 
     def discard(self, ids: Sequence[int]) -> None:
-        holding.discard(self._core, [one for one in self._these(ids) if one.moving == PACKED])
+        gone = [one for one in self._these(ids) if one.moving == PACKED]
+        holding.discard(self._core, gone)
+        self._core.moved_out += len(gone)
+
+    def moved(self) -> tuple[int, int]:
+        return self._core.moved_in, self._core.moved_out
 
     def thaw(self) -> None:
         holding.wake(self._core, frozenset((PAUSED, HELD, PACKED)))
@@ -104,6 +109,7 @@ class MovingEngine(Unique):
                 sock.detach()
             holding.discard(self._core, added)
             raise
+        self._core.moved_in += len(added)
         return [connection.client_id for connection in added]
 
     def activate(self) -> None:
