@@ -21,7 +21,7 @@ from pysock.cli.admin.shown import span_of
 from pysock.cli.options import FRAMINGS, authkey_option, check_address, example, read_authkey, tls_given, tls_options
 from pysock.cli.target import load
 from pysock.cli.words import as_commands_say
-from pysock.cli.workers import check_workers, hang_option, supervise
+from pysock.cli.workers import check_workers, hang_option, recycling_options, supervise
 from pysock.descriptors import raise_descriptor_limit
 from pysock.health.control import control, may_control
 from pysock.parameters import EXPOSE, SLOW
@@ -151,6 +151,7 @@ def check_slow(ctx: click.Context, param: click.Parameter, value: str | None) ->
     show_envvar=True,
     help="Seconds for new workers to serve, or the old ones stay.",
 )
+@recycling_options
 @hang_option
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_envvar=True, help="How much to tell.")
 @click.option(
@@ -209,6 +210,9 @@ def serve(
     grace: float,
     workers: int | None,
     reload_timeout: float,
+    max_requests: int | None,
+    max_rss: int | None,
+    max_age: float | None,
     hang_kill: float | None,
     **options: Any,
 ) -> int:
@@ -221,7 +225,7 @@ def serve(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if workers is not None:
         return supervise(
-            workers, reload_timeout, grace, drain_delay, hang_kill,
+            workers, reload_timeout, grace, drain_delay, hang_kill, (max_requests, max_rss, max_age),
             target=target, bind=bind, log_level=log_level, agent=agent, admin=admin, metrics=metrics, slowlog=slowlog,
             **options,
         )  # fmt: skip

@@ -6,6 +6,7 @@ This file owns the option, and what a supervisor is told of the command.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +42,23 @@ def check_workers(_ctx: click.Context, _param: click.Parameter, value: str | Non
     return number
 
 
+def recycling_options(command: Any) -> Any:
+    """What a worker is replaced at."""
+    for name, kind, what in (
+        ("age", click.FloatRange(0, min_open=True), "SECONDS since its start"),
+        ("rss", click.IntRange(1), "MiB of memory"),
+        ("requests", click.IntRange(1), "N requests"),
+    ):
+        command = click.option(
+            f"--max-{name}",
+            metavar=what.split()[0],
+            type=kind,
+            show_envvar=True,
+            help=f"Replace a worker by a new one after {what}, or up to a tenth less.",
+        )(command)
+    return command
+
+
 hang_option = click.option(
     "--hang-kill",
     metavar="SECONDS",
@@ -51,10 +69,17 @@ hang_option = click.option(
 
 
 def supervise(
-    workers: int, patience: float, grace: float, drain_delay: float, hang_kill: float | None, **given: Any
+    workers: int,
+    patience: float,
+    grace: float,
+    drain_delay: float,
+    hang_kill: float | None,
+    bounds: Sequence[float | None],
+    **given: Any,
 ) -> int:
     """Run the service to its end; the value is the exit code."""
     from pysock.supervision.crew import Plan  # noqa: PLC0415  # who has no workers doesn't pay for it
+    from pysock.supervision.recycling import Bounds  # noqa: PLC0415  # likewise
     from pysock.supervision.supervisor import Supervisor  # noqa: PLC0415  # likewise
 
     if not can_be():
@@ -64,7 +89,9 @@ def supervise(
             raise click.UsageError(f"--{name} tells of one process: it doesn't go with --workers")
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     arguments |= {"grace": grace, "drain_delay": drain_delay}
-    plan = Plan(workers, COMMAND, arguments, grace, drain_delay, patience, hang_kill)
+    requests, mebibytes, age = bounds
+    rss = None if mebibytes is None else mebibytes * 1024**2
+    plan = Plan(workers, COMMAND, arguments, grace, drain_delay, patience, hang_kill, Bounds(requests, rss, age))
     supervisor = Supervisor(plan, click.echo, notifier())
     code = supervisor.run()
     if supervisor.failed is not None:

@@ -16,6 +16,7 @@ from pysock.base.unique import Unique
 from pysock.supervision.listeners import Listeners
 from pysock.supervision.member import Member, State
 from pysock.supervision.pace import Pace
+from pysock.supervision.recycling import Bounds, Recycling
 from pysock.supervision.rows import Rows
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Plan(NamedTuple):
     :ivar delay: seconds in which only health checks fail, when all are to.
     :ivar patience: seconds until a change that isn't the first is given up.
     :ivar hang_kill: seconds after which a worker that hangs is killed; ``None``: never.
+    :ivar bounds: at which a worker is replaced.
     """
 
     workers: int
@@ -48,6 +50,7 @@ class Plan(NamedTuple):
     delay: float
     patience: float
     hang_kill: float | None = None
+    bounds: Bounds = Bounds()
 
 
 class News(Protocol):
@@ -84,6 +87,8 @@ class Crew(Unique):
         self._pace: dict[int, Pace] = {}
         self._change_ends: float | None = None
         self._again = False  # another change was asked for
+        self._replaced: Member | None = None  # the change under way is of this one alone
+        self._recycling = Recycling(plan.bounds)
         self._stops = False
         self._is_lame = False
 
@@ -120,6 +125,22 @@ class Crew(Unique):
         except OSError as error:
             self._call_off(f"a process can't be started: {error}", NEVER_READY)
 
+    def _recycle(self) -> None:
+        """Have one followed by a new one that serves first, if one is to be."""
+        if self._stops or not self.rows.free:
+            return
+        found = self._recycling.first(self.serving.values())
+        if found is None:
+            return
+        member, why = found
+        log.info("%s is replaced: %s", member.name, why)
+        self._change_ends = monotonic() + self._plan.patience
+        self._replaced = member
+        try:
+            self.coming[member.number] = self._start(member.number)
+        except OSError as error:
+            self._call_off(f"a process can't be started: {error}", NEVER_READY)
+
     def scale(self, workers: int) -> None:
         """Have so many from now on."""
         most = self.rows.count // 4
@@ -153,6 +174,8 @@ class Crew(Unique):
         what = told["say"]
         if what == "failed":
             member.failed = told["why"], told["code"]
+        elif what == "counted":
+            member.requests = told["requests"]
         elif what == "lame":
             self._spread(member, told["lame"])
         elif what == "ends":
@@ -200,6 +223,8 @@ class Crew(Unique):
         """When :meth:`tick` has something to do, by the clock of deadlines."""
         times = [member.kill_at for member in self.members if member.kill_at is not None]
         if not self.coming:
+            if self._recycling.next_look is not None and not self._stops:
+                times.append(self._recycling.next_look)
             times += self._due.values()
         elif self._change_ends is not None:
             times.append(self._change_ends)
@@ -222,6 +247,7 @@ class Crew(Unique):
         for number in [number for number, at in self._due.items() if at <= now]:
             del self._due[number]
             self._start_alone(number)
+        self._recycle()
 
     # A change
 
@@ -266,6 +292,8 @@ class Crew(Unique):
                         f"{other.name} wants to listen at {' '.join(other.wants)}, and {first.name} at"
                         f" {' '.join(first.wants)}: workers of one service listen at the same addresses"
                     )
+            if self._replaced is not None and first.wants != self._wants:
+                raise ValueError("the program now wants to listen elsewhere: reload the service, by SIGHUP")
             self.listeners.open(first.wants, first.limits)
         except (OSError, ValueError) as error:
             self._call_off(str(error), USAGE if isinstance(error, ValueError) else NEVER_READY)
@@ -288,14 +316,17 @@ class Crew(Unique):
         member.line.say("lent", fds, lent=told)
 
     def _commit(self) -> None:
-        old = list(self.serving.values())
-        self.serving, self.coming, self._change_ends = self.coming, {}, None
-        self._wants = self.serving[0].wants
-        self._due.clear()
+        alone, self._replaced = self._replaced, None
+        old = [member for number, member in self.serving.items() if alone is None or number in self.coming]
+        others = {} if alone is None else self.serving
+        self.serving, self.coming, self._change_ends = others | self.coming, {}, None
+        self._wants = next(iter(self.serving.values())).wants
+        self._due = {number: at for number, at in self._due.items() if alone is not None and number != alone.number}
         for member in old:
             self._dismiss(member)
         self.listeners.keep(self._wants)
-        self._news.settled("")
+        if alone is None:
+            self._news.settled("")
         self._fill()
 
     def _call_off(self, why: str, code: int) -> None:
@@ -303,11 +334,15 @@ class Crew(Unique):
             self._dismiss(member)
         self.coming.clear()
         self._change_ends = None
+        alone, self._replaced = self._replaced, None
         self.listeners.keep(self._wants or ())
         if self._wants is None:
             self._stops = True
             self.failed = why, code
-        self._news.settled(why)
+        if alone is None:
+            self._news.settled(why)
+        elif not self._stops:
+            log.error("%s isn't replaced, and serves on: %s", alone.name, why)
         self._fill()
 
     def _dismiss(self, member: Member) -> None:

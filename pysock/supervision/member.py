@@ -44,6 +44,7 @@ class Member(Unique):
     :ivar wants: what its program calls the addresses that it wants.
     :ivar limits: of those.
     :ivar accepts: clients may come to it.
+    :ivar requests: how many it had served when it was asked last.
     :ivar failed: why it couldn't serve, and with which exit code it ends; as it told.
     :ivar kill_at: it is killed then.
     """
@@ -56,6 +57,7 @@ class Member(Unique):
         self.limits: dict[str, Any] = {}
         self.backend: str = ""
         self.accepts: bool = False
+        self.requests: int = 0
         self.failed: tuple[str, int] | None = None
         self.kill_at: float | None = None
         self.started: float = monotonic()

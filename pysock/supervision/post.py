@@ -130,6 +130,8 @@ class Post(Unique):
                 self._stop(told["grace"], told["delay"])
             elif told["say"] == "lame":
                 self._be_lame(told["lame"])
+            elif told["say"] == "count":
+                self._say("counted", requests=0 if self._server is None else self._server.stats()["requests"])
             elif told["say"] == "hangs":
                 service, stack = stack_of(self._server)
                 self._say("stack", service=service, stack=stack)

@@ -225,3 +225,16 @@ def test_a_worker_that_hangs_is_told_of_with_its_stack_and_killed_if_wanted(back
         assert "seconds, in service ''\n" in errors
         assert " in hang\n" in errors
         assert f"{name}: it hung for" in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bound", [("--max-requests", "200"), ("--max-age", "1.5"), ("--max-rss", "1")])
+def test_a_worker_that_has_come_so_far_is_replaced_and_no_request_fails(unix_address, backend, bound):
+    with Crew(unix_address, "--workers", "1", *bound, PYSOCK_BACKEND=backend) as crew:
+        with Load(crew.address, backend) as load:
+            wait_for(lambda: len(load.answers) >= 2)
+        assert load.failed == []
+        code, errors = crew.stopped()
+        assert code == 0
+        assert "is replaced: it " in errors
+        assert "ERROR" not in errors
