@@ -81,7 +81,8 @@ enum ps_conn_flag {
     PS_REFUSES = 1 << 15,      /* the server stops: what arrives now came too late, and is told so */
 };
 
-enum { PS_ATTACHED = 1, PS_PACKED = 2 };
+/* The last: it has come from another process, and was never woken. */
+enum { PS_ATTACHED = 1, PS_PACKED = 2, PS_ASLEEP = 4 };
 
 /* A slot of the client table: a connection and its data socket. An idle client costs this and nothing else. */
 typedef struct ps_conn {

@@ -190,6 +190,7 @@ static void begin_client(const ps_engine *engine, ps_conn *conn, const ps_moved_
     conn->features = (uint8_t)ps__row_number(row, PS_ROW_FEATURES);
     conn->max_reply = (uint32_t)ps__row_number(row, PS_ROW_MAX_REPLY);
     conn->stream_window = (uint32_t)ps__row_number(row, PS_ROW_WINDOW);
+    conn->attached = PS_ASLEEP;
     conn->awaits_header = has_field(row, PS_ROW_AWAITS_HEADER);
     conn->flags = PS_IS_MOVING | PS_OUTPUT_WAITS | (has_field(row, PS_ROW_GAVE_UP) ? PS_GAVE_UP : 0);
 }

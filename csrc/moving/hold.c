@@ -161,7 +161,9 @@ void ps__moving_stops(ps_engine *engine)
 {
     for (uint32_t slot = 0; slot < engine->table.made; slot++) {
         ps_conn *conn = ps__slot(&engine->table, slot);
-        if (is_moving(conn) && !ps__is_packed(conn))
+        if (is_moving(conn) && conn->attached & PS_ASLEEP)
+            ps__moved_away(engine, conn);
+        else if (is_moving(conn) && !ps__is_packed(conn))
             wake_client(engine, conn);
     }
 }

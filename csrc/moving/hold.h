@@ -17,8 +17,8 @@ void ps__dismiss_unmoved(ps_engine *engine, const uint64_t *ids, size_t count);
 void ps__hurry(ps_engine *engine);
 /* How many slots are used, and the highest generation that there was. */
 void ps__places(const ps_engine *engine, uint32_t *slots, uint32_t *generation);
-/* The loop is about to drain: those that aren't packed do, too. And it ends: those that are, or sleep, are left to whoever
- * has them. */
+/* The loop is about to drain: those that aren't packed do, too, and those that sleep are left to whoever has them. And it
+ * ends: so are those that are packed. */
 void ps__moving_stops(ps_engine *engine);
 void ps__moving_ends(ps_engine *engine);
 

@@ -397,8 +397,6 @@ def test_a_stop_leaves_alone_who_may_be_another_s(tmp_path, pair):
 
 
 def test_who_sleeps_when_the_loop_ends_is_only_closed(tmp_path, pair):
-    if pair[1] == "native":
-        pytest.xfail("the native engine drains those that sleep")
     with sides(tmp_path, pair) as (old, new):
         peer = old.peer()
         client_id = peer.let_in()
