@@ -55,6 +55,7 @@ void ps_engine_abandon(ps_engine *engine)
     if (engine->table.chunks)
         forget_everybody(engine);
     engine->accepting = false;
+    engine->leave_by_ns = 0;
     engine->options.seats = NULL; /* the parent sits there */
     engine->fatal = -ECHILD;
 }

@@ -284,6 +284,7 @@ static void lose(ps_engine *engine, ps_conn *conn)
 static void stop_accepting(ps_engine *engine)
 {
     ps__stop_accepting(engine);
+    engine->leave_by_ns = 0;
     if (engine->state == PS_SERVER_SERVING)
         engine->state = (uint8_t)ps_server_next(engine->state, PS_SERVER_DRAIN);
     ps__tell(engine, PS_TELL_DRAINING, 0, 0); /* even if a hook has ended the loop: the master sockets are to be closed */
@@ -335,7 +336,7 @@ static void set_running(ps_engine *engine, bool running)
 static void close_all(ps_engine *engine)
 {
     ps__look_at_poll(engine);
-    if (engine->state == PS_SERVER_SERVING)
+    if (engine->accepting || engine->leave_by_ns) /* not in a forked child */
         stop_accepting(engine);
     ps__defer_tell(engine); /* each is told what happened first */
     ps__moving_ends(engine);
