@@ -21,8 +21,9 @@ from lab.faults_native import command, places_in, program
 SYSTEM = ("recvfrom", "sendto", "shutdown", "allocate", "resize")
 #: Of a function that is called often, so many of its calls fail in the full form, each.
 FULL = 40
-#: In the quick form.
+#: In the quick form; and so many calls before and after the one that was seen.
 ERRORS = 2
+AROUND = 3
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,13 @@ def _of_functions(sites: list[Site], scale: Scale) -> Iterator[Fault]:
 
 
 def _of_the_system(sites: list[Site]) -> Iterator[Fault]:
-    """Each place that makes a call, by the first that it makes."""
+    """Each place that makes a call, by the first that it makes; how many came before varies for those that send."""
     for site in sites:
         errors = [errno.ENOMEM] if site.call in ALLOCATIONS else ERRNOS[site.call][-ERRORS:]
+        around = AROUND if site.call == "sendto" else 0
         for error in errors:
-            yield Fault(site.call, error, 0, site.first, "once")
+            for n in range(max(1, site.first - around), site.first + around + 1):
+                yield Fault(site.call, error, 0, n, "once")
     for call in BYTES:
         if any(site.call == call for site in sites):
             yield Fault(call, 0, 1, 1, "once")
