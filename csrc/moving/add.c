@@ -248,7 +248,7 @@ static int add_one(ps_engine *engine, ps_added *added, size_t number, const ps_m
 
 static int add_rows(ps_engine *engine, ps_added *added, size_t *done)
 {
-    const uint8_t *at = added->rows, *end = at + added->size;
+    const uint8_t *at = added->rows, *end = added->size ? at + added->size : at; /* none: NULL, perhaps */
     ps_moved_row row;
     int more;
     while ((more = ps__row_read(&at, end, &row, &added->why)) > 0) {

@@ -17,7 +17,7 @@ from lab.fuzzing import difference
 from support import ROOT
 
 FOLDER = ROOT / "tests" / "fuzz"
-TARGETS = ("cut", "protocol")
+TARGETS = ("cut", "protocol", "rows")
 
 
 @pytest.fixture(scope="module")

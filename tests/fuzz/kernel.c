@@ -93,6 +93,15 @@ int kernel_connect(void)
     return (int)sim.link_count++;
 }
 
+/* The descriptor of one that another process has accepted. */
+int kernel_move_in(void)
+{
+    int which = kernel_connect();
+    REQUIRE(which >= 0 && sim.accepted == (unsigned)which);
+    sim.accepted++;
+    return sim.links[which].fd = new_fd(FD_DATA, (unsigned)which);
+}
+
 void kernel_send(link *from, const void *data, size_t size)
 {
     if (from->half_closed || from->gone || from->was_reset || from->closed)

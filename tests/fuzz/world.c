@@ -49,7 +49,7 @@ static void check_counters(void)
         REQUIRE(stats.bytes_out >= given);
 }
 
-static void check_nothing_is_left(void)
+void world_nothing_is_left(void)
 {
     REQUIRE(sim.blocks == 0 && sim.objects == 0 && !sim.inside && !sim.kept_count && !sim.streams);
     for (unsigned i = 0; i < sim.fd_count; i++)
@@ -78,6 +78,6 @@ int world_run(void)
         result = run_engine();
         ps__engine_free(sim.engine);
     }
-    check_nothing_is_left();
+    world_nothing_is_left();
     return result;
 }

@@ -93,6 +93,7 @@ typedef struct world {
     uint32_t room;           /* of each connection for bytes on their way to the client */
     uint64_t batch_wait_ns;
     bool only_echoes;        /* the handlers do nothing else */
+    bool moved;              /* the clients came from elsewhere: what they sent and got there isn't known */
     bool (*step)(void *);    /* the next thing that happens; false: nothing more */
     void *driver;
     bool pause;              /* the step wants the engine to look before the next one */
@@ -126,6 +127,7 @@ void kernel_begin(void);
 int kernel_master(void);
 const descriptor *kernel_descriptor(int fd);
 int kernel_connect(void);
+int kernel_move_in(void);
 void kernel_send(link *from, const void *data, size_t size);
 void kernel_close_masters(void);
 
@@ -145,6 +147,7 @@ void invariants_at_the_end(const link *it);
 /* world.c: one run of the world that sim was set up to be; -errno as the engine's loop returned it. */
 void world_reset(void);
 int world_run(void);
+void world_nothing_is_left(void);
 void world_stop(uint64_t grace_ns);
 
 static inline ps_conn *conn_of(const link *it)

@@ -21,7 +21,7 @@ FOLDER = ROOT / "tests" / "fuzz"
 SECONDS = 20, 1800
 #: Bytes of an input; and in what the targets differ.
 LONGEST = 400
-OPTIONS = {"cut": [f"-dict={FOLDER / 'frames.dict'}"], "protocol": []}
+OPTIONS = {"cut": [f"-dict={FOLDER / 'frames.dict'}"], "protocol": [], "rows": []}
 
 
 def _build(target: str) -> Path:
@@ -86,5 +86,6 @@ EXPERIMENTS = [
     Experiment(
         "fuzz/protocol", "libFuzzer: clients, limits, time and faults by script", lambda scale: _fuzz(scale, "protocol")
     ),
+    Experiment("fuzz/rows", "libFuzzer: rows of clients from another process", lambda scale: _fuzz(scale, "rows")),
     Experiment("fuzz/oracle", "random streams to C and to the protocol in Python", _oracle),
 ]
