@@ -102,6 +102,7 @@ typedef struct ps_conn {
     uint8_t was_let_in; /* once; it may be ending */
     uint8_t family : 4; /* of its socket, AF_... */
     uint8_t origin : 4; /* likewise of what peer is: the same, unless a proxy has said for whom it connects; 0: nothing */
+    uint8_t : 0; /* else the loop would write those two with these, which other threads read under the lock */
     uint8_t stash_size : 4;
     uint8_t counted : 1; /* in the table of its user, or address */
     uint8_t awaits_header : 1; /* of a proxy: it is in the poll by a key of its own */
