@@ -18,10 +18,11 @@ from pysock.admin.place import checked_place
 from pysock.admin.services.served import SLOW as SLOW_REQUEST
 from pysock.admin.services.served import checked_slow
 from pysock.cli.admin.shown import span_of
+from pysock.cli.config import takes_a_file
 from pysock.cli.options import FRAMINGS, authkey_option, check_address, example, read_authkey, tls_given, tls_options
 from pysock.cli.target import load
 from pysock.cli.words import as_commands_say
-from pysock.cli.workers import check_workers, hang_option, recycling_options, supervise
+from pysock.cli.workers import WORKERS, hang_option, recycling_options, supervise
 from pysock.descriptors import raise_descriptor_limit
 from pysock.health.control import control, may_control
 from pysock.parameters import EXPOSE, SLOW
@@ -79,6 +80,7 @@ def check_slow(ctx: click.Context, param: click.Parameter, value: str | None) ->
         raise click.BadParameter(str(error)) from None
 
 
+@takes_a_file
 @click.command(epilog=example("pysock serve pysock.examples.upper:upper --bind unix:upper.sock"))
 @click.argument("target", metavar="MODULE:NAME")
 @click.option(
@@ -138,8 +140,8 @@ def check_slow(ctx: click.Context, param: click.Parameter, value: str | None) ->
 )
 @click.option(
     "--workers",
+    type=WORKERS,
     metavar="N|auto",
-    callback=check_workers,
     show_envvar=True,
     help="Serve in so many processes, with a supervisor: SIGHUP replaces them by new ones, with new code, SIGTTIN and"
     " SIGTTOU start and end one; one that dies has a successor. auto: one for each processor.",

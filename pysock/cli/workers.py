@@ -30,16 +30,23 @@ class NeverReady(click.ClickException):
         self.exit_code = code  # type: ignore[misc]  # click takes it from the object, too
 
 
-def check_workers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+class Workers(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
     """A number; ``auto`` is one for each processor that this process may use."""
-    if value is None:
-        return None
-    if value == AUTO:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    number = int(value) if value.isascii() and value.isdigit() else 0
-    if not 1 <= number <= MOST:
-        raise click.BadParameter(f"{value!r} isn't a number from 1 to {MOST}, nor {AUTO!r}")
-    return number
+
+    name = "number or word"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """See the class."""
+        text = str(value)
+        if text == AUTO:
+            return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        number = int(text) if text.isascii() and text.isdigit() else 0
+        if not 1 <= number <= MOST:
+            self.fail(f"{text!r} isn't a number from 1 to {MOST}, nor {AUTO!r}", param, ctx)
+        return number
+
+
+WORKERS: Final = Workers()
 
 
 def recycling_options(command: Any) -> Any:
