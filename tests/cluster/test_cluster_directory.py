@@ -122,6 +122,18 @@ def test_a_silent_node_is_suspected_and_then_gone_with_all_its_clients_in_one_ev
     assert (machine.names.of(b"x"), machine.nodes, machine.by_index) == ([], {}, {})
 
 
+def test_the_goodbye_is_the_last_word():
+    """What else is due in that moment comes before it, or not at all, or others would take the node for a new one."""
+    world = quiet_world(2)
+    world.run(1.0)
+    one, other = world.hosts
+    one.machine.described(NodeInfo("one", state=1), world.now)
+    one.machine.goodbye()
+    one.settle()
+    world.run(1.0)
+    assert one.epoch not in other.machine.nodes
+
+
 def test_who_was_stopped_takes_its_own_silence_for_nobody_elses():
     world = quiet_world(2)
     world.run(1.0)

@@ -6,6 +6,7 @@ thread changes it at a time; any may look.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 
@@ -129,7 +130,9 @@ class Directory:
             node.forget_fetch()
 
     def goodbye(self) -> None:
-        """The node goes."""
+        """The node goes. Whoever heard anything of it after this would take it for one that has come."""
+        self._flush()
+        self._beat_at = math.inf
         self._send(None, MessageKind.BYE)
 
     # What is heard
