@@ -185,7 +185,8 @@ def cut(request: pytest.FixtureRequest) -> str:
 @pytest.hookimpl(trylast=True)  # of what -k and -m have chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What holds for plain handlers only is left out where there are none. What is cut into pieces is cut in one way
-    over TCP, in all of them over Unix sockets: to who puts them together the bytes are the same.
+    over TCP, in all of them over Unix sockets: to who puts them together the bytes are the same. Nodes on the pure
+    engine are on one bus: what stands on an engine doesn't see which one it is, nor does a bus.
     """
     wanted = [item for item in items if not _is_left_out(item)]
     if CASES:
@@ -207,6 +208,8 @@ def _is_left_out(item: pytest.Item) -> bool:
     given = params_of(item)
     transport = given.get("transport", "unix")
     if transport != "unix" and given.get("cut", "random") != "random":
+        return True
+    if given.get("bus_engine", "local") != "local" and given.get("backend", "native") != "native":
         return True
     if (transport == BY_SSL or given.get("driver") == "ssl") and given.get("backend") != "native":
         return True

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-from buses import LocalHub
 from cluster_fixtures import wait_until_known
 from support import environment, wait_for
 
@@ -19,8 +18,8 @@ from pysock.cluster.directory.messages import MessageKind, Tag, number
 
 _NODE = """
 import sys, pysock
-url, address = sys.argv[1:]
-server = pysock.Server(address, cluster=pysock.Cluster(url, node="killed", required=10.0))
+url, name, address = sys.argv[1:]
+server = pysock.Server(address, cluster=pysock.Cluster(url, name=name, node="killed", required=10.0))
 server.service(lambda client, request: request)
 with server, pysock.connect(address, name="zombie") as client:
     client.request(b"")
@@ -30,18 +29,16 @@ with server, pysock.connect(address, name="zombie") as client:
 
 
 @pytest.fixture
-def hub(socket_dir):
-    """The bus, in a process of its own."""
-    made = LocalHub(socket_dir)
-    yield made
-    made.close()
+def bus_url(bus_engine):
+    """It is no node's, and stays when nodes go, or goes alone."""
+    return bus_engine.url
 
 
-def test_while_the_bus_is_down_the_node_serves_its_own_clients(hub, two_nodes):
+def test_while_the_bus_is_down_the_node_serves_its_own_clients(bus_engine, two_nodes):
     one, other = two_nodes
     anna, bert = one.client("anna", "red"), other.client("bert", "red")
     wait_until_known(two_nodes, ["anna", "bert"])
-    hub.freeze()
+    bus_engine.freeze()
     for each in two_nodes:
         each.cluster._bus.reconnect()
         wait_for(lambda each=each: each.cluster.state is ClusterState.LOST)
@@ -62,7 +59,7 @@ def test_while_the_bus_is_down_the_node_serves_its_own_clients(hub, two_nodes):
     assert one.cluster.broadcast(b"all") == (1, False)
     wait_for(lambda: anna.pushed == [b"own", b"red", b"all"])
     carl = one.client("carl")
-    hub.thaw()
+    bus_engine.thaw()
     wait_until_known(two_nodes, ["anna", "bert", "carl"])
     for each in two_nodes:
         wait_for(lambda each=each: each.cluster.state is ClusterState.CONNECTED)
@@ -73,9 +70,9 @@ def test_while_the_bus_is_down_the_node_serves_its_own_clients(hub, two_nodes):
 
 
 @pytest.mark.slow
-def test_the_clients_of_a_node_that_was_killed_are_gone(hub, cluster_node, bus_url, socket_dir):
+def test_the_clients_of_a_node_that_was_killed_are_gone(cluster_node, bus_url, cluster_name, socket_dir):
     one = cluster_node("a")
-    command = [sys.executable, "-c", _NODE, bus_url, f"unix:{socket_dir}/killed"]
+    command = [sys.executable, "-c", _NODE, bus_url, cluster_name, f"unix:{socket_dir}/killed"]
     with subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"up\n"
         wait_until_known([one], ["zombie"])
@@ -115,11 +112,26 @@ def test_a_lame_node_says_so(two_nodes):
     wait_for(lambda: not one.cluster.nodes[1].draining)
 
 
-def test_a_server_that_needs_the_bus_does_not_start_without(cluster_node, socket_dir):
-    (socket_dir / "bus.sock").mkdir()
+def test_a_server_that_needs_the_bus_does_not_start_without(bus_engine, cluster_node):
+    bus_engine.freeze()
     with pytest.raises(pysock.BusDown, match="required="):
         cluster_node("a", required=0.05)
-    cluster_node("b", required=False)
+
+
+def test_a_server_that_does_not_need_the_bus_is_a_node_as_soon_as_it_is_there(bus_engine, cluster_node):
+    there = cluster_node("there")
+    bus_engine.freeze()
+    one = cluster_node("a", required=False)
+    anna = one.client("anna")
+    assert one.cluster.state is ClusterState.LOST
+    assert one.cluster.send("anna", b"own") is True
+    assert one.cluster.broadcast(b"all") == (1, False)
+    with pytest.raises(pysock.BusDown):
+        one.cluster.call("any")
+    bus_engine.thaw()
+    wait_until_known([one, there], ["anna"])
+    assert there.cluster.send("anna", b"here") is True
+    wait_for(lambda: anna.pushed == [b"own", b"all", b"here"])
 
 
 def test_what_is_too_large_is_told(two_nodes):

@@ -11,65 +11,52 @@ from support import run_python, wait_for
 
 import pysock
 import pysock.aio
-from pysock import ClusterState
 from pysock.balance import opening
 from pysock.cluster.url import parted
 
 
 @pytest.fixture
 def bus_url(bus_engine):
-    """On every bus."""
+    """It stays when nodes go."""
     return bus_engine.url
 
 
 @pytest.fixture
-def name(bus_prefix):
-    """The cluster's."""
-    return bus_prefix.partition(".")[2]
-
-
-@pytest.fixture
-def cluster(bus_url, name):
+def cluster(bus_url, cluster_name):
     """What a client connects to."""
-    return f"cluster+{bus_url}?name={name}" if bus_url.startswith("local:") else f"cluster+{bus_url}/{name}"
+    return (
+        f"cluster+{bus_url}?name={cluster_name}"
+        if bus_url.startswith("local:")
+        else f"cluster+{bus_url}/{cluster_name}"
+    )
 
 
-@pytest.fixture
-def nodes(cluster_node, name):
-    """Two that know each other."""
-    made = [cluster_node(one, name=name, required=False) for one in "ab"]
-    for one in made:
-        wait_for(lambda one=one: len(one.cluster.nodes) == 2, "the other node")
-        wait_for(lambda one=one: one.cluster.state is ClusterState.CONNECTED, "the state")
-    return made
-
-
-def test_a_client_finds_a_node_by_the_bus_and_goes_to_the_other_when_that_ends(nodes, cluster):
+def test_a_client_finds_a_node_by_the_bus_and_goes_to_the_other_when_that_ends(two_nodes, cluster):
     with pysock.connect(cluster, name="moves", reconnect=True) as client:
         client.request(b"", "join")
-        at = next(one for one in nodes if one.server.clients)
-        other = nodes[1 - nodes.index(at)]
+        at = next(one for one in two_nodes if one.server.clients)
+        other = two_nodes[1 - two_nodes.index(at)]
         at.server.stop()
         client.request(b"", "join", idempotent=True)
         wait_for(lambda: [row.name for row in other.server.clients.values()] == ["moves"])
 
 
-def test_an_asyncio_client_does_so_too(nodes, cluster):
+def test_an_asyncio_client_does_so_too(two_nodes, cluster):
     async def moves():
         async with pysock.aio.connect(cluster, name="moves", reconnect=True) as client:
             await client.request(b"", "join")
-            at = next(one for one in nodes if one.server.clients)
+            at = next(one for one in two_nodes if one.server.clients)
             await asyncio.to_thread(at.server.stop)
             await client.request(b"", "join", idempotent=True)
-            assert nodes[1 - nodes.index(at)].server.clients
+            assert two_nodes[1 - two_nodes.index(at)].server.clients
 
     asyncio.run(moves())
 
 
-def test_the_connections_of_a_pool_lead_to_all_of_a_few_nodes(nodes, cluster):
+def test_the_connections_of_a_pool_lead_to_all_of_a_few_nodes(two_nodes, cluster):
     with pysock.Pool(cluster, 4, "pooled") as pool:
         pool.request(b"", "join")
-        assert [len(one.server.clients) for one in nodes] == [1, 1]
+        assert [len(one.server.clients) for one in two_nodes] == [1, 1]
 
     async def pooled():
         async with pysock.aio.Pool(cluster, 4, "pooled") as pool:
@@ -78,26 +65,26 @@ def test_the_connections_of_a_pool_lead_to_all_of_a_few_nodes(nodes, cluster):
     asyncio.run(pooled())
 
 
-def test_where_the_bus_is_down_the_nodes_that_are_known_are_used(nodes, cluster, bus_engine, monkeypatch):
+def test_where_the_bus_is_down_the_nodes_that_are_known_are_used(two_nodes, cluster, bus_engine, monkeypatch):
     monkeypatch.setattr(opening, "ASKED_WITHIN", 0.2)
     with pysock.connect(cluster, reconnect=True) as client:
         client.request(b"", "join")
         wait_for(lambda: len(client._balancer.wanted()) == 2, "it to learn of both")
         bus_engine.freeze()
         client._balancer.at_a_loss()  # so it asks the bus
-        for one in nodes:
+        for one in two_nodes:
             for each in list(one.server.clients.values()):
                 each.close()
         client.request(b"", "join", idempotent=True)
         bus_engine.thaw()
 
 
-def test_a_node_that_comes_later_is_found_when_none_of_the_known_is_there(nodes, cluster, cluster_node, name):
+def test_a_node_that_comes_later_is_found_when_none_of_the_known_is_there(two_nodes, cluster, cluster_node):
     with pysock.connect(cluster, reconnect=pysock.Backoff(first=0.01, longest=0.05)) as client:
         client.request(b"", "join")
         client._balancer.discovers = False
-        late = cluster_node("c", name=name)
-        for one in nodes:
+        late = cluster_node("c")
+        for one in two_nodes:
             one.server.stop()
         client.request(b"", "join", idempotent=True)
         assert late.server.clients

@@ -1,4 +1,4 @@
-"""Fixtures of clusters: nodes with clients, which are ended after the test."""
+"""Fixtures of clusters: nodes with clients, which are ended after the test. On every bus: see ``bus_engine``."""
 
 from __future__ import annotations
 
@@ -37,18 +37,24 @@ def wait_until_known(nodes, names):
 
 
 @pytest.fixture
-def bus_url(socket_dir):
-    """A bus of this test alone."""
-    return f"local:{socket_dir}/bus.sock"
+def bus_url(bus_engine, socket_dir):
+    """A bus. Of the local one the nodes run the hub themselves, as they usually do."""
+    return f"local:{socket_dir}/bus.sock" if bus_engine.kind == "local" else bus_engine.url
 
 
 @pytest.fixture
-def cluster_node(make_server, socket_dir, bus_url):
+def cluster_name(bus_prefix):
+    """The name of this test's cluster: others are on the same bus."""
+    return bus_prefix.partition(".")[2]
+
+
+@pytest.fixture
+def cluster_node(make_server, socket_dir, bus_url, cluster_name):
     """``cluster_node(node, prepare, **options)``: a node that runs; ``prepare`` gets its server first."""
     with ExitStack() as stack:
 
         def make(node, prepare=None, server=(), **options):
-            cluster = pysock.Cluster(bus_url, **{"node": node, "required": 10.0, **options})
+            cluster = pysock.Cluster(bus_url, **{"name": cluster_name, "node": node, "required": 10.0, **options})
             made = make_server(f"unix:{socket_dir}/{node}", cluster=cluster, **dict(server))
 
             @made.service("join")
