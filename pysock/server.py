@@ -130,15 +130,15 @@ class Server(Registration):
             slow=slow,
             tls=tls,
             tls_driver=tls_driver,
-            advertise=() if advertise is None and cluster is not None and framing == "pysock" else advertise,
+            advertise=advertise,
         )
         if metrics is not False:
             self.measure(metrics)
         self.limits: Limits = self._running.limits
         super().__init__(self._running.services, self._running.hooks)
-        self._cluster = self._running.hooks.presence = cluster
+        self._cluster: Cluster | None = None
         if cluster is not None:
-            cluster.bind(self, self._running)
+            self.join_cluster(cluster)
 
     # What is going on
 
@@ -156,6 +156,21 @@ class Server(Registration):
         if self._cluster is None:
             raise PysockError("this server is no node of a cluster: make it with cluster=")
         return self._cluster
+
+    def join_cluster(self, cluster: Cluster) -> None:
+        """Be one that was made with ``cluster=``.
+
+        :raises PysockError: it is a node of a cluster already, or it runs, or has run; or the cluster has a server.
+        """
+        if self._cluster is not None:
+            raise PysockError("this server is a node of a cluster already")
+        if self.state.name != "NEW":
+            raise PysockError("this server runs, or has run, already: it can't join a cluster any more")
+        cluster.bind(self, self._running)
+        running = self._running
+        if running.clients.nodes is None and running.services.has_names:
+            running.services.advertise((), running.listening, running.clients, self.limits.max_clients)
+        self._cluster = self._running.hooks.presence = cluster
 
     @property
     def addresses(self) -> tuple[Address, ...]:

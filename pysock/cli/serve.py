@@ -18,6 +18,7 @@ from pysock.admin.place import checked_place
 from pysock.admin.services.served import SLOW as SLOW_REQUEST
 from pysock.admin.services.served import checked_slow
 from pysock.cli.admin.shown import span_of
+from pysock.cli.clustered import cluster_options, join, take_cluster
 from pysock.cli.config import takes_a_file
 from pysock.cli.options import FRAMINGS, authkey_option, check_address, example, read_authkey, tls_given, tls_options
 from pysock.cli.target import load
@@ -104,6 +105,7 @@ def check_slow(ctx: click.Context, param: click.Parameter, value: str | None) ->
     show_envvar=True,
     help="Tell clients that the service's servers are there, this one among them; may be repeated.",
 )
+@cluster_options
 @click.option(
     "--expose",
     type=click.Choice(EXPOSE),
@@ -245,8 +247,9 @@ def serve(
 def ready_server(target: str, bind: tuple[str, ...], **options: Any) -> tuple[Any, pysock.Server]:
     """Return what the module has, and the server of it that is to be run: the same, or one around a handler."""
     raise_descriptor_limit()  # before the module makes a server, whose limits follow from it
-    found = load(target)
+    found, cluster = load(target), take_cluster(options)
     server = make_server(found, bind, **options)
+    join(server, cluster)
     raise_descriptor_limit(server.limits.max_clients)  # it may have asked for more
     if may_control(server):
         control(server)

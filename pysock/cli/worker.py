@@ -6,6 +6,7 @@ This file owns what becomes of a worker that can't serve: it tells the superviso
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from contextlib import nullcontext
@@ -43,8 +44,15 @@ def main(fd: int) -> int:
     return 0
 
 
-def work(post: Post, grace: float, drain_delay: float, authkey_file: str | None, **given: Any) -> None:
-    """As the command ``pysock serve``, in a worker's place."""
+def work(
+    post: Post, grace: float, drain_delay: float, authkey_file: str | None, node: str | None, **given: Any
+) -> None:
+    """As the command ``pysock serve``, in a worker's place.
+
+    :param node: what the nodes of a cluster are called that the workers are: each is one, and so is its successor,
+        which serves beside it for a moment.
+    """
+    given["node"] = None if node is None else f"{node}-{os.getpid()}"
     found, server = ready_server(authkey_file=None if authkey_file is None else Path(authkey_file), **given)
     post.take(server)
     with nullcontext() if server is found else as_commands_say():

@@ -53,6 +53,25 @@ def test_a_cluster_hears_of_its_server_and_of_each_client(make_server, unix_addr
     assert told.events[-2:] == ["DRAINING", "CLOSED"]
 
 
+def test_a_server_can_be_told_later_that_it_is_a_node(make_server, unix_address):
+    told = Told()
+    server = make_server(unix_address)
+    server.service(lambda client, request: request)
+    with pytest.raises(pysock.PysockError, match="no node of a cluster"):
+        assert server.cluster
+    server.join_cluster(told)
+    assert server.cluster is told
+    with pytest.raises(pysock.PysockError, match="a node of a cluster already"):
+        server.join_cluster(Told())
+    with running(server), pysock.connect(unix_address) as client:
+        assert "_nodes" in client.services
+    assert told.events.index("bind") < told.events.index("serve") < told.events.index("SERVING")
+    late = make_server(unix_address, framing="line")
+    late.service(lambda client, request: request)
+    with running(late), pytest.raises(pysock.PysockError, match="can't join a cluster any more"):
+        late.join_cluster(Told())
+
+
 def test_groups_tell_of_their_first_and_last_client(make_server, unix_address):
     server, told = make_server(unix_address), []
     server.clients.groups.watch = lambda name: told.append((name, server.clients.groups.count(name)))

@@ -67,18 +67,18 @@ class Held:
 
     def __init__(self, crew: Crew, count: int) -> None:
         self._crew = crew
-        self._clients: list[pysock.Client] = []
+        self.clients: list[pysock.Client] = []
         for _ in range(count):
             self.one_more()
 
     def one_more(self) -> None:
-        self._clients.append(pysock.connect(self._crew.address))
+        self.clients.append(pysock.connect(self._crew.address))
 
     def __enter__(self) -> Held:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for client in self._clients:
+        for client in self.clients:
             client.close()
 
 
