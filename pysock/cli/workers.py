@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+import pysock
+from pysock.cli.words import as_commands_say
 from pysock.supervision.line import can_be
 from pysock.supervision.notify import notifier
+
+if TYPE_CHECKING:
+    from pysock.supervision.supervisor import Supervisor
 
 AUTO: Final = "auto"
 #: What starts a worker, behind the interpreter.
@@ -75,6 +82,20 @@ hang_option = click.option(
 )
 
 
+def companions(supervisor: Supervisor, agent: str | None, metrics: str | None) -> ExitStack:
+    """What there is beside the workers, in threads of the supervisor's process, started; as of a single server."""
+    roster, ledger = supervisor.roster, supervisor.ledger
+    with ExitStack() as stack, as_commands_say():
+        if agent is not None:
+            stack.enter_context(pysock.HealthAgent(roster.agent_line, agent))
+        if metrics is not None:
+            from pysock.metrics import Exporter  # noqa: PLC0415  # few services are measured
+
+            sources, extra = partial(ledger.sources, roster), partial(ledger.families, roster)
+            stack.enter_context(Exporter(sources, metrics, extra=extra, ready=roster.why_not_ready))
+        return stack.pop_all()
+
+
 def supervise(
     workers: int,
     patience: float,
@@ -91,16 +112,19 @@ def supervise(
 
     if not can_be():
         raise click.UsageError("--workers needs Unix sockets of the kind SEQPACKET, which this system hasn't")
-    for name in ("agent", "admin", "metrics", "slowlog"):
+    agent, metrics = given.pop("agent"), given.pop("metrics")
+    for name in ("admin", "slowlog"):
         if given.pop(name) is not None:
             raise click.UsageError(f"--{name} tells of one process: it doesn't go with --workers")
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     arguments |= {"grace": grace, "drain_delay": drain_delay}
     requests, mebibytes, age = bounds
     rss = None if mebibytes is None else mebibytes * 1024**2
-    plan = Plan(workers, COMMAND, arguments, grace, drain_delay, patience, hang_kill, Bounds(requests, rss, age))
+    plan = Plan(workers, COMMAND, arguments, grace, drain_delay, patience, hang_kill, Bounds(requests, rss, age),
+                metrics is not None)  # fmt: skip
     supervisor = Supervisor(plan, click.echo, notifier())
-    code = supervisor.run()
+    with closing(supervisor), companions(supervisor, agent, metrics):
+        code = supervisor.run()
     if supervisor.failed is not None:
         raise NeverReady(*supervisor.failed)
     return code

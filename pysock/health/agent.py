@@ -7,6 +7,8 @@ HAProxy's manual, at "agent-check".
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 from pysock.address import AddressLike, as_address
 from pysock.aside.listener import Aside, farewell, sent
@@ -41,27 +43,32 @@ def line_of(server: Server) -> str:
         return "drain" if state is ServerState.DRAINING else "down"
     if server.is_lame:
         return "drain"
-    most = server.limits.max_clients
+    return weight(len(server.clients), server.limits.max_clients)
+
+
+def weight(clients: int, most: int) -> str:
+    """What is said where new clients are welcome: how large a part of the places is free, rounded up."""
     # "ready" each time: only an agent can take back its own "drain", and HAProxy may have been started meanwhile.
-    return f"ready up {math.ceil(100 * max(0, most - len(server.clients)) / most)}%"
+    return f"ready up {math.ceil(100 * max(0, most - clients) / most)}%"
 
 
 class HealthAgent(Unique):
     """Tells HAProxy's ``agent-check`` how a server is: whether it takes new clients, and how large a part of its
     ``max_clients`` is free. Usable in a ``with`` statement.
 
-    :param server: which one; it need not have been started.
+    :param server: which one; it need not have been started. Or a function that returns the line, which is called at
+        each check in the agent's thread.
     :param address: where to listen, TCP: ``"127.0.0.1:9101"``. Whoever connects there is told, and can't do anything.
     :raises ValueError: the address is wrong, or none of TCP.
     """
 
     _instead = "make a new HealthAgent"
 
-    def __init__(self, server: Server, address: AddressLike) -> None:
+    def __init__(self, server: Server | Callable[[], str], address: AddressLike) -> None:
         where = as_address(address)
         if where.transport != "tcp":
             raise ParameterError("address", f"must be one of TCP, as HAProxy asks by TCP only, not {where}")
-        self._server = server
+        self._line: Callable[[], str] = server if callable(server) else partial(line_of, server)
         self._aside = Aside(where, self._talk, "agent")
 
     @property
@@ -92,5 +99,5 @@ class HealthAgent(Unique):
     def _talk(self, sock: socket.socket) -> Generator[Wait, None, None]:
         """One line. What the other says is of no interest (``agent-send``)."""
         until = monotonic() + _PATIENCE
-        yield from sent(sock, f"{line_of(self._server)}\n".encode(), until)
+        yield from sent(sock, f"{self._line()}\n".encode(), until)
         yield from farewell(sock, until)

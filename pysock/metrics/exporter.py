@@ -151,7 +151,9 @@ class Exporter(Unique):
         found = self._read()
         if any(reading.is_up for reading in found):
             return Answer(200, "ok\n")
-        return Answer(503, "".join(f"{_why_down(reading)}\n" for reading in found) or "nothing runs\n")
+        return Answer(
+            503, "".join(f"{_why_down(reading)}\n" for reading in found if reading.is_there) or "nothing runs\n"
+        )
 
     def _readyz(self, request: Asked) -> Answer:
         answer = self._livez(request)
@@ -160,7 +162,10 @@ class Exporter(Unique):
         return answer
 
     def _statusz(self, _request: Asked) -> Answer:
-        told = {"ready": self._ready() or "yes", "workers": [_told(reading) for reading in self._read()]}
+        told = {
+            "ready": self._ready() or "yes",
+            "workers": [_told(reading) for reading in self._read() if reading.is_there],
+        }
         return Answer(200, json.dumps(told, indent=1) + "\n", "application/json")
 
 

@@ -53,6 +53,7 @@ class Source:
     read: Callable[[], Snapshot | None]  #: of its page: ``page.read``; what that raises is taken for ``None``
     worker: str = ""  #: the label of what is its own; empty: there is none
     up: bool = True  #: whether it lives, as far as whoever started it knows
+    there: bool = True  #: ``False``: it is gone for good, and only its part of the sums is told
 
 
 class Reading(NamedTuple):
@@ -61,6 +62,7 @@ class Reading(NamedTuple):
     labels: Mapping[str, str]
     snapshot: Snapshot | None
     is_up: bool
+    is_there: bool = True
 
 
 def readings(sources: Iterable[Source], hung_after: float = HUNG_AFTER) -> list[Reading]:
@@ -74,7 +76,7 @@ def _reading(source: Source, hung_after: float) -> Reading:
     except (OSError, PysockError, ValueError):  # one that can't be read doesn't hide the others
         snapshot = None
     is_up = source.up and snapshot is not None and not snapshot.is_hung(hung_after)
-    return Reading({"worker": source.worker} if source.worker else {}, snapshot, is_up)
+    return Reading({"worker": source.worker} if source.worker else {}, snapshot, is_up, source.there)
 
 
 # --- the counters ---
@@ -184,8 +186,8 @@ SHOWN: Final = (
 
 def _shown(shown: Shown, found: Iterable[Reading]) -> Family:
     sums: dict[tuple[tuple[str, str], ...], float] = {}
-    for labels, snapshot, _ in found:
-        if snapshot is None or (shown.native and snapshot.backend != "native"):
+    for labels, snapshot, _, is_there in found:
+        if snapshot is None or (shown.native and snapshot.backend != "native") or (shown.each and not is_there):
             continue
         for counter, own in shown.of.items():
             key = tuple({**own, **(labels if shown.each else {})}.items())
@@ -249,9 +251,9 @@ def _histogram(labels: Mapping[str, str], histogram: Histogram) -> list[Sample]:
 
 
 def _workers(found: Iterable[Reading]) -> Iterable[Family]:
-    up: list[Sample] = [("", labels, float(is_up)) for labels, _, is_up in found]
+    up: list[Sample] = [("", labels, float(is_up)) for labels, _, is_up, _ in found]
     yield Family("pysock_worker_up", "1 if its loop has come round lately.", "gauge", up)
-    ages: list[Sample] = [("", labels, snapshot.age()) for labels, snapshot, _ in found if snapshot and snapshot.stamp]
+    ages: list[Sample] = [("", labels, snapshot.age()) for labels, snapshot, *_ in found if snapshot and snapshot.stamp]
     yield Family("pysock_loop_age_seconds", "How long ago the loop came round last.", "gauge", ages)
 
 
@@ -270,5 +272,8 @@ def families(found: Iterable[Reading]) -> list[Family]:
 def every(found: list[Reading]) -> list[Family]:
     """All of them; of no reading only their names."""
     snapshots = [reading.snapshot for reading in found if reading.snapshot]
-    of_workers = [*_workers(found), *(_shown(each, found) for each in SHOWN)]
+    of_workers = [
+        *_workers([reading for reading in found if reading.is_there]),
+        *(_shown(each, found) for each in SHOWN),
+    ]
     return [_build(snapshots), *of_workers, _requests(snapshots), _times(snapshots)]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol
 from pysock.base.unique import Unique
+from pysock.supervision.ledger import Ledger
 from pysock.supervision.listeners import Listeners
 from pysock.supervision.member import Member, State
 from pysock.supervision.pace import Pace
@@ -41,6 +42,7 @@ class Plan(NamedTuple):
     :ivar patience: seconds until a change that isn't the first is given up.
     :ivar hang_kill: seconds after which a worker that hangs is killed; ``None``: never.
     :ivar bounds: at which a worker is replaced.
+    :ivar measured: whether the supervisor tells what they count.
     """
 
     workers: int
@@ -51,6 +53,7 @@ class Plan(NamedTuple):
     patience: float
     hang_kill: float | None = None
     bounds: Bounds = Bounds()
+    measured: bool = False
 
 
 class News(Protocol):
@@ -78,6 +81,7 @@ class Crew(Unique):
         self.wanted: int = plan.workers
         self.rows: Rows = Rows(plan.workers)
         self.listeners: Listeners = Listeners()
+        self.ledger: Ledger = Ledger(plan.measured)
         self.serving: dict[int, Member] = {}
         self.coming: dict[int, Member] = {}
         self.leaving: list[Member] = []
@@ -88,9 +92,10 @@ class Crew(Unique):
         self._change_ends: float | None = None
         self._again = False  # another change was asked for
         self._replaced: Member | None = None  # the change under way is of this one alone
+        self._why = ""  # for which bound
         self._recycling = Recycling(plan.bounds)
         self._stops = False
-        self._is_lame = False
+        self.is_lame: bool = False
 
     @property
     def members(self) -> Iterator[Member]:
@@ -132,7 +137,7 @@ class Crew(Unique):
         found = self._recycling.first(self.serving.values())
         if found is None:
             return
-        member, why = found
+        member, self._why, why = found
         log.info("%s is replaced: %s", member.name, why)
         self._change_ends = monotonic() + self._plan.patience
         self._replaced = member
@@ -185,7 +190,7 @@ class Crew(Unique):
             if what == "want":
                 member.state, member.wants, member.limits = State.WAITING, tuple(told["addresses"]), told["limits"]
             elif what == "serves":
-                member.state, member.backend = State.SERVING, told["backend"]
+                member.state, member.backend, member.max_clients = State.SERVING, told["backend"], told["max_clients"]
         self._look()
 
     def ended(self, member: Member) -> None:
@@ -193,6 +198,7 @@ class Crew(Unique):
         member.line.close()
         member.accepts = False
         self.rows.give_back(member.row)
+        self.ledger.retire(member)
         how = f"{member.name}: {member.how_it_ended()}"
         if member in self.leaving:
             self.leaving.remove(member)
@@ -209,10 +215,11 @@ class Crew(Unique):
         pause = self._pace.setdefault(member.number, Pace()).next(monotonic() - member.started)
         self._due[member.number] = monotonic() + pause
         asked = member.state is State.ENDING and member.process.returncode == 0
+        self.ledger.followed("hang" if member.is_killed_for_hanging else "ended" if asked else "died")
         log.log(logging.INFO if asked else logging.ERROR, "%s; the next one starts in %g seconds", how, pause)
 
     def _spread(self, member: Member, lame: bool) -> None:
-        self._is_lame = lame
+        self.is_lame = lame
         for other in self.members:
             if other is not member:
                 other.line.say("lame", lame=lame)
@@ -252,11 +259,11 @@ class Crew(Unique):
     # A change
 
     def _start(self, number: int) -> Member:
-        told = {"workers": self.wanted, "rows": self.rows.count, "lame": self._is_lame, "grace": self._plan.grace,
+        told = {"workers": self.wanted, "rows": self.rows.count, "lame": self.is_lame, "grace": self._plan.grace,
                 "arguments": self._plan.arguments}  # fmt: skip
         row = self.rows.take()
         try:
-            return Member(number, row, self.rows.fd, self._plan.command, told)
+            return Member(number, row, self.rows.fd, self.ledger.new_page(), self._plan.command, told)
         except BaseException:
             self.rows.give_back(row)
             raise
@@ -322,6 +329,7 @@ class Crew(Unique):
         self.serving, self.coming, self._change_ends = others | self.coming, {}, None
         self._wants = next(iter(self.serving.values())).wants
         self._due = {number: at for number, at in self._due.items() if alone is not None and number != alone.number}
+        self.ledger.followed("reload" if alone is None else self._why, len(old))
         for member in old:
             self._dismiss(member)
         self.listeners.keep(self._wants)

@@ -74,6 +74,7 @@ class Hangs(Unique):
             self._tell(member, "it doesn't say at what: it keeps the GIL, or was stopped")
         if self._kill is not None and age >= self._kill + 2 * _ANSWER:
             member.failed = f"it hung for {age:.0f} seconds, and was killed (--hang-kill)", 1
+            member.is_killed_for_hanging = True
             member.kill()
 
     def heard(self, member: Member, told: dict[str, Any]) -> None:

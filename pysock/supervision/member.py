@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Final
 
+    from pysock.metrics import Page
+
 #: How long after its grace a worker may take to end, in seconds: longer than a server waits for a handler.
 PATIENCE: Final = 6.0
 
@@ -41,15 +43,20 @@ class Member(Unique):
 
     :param number: that of its place, which its successors have after it.
     :param row: that of its row in the page that all share.
+    :param seats: the descriptor of that page.
+    :param page: where its metrics are, if they are wanted; it is this object's from now on.
     :ivar wants: what its program calls the addresses that it wants.
     :ivar limits: of those.
     :ivar accepts: clients may come to it.
     :ivar requests: how many it had served when it was asked last.
+    :ivar max_clients: how many clients it takes, as it told.
+    :ivar is_killed_for_hanging: it didn't come round, and had to go.
     :ivar failed: why it couldn't serve, and with which exit code it ends; as it told.
     :ivar kill_at: it is killed then.
     """
 
-    def __init__(self, number: int, row: int, page: int, command: Sequence[str], told: dict[str, Any]) -> None:
+    def __init__(self, number: int, row: int, seats: int, page: Page | None, command: Sequence[str],
+                 told: dict[str, Any]) -> None:  # fmt: skip
         self.number = number
         self.row = row
         self.state: State = State.STARTING
@@ -58,6 +65,9 @@ class Member(Unique):
         self.backend: str = ""
         self.accepts: bool = False
         self.requests: int = 0
+        self.max_clients: int = 0
+        self.is_killed_for_hanging: bool = False
+        self.page: Page | None = page
         self.failed: tuple[str, int] | None = None
         self.kill_at: float | None = None
         self.started: float = monotonic()
@@ -70,7 +80,8 @@ class Member(Unique):
                 self.process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603  # our own command
                     whole, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
                 )
-            self.line.say("begin", (page,), worker=number, row=row, **told)
+            fds = (seats,) if page is None else (seats, page.fd)
+            self.line.say("begin", fds, worker=number, row=row, **told)
         except BaseException:
             self.line.close()
             raise

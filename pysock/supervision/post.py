@@ -23,6 +23,7 @@ from pysock.base.unique import Unique
 from pysock.engine.seats import SEAT_BYTES, Seat, mine
 from pysock.errors import PysockError
 from pysock.listening import Lent
+from pysock.metrics import Page
 from pysock.states import ServerState
 from pysock.supervision.hangs import stack_of
 from pysock.supervision.line import Line
@@ -51,7 +52,8 @@ class Post(Unique):
         if first is None:
             raise EOFError("the supervisor has ended")
         self.told: dict[str, Any]
-        self.told, (page,) = first
+        self.told, (page, *metrics) = first
+        self._metrics: Page | None = Page(metrics[0]) if metrics else None
         memory = mmap.mmap(page, self.told["rows"] * SEAT_BYTES)
         os.close(page)
         self._seat = Seat(memory, self.told["rows"], self.told["row"])
@@ -74,6 +76,8 @@ class Post(Unique):
         self._server = server
         server._running.listening.lender = self._lend
         server._running.listening.seat = self._seat
+        if self._metrics is not None:
+            server.measure(self._metrics)
         if self._is_lame:
             server.lame()
         server._running.lameness.watch(self._lame)
@@ -105,8 +109,9 @@ class Post(Unique):
         server = self._server
         assert server is not None
         if new is ServerState.SERVING:
+            most = server.limits.max_clients
             # By its loop, when that accepts: then others may leave the listeners to it.
-            server.call_soon(lambda: self._say("serves", backend=server.backend))
+            server.call_soon(lambda: self._say("serves", backend=server.backend, max_clients=most))
         elif new is ServerState.DRAINING:
             self._say("ends")
 

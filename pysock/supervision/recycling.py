@@ -49,8 +49,8 @@ class Recycling(Unique):
         self.is_wanted: bool = any(bound is not None for bound in bounds)
         self.next_look: float | None = monotonic() if self.is_wanted else None  #: by the clock of deadlines
 
-    def first(self, members: Iterable[Member]) -> tuple[Member, str] | None:
-        """Who is to go now, and why."""
+    def first(self, members: Iterable[Member]) -> tuple[Member, str, str] | None:
+        """Who is to go now, for which bound, and why in words."""
         now = monotonic()
         if self.next_look is None or now < self.next_look:
             return None
@@ -61,26 +61,26 @@ class Recycling(Unique):
         for member in there:
             if self._bounds.requests is not None:
                 member.line.say("count")  # its answer is there at the next look
-            why = self._why(member, now)
+            bound, why = self._why(member, now)
             if why and self._not_before.get(member, 0.0) <= now:
                 self._not_before[member] = now + _AGAIN
-                return member, why
+                return member, bound, why
         return None
 
     def _drawn(self) -> Bounds:
         less = random.uniform(1 - _JITTER, 1)  # noqa: S311  # it is no secret
         return Bounds(*(bound and bound * less for bound in self._bounds))
 
-    def _why(self, member: Member, now: float) -> str:
+    def _why(self, member: Member, now: float) -> tuple[str, str]:
         own = self._own[member]
         age, rss = now - member.started, _rss(member.process.pid) if own.rss is not None else 0
         if own.requests is not None and member.requests >= own.requests:
-            return f"it has served {member.requests} requests"
+            return "requests", f"it has served {member.requests} requests"
         if own.rss is not None and rss >= own.rss:
-            return f"it has {rss // 1024**2} MiB of memory"
+            return "rss", f"it has {rss // 1024**2} MiB of memory"
         if own.age is not None and age >= own.age:
-            return f"it is {age:.0f} seconds old"
-        return ""
+            return "age", f"it is {age:.0f} seconds old"
+        return "", ""
 
 
 def _rss(pid: int) -> int:

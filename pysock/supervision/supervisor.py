@@ -19,10 +19,12 @@ from pysock.base.unique import Unique
 from pysock.supervision.crew import Crew, Plan
 from pysock.supervision.hangs import Hangs
 from pysock.supervision.member import Member, State
+from pysock.supervision.roster import Roster
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from pysock.supervision.ledger import Ledger
     from pysock.supervision.notify import Notifier
 
 log: Final = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class Supervisor(Unique):
 
     :param say: called once with where the service listens, when it does; it may raise ``OSError``, which ends all.
     :param tell: the service manager, if there is one.
+    :ivar roster: for other threads: who is there.
     :ivar failed: why the service never came to serve, and the exit code for that.
     """
 
@@ -50,6 +53,7 @@ class Supervisor(Unique):
         self._tell = tell
         self._crew = Crew(plan, self)
         self._hangs = Hangs(self._crew.rows, plan.hang_kill)
+        self.roster: Roster = Roster(self._crew)
         self._deaf: set[Member] = set()  # the line to them has ended, and they haven't
         self._code = 0
         self._unwritten: OSError | None = None
@@ -71,6 +75,11 @@ class Supervisor(Unique):
     def failed(self) -> tuple[str, int] | None:
         """See the class."""
         return self._crew.failed
+
+    @property
+    def ledger(self) -> Ledger:
+        """What its workers have counted."""
+        return self._crew.ledger
 
     def run(self) -> int:
         """To the end; in the main thread. The value is the exit code: 0, or 130 after Ctrl-C.
@@ -162,6 +171,7 @@ class Supervisor(Unique):
         self._bury()
         self._crew.tick()
         self._hangs.look(self._crew.members)
+        self.roster.note(stops=self._stops)
         self._tell_manager()
 
     def _patience(self) -> float:
@@ -224,11 +234,16 @@ class Supervisor(Unique):
         fd, handlers = former
         for member in self._crew.members:  # an error has ended the loop
             member.kill()
-        self._crew.listeners.close()
-        self._crew.rows.close()
         for number, handler in handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(fd)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all that is its own, also where it never ran. Called again it does nothing."""
+        self.roster.close()
+        self._crew.listeners.close()
+        self._crew.rows.close()
         self._woken.close()
         self._wakes.close()
         if self._tell is not None:
