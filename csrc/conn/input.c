@@ -270,6 +270,14 @@ void ps__readable(ps_engine *engine, ps_conn *conn)
     ps__output_end(engine, conn);
 }
 
+void ps__shake_hands(ps_engine *engine)
+{
+    uint64_t id = ps__next_to_shake(engine);
+    ps_conn *conn = id ? ps__table_find(&engine->table, id) : NULL;
+    if (conn && ps__reads(engine, conn) && !conn->unread)
+        ps__readable(engine, conn);
+}
+
 /* What was received and not cut, since its client didn't take its replies. */
 static void cut_unread(ps_engine *engine, ps_conn *conn)
 {

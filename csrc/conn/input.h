@@ -5,6 +5,8 @@
 #include "core/engine.h"
 
 void ps__readable(ps_engine *engine, ps_conn *conn);
+/* One that isn't let in yet goes on with the handshake of its transport, if there is one: after the others were served. */
+void ps__shake_hands(ps_engine *engine);
 void ps__resume(ps_engine *engine, ps_conn *conn);
 
 #endif

@@ -252,6 +252,7 @@ static void deal_with(ps_engine *engine, int count)
         poll_failed(engine, count);
     for (int i = 0; i < count; i++)
         wake |= handle_event(engine, &engine->events[i]);
+    ps__shake_hands(engine);
     if (wake)
         woken(engine);
     end_turn(engine);

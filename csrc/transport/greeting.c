@@ -1,7 +1,8 @@
 /* greeting.c: how a session begins and ends: the handshake, and the word that nothing follows.
  *
- * A handshake costs half a millisecond of computing, which nobody else is served in: so a turn has only a few of its steps, and
- * who isn't dealt with in one is told of by the poll again in the next. One that fails is counted, by what was wrong. */
+ * A step of it is a good part of a millisecond of computing, which nobody else is served in: so a turn has one, when all who have
+ * been let in are served. Who isn't dealt with in one turn is told of by the poll again in the next, the one who has waited
+ * longest first. One that fails is counted, by what was wrong. */
 #include <errno.h>
 #include <string.h>
 
@@ -86,14 +87,27 @@ void ps__tls_finish(ps_engine *engine, ps_conn *conn)
 
 /* -- the handshake ---------------------------------------------------------------------------------------------------- */
 
-bool ps__tls_may_step(ps_engine *engine)
+bool ps__tls_may_step(const ps_tls_session *session)
+{
+    ps_tls_room *room = session->engine->tls;
+    uint64_t id = ps__id(session->conn);
+    if (room->steps == id) {
+        room->steps = 0;
+        return true;
+    }
+    if (!room->asks)
+        room->asks = id;
+    return false;
+}
+
+uint64_t ps__next_to_shake(ps_engine *engine)
 {
     ps_tls_room *room = engine->tls;
-    if (room->turn_ns != engine->look_ns) {
-        room->turn_ns = engine->look_ns;
-        room->steps = 0;
-    }
-    return room->steps++ < PS_TLS_STEPS;
+    if (!room)
+        return 0;
+    room->steps = room->asks;
+    room->asks = 0;
+    return room->steps;
 }
 
 static void remember(ps_tls_room *room, const ps_tls_session *session)
@@ -153,7 +167,7 @@ static bool shake(ps_engine *engine, ps_tls_session *session, bool *waits)
 ssize_t ps__tls_greet(ps_engine *engine, ps_tls_session *session)
 {
     bool waits;
-    if (!ps__tls_may_step(engine))
+    if (!ps__tls_may_step(session))
         return -EAGAIN;
     bool done = shake(engine, session, &waits);
     ps__tls_flush(session);

@@ -116,7 +116,7 @@ static ssize_t shake_hosted(ps_engine *engine, ps_tls_session *session)
 
 static ssize_t greet_hosted(ps_engine *engine, ps_tls_session *session)
 {
-    if (!ps__tls_may_step(engine))
+    if (!ps__tls_may_step(session))
         return -EAGAIN;
     ssize_t got = ps__tls_fill(session);
     if (got == -EAGAIN || got == -EINTR)

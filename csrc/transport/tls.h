@@ -16,7 +16,6 @@ enum {
     PS_TLS_IN = PS_READ_MAX - PS_TLS_RECORD - 1024,
     /* A record has at most 256 bytes beside its plaintext, and its header (RFC 8446, 5.2); mostly it has 22. */
     PS_TLS_OUT = PS_TLS_SLICE + 8 * (256 + 5),
-    PS_TLS_STEPS = 4,  /* steps of handshakes a turn: each is half a millisecond of which the clients that are there wait */
     PS_TLS_QUIET = 32, /* records in a row without a byte for anybody: key updates, say */
 };
 
@@ -46,8 +45,7 @@ typedef struct ps_security {
 /* Of an engine that has TLS: what all sessions share, and none needs between two calls. */
 typedef struct ps_tls_room {
     ps_BIO_METHOD *method; /* NULL: none of them is libssl's */
-    uint64_t turn_ns; /* the turn whose steps are counted */
-    unsigned steps;
+    uint64_t asks, steps; /* ids of the first connection that would go on with its handshake, and of the one that may; or 0 */
     ps_handshake last; /* that failed */
     size_t in_at, in_used, out_used;
     uint8_t in[PS_TLS_IN], out[PS_TLS_OUT], mixed[PS_TLS_RECORD];
@@ -114,8 +112,8 @@ int ps__tls_open(ps_engine *engine, ps_conn *conn);
 void ps__tls_finish(ps_engine *engine, ps_conn *conn);
 void ps__tls_forget(ps_engine *engine, ps_conn *conn);
 ssize_t ps__tls_greet(ps_engine *engine, ps_tls_session *session);
-/* Whether this turn has a step of a handshake left; and what receive says of one that failed. */
-bool ps__tls_may_step(ps_engine *engine);
+/* Whether it is this one's turn, see ps__next_to_shake; and what receive says of one that failed. */
+bool ps__tls_may_step(const ps_tls_session *session);
 ssize_t ps__tls_not_greeted(ps_engine *engine, ps_tls_session *session);
 ssize_t ps__tls_ignore(ps_tls_session *session); /* of one that has failed: what receive says */
 

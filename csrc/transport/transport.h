@@ -44,6 +44,9 @@ typedef struct ps_transport {
 
 extern const ps_transport ps__plain;
 
+/* Whose handshake may go on now, by one step: it is to be read once more. 0: nobody's. */
+uint64_t ps__next_to_shake(ps_engine *engine);
+
 /* Throw away what came and was not read, into this room. Closing a socket that has unread bytes resets it, and the reset can
  * overtake our last words (RFC 2525, 2.17). */
 void ps__discard_input(int fd, void *room, size_t size);

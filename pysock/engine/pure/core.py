@@ -131,9 +131,8 @@ class Core(Unique):
         self.logged_no_service = False
 
     def _make_deadlines(self, limits: Limits) -> None:
-        #: In the turn that began at that time so many steps of TLS handshakes were made.
-        self.shook_at: float = 0.0
-        self.shook: int = 0
+        #: The one step of a TLS handshake that is made in this turn, if there is one.
+        self.shakes: list[Callable[[], None]] = []
         #: Of those that move, the deadlines that stand still: what is left of them, in seconds, by kind.
         self.still: dict[Connection, dict[int, float]] = {}
         self.moved_in: int = 0

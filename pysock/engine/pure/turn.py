@@ -124,8 +124,7 @@ class PureEngine(MovingEngine):
         """Only one thread runs it, once."""
         with self._core.table.lock:
             if self._has_run:
-                what = "has run: make a new server" if self._has_ended else "runs already"
-                raise PysockError(f"this loop {what}")
+                raise PysockError(f"this loop {'has run: make a new server' if self._has_ended else 'runs already'}")
             self._has_run, self._pushes.loop = True, get_ident()
 
     def _open(self) -> None:
@@ -216,8 +215,7 @@ class PureEngine(MovingEngine):
         self._lateness.work_done()
 
     def _wait(self) -> list[tuple[int, int]]:
-        timeout = self.timeout()
-        events = self._linger.wait(timeout)
+        events = self._linger.wait(timeout := self.timeout())
         if not events and timeout == _SLEEP_MAX:
             self.are_open()
         return events
@@ -231,6 +229,8 @@ class PureEngine(MovingEngine):
                     handle(bits)
                 except MemoryError:
                     no_memory_for(handle)
+        if self._core.shakes:
+            self._core.shakes.pop()()
 
     def timeout(self) -> float:
         """How long a wait may last, in seconds."""

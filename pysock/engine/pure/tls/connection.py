@@ -3,7 +3,8 @@ lie in the session where the socket has nothing more.
 
 ``Secured`` is put in front of the connection of a framing, and carries that out; the bytes go through the channel, by
 the row of the listener (``transport.py``). What a handshake costs is bounded: it has the deadline of the CIR, waits
-among those who aren't let in, and a turn makes only a few steps of all of them.
+among those who aren't let in, and a turn makes one step of one of them, when all who are let in have been served: a
+step takes up to a millisecond, and they wait meanwhile.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pysock.base.sigpipe import NO_SIGNAL, no_sigpipe
 from pysock.causes import Cause
 from pysock.engine.pure.connection import Connection
 from pysock.engine.pure.core import READ_MAX
+from pysock.engine.pure.ending import spare_others
 from pysock.engine.pure.framed import FramedConnection
 from pysock.engine.pure.plain import PlainConnection, U32Connection
 from pysock.engine.pure.poll import READ, WRITE
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
     from pysock.tls.info import TLSInfo
 
-#: Steps of handshakes in a turn: each takes half a millisecond, and clients that are let in wait meanwhile.
-_STEPS_MAX: Final = 4
 #: To somebody who doesn't speak TLS, of whom OpenSSL says nothing: a fatal alert, protocol_version (RFC 8446, 6).
 _NO_TLS: Final = bytes((21, 3, 3, 0, 2, 2, 70))
 _DRAINING: Final = ConnectionState.DRAINING
@@ -58,12 +58,14 @@ class Secured(Connection):
     # --- the handshake ---
 
     def _on_event_handshake(self, bits: int) -> None:
-        core = self.core
-        if core.shook_at != core.now:
-            core.shook_at, core.shook = core.now, 0
-        if core.shook >= _STEPS_MAX:
-            return  # it is told of again in the next turn
-        core.shook += 1
+        shakes = self.core.shakes
+        if not shakes:  # else it is told of again in the next turn, before those who have waited less
+            shakes.append(lambda: spare_others(self, lambda: self._shake(bits)))
+
+    def _shake(self, bits: int) -> None:
+        """One step."""
+        if self.protocol.state is ConnectionState.CLOSED:
+            return  # another one needed its place
         try:
             if bits & WRITE:
                 self.channel.flush()
