@@ -203,20 +203,14 @@ void ps__dismiss_unmoved(ps_engine *engine, const uint64_t *ids, size_t count)
     }
 }
 
-/* Its client has the answer now; whoever works for it is told, and what he makes of it goes nowhere. */
+/* Its client has the answer now: that it wasn't run, or that it was cut short, as whoever works for it says. What he makes of
+ * it goes nowhere. */
 static void cut_requests_short(ps_engine *engine, ps_conn *conn)
 {
     bool has_texts = ps__framing(engine, conn)->has_texts;
-    for (uint32_t slot = conn->deferred; slot != PS_NO_SLOT; slot = ps__deferred_at(engine, slot)->next) {
-        ps_deferred *record = ps__deferred_at(engine, slot);
-        const ps_frame frame = record->pending.frame;
-        if (record->is_answered)
-            continue;
-        record->is_answered = true;
-        ps__count_error(engine, &frame, PS_SHUTTING_DOWN);
-        if (has_texts && !(frame.flags & PS_NO_REPLY))
-            ps__send_error(engine, conn, 0, PS_SHUTTING_DOWN, frame.request_id, PS_TEXT_SHUTTING_DOWN);
-    }
+    for (uint32_t slot = conn->deferred; slot != PS_NO_SLOT; slot = ps__deferred_at(engine, slot)->next)
+        ps__deferred_mark(engine, ps__deferred_at(engine, slot), PS_WHY_STOPPED);
+    ps__defer_tell(engine);
     if (conn->state == PS_CONN_CLOSED)
         return; /* it has taken too little of that, and its records are over */
     ps__deferred_orphan(engine, conn, PS_WHY_STOPPED);

@@ -63,7 +63,7 @@ class Moving(Protocol):
 
     def hurry(self) -> None:
         """Wait no longer for what is in flight of those that ``hold`` has paused: it is answered by an ERROR,
-        SHUTTING_DOWN; a framing without errors closes. Then they can be held.
+        SHUTTING_DOWN, or CANCELLED where its work had begun; a framing without errors closes. Then they can be held.
         """
 
     def places(self) -> tuple[int, int]:
@@ -71,7 +71,7 @@ class Moving(Protocol):
 
     def moved(self) -> tuple[int, int]:
         """How many clients have come from another process, and how many have gone to one. They are counted neither as
-        accepted nor as disconnected; what they have sent and got so far leaves with them, and comes with them.
+        accepted nor as disconnected; what they have sent and got so far stays counted where they did.
         """
 
     # --- the new side ---

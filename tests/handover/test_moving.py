@@ -246,9 +246,10 @@ def test_one_that_goes_while_it_is_held_is_found_gone_later(start, sleeping):
     assert old.gone == []
 
 
-def test_hurry_answers_what_is_in_flight(start, sleeping):
+@pytest.mark.parametrize(("begun", "code"), [(True, ErrorCode.CANCELLED), (False, ErrorCode.SHUTTING_DOWN)])
+def test_hurry_answers_what_is_in_flight(start, sleeping, begun, code):
     handles = []
-    callbacks = {"defer": lambda handle, result: handles.append(handle) or handle, "ended": lambda kept, why: True}
+    callbacks = {"defer": lambda handle, result: handles.append(handle) or handle, "ended": lambda kept, why: begun}
     old, new = start(handler=lambda client, request: 1, callbacks=callbacks), sleeping()
     peer = old.peer()
     client_id = peer.let_in()
@@ -257,7 +258,7 @@ def test_hurry_answers_what_is_in_flight(start, sleeping):
     assert held(old) == []
     within(old, old.engine.hurry)
     frame = peer.frame()
-    assert (frame.kind, frame.code) == (Kind.ERROR, ErrorCode.SHUTTING_DOWN)
+    assert (frame.kind, frame.code) == (Kind.ERROR, code)
     assert within(old, old.engine.hold) == [client_id]
     assert not within(old, lambda: old.engine.answer(handles[0], b"late"))
     rows, descriptors = given(old, [client_id])

@@ -360,11 +360,11 @@ class PureEngine(MovingEngine):
         if not self._closed:
             self._core.has_poll()
             self._closed = True
+            self.set_aside()  # it may never have run
             self._commands.close()
-            with suppress(OSError):
-                self._masters.close()
-            with suppress(OSError):
-                self._core.poller.close()
+            for close in (self._masters.close, self._core.poller.close):
+                with suppress(OSError):
+                    close()
 
     def abandon(self) -> None:
         """In a forked child."""

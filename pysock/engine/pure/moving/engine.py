@@ -104,6 +104,7 @@ class MovingEngine(Unique):
                 sockets.append(socket.socket(fileno=fd))
                 listener = self._masters.listeners()[row.listener]
                 added.append(make(self._core, sockets[-1], listener, row, now))
+                holding.count(added[-1], -1)
         except BaseException:
             for sock in sockets:
                 sock.detach()

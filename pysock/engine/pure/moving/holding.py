@@ -99,6 +99,7 @@ def discard(core: Core, connections: Iterable[Connection]) -> None:
         core.still.pop(connection, None)
         with core.table.lock:
             connection.protocol.take(ConnectionEvent.LOST)
+            count(connection, 1)
             core.table.move_away(connection.client_id, connection.protocol.name)
         for part in (core.dirty, core.ready):
             part.pop(connection, None)
@@ -117,6 +118,14 @@ def discard(core: Core, connections: Iterable[Connection]) -> None:
         with guard, suppress(OSError):
             connection.sock.close()
         core.descriptor_freed()
+
+
+def count(connection: Connection, times: int) -> None:
+    """What it has done is counted here without it, so many times: a client takes none of that along."""
+    counts = connection.core.counts
+    counts.requests += times * connection.requests
+    counts.bytes_in += times * connection.bytes_in
+    counts.bytes_out += times * connection.bytes_out
 
 
 def wake(core: Core, states: frozenset[int]) -> None:
