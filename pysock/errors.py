@@ -205,6 +205,10 @@ class DeliveryUnknown(OutcomeUnknown, TimeoutError):
     """
 
 
+class HandoverFailed(PysockError):
+    """No client has moved from one process to the other: the old one serves on, as if nothing had been."""
+
+
 class AddressInUse(PysockError, OSError):
     """A live server listens at the address already."""
 

@@ -69,6 +69,9 @@ class Hooks:
         self.on_join: list[Callable[[DataSocket, ClientRow], Any]] = []
         self.on_leave: list[Callable[[DataSocket, LeftClient], Any]] = []
         self.on_disconnect: list[Callable[[DataSocket, DisconnectReason], Any]] = []
+        #: What writes down what a client's ``data`` is when it moves to another process, and reads it there.
+        self.on_handover_out: list[Callable[[DataSocket], bytes | None]] = []
+        self.on_handover_in: list[Callable[[DataSocket, bytes], Any]] = []
         self.on_state: list[Callable[[ServerState, ServerState], Any]] = []
         #: The cluster that the server is a node of.
         self.presence: Presence | None = None

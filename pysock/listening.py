@@ -93,6 +93,13 @@ class Listening(Unique):
         masters = self.masters
         return tuple(master.address for master in masters) if masters else self._wanted
 
+    def asked_as(self, name: str | None) -> list[str]:
+        """What the program calls its addresses, each of which is ``groups`` many.
+
+        :param name: as ``open`` has it.
+        """
+        return [str(address.named(name)) for address in self._asked]
+
     def listen_at(self, addresses: Iterable[AddressLike]) -> None:
         """Listen at these instead."""
         wanted = checked_addresses(addresses, self._rule)
@@ -106,6 +113,7 @@ class Listening(Unique):
                 self._rule.refuse_unverified(address, one.asks)
         self.backend = choose_for_tls(self._backend, {one.kind for one in tls if one is not None}, self.tls_driver)
         self._wanted, self.tls = wanted, tls
+        self._asked, self.groups = wanted, [1] * len(wanted)
 
     def reload_tls(self, engine: Engine | None) -> None:
         """Load the certificates of its TLS from their files once more; each, once. The engine is told.
@@ -188,6 +196,7 @@ class Listening(Unique):
     def _expand(self, each: Sequence[Sequence[Address]]) -> None:
         """Put these in the place of each address: ``systemd:NAME`` may mean several."""
         self.tls = tuple(tls for found, tls in zip(each, self.tls, strict=True) for _ in found)
+        self.groups = list(map(len, each))
         self._wanted = refuse_twice(tuple(address for found in each for address in found))
 
     def _refuse_exposed(self) -> None:

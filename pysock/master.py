@@ -27,19 +27,18 @@ from contextlib import ExitStack, suppress
 from pysock.address import INHERITED, NETWORK, Address, AddressLike, as_address
 from pysock.base.aliases import SocketAddress
 from pysock.base.borrowed import borrowed
-from pysock.base.faults import explained_fault, explains
+from pysock.base.faults import explains
 from pysock.base.forking import close_quietly, guard, own
 from pysock.base.identity import file_of, is_still
 from pysock.base.lean import TYPE_CHECKING, replace
 from pysock.base.logs import server_log as log
-from pysock.base.registry import HINT, listens_at
 from pysock.base.unique import Unique
 from pysock.base.vanish import notice_vanished, prepare, vanishing
 from pysock.data import HandSocket
 from pysock.engine.choice import choose
 from pysock.engine.contract import Backend
-from pysock.errors import AddressInUse, PysockError
-from pysock.files.place import Place
+from pysock.errors import PysockError
+from pysock.files.binding import explained_binding
 from pysock.files.socketfile import SocketFile
 from pysock.limits import VANISH_TIMEOUT, Limits
 from pysock.states import IllegalTransition, ServerEvent, ServerState, next_server_state
@@ -182,7 +181,7 @@ class MasterSocket(Unique):
         try:
             self._sockets.bind(self._fd, (family, where))
         except OSError as error:
-            raise _explained(error, self._address, place) from error
+            raise explained_binding(error, self._address, place) from error
 
     def listen(
         self, backlog: int | None = None, *, vanish_timeout: float | None = VANISH_TIMEOUT, stall: float = 0.0
@@ -202,7 +201,7 @@ class MasterSocket(Unique):
         try:
             self._sockets.listen(self._fd, backlog)
         except OSError as error:
-            raise _explained(error, self._address) from error
+            raise explained_binding(error, self._address) from error
         self._state = state
         log.debug("listen(%d, %d)", self._fd, backlog)
 
@@ -240,6 +239,23 @@ class MasterSocket(Unique):
         self._fd, self._open_file = fd, file_of(fd)
         self._state = state
         log.debug("took over %d, which listens already", self._fd)
+
+    def own(self, file: SocketFile | None, backlog: int) -> None:
+        """For the server: who has lent it leaves it to this process, with its file. Clients are told of us from now on,
+        for we call ``listen()`` (unix(7), ``SO_PEERCRED``).
+        """
+        self._file, self.inherited = file, False
+        self._sockets.listen(self._fd, backlog)
+
+    @property
+    def lock_fd(self) -> int:
+        """For the server: the descriptor of the lock of its file; -1: it has none."""
+        return -1 if self._file is None else self._file.lock_fd
+
+    def leave(self) -> None:
+        """For the server: it is another process's now, with its file."""
+        if self._file is not None:
+            self._file.leave()
 
     def accept(self) -> HandSocket:
         """``accept()``: wait for a client and return its data socket, which blocks and has no framing.
@@ -369,32 +385,3 @@ def _check_inherited(address: Address, fd: int) -> None:
         name = socket.SocketKind(kind).name
         advice = "call listen() on it first" if kind == socket.SOCK_STREAM else f"it is a {name}"
         raise OSError(errno.EINVAL, f"{address}: that isn't a listening stream socket; {advice}")
-
-
-def _explained(error: OSError, address: Address, place: Place | None = None) -> OSError:
-    """The same error with words that name the address and say what to do."""
-    number = error.errno or 0
-    if number == errno.EADDRINUSE:
-        return AddressInUse(f"{address}: {_in_use(address)}")
-    if place is not None:
-        return place.explained(error)
-    advice = _tcp_advice(number, address) if address.transport in NETWORK else ""
-    # OSError chooses its subclass by the number: FileNotFoundError, PermissionError ...
-    return OSError(number, f"{address}: {advice}") if advice else explained_fault(error, address, "bind() or listen()")
-
-
-def _in_use(address: Address) -> str:
-    if address.transport != "unix" and listens_at(address):
-        return f"a server of this process listens there, {HINT}: stop it or choose another address"
-    if address.transport in NETWORK:
-        return "another socket has that port; stop its program or choose another port (0 lets the kernel choose)"
-    if address.transport == "abstract":
-        return "a live server listens there; stop it or choose another name"
-    return "a file is at that path; if it is a dead server's socket, remove_stale() removes it"
-
-
-def _tcp_advice(number: int, address: Address) -> str:
-    return {
-        errno.EACCES: f"port {address.port} is privileged; run as root, or choose a port from 1024 on",
-        errno.EADDRNOTAVAIL: f"this machine has no interface with the address {address.host!r}",
-    }.get(number, "")

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     DisconnectHook = TypeVar("DisconnectHook", bound=Callable[[DataSocket, DisconnectReason], Any])
     JoinHook = TypeVar("JoinHook", bound=Callable[[DataSocket, ClientRow], Any])
     LeaveHook = TypeVar("LeaveHook", bound=Callable[[DataSocket, LeftClient], Any])
+    OutHook = TypeVar("OutHook", bound=Callable[[DataSocket], "bytes | None"])
+    InHook = TypeVar("InHook", bound=Callable[[DataSocket, bytes], Any])
     StateHook = TypeVar("StateHook", bound=Callable[[ServerState, ServerState], Any])
 
 
@@ -197,6 +199,20 @@ class Registration(Unique, ABC):
         hook may be an ``async def``, which runs as a task in the loop of async handlers.
         """
         return self._add_hook(self._hooks.on_disconnect, hook, "hook(client, reason)", None)
+
+    def on_handover_out(self, hook: OutHook) -> OutHook:
+        """Register ``hook(client)``, called where this server hands its clients over to the process that follows, for
+        each client whose ``data`` isn't plain: it returns bytes that say what is kept of it, or ``None``.
+
+        Without such bytes that client doesn't move: it is told to connect again. It runs in the loop's thread.
+        """
+        return self._add_hook(self._hooks.on_handover_out, hook, "hook(client)")
+
+    def on_handover_in(self, hook: InHook) -> InHook:
+        """Register ``hook(client, written)``, called where a client comes from the process before: it sets
+        ``client.data`` from what ``on_handover_out`` returned there. If it raises, nobody moves.
+        """
+        return self._add_hook(self._hooks.on_handover_in, hook, "hook(client, written)")
 
     def on_state(self, hook: StateHook) -> StateHook:
         """Register ``hook(old, new)``, called with two :class:`ServerState` after each change.

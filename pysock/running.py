@@ -16,7 +16,7 @@ from contextlib import ExitStack, suppress
 from pysock import parameters
 from pysock.access.rule import Rule
 from pysock.base import forking, registry
-from pysock.base.daemons import explained_without_daemons
+from pysock.base.daemons import daemon, explained_without_daemons
 from pysock.base.faults import explains
 from pysock.base.green import refuse_green_threads
 from pysock.base.imported import refuse_while_imported
@@ -29,11 +29,12 @@ from pysock.descriptors import check_descriptors
 from pysock.engine.contract import Engine, EngineOptions
 from pysock.engine.rows import NO_STATS, EngineStats
 from pysock.errors import PysockError
+from pysock.handover.none import NO_RELAY, Relays
 from pysock.health.lame import Lameness
 from pysock.hooks import Hooks
 from pysock.listening import Listening
 from pysock.services import Services
-from pysock.signals import stopping
+from pysock.signals import Cancelled, stopping
 from pysock.states import ServerEvent, ServerState, next_server_state
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from pysock.limits import Limits
     from pysock.server import Server
     from pysock.tasks.tasks import Tasks
+    from pysock.wire.auth import ServerProof
+    from pysock.wire.format import Framing
 
 #: How long after its grace a stop waits for a handler that doesn't return, in seconds.
 PATIENCE: Final = 2.0
@@ -78,24 +81,25 @@ class Running(Unique):
         advertise: kinds.Advertise | None = None,
     ) -> None:
         log.prepare()
-        self._server = server
+        self._server, self.name = server, server.name
+        self.relay: Relays = NO_RELAY
         self.attached: Attached | None = None  # where it is in a loop of the program's
         self.tasks: Tasks | None = None  # of async handlers and hooks, if there are any
         self.limits: Limits = parameters.checked_limits(limits)
         self.rule: Rule = Rule(allow)
         guarded = authkey is not None or insecure
         self.listening: Listening = Listening(addresses, self.rule, backend, self.limits, guarded, tls, tls_driver)
-        self._framing = parameters.checked_framing(framing)
+        self.framing: Framing = parameters.checked_framing(framing)
         self._linger = parameters.checked_linger(linger)
         self._loop = parameters.checked_loop(loop)
         self._own_loop: AbstractEventLoop | None = None  # made, in which nobody serves yet
         self._slow = parameters.checked_slow(slow)
-        self._proof = None if authkey is None else parameters.server_proof(authkey, self._framing)
+        self.proof: ServerProof | None = None if authkey is None else parameters.server_proof(authkey, self.framing)
         self.clients: ClientTable = ClientTable(self.limits.max_payload)
-        self.services: Services = Services(self._framing)
+        self.services: Services = Services(self.framing)
         self.services.advertise(advertise, self.listening, self.clients, self.limits.max_clients)
         self.hooks: Hooks = Hooks(self.clients, self.services, parameters.checked_expose(expose))
-        self.hooks.unique = parameters.checked_names(names, self._framing)
+        self.hooks.unique = parameters.checked_names(names, self.framing)
         self.hooks.asking.bound(self.limits, lambda: self.owner)
         self.engine: Engine | None = None
         self._last_stats: EngineStats | None = None
@@ -125,19 +129,14 @@ class Running(Unique):
     def stats(self) -> EngineStats:
         """The counters as they are, or as they were at the end."""
         engine, last = self.engine, self._last_stats
-        if last is not None:
-            return last
-        return NO_STATS if engine is None else engine.stats()
+        return self.relay.counted(last or (NO_STATS if engine is None else engine.stats()))
 
     # Life
 
     def start(self) -> None:
         """As :meth:`pysock.Server.start`."""
         refuse_green_threads(self.backend.name)
-        with explained_without_daemons():
-            thread = threading.Thread(
-                target=self._run_in_background, name=f"pysock-{self._server.name or 'server'}", daemon=True
-            )
+        thread = daemon(self._run_in_background, f"pysock-{self._server.name or 'server'}")
 
         def launch() -> None:
             self._make_loop()
@@ -163,7 +162,7 @@ class Running(Unique):
         with stopping(lambda patient: self._signalled(grace, delay if patient else 0)) as wake_by:
             try:
                 engine = self.open(self._make_loop)
-            except _Cancelled:
+            except Cancelled:
                 return
             if self.tasks is None:  # else the loop, or its guardian within a second, looks for signals
                 wake_by(engine.wakeup_fd)
@@ -242,6 +241,7 @@ class Running(Unique):
                 engine = self._prepare()
             # Without the lock: the loop may run before this ends, and a handler may want to stop it.
             launch()
+            self.relay.serve(engine)
         except BaseException:
             if mine:
                 self.end()
@@ -252,6 +252,7 @@ class Running(Unique):
         self.owner, self._process = threading.get_ident(), os.getpid()
         try:
             check_descriptors(self.limits)
+            self.relay.begin()
             self.services.start_workers()  # before anybody can connect: it may take a while
             self.listening.open(self._server.name, self._advance)
             addresses = self.listening.addresses
@@ -265,9 +266,10 @@ class Running(Unique):
             self.runs.begin()
             registry.add(self._server)
             self.services.warn_if_none(self._server)
+            self.relay.receive(engine)
             self._advance(ServerEvent.SERVE)
             if self._cancelled:
-                raise _Cancelled("the server was stopped while it was starting")
+                raise Cancelled("the server was stopped while it was starting")
         except BaseException:
             self.end()
             raise
@@ -279,11 +281,11 @@ class Running(Unique):
 
             self.tasks = self.hooks.tasks = Tasks(self.backend.tasks, self.hooks.held_up)
         options = EngineOptions(
-            framing=self._framing,
+            framing=self.framing,
             limits=self.limits,
             linger=self._linger,
             services=self.services.table(None if self.tasks is None else self.tasks.starter),
-            callbacks=self.hooks.callbacks(self._drain, self.rule, self._proof),
+            callbacks=self.hooks.callbacks(self._drain, self.rule, self.proof),
             welcome=self.services.welcome(self.limits),
             watch_disconnects=self.hooks.watch_disconnects,
             access=self.rule.access,
@@ -381,6 +383,7 @@ class Running(Unique):
                 steps.callback(self._own_loop.close)
             steps.callback(registry.discard, self._server)
             steps.callback(self.listening.close)
+            steps.callback(self.relay.end)
 
     def _close_engine(self) -> None:
         if self.engine is None:
@@ -394,7 +397,3 @@ class Running(Unique):
         old, self.state = self.state, next_server_state(self.state, event)
         log.info("%s: %s -> %s", self._server.name or "server", old.name, self.state.name)
         self.hooks.state_changed(old, self.state)
-
-
-class _Cancelled(PysockError):
-    """The server was stopped while it was starting."""

@@ -85,7 +85,10 @@ class Server(Registration):
         :attr:`metrics`. ``True``: in memory of its own; a descriptor, or a :class:`pysock.metrics.Page`: there, where a
         supervisor reads it. See the page "Metrics".
     :param cluster: a cluster that this server is a node of: ``server.cluster`` reaches it. It implies ``advertise=()``.
+    :param handover: ``"unix:PATH"``: where it waits for the process that follows it, of the same user. If one waits
+        there when this server starts, it takes over from it, listeners and connected clients; the other one then ends.
     :raises ValueError: a parameter is wrong; the message says which, and what would be right.
+    :raises HandoverFailed: this system has no hand-overs.
     :raises ImportError: the native engine was asked for and isn't installed; or ``tls_driver="libssl"`` was, and there
         is no OpenSSL 3.
     """
@@ -110,6 +113,7 @@ class Server(Registration):
         advertise: kinds.Advertise | None = None,
         metrics: kinds.Metrics = False,
         cluster: Cluster | None = None,
+        handover: AddressLike | None = None,
     ) -> None:
         from pysock.running import Running  # noqa: PLC0415  # see the head of this file
 
@@ -136,6 +140,10 @@ class Server(Registration):
             self.measure(metrics)
         self.limits: Limits = self._running.limits
         super().__init__(self._running.services, self._running.hooks)
+        if handover is not None:
+            from pysock.handover.relay import relay_of  # noqa: PLC0415  # most servers never hand over
+
+            relay_of(self).wait_at(handover)
         self._cluster: Cluster | None = None
         if cluster is not None:
             self.join_cluster(cluster)
@@ -250,6 +258,11 @@ class Server(Registration):
         call_soon(self._running.engine, self._running.hooks.held_up.timed, function, args)
 
     @property
+    def took_over(self) -> int:
+        """How many clients have come from the process before; 0 where there was none."""
+        return self._running.relay.took_over
+
+    @property
     def worker(self) -> int:
         """Under ``pysock serve --workers N`` the number of this process, from 0 to N - 1, which its successors have
         after it; otherwise 0.
@@ -273,6 +286,7 @@ class Server(Registration):
         :raises ValueError: other machines can connect to an address, and there is no ``authkey``, nor ``insecure``; or
             an inherited socket has an abstract name, and the rule is ``allow="anyone"``; or all inherited ones are
             TCP, and there is a rule.
+        :raises HandoverFailed: a server waits at ``handover=``, and nothing came of it: that one serves on.
         :raises OSError: an address can't be used; nothing made is left behind. Mostly one of its subclasses:
             :class:`AddressInUse`, ``FileNotFoundError``, ``PermissionError`` ...
         :raises PysockError: it runs, or has run, already; or its async handlers have no loop to run in; or this is a

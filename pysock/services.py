@@ -6,7 +6,7 @@ This file owns the rules of registration. The engine gets the finished table; an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from pysock._version import __version__
 from pysock.base.deadlines import FOREVER
@@ -193,6 +193,30 @@ class Services:
         if len(self._table) > SERVICES_MAX:
             raise ValueError(f"a server has at most {SERVICES_MAX} named services")
 
+    def named(self) -> list[str]:
+        """The names by number, from 1 on."""
+        return [service.name for service in self._table[1:]]
+
+    def follow(self, names: Sequence[str]) -> None:
+        """Take over the numbers that clients have learned from the server before: new names come behind, and where one
+        is gone there is nobody who answers.
+
+        :param names: as ``named`` of that one.
+        :raises ValueError: there are too many then.
+        """
+        mine = {service.name: number for number, service in enumerate(self._table) if number}
+        order = [0, *(mine.pop(name, -1) for name in names), *mine.values()]
+        if len(order) > SERVICES_MAX + 1:
+            raise ValueError(f"a server has at most {SERVICES_MAX} named services, also with those that are gone")
+        gone = iter(name for name in names if not self.has(name))
+        self._table = [self._table[old] if old >= 0 else Service(next(gone), None) for old in order]
+        pools = {} if self._pools is None else self._pools.by_number
+        told: tuple[dict[int, Any], ...] = (self._options, self._coroutines, pools)
+        for by_number in told:
+            kept = {new: by_number[old] for new, old in enumerate(order) if old in by_number}
+            by_number.clear()
+            by_number.update(kept)
+
     @property
     def has_names(self) -> bool:
         """Whether the framing has any."""
@@ -240,7 +264,7 @@ class Services:
         return encode_welcome(
             limits.max_payload,
             limits.max_in_flight,
-            [(number, service.name) for number, service in enumerate(self._table) if number],
+            [(number, service.name) for number, service in enumerate(self._table) if number and service.handler],
             f"pysock/{__version__}",
             sorted(self._options.items()),
             limits.idle_timeout,

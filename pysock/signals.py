@@ -19,6 +19,7 @@ from pysock.base.clock import monotonic
 from pysock.base.forking import own
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
+from pysock.errors import PysockError
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -119,3 +120,7 @@ def stop_background() -> None:
     deadline = monotonic() + _PATIENCE_AT_EXIT
     for running in still_there:
         running.wait(max(0.0, deadline - monotonic()))
+
+
+class Cancelled(PysockError):
+    """A server was stopped while it was starting."""

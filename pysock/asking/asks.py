@@ -114,6 +114,11 @@ class Asks(Unique):
             waiter.set_result(payload)
         return True
 
+    @property
+    def are_open(self) -> bool:
+        """Whether an answer is still to come, also one that nobody waits for any more."""
+        return bool(self._waiting)
+
     def give_up(self, engine: Engine, number: int) -> None:
         """Nobody waits for this one any more: the client is told."""
         with self._lock:

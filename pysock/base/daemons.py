@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pysock.errors import PysockError
@@ -20,3 +21,12 @@ def explained_without_daemons() -> Iterator[None]:
             "start() needs a daemon thread, and this sub-interpreter allows none: call serve_forever() of a new Server"
             " here, or start it in the main interpreter"
         ) from error
+
+
+def daemon(target: Callable[[], object], name: str) -> threading.Thread:
+    """Such a thread, not started yet.
+
+    :raises PysockError: there can be none.
+    """
+    with explained_without_daemons():
+        return threading.Thread(target=target, name=name, daemon=True)

@@ -48,6 +48,7 @@ _OURS: Final = ["FLOCK", "ADVISORY", "WRITE"]
 class LockFile(Unique):
     """The lock of one socket file, held until :meth:`close`.
 
+    :param fd: of one that another process has passed on, which holds it and will :meth:`leave` it.
     :raises AddressInUse: somebody else holds it.
     :raises FileExistsError: something that isn't a file of this user's or root's has the lock file's name.
     :raises OSError: the lock file can't be made or locked.
@@ -55,10 +56,10 @@ class LockFile(Unique):
 
     __slots__ = ("_fd", "_open_file", "_path", "_process")
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, fd: int = -1) -> None:
         self._process = os.getpid()
         self._path = _path(place)
-        self._fd = _taken(place)
+        self._fd = _taken(place) if fd < 0 else fd
         self._open_file = file_of(self._fd)
 
     def close(self) -> None:
@@ -75,6 +76,17 @@ class LockFile(Unique):
                 self._remove(fd)
                 fcntl.flock(fd, fcntl.LOCK_UN)  # close() alone would leave it with the children that have a copy
         finally:
+            os.close(fd)
+
+    @property
+    def fd(self) -> int:
+        """The number of its descriptor."""
+        return self._fd
+
+    def leave(self) -> None:
+        """Another process has it, too, and goes on holding it: close our descriptor, and no more."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0 and is_still(fd, self._open_file):
             os.close(fd)
 
     def holds(self) -> bool:

@@ -55,6 +55,34 @@ class SocketFile(Unique):
         self._made: os.stat_result | None = None
         self._process = 0
 
+    @classmethod
+    def taken_over(cls, address: Address, lock: int) -> SocketFile:
+        """The file that another process has made at this address, and passed on.
+
+        :param lock: the descriptor of its lock, which is the object's from now on.
+        :raises OSError: the directory can't be used, see :class:`pysock.files.place.Place`.
+        """
+        try:
+            file, place = cls(address), Place(address)
+        except BaseException:
+            os.close(lock)
+            raise
+        file._place, file._lock, file.path = place, LockFile(place, lock), place.path
+        file._made, file._process = place.status(place.name), os.getpid()
+        place.close()  # the lock stays
+        return file
+
+    @property
+    def lock_fd(self) -> int:
+        """The number of its lock's descriptor; -1: it has none."""
+        return -1 if self._lock is None else self._lock.fd
+
+    def leave(self) -> None:
+        """It is another process's now, with the lock: nothing of it is removed here."""
+        self._made = None
+        if self._lock is not None:
+            self._lock.leave()
+
     def claim(self) -> Place:
         """Open the directory and take the lock, unless that is done. The path is ours then, until :meth:`remove`.
 

@@ -27,7 +27,7 @@ class Pools(Unique):
     """Those of one server."""
 
     def __init__(self) -> None:
-        self._pools: dict[int, Pool] = {}  # by the numbers of their services
+        self.by_number: dict[int, Pool] = {}  # those of their services
 
     def add(
         self,
@@ -55,42 +55,42 @@ class Pools(Unique):
         else:
             target = target_of(handler)
             pool = Processes(name, handler, target, wanted.processes or 0, most, wanted.kill, finishes)
-        self._pools[number] = pool
+        self.by_number[number] = pool
 
     def in_place(self, number: int, service: Service) -> Service:
         """With what the engine calls in the place of a handler that has workers."""
-        pool = self._pools.get(number)
+        pool = self.by_number.get(number)
         return service if pool is None else service._replace(handler=pool.ask)
 
     def numbers(self) -> set[int]:
         """Of the services that have workers."""
-        return set(self._pools)
+        return set(self.by_number)
 
     def start(self) -> None:
         """Make all workers, and wait until they can work.
 
         :raises PysockError: a worker process can't import its handler; or threads are green ones here.
         """
-        if self._pools:
+        if self.by_number:
             refuse_green_pools()
-        for pool in self._pools.values():
+        for pool in self.by_number.values():
             pool.start()
 
     def serve(self, engine: Engine) -> None:
         """They work for this one."""
-        for pool in self._pools.values():
+        for pool in self.by_number.values():
             pool.serve(engine)
 
     def close(self) -> None:
         """End them: nothing is begun any more."""
-        for pool in self._pools.values():
+        for pool in self.by_number.values():
             pool.close()
 
     def abandon(self) -> None:
         """In a forked child: the workers are the parent's."""
-        for pool in self._pools.values():
+        for pool in self.by_number.values():
             pool.abandon()
 
     def serves_here(self) -> bool:
         """Whether this thread is one of the workers', whose end must not be waited for in it."""
-        return any(pool.serves_here() for pool in self._pools.values())
+        return any(pool.serves_here() for pool in self.by_number.values())

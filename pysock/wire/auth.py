@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _SERVER: Final = b"pysock1 server"
 _CLIENT: Final = b"pysock1 client"
+_SAME: Final = b"pysock1 same key"
 
 
 class ServerProof:
@@ -40,6 +41,10 @@ class ServerProof:
         """The fields of the CHALLENGE to a CIR with this nonce and name, and the MAC that its PROOF must have."""
         key, own = self._key, secrets.token_bytes(NONCE_SIZE)
         return encode_challenge(own, _mac(key, _SERVER, nonce, own)), _mac(key, _CLIENT, nonce, own, name)
+
+    def fingerprint(self) -> bytes:
+        """What tells two keys apart, for processes of one user that trust each other."""
+        return _mac(self._key, _SAME)
 
     @staticmethod
     def prove(expected: bytes, got: bytes) -> bool:

@@ -25,7 +25,7 @@ PUBLIC = [
     *("ConnectionState", "Address", "backend", "__version__", "PysockError", "ProtocolError", "ConnectionRefused"),
     *("RemoteError", "RequestTimeout", "ServerFull", "FrameTooLarge", "AddressInUse", "Group", "Admin"),
     *("ClientRow", "LeftClient", "Snapshot"),
-    *("BusDown", "NodeGone", "DeliveryUnknown"),
+    *("BusDown", "NodeGone", "DeliveryUnknown", "HandoverFailed"),
     *(
         "Cluster",
         "ClusterClient",
