@@ -66,8 +66,11 @@ def join(server: pysock.Server, given: dict[str, Any]) -> None:
 
 
 @contextmanager
-def as_options() -> Iterator[None]:
-    """Turn what the library says of a cluster's parameters into click's errors."""
+def as_options(url: str = "--cluster") -> Iterator[None]:
+    """Turn what the library says of a cluster's parameters into click's errors.
+
+    :param url: what the bus is given by.
+    """
     try:
         with as_commands_say():
             yield
@@ -75,6 +78,6 @@ def as_options() -> Iterator[None]:
         wrong = error.__cause__
         if not isinstance(wrong, ParameterError) or wrong.parameter not in _OPTIONS:
             raise
-        option = f"--{_OPTIONS[wrong.parameter].replace('_', '-')}"
+        option = url if wrong.parameter == "url" else f"--{_OPTIONS[wrong.parameter].replace('_', '-')}"
         advice = f": {wrong.advice}" if wrong.advice else ""
         raise click.UsageError(f"{option} {wrong.problem}{advice}") from wrong

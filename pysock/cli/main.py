@@ -29,6 +29,7 @@ from pysock.cli.admin.tail import tail
 from pysock.cli.admin.top import top
 from pysock.cli.bench import bench
 from pysock.cli.call import call
+from pysock.cli.cluster.group import cluster
 from pysock.cli.demo import demo
 from pysock.cli.docs import docs
 from pysock.cli.options import example
@@ -74,7 +75,7 @@ def cli(ctx: click.Context) -> None:
 
 
 _ASKING = (top, clients, kill, stats, slowlog, tail, drain, resume, log, doctor)
-for _command in (demo, serve, call, ping, *_ASKING, bench, docs):
+for _command in (demo, serve, call, ping, *_ASKING, cluster, bench, docs):
     cli.add_command(_command)
 
 

@@ -147,13 +147,20 @@ class BusFinder:
         return ConnectionRefusedError(errno.ECONNREFUSED, f"the bus is there, but {why}")
 
 
-def connected(bus: Bus, until: float) -> None:
+def connected(bus: Bus, until: float, changed: Callable[[BusState], object] = lambda _: None) -> None:
     """Have it connect, and wait until it is.
 
+    :param changed: told of each change of its state, too.
     :raises BusDown: it isn't, in time.
     """
     there, patience = threading.Event(), min(until, monotonic() + _GRACE)
-    bus.start(lambda state: there.set() if state is BusState.CONNECTED else None)
+
+    def told(state: BusState) -> None:
+        changed(state)
+        if state is BusState.CONNECTED:
+            there.set()
+
+    bus.start(told)
     while not there.wait(_LOOK_EVERY):
         has_failed = bus.is_refused or (bus.has_failed and monotonic() >= patience)
         if has_failed or monotonic() >= until:

@@ -323,16 +323,23 @@ def help_of(name: str, command: click.Command, parent: click.Context | None) -> 
     return usage, options
 
 
+def all_commands(group=cli.cli, names=("pysock",), parent=None):
+    """Each command, those in groups too, as its words and what :func:`help_of` says."""
+    context = click.Context(group, parent, names[-1], auto_envvar_prefix=None if parent else "PYSOCK")
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from all_commands(command, (*names, name), context)
+        else:
+            usage, options = help_of(name, command, context)
+            yield " ".join((*names, usage)), options
+
+
 def test_command_line():
-    group = click.Context(cli.cli, info_name="pysock", auto_envvar_prefix="PYSOCK")
-    wanted = dict([help_of("pysock", cli.cli, None)])
-    for name, command in cli.cli.commands.items():
-        usage, options = help_of(name, command, group)
-        wanted[f"pysock {usage}"] = options
+    wanted = dict([help_of("pysock", cli.cli, None), *all_commands()])
     shown = {}
     for command, _, texts in table(topic("cli"), "command", "what it does"):
         usage = code(command)[0]
-        prefix = "_".join(usage.upper().split()[:2])
+        prefix = "_".join(word.upper() for word in usage.split() if word.islower())
         options = re.findall(r"`(--[a-z-]+)`(?: \(`(\w+)`\))?", texts)
         # A variable that isn't shown is named after command and option.
         shown[usage] = {name: variable or prefix + name[1:].replace("-", "_").upper() for name, variable in options}
@@ -430,16 +437,19 @@ def test_commands_that_are_named_exist():
     for line in found:
         name, *words = line.split()
         assert name in cli.cli.commands, line
-        options = {option for parameter in cli.cli.commands[name].params for option in parameter.opts}
+        command = cli.cli.commands[name]
+        if isinstance(command, click.Group):
+            command = command.commands.get(words[0]) if words else command
+            assert command, line
+        options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} - {"--help"} <= options, line
 
 
 def test_variables_that_are_named_exist():
     sources = [*ROOT.glob("*.py"), *ROOT.glob("csrc/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("pysock/**/*.py")]
     known = "".join(path.read_text() for path in sources if path != Path(__file__))
-    group = click.Context(cli.cli, info_name="pysock", auto_envvar_prefix="PYSOCK")
-    for name, command in cli.cli.commands.items():
-        known += " ".join(help_of(name, command, group)[1].values()) + " "
+    for _, options in all_commands():
+        known += " ".join(options.values()) + " "
     named = set(re.findall(r"\bPYSOCK_[A-Z_]+\b", ALL))
     assert {name for name in named if not re.search(rf"\b{name}\b", known)} == set()
 

@@ -29,13 +29,14 @@ def doctor(address: str, timeout: float, json: bool) -> int:
         print_json(answer)
     else:
         for finding in findings:
-            click.echo(_told(finding))
+            click.echo(told(finding))
         what = f"{len(findings)} to look after" if findings else "all is well"
         click.echo(f"{len(answer['checked'])} checks: {what}")
     return 1 if findings else 0
 
 
-def _told(finding: Mapping[str, Any]) -> str:
+def told(finding: Mapping[str, Any]) -> str:
+    """Two sentences, and a line that is empty."""
     worker = f" (worker {finding['worker']})" if "worker" in finding else ""
     words = textwrap.TextWrapper(_WIDTH, break_long_words=False, break_on_hyphens=False)
     text = words.fill(f"{finding['check']}{worker}: {plain(finding['text'])}")

@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 from pysock.address import Address
 from pysock.base.lean import TYPE_CHECKING
-from pysock.cluster.bus.servers import servers_of
+from pysock.cluster.bus.servers import servers_of, without_secrets
 from pysock.cluster.bus.subjects import is_word
 from pysock.errors import ParameterError
 
@@ -34,7 +34,8 @@ def bus_of(url: str, *, node: str, prefix: str = "pysock") -> Bus:
         raise TypeError(f"the URL of a bus is a text, such as {_EXAMPLES}, not {url!r}")
     kind = url.partition(":")[0].lower()
     if kind not in _KINDS:
-        raise ParameterError("url", f"must begin with the kind of the bus, not as {url!r}", advice=_EXAMPLES, name="")
+        problem = f"must begin with the kind of the bus, not as {without_secrets([url]) if '@' in url else url!r}"
+        raise ParameterError("url", problem, advice=_EXAMPLES, name="")
     return _KINDS[kind](url, node, prefix)
 
 

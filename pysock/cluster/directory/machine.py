@@ -64,6 +64,8 @@ class Directory:
     :ivar other_versions: messages of a protocol that this one doesn't speak, by version.
     """
 
+    settled_after: float = SETTLED_AFTER  # so long it listens who there is, before all is known
+
     def __init__(
         self, epoch: int, info: NodeInfo, now: float, chance: random.Random, unique: str | None = None
     ) -> None:
@@ -300,8 +302,8 @@ class Directory:
         due = [self._beat_at, self._heard_self + RECONNECT]
         if self.own.since is not None:
             due.append(self.own.since + BATCH)
-        if now < self._since + SETTLED_AFTER:
-            due.append(self._since + SETTLED_AFTER)
+        if now < self._since + self.settled_after:
+            due.append(self._since + self.settled_after)
         for node in self.nodes.values():
             if not self._is_deaf:
                 due.append(node.heard_at + (GONE if node.is_suspect else SUSPECT))
@@ -371,7 +373,7 @@ class Directory:
         self._send(node.epoch, MessageKind.FETCH, telling.wanted(fetch))
 
     def _settle(self, now: float) -> None:
-        if self.state is not ClusterState.SYNCING or not self._is_shown or now < self._since + SETTLED_AFTER:
+        if self.state is not ClusterState.SYNCING or not self._is_shown or now < self._since + self.settled_after:
             return
         if all(node.is_synced and not node.is_stale for node in self.nodes.values()):
             self._become(ClusterState.CONNECTED, now)
