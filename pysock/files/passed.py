@@ -23,6 +23,8 @@ _VARIABLES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 #: What systemd calls one that has no ``FileDescriptorName=``; and one out of its store, which is nothing to listen at.
 _UNNAMED: Final = "unknown"
 _STORED: Final = "stored"
+#: How the names of those begin that a server has put into the store itself.
+_OURS: Final = "pysock."
 
 
 class _Passed(NamedTuple):
@@ -42,17 +44,28 @@ def addresses_of(address: Address) -> tuple[Address, ...]:
     :raises OSError: there is none of that name, or none at all; the message says which there are.
     """
     passed = _passed()
-    fds = [fd for fd, name in passed.descriptors if name == (address.name or name) and name != _STORED]
+    there = [one for one in passed.descriptors if one[1] != _STORED and not one[1].startswith(_OURS)]
+    fds = [fd for fd, name in there if name == (address.name or name)]
     if fds:
         return tuple(Address("fd", fd=fd) for fd in fds)
-    if not passed.descriptors:
+    if not there:
         advice = "start it by a .socket unit, or by systemd-socket-activate"
         raise FileNotFoundError(errno.ENOENT, f"{address}: {passed.why_none}; {advice}")
-    names = ", ".join(dict.fromkeys(name for _, name in passed.descriptors))
+    names = ", ".join(dict.fromkeys(name for _, name in there))
     advice = "choose one, or set FileDescriptorName= in the .socket unit"
     raise FileNotFoundError(
         errno.ENOENT, f"{address}: the service manager has passed no socket of that name, but {names}: {advice}"
     )
+
+
+def stored(name: str) -> list[int]:
+    """What a server of this service has put into the store under this name; from now on the caller's.
+
+    :raises OSError: what is said of the descriptors can't be right.
+    """
+    passed = _passed()
+    _taken[:] = [passed._replace(descriptors=tuple(one for one in passed.descriptors if one[1] != name))]
+    return [fd for fd, called in passed.descriptors if called == name]
 
 
 def _passed() -> _Passed:

@@ -76,15 +76,7 @@ class Taking(Unique):
         """
         running, door = self._running, self._door
         raise_descriptor_limit(running.limits.max_clients)
-        fields = [
-            (tags.VERSIONS, encode_versions()),
-            (tags.SOFTWARE, f"pysock/{__version__}".encode()),
-            (tags.FRAMING, int(running.framing).to_bytes(1, "little")),
-            (tags.KEY, b"" if running.proof is None else running.proof.fingerprint()),
-            (tags.MAX_CLIENTS, running.limits.max_clients.to_bytes(4, "little")),
-            (tags.ROOM, _room().to_bytes(4, "little")),
-            *((tags.ADDRESS, address.encode()) for address in running.listening.asked_as(running.name)),
-        ]
+        fields = hello(running)
         if running.listening.lender is not None:
             fields.append((tags.LENT, b"\1"))
         if door is not None:
@@ -282,6 +274,19 @@ def _refuse(message: Message) -> None:
         why = message.fields.get(tags.WHY, [b"it doesn't say why"])[0].decode(errors="replace")
         raise HandoverFailed(f"the old server serves on: {why}")
     raise HandoverFailed(f"the old side says {message.name}, which isn't expected now")
+
+
+def hello(running: Running) -> list[tuple[int, bytes]]:
+    """What one server says of itself."""
+    return [
+        (tags.VERSIONS, encode_versions()),
+        (tags.SOFTWARE, f"pysock/{__version__}".encode()),
+        (tags.FRAMING, int(running.framing).to_bytes(1, "little")),
+        (tags.KEY, b"" if running.proof is None else running.proof.fingerprint()),
+        (tags.MAX_CLIENTS, running.limits.max_clients.to_bytes(4, "little")),
+        (tags.ROOM, _room().to_bytes(4, "little")),
+        *((tags.ADDRESS, address.encode()) for address in running.listening.asked_as(running.name)),
+    ]
 
 
 def _room() -> int:

@@ -35,6 +35,7 @@ class Notifier(Unique):
 
     def __init__(self, where: str, watchdog: float | None = None) -> None:
         self.watchdog: float | None = watchdog
+        self.where: str = where
         self._where = "\0" + where[1:] if where.startswith("@") else where
         self._unsaid: dict[str, str] = {}
         self._failed = ""

@@ -13,6 +13,7 @@ from pysock.base import forking
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.errors import PysockError
+from pysock.fdstore.store import Store
 from pysock.states import ServerState
 from pysock.supervision.notify import Notifier, notifier
 
@@ -69,6 +70,15 @@ class Unit(Unique):
         self._tell.reloading()
         failed = work()
         self._tell.ready(failed or self._status())
+
+    @property
+    def store(self) -> Store:
+        """Where descriptors outlive this process."""
+        return Store(self._tell.where)
+
+    def stops(self) -> None:
+        """Say that it is about to end, and may take a while."""
+        self._stopping()
 
     # In the thread that changes it: the words may not wait
 

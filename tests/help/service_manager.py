@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from support import PATIENCE, Program, environment
 
@@ -29,10 +31,16 @@ os.execv(command[0], command)
 """
 
 
+class HasNumber(Protocol):
+    """A socket, or what stands for one."""
+
+    def fileno(self) -> int: ...
+
+
 class Activated(Program):
     """``python -m ...`` with these sockets, by name, as systemd starts it."""
 
-    def __init__(self, sockets: Sequence[tuple[str, socket.socket]], *arguments: str, **changes: str) -> None:
+    def __init__(self, sockets: Sequence[tuple[str, HasNumber]], *arguments: str, **changes: str) -> None:
         fds, names = [sock.fileno() for _, sock in sockets], [name for name, _ in sockets]
         told = json.dumps([fds, names, [sys.executable, "-m", *arguments]])
         self.process = subprocess.Popen(
@@ -45,6 +53,15 @@ class Activated(Program):
             text=True,
             start_new_session=True,
         )
+
+
+class Stored(NamedTuple):
+    """A descriptor out of the store."""
+
+    fd: int
+
+    def fileno(self) -> int:
+        return self.fd
 
 
 class Manager:
@@ -76,8 +93,29 @@ class Manager:
                 (sender,) = array.array("i", payload[:4])
             elif kind == socket.SCM_RIGHTS:
                 self._keep(words, array.array("i", payload))
+        if "FDSTOREREMOVE" in words:
+            self._drop(words["FDNAME"])
         self.sent.append((time.monotonic(), sender, words))
         return words
+
+    def _drop(self, name: str) -> None:
+        for called, fd in self.stored:
+            if called == name:
+                os.close(fd)
+        self.stored = [one for one in self.stored if one[0] != name]
+
+    def hear_out(self, program: Program) -> None:
+        """Until that has ended: what it has put into the store is there then."""
+        deadline = time.monotonic() + PATIENCE
+        while program.process.poll() is None and time.monotonic() < deadline:
+            self.next(0.02)
+        self.next(0)
+
+    def given_back(self, seed: int) -> list[tuple[str, Stored]]:
+        """What is in the store, in some order, each once, for the next process."""
+        given = [(name, Stored(fd)) for name, fd in self.stored]
+        random.Random(seed).shuffle(given)
+        return given
 
     def until(self, wanted: Callable[[dict[str, str]], object]) -> dict[str, str]:
         """The next for which that is true."""

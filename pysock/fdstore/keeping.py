@@ -1,0 +1,125 @@
+"""Clients of one process of a service become those of the next: the first keeps them in the service manager's store
+when it ends, the next takes them from there when it starts.
+
+The hand-over is the same as between two processes that both live; here each side talks to one that stands for the
+other.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Sequence
+
+from pysock.base.daemons import daemon
+from pysock.base.lean import TYPE_CHECKING
+from pysock.base.logs import server_log as log
+from pysock.errors import HandoverFailed
+from pysock.fdstore.bundle import Bundle, decode_bundle
+from pysock.fdstore.playing import Playing
+from pysock.fdstore.recording import Recording, flattened
+from pysock.fdstore.store import KEPT, STATE, Store, read_whole
+from pysock.files import passed
+from pysock.handover import tags
+from pysock.handover.channel import Channel, close_all
+from pysock.handover.give import give
+from pysock.handover.messages import Kind
+from pysock.handover.options import Options
+from pysock.handover.relay import take
+from pysock.handover.take import hello
+
+if TYPE_CHECKING:
+    from typing import Final
+
+    from pysock.running import Running
+    from pysock.server import Server
+
+#: Whether these fields are the same decides whether a server may have another one's clients; and what they mean.
+_MUST_FIT: Final = ((tags.FRAMING, "framing"), (tags.KEY, "authkey"), (tags.ADDRESS, "addresses"))
+_MOST: Final = 2**32 - 1
+
+
+def keep(server: Server, store: Store, grace: float) -> bool:
+    """Put the clients of a running server there, and what it listens at. Stop it then, which says goodbye to the rest.
+
+    Not in the loop's thread.
+
+    :param grace: seconds for what is in flight to be answered.
+    :returns: whether they are there; if not, the server serves on, and the log says why.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    options = Options(grace=grace)
+    recording = Recording(Channel(theirs.detach()), store, _hello(server._running), options)
+    thread = threading.Thread(target=recording.run, name="pysock-fdstore", daemon=True)
+    thread.start()
+    try:
+        given = give(server, ours.detach(), options=options)
+    except HandoverFailed as error:
+        log.warning("the clients aren't kept for the process that follows: %s", recording.failed or error)
+        return False
+    finally:
+        thread.join()
+    log.info("%d clients are in the service manager's keeping, %d couldn't be kept", given.moved, given.drained)
+    return True
+
+
+def restore(server: Server, store: Store) -> bool:
+    """Before its start: take what the process before has left in the store, if it has, when the server starts.
+
+    What can't be taken, because the server is another one, is let go, and the log says why.
+
+    :returns: whether there is something.
+    """
+    descriptors, files = passed.stored(KEPT), passed.stored(STATE)
+    if not descriptors and not files:
+        return False
+    try:
+        bundles = [decode_bundle(read_whole(fd)) for fd in files]
+        _check(server._running, bundles)
+    except (ValueError, OSError) as error:
+        log.error("the clients of the process before can't be taken over, and are let go: %s", error)
+        close_all(descriptors)
+        _forget(store, settle=True)  # their locks are held there, too
+        return False
+    finally:
+        close_all(files)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    options = Options()
+    take(server, ours.detach(), options=options)
+    playing = Playing(Channel(theirs.detach()), bundles, descriptors, options)
+
+    def run() -> None:
+        playing.run()
+        _forget(store)  # else what this server closes would stay open there
+
+    daemon(run, "pysock-fdstore").start()
+    return True
+
+
+def _check(running: Running, bundles: Sequence[Bundle]) -> None:
+    """:raises ValueError: they are of another server."""
+    entries = [entry for one in bundles for entry in one.entries if entry.message.kind == Kind.HELLO]
+    if len(entries) != 1:
+        raise ValueError("what is there isn't whole")
+    theirs, mine = flattened(entries[0].message), _hello(running)
+    for tag, name in _MUST_FIT:
+        if [value for known, value in theirs if known == tag] != [value for known, value in mine if known == tag]:
+            raise ValueError(f"this server has other {name} than that one had")
+
+
+def _hello(running: Running) -> list[tuple[int, bytes]]:
+    return [
+        (tag, _MOST.to_bytes(4, "little") if tag == tags.ROOM else value)
+        for tag, value in hello(running)
+        if tag not in {tags.LENT, tags.DOOR}
+    ]
+
+
+def _forget(store: Store, settle: bool = False) -> None:
+    try:
+        store.forget(STATE)
+        store.forget(KEPT)
+        if settle:
+            store.settle()
+    except HandoverFailed as error:
+        log.error("the service manager's store can't be emptied, so what is closed here isn't for its peer: %s", error)
