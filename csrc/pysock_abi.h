@@ -407,8 +407,9 @@ int ps_python_measure(ps_python *python, uint64_t *counters, uint64_t *rows);
  * current() -> (client_id, request_id, service, deadline, wants_reply), or None; and waiting(handle), the same of a deferred
  * one. For any thread: ask(client_id, frame, size) -> the sum of 1: sent, or left to the loop, and 2: a turn is wanted; or
  * -errno; more(handle, piece) of a stream -> 1: more may follow now, 0: not now, -1: nobody waits; or, where it
- * isn't the loop's, 1 or -errno; and later(function) -> 0, or -errno: the loop calls it when the turn is over; notice(seconds, all): requests
- * that take so long are told of, with all others too, less than 0: none is slow; moving() -> the functions that move clients to
+ * isn't the loop's, 1 or -errno; and later(function) -> 0, or -errno: the loop calls it when the turn is over;
+ * notice(seconds, every, most): requests that take so long are told of, less than 0: none is slow, and each so manieth of all,
+ * 0: none, but at most so many of them a turn; moving() -> the functions that move clients to
  * another process, see python/moving.c. And four for
  * a loop of the program's: begin(raised, want) -> 0 or as ps_python_run; poll_fd() -> int, to be watched; turn() -> bool, whether it goes on;
  * end() -> as ps_python_run. 0: ps_python_free is called with the last of them. */

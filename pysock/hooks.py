@@ -10,7 +10,6 @@ into a log.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import copy_context
 
 from pysock.access.rule import Rule
@@ -26,7 +25,7 @@ from pysock.directory.rows import ClientRow, LeftClient
 from pysock.engine.contract import Callbacks
 from pysock.engine.deferral import Deferrals
 from pysock.engine.guards import apart, guarded
-from pysock.engine.rows import Served
+from pysock.engine.noticing import Noticing
 from pysock.errors import ConnectionRefused, PysockError
 from pysock.failures import Failed, HeldUp, encoded, text_of
 from pysock.replies.later import deferred_of
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pysock.access.sans import Judge
+    from pysock.accesslog.log import AccessLog
     from pysock.directory.presence import Presence
     from pysock.engine.contract import Engine
     from pysock.tasks.tasks import Tasks
@@ -62,9 +62,10 @@ class Hooks:
         #: Whether a client that comes replaces the one of its name.
         self.unique: bool = False
         self._engine: Engine | None = None
-        #: Told of requests that are over, see ``Engine.notice``, by whoever has asked for that; or ``None``.
-        self.served: Callable[[Served, int], None] | None = None
-        self._slow: float | None = None
+        #: Of each connection that has ended, or of requests.
+        self.access_log: AccessLog | None = None
+        #: Who is told of requests that are over.
+        self.noticing: Noticing = Noticing()
         self.on_connect: list[Callable[[DataSocket], bool | None]] = []
         self.on_join: list[Callable[[DataSocket, ClientRow], Any]] = []
         self.on_leave: list[Callable[[DataSocket, LeftClient], Any]] = []
@@ -88,6 +89,13 @@ class Hooks:
         self.serve(engine)
         if self.presence is not None:
             self.presence.serve(engine)
+        if self.access_log is not None:
+            self.access_log.begin(engine, self._clients.master_address)
+
+    def end(self) -> None:
+        """It has served; the engine is there still."""
+        if self.access_log is not None:
+            self.access_log.end()
 
     def serve(self, engine: Engine) -> None:
         """What is answered later is this one's."""
@@ -95,9 +103,7 @@ class Hooks:
         self.deferrals.serve(engine)
         self.asking.serve(engine)
         self._services.work_for(engine)
-        if self.served is not None:
-            with suppress(PysockError):  # in a forked child
-                engine.notice(self._slow)
+        self.noticing.serve(engine)
 
     @property
     def watch_disconnects(self) -> bool:
@@ -129,7 +135,7 @@ class Hooks:
             joined=apart(timed("an on_join hook", self._joined)) if self.on_join else self.presence and self._came,
             disconnect=apart(timed("an on_disconnect or on_leave hook", self._disconnect)),
             held_up=apart(self.held_up.turn),
-            served=apart(self._served),
+            served=apart(self.noticing.tell),
             failed=apart(Failed(self._clients, self._services, self._expose)),
             draining=apart(draining),
             log=apart(_log),
@@ -141,16 +147,6 @@ class Hooks:
             client=self._clients.obtain,
             dropped=self._clients.drop,
         )
-
-    def notice(self, served: Callable[[Served, int], None], slow: float) -> None:
-        """From now on that is told of requests which take so many seconds."""
-        self.served, self._slow = served, slow
-        if self._engine is not None:
-            self._engine.notice(slow)
-
-    def _served(self, request: tuple[Any, ...], skipped: int) -> None:
-        if self.served is not None:
-            self.served(Served._make(request), skipped)
 
     def state_changed(self, old: ServerState, new: ServerState) -> None:
         """Tell those who want to know."""

@@ -1,4 +1,4 @@
-"""What a server is told before it starts: its services and its hooks.
+"""What a server is told before it starts: its services and its hooks, and who is told of it.
 
 This file owns the decorators, and the rule that nothing can be registered once the server has been started: the
 engine gets its tables at birth.
@@ -16,10 +16,12 @@ from pysock.errors import PysockError
 if TYPE_CHECKING:
     from typing import Any, Literal, TypeVar
 
+    from pysock.base import kinds
     from pysock.base.kinds import BatchHandler, Handler, ProcessHandler, StreamHandler
     from pysock.data import DataSocket
     from pysock.directory.rows import ClientRow, LeftClient
     from pysock.hooks import Hooks
+    from pysock.metrics.page import Page
     from pysock.services import Services
     from pysock.states import DisconnectReason, ServerState
 
@@ -50,6 +52,35 @@ class Registration(Unique, ABC):
     @abstractmethod
     def state(self) -> ServerState:
         """How far the server has come."""
+
+    def measure(self, metrics: kinds.Metrics = True) -> None:
+        """Be one that was made with ``metrics=``.
+
+        :raises ValueError: it is nothing that could be.
+        :raises PysockError: it runs, or has run, already.
+        """
+        if self.state.name != "NEW":
+            raise PysockError("this server runs, or has run, already: it can't be measured any more")
+        self._services.measure(metrics)
+
+    def log_access(self, what: str) -> None:
+        """Be one that was made with ``access_log=``.
+
+        :raises ValueError: it is nothing that could be.
+        :raises PysockError: it runs, or has run, or has an access log already.
+        """
+        from pysock.accesslog.log import AccessLog  # noqa: PLC0415  # few servers have one
+        from pysock.accesslog.wanted import checked_wanted  # noqa: PLC0415  # likewise
+
+        wanted = checked_wanted(what)
+        if self.state.name != "NEW" or self._hooks.access_log is not None:
+            raise PysockError("this server runs, or has run, or has an access log already")
+        self._hooks.access_log = AccessLog(wanted, self._services, self._hooks.noticing)
+
+    @property
+    def metrics(self) -> Page | None:
+        """Where it counts for those who look from outside; ``None``: nowhere. Its ``read()`` says what there is."""
+        return self._services.page
 
     @overload
     def service(self, name: One, /) -> One: ...

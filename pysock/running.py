@@ -389,6 +389,7 @@ class Running(Unique):
         if self.engine is None:
             return
         try:
+            self.hooks.end()
             self._last_stats = self.engine.stats()
         finally:
             self.engine.close()

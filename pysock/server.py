@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pysock.clients import ClientTable
     from pysock.cluster.cluster import Cluster
     from pysock.limits import Limits
-    from pysock.metrics.page import Page
     from pysock.states import ServerState
 
 
@@ -87,6 +86,9 @@ class Server(Registration):
     :param cluster: a cluster that this server is a node of: ``server.cluster`` reaches it. It implies ``advertise=()``.
     :param handover: ``"unix:PATH"``: where it waits for the process that follows it, of the same user. If one waits
         there when this server starts, it takes over from it, listeners and connected clients; the other one then ends.
+    :param access_log: what the logger ``pysock.access`` is told by a thread beside the loop: ``"connections"``, one
+        line for each that has ended; ``"requests:1/100"``, one for each 100th request; ``"requests"``, for as many as
+        can be; or ``"connections,requests:1/100"``. See the page "Access log".
     :raises ValueError: a parameter is wrong; the message says which, and what would be right.
     :raises HandoverFailed: this system has no hand-overs.
     :raises ImportError: the native engine was asked for and isn't installed; or ``tls_driver="libssl"`` was, and there
@@ -114,6 +116,7 @@ class Server(Registration):
         metrics: kinds.Metrics = False,
         cluster: Cluster | None = None,
         handover: AddressLike | None = None,
+        access_log: str | None = None,
     ) -> None:
         from pysock.running import Running  # noqa: PLC0415  # see the head of this file
 
@@ -136,10 +139,12 @@ class Server(Registration):
             tls_driver=tls_driver,
             advertise=advertise,
         )
-        if metrics is not False:
-            self.measure(metrics)
         self.limits: Limits = self._running.limits
         super().__init__(self._running.services, self._running.hooks)
+        if metrics is not False:
+            self.measure(metrics)
+        if access_log is not None:
+            self.log_access(access_log)
         if handover is not None:
             from pysock.handover.relay import relay_of  # noqa: PLC0415  # most servers never hand over
 
@@ -192,21 +197,6 @@ class Server(Registration):
         :raises PysockError: it runs, or has run, already.
         """
         self._running.listen_at(addresses)
-
-    def measure(self, metrics: kinds.Metrics = True) -> None:
-        """Be one that was made with ``metrics=``.
-
-        :raises ValueError: it is nothing that could be.
-        :raises PysockError: it runs, or has run, already.
-        """
-        if self.state.name != "NEW":
-            raise PysockError("this server runs, or has run, already: it can't be measured any more")
-        self._running.services.measure(metrics)
-
-    @property
-    def metrics(self) -> Page | None:
-        """Where it counts for those who look from outside; ``None``: nowhere. Its ``read()`` says what there is."""
-        return self._running.services.page
 
     def reload_tls(self) -> None:
         """Load the certificates of its :class:`TLS` from their files once more, for connections to come.

@@ -178,7 +178,8 @@ static int answer_owed(ps_python *py, ps_conn *conn, const ps_work *work, PyObje
 {
     ps_measuring outer = ps__answer_begins(py->engine, &work->frame);
     bool outer_is_later = py->served.is_later;
-    ps_served what = ps__py_serves(py, conn, &work->frame, work->began_ns);
+    bool sampled = ps__py_samples(py, &py->served.until_later);
+    ps_served what = ps__py_serves(py, conn, &work->frame, work->began_ns, sampled);
     int error = ps__py_answer_with(py, conn, &work->frame, reply);
     ps__answer_is_over(py->engine, work->began_ns, outer);
     if (error == 0 && ps__py_notices(py))

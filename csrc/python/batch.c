@@ -112,9 +112,10 @@ static int answer_waiting(ps_python *py, const waiting_request *waiting, PyObjec
     ps_conn *conn = ps__pending_done(py->engine, &waiting->pending);
     if (!conn) /* the handler, or its own reply, ended it; or nobody is owed this one any more */
         return nobody_is_owed(py, frame, reply);
-    if (!py->served.batch_ns)
+    bool sampled = ps__py_samples(py, &py->served.until_later);
+    if (!py->served.batch_ns || (!sampled && py->served.slow_ns == UINT64_MAX))
         return ps__py_answer_with(py, conn, frame, reply ? reply : exception);
-    ps_served what = ps__py_serves(py, conn, frame, py->began_ns);
+    ps_served what = ps__py_serves(py, conn, frame, py->began_ns, sampled);
     what.began_ns = py->served.batch_ns;
     int error = ps__py_answer_with(py, conn, frame, reply ? reply : exception);
     return error ? error : ps__py_tell_served(py, &what, NULL);

@@ -55,6 +55,7 @@ typedef struct ps_served {
     int number; /* of the service */
     uint32_t size;
     uint64_t bytes_out, errors, came_ns, began_ns;
+    bool sampled;
 } ps_served;
 
 struct ps_python {
@@ -81,12 +82,15 @@ struct ps_python {
     uint16_t called;         /* the service of the last request */
     uint64_t timed_until_ns; /* until then each handler is timed; 0: none is */
     int (*on_request)(void *context, ps_conn *conn, const ps_frame *frame, void *object); /* the hook for requests, else */
+    int (*on_timed)(void *context, ps_conn *conn, const ps_frame *frame, void *object);   /* and that one */
     uint64_t began_ns; /* when the requests came that are answered now, if not in this turn; else 0 */
     struct {
         uint64_t batch_ns; /* when the handler was called whose batch is answered now; 0: that isn't told of */
         uint64_t slow_ns, least_ns; /* what takes as long is slow; is told of, slow or not: UINT64_MAX: nothing is */
         uint64_t turn_ns, skipped;  /* when the turn began of which the next two are; how many weren't told of */
         uint32_t slow, others;
+        uint32_t every, most;      /* each so manieth is told of, 0: none; but at most so many a turn */
+        uint32_t until, until_later; /* how many come until then: of requests, and of answers that come later */
         bool is_later; /* the request is answered later */
     } served;
     uint32_t service_count;
@@ -155,10 +159,19 @@ static inline bool ps__py_notices(const ps_python *py)
 {
     return py->served.least_ns != UINT64_MAX;
 }
-ps_served ps__py_serves(ps_python *py, ps_conn *conn, const ps_frame *frame, uint64_t came_ns);
+/* Whether this is one that is told of however quick it was. */
+static inline bool ps__py_samples(const ps_python *py, uint32_t *until)
+{
+    if (!py->served.every || (*until > 1 && (*until)--))
+        return false;
+    *until = py->served.every;
+    return true;
+}
+ps_served ps__py_serves(ps_python *py, ps_conn *conn, const ps_frame *frame, uint64_t came_ns, bool sampled);
 int ps__py_tell_served(ps_python *py, const ps_served *what, PyObject *kept); /* kept: of one that is answered only now */
 int ps__py_tell_turn(ps_python *py, uint64_t worked_ns, uint64_t requests);
 PyObject *ps__py_inside_notice(PyObject *self, PyObject *args);
+void ps__py_time_requests(ps_python *py); /* for a while */
 
 /* stream.c */
 int ps__py_begin_stream(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *result);

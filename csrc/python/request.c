@@ -142,18 +142,18 @@ int ps__py_on_request(void *context, ps_conn *conn, const ps_frame *frame, void 
 
 static void timed_until(ps_python *py, uint64_t now)
 {
-    if (now <= py->timed_until_ns)
+    if (now <= py->timed_until_ns || py->served.every)
         return;
     py->timed_until_ns = 0;
     py->engine->hooks.request = py->on_request;
 }
 
 /* The same where requests are told of that took long. */
-static int on_request_noticed(ps_python *py, ps_conn *conn, const ps_frame *frame, void *object)
+static int on_request_noticed(ps_python *py, ps_conn *conn, const ps_frame *frame, void *object, bool sampled)
 {
     service *s = &py->services[frame->code];
     bool waits = s->batch;
-    ps_served what = ps__py_serves(py, conn, frame, py->engine->look_ns);
+    ps_served what = ps__py_serves(py, conn, frame, py->engine->look_ns, sampled);
     int error = ps__py_on_request(py, conn, frame, object);
     uint64_t now = ps__now_ns();
     ps__py_took(py, s, now - what.began_ns);
@@ -166,8 +166,9 @@ int ps__py_on_request_timed(void *context, ps_conn *conn, const ps_frame *frame,
 {
     ps_python *py = context;
     service *s = &py->services[frame->code];
-    if (ps__py_notices(py))
-        return on_request_noticed(py, conn, frame, object);
+    bool sampled = ps__py_samples(py, &py->served.until);
+    if (sampled || py->served.slow_ns != UINT64_MAX)
+        return on_request_noticed(py, conn, frame, object, sampled);
     uint64_t began = ps__tick_ns();
     int error = ps__py_on_request(context, conn, frame, object);
     uint64_t now = ps__tick_ns();

@@ -88,16 +88,13 @@ static int on_tell(void *context, enum ps_tell what, uint64_t first, uint64_t se
     return ps__py_finish_call(py, (int)what, result);
 }
 
-/* Until then each handler is timed, so that the next one can be named, whatever else is called in its turn. */
-#define TIMED_NS (60 * 1000000000ull)
-
 static int on_held_up(void *context, uint64_t worked_ns, uint64_t requests)
 {
     ps_python *py = context;
-    if (!py->engine->meter) /* that has a hook of its own, which times them meanwhile */
-        py->engine->hooks.request = ps__py_on_request_timed;
     bool timed = py->timed_until_ns;
-    py->timed_until_ns = ps__now_ns() + TIMED_NS;
+    ps__py_time_requests(py);
+    if (py->served.every) /* that was what it was for */
+        ps__engine_notice(py->engine, py->served.slow_ns);
     int error = worked_ns < py->engine->options.held_up_ns ? 0 : ps__py_tell_held_up(py, worked_ns, requests);
     return error || timed ? error : ps__py_tell_turn(py, worked_ns, requests);
 }
@@ -289,6 +286,7 @@ ps_python *ps_python_new(const ps_options *options, uintptr_t services, uintptr_
     py->frame_too_large = Py_NewRef((PyObject *)frame_too_large);
     py->destroy = destroy;
     py->on_request = hooks.request;
+    py->on_timed = ps__py_on_request_timed;
     *error = take_references(py, (PyObject *)services, (PyObject *)callbacks);
     PyErr_Clear();
     if (*error == 0)

@@ -115,7 +115,7 @@ static PySendResult next_piece(ps_python *py, PyObject *pair, PyObject **piece)
 static int answer_stream(ps_python *py, ps_conn *conn, const ps_frame *frame, PyObject *last)
 {
     ps_measuring around = ps__answer_begins(py->engine, frame);
-    ps_served what = ps__py_serves(py, conn, frame, py->began_ns);
+    ps_served what = ps__py_serves(py, conn, frame, py->began_ns, ps__py_samples(py, &py->served.until_later));
     int error = last ? ps__py_answer(py, conn, frame, last) : ps__py_failed(py, conn, frame);
     ps__answer_is_over(py->engine, py->began_ns, around);
     return error || !ps__py_notices(py) ? error : ps__py_tell_served(py, &what, Py_None);

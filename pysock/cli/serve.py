@@ -17,6 +17,7 @@ import pysock
 from pysock.admin.place import checked_place
 from pysock.admin.services.served import SLOW as SLOW_REQUEST
 from pysock.admin.services.served import checked_slow
+from pysock.cli.accesslog import access_log_option, log_access
 from pysock.cli.admin.shown import span_of
 from pysock.cli.clustered import cluster_options, join, take_cluster
 from pysock.cli.config import takes_a_file
@@ -159,6 +160,7 @@ def check_slow(ctx: click.Context, param: click.Parameter, value: str | None) ->
 @recycling_options
 @hang_option
 @fdstore_option
+@access_log_option
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_envvar=True, help="How much to tell.")
 @click.option(
     "--agent",
@@ -252,7 +254,9 @@ def serve(
     return 130 if interrupted else 0
 
 
-def ready_server(target: str, bind: tuple[str, ...], **options: Any) -> tuple[Any, pysock.Server]:
+def ready_server(
+    target: str, bind: tuple[str, ...], access_log: str | None, **options: Any
+) -> tuple[Any, pysock.Server]:
     """Return what the module has, and the server of it that is to be run: the same, or one around a handler."""
     raise_descriptor_limit()  # before the module makes a server, whose limits follow from it
     found, cluster = load(target), take_cluster(options)
@@ -261,6 +265,7 @@ def ready_server(target: str, bind: tuple[str, ...], **options: Any) -> tuple[An
     raise_descriptor_limit(server.limits.max_clients)  # it may have asked for more
     if may_control(server):
         control(server)
+    log_access(server, access_log)
     return found, server
 
 

@@ -284,8 +284,8 @@ class Engine(Moving, Protocol):
         these ids. Each is of one moment; together they needn't be.
         """
 
-    def gone(self) -> Sequence[Gone]:
-        """The last 1,000 that were let in and went, who went first first; also when the loop has ended."""
+    def gone(self, most: int = 1000) -> Sequence[Gone]:
+        """The last ones that were let in and went, of 1,000 so many, in that order; also when the loop has ended."""
 
     def find(self, name: str) -> int | None:
         """The id of the client that connected last under this name, of those let in."""
@@ -363,9 +363,9 @@ class Engine(Moving, Protocol):
         :raises OSError: as for ``stop``.
         """
 
-    def notice(self, seconds: float | None, everything: bool = False) -> None:
+    def notice(self, seconds: float | None, every: int = 0, most: int = 8) -> None:
         """From any thread: requests that take so long are told of from now on, by the callback ``served``, which there
-        must be; with ``everything`` so are some of the others. ``None``: none is slow.
+        must be; ``None``: none is slow. Of all others each ``every``-th is told of, 0: none; but ``most`` a turn.
 
         Handlers are timed for a minute after a turn that took so long: before, one that came with others is unknown.
         """

@@ -92,6 +92,7 @@ class Served(NamedTuple):
     #: It is one of so many, and it isn't known which of them took so long; 0: none of a client's requests did.
     among: int
     kept: Any  # what the engine has kept of one that was answered later; else ``None``
+    sampled: bool = False  # it was its turn, however quick it was
 
 
 #: Before anything has happened.

@@ -49,6 +49,7 @@ FLOORS = [
         "hooks",
         "signals",
         "metrics",
+        "accesslog",
     ),
     ("calls", "health.lame", "listening", "attached", "tasks", "balance", "healing", "handover"),
     ("client", "running"),

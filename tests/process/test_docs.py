@@ -115,6 +115,7 @@ def test_each_program_prints_what_is_shown(name, backend, socket_dir):
 def test_there_are_programs():
     assert {name.partition("-")[0] for name in PROGRAMS} == {
         "access",
+        "accesslog",
         "admin",
         "asking",
         "asyncio",

@@ -16,7 +16,8 @@ from pysock.admin.asked import Asked
 from pysock.base.clock import monotonic
 from pysock.base.ids import shown
 from pysock.base.lean import TYPE_CHECKING
-from pysock.errors import ParameterError, PysockError
+from pysock.engine.noticing import Listener
+from pysock.errors import ParameterError
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -77,10 +78,9 @@ class Requests:
         self._all = _Ring(TAIL_KEPT)
         self._skipped = 0
         self._until: float | None = None  # of the lease
-        hooks = server._running.hooks
-        self._is_theirs = hooks.served is not None
-        if not self._is_theirs:
-            hooks.notice(self._told, slow)
+        self._noticing = server._running.hooks.noticing
+        self._listener = Listener(self._told)
+        self._noticing.want(self._listener, slow)
 
     # --- in the loop's thread ---
 
@@ -100,7 +100,7 @@ class Requests:
                 self._all.add(entry)
                 return
             self._until = None
-        self._notice(everything=False)
+        self._noticing.want(self._listener, self._slow)
 
     def _streams(self, service: int) -> bool:
         """Its replies are streams, which take as long as their clients read."""
@@ -132,7 +132,6 @@ class Requests:
         """
         asked = Asked("slowlog", fields, ("after", "limit"))
         after, limit = asked.whole("after", 0, _LARGEST, 0) or 0, asked.whole("limit", 1, SLOW_KEPT, SLOW_KEPT)
-        self._check()
         with self._lock:
             entries, count = self._slow_ones.after(after), self._slow_ones.count
         assert limit is not None
@@ -145,10 +144,9 @@ class Requests:
         """
         asked = Asked("tail", fields, ("after",))
         after = asked.whole("after", 0, _LARGEST)
-        self._check()
         begins = self._lease()
         if begins:
-            self._notice(everything=True)
+            self._notice()
         with self._lock:
             count = self._all.count
             entries = [] if after is None else self._all.after(after)
@@ -165,16 +163,12 @@ class Requests:
                 self._skipped = 0
         return begins
 
-    def _notice(self, everything: bool) -> None:
+    def _notice(self) -> None:
+        """What is served from now on."""
         engine = self._server._running.engine
         if engine is None:
             return
-        engine.notice(self._slow, everything)
-        if everything:  # its next turn times what it serves; one that hangs isn't waited for
-            heard = threading.Event()
-            engine.call_later(heard.set)
-            heard.wait(_PATIENCE)
-
-    def _check(self) -> None:
-        if self._is_theirs:
-            raise PysockError("another admin socket of this server has the slow requests: ask that one")
+        self._noticing.want(self._listener, self._slow, every=1)
+        heard = threading.Event()  # its next turn times what it serves; one that hangs isn't waited for
+        engine.call_later(heard.set)
+        heard.wait(_PATIENCE)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x461C1D02
+ABI: Final = 0xC371135B
 
 
 def check_abi(lib: Any) -> None:

@@ -292,10 +292,10 @@ class NativeEngine(NativeMoving, Unique):
         result_of(lib.ps_engine_rows(self._engine, ids, count, packed))
         return _taken(packed)
 
-    def gone(self) -> list[Gone]:
+    def gone(self, most: int = 1000) -> list[Gone]:
         packed = ffi.new("ps_rows *")
         result_of(lib.ps_engine_gone(self._engine, packed))
-        return _taken(packed).gone()
+        return _taken(packed).gone(most)
 
     def find(self, name: str) -> int | None:
         if "\0" in name:
@@ -366,8 +366,8 @@ class NativeEngine(NativeMoving, Unique):
         result: int = self._later(function)
         return result not in _NO_LOOP and result_of(result) == 0
 
-    def notice(self, seconds: float | None, everything: bool = False) -> None:
-        self._notice(-1.0 if seconds is None else seconds, everything)
+    def notice(self, seconds: float | None, every: int = 0, most: int = 8) -> None:
+        self._notice(-1.0 if seconds is None else seconds, every, most)
 
     def watch(self, fd: int, ready: Callable[[], object] | None, writes: bool = False) -> None:
         result_of(self._watch(fd, ready, writes))

@@ -41,9 +41,10 @@ class PackedRows(Sequence[ClientInfo]):
         which = range(self._count)[index]
         return self._row(which) if isinstance(which, int) else list(map(self._row, which))
 
-    def gone(self) -> list[Gone]:
-        """Of those that went: when and why, too."""
-        packed = _ROW.iter_unpack(memoryview(self._data)[: self._texts])
+    def gone(self, most: int) -> list[Gone]:
+        """Of those that went, the last so many: when and why, too."""
+        first = max(0, self._count - most) * _ROW.size
+        packed = _ROW.iter_unpack(memoryview(self._data)[first : self._texts])
         return [Gone(self._made(row), row[_REASON], row[_LEFT_AT] / NANOSECONDS) for row in packed]
 
     def __iter__(self) -> Iterator[ClientInfo]:

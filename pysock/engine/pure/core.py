@@ -233,13 +233,13 @@ class Core(Unique):
             self._watched[fd] = new
             self.on_event[fd] = lambda _bits: told_if_it_fails(ready)
 
-    def notice(self, seconds: float | None, everything: bool = False) -> None:
+    def notice(self, seconds: float | None, every: int = 0, most: int = 8) -> None:
         """As :meth:`pysock.engine.contract.Engine.notice`."""
         if self.serving is None and self.callbacks.served is not None:
             self.serving = Serving(self, self.callbacks.served)
             self.held_up.wrap(self.serving.noticed)
         if self.serving is not None:
-            self.serving.want(seconds, everything)
+            self.serving.want(seconds, every, most)
 
     def lose(self) -> None:
         """The descriptors aren't ours any more: no number is closed, and nothing is written to one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from itertools import islice
 from time import time
 
 from pysock.access.peers import peer_of
@@ -85,12 +86,13 @@ def rows(core: Core, among: Ids | None) -> list[ClientInfo]:
     return [row(client) for client in clients if wanted is None or client.client_id in wanted]
 
 
-def gone(core: Core) -> list[Gone]:
-    """The last clients that went; who went last is last."""
+def gone(core: Core, most: int = 1000) -> list[Gone]:
+    """The last clients that went, at most so many; who went last is last."""
     with core.table.lock:
+        first = max(0, len(core.table.gone) - most)
         return [
             Gone(one.row or row(cast("Connection", one.connection)), _NUMBER[one.reason], one.at)
-            for one in core.table.gone
+            for one in islice(core.table.gone, first, None)
         ]
 
 

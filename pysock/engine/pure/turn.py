@@ -73,7 +73,7 @@ class PureEngine(MovingEngine):
         self.stats: Callable[[], EngineStats] = lambda: look.stats(core)
         self.info: Callable[[int], ClientInfo | None] = lambda client_id: look.info(core, client_id)
         self.rows: Callable[..., list[ClientInfo]] = lambda among=None: look.rows(core, among)
-        self.gone: Callable[[], list[Gone]] = lambda: look.gone(core)
+        self.gone: Callable[..., list[Gone]] = lambda most=1000: look.gone(core, most)
         self.ask: Callable[[int, bytes, int], bool] = pushes.ask
         self.disconnect: Callable[..., bool] = pushes.disconnect
         self._masters = Masters(core)

@@ -75,7 +75,9 @@ class Batch:
         self._core.held_up.took(number, took - began)
         self._core.began = came = self._due - self._max_wait
         before, gone = metering.failures if metering else 0, 0
-        serving = self._core.serving if self._core.serving and self._core.serving.wants(took - began) else None
+        serving = self._core.serving
+        if serving is not None and not serving.wants(took - began):
+            serving = None
         for entry, reply in zip(waiting, replies, strict=True):
             connection, request_id, wants_reply, request, deadline = entry
             size = len(request)

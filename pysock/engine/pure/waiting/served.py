@@ -22,10 +22,28 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Any, Any], Any]
 
-#: At most so many a turn, of slow ones and of others: what isn't told of is counted.
+#: At most so many a turn; of others it is said: what isn't told of is counted.
 _SLOW_MAX: Final = 64
-_OTHERS_MAX: Final = 8
 _NEVER: Final = float("inf")
+
+
+class _Sample:
+    """Each so manieth, the first of them at once; 0: none."""
+
+    __slots__ = ("_every", "_until")
+
+    def __init__(self, every: int = 0) -> None:
+        self._every = every
+        self._until = 0
+
+    def is_next(self) -> bool:
+        if not self._every:
+            return False
+        self._until -= 1
+        if self._until > 0:
+            return False
+        self._until = self._every
+        return True
 
 
 class Serving(Unique):
@@ -35,14 +53,18 @@ class Serving(Unique):
         self._core = core
         self._tell = tell
         self._slow = self._least = _NEVER
+        self._most = 0
+        self._next, self._later = _Sample(), _Sample()  # of requests, and of answers that come later
         self._turn = 0.0  # of which so many have been told of
         self._told = [0, 0]
         self._skipped = 0
 
-    def want(self, seconds: float | None, everything: bool) -> None:
+    def want(self, seconds: float | None, every: int, most: int) -> None:
         """As :meth:`pysock.engine.contract.Engine.notice`."""
         self._slow = _NEVER if seconds is None else seconds
-        self._least = 0.0 if everything else self._slow
+        self._least = 0.0 if every else self._slow
+        self._most = most
+        self._next, self._later = _Sample(every), _Sample(every)
 
     def wants(self, seconds: float) -> bool:
         """Whether what took so long is to be told of."""
@@ -52,14 +74,15 @@ class Serving(Unique):
         """The handler, which is timed."""
 
         def call(client: Any, request: Any) -> Any:
-            began, came, failed, reply = monotonic(), self._core.now, True, None
+            began, came, failed, reply, sampled = monotonic(), self._core.now, True, None, self._next.is_next()
             try:
                 reply = handler(client, request)
                 failed = False
             finally:
                 ended = monotonic()
-                if ended - began >= self._least and not (reply.__class__ is not bytes and may_be_for_later(reply)):
-                    self.tell(client.id, service, came, began, ended, len(request), reply, failed)
+                slow = ended - began >= self._slow
+                if (sampled or slow) and not (reply.__class__ is not bytes and may_be_for_later(reply)):
+                    self._report(client.id, service, came, began, ended, len(request), reply, failed, None, sampled)
             return reply
 
         return call
@@ -83,16 +106,33 @@ class Serving(Unique):
         failed: bool,
         kept: Any = None,
     ) -> None:
-        """Of this request."""
+        """Of this request, whose answer came later, if it was slow or it is its turn."""
+        sampled = self._later.is_next()
+        if sampled or ended - began >= self._slow:
+            self._report(client_id, service, came, began, ended, size, reply, failed, kept, sampled)
+
+    def _report(
+        self,
+        client_id: int,
+        service: int,
+        came: float,
+        began: float,
+        ended: float,
+        size: int,
+        reply: Any,
+        failed: bool,
+        kept: Any,
+        sampled: bool,
+    ) -> None:
         if not self._has_room(ended - began >= self._slow):
             self._skipped += 1
             return
         skipped, self._skipped = self._skipped, 0
         reply_size = 0 if failed or reply is None or type(reply) is Failure else memoryview(reply).nbytes
-        self._tell(Served(client_id, service, came, began, ended, size, reply_size, failed, 1, kept), skipped)
+        self._tell(Served(client_id, service, came, began, ended, size, reply_size, failed, 1, kept, sampled), skipped)
 
     def _has_room(self, is_slow: bool) -> bool:
         if self._turn != self._core.now:
             self._turn, self._told = self._core.now, [0, 0]
         self._told[is_slow] += 1
-        return self._told[is_slow] <= (_SLOW_MAX if is_slow else _OTHERS_MAX)
+        return self._told[is_slow] <= (_SLOW_MAX if is_slow else self._most)
