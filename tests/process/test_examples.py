@@ -118,7 +118,7 @@ def test_the_redis_server_without_its_extra(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["upper", "routing_table", "chat", "tokens", "watch", "redis_server", "outlines", "by_hand"]
+    "name", ["upper", "routing_table", "chat", "tokens", "watch", "redis_server", "outlines", "by_hand", "presence"]
 )
 def test_help_is_the_docstring(name: str) -> None:
     done = run(sys.executable, "-m", f"pysock.examples.{name}", "--help")
