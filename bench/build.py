@@ -1,4 +1,4 @@
-"""Compiling the two servers that are C programs, into ``build/bench``."""
+"""Compiling the servers that are C programs, into ``build/bench``."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ def built(source: str) -> Path:
     parts = [SERVERS / source]
     if "engine.h" in parts[0].read_text():
         parts += sorted(path for path in ENGINE.glob("*/*.c") if path.parent.name not in {"python", "load"})
+    libraries = ("-lssl", "-lcrypto") if "<openssl/" in parts[0].read_text() else ()
     newest = max(path.stat().st_mtime for path in [*parts, *SERVERS.glob("*.h"), *ENGINE.rglob("*.h")])
     if not target.exists() or target.stat().st_mtime < newest:
-        _compile(parts, target)
+        _compile(parts, target, libraries)
     return target
 
 
-def _compile(parts: list[Path], target: Path) -> None:
+def _compile(parts: list[Path], target: Path, libraries: tuple[str, ...]) -> None:
     BUILD.mkdir(parents=True, exist_ok=True)
     names = [str(path.relative_to(ROOT)) for path in parts]
     fresh = target.with_suffix(".new")  # never a half-written program under the final name
-    command = [*shlex.split(compiler()), *FLAGS, "-o", str(fresh), *names]
+    command = [*shlex.split(compiler()), *FLAGS, "-o", str(fresh), *names, *libraries]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())

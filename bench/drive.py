@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from bench import pyload
+from bench import pyload, tls
 from bench.fanout import Fanout
 from bench.herd import Herd, Stuck
 from bench.servers.common import endpoint
@@ -83,6 +83,9 @@ def put_under_load(server: Server, spec: dict[str, Any], seconds: float) -> dict
     load = spec["load"]
     if spec["client"]:
         return pyload.run(pyload.connector(spec["client"]), server.address, load=load, seconds=seconds)
+    if load["transport"] == "tls":
+        port = int(server.address.rpartition(":")[2])
+        return tls.run(port, load, seconds, server.log.parent / tls.CERTIFICATE)
     from pysock.load import run_load  # noqa: PLC0415 - the extension may be missing
 
     result = run_load(

@@ -95,6 +95,7 @@ SERVERS: Final = (
     replace(
         _floor, id="floor-polling", title="C epoll, polling 20 us", arguments=("--poll-us", "20"), group="floor polling"
     ),
+    replace(_floor, id="tls-floor", title="C epoll and OpenSSL (floor)", server="floor_tls.c", group="floor TLS"),
     Peer(id="engine-only", title="engine only, C hook", server="engine_only.c", group="engine only", quick=True),
     _pysock,
     replace(
@@ -120,6 +121,14 @@ SERVERS: Final = (
         title="pysock, linger=0",
         arguments=("--backend", "native", "--linger", "0"),
         group="pysock linger=0",
+    ),
+    replace(
+        _pysock,
+        id="pysock-ssl",
+        title="pysock, Python's module ssl",
+        arguments=("--backend", "native", "--driver", "ssl"),
+        group="pysock ssl",
+        quick=False,
     ),
     replace(
         _pysock,

@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
+from bench import tls
 from bench.build import ROOT, BuildFailed, built
 from bench.machine import Cores, pinned
 from bench.peers import Peer
@@ -33,12 +34,16 @@ def serving(peer: Peer, load: Load, core: int) -> Iterator[tuple[str, int, Path]
     """A server in a process of its own: its address, its pid and its log. It may not listen yet."""
     # Short, whatever TMPDIR is: the path of a Unix socket has 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="psb", dir="/tmp"))
-    address = f"unix:{directory}/s" if load.transport == "unix" else f"tcp:127.0.0.1:{_free_port()}"
+    address = f"unix:{directory}/s" if load.transport == "unix" else f"{load.transport}:127.0.0.1:{_free_port()}"
     log = directory / "log"
     try:
         with log.open("wb") as output, pinned(core):
             process = subprocess.Popen(
-                _command(peer, load, address), cwd=ROOT, env=_variables(peer), stdout=output, stderr=output
+                [*_command(peer, load, address), *_secured(load, directory)],
+                cwd=ROOT,
+                env=_variables(peer),
+                stdout=output,
+                stderr=output,
             )
         try:
             yield address, process.pid, log
@@ -96,13 +101,23 @@ def _command(peer: Peer, load: Load, address: str) -> list[str]:
     work = ["--work-us", f"{load.work_us:g}"] if load.work_us else []
     if not peer.in_c:
         switches = [f"--{name}" for name in ("hog", "broadcast") if getattr(load, name)]
+        switches += ["--ask"] * load.client_certs
         return [sys.executable, "-m", f"bench.servers.{peer.server}", address, *peer.arguments, *switches, *work]
     if load.broadcast:
         work += ["--broadcast", "1"]
+    if load.client_certs:
+        work += ["--ask", "1"]
     try:
         return [str(built(peer.server)), address, *peer.arguments, *work]
     except BuildFailed as error:
         raise RunFailed(str(error)) from None
+
+
+def _secured(load: Load, directory: Path) -> list[str]:
+    """Options of a server that speaks TLS."""
+    if load.transport != "tls":
+        return []
+    return ["--cert", str(tls.make_certificate(directory))]
 
 
 def _variables(peer: Peer) -> dict[str, str]:

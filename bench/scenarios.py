@@ -1,4 +1,4 @@
-"""What is measured: the scenarios S1 to S11, as data.
+"""What is measured: the scenarios S1 to S12, as data.
 
 They are those that the field accepts as fair for servers of small messages. Where a parameter differs from what is
 usual, ``deviation`` says so, and the tables print it.
@@ -14,15 +14,18 @@ KIB, MIB = 1024, 1024 * 1024
 
 #: S5 has rates that are shares of what this one can do, in a closed loop with as many connections.
 CAPACITY_OF: Final = ("uvloop", "asyncio")
+_TRANSPORTS: Final = {"unix": "Unix", "tcp": "TCP", "tls": "TLS"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """One measurement of a scenario.
 
+    :ivar transport: ``"unix"``, ``"tcp"`` or ``"tls"``.
     :ivar rate: requests a second, in all; ``None``: a new one as each reply comes.
     :ivar share: the same as a part of the capacity of :data:`CAPACITY_OF`.
     :ivar churn: connect, one request, close.
+    :ivar client_certs: over TLS: the server asks for certificates.
     :ivar same_core: server and client share a core.
     :ivar idle: connections that have made one request and are silent since.
     :ivar stuck: connections that send requests and read nothing; with ``broadcast`` they send nothing either.
@@ -41,6 +44,7 @@ class Load:
     rate: float | None = None
     share: float | None = None
     churn: bool = False
+    client_certs: bool = False
     same_core: bool = False
     idle: int = 0
     stuck: int = 0
@@ -60,10 +64,11 @@ class Load:
     def title(self) -> str:
         """What tells it from the other loads of its scenario."""
         parts = [
-            f"{'Unix' if self.transport == 'unix' else 'TCP'} {self.connections} x {self.in_flight}, {size(self.size)}",
+            f"{_TRANSPORTS[self.transport]} {self.connections} x {self.in_flight}, {size(self.size)}",
             self.rate and f"{self.rate:,.0f} requests/s",
             self.share and f"{self.share:.0%} of uvloop's capacity",
             self.churn and "connect, request, close",
+            self.client_certs and "client certificates",
             self.same_core and "one core for both",
             self.broadcast and "broadcasts",
             self.idle and f"{self.idle:,} idle",
@@ -284,6 +289,21 @@ SCENARIOS: Final = (
             replace(_CROWD, stuck=1, headline=True),
         ),
         deviation="the clients are in Python and slower than the servers: latencies are theirs, too",
+    ),
+    Scenario(
+        id="S12",
+        title="TLS 1.3",
+        peers=("tls-floor", "pysock", "pysock-ssl", "pysock-pure", "uvloop", "asyncio"),
+        loads=(
+            Load(transport="tls", connections=1),
+            Load(transport="tls", connections=32, quick=True, headline=True),
+            Load(transport="tls", connections=8, in_flight=256, headline=True),
+            Load(transport="tls", connections=8, size=100 * KIB, headline=True),
+            Load(transport="tls", connections=64, size=KIB, hog=True, headline=True),
+            Load(transport="tls", connections=32, churn=True, client_certs=True, headline=True),
+        ),
+        deviation="each connection of a churn is greeted anew; the C server has no Python thread beside it",
+        by_library=False,
     ),
 )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from bench import machine
+from bench import machine, tls
 from bench.machine import Cores
 from bench.peers import PEERS, Peer
 from bench.results import Results, Row
@@ -21,8 +21,8 @@ from bench.scenarios import CAPACITY_OF, Load, Scenario
 #: Descriptors that a server needs beside those of the herd, and its clients too.
 OTHER_DESCRIPTORS: Final = 500
 
-#: Always measured: ratios refer to it.
-BASES: Final = ("floor", "py-floor")
+#: Of clients in Python always measured: ratios refer to it, as of the others to the first.
+BASE: Final = "py-floor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,8 @@ def plan(scenarios: tuple[Scenario, ...], names: list[str], few: bool) -> list[J
                 if load.by not in ("both", "python" if by_python else "generator"):
                     continue
                 chosen = [peer for peer in peers if bool(peer.client) == by_python and is_wanted(peer, names, few)]
-                base = [peer for peer in peers if peer.id == BASES[by_python] and peer not in chosen]
+                wanted = BASE if by_python else scenario.peers[0]
+                base = [peer for peer in peers if peer.id == wanted and peer not in chosen]
                 if chosen:
                     jobs.append(Job(scenario, _within(load, limit), (*base, *chosen)))
     return jobs
@@ -180,5 +181,5 @@ def _row(job: Job, peer: Peer) -> Row:
         title=peer.title,
         group=peer.group,
         own_client=bool(peer.client),
-        missing=peer.missing(),
+        missing=peer.missing() or (tls.missing() if job.load.transport == "tls" else ""),
     )

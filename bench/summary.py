@@ -43,6 +43,19 @@ HANDLERS: Final = (
     ("1 x 1: p50 us", "S10", "Unix 1 x 1, 64 B", "p50_us"),
 )
 
+#: What TLS costs.
+SECURED: Final = (
+    ("32 x 1: messages/s", "S12", "TLS 32 x 1, 64 B", "messages_per_second"),
+    ("32 x 1: CPU us", "S12", "TLS 32 x 1, 64 B", "cpu_us"),
+    ("8 x 256: messages/s", "S12", "TLS 8 x 256, 64 B", "messages_per_second"),
+    ("8 x 256: CPU us", "S12", "TLS 8 x 256, 64 B", "cpu_us"),
+    ("8 x 1, 100 KiB: messages/s", "S12", "TLS 8 x 1, 100 KiB", "messages_per_second"),
+    ("8 x 1, 100 KiB: CPU us", "S12", "TLS 8 x 1, 100 KiB", "cpu_us"),
+    ("a busy thread: messages/s", "S12", "TLS 64 x 1, 1 KiB, a busy", "messages_per_second"),
+    ("handshakes/s", "S12", "TLS 32 x 1, 64 B, connect", "messages_per_second"),
+    ("handshake: CPU us", "S12", "TLS 32 x 1, 64 B, connect", "cpu_us"),
+)
+
 #: What the README shows: scenario, load, metric, and what to call them.
 SHOWN: Final = (
     ("S1", "Unix 1 x 1, 64 B", "p50_us", "One client, one request at a time: median latency in us, less is better"),
@@ -94,6 +107,13 @@ def summaries(results: Results) -> list[Summary]:
         _by_library(results, "The figure of each scenario, and its ratio to the floor", None),
         _by_library(results, "Server CPU per message in us, and its ratio to the floor", "cpu_us"),
         _by_peer(results, "Handlers of other kinds, Unix socket, 64 B", "handler", HANDLERS, False),
+        _by_peer(
+            results,
+            "TLS 1.3 over TCP, a P-256 certificate, handshakes with client certificates",
+            "server",
+            SECURED,
+            False,
+        ),
         _by_peer(results, "Clients in Python, Unix socket", "Python client", OWN_CLIENTS, True),
     ]
     return [summary for summary in found if summary.rows]

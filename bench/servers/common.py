@@ -57,6 +57,7 @@ class Arguments(argparse.Namespace):
     address: str
     handler: Handler
     cert: str | None
+    ask: bool
     is_unix: bool
     where: Any  # what bind() takes
     broadcast: bool
@@ -68,8 +69,11 @@ class Arguments(argparse.Namespace):
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.num_tickets = 1
+        context.num_tickets = 0 if self.ask else 1
         context.load_cert_chain(self.cert)
+        if self.ask:
+            context.load_verify_locations(self.cert)
+            context.verify_mode = ssl.CERT_REQUIRED
         return context
 
     @property
@@ -83,6 +87,7 @@ def arguments(**choices: list[str] | bool | None) -> Arguments:
     parser = argparse.ArgumentParser()
     parser.add_argument("address")
     parser.add_argument("--cert", help="of a tls: address: a file with a certificate and its key")
+    parser.add_argument("--ask", action="store_true", help="clients have to show that certificate, too")
     parser.add_argument("--hog", action="store_true", help="a Python thread burns the CPU beside the server")
     parser.add_argument("--broadcast", action="store_true", help="send what a client says to all, if it can do that")
     parser.add_argument("--work-us", type=float, default=0.0, help="what the handler computes")

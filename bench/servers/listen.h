@@ -1,7 +1,7 @@
-/* listen.h: what the two C servers share: their command line and their listening socket. They are measured, not shipped:
+/* listen.h: what the C servers share: their command line and their listening socket. They are measured, not shipped:
  * whatever goes wrong ends them with one line.
  *
- *   floor|engine_only unix:PATH|tcp:HOST:PORT [--work-us MICROSECONDS] */
+ *   floor|engine_only|floor_tls unix:PATH|tcp:HOST:PORT|tls:HOST:PORT [--work-us MICROSECONDS] */
 #ifndef BENCH_LISTEN_H
 #define BENCH_LISTEN_H
 
@@ -67,7 +67,7 @@ static inline int listen_at(const char *address)
     int fd = -1;
     if (!strncmp(address, "unix:", 5))
         fd = listen_unix(address + 5);
-    else if (!strncmp(address, "tcp:", 4))
+    else if (!strncmp(address, "tcp:", 4) || !strncmp(address, "tls:", 4))
         fd = listen_tcp(address + 4);
     else {
         fprintf(stderr, "%s: neither unix:PATH nor tcp:HOST:PORT\n", address);
@@ -87,20 +87,36 @@ static inline size_t descriptors(void)
     return limit.rlim_cur == RLIM_INFINITY ? 1u << 20 : (size_t)limit.rlim_cur;
 }
 
-/* The number of an option, --work-us for example; 0 where it isn't given. */
-static inline uint64_t read_option(int argc, char **argv, const char *name)
+static inline int is_option(const char *name)
 {
-    uint64_t value = 0;
+    static const char *const known[] = {"--work-us", "--poll-us", "--broadcast", "--cert", "--ask"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (!strcmp(name, known[i]))
+            return 1;
+    return 0;
+}
+
+/* What stands behind an option, --work-us for example; NULL where it isn't given. */
+static inline const char *read_text(int argc, char **argv, const char *name)
+{
+    const char *value = NULL;
     for (int i = 2; i < argc; i += 2) {
-        if (i + 1 == argc || (strcmp(argv[i], "--work-us") && strcmp(argv[i], "--poll-us") && strcmp(argv[i], "--broadcast"))) {
-            fprintf(stderr, "usage: %s unix:PATH|tcp:HOST:PORT [--work-us MICROSECONDS] [--poll-us MICROSECONDS] [--broadcast 1]\n",
+        if (i + 1 == argc || !is_option(argv[i])) {
+            fprintf(stderr, "usage: %s ADDRESS [--work-us MICROSECONDS] [--poll-us MICROSECONDS] [--broadcast 1] [--cert FILE] [--ask 1]\n",
                     argv[0]);
             exit(2);
         }
         if (!strcmp(argv[i], name))
-            value = strtoull(argv[i + 1], NULL, 10);
+            value = argv[i + 1];
     }
     return value;
+}
+
+/* Its number; 0 where it isn't given. */
+static inline uint64_t read_option(int argc, char **argv, const char *name)
+{
+    const char *text = read_text(argc, argv, name);
+    return text ? strtoull(text, NULL, 10) : 0;
 }
 
 static inline uint64_t nanoseconds(void)

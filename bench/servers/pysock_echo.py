@@ -8,14 +8,16 @@ from collections.abc import Sequence
 import pysock
 from bench.servers.common import arguments
 
-given = arguments(framing=["u32", "pysock"], backend=["auto", "native", "pure"], linger=None, batch=False)
+given = arguments(framing=["u32", "pysock"], backend=["auto", "native", "pure"], linger=None, driver=None, batch=False)
 work = given.handler
-linger = {} if given.linger is None else {"linger": float(given.linger)}
+options = {} if given.linger is None else {"linger": float(given.linger)}
+if given.driver:
+    options["tls_driver"] = given.driver
 # More than the default, for the herd.
 limits = pysock.Limits(max_clients=max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64))
-tls = None if given.cert is None else pysock.TLS(given.cert)
+tls = None if given.cert is None else pysock.TLS(given.cert, ca=given.cert if given.ask else None)
 server = pysock.Server(
-    given.address, framing=given.framing, backend=given.backend, limits=limits, tls=tls, insecure=True, **linger
+    given.address, framing=given.framing, backend=given.backend, limits=limits, tls=tls, insecure=True, **options
 )
 
 

@@ -19,7 +19,7 @@ from support import ROOT
 
 sys.path.insert(0, str(ROOT))  # bench isn't part of the package: it runs in a checkout
 
-from bench import build, figures, report, summary, tables
+from bench import build, figures, report, summary, tables, tls
 from bench.__main__ import LATEST
 from bench.peers import PEERS, WITH_PYTHON_CLIENTS, Peer
 from bench.results import Results, Row
@@ -45,22 +45,25 @@ def bench(*words):
 @pytest.mark.parametrize("source", sorted(path.name for path in build.SERVERS.glob("*.c")))
 def test_the_servers_in_c_compile(source, tmp_path, monkeypatch):
     tool("cc")
+    if source == "floor_tls.c" and tls.missing():
+        pytest.skip(tls.missing())
     monkeypatch.setattr(build, "BUILD", tmp_path)
     assert os.access(build.built.__wrapped__(source), os.X_OK)
 
 
 def test_scenarios():
-    assert [scenario.id for scenario in SCENARIOS] == [f"S{number}" for number in range(1, 12)]
+    assert [scenario.id for scenario in SCENARIOS] == [f"S{number}" for number in range(1, 13)]
     for scenario in SCENARIOS:
         assert scenario.figure in figures.METRICS
-        assert scenario.peers[0] == "floor"
+        (over_tls,) = {load.transport == "tls" for load in scenario.loads}
+        assert scenario.peers[0] == ("tls-floor" if over_tls else "floor")
         assert {"pysock", "pysock-pure"} <= set(scenario.peers) <= set(PEERS)
         assert len(set(scenario.peers)) == len(scenario.peers)
         titles = Counter(load.title for load in scenario.loads)
         assert titles.most_common(1)[0][1] == 1
         assert any(load.headline for load in scenario.loads)
         for load in scenario.loads:
-            assert load.transport in {"unix", "tcp"}
+            assert load.transport in {"unix", "tcp", "tls"}
             assert load.by in {"generator", "python", "both"}
             assert load.by == "generator" or load.connections == 1
             assert load.share is None or load.rate is None
@@ -190,6 +193,22 @@ def test_broadcasts_beside_one_who_does_not_read():
         assert row.median("messages_per_second") > 0
         assert 0 < row.median("cpu_us") < row.median("p99_us")
         assert row.load == "Unix 30 x 1, 10000 B, broadcasts, 1 doesn't read"
+
+
+@needs_generator
+@pytest.mark.skipif(bool(tls.missing()), reason=tls.missing())
+@pytest.mark.parametrize(("names", "load"), [
+    ("tls-floor pysock", Load(transport="tls", connections=2, in_flight=3, size=1000)),
+    ("pysock-ssl", Load(transport="tls", connections=2, rate=500)),
+    ("pysock-pure asyncio", Load(transport="tls", connections=2, churn=True, client_certs=True)),
+])  # fmt: skip
+def test_loads_over_tls(names, load):
+    rows = measured(load, *(PEERS[name] for name in names.split()), scenario=SCENARIOS[11])
+    assert [row.failed for row in rows] == [""] * len(rows)
+    for row in rows:
+        assert row.median("messages_per_second") > 50
+        assert 0 < row.median("p50_us") <= row.median("p99_us")
+        assert row.median("cpu_us") > 0
 
 
 @needs_generator
