@@ -1,24 +1,17 @@
 """Admin: the admin socket of one server, in a thread of its own.
 
-This file owns which services there are, by name, and when the socket comes and goes. What each does is in a file of
-:mod:`pysock.admin.services`.
+This file owns when the socket comes and goes. What is answered there is in :mod:`pysock.admin.answers`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 
 from pysock.address import Address, AddressLike
+from pysock.admin.answers import ACTS, Answers
 from pysock.admin.desk import Answering, Desk
-from pysock.admin.doctor.checks import doctor
-from pysock.admin.doctor.facts import gathered
 from pysock.admin.place import beside_first, checked_place
-from pysock.admin.services.clients import clients, kill
-from pysock.admin.services.log import LogLevels
-from pysock.admin.services.served import SLOW, Requests, checked_slow
-from pysock.admin.services.state import Pulse, drain, resume, stats
+from pysock.admin.services.served import SLOW
 from pysock.base.forking import own
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
@@ -26,12 +19,9 @@ from pysock.base.unique import Unique
 from pysock.errors import PysockError
 
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Any
 
     from pysock.server import Server
-
-#: The services that change something: who asks for one is logged.
-ACTS: Final = frozenset(("kill", "drain", "resume", "log"))
 
 
 class Admin(Unique):
@@ -65,9 +55,8 @@ class Admin(Unique):
         self._address = None if address is None else checked_place(address)
         if address is None:
             beside_first(_places(server))
-        self._levels = LogLevels()
-        self._requests = Requests(server, checked_slow(slowlog))
-        self._services: dict[str, Answering] = self._own_services() | dict(services or {})
+        self._answers = Answers(server, slowlog)
+        self._services: dict[str, Answering] = self._answers.by_service | dict(services or {})
         self._desk: Desk | None = None
         own(self)
 
@@ -97,7 +86,7 @@ class Admin(Unique):
         """Close all, and end the thread. Called again it does nothing."""
         if self._desk is not None:
             self._desk.stop()
-        self._levels.give_back()
+        self._answers.give_back()
 
     def answer(self, service: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the socket says to this request; any thread may ask.
@@ -118,22 +107,8 @@ class Admin(Unique):
 
     def abandon(self, _why: str) -> None:
         """For :mod:`pysock.base.forking`: in a child there is no thread, and the socket is the parent's."""
-        self._levels, self._desk = LogLevels(), None
-
-    def _own_services(self) -> dict[str, Answering]:
-        of_server: dict[str, Callable[..., Mapping[str, object]]] = {
-            "clients": clients,
-            "kill": kill,
-            "drain": drain,
-            "resume": resume,
-        }
-        found: dict[str, Answering] = {name: partial(each, self._server) for name, each in of_server.items()}
-        pulse = Pulse(self._server)
-        found["stats"] = partial(stats, self._server, pulse, time.time())
-        found["doctor"] = partial(doctor, lambda: gathered(self._server, pulse.stuck_for))
-        found["log"] = self._levels.set
-        found["slowlog"], found["tail"] = self._requests.slowlog, self._requests.tail
-        return found
+        self._answers.abandon()
+        self._desk = None
 
 
 def _places(server: Server) -> list[Address]:

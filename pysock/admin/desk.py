@@ -46,6 +46,7 @@ class Desk:
     :param name: of the server that it is about, or of several.
     :param backend: the engine.
     :param acts: the names of those services that change something, and are logged.
+    :param slow: those that may take their time: a thread beside the socket's own answers them.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Desk:
         name: str | None = None,
         backend: str = "auto",
         acts: frozenset[str] = frozenset(),
+        slow: frozenset[str] = frozenset(),
     ) -> None:
         self._name = name
         self._names = sorted(services)
@@ -71,7 +73,7 @@ class Desk:
         )
         self.server._services.add_own(ADMIN, self._served(ADMIN, lambda _fields: self._about()))
         for each, answering in services.items():
-            self.server.service(each)(self._served(each, answering))
+            self.server.service(each, threads=1 if each in slow else None)(self._served(each, answering))
 
     def start(self) -> None:
         """Listen, and answer in a thread of its own.

@@ -32,6 +32,9 @@ def spread(service: str, fields: Mapping[str, Any], workers: Iterable[int]) -> d
     cursor = _CURSOR.get(service, "")
     if isinstance(after := fields.get(cursor), Mapping):
         begins = {number: after[str(number)] for number in numbers if after.get(str(number)) is not None}
+        if service == "tail":  # there are new ones
+            others = {name: value for name, value in fields.items() if name != cursor}
+            return {n: {**fields, cursor: begins[n]} if n in begins else dict(others) for n in numbers}
         return {number: {**fields, cursor: begin} for number, begin in begins.items()}
     if isinstance(wanted := fields.get("id"), str):
         worker, _, inner = wanted.partition(".")
@@ -138,7 +141,11 @@ def _findings(values: Mapping[int, Iterable[Mapping[str, Any]]]) -> list[dict[st
 
 def _cursor(values: Mapping[int, Any]) -> dict[str, Any] | None:
     """Where each goes on; ``None``: none does."""
-    return {str(number): value for number, value in values.items()} if any(values.values()) else None
+    return (
+        {str(number): value for number, value in values.items()}
+        if any(value is not None for value in values.values())
+        else None
+    )
 
 
 _RULES: Final[dict[str, dict[str, Rule]]] = {

@@ -22,7 +22,9 @@ from pysock.cli.admin.doctor import doctor
 from pysock.cli.admin.drain import drain
 from pysock.cli.admin.kill import kill
 from pysock.cli.admin.log import log
+from pysock.cli.admin.reload import reload
 from pysock.cli.admin.resume import resume
+from pysock.cli.admin.scale import scale
 from pysock.cli.admin.slowlog import slowlog
 from pysock.cli.admin.stats import stats
 from pysock.cli.admin.tail import tail
@@ -74,7 +76,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-_ASKING = (top, clients, kill, stats, slowlog, tail, drain, resume, log, doctor)
+_ASKING = (top, clients, kill, stats, slowlog, tail, drain, resume, reload, scale, log, doctor)
 for _command in (demo, serve, call, ping, *_ASKING, cluster, bench, docs):
     cli.add_command(_command)
 

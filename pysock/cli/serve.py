@@ -25,7 +25,7 @@ from pysock.cli.fdstore import fdstore_option, keep_over_restarts
 from pysock.cli.options import FRAMINGS, authkey_option, check_address, example, read_authkey, tls_given, tls_options
 from pysock.cli.target import load
 from pysock.cli.words import as_commands_say
-from pysock.cli.workers import WORKERS, hang_option, recycling_options, supervise
+from pysock.cli.workers import BESIDE, WORKERS, hang_option, recycling_options, supervise
 from pysock.descriptors import raise_descriptor_limit
 from pysock.health.control import control, may_control
 from pysock.parameters import EXPOSE, SLOW
@@ -33,8 +33,6 @@ from pysock.supervision.unit import Unit, unit_of
 
 log: Final = logging.getLogger(__name__)
 
-#: What ``--admin`` is where no address follows.
-BESIDE: Final = "beside"
 #: What ``--metrics`` may say, too.
 OFF: Final = "off"
 

@@ -6,8 +6,8 @@ This file owns the option, and what a supervisor is told of the command.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,14 +15,19 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 import pysock
+from pysock.admin.place import checked_place
+from pysock.admin.services.served import SLOW
 from pysock.cli.words import as_commands_say
 from pysock.supervision.line import can_be
 from pysock.supervision.notify import notifier
 
 if TYPE_CHECKING:
+    from pysock.supervision.office import Office
     from pysock.supervision.supervisor import Supervisor
 
 AUTO: Final = "auto"
+#: What ``--admin`` is where no address follows.
+BESIDE: Final = "beside"
 #: What starts a worker, behind the interpreter.
 COMMAND: Final = ("-m", "pysock.cli.worker")
 #: More processes than that aren't meant.
@@ -82,10 +87,14 @@ hang_option = click.option(
 )
 
 
-def companions(supervisor: Supervisor, agent: str | None, metrics: str | None) -> ExitStack:
-    """What there is beside the workers, in threads of the supervisor's process, started; as of a single server."""
+@contextmanager
+def companions(supervisor: Supervisor, office: Office | None, agent: str | None, metrics: str | None) -> Iterator[None]:
+    """What there is beside the workers, in threads of the supervisor's process; as of a single server."""
     roster, ledger = supervisor.roster, supervisor.ledger
     with ExitStack() as stack, as_commands_say():
+        if office is not None:
+            stack.callback(office.close)
+            office.open()
         if agent is not None:
             stack.enter_context(pysock.HealthAgent(roster.agent_line, agent))
         if metrics is not None:
@@ -93,7 +102,7 @@ def companions(supervisor: Supervisor, agent: str | None, metrics: str | None) -
 
             sources, extra = partial(ledger.sources, roster), partial(ledger.families, roster)
             stack.enter_context(Exporter(sources, metrics, extra=extra, ready=roster.why_not_ready))
-        return stack.pop_all()
+        yield
 
 
 def supervise(
@@ -107,23 +116,22 @@ def supervise(
 ) -> int:
     """Run the service to its end; the value is the exit code."""
     from pysock.supervision.crew import Plan  # noqa: PLC0415  # who has no workers doesn't pay for it
+    from pysock.supervision.office import Office  # noqa: PLC0415  # likewise
     from pysock.supervision.recycling import Bounds  # noqa: PLC0415  # likewise
     from pysock.supervision.supervisor import Supervisor  # noqa: PLC0415  # likewise
 
     if not can_be():
         raise click.UsageError("--workers needs Unix sockets of the kind SEQPACKET, which this system hasn't")
-    agent, metrics = given.pop("agent"), given.pop("metrics")
-    for name in ("admin", "slowlog"):
-        if given.pop(name) is not None:
-            raise click.UsageError(f"--{name} tells of one process: it doesn't go with --workers")
+    agent, admin, metrics, slowlog = (given.pop(name) for name in ("agent", "admin", "metrics", "slowlog"))
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     arguments |= {"grace": grace, "drain_delay": drain_delay}
     requests, mebibytes, age = bounds
     rss = None if mebibytes is None else mebibytes * 1024**2
     plan = Plan(workers, COMMAND, arguments, grace, drain_delay, patience, hang_kill, Bounds(requests, rss, age),
-                metrics is not None)  # fmt: skip
+                metrics is not None, admin is not None, slowlog or SLOW)  # fmt: skip
     supervisor = Supervisor(plan, click.echo, notifier())
-    with closing(supervisor), companions(supervisor, agent, metrics):
+    office = None if admin is None else Office(supervisor, None if admin == BESIDE else checked_place(admin))
+    with closing(supervisor), companions(supervisor, office, agent, metrics):
         code = supervisor.run()
     if supervisor.failed is not None:
         raise NeverReady(*supervisor.failed)

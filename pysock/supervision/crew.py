@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+from pysock.admin.services.served import SLOW
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol
 from pysock.base.unique import Unique
+from pysock.supervision.inquiry import Inquiry
 from pysock.supervision.ledger import Ledger
 from pysock.supervision.listeners import Listeners
 from pysock.supervision.member import Member, State
@@ -43,6 +45,8 @@ class Plan(NamedTuple):
     :ivar hang_kill: seconds after which a worker that hangs is killed; ``None``: never.
     :ivar bounds: at which a worker is replaced.
     :ivar measured: whether the supervisor tells what they count.
+    :ivar asked: whether the admin socket asks them.
+    :ivar slowlog: how long a request takes that is in its slowlog, in seconds.
     """
 
     workers: int
@@ -54,6 +58,8 @@ class Plan(NamedTuple):
     hang_kill: float | None = None
     bounds: Bounds = Bounds()
     measured: bool = False
+    asked: bool = False
+    slowlog: float = SLOW
 
 
 class News(Protocol):
@@ -218,7 +224,11 @@ class Crew(Unique):
         self.ledger.followed("hang" if member.is_killed_for_hanging else "ended" if asked else "died")
         log.log(logging.INFO if asked else logging.ERROR, "%s; the next one starts in %g seconds", how, pause)
 
-    def _spread(self, member: Member, lame: bool) -> None:
+    def lame(self, lame: bool) -> None:
+        """Let health checks of all of them fail, or no longer."""
+        self._spread(None, lame)
+
+    def _spread(self, member: Member | None, lame: bool) -> None:
         self.is_lame = lame
         for other in self.members:
             if other is not member:
@@ -259,11 +269,13 @@ class Crew(Unique):
     # A change
 
     def _start(self, number: int) -> Member:
-        told = {"workers": self.wanted, "rows": self.rows.count, "lame": self.is_lame, "grace": self._plan.grace,
-                "arguments": self._plan.arguments}  # fmt: skip
+        plan = self._plan
+        told = {"workers": self.wanted, "rows": self.rows.count, "lame": self.is_lame, "grace": plan.grace,
+                "slowlog": plan.slowlog, "arguments": plan.arguments}  # fmt: skip
         row = self.rows.take()
         try:
-            return Member(number, row, self.rows.fd, self.ledger.new_page(), self._plan.command, told)
+            inquiry = Inquiry() if plan.asked else None
+            return Member(number, row, self.rows.fd, self.ledger.new_page(), inquiry, plan.command, told)
         except BaseException:
             self.rows.give_back(row)
             raise

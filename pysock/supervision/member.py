@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from pysock.metrics import Page
+    from pysock.supervision.inquiry import Inquiry
 
 #: How long after its grace a worker may take to end, in seconds: longer than a server waits for a handler.
 PATIENCE: Final = 6.0
@@ -45,6 +46,7 @@ class Member(Unique):
     :param row: that of its row in the page that all share.
     :param seats: the descriptor of that page.
     :param page: where its metrics are, if they are wanted; it is this object's from now on.
+    :param inquiry: by which it is asked for the admin socket, if there is one; likewise.
     :ivar wants: what its program calls the addresses that it wants.
     :ivar limits: of those.
     :ivar accepts: clients may come to it.
@@ -55,8 +57,8 @@ class Member(Unique):
     :ivar kill_at: it is killed then.
     """
 
-    def __init__(self, number: int, row: int, seats: int, page: Page | None, command: Sequence[str],
-                 told: dict[str, Any]) -> None:  # fmt: skip
+    def __init__(self, number: int, row: int, seats: int, page: Page | None, inquiry: Inquiry | None,
+                 command: Sequence[str], told: dict[str, Any]) -> None:  # fmt: skip
         self.number = number
         self.row = row
         self.state: State = State.STARTING
@@ -68,6 +70,7 @@ class Member(Unique):
         self.max_clients: int = 0
         self.is_killed_for_hanging: bool = False
         self.page: Page | None = page
+        self.inquiry: Inquiry | None = inquiry
         self.failed: tuple[str, int] | None = None
         self.kill_at: float | None = None
         self.started: float = monotonic()
@@ -80,8 +83,14 @@ class Member(Unique):
                 self.process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603  # our own command
                     whole, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
                 )
-            fds = (seats,) if page is None else (seats, page.fd)
-            self.line.say("begin", fds, worker=number, row=row, **told)
+            fds = {"seats": seats}
+            if page is not None:
+                fds["page"] = page.fd
+            if inquiry is not None:
+                fds["inquiry"] = inquiry.theirs.fileno()
+            self.line.say("begin", [*fds.values()], lends=[*fds], worker=number, row=row, **told)
+            if inquiry is not None:
+                inquiry.passed_on()
         except BaseException:
             self.line.close()
             raise

@@ -16,6 +16,7 @@ import time
 from contextlib import suppress
 
 from pysock.address import Address
+from pysock.admin.answers import Answers
 from pysock.base import forking
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
@@ -26,6 +27,7 @@ from pysock.listening import Lent
 from pysock.metrics import Page
 from pysock.states import ServerState
 from pysock.supervision.hangs import stack_of
+from pysock.supervision.inquiry import Answerer
 from pysock.supervision.line import Line
 from pysock.supervision.member import PATIENCE
 
@@ -52,10 +54,12 @@ class Post(Unique):
         if first is None:
             raise EOFError("the supervisor has ended")
         self.told: dict[str, Any]
-        self.told, (page, *metrics) = first
-        self._metrics: Page | None = Page(metrics[0]) if metrics else None
-        memory = mmap.mmap(page, self.told["rows"] * SEAT_BYTES)
-        os.close(page)
+        self.told, fds = first
+        lent = dict(zip(self.told["lends"], fds, strict=True))
+        self._metrics: Page | None = Page(lent["page"]) if "page" in lent else None
+        self._inquiry: int | None = lent.get("inquiry")
+        memory = mmap.mmap(lent["seats"], self.told["rows"] * SEAT_BYTES)
+        os.close(lent["seats"])
         self._seat = Seat(memory, self.told["rows"], self.told["row"])
         mine.worker, mine.workers = self.told["worker"], self.told["workers"]
         self._server: Server | None = None
@@ -78,6 +82,8 @@ class Post(Unique):
         server._running.listening.seat = self._seat
         if self._metrics is not None:
             server.measure(self._metrics)
+        if self._inquiry is not None:
+            Answerer(self._inquiry, Answers(server, self.told["slowlog"]).by_service)
         if self._is_lame:
             server.lame()
         server._running.lameness.watch(self._lame)

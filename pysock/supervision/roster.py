@@ -59,9 +59,17 @@ class Roster(Unique):
         """Who serves, and isn't stopped."""
         return [member for member in self.now.members if member.state is State.SERVING and self.is_well(member)]
 
+    def age(self, member: Member) -> float:
+        """How long ago its loop came round, in seconds."""
+        return self._crew.rows.age(member.row)
+
+    def clients(self, member: Member) -> int:
+        """How many it has."""
+        return self._crew.rows.read(member.row).clients
+
     def is_well(self, member: Member) -> bool:
         """Whether its loop comes round."""
-        return self._crew.rows.age(member.row) <= HUNG_AFTER and not is_stopped(member.process.pid)
+        return self.age(member) <= HUNG_AFTER and not is_stopped(member.process.pid)
 
     def why_not_ready(self) -> str:
         """Empty: it is."""
@@ -82,7 +90,7 @@ class Roster(Unique):
             return "down"
         if now.lame:
             return "drain"
-        clients = sum(self._crew.rows.read(member.row).clients for member in serving)
+        clients = sum(map(self.clients, serving))
         return weight(clients, sum(member.max_clients for member in serving))
 
 

@@ -19,11 +19,13 @@ from pysock.base.unique import Unique
 from pysock.supervision.crew import Crew, Plan
 from pysock.supervision.hangs import Hangs
 from pysock.supervision.member import Member, State
+from pysock.supervision.orders import Orders, Wish, Wishes
 from pysock.supervision.roster import Roster
 
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from pysock.address import Address
     from pysock.supervision.ledger import Ledger
     from pysock.supervision.notify import Notifier
 
@@ -41,26 +43,30 @@ _OLD: Final = 2.5
 class Supervisor(Unique):
     """That of this process.
 
-    :param say: called once with where the service listens, when it does; it may raise ``OSError``, which ends all.
+    :param say: called once with where the service listens, when it does; what it raises ends all.
     :param tell: the service manager, if there is one.
     :ivar roster: for other threads: who is there.
+    :ivar orders: by which they have it do something.
     :ivar failed: why the service never came to serve, and the exit code for that.
     """
 
     def __init__(self, plan: Plan, say: Callable[[str], object], tell: Notifier | None = None) -> None:
         self._plan = plan
         self._say = say
+        self._opens: list[Callable[[], object]] = []
         self._tell = tell
         self._crew = Crew(plan, self)
         self._hangs = Hangs(self._crew.rows, plan.hang_kill)
         self.roster: Roster = Roster(self._crew)
         self._deaf: set[Member] = set()  # the line to them has ended, and they haven't
         self._code = 0
-        self._unwritten: OSError | None = None
+        self._unwritten: Exception | None = None
         self._said = False
         self._stops = False
         self._next_tick = self._next_extend = 0.0
         self._woken, self._wakes = socket.socketpair()
+        self.orders: Orders = Orders(self._wake)
+        self._wishes = Wishes()
         self._obeys: dict[int, Callable[[], None]] = {
             signal.SIGTERM: lambda: self._stop(143, plan.delay),
             signal.SIGINT: lambda: self._stop(130, 0.0),
@@ -81,10 +87,19 @@ class Supervisor(Unique):
         """What its workers have counted."""
         return self._crew.ledger
 
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where the service listens."""
+        return self._crew.listeners.addresses
+
+    def on_open(self, call: Callable[[], object]) -> None:
+        """Call this once, in its own thread, when the service listens; what it raises ends all."""
+        self._opens.append(call)
+
     def run(self) -> int:
         """To the end; in the main thread. The value is the exit code: 0, or 130 after Ctrl-C.
 
-        :raises OSError: ``say`` raised it.
+        What ``say`` has raised is raised here.
         """
         former = self._take_signals()
         try:
@@ -101,6 +116,7 @@ class Supervisor(Unique):
 
     def begins(self) -> None:
         """A change does."""
+        self._wishes.begins()
         if self._said:
             log.info("new workers start; when all of them serve, the old ones drain")
             if self._tell is not None:
@@ -108,6 +124,7 @@ class Supervisor(Unique):
 
     def settled(self, why_not: str) -> None:
         """It is over."""
+        self._wishes.settled(why_not)
         if why_not:
             if self._said:
                 log.error("nothing was changed, the old workers serve on: %s", why_not)
@@ -120,8 +137,10 @@ class Supervisor(Unique):
             self._said = True
             workers = f"{self._crew.wanted} worker{'s' if self._crew.wanted != 1 else ''}"
             try:
+                for opens in self._opens:
+                    opens()
                 self._say(f"serving on {where} ({self._crew.backends} engine, {workers})")
-            except OSError as error:
+            except Exception as error:  # it can't be said, say
                 self._unwritten = error
                 self._quit()
         self._ready(f"serving on {where}")
@@ -129,6 +148,30 @@ class Supervisor(Unique):
     def _ready(self, status: str) -> None:
         if self._tell is not None and not self._stops:
             self._tell.ready(status)
+
+    # Orders
+
+    def lame(self, lame: bool) -> None:
+        """Let health checks fail, or no longer."""
+        self._crew.lame(lame)
+
+    def scale(self, workers: int) -> tuple[int, int]:
+        """-> how many there were to be, and are."""
+        was = self._crew.wanted
+        self._crew.scale(workers)
+        return was, self._crew.wanted
+
+    def reload(self, wish: Wish) -> None:
+        """Replace all workers; the wish is told of how that went."""
+        self._wishes.add(wish)
+        self._crew.change()
+        if self._stops:
+            self._wishes.end()
+
+    def _wake(self) -> None:
+        """In any thread."""
+        with suppress(OSError):
+            self._wakes.send(b"\0")
 
     # Signals
 
@@ -146,6 +189,7 @@ class Supervisor(Unique):
             self._crew.kill()
             return
         self._stops = True
+        self._wishes.end()
         self._code = code if code == 130 else 0
         if self._tell is not None:
             self._tell.stopping("stopping")
@@ -168,6 +212,7 @@ class Supervisor(Unique):
                 self._obey()
             elif heard[fd] in self._crew.members:
                 self._hear(heard[fd])
+        self.orders.carry_out()
         self._bury()
         self._crew.tick()
         self._hangs.look(self._crew.members)
@@ -242,6 +287,7 @@ class Supervisor(Unique):
     def close(self) -> None:
         """Let go of all that is its own, also where it never ran. Called again it does nothing."""
         self.roster.close()
+        self._wishes.end()
         self._crew.listeners.close()
         self._crew.rows.close()
         self._woken.close()

@@ -629,7 +629,6 @@ def test_ctrl_c_ends_serve(backend: str, project: Path) -> None:
         (["shop:server", "--agent", "192.0.2.1:9101"], 1, "192.0.2.1"),
         (["shop:server", "--metrics", "tls://127.0.0.1:9100"], 2, "must be a plain one, HOST:PORT or unix:PATH"),
         (["shop:server", "--metrics", "on"], 2, "bad address 'on'"),
-        (["shop:server", "--admin", "--workers", "2"], 2, "--admin tells of one process"),
         (["shop:server", "--metrics", "192.0.2.1:9100"], 1, "192.0.2.1"),
         (["shop:server", "--drain-delay", "-1"], 2, "--drain-delay"),
         (["shop:server", "--framing", "zmq"], 2, "'zmq' is not one of 'pysock', 'u32', 'line', 'raw'"),

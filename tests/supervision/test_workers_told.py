@@ -6,25 +6,15 @@ import os
 import signal
 import socket
 import time
-from contextlib import contextmanager
 
 import pytest
-from crews import Crew, Held, is_alive
+from crews import Crew, Held, is_alive, stopped
 from scraping import ask, samples
 from support import left_in, own_host, plug, wait_for
 
 import pysock
 
 SERVED = 'pysock_requests_total{service="(unnamed)",code="OK"}'
-
-
-@contextmanager
-def stopped(pid: int):
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 class Measured(Crew):

@@ -149,6 +149,7 @@ class Requests:
             self._notice()
         with self._lock:
             count = self._all.count
+            after = None if after is None or after > count else after  # one that it was told by who had its place
             entries = [] if after is None else self._all.after(after)
             skipped, self._skipped = self._skipped, 0
         missed = 0 if after is None else max(0, count - after - len(entries))

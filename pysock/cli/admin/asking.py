@@ -87,8 +87,12 @@ def _is_there(address: Address) -> bool:
 
 def admin_options(function: F) -> F:
     """Add the ADDR, ``--timeout`` and ``--json``."""
+    return admin_options_but_timeout(timeout_option(function))
+
+
+def admin_options_but_timeout(function: F) -> F:
+    """The same for a command with a ``--timeout`` of its own."""
     function = click.option("--json", is_flag=True, show_envvar=True, help="Print the answer as JSON.")(function)
-    function = timeout_option(function)
     return click.argument("address", metavar="ADDR", callback=check_address)(function)
 
 

@@ -39,6 +39,10 @@ def between(before: Look, after: Look) -> dict[str, Any]:
             for name, number in new["counters"].items()
             if name not in {"clients", "pending"}
         },
+        "workers": {
+            number: _worker(old.get("workers", {}).get(number), one, seconds)
+            for number, one in new.get("workers", {}).items()
+        },
         "busy": _share("busy_ns", old, new, seconds),
         "outside": _share("outside_ns", old, new, seconds),
         "services": {
@@ -50,11 +54,25 @@ def between(before: Look, after: Look) -> dict[str, Any]:
 
 
 def _share(name: str, old: Mapping[str, Any], new: Mapping[str, Any], seconds: float) -> float | None:
-    """Of the time between: how much of it the loop did that."""
+    """Of the time between: how much of it the loop did that; of several loops, each, on average."""
     if name not in new["loop"]:
         return None
-    share: float = (new["loop"][name] - old["loop"].get(name, 0)) / 1e9 / seconds
+    loops = max(1, len(new.get("workers", ())))
+    share: float = (new["loop"][name] - old["loop"].get(name, 0)) / 1e9 / seconds / loops
     return min(1.0, max(0.0, share))
+
+
+def _worker(old: Mapping[str, Any] | None, new: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """One of several; of one that is new, what it has done since it began."""
+    before = old if old is not None and old["pid"] == new["pid"] else {"counters": {}, "loop": {}}
+    requests = new["counters"].get("requests", 0) - before["counters"].get("requests", 0)
+    return {
+        "pid": new["pid"],
+        "clients": new["counters"]["clients"],
+        "requests": max(0, requests) / seconds,
+        "busy": _share("busy_ns", before, new, seconds),
+        "stuck_for": new["stuck_for"],
+    }
 
 
 def _service(old: Mapping[str, Any], new: Mapping[str, Any], seconds: float) -> dict[str, float]:

@@ -31,6 +31,8 @@ def slowlog(address: str, timeout: float, json: bool, limit: int) -> None:
         return
     if answer["slowlog"]:
         click.echo("\n".join(columns(HEAD, map(cells, answer["slowlog"]), RIGHT)))
+    for number in answer.get("hung", ()):
+        click.echo(f"worker {number} doesn't answer: it hangs")
     total = answer["total"]
     click.echo(f"{total} slow {'request' if total == 1 else 'requests'} so far, of {short(answer['slow'])} and more")
 

@@ -36,8 +36,13 @@ def described(answer: Mapping[str, Any]) -> list[str]:
     state = answer["state"].lower() + (", lame" if answer["lame"] else "")
     name = plain(answer["name"] or "server")
     up = span(answer["at"] - answer["since"])
-    lines = [f"{name}: {state}, process {answer['pid']}, {answer['engine']} engine, up {up}"]
+    workers = answer.get("workers", {})
+    many = f" and {len(workers)} worker{'s' if len(workers) != 1 else ''}" if workers else ""
+    lines = [f"{name}: {state}, process {answer['pid']}{many}, {answer['engine']} engine, up {up}"]
     lines.append(f"at {' '.join(map(plain, answer['addresses']))}")
-    if answer["stuck_for"]:
+    for number in answer.get("hung", ()):
+        age = span(workers[str(number)]["stuck_for"])
+        lines.append(f"WORKER {number} HANGS, or is stopped: it hasn't turned for {age}, its clients aren't served")
+    if answer["stuck_for"] and not answer.get("hung"):
         lines.append(f"ITS LOOP HANGS: it hasn't turned for {span(answer['stuck_for'])}, nobody is served")
     return lines

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pysock.cli.admin.asking import Asker, admin_of, admin_options, print_json
 from pysock.cli.admin.rates import Look, between
-from pysock.cli.admin.shown import columns, plain, short, size
+from pysock.cli.admin.shown import columns, plain, short, size, span
 from pysock.cli.admin.stats import described
 from pysock.cli.options import example
 
@@ -22,6 +22,7 @@ from pysock.cli.options import example
 _MOST: Final = 1000
 
 _SERVICES: Final = ("SERVICE", "REQUESTS/S", "ERRORS/S", "P50", "P99")
+_WORKERS: Final = ("WORKER", "PROCESS", "CLIENTS", "REQUESTS/S", "BUSY", "")
 _CLIENTS: Final = ("CLIENT", "NAME", "REQUESTS/S", "IN/S", "OUT/S", "IN FLIGHT", "QUEUED")
 
 
@@ -83,6 +84,8 @@ def lines_of(stats: Mapping[str, Any], rates: Mapping[str, Any]) -> list[str]:
         *_loop(rates),
         "",
     ]
+    if rates["workers"]:
+        lines += [*columns(_WORKERS, map(_worker, rates["workers"].items()), ">>>>>"), ""]
     if rates["services"]:
         lines += [*columns(_SERVICES, map(_service, rates["services"].items()), "<>>>>"), ""]
     if rates["noisiest"] is None:
@@ -95,6 +98,13 @@ def _loop(rates: Mapping[str, Any]) -> list[str]:
         return []
     outside = f", {rates['outside']:.0%} waits for the GIL" if rates["outside"] else ""
     return [f"the loop is busy for {rates['busy']:.0%} of the time{outside}"]
+
+
+def _worker(item: tuple[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    number, rates = item
+    busy = "" if rates["busy"] is None else f"{rates['busy']:.0%}"
+    hangs = f"hangs since {span(rates['stuck_for'])}" if rates["stuck_for"] else ""
+    return number, str(rates["pid"]), str(rates["clients"]), size(rates["requests"]), busy, hangs
 
 
 def _service(item: tuple[str, Mapping[str, float]]) -> tuple[str, ...]:
