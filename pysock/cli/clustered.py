@@ -22,6 +22,7 @@ _OPTIONS: Final = {
     "node": "node",
     "unique": "unique",
     "required": "cluster_required",
+    "ready_without_bus": "cluster_ready",
 }
 _HELP: Final = {
     "url": "Be a node of the cluster that this bus joins, local:NAME, nats://HOST:4222/NAME or redis://HOST:6379/NAME:"
@@ -31,17 +32,20 @@ _HELP: Final = {
     " and process ID]",
     "unique": "Of several clients of one name, on whatever nodes, only the newest stays, or the oldest.",
     "required": "Don't start without the bus: wait so long for it.",
+    "ready_without_bus": "Whether /readyz says 200 while the bus is down: always, or only with the bus."
+    "  [default: always]",
 }
 
 
 def cluster_options(command: Any) -> Any:
-    """Add ``--cluster``, ``--cluster-name``, ``--node``, ``--unique`` and ``--cluster-required``."""
+    """Add ``--cluster`` and those that go with it."""
     shown: dict[str, dict[str, Any]] = {
         "url": {"metavar": "URL"},
         "name": {"metavar": "NAME"},
         "node": {"metavar": "NAME"},
         "unique": {"type": click.Choice(["newest", "oldest"])},
         "required": {"type": click.FloatRange(0, 86_400, min_open=True), "metavar": "SECONDS"},
+        "ready_without_bus": {"type": click.Choice(["always", "with-bus"])},
     }
     for name, how in reversed(shown.items()):
         option = f"--{_OPTIONS[name].replace('_', '-')}"
@@ -61,6 +65,8 @@ def join(server: pysock.Server, given: dict[str, Any]) -> None:
         for name in said:
             raise click.UsageError(f"--{_OPTIONS[name].replace('_', '-')} goes with --cluster, which isn't given")
         return
+    if "ready_without_bus" in said:
+        said["ready_without_bus"] = said["ready_without_bus"] == "always"
     with as_options():
         server.join_cluster(pysock.Cluster(**said))
 

@@ -52,6 +52,8 @@ def work(
     :param node: what the nodes of a cluster are called that the workers are: each is one, and so is its successor,
         which serves beside it for a moment.
     """
+    if given["cluster_ready"] is not None:
+        raise click.UsageError("--cluster-ready is of one process: with --workers /readyz is the supervisor's")
     given["node"] = None if node is None else f"{node}-{os.getpid()}"
     found, server = ready_server(authkey_file=None if authkey_file is None else Path(authkey_file), **given)
     post.take(server)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 
 from pysock.base import forking
-from pysock.base.deadlines import FOREVER, checked_timeout
+from pysock.base.deadlines import checked_timeout
 from pysock.base.functions import checked_function
 from pysock.base.lean import TYPE_CHECKING, TypeVar
 from pysock.base.payload import checked
 from pysock.base.unique import Unique
 from pysock.cluster.bus.choice import bus_of
+from pysock.cluster.checked import checked_client, checked_node, seconds_of
 from pysock.cluster.directory.events import NodeEvent, StateEvent
-from pysock.cluster.directory.messages import is_node_name
 from pysock.cluster.directory.words import ClusterState
 from pysock.cluster.groups import ClusterGroup
 from pysock.cluster.member import Member, Wanted
 from pysock.cluster.services import Registered
+from pysock.cluster.status import status_of, why_not_ready
 from pysock.cluster.subjects import Subjects
 from pysock.cluster.url import parted
 from pysock.cluster.view import ClusterClient, ClusterClients, other_row
@@ -68,6 +67,8 @@ class Cluster(Unique):
         others are told that they were replaced. ``None``: all stay.
     :param required: the server doesn't start without the bus: it waits so many seconds for it, ``True`` for 5, and then
         raises :class:`BusDown`. ``False``: it starts, and is a node as soon as there is a bus.
+    :param ready_without_bus: ``False``: while the bus is down ``/readyz`` (see :class:`pysock.metrics.Exporter`) says
+        503, so that new clients are sent to servers that reach the others.
     :raises ParameterError: a parameter is wrong.
     :raises ImportError: what the bus needs isn't installed; the message says how to install it.
     """
@@ -82,16 +83,14 @@ class Cluster(Unique):
         node: str | None = None,
         unique: str | None = None,
         required: bool | float = False,
+        ready_without_bus: bool = True,
     ) -> None:
         bus_url, self.name = parted(url, name)
-        self.node: str = f"{_host()}-{os.getpid()}" if node is None else node
-        if not isinstance(self.node, str) or not is_node_name(self.node):
-            problem = f"must have 1 to 128 characters that can be shown, without blanks, / and commas, not {node!r}"
-            raise ParameterError("node", problem)
+        self.node: str = checked_node(node)
         if unique not in {None, "newest", "oldest"}:
             raise ParameterError("unique", f"must be 'newest' or 'oldest', or left out, not {unique!r}")
-        seconds = checked_timeout(REQUIRED if required is True else required)
-        self._required = FOREVER if seconds is None else seconds
+        self._required = seconds_of(REQUIRED if required is True else required)
+        self._ready_without_bus = ready_without_bus
         self._unique = unique
         self._subjects = Subjects(self.name)
         self._bus = bus_of(bus_url, node=self.node, prefix=self._subjects.prefix)
@@ -109,6 +108,12 @@ class Cluster(Unique):
     def state(self) -> ClusterState:
         """``LOST``: the bus is down, or the server doesn't run; ``SYNCING``; ``CONNECTED``: all nodes are known."""
         return ClusterState.LOST if self._member is None else self._member.directory.state
+
+    def status(self) -> dict[str, object]:
+        """How it is, for who looks after the server: ``name``, ``node``, ``state``, ``bus``, ``round_trip`` in seconds,
+        ``dropped`` and ``foreign`` messages, how many ``nodes`` and ``clients``; ``why``, where the bus is down.
+        """
+        return status_of(self, self._bus, self._member)
 
     @property
     def nodes(self) -> list[ClusterNode]:
@@ -132,7 +137,7 @@ class Cluster(Unique):
         :raises KeyError: no client has it.
         :raises PysockError: the server doesn't run.
         """
-        found = self._here().view.by_name(_checked_client_name(name))
+        found = self._here().view.by_name(checked_client(name))
         if found is None:
             raise KeyError(name)
         return found
@@ -142,7 +147,7 @@ class Cluster(Unique):
 
         :raises PysockError: the server doesn't run.
         """
-        return self._here().view.all_by_name(_checked_client_name(name))
+        return self._here().view.all_by_name(checked_client(name))
 
     # To one client
 
@@ -168,7 +173,7 @@ class Cluster(Unique):
         row, data = self._found(member, to), checked(payload, member.limit, "Limits.max_payload")
         if not ack:
             return member.sending.push(row, data)
-        seconds = _seconds(timeout)
+        seconds = seconds_of(timeout)
         return settled(
             "send", lambda waiter: member.sending.push_surely(row, data, seconds, waiter), self._is_loop, bool
         )
@@ -208,7 +213,7 @@ class Cluster(Unique):
         :param to: as for :meth:`send`; so are the errors.
         """
         member = self._here()
-        row, seconds = self._found(member, to), _seconds(timeout)
+        row, seconds = self._found(member, to), seconds_of(timeout)
         return settled("disconnect", lambda waiter: member.sending.close(row, seconds, waiter), self._is_loop, bool)
 
     # To many
@@ -306,6 +311,10 @@ class Cluster(Unique):
         """Whether one of its services needs an asyncio loop."""
         return self._services.has_async
 
+    def why_not_ready(self) -> str:
+        """Why new clients should rather go elsewhere; empty: nothing is known."""
+        return "" if self._ready_without_bus else why_not_ready(self, self._bus)
+
     def serve(self, engine: Engine) -> None:
         """The server is about to serve."""
         assert self._running is not None
@@ -374,19 +383,3 @@ class Cluster(Unique):
             timed = member.running.hooks.held_up.timed
             with suppress(PysockError, OSError):  # the loop has ended, or will notice by itself
                 call_soon(member.engine, lambda _, call: timed("a hook of the cluster", call), hook, args)
-
-
-def _host() -> str:
-    name = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in socket.gethostname())
-    return name[:64] or "host"
-
-
-def _seconds(timeout: float) -> float:
-    seconds = checked_timeout(timeout)
-    return FOREVER if seconds is None else seconds
-
-
-def _checked_client_name(name: str) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"the name of a client is a str, not {name!r}")
-    return name

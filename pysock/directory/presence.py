@@ -31,6 +31,12 @@ class Presence(Protocol):
         :raises BusDown: the bus isn't there, and the program can't do without.
         """
 
+    def status(self) -> dict[str, object]:
+        """How it is, for who looks after the server. Any thread may."""
+
+    def why_not_ready(self) -> str:
+        """Why new clients should rather go elsewhere; empty: nothing is known."""
+
     def joined(self, client_id: int) -> None:
         """In the loop's thread: this client was let in."""
 

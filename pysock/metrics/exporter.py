@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from pysock.aside.listener import Aside, farewell, received, sent
 from pysock.base.clock import monotonic
@@ -19,7 +20,7 @@ from pysock.metrics import http, text
 from pysock.metrics.families import HUNG_AFTER, families, readings
 from pysock.metrics.http import Answer, Asked
 from pysock.metrics.place import checked_exporter
-from pysock.metrics.watched import ready_of, sources_of
+from pysock.metrics.watched import cluster_of, ready_of, sources_of
 
 if TYPE_CHECKING:
     import socket
@@ -72,6 +73,7 @@ class Exporter(Unique):
             raise ParameterError("hung_after", f"must be more than 0 seconds, not {hung_after!r}")
         self._sources = sources_of(subject)
         self._ready = ready or ready_of(subject)
+        self._cluster = partial(cluster_of, subject)
         self._extra = extra
         self._hung_after = hung_after
         self._aside = Aside(where, self._talk, "exporter")
@@ -164,6 +166,7 @@ class Exporter(Unique):
     def _statusz(self, _request: Asked) -> Answer:
         told = {
             "ready": self._ready() or "yes",
+            **self._cluster(),
             "workers": [_told(reading) for reading in self._read() if reading.is_there],
         }
         return Answer(200, json.dumps(told, indent=1) + "\n", "application/json")

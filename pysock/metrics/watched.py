@@ -45,7 +45,17 @@ def _why_not_ready(server: Server) -> str:
     state = server.state.name
     if state != "SERVING":
         return f"the server doesn't serve: it is {state}"
-    return "the server drains: new clients should go elsewhere" if server.is_lame else ""
+    if server.is_lame:
+        return "the server drains: new clients should go elsewhere"
+    cluster = server._cluster
+    return "" if cluster is None else cluster.why_not_ready()
+
+
+def cluster_of(subject: Server | Sources) -> dict[str, object]:
+    """How the cluster is that a server is a node of, as a field; none, if it is none."""
+    server = _server(subject)
+    cluster = None if server is None else server._cluster
+    return {} if cluster is None else {"cluster": cluster.status()}
 
 
 def _server(subject: Server | Sources) -> Server | None:

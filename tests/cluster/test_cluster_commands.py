@@ -220,8 +220,8 @@ def test_what_is_small_or_slow_or_many():
         pysock.ClusterNode(f"n{at}", "h", (), 0, 9, False, f"pysock/{at % 2}", at, False, not at, False)
         for at in range(33)
     ]
-    looker = SimpleNamespace(name="x", nodes=nodes, directory=SimpleNamespace(other_versions={}, foreign=0))
-    texts = [f"{one.check}: {one.text}" for one in cluster_findings(looker)]
+    directory = SimpleNamespace(other_versions={}, foreign=0)
+    texts = [f"{one.check}: {one.text}" for one in cluster_findings("x", nodes, directory)]
     assert "nodes: node 'n0' has been silent for 3 seconds" in texts
     assert "nodes: node 'n1' tells no address, so that no client finds it by the cluster" in texts
     assert "versions: the nodes are of several versions: pysock/0, pysock/1" in texts

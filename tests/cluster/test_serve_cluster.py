@@ -90,6 +90,13 @@ def test_a_server_that_is_a_node_already(unix_address, bus, tmp_path):
     assert b"this server is a node of a cluster already" in done.stderr
 
 
+def test_readiness_is_told_by_one_process(unix_address, bus):
+    options = ["--cluster", bus, "--cluster-ready", "with-bus", "--workers", "1"]
+    done = pysock_command("serve", "pysock.examples.upper:upper", "--bind", unix_address, *options)
+    assert done.returncode == 2
+    assert b"--cluster-ready is of one process" in done.stderr.splitlines()[-1]
+
+
 def test_a_bus_that_is_required(unix_address):
     options = ["--cluster", "redis://127.0.0.1:1", "--cluster-required", "0.1"]
     done = pysock_command("serve", "pysock.examples.upper:upper", "--bind", unix_address, *options)

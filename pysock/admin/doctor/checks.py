@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from pysock.admin.asked import Asked
-from pysock.admin.doctor import serving, system
+from pysock.admin.doctor import clustered, serving, system
 from pysock.admin.doctor.facts import Facts, Finding
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
 
@@ -32,6 +32,7 @@ CHECKS: Final = (
     Check("socket files", "the files, their directories and locks", system.socket_files),
     Check("certificates", "until when they are good", serving.certificates),
     Check("tls driver", "what speaks TLS, beside threads that compute", serving.tls_driver),
+    Check("cluster", "the bus of its cluster, and the other nodes", clustered.cluster),
     Check("systemd unit", "Type, NotifyAccess", system.unit),
 )
 

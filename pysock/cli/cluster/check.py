@@ -30,7 +30,7 @@ def check(url: str, cluster_name: str | None, timeout: float, json: bool) -> int
 
     with onlooker(url, cluster_name, timeout) as looker:
         report = looker.examined(timeout)
-        findings = [*bus_findings(report), *cluster_findings(looker)]
+        findings = [*bus_findings(report), *cluster_findings(looker.name, looker.nodes, looker.directory)]
         seen = _seen(looker, report)
     if json:
         print_json({**seen, "checked": CHECKED, "findings": [finding._asdict() for finding in findings]})

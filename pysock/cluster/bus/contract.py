@@ -72,6 +72,7 @@ class Bus(Protocol):
     :ivar state: of this moment.
     :ivar max_payload: how many bytes one message may have; a guess, until it was connected once.
     :ivar dropped: messages that this end has lost because it was too slow, as far as that is known.
+    :ivar round_trip: seconds in which the last message to itself came back; 0: none has yet.
     :ivar where: the bus, as errors call it; no secrets in it.
     :ivar why: why it isn't connected.
     :ivar has_failed: whether an attempt to connect has, or a connection has ended.
@@ -83,6 +84,7 @@ class Bus(Protocol):
     state: BusState
     max_payload: int
     dropped: int
+    round_trip: float
     where: str
     why: str
     has_failed: bool

@@ -57,6 +57,7 @@ class Spine(Unique):
         self.state: BusState = BusState.LOST
         self.max_payload: int = max_payload
         self.dropped: int = 0
+        self.round_trip: float = 0.0
         self.clock = clock
         #: By it others tell this end from all that were and will be.
         self.token: str = secrets.token_hex(8)
@@ -73,6 +74,7 @@ class Spine(Unique):
         self._thread: threading.Thread | None = None
         self._changed: Callable[[BusState], None] = _nobody
         self._is_linked = False
+        self._asked_at: float | None = None  # by a probe that isn't back yet
         self._refusal = ""  # the last one that was logged
         self._own_subject = encoded(f"{prefix}._i.{self.token}")
         self.subscribe(self._own_subject.decode(), self._probed)
@@ -164,6 +166,7 @@ class Spine(Unique):
             self.call(ended, Outcome.LATE, b"")
         due = self.prober.ask(self.clock())
         if due is Due.SEND:
+            self._asked_at = self.clock() if self._asked_at is None else self._asked_at
             self.send_probe()
         elif due is Due.GIVE_UP:
             self.lose("messages to oneself don't come back")
@@ -176,6 +179,7 @@ class Spine(Unique):
         self.max_payload = max_payload
         for route in self._routes.all():
             self.send_subscribe(route)
+        self._asked_at = None
         self.prober.begin(self.clock())
 
     def unlinked(self, why: str, *, refused: bool = False) -> None:
@@ -244,6 +248,8 @@ class Spine(Unique):
 
     def _probed(self, _heard: Heard) -> None:
         self.prober.heard()
+        if self._asked_at is not None:
+            self.round_trip, self._asked_at = self.clock() - self._asked_at, None
         if self._is_linked:
             self._set(BusState.CONNECTED)
 
