@@ -1,6 +1,7 @@
 """What other nodes want of this one's clients: pushes, questions, an end. In the bus's thread, which must not wait.
 
-What is answered is done in the server's loop, so that the answer is true: the push is in the client's queue then.
+A push is answered when the engine has taken it for its client, as it takes those of this node's threads: another way by
+the server's loop and back would cost as much again as the whole way. What changes a client is done in that loop.
 Whatever comes may be forged or broken by whoever may use the bus: it is counted and dropped, and never raises.
 """
 
@@ -104,15 +105,8 @@ class Receiving(Unique):
     # To one client
 
     def _push(self, message: Message, answer: Answer | None) -> None:
-        client_id = message.number(Tag.CLIENT)
-        if answer is None:
-            self._clients.push(client_id, message.body)
-        else:
-            push = partial(self._push_now, client_id, message.body, answer)
-            self.in_loop(push, answer, partial(self._nobody, answer))
-
-    def _push_now(self, client_id: int, payload: bytes, answer: Answer) -> None:
-        (self.done if self._clients.push(client_id, payload) else self._nobody)(answer)
+        is_there = self._clients.push(message.number(Tag.CLIENT), message.body)
+        (self.done if is_there else self._nobody)(answer)
 
     def _close(self, message: Message, answer: Answer | None) -> None:
         close = partial(self._close_now, message.number(Tag.CLIENT), answer)

@@ -1,8 +1,8 @@
 """A node's end of a NATS bus, by the library nats-py, whose asyncio loop is this thread's.
 
 Each connection is a client of nats-py of its own, which doesn't connect again by itself: nothing that was said to the
-one before can be in it. Requests have no future of that library each, but a number in the reply's subject, and one
-subscription for all answers. What other threads publish is gathered, and handed over by one task a connection.
+one before can be in it. Messages go past it: see ``nats_stream.py``. Requests have a number in the reply's subject, and
+one subscription for all answers. What other threads publish is gathered, and written at once.
 """
 
 from __future__ import annotations
@@ -21,18 +21,16 @@ from pysock.base.forking import own_socket
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
 from pysock.cluster.bus.contract import Outcome
+from pysock.cluster.bus.nats_stream import Stream, transport_of
 from pysock.cluster.bus.outbox import WAITING_BYTES_MAX
 from pysock.cluster.bus.reasons import explained
 from pysock.cluster.bus.servers import without_secrets
 from pysock.cluster.bus.spine import Spine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any, Final
 
-    from nats.aio.msg import Msg
-    from nats.aio.subscription import Subscription
-
+    from pysock.cluster.bus.nats_stream import Message
     from pysock.cluster.bus.routes import Route
 
 #: Seconds for a connection, with its TLS and its first PING.
@@ -41,8 +39,6 @@ _CONNECT: Final = 3
 _SPANS: Final = (0.1, 5.0)
 #: Seconds between two PINGs, and how many may be unanswered. The probe asks more, and is answered as late.
 _PING_EVERY, _PINGS_MAX = 2, 2
-#: Per subscription, what may wait for a callback, until more is dropped.
-_MESSAGES_MAX, _BYTES_MAX = 65_536, 64 * 1024 * 1024
 #: Seconds for saying goodbye to a server that may have stopped.
 _GOODBYE: Final = 0.5
 #: Seconds in which a server may have cut this end as too slow.
@@ -52,7 +48,11 @@ _LOOK_EVERY: Final = 0.05
 #: What a NATS takes that nobody has changed.
 _MAX_PAYLOAD: Final = 1024 * 1024
 #: Of many that hear a queue, one does, among all that give the same name.
-_QUEUE: Final = "q"
+_QUEUE: Final = b"q"
+#: What a NATS answers itself, where nobody hears a request.
+_NOBODY: Final = b"NATS/1.0 503"
+#: The subscription of all answers; the others have the next numbers.
+_ANSWERS: Final = 1
 
 _WRONG_USER: Final = "the server refuses this user: give the right one, nats://USER:PASSWORD@HOST or nats://TOKEN@HOST"
 _NO_NATS: Final = "what listens there is no NATS: is the port right? A NATS has 4222"
@@ -88,15 +88,16 @@ class NatsBus(Spine):
         self._trouble: Exception | None = None  # the last thing that the library has told
         self._why = ""  # told by whoever has given the connection up
         self._ended = asyncio.Event()
-        self._waken = asyncio.Event()
-        self._tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self._stream: Stream | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._turn_is_due = False
-        self._subscriptions: dict[Route, Subscription] = {}
+        self._numbers: dict[Route, int] = {}  # of what is subscribed
+        self._routes_by_number: dict[int, Route] = {}
+        self._last_number = _ANSWERS
         self._headers = True
         self._was_held_up = False
         super().__init__(without_secrets(servers), node, prefix, _MAX_PAYLOAD)
-        self._inbox = f"{prefix}._i.{self.token}.r."
+        self._inbox = f"{prefix}._i.{self.token}.r.".encode()
 
     def another(self) -> NatsBus:
         """See :class:`Spine`."""
@@ -121,7 +122,7 @@ class NatsBus(Spine):
             self._soon()
         else:
             try:
-                loop.call_soon_threadsafe(self._soon)
+                loop.call_soon_threadsafe(self._turn)
             except RuntimeError:  # it was closed just now
                 return
 
@@ -155,10 +156,8 @@ class NatsBus(Spine):
         while not self.is_closing:
             if await self._connect():
                 failures = 0
-                sender = asyncio.ensure_future(self._send())
                 self._linked()
                 await self._ended.wait()
-                sender.cancel()
                 await self._disconnect()
             failures += 1
             await self._rest(min(_SPANS[1], _SPANS[0] * 2 ** min(failures, 20)))
@@ -215,19 +214,21 @@ class NatsBus(Spine):
 
     def _linked(self) -> None:
         assert self._client is not None
-        self._subscriptions.clear()
-        self._tasks.clear()
-        own_socket(_transport(self._client).get_extra_info("socket")._sock)
+        transport = transport_of(self._client)
+        own_socket(transport.get_extra_info("socket")._sock)
         self._headers = bool(self._client._server_info.get("headers"))
         self.software: str = f"nats-server {self._client._server_info.get('version', '')}"
-        self._hand_over(self._subscribe_inbox)
+        self._numbers.clear()
+        self._routes_by_number.clear()
+        self._last_number = _ANSWERS
+        self._stream = Stream(transport, self._came)
+        self._stream.subscribe(_ANSWERS, self._inbox + b"*")
         self.linked(self._client.max_payload)
         self._soon()
 
     async def _disconnect(self) -> None:
         """Close the connection, though its server may take nothing."""
-        client, self._client = self._client, None
-        self._tasks.clear()
+        client, self._client, self._stream = self._client, None, None
         if self._is_linked and not self._why and self._was_held_up:
             self.note_dropped()  # it was cut as too slow, as far as can be told
         self._was_held_up = False
@@ -238,7 +239,7 @@ class NatsBus(Spine):
             self.unlinked(why, refused=refused)
         if client is None:
             return
-        transport = _transport(client)
+        transport = transport_of(client)
         if transport is not None:
             transport.abort()  # else what a stopped server hasn't taken would keep it open
         with suppress(OSError, nats.errors.Error, asyncio.TimeoutError):
@@ -255,9 +256,6 @@ class NatsBus(Spine):
             self._ended.set()
 
     async def _on_error(self, error: Exception) -> None:
-        if isinstance(error, nats.errors.SlowConsumerError):
-            self.note_dropped()
-            return
         if "slow consumer" in str(error).lower():
             self.note_dropped()
         if "permissions violation" in str(error).lower():
@@ -282,6 +280,8 @@ class NatsBus(Spine):
             self._ended.set()
         self._note_unsent()
         wait = self.turn()
+        if self._stream is not None:
+            self._stream.flush()
         if self.outbox.unsent > WAITING_BYTES_MAX // 2:
             wait = _LOOK_EVERY if wait is None else min(wait, _LOOK_EVERY)
         if self._timer is not None:
@@ -294,97 +294,61 @@ class NatsBus(Spine):
         if client is None:
             return
         unsent = client.pending_data_size
-        transport = _transport(client)
+        transport = transport_of(client)
         if transport is not None:
             unsent += transport.get_write_buffer_size()
         self.outbox.unsent = unsent
 
-    async def _send(self) -> None:
-        """Hand over what turns leave, in order."""
-        while True:
-            await self._waken.wait()
-            self._waken.clear()
-            tasks, self._tasks = self._tasks, []
-            try:
-                for function, args in tasks:
-                    await function(*args)
-            except (nats.errors.Error, OSError) as error:
-                self._trouble = error
-                self._ended.set()
-                return
-
-    def _hand_over(self, function: Callable[..., Any], *args: Any) -> None:
-        self._tasks.append((function, args))
-        self._waken.set()
-
-    def _publish(self, *args: Any) -> None:
-        client = self._client
-        if client is not None:
-            self._hand_over(client.publish, *args)
-
     def send_publish(self, subject: bytes, payload: bytes) -> None:
         """See :class:`Spine`."""
-        self._publish(subject.decode(), payload)
+        if self._stream is not None:
+            self._stream.publish(subject, payload)
 
     def send_request(self, number: int, subject: bytes, payload: bytes) -> None:
         """See :class:`Spine`."""
-        self._publish(subject.decode(), payload, f"{self._inbox}{number:x}")
+        if self._stream is not None:
+            self._stream.publish(subject, payload, b"%s%x" % (self._inbox, number))
 
     def send_answer(self, token: Any, payload: bytes) -> None:
         """See :class:`Spine`."""
-        self._publish(token, payload)
+        if self._stream is not None:
+            self._stream.publish(token, payload)
 
     def send_subscribe(self, route: Route) -> None:
         """See :class:`Spine`."""
-        self._hand_over(self._subscribe, route)
+        if self._stream is not None and route not in self._numbers:
+            self._last_number = number = self._last_number + 1
+            self._numbers[route], self._routes_by_number[number] = number, route
+            self._stream.subscribe(number, route[0], _QUEUE if route[1] else b"")
 
     def send_unsubscribe(self, route: Route) -> None:
         """See :class:`Spine`."""
-        self._hand_over(self._unsubscribe, route)
+        number = self._numbers.pop(route, None)
+        if self._stream is not None and number is not None:
+            del self._routes_by_number[number]
+            self._stream.unsubscribe(number)
 
-    async def _subscribe(self, route: Route) -> None:
-        if self._client is None or route in self._subscriptions:
+    # What comes
+
+    def _came(self, message: Message) -> None:
+        number, subject, reply, headers, payload = message
+        if number == _ANSWERS:
+            self._answered(subject, headers, payload)
             return
-        self._subscriptions[route] = await self._client.subscribe(
-            route[0].decode(),
-            queue=_QUEUE if route[1] else "",
-            cb=partial(self._heard, route),
-            pending_msgs_limit=_MESSAGES_MAX,
-            pending_bytes_limit=_BYTES_MAX,
-        )
-
-    async def _subscribe_inbox(self) -> None:
-        if self._client is not None:
-            await self._client.subscribe(
-                f"{self._inbox}*",
-                cb=self._answered,
-                pending_msgs_limit=_MESSAGES_MAX,
-                pending_bytes_limit=_BYTES_MAX,
-            )
-
-    async def _unsubscribe(self, route: Route) -> None:
-        subscription = self._subscriptions.pop(route, None)
-        if subscription is not None:
-            await subscription.unsubscribe()
-
-    async def _heard(self, route: Route, message: Msg) -> None:
+        route = self._routes_by_number.get(number)
+        if route is None:
+            return
         begin = self.clock()
-        self.hear(route, message.data, partial(self.answer, message.reply) if message.reply else None)
+        self.hear(route, payload, partial(self.answer, reply) if reply else None)
         if self.clock() - begin > _HELD_UP:
             self._was_held_up = True
 
-    async def _answered(self, message: Msg) -> None:
+    def _answered(self, subject: bytes, headers: bytes, payload: bytes) -> None:
         try:
-            number = int(message.subject.rpartition(".")[2], 16)
+            number = int(subject.rpartition(b".")[2], 16)
         except ValueError:
             return
-        if not message.data and message.headers is not None and message.headers.get("Status") == "503":
+        if not payload and headers.startswith(_NOBODY):
             self.ended(number, Outcome.NOBODY)
         else:
-            self.ended(number, Outcome.ANSWERED, message.data)
-
-
-def _transport(client: nats.aio.client.Client) -> Any:
-    """That of asyncio. The library has no way to ask what it hasn't sent yet, and none to end a connection at once."""
-    writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
-    return None if writer is None else writer.transport
+            self.ended(number, Outcome.ANSWERED, payload)
