@@ -22,6 +22,7 @@ from pysock.cli.admin.shown import span_of
 from pysock.cli.clustered import cluster_options, join, take_cluster
 from pysock.cli.config import takes_a_file
 from pysock.cli.fdstore import fdstore_option, keep_over_restarts
+from pysock.cli.handover import check_alone, hand_over_at, handover_option
 from pysock.cli.options import FRAMINGS, authkey_option, check_address, example, read_authkey, tls_given, tls_options
 from pysock.cli.target import load
 from pysock.cli.words import as_commands_say
@@ -157,6 +158,7 @@ def check_slow(ctx: click.Context, param: click.Parameter, value: str | None) ->
 )
 @recycling_options
 @hang_option
+@handover_option
 @fdstore_option
 @access_log_option
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_envvar=True, help="How much to tell.")
@@ -221,6 +223,7 @@ def serve(
     max_age: float | None,
     hang_kill: float | None,
     fdstore: bool,
+    handover: pysock.Address | None,
     **options: Any,
 ) -> int:
     """Serve NAME of MODULE: a pysock.Server, or a handler(client, request).
@@ -232,6 +235,7 @@ def serve(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if workers is not None and fdstore:
         raise click.UsageError("--fdstore is for one process: leave out --workers")
+    check_alone(handover, workers, agent, admin, metrics)
     if workers is not None:
         return supervise(
             workers, reload_timeout, grace, drain_delay, hang_kill, (max_requests, max_rss, max_age),
@@ -242,6 +246,8 @@ def serve(
     unit = unit_of(server)
     if fdstore:
         keep_over_restarts(server, unit, grace)
+    if handover is not None:
+        hand_over_at(server, handover)
     interrupted, unwritten = watch(server, unit)
     # A Server was made by Python code, which has parameters and no options.
     say = nullcontext() if server is found else as_commands_say()

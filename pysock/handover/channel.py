@@ -168,6 +168,12 @@ class Channel(Unique):
         return left > 0 and bool(poll.poll(left * 1000))
 
     def _get(self) -> Heard:
+        try:
+            return self._next()
+        except ConnectionResetError:  # it has closed its end with something unread; what it said before is still here
+            return self._next()
+
+    def _next(self) -> Heard:
         data, ancillary, flags, _ = self._socket.recvmsg(LONGEST, _ROOM, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
         descriptors = array.array("i")
         for level, kind, payload in ancillary:

@@ -95,6 +95,11 @@ class Door(Unique):
             raise
         self._fd = sock.detach()
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a socket already, own or borrowed."""
+        return self._fd >= 0
+
     # It changes hands
 
     def descriptors(self) -> list[int]:

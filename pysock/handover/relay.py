@@ -8,21 +8,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from pysock.address import AddressLike, as_address
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
 from pysock.base.unique import Unique
-from pysock.errors import HandoverFailed, ParameterError, PysockError
+from pysock.errors import HandoverFailed, PysockError
 from pysock.handover.channel import Channel, Gone
 from pysock.handover.door import Door, refuse
 from pysock.handover.give import Offer
 from pysock.handover.options import Options
+from pysock.handover.place import checked_handover
 from pysock.handover.take import Taking, checked_system
 from pysock.handover.totals import added
 
 if TYPE_CHECKING:
     from typing import Final
 
+    from pysock.address import AddressLike
     from pysock.engine.contract import Engine
     from pysock.engine.rows import EngineStats
     from pysock.running import Running
@@ -83,35 +84,25 @@ class Relay(Unique):
         :raises HandoverFailed: this system has no hand-overs.
         """
         checked_system()
-        where = as_address(address)
-        if where.transport != "unix" or not where.path:
-            raise ParameterError(
-                "handover", f"must be the path of a Unix socket, such as unix:/run/app.next, not {where}"
-            )
-        if where.mode not in (None, 0o600) or where.user or where.group or where.proxy:
-            raise ParameterError(
-                "handover", f"is for the server's own user alone: write {where.bare()}, without options"
-            )
+        where = checked_handover(address)
         self._door = Door(where, self.running.backend.sockets)
 
     # The start
 
     def begin(self) -> None:
         """Before anything is made: whether there is somebody to take over from."""
-        if self.taking is None and self._door is not None:
-            channel = self._door.knock()
-            if channel is None:
-                self._door.open()
-                return
-            self.taking = Taking(self.running, channel, self.options, door=self._door)
+        door, is_known = self._door, self.taking is not None
+        if door is not None and not is_known and (channel := door.knock()) is not None:
+            self.taking = Taking(self.running, channel, self.options, door=door)
         if self.taking is not None:
             try:
                 self.taking.greet()
             except Gone:
-                if self._door is None:
+                if is_known:
                     raise
-                self.taking = None
-                self._door.open()  # it has ended just then
+                self.taking = None  # whoever was there has ended just then
+        if door is not None and not door.is_there:
+            door.open()
 
     def receive(self, engine: Engine) -> None:
         """All is made, and nobody is served yet."""
@@ -141,7 +132,7 @@ class Relay(Unique):
 
     def _give(self, channel: Channel) -> None:
         try:
-            if self.taking is not None and self.taking.goes_on:
+            if self.taking is not None and not self.taking.is_over_within(self.options.step / 2):
                 refuse(channel, "it takes over itself just now")
                 return
             given = Offer(self.running, channel, self.options, self._door).give()
@@ -160,8 +151,8 @@ class Relay(Unique):
 
     def end(self) -> None:
         """Called again it does nothing."""
-        if self.taking is not None and self.taking.goes_on:
+        if self.taking is not None:
             error = sys.exc_info()[1]
-            self.taking.give_up(f"it couldn't be started: {error!r}" if error is not None else "it stops")
+            self.taking.end("it stops" if error is None else f"it couldn't be started: {error!r}")
         if self._door is not None:
             self._door.close()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import resource
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
 from pysock._version import __version__
+from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
 from pysock.base.unique import Unique
@@ -29,12 +31,15 @@ from pysock.handover.within import within
 from pysock.limits import RESERVED_DESCRIPTORS
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Final
 
     from pysock.engine.contract import Engine
     from pysock.engine.rows import EngineStats
     from pysock.handover.door import Door
     from pysock.running import Running
+
+#: In seconds.
+_PACE: Final = 0.005
 
 
 class Taking(Unique):
@@ -61,6 +66,7 @@ class Taking(Unique):
         self._borrowed = Borrowed([])
         self._luggage: dict[int, bytes] = {}
         self._is_over = False
+        self._thread: threading.Thread | None = None
         #: What the old side has counted.
         self.counted: EngineStats = NO_STATS
         #: The ids of those that have come.
@@ -81,7 +87,8 @@ class Taking(Unique):
             fields.append((tags.LENT, b"\1"))
         if door is not None:
             fields.append((tags.DOOR, str(door.address).encode()))
-        self._say(Kind.HELLO, fields)
+        with suppress(Gone):  # it may have said before why it won't
+            self._say(Kind.HELLO, fields)
         try:
             self._understand(self._hear(self._options.step, Kind.OFFER).message)
             self._borrow(self._hear(self._options.step, Kind.LISTENERS))
@@ -198,7 +205,7 @@ class Taking(Unique):
 
     def _wait_for_death(self, gone: Gone) -> None:
         """The old side is gone, and may live."""
-        if self._life is None or not self._life.ends_within(self._options.step):
+        if self._is_over or self._life is None or not self._life.ends_within(self._options.step):
             raise HandoverFailed("the old side has taken it back") from gone
         self._is_over = True
         log.warning("the process before has died during the hand-over; this one serves those that have come")
@@ -208,7 +215,8 @@ class Taking(Unique):
     def follow(self, engine: Engine) -> None:
         """In a thread: take those that were busy, until there are no more."""
         if not self._is_over:
-            threading.Thread(target=self._follow, args=(engine,), name="pysock-handover", daemon=True).start()
+            self._thread = threading.Thread(target=self._follow, args=(engine,), name="pysock-handover", daemon=True)
+            self._thread.start()
 
     def _follow(self, engine: Engine) -> None:
         do = partial(within, engine, patience=self._options.step)
@@ -217,7 +225,8 @@ class Taking(Unique):
             while not self._is_over and self._round(engine, do, longest):
                 pass
         except PysockError as error:
-            log.warning("the hand-over ended before all clients had come: %s", error)
+            if not self._is_over:  # else this server ends
+                log.warning("the hand-over ended before all clients had come: %s", error)
         finally:
             self._is_over = True
             self.close()
@@ -229,19 +238,29 @@ class Taking(Unique):
             self.counted = totals.decoded(message.fields.get(tags.TOTAL, []))
         return message.kind != Kind.BYE
 
-    @property
-    def goes_on(self) -> bool:
-        """Whether somebody may still come."""
-        return not self._is_over
+    def is_over_within(self, seconds: float) -> bool:
+        """Wait so long at most until nobody may come any more, and say whether it is so."""
+        end = monotonic() + seconds
+        while not self._is_over and monotonic() < end:
+            time.sleep(_PACE)
+        return self._is_over
 
     # The end
 
     def give_up(self, why: str) -> None:
         """Tell the old side, if it can be, that everything is its own."""
-        self._is_over = True
         with suppress(HandoverFailed):
             self._channel.send(Kind.GAVE_UP, [(tags.WHY, why.encode(errors="replace")[:1000])], patience=0.0)
-        self.close()
+        self._channel.hang_up()
+        if self._thread is None:  # else it is what closes
+            self._is_over = True
+            self.close()
+
+    def end(self, why: str) -> None:
+        """The server ends."""
+        if not self._is_over:
+            self._is_over = self._thread is not None
+            self.give_up(why)
 
     def close(self) -> None:
         """Called again it does nothing."""

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 
 import pytest
 from conftest import native_is_missing
-from handing import QUICK, Handing, channels, hand_over
+from handing import QUICK, Handing, channels, greeted, hand_over
 from support import RawPeer, left_in, wait_for
 
 import pysock
 from pysock import HandoverFailed, Server, ServerState
 from pysock.handover import tags
+from pysock.handover.channel import Channel, Gone
 from pysock.handover.messages import Kind as Said
 from pysock.handover.messages import encode_versions
 from pysock.handover.options import Options
@@ -236,7 +237,7 @@ def test_what_a_client_was_asked_it_answers_to_who_asked(unix, engines):
         release.wait(10)
         return request + b"!"
 
-    with servers(unix, engines) as (old, new), pysock.connect(unix, name="c", services={"ask": answer}):
+    with servers(unix, engines) as (old, new), pysock.connect(unix, name="c", services={"ask": answer}) as client:
         there = old.clients.by_name("c")
         answers = []
         asking = threading.Thread(target=lambda: answers.append(there.request(b"why", "ask")))
@@ -248,6 +249,7 @@ def test_what_a_client_was_asked_it_answers_to_who_asked(unix, engines):
         asking.join()
         timer.join()
         assert answers == [b"why!"]
+        assert client.request(b"a") == b"A"  # so it is awake
         assert new.clients.by_name("c").request(b"again", "ask") == b"again!"
 
 
@@ -382,19 +384,6 @@ def test_a_start_that_fails_leaves_all_as_it_was(unix, engines):
             assert other.request(b"b") == b"B"
 
 
-def greeted(channel, server, **changes):
-    """Be a new side, up to the listeners."""
-    fields = {
-        tags.VERSIONS: encode_versions(),
-        tags.FRAMING: b"\0",
-        tags.ADDRESS: str(server.addresses[0]).encode(),
-        tags.LENT: b"\1",
-        **changes,
-    }
-    channel.send(Said.HELLO, fields.items(), patience=2)
-    return channel.receive(5)
-
-
 @pytest.mark.parametrize("how", ["goes", "gives up", "hangs", "talks", "is truncated"])
 @pytest.mark.parametrize("when", ["greeted", "prepared", "frozen", "taken"])
 def test_a_new_side_that_fails(unix, backend, how, when):
@@ -470,3 +459,16 @@ def test_time_goes_on(unix, engines, peer):
         assert hand_over(old, new).moved == 1
         assert silent.frame().kind == Kind.CIR_REFUSED
         assert 0.5 < time.monotonic() - began < 2
+
+
+def test_what_was_said_before_an_end_is_heard():
+    """Whoever closes with something unread resets the connection, and that is told first (unix(7))."""
+    ours, theirs = channels()
+    other = Channel(theirs)
+    ours.send(Said.TAKEN, patience=1)
+    other.send(Said.ABORT, patience=1)
+    other.close()
+    assert ours.receive(1).message.kind == Said.ABORT
+    with pytest.raises(Gone):
+        ours.receive(1)
+    ours.close()

@@ -9,8 +9,10 @@ from typing import Any
 
 from pysock import Server
 from pysock.errors import PysockError
-from pysock.handover.channel import Channel
+from pysock.handover import tags
+from pysock.handover.channel import Channel, Heard
 from pysock.handover.give import give
+from pysock.handover.messages import Kind, encode_versions
 from pysock.handover.options import Given, Options
 from pysock.handover.relay import take
 
@@ -67,3 +69,15 @@ def hand_over(old: Server, new: Server, options: Options = QUICK, ready: Callabl
     given = giving.end()
     old.stop(1.0)
     return given
+
+
+def greeted(channel: Channel, server: Server) -> Heard:
+    """Be a new side, up to the listeners."""
+    fields = {
+        tags.VERSIONS: encode_versions(),
+        tags.FRAMING: b"\0",
+        tags.ADDRESS: str(server.addresses[0]).encode(),
+        tags.LENT: b"\1",
+    }
+    channel.send(Kind.HELLO, fields.items(), patience=2)
+    return channel.receive(5)

@@ -26,6 +26,7 @@ BOTH_WAYS = {
     "workers": ("5", ["5"]),
     "max-age": ("9.5", ["9.5"]),
     "hang-kill": ("10", ["10"]),
+    "handover": ('"unix:next"', ["unix:next"]),
     "access-log": ('"requests:1/2"', ["requests:1/2"]),
     "agent": ('"127.0.0.1:1"', ["127.0.0.1:1"]),
     "admin": ("true", [None]),

@@ -123,6 +123,7 @@ def test_there_are_programs():
         "cores",
         "directory",
         "guide",
+        "handover",
         "healing",
         "later",
         "metrics",
