@@ -37,6 +37,8 @@ def main(fd: int) -> int:
         return gave_up(post, error.format_message(), 2)
     except click.ClickException as error:
         return gave_up(post, error.format_message(), error.exit_code)
+    except pysock.HandoverFailed as error:
+        return gave_up(post, f"{error} (pysock reload --cold moves no clients)", 1)
     except (pysock.PysockError, OSError, ImportError) as error:
         return gave_up(post, explain(error), 1)
     except ValueError as error:

@@ -82,6 +82,8 @@ class Borrowed:
     def own(self, masters: Sequence[MasterSocket], limits: Limits) -> None:
         """From now on they are this process's, with their files; clients are told so, for it listens anew."""
         passed, self._passed = self._passed, []
+        if not passed:  # somebody else lends them
+            return
         for master, one in zip(masters, passed, strict=True):
             file = SocketFile.taken_over(one.lent.at, one.lock) if one.lock >= 0 else None
             if one.lent.at.transport not in INHERITED:

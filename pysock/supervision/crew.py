@@ -1,8 +1,10 @@
 """The workers of one service: they start together, follow each other when they die, and are replaced by new code.
 
 This file owns who is there. A change - the first start is one, too - has three steps: as many workers as are wanted
-start beside those that serve; when all of them have imported the program they are lent what it listens at; when all of
-them serve, the old ones drain. Where one fails before that, all new ones go, and the old ones serve on.
+start beside those that serve; when all of them have imported the program they are lent what it listens at; then each
+takes over the clients of the one before it, which ends. Where one fails before that, all new ones go, and the old ones
+serve on; where one fails then, that is so for its number. A cold change moves no clients: when all of the new ones
+serve, the old ones drain.
 """
 
 from __future__ import annotations
@@ -10,66 +12,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from pysock.admin.services.served import SLOW
 from pysock.base.clock import monotonic
-from pysock.base.lean import TYPE_CHECKING, NamedTuple, Protocol
+from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.supervision.inquiry import Inquiry
 from pysock.supervision.ledger import Ledger
 from pysock.supervision.listeners import Listeners
-from pysock.supervision.member import Member, State
+from pysock.supervision.member import GOODBYE, Member, State
 from pysock.supervision.pace import Pace
-from pysock.supervision.recycling import Bounds, Recycling
+from pysock.supervision.passing import Passings
+from pysock.supervision.plan import NEVER_READY, USAGE, News, Plan
+from pysock.supervision.recycling import Recycling
 from pysock.supervision.rows import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any, Final
 
 log: Final = logging.getLogger(__name__)
-
-#: Exit codes: of wrong usage, and where the service never came to serve.
-USAGE: Final = 2
-NEVER_READY: Final = 3
-
-
-class Plan(NamedTuple):
-    """What a crew is to be.
-
-    :ivar workers: how many at first.
-    :ivar command: what starts one, behind the interpreter and before the number of its descriptor.
-    :ivar arguments: what each is told of its program; JSON.
-    :ivar grace: seconds for what was accepted to be answered, when one is to end.
-    :ivar delay: seconds in which only health checks fail, when all are to.
-    :ivar patience: seconds until a change that isn't the first is given up.
-    :ivar hang_kill: seconds after which a worker that hangs is killed; ``None``: never.
-    :ivar bounds: at which a worker is replaced.
-    :ivar measured: whether the supervisor tells what they count.
-    :ivar asked: whether the admin socket asks them.
-    :ivar slowlog: how long a request takes that is in its slowlog, in seconds.
-    """
-
-    workers: int
-    command: Sequence[str]
-    arguments: dict[str, Any]
-    grace: float
-    delay: float
-    patience: float
-    hang_kill: float | None = None
-    bounds: Bounds = Bounds()
-    measured: bool = False
-    asked: bool = False
-    slowlog: float = SLOW
-
-
-class News(Protocol):
-    """Who is told of it."""
-
-    def begins(self) -> None:
-        """A change begins."""
-
-    def settled(self, why_not: str) -> None:
-        """It is over; with a text it was called off, and things are as before."""
 
 
 class Crew(Unique):
@@ -96,7 +55,9 @@ class Crew(Unique):
         self._due: dict[int, float] = {}  # when the next worker of a number starts
         self._pace: dict[int, Pace] = {}
         self._change_ends: float | None = None
-        self._again = False  # another change was asked for
+        self._again: bool | None = None  # another change was asked for, a cold one or not
+        self._passings = Passings(plan.grace, plan.patience)
+        self._remain: list[str] = []  # why some of the old ones weren't replaced
         self._replaced: Member | None = None  # the change under way is of this one alone
         self._why = ""  # for which bound
         self._recycling = Recycling(plan.bounds)
@@ -120,19 +81,22 @@ class Crew(Unique):
 
     # Commands
 
-    def change(self) -> None:
-        """Start all workers anew; or, if that can't be now, as soon as it can."""
+    def change(self, cold: bool = False) -> None:
+        """Start all workers anew; or, if that can't be now, as soon as it can.
+
+        :param cold: no clients move.
+        """
         if self._stops:
             return
         if self.coming or self.rows.free < 2 * self.wanted:
-            self._again = True
+            self._again = cold
             return
-        self._again = False
+        self._again = None
         self._news.begins()
         self._change_ends = None if self._wants is None else monotonic() + self._plan.patience
         try:
             for number in range(self.wanted):
-                self.coming[number] = self._start(number)
+                self.coming[number] = self._start(number, None if cold else self.serving.get(number))
         except OSError as error:
             self._call_off(f"a process can't be started: {error}", NEVER_READY)
 
@@ -148,7 +112,7 @@ class Crew(Unique):
         self._change_ends = monotonic() + self._plan.patience
         self._replaced = member
         try:
-            self.coming[member.number] = self._start(member.number)
+            self.coming[member.number] = self._start(member.number, member)
         except OSError as error:
             self._call_off(f"a process can't be started: {error}", NEVER_READY)
 
@@ -165,7 +129,7 @@ class Crew(Unique):
     def stop(self, grace: float, delay: float) -> None:
         """Let all of them drain and end."""
         self._stops = True
-        self._again = False
+        self._again = None
         self._due.clear()
         for member in self.members:
             member.stop(grace, delay)
@@ -187,6 +151,8 @@ class Crew(Unique):
             member.failed = told["why"], told["code"]
         elif what == "counted":
             member.requests = told["requests"]
+        elif what == "greets":
+            self._passings.greets(member)
         elif what == "lame":
             self._spread(member, told["lame"])
         elif what == "ends":
@@ -210,12 +176,21 @@ class Crew(Unique):
             self.leaving.remove(member)
         elif self.coming.get(member.number) is member:
             del self.coming[member.number]
-            self._call_off(how, USAGE if member.failed and member.failed[1] == USAGE else NEVER_READY)
+            self._missed(how, USAGE if member.failed and member.failed[1] == USAGE else NEVER_READY)
         else:
             del self.serving[member.number]
-            if not self._stops:
+            if not self._stops and not (member.number in self.coming and self._passings.concerns(member)):
                 self._follow(member, how)
         self._look()
+
+    def _missed(self, how: str, code: int) -> None:
+        """One of those that were to come has ended before it served."""
+        if not self._passings.began:
+            self._call_off(how, code)
+            return
+        self._remain.append(how)
+        if not self.coming:
+            self._settle()
 
     def _follow(self, member: Member, how: str) -> None:
         pause = self._pace.setdefault(member.number, Pace()).next(monotonic() - member.started)
@@ -258,8 +233,8 @@ class Crew(Unique):
             if self._change_ends is not None and self._change_ends <= now:
                 self._call_off(f"the new workers didn't serve within {self._plan.patience:g} seconds", NEVER_READY)
             return
-        if self._again:
-            self.change()
+        if self._again is not None:
+            self.change(self._again)
             return
         for number in [number for number, at in self._due.items() if at <= now]:
             del self._due[number]
@@ -268,14 +243,16 @@ class Crew(Unique):
 
     # A change
 
-    def _start(self, number: int) -> Member:
+    def _start(self, number: int, old: Member | None = None) -> Member:
+        """One of this number, which takes over from the old one."""
         plan = self._plan
         told = {"workers": self.wanted, "rows": self.rows.count, "lame": self.is_lame, "grace": plan.grace,
-                "slowlog": plan.slowlog, "arguments": plan.arguments}  # fmt: skip
+                "slowlog": plan.slowlog, "patience": plan.patience, "arguments": plan.arguments}  # fmt: skip
         row = self.rows.take()
         try:
             inquiry = Inquiry() if plan.asked else None
-            return Member(number, row, self.rows.fd, self.ledger.new_page(), inquiry, plan.command, told)
+            takes = self._passings.begin(old)
+            return Member(number, row, self.rows.fd, self.ledger.new_page(), inquiry, takes, plan.command, told)
         except BaseException:
             self.rows.give_back(row)
             raise
@@ -290,6 +267,10 @@ class Crew(Unique):
 
     def _look(self) -> None:
         """What follows from how far they have come."""
+        for member in [
+            one for one in self.coming.values() if one.state is State.SERVING and self._passings.concerns(one)
+        ]:
+            self._follow_on(member)
         states = {member.state for member in self.coming.values()}
         if self._stops:
             if not any(member.accepts for member in self.members):  # others are refused now, and don't wait in vain
@@ -319,6 +300,7 @@ class Crew(Unique):
             return
         for member in (first, *others):
             self._lend(member)
+        self._passings.opened()
 
     def _open_for(self, member: Member) -> None:
         """For one that follows another."""
@@ -334,36 +316,56 @@ class Crew(Unique):
         member.state, member.accepts = State.OPENING, True
         member.line.say("lent", fds, lent=told)
 
+    def _follow_on(self, member: Member) -> None:
+        """It has the clients of the old one, which ends by itself."""
+        old = self.serving.get(member.number)
+        self._passings.done(member)
+        self._replace(member)
+        if old is not None:
+            self.leaving.append(old)
+            old.leaves(self._plan.grace + GOODBYE)
+        if not self.coming:
+            self._settle()
+
     def _commit(self) -> None:
+        """All of them serve beside the old ones, whose turn to go it is."""
+        for member in list(self.coming.values()):
+            old = self.serving.get(member.number)
+            self._replace(member)
+            if old is not None:
+                self._dismiss(old)
+        self._settle()
+
+    def _replace(self, member: Member) -> None:
+        self.ledger.followed("reload" if self._replaced is None else self._why, int(member.number in self.serving))
+        self.serving[member.number] = self.coming.pop(member.number)
+        self._due.pop(member.number, None)
+
+    def _settle(self) -> None:
+        """The change is over."""
         alone, self._replaced = self._replaced, None
-        old = [member for number, member in self.serving.items() if alone is None or number in self.coming]
-        others = {} if alone is None else self.serving
-        self.serving, self.coming, self._change_ends = others | self.coming, {}, None
-        self._wants = next(iter(self.serving.values())).wants
-        self._due = {number: at for number, at in self._due.items() if alone is not None and number != alone.number}
-        self.ledger.followed("reload" if alone is None else self._why, len(old))
-        for member in old:
-            self._dismiss(member)
-        self.listeners.keep(self._wants)
+        remain, self._remain = "; ".join(self._remain), []
+        partly = self._passings.began
+        self._passings.end()
+        self._change_ends = None
+        if not remain or partly:
+            self._wants = next((one.wants for one in self.serving.values() if one.wants), self._wants)
+        self.listeners.keep(self._wants or ())
         if alone is None:
-            self._news.settled("")
+            self._news.settled(remain, partly)
+        elif remain and not self._stops:
+            log.error("%s isn't replaced, and serves on: %s", alone.name, remain)
         self._fill()
 
     def _call_off(self, why: str, code: int) -> None:
         for member in self.coming.values():
             self._dismiss(member)
         self.coming.clear()
-        self._change_ends = None
-        alone, self._replaced = self._replaced, None
-        self.listeners.keep(self._wants or ())
         if self._wants is None:
             self._stops = True
             self.failed = why, code
-        if alone is None:
-            self._news.settled(why)
-        elif not self._stops:
-            log.error("%s isn't replaced, and serves on: %s", alone.name, why)
-        self._fill()
+        self._remain.append(why)
+        self._settle()
 
     def _dismiss(self, member: Member) -> None:
         self.leaving.append(member)

@@ -8,6 +8,7 @@ supervisor's alone.
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: How long after its grace a worker may take to end, in seconds: longer than a server waits for a handler.
 PATIENCE: Final = 6.0
+#: For clients that couldn't move with the others to hear that, in seconds.
+GOODBYE: Final = 10.0
 
 
 class State(Enum):
@@ -47,6 +50,7 @@ class Member(Unique):
     :param seats: the descriptor of that page.
     :param page: where its metrics are, if they are wanted; it is this object's from now on.
     :param inquiry: by which it is asked for the admin socket, if there is one; likewise.
+    :param takes: by which it takes over from the one before, if it does; it is closed here.
     :ivar wants: what its program calls the addresses that it wants.
     :ivar limits: of those.
     :ivar accepts: clients may come to it.
@@ -58,7 +62,7 @@ class Member(Unique):
     """
 
     def __init__(self, number: int, row: int, seats: int, page: Page | None, inquiry: Inquiry | None,
-                 command: Sequence[str], told: dict[str, Any]) -> None:  # fmt: skip
+                 takes: socket.socket | None, command: Sequence[str], told: dict[str, Any]) -> None:  # fmt: skip
         self.number = number
         self.row = row
         self.state: State = State.STARTING
@@ -88,12 +92,17 @@ class Member(Unique):
                 fds["page"] = page.fd
             if inquiry is not None:
                 fds["inquiry"] = inquiry.theirs.fileno()
+            if takes is not None:
+                fds["takes"] = takes.fileno()
             self.line.say("begin", [*fds.values()], lends=[*fds], worker=number, row=row, **told)
             if inquiry is not None:
                 inquiry.passed_on()
         except BaseException:
             self.line.close()
             raise
+        finally:
+            if takes is not None:
+                takes.close()
 
     @property
     def name(self) -> str:
@@ -106,6 +115,11 @@ class Member(Unique):
         end = monotonic() + grace + delay + PATIENCE
         self.kill_at = end if self.kill_at is None else min(end, self.kill_at)
         self.line.say("stop", grace=grace, delay=delay)
+
+    def leaves(self, seconds: float) -> None:
+        """It ends by itself, in so many seconds."""
+        self.state, self.accepts = State.ENDING, False
+        self.kill_at = monotonic() + seconds + PATIENCE
 
     def kill(self) -> None:
         """End it now."""

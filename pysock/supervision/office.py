@@ -181,14 +181,14 @@ class Office(Unique):
         return {"workers": now, "was": was}
 
     def _reload(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        asked = Asked("reload", fields, ("timeout",))
+        asked = Asked("reload", fields, ("timeout", "cold"))
         timeout = asked.number("timeout", 0.001, _LONGEST, _LONGEST)
         wish, began = Wish(), monotonic()
-        self._do(partial(self._supervisor.reload, wish))
+        self._do(partial(self._supervisor.reload, wish, asked.flag("cold")))
         if not wish.is_over.wait(timeout):
             raise PysockError(f"it isn't over within {timeout:g} seconds, and goes on")
         if wish.why_not:
-            raise PysockError(f"nothing was changed, the old workers serve on: {wish.why_not}")
+            raise PysockError(wish.why_not)
         return {"workers": self._supervisor.roster.now.wanted, "took": round(monotonic() - began, 3)}
 
     def _do(self, order: Callable[[], Any]) -> Any:

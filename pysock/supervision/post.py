@@ -14,22 +14,27 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 
 from pysock.address import Address
 from pysock.admin.answers import Answers
 from pysock.base import forking
+from pysock.base.daemons import daemon
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
 from pysock.base.unique import Unique
 from pysock.engine.seats import SEAT_BYTES, Seat, mine
-from pysock.errors import PysockError
+from pysock.errors import HandoverFailed, PysockError
+from pysock.handover.give import give
+from pysock.handover.options import Options
+from pysock.handover.relay import take
 from pysock.listening import Lent
 from pysock.metrics import Page
 from pysock.states import ServerState
 from pysock.supervision.hangs import stack_of
 from pysock.supervision.inquiry import Answerer
 from pysock.supervision.line import Line
-from pysock.supervision.member import PATIENCE
+from pysock.supervision.member import GOODBYE, PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +63,8 @@ class Post(Unique):
         lent = dict(zip(self.told["lends"], fds, strict=True))
         self._metrics: Page | None = Page(lent["page"]) if "page" in lent else None
         self._inquiry: int | None = lent.get("inquiry")
+        self._takes: int | None = lent.get("takes")
+        self._gives = False
         memory = mmap.mmap(lent["seats"], self.told["rows"] * SEAT_BYTES)
         os.close(lent["seats"])
         self._seat = Seat(memory, self.told["rows"], self.told["row"])
@@ -88,6 +95,9 @@ class Post(Unique):
             server.lame()
         server._running.lameness.watch(self._lame)
         server.on_state(self._changed)
+        if self._takes is not None:
+            take(server, self._takes, options=Options(prepare=self.told["patience"], grace=self.told["grace"]))
+            self._say("greets")
 
     def failed(self, why: str, code: int) -> None:
         """Tell why this process ends, and with which exit code."""
@@ -142,7 +152,10 @@ class Post(Unique):
             elif told["say"] == "lame":
                 self._be_lame(told["lame"])
             elif told["say"] == "count":
-                self._say("counted", requests=0 if self._server is None else self._server.stats()["requests"])
+                self._say("counted", requests=self._requests())
+            elif told["say"] == "give":
+                daemon(partial(self._give, fds[0], Options(prepare=told["prepare"], grace=told["grace"])),
+                       "pysock-give").start()  # fmt: skip
             elif told["say"] == "hangs":
                 service, stack = stack_of(self._server)
                 self._say("stack", service=service, stack=stack)
@@ -153,6 +166,27 @@ class Post(Unique):
         self._stop(self.told["grace"], 0.0)
         time.sleep(PATIENCE)
         os._exit(1)  # a handler hasn't returned
+
+    def _requests(self) -> int:
+        """Served by this process, whatever its clients had asked before they came."""
+        engine = None if self._server is None else self._server._running.engine
+        return 0 if engine is None else engine.stats().requests
+
+    def _give(self, fd: int, options: Options) -> None:
+        """Hand everybody over to the process at the other end; in a thread."""
+        server = self._server
+        try:
+            if server is None or self._gives:
+                os.close(fd)
+                return
+            self._gives = True
+            given = give(server, fd, options=options)
+        except (HandoverFailed, OSError) as error:
+            self._gives = False
+            log.info("no client has moved, this worker serves on: %s", error)
+        else:
+            log.info("%d clients were handed over, %d are told to connect again", given.moved, given.drained)
+            server.stop(GOODBYE)
 
     def _be_lame(self, lame: bool) -> None:
         self._is_lame = lame

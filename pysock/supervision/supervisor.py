@@ -16,10 +16,11 @@ from contextlib import suppress
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
-from pysock.supervision.crew import Crew, Plan
+from pysock.supervision.crew import Crew
 from pysock.supervision.hangs import Hangs
 from pysock.supervision.member import Member, State
 from pysock.supervision.orders import Orders, Wish, Wishes
+from pysock.supervision.plan import Plan
 from pysock.supervision.roster import Roster
 
 if TYPE_CHECKING:
@@ -118,21 +119,22 @@ class Supervisor(Unique):
         """A change does."""
         self._wishes.begins()
         if self._said:
-            log.info("new workers start; when all of them serve, the old ones drain")
+            log.info("new workers start, and follow the old ones when all are ready to serve")
             if self._tell is not None:
                 self._tell.reloading()
 
-    def settled(self, why_not: str) -> None:
+    def settled(self, why_not: str, partly: bool) -> None:
         """It is over."""
-        self._wishes.settled(why_not)
+        what = "not all workers were replaced" if partly else "nothing was changed, the old workers serve on"
+        self._wishes.settled(f"{what}: {why_not}" if why_not else "")
         if why_not:
             if self._said:
-                log.error("nothing was changed, the old workers serve on: %s", why_not)
-                self._ready(f"serving on with the old workers: {why_not}")
+                log.error("%s: %s", what, why_not)
+                self._ready(f"serving on with {'some ' if partly else 'the '}old workers: {why_not}")
             return
         where = " ".join(map(str, self._crew.listeners.addresses))
         if self._said:
-            log.info("new workers serve, the old ones drain")
+            log.info("new workers serve, the old ones end")
         else:
             self._said = True
             workers = f"{self._crew.wanted} worker{'s' if self._crew.wanted != 1 else ''}"
@@ -161,10 +163,10 @@ class Supervisor(Unique):
         self._crew.scale(workers)
         return was, self._crew.wanted
 
-    def reload(self, wish: Wish) -> None:
-        """Replace all workers; the wish is told of how that went."""
+    def reload(self, wish: Wish, cold: bool) -> None:
+        """Replace all workers, whose clients move unless it is a cold change; the wish is told of how that went."""
         self._wishes.add(wish)
-        self._crew.change()
+        self._crew.change(cold)
         if self._stops:
             self._wishes.end()
 

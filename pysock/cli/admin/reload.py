@@ -23,13 +23,16 @@ _MORE: Final = 5.0
     show_envvar=True,
     help="Seconds to wait until the new workers serve, or the change is called off.",
 )
-def reload(address: str, timeout: float, json: bool) -> None:
+@click.option("--cold", is_flag=True, show_envvar=True, help="Move no clients: the old workers drain.")
+def reload(address: str, timeout: float, cold: bool, json: bool) -> None:
     """Replace all workers of pysock serve --workers --admin by new ones, with new code, as SIGHUP does; wait for it.
 
-    Where the new ones don't come to serve, the old ones serve on: then it says why, and the exit code is 1.
+    Clients stay connected: the new workers take them over. Where they can't, because the program has another framing,
+    authkey or address now, --cold does it. Where the new ones don't come to serve, the old ones serve on: then it says
+    why, and the exit code is 1.
     """
     with admin_of(address, timeout + _MORE) as asker:
-        answer = asker.ask("reload", timeout=timeout)
+        answer = asker.ask("reload", timeout=timeout, cold=cold)
     if json:
         print_json(answer)
     else:
