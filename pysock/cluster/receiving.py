@@ -19,7 +19,7 @@ from pysock.base.logs import server_log as log
 from pysock.base.unique import Unique
 from pysock.clients import ServedSocket
 from pysock.cluster import results
-from pysock.cluster.directory.messages import MessageKind, Tag
+from pysock.cluster.directory.messages import MAJOR, MessageKind, Tag
 from pysock.errors import RequestTimeout
 from pysock.wire.format import LARGEST_NAME, Malformed
 
@@ -45,6 +45,7 @@ class Receiving(Unique):
         self._running = running
         self._clients = running.clients
         self._engine = engine
+        self._versions: set[int] = set()  # of the protocol: those that have been told of
         #: Set when this node has heard its own goodbye: so has everybody.
         self.goodbye: Event = Event()
         self._dropped = Seldom(
@@ -55,6 +56,7 @@ class Receiving(Unique):
         """A message has come."""
         message = self._directory.decoded(heard.payload)
         if message is None:
+            self._tell_of_versions()
             return
         take = _TAKES.get(message.kind)
         try:
@@ -66,6 +68,17 @@ class Receiving(Unique):
             self._directory.foreign += 1
         except Exception as error:
             self.failed(error, heard.answer)
+
+    def _tell_of_versions(self) -> None:
+        """Of each one that this node doesn't speak once: nodes of it are none for this one, nor is it for them."""
+        for major in self._directory.other_versions.keys() - self._versions:
+            self._versions.add(major)
+            log.warning(
+                "a node of the cluster speaks version %d of its protocol, and this one version %d: they don't see each"
+                " other; run versions of pysock that go together",
+                major,
+                MAJOR,
+            )
 
     def failed(self, error: Exception, answer: Answer | None) -> None:
         """It wasn't."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 import pytest
-from support import wait_for
+from cluster_program import NodeProcess
+from support import environment, wait_for
 
 import pysock
+from pysock.cluster.directory.messages import MAJOR
 
 
 class ClusterNode:
@@ -78,3 +80,18 @@ def two_nodes(cluster_node):
         wait_for(lambda one=one: len(one.cluster.nodes) == 2, "the other node")
         wait_for(lambda one=one: one.cluster.state is pysock.ClusterState.CONNECTED, "the state")
     return nodes
+
+
+@pytest.fixture
+def node_process(socket_dir, bus_url, cluster_name):
+    """``node_process(node, *clients, **variables)``: a node in a process of its own; it is killed in the end."""
+    made = []
+
+    def make(node, *clients, major=MAJOR, **variables):
+        given = {"url": bus_url, "name": cluster_name, "node": node, "clients": clients, "major": major}
+        made.append(NodeProcess(f"unix:{socket_dir}/{node}", environment(**variables), **given))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.kill()
