@@ -299,9 +299,10 @@ enum ps_fact {
 #define PS_TICKET_KEYS 80
 
 /* By what sessions are sealed that go on later: keys that nobody else knows, and after each period the next ones, made from them.
- * They may be several engines', also after whoever made them has dropped them. NULL: there is no memory. */
+ * These are of the period `of`, as CLOCK_MONOTONIC counts them: the one before this opens tickets, too. They may be several
+ * engines', also after whoever made them has dropped them. NULL: there is no memory. */
 typedef struct ps_tickets ps_tickets;
-ps_tickets *ps_tickets_new(const uint8_t *keys, uint64_t period_ns);
+ps_tickets *ps_tickets_new(const uint8_t *keys, uint64_t period_ns, uint64_t of);
 void ps_tickets_drop(ps_tickets *tickets);
 
 /* All is copied. */

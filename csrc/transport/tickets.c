@@ -34,13 +34,13 @@ static void watch_forks(void)
     pthread_atfork(hold_tickets, let_go_of_tickets, let_go_of_tickets);
 }
 
-ps_tickets *ps_tickets_new(const uint8_t *keys, uint64_t period_ns)
+ps_tickets *ps_tickets_new(const uint8_t *keys, uint64_t period_ns, uint64_t of)
 {
     ps_tickets *tickets = ps_sys.allocate(sizeof *tickets);
     if (!tickets)
         return NULL;
     pthread_once(&watching, watch_forks);
-    *tickets = (ps_tickets){.users = 1, .period_ns = period_ns, .period = ps__now_ns() / period_ns};
+    *tickets = (ps_tickets){.users = 1, .period_ns = period_ns, .period = of};
     memcpy(&tickets->keys, keys, sizeof tickets->keys);
     return tickets;
 }

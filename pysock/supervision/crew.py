@@ -24,6 +24,7 @@ from pysock.supervision.passing import Passings
 from pysock.supervision.plan import NEVER_READY, USAGE, News, Plan
 from pysock.supervision.recycling import Recycling
 from pysock.supervision.rows import Rows
+from pysock.tls.tickets import SharedKeys
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -61,6 +62,7 @@ class Crew(Unique):
         self._replaced: Member | None = None  # the change under way is of this one alone
         self._why = ""  # for which bound
         self._recycling = Recycling(plan.bounds)
+        self._tickets = SharedKeys()
         self._stops = False
         self.is_lame: bool = False
 
@@ -225,6 +227,7 @@ class Crew(Unique):
     def tick(self) -> None:
         """Do what is due."""
         now = monotonic()
+        self._tickets.go_on()
         for member in self.members:
             if member.kill_at is not None and member.kill_at <= now:
                 log.error("%s hasn't ended in its time: it is killed", member.name)
@@ -247,7 +250,8 @@ class Crew(Unique):
         """One of this number, which takes over from the old one."""
         plan = self._plan
         told = {"workers": self.wanted, "rows": self.rows.count, "lame": self.is_lame, "grace": plan.grace,
-                "slowlog": plan.slowlog, "patience": plan.patience, "arguments": plan.arguments}  # fmt: skip
+                "slowlog": plan.slowlog, "patience": plan.patience, "arguments": plan.arguments,
+                "tickets": self._tickets.told()}  # fmt: skip
         row = self.rows.take()
         try:
             inquiry = Inquiry() if plan.asked else None

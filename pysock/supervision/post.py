@@ -35,6 +35,7 @@ from pysock.supervision.hangs import stack_of
 from pysock.supervision.inquiry import Answerer
 from pysock.supervision.line import Line
 from pysock.supervision.member import GOODBYE, PATIENCE
+from pysock.tls.tickets import given
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +69,7 @@ class Post(Unique):
         memory = mmap.mmap(lent["seats"], self.told["rows"] * SEAT_BYTES)
         os.close(lent["seats"])
         self._seat = Seat(memory, self.told["rows"], self.told["row"])
+        given.take(self.told.pop("tickets"))
         mine.worker, mine.workers = self.told["worker"], self.told["workers"]
         self._server: Server | None = None
         self._is_lame: bool = self.told["lame"]  # as the supervisor knows it

@@ -3,7 +3,7 @@
 #include "tls.h"
 #include "transport/tls.h"
 
-#define HOUR 3600000000000u
+enum { HOURS = 8 }; /* that have gone by since the machine has begun: an hour of these tests is an eighth of that time */
 
 static echo server;
 static ps_tickets *tickets;
@@ -11,7 +11,7 @@ static ps_tickets *tickets;
 static void begin(void)
 {
     const ps_options options = echo_options(PS_PYSOCK);
-    tickets = ps_tickets_new((const uint8_t *)TLS_TICKETS, HOUR);
+    tickets = ps_tickets_new((const uint8_t *)TLS_TICKETS, ps__now_ns() / HOURS, HOURS);
     CHECK(tickets);
     tls_serve_with(&server, &options, PS_VERIFY_NONE, tickets);
 }
@@ -62,6 +62,29 @@ static void good_for_an_hour_and_one_more(void)
     of_client.SSL_SESSION_free(first);
     of_client.SSL_SESSION_free(second);
     of_client.SSL_SESSION_free(third);
+    end();
+}
+
+/* Also of those that were handed over late: they open what was sealed in their own hour, and in that before, as it was there. */
+static void keys_of_another_hour(void)
+{
+    void *before, *now;
+    begin();
+    CHECK(!visit(NULL, &before));
+    an_hour_goes_by();
+    CHECK(!visit(NULL, &now));
+    const ps_ticket_keys handed = tickets->before;
+    CHECK(memcmp(&handed, TLS_TICKETS, sizeof handed) == 0);
+    ps_tickets *late = ps_tickets_new((const uint8_t *)&handed, tickets->period_ns, tickets->period - 1);
+    ps_tls_options tls = tls_options(PS_VERIFY_NONE);
+    char why[256] = "";
+    tls.tickets = late;
+    CHECK_EQ(ps_engine_secure(server.engine, 0, &tls, why, sizeof why), 0);
+    ps_tickets_drop(late);
+    CHECK(visit(now, NULL));
+    CHECK(visit(before, NULL));
+    of_client.SSL_SESSION_free(before);
+    of_client.SSL_SESSION_free(now);
     end();
 }
 
@@ -150,6 +173,7 @@ int main(void)
 {
     tls_begin();
     RUN(good_for_an_hour_and_one_more);
+    RUN(keys_of_another_hour);
     RUN(nobody_has_those_before_the_first);
     RUN(others_with_the_same_keys_come_to_the_same);
     RUN(without_any_they_are_openssls);

@@ -114,7 +114,7 @@ static inline void tls_serve_with(echo *e, const ps_options *options, uint32_t v
 
 static inline void tls_serve(echo *e, const ps_options *options, uint32_t verify)
 {
-    ps_tickets *tickets = ps_tickets_new((const uint8_t *)TLS_TICKETS, UINT64_MAX);
+    ps_tickets *tickets = ps_tickets_new((const uint8_t *)TLS_TICKETS, UINT64_MAX, 0);
     CHECK(tickets);
     tls_serve_with(e, options, verify, tickets);
     ps_tickets_drop(tickets);

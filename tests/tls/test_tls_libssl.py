@@ -79,7 +79,7 @@ def test_a_driver_that_can_not_be():
 
 def test_sessions_are_sealed_by_other_keys_each_hour(monkeypatch):
     """Of which one is shortened here. By then a client goes on with the session that it was given meanwhile."""
-    monkeypatch.setattr(pysock.engine.native.tls, "_TICKETS_PERIOD", 300_000_000)
+    monkeypatch.setattr(pysock.engine.native.tls, "PERIOD", 300_000_000)
     made = certificates()
     server = Server("tls://127.0.0.1:0", tls=TLS(made.server), backend="native")
     server.service(lambda client, request: b"%d" % client.tls.resumed)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0xC371135B
+ABI: Final = 0x923991C6
 
 
 def check_abi(lib: Any) -> None:

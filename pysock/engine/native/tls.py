@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from functools import cache
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,7 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.logs import server_log as log
 from pysock.engine.native.crossing import ffi, lib, result_of
 from pysock.tls.info import TLSInfo, sans_of, subject_of
+from pysock.tls.tickets import PERIOD, given
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -25,9 +27,9 @@ _IPV4_SIZE: Final = 4
 _FACTS_ROOM: Final = 4096
 _MINIMUM: Final = {"1.2": 0x0303, "1.3": 0x0304}
 _VERIFY: Final = {"none": lib.PS_VERIFY_NONE, "optional": lib.PS_VERIFY_OPTIONAL, "require": lib.PS_VERIFY_REQUIRE}
-#: Nanoseconds after which sessions are sealed by other keys; those before are good for as long again.
-_TICKETS_PERIOD: Final = 3600 * 10**9
+#: By what the sessions of each TLS are sealed; or those of all, where this process was given the keys.
 _tickets: Final[WeakKeyDictionary[Any, Any]] = WeakKeyDictionary()
+_of_all: Final[list[Any]] = []
 #: What OpenSSL calls the kinds of alternative names.
 _SANS: Final = {lib.PS_FACT_DNS: "DNS", lib.PS_FACT_URI: "URI", lib.PS_FACT_EMAIL: "email"}
 
@@ -83,12 +85,20 @@ def secure(engine: Any, master: int, tls: Any) -> None:
 
 def _tickets_of(tls: Any) -> Any:
     """By what its sessions are sealed: the same for all servers that speak it, and whatever its files are by now."""
+    if (keys := given.hand_over()) is not None:
+        _of_all.append(_made(*keys))
+    if _of_all:
+        return _of_all[0]
     if tls not in _tickets:
-        made = lib.ps_tickets_new(os.urandom(lib.PS_TICKET_KEYS), _TICKETS_PERIOD)
-        if not made:
-            raise MemoryError
-        _tickets.setdefault(tls, ffi.gc(made, lib.ps_tickets_drop))
+        _tickets.setdefault(tls, _made(os.urandom(lib.PS_TICKET_KEYS), time.monotonic_ns() // PERIOD))
     return _tickets[tls]
+
+
+def _made(keys: bytes, period: int) -> Any:
+    made = lib.ps_tickets_new(keys, PERIOD, period)
+    if not made:
+        raise MemoryError
+    return ffi.gc(made, lib.ps_tickets_drop)
 
 
 def facts_of(engine: Any, client_id: int) -> bytes:

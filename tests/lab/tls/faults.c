@@ -101,7 +101,7 @@ static void begin(void)
     options.limits.max_clients = 2;
     options.linger_ns = 0;
     subject = true;
-    tickets = ps_tickets_new((const uint8_t *)TLS_TICKETS, UINT64_MAX);
+    tickets = ps_tickets_new((const uint8_t *)TLS_TICKETS, UINT64_MAX, 0);
     subject = false;
     CHECK(tickets || fault_struck());
     memset(&server, 0, sizeof server);
