@@ -52,12 +52,14 @@ def _of_local(url: str) -> tuple[str, str]:
 
 
 def _of_servers(url: str) -> tuple[str, str]:
-    """Of several servers, with commas between them, the last one has it."""
+    """Of several servers, with commas between them, the last one has it; behind the master's, where Sentinels know."""
     *others, last = url.split(",")
     try:
         path = urlsplit(last if "://" in last else f"any://{last}").path
     except ValueError:  # whoever takes the URL apart says what is wrong with it
         return url, ""
-    if path == "/" or not path:
+    whole = path[1:].removesuffix("/")
+    master, _, said = whole.partition("/") if "+sentinel:" in url else ("", "", whole)
+    if not said:
         return url, ""
-    return ",".join([*others, last.removesuffix(path)]), path[1:].removesuffix("/")
+    return ",".join([*others, last.removesuffix(path)]) + (f"/{master}" if master else ""), said

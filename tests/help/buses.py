@@ -256,6 +256,23 @@ class Redis(Serving):
                 assert self.say("PUBLISH", subject, one) > 0
 
 
+class Sentinel(Redis):
+    """A real Sentinel, which decides alone.
+
+    :param conf: of which one line says what it monitors.
+    """
+
+    @property
+    def url(self):
+        return f"redis+sentinel://{self.host}/shop"
+
+    def command(self):
+        conf = self.directory / f"sentinel-{self.port}.conf"
+        lines = self.conf.partition("appendonly no\n")[2]
+        conf.write_text(f"port {self.port}\nbind {own_host()}\nprotected-mode no\ndir {self.directory}\n{lines}")
+        return [tool("redis-server"), str(conf), "--sentinel"]
+
+
 class Node:
     """One end of a bus, and what it has heard, by subject."""
 

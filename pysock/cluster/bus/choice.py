@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pysock.cluster.bus.contract import Bus
 
 _REDIS_PORT: Final = 6379
+_SENTINEL_PORT: Final = 26379
 _EXAMPLES: Final = "local:NAME, nats://HOST:4222 or redis://HOST:6379"
 
 
@@ -24,7 +25,8 @@ def bus_of(url: str, *, node: str, prefix: str = "pysock") -> Bus:
     """Return the bus that a URL names. It isn't connected before its ``start``.
 
     :param url: ``local:NAME``, ``local:/PATH``; ``nats://[USER:PASSWORD@|TOKEN@]HOST[:PORT]``, several with commas
-        between them, ``tls://`` likewise; ``redis://[USER:PASSWORD@]HOST[:PORT]``, ``rediss://`` likewise.
+        between them, ``tls://`` likewise; ``redis://[USER:PASSWORD@]HOST[:PORT]``, ``rediss://`` likewise;
+        ``redis+sentinel://[USER:PASSWORD@]HOST[:PORT]/MASTER``, several with commas between them.
     :param node: the name of this node, as whoever looks at the bus sees it.
     :param prefix: what the subjects of all its users begin with: those of the bus's own do so, too.
     :raises ParameterError: the URL is wrong.
@@ -79,6 +81,23 @@ def _redis(url: str, node: str, prefix: str) -> Bus:
     return RedisBus(server, node, prefix)
 
 
+def _sentinel(url: str, node: str, prefix: str) -> Bus:
+    example = "redis+sentinel://HOST:26379/MASTER or redis+sentinel://USER:PASSWORD@HOST:26379,HOST:26379/MASTER"
+    split = [urlsplit(one) for one in servers_of(url, ("redis+sentinel", "rediss+sentinel"), example)]
+    master = unquote(split[-1].path.strip("/"))
+    if not master or "/" in master or any(one.path for one in split[:-1]):
+        problem = f"must end with the name that the Sentinels have for the master, not as {without_secrets([url])!r}"
+        raise ParameterError("url", problem, advice=example, name="the URL of a bus")
+    try:
+        from pysock.cluster.bus.over_redis.end import RedisBus  # noqa: PLC0415
+        from pysock.cluster.bus.over_redis.sentinel import Sentinels  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise _missing("redis", "hiredis", error) from None
+    hosts = tuple((one.hostname or "", one.port or _SENTINEL_PORT) for one in split)
+    user, password = unquote(split[0].username or ""), unquote(split[0].password or "")
+    return RedisBus(Sentinels(hosts, master, user, password, split[0].scheme == "rediss+sentinel"), node, prefix)
+
+
 def _missing(extra: str, library: str, error: ModuleNotFoundError) -> ImportError:
     text = f"a bus of this kind needs the library {library}: pip install 'pysock-engine[{extra}]' (or {library} itself)"
     return ImportError(text, name=error.name)
@@ -90,4 +109,6 @@ _KINDS: Final[dict[str, Callable[[str, str, str], Bus]]] = {
     "tls": _nats,
     "redis": _redis,
     "rediss": _redis,
+    "redis+sentinel": _sentinel,
+    "rediss+sentinel": _sentinel,
 }

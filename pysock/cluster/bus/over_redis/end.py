@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from pysock.cluster.bus.over_redis.link import Server
+    from pysock.cluster.bus.over_redis.sentinel import Sentinels
     from pysock.cluster.bus.routes import Route
 
 #: Seconds in which a server may have cut this end as too slow.
@@ -58,27 +59,28 @@ _CONFIRMED: Final = ([b"subscribe"], [b"unsubscribe"])
 _REPLICA: Final = "it is a replica, where few would hear: name the primary, or what leads to it"
 _CLUSTER: Final = (
     "it is one of a Redis Cluster, which doesn't tell whether a message was heard: use a Redis that is none, with"
-    " replicas and Sentinel, or NATS"
+    " replicas and Sentinels, redis+sentinel://HOST:26379/MASTER, or NATS"
+)
+_SENTINEL: Final = (
+    "it is a Sentinel, which carries no messages, but knows who does: say redis+sentinel://HOST:PORT/MASTER"
 )
 
 
 class RedisBus(Looped):
     """See :class:`pysock.cluster.bus.contract.Bus`.
 
-    :param server: where, and as whom.
+    :param server: where, and as whom; or who knows it.
     """
 
     kind = "redis"
 
-    def __init__(self, server: Server, node: str, prefix: str) -> None:
+    def __init__(self, server: Server | Sentinels, node: str, prefix: str) -> None:
         self._server = server
         self._link: Link | None = None
         self._expected: deque[Callable[[Any], object]] = deque()
         self._queues = Queues()
         self._was_held_up = False
-        scheme = "rediss" if server.is_tls else "redis"
-        host = f"[{server.host}]" if ":" in server.host else server.host
-        super().__init__(f"{scheme}://{host}:{server.port}", node, prefix, wire.MAX_PAYLOAD)
+        super().__init__(server.where, node, prefix, wire.MAX_PAYLOAD)
         self._inbox = wire.inbox(prefix, self.token)
         self._members = wire.members(prefix)
 
@@ -91,8 +93,8 @@ class RedisBus(Looped):
     def attempt(self) -> None:
         """See :class:`Looped`."""
         try:
-            self._link = Link(self._server, PATIENCE)
-        except OSError as error:
+            self._link = Link(self._server.primary(PATIENCE), PATIENCE)
+        except (OSError, hiredis.ProtocolError) as error:
             self._failed(error)
             return
         self._was_held_up = False
@@ -173,9 +175,11 @@ class RedisBus(Looped):
 
     def _is_fit(self, reply: Any) -> bool:
         if isinstance(reply, dict) and _text(reply, b"role") == "replica":
-            self.give_up(_REPLICA)
+            (self.lose if self._server.moves else self.give_up)(_REPLICA)
         elif isinstance(reply, dict) and _text(reply, b"mode") == "cluster":
             self.give_up(_CLUSTER)
+        elif isinstance(reply, dict) and _text(reply, b"mode") == "sentinel":
+            self.give_up(_SENTINEL)
         else:
             return True
         return False

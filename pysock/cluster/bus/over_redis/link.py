@@ -36,6 +36,22 @@ class Server(NamedTuple):
     password: str
     is_tls: bool
 
+    @property
+    def where(self) -> str:
+        """Without secrets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"redis{'s' * self.is_tls}://{host}:{self.port}"
+
+    @property
+    def moves(self) -> bool:
+        """It is always this one."""
+        return False
+
+    def primary(self, patience: float) -> Server:
+        """The one to connect to."""
+        del patience
+        return self
+
 
 class Link:
     """A connection.
