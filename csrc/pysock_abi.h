@@ -9,7 +9,7 @@
 enum ps_framing { PS_PYSOCK, PS_U32, PS_LINE, PS_RAW };
 
 enum ps_kind {
-    PS_CIR = 0x01, PS_SRM = 0x02, PS_PING = 0x03, PS_BYE = 0x04, PS_CANCEL = 0x05, PS_CREDIT = 0x06,
+    PS_CIR = 0x01, PS_SRM = 0x02, PS_PING = 0x03, PS_BYE = 0x04, PS_CANCEL = 0x05, PS_CREDIT = 0x06, PS_TRACE = 0x07,
     PS_PROOF = 0x08, PS_ANSWER = 0x09, PS_ANSWER_ERROR = 0x0A,
     PS_CIR_ACCEPTED = 0x81, PS_CIR_REFUSED = 0x82, PS_REPLY = 0x83, PS_ERROR = 0x84,
     PS_PUSH = 0x85, PS_PONG = 0x86, PS_GOAWAY = 0x87, PS_CHALLENGE = 0x88,
@@ -40,7 +40,8 @@ enum ps_tag {
 
 /* What one end may speak and another not. */
 enum ps_feature {
-    PS_FEATURE_DEADLINE = 1, PS_FEATURE_CANCEL = 2, PS_FEATURE_STREAM = 4, PS_FEATURE_ASK = 8, PS_FEATURE_GAP = 16
+    PS_FEATURE_DEADLINE = 1, PS_FEATURE_CANCEL = 2, PS_FEATURE_STREAM = 4, PS_FEATURE_ASK = 8, PS_FEATURE_GAP = 16,
+    PS_FEATURE_TRACE = 32
 };
 
 enum ps_server_state {
@@ -90,7 +91,7 @@ enum ps_how { PS_HOW_FLUSH, PS_HOW_NOW, PS_HOW_CUT }; /* what becomes of replies
 enum ps_most { PS_MOST_REQUEST, PS_MOST_CIR, PS_MOST_PING, PS_MOST_NOTHING, PS_MOST_CREDIT, PS_MOST_ANSWER };
 
 #define PS_HEADER_SIZE 12
-#define PS_FEATURES 31 /* what servers of this version speak */
+#define PS_FEATURES 63 /* what servers of this version speak */
 #define PS_SLOT_BITS 24 /* of a client id, for its slot; the 8 above them are the number of its loop, which is 0 */
 #define PS_NAME_MAX 255
 #define PS_PING_MAX 64

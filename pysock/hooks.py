@@ -62,6 +62,8 @@ class Hooks:
         #: Whether a client that comes replaces the one of its name.
         self.unique: bool = False
         self._engine: Engine | None = None
+        #: Told of which trace a client's next request is a part, see ``Callbacks.traced``; or ``None``.
+        self.traced: Callable[[int, int, bytes], None] | None = None
         #: Of each connection that has ended, or of requests.
         self.access_log: AccessLog | None = None
         #: Who is told of requests that are over.
@@ -143,6 +145,7 @@ class Hooks:
             ended=self.deferrals.ended,
             flow=self.deferrals.flow,
             answered=self.asking.answered,
+            traced=self.traced,
             # These don't, and are called for each connection.
             client=self._clients.obtain,
             dropped=self._clients.drop,

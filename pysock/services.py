@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pysock.limits import Limits
     from pysock.listening import Listening
     from pysock.metrics.page import Page
+    from pysock.pools.pool import Pool
     from pysock.pools.pools import Pools
     from pysock.pools.wanted import Wanted
 
@@ -48,6 +49,8 @@ class Services:
         self._names = {""}
         self._options: dict[int, int] = {}  # what clients are told of them
         self._coroutines: dict[int, bool] = {}  # whose handlers run in tasks: whether one stays
+        #: Puts something around the handler of a service; it is told of its pool, and whether it runs in tasks.
+        self.around: Callable[[Service, Pool | None, bool], Service] | None = None
         self.page: Page | None = None  # where the engine counts for those who look from outside
         #: The workers of services that have some; imported with the first, for most servers have none.
         self._pools: Pools | None = None
@@ -242,6 +245,9 @@ class Services:
         return tuple(self._for_engine(number, service, starter) for number, service in enumerate(self._table))
 
     def _for_engine(self, number: int, service: Service, starter: Callable[..., Callable[..., Any]] | None) -> Service:
+        if self.around is not None:
+            pool = None if self._pools is None else self._pools.by_number.get(number)
+            service = self.around(service, pool, number in self._coroutines)
         if starter is not None and service.handler and number in self._coroutines:
             return service._replace(handler=starter(service.handler, self._coroutines[number], service.streams))
         return service if self._pools is None else self._pools.in_place(number, service)

@@ -67,6 +67,8 @@ typedef struct ps_hooks {
     int (*watched)(void *context, int fd);
     /* A client answers what it was asked, by an ANSWER or ANSWER_ERROR. 1; 0: it wasn't. May be NULL: nobody asks. */
     int (*answered)(void *context, struct ps_conn *conn, const ps_frame *frame);
+    /* A client says, by a TRACE, of what its next request is a part. May be NULL: nobody wants to know. */
+    int (*traced)(void *context, struct ps_conn *conn, const ps_frame *frame);
     /* Nobody waits for the answer to a deferred request any more, whose object this is: 1 if its work had begun, else 0. */
     int (*ended)(void *context, void *object, enum ps_why why);
     /* Ask what this stream is made of, which is the object, for its next pieces, and send them: until then, roughly. */

@@ -43,6 +43,7 @@
 #define PS_TEXT_CUT_SHORT "cut short: the server stops"
 #define PS_TEXT_CREDIT_SIZE "a CREDIT carries 4 bytes"
 #define PS_TEXT_CREDIT_OVERFLOW "more credit than 32 bits hold"
+#define PS_TEXT_LONG_TRACE "a TRACE carries at most 64 bytes"
 #define PS_TEXT_LONG_ANSWER "the answer is longer than this server takes"
 #define PS_TEXT_UNASKED_ANSWER "an answer to nothing that was asked"
 #define PS_TEXT_NEEDS_STREAM "this service answers by a stream: ask it by client.stream(), or by a newer client"

@@ -17,6 +17,7 @@ typedef struct ps_frame {
     uint64_t deadline_ns; /* of a request, on the monotonic clock: nobody waits for it any longer; 0: none */
 } ps_frame;
 
+enum { PS_TRACE_SIZE = 26 };   /* the payload of a TRACE */
 enum { PS_DEADLINE_SIZE = 4 }; /* of an SRM with PS_DEADLINE: microseconds, in front of the payload */
 
 static inline uint32_t ps__get32(const uint8_t *p)

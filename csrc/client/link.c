@@ -189,7 +189,7 @@ int ps__link_exchange(ps_link *link, uint16_t service, const ps_payload *payload
 {
     uint8_t room[PS_SHARE_ROOM];
     ps_sending s = {.payloads = payloads, .count = count, .first_id = first_id, .window = window, .service = service,
-                 .kind = PS_SRM, .deadline_ns = link->timed ? deadline_ns : UINT64_MAX};
+                 .kind = PS_SRM, .deadline_ns = link->timed ? deadline_ns : UINT64_MAX, .trace = sink->trace};
     ps_caller call = {.sink = sink, .deadline_ns = deadline_ns, .first_id = first_id, .count = count,
                       .answer = PS_REPLY, .room = count == 1 ? room : NULL};
     return run(link, &call, &s);

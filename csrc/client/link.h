@@ -29,6 +29,7 @@ typedef struct ps_sink {
     bool greedy;       /* when it has what it wants, it takes what has come beside as well */
     uint32_t answered; /* replies so far: the window of requests in flight moves with it */
     uint32_t handed;   /* where the call failed: so many of its frames the kernel has taken whole */
+    const uint8_t *trace; /* that its requests are a part of: PS_TRACE_SIZE bytes; NULL: of none */
 } ps_sink;
 
 /* Whether this frame answers one of so many requests: answer is PS_REPLY or PS_PONG. */

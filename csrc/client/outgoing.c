@@ -22,7 +22,7 @@ uint32_t ps__link_unsent(const ps_link *link)
         ps_frame frame;
         ps__read_header(link->out + at, &frame);
         at += PS_HEADER_SIZE + frame.size;
-        unsent += at > link->out_at;
+        unsent += at > link->out_at && frame.kind != PS_TRACE;
     }
     return link->out_end == 0 && link->large.size ? 1 : unsent;
 }
@@ -44,13 +44,24 @@ static uint32_t put_time(uint8_t *to, uint64_t deadline_ns)
     return PS_DEADLINE_SIZE;
 }
 
-/* One frame into the buffer; the payload too, unless it is large. False: there is no room now. */
-static bool gather_frame(ps_link *link, const ps_frame *frame, uint64_t deadline_ns)
+static void put_trace(ps_link *link, const uint8_t *trace, uint32_t request_id)
+{
+    uint8_t *to = link->out + link->out_end;
+    ps__write_header(to, PS_TRACE_SIZE, PS_TRACE, 0, 0, request_id);
+    memcpy(to + PS_HEADER_SIZE, trace, PS_TRACE_SIZE);
+    link->out_end += PS_HEADER_SIZE + PS_TRACE_SIZE;
+}
+
+/* One frame into the buffer, behind what it is a part of; the payload too, unless it is large. False: there is no room now. */
+static bool gather_frame(ps_link *link, const ps_frame *frame, uint64_t deadline_ns, const uint8_t *trace)
 {
     bool large = frame->size > PS_LINK_LARGE;
-    size_t needed = PS_HEADER_SIZE + PS_DEADLINE_SIZE + (large ? 0 : frame->size);
+    size_t before = trace ? PS_HEADER_SIZE + PS_TRACE_SIZE : 0;
+    size_t needed = before + PS_HEADER_SIZE + PS_DEADLINE_SIZE + (large ? 0 : frame->size);
     if (link->large.size || needed > PS_LINK_ROOM - link->out_end)
         return false;
+    if (trace)
+        put_trace(link, trace, frame->request_id);
     uint8_t *to = link->out + link->out_end;
     uint32_t time = deadline_ns == UINT64_MAX ? 0 : put_time(to + PS_HEADER_SIZE, deadline_ns);
     uint8_t flags = time ? frame->flags | PS_DEADLINE : frame->flags;
@@ -69,7 +80,7 @@ void ps__link_gather(ps_link *link, ps_sending *s, uint32_t answered)
         const ps_payload *payload = &s->payloads[s->next];
         ps_frame frame = {.payload = payload->data, .size = (uint32_t)payload->size, .kind = s->kind,
                           .flags = s->flags, .code = s->service, .request_id = s->first_id + s->next};
-        if (!gather_frame(link, &frame, s->deadline_ns))
+        if (!gather_frame(link, &frame, s->deadline_ns, s->trace))
             return;
         s->next++;
     }

@@ -14,6 +14,7 @@ typedef struct ps_sending {
     uint16_t service;
     uint8_t kind, flags;
     uint64_t deadline_ns; /* that is said to the server; UINT64_MAX: none is */
+    const uint8_t *trace; /* that each is a part of, or NULL */
     bool alone; /* nothing is awaited: it ends when all is sent */
     bool cut;   /* the other end took no more, and what was gathered is dropped */
 } ps_sending;

@@ -42,7 +42,8 @@ static const ps_rule from_clients[] = {
                    .most = PS_MOST_NOTHING, .too_long = PS_TEXT_LONG_CANCEL},
     [PS_CREDIT] = {.wrong = {PS_TEXT_UNKNOWN_KIND, PS_TEXT_UNKNOWN_KIND}, .needs = PS_FEATURE_STREAM,
                    .most = PS_MOST_CREDIT, .least = PS_CREDIT_SIZE, .too_long = PS_TEXT_CREDIT_SIZE},
-    [7] = NEVER(PS_TEXT_UNKNOWN_KIND),
+    [PS_TRACE] = {.wrong = {PS_TEXT_UNKNOWN_KIND, PS_TEXT_UNKNOWN_KIND}, .needs = PS_FEATURE_TRACE,
+                  .most = PS_MOST_PING, .too_long = PS_TEXT_LONG_TRACE},
     [PS_PROOF] = {.wrong = {PS_TEXT_UNASKED_PROOF, NULL, PS_TEXT_UNASKED_PROOF},
                   .most = PS_MOST_CIR, .too_long = PS_TEXT_LONG_PROOF},
     [PS_ANSWER] = ANSWERS,
@@ -232,6 +233,13 @@ static void take_answer(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
         ps__dismiss(engine, conn, PS_END_VIOLATION, frame->request_id, PS_TEXT_UNASKED_ANSWER);
 }
 
+/* What it says is for the host alone. */
+static void take_trace(ps_engine *engine, ps_conn *conn, const ps_frame *frame)
+{
+    if (engine->hooks.traced && ps__enter(engine) == 0)
+        ps__fail(engine, engine->hooks.traced(engine->hooks.context, conn, frame));
+}
+
 /* An object: it was large enough for one of its own, though no SRM; a CIR is, if the limits allow such ones. */
 static void take_control(ps_engine *engine, ps_conn *conn, const ps_frame *frame, void *object)
 {
@@ -242,6 +250,7 @@ static void take_control(ps_engine *engine, ps_conn *conn, const ps_frame *frame
         [PS_BYE] = take_bye,
         [PS_CANCEL] = take_cancel,
         [PS_CREDIT] = ps__stream_credit,
+        [PS_TRACE] = take_trace,
         [PS_ANSWER] = take_answer,
         [PS_ANSWER_ERROR] = take_answer,
     };

@@ -393,11 +393,13 @@ static PyObject *link_request(PyObject *self, PyObject *const *args, Py_ssize_t 
 {
     ps_pylink *pylink = PyCapsule_GetPointer(self, NULL);
     pycall call;
-    if (!pylink || count != 9)
+    if (!pylink || count != 10)
         return PyErr_Occurred() ? NULL : PyLong_FromLong(-EINVAL);
     begin_call(&call, (uintptr_t)args[7], (uintptr_t)args[8]);
     call.keeps = call.inside = true;
     call.results = args[4];
+    if (PyBytes_CheckExact(args[9]) && PyBytes_GET_SIZE(args[9]) == PS_TRACE_SIZE)
+        call.sink.trace = (const uint8_t *)PyBytes_AS_STRING(args[9]);
     return PyLong_FromLong(request(pylink, &call, args));
 }
 

@@ -43,7 +43,7 @@ typedef struct service {
     each(FAILED, "failed") each(LOG, "log") each(ALLOW, "allow")                                                       \
     each(CHALLENGE, "challenge") each(PROVE, "prove") each(DEFER, "defer") each(ENDED, "ended")                      \
     each(FLOW, "flow") each(ANSWERED, "answered") each(HELD_UP, "held_up")      \
-    each(SERVED, "served")
+    each(SERVED, "served") each(TRACED, "traced")
 
 #define NUMBER_OF_CALLBACK(name, text) ON_##name,
 #define NUMBER_OF_TELL(name, text, numbers) ON_##name,

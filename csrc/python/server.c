@@ -159,6 +159,18 @@ static int on_answered(void *context, ps_conn *conn, const ps_frame *frame)
                                        code, (const char *)frame->payload, (Py_ssize_t)frame->size));
 }
 
+static int on_traced(void *context, ps_conn *conn, const ps_frame *frame)
+{
+    ps_python *py = context;
+    if (py->callbacks[ON_TRACED] == Py_None)
+        return 0;
+    PyObject *callback = ps__py_callback(py, ON_TRACED);
+    return ps__py_finish_call(py, ON_TRACED,
+                              PyObject_CallFunction(callback, "KIy#", (unsigned long long)ps__id(conn),
+                                                    (unsigned)frame->request_id, (const char *)frame->payload,
+                                                    (Py_ssize_t)frame->size));
+}
+
 /* -- the server's functions of the ABI ----------------------------------------------------------------------------- */
 
 int ps_python_is_main(uintptr_t builtins)
@@ -234,6 +246,7 @@ static const ps_hooks python_hooks = {
     .batches = ps__py_on_batches,
     .answer = ps__py_on_answer,
     .answered = on_answered,
+    .traced = on_traced,
     .ended = ps__py_on_ended,
     .call = ps__py_on_call,
     .watched = ps__py_on_watched,

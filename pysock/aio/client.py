@@ -22,6 +22,7 @@ from pysock.engine.link import nothing_sent
 from pysock.engine.outlet import FULL
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RemoteError, RequestTimeout
 from pysock.replies.current import shortened
+from pysock.wire import tracing
 from pysock.wire.cir import Welcome
 from pysock.wire.format import LARGEST_PING, Kind, encode
 
@@ -93,7 +94,7 @@ class AsyncClient(Introduced):
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
         if self._inherits:
             seconds = shortened(seconds)
-        request_id = self._submit(future, number, payload, seconds)
+        request_id = 0 if tracing.inject is not None else self._submit(future, number, payload, seconds)
         if not request_id:
             request_id = connection.submit(future, number, checked(payload, self._max_payload, SERVERS_LIMIT), seconds)
         try:

@@ -30,7 +30,7 @@ from pysock.errors import PysockError
 from pysock.healing.policy import Backoff, checked_reconnect, checked_wait
 from pysock.parameters import checked_deadline, checked_most
 from pysock.wire.cir import encode_name
-from pysock.wire.features import ANSWERING_FEATURES, CLIENT_FEATURES
+from pysock.wire.features import client_features
 
 if TYPE_CHECKING:
     from typing import Any
@@ -103,7 +103,7 @@ class Connecting:
         trust = self._trust(address)
         backend = trust.engine(self._options["backend"])
         services = self._services
-        features = CLIENT_FEATURES if services is None else ANSWERING_FEATURES
+        features = client_features(services is not None)
         opening = Opening(address, rounded(left), trust, features)
         sock, inlet, welcome = await opening.open(self._name, most, backend.inlet)
         try:

@@ -29,6 +29,7 @@ from pysock.engine.inlet import TEXT_BAD_FRAME, TEXT_UNASKED_PIECE, Inlet
 from pysock.engine.outlet import SMALL, Outlet
 from pysock.errors import ConnectionLost, ProtocolError, RequestTimeout
 from pysock.limits import LARGEST_PAYLOAD
+from pysock.wire import tracing
 from pysock.wire.cir import Welcome
 from pysock.wire.error_text import remote_error
 from pysock.wire.features import Feature, encode_deadline
@@ -86,6 +87,7 @@ class Connection(Unique):
         self._inbox = inbox
         self._window = max(1, welcome.max_in_flight or 1)
         self._timed = bool(welcome.features & Feature.DEADLINE)
+        self._traces = bool(welcome.features & Feature.TRACE)
         self._cancels = bool(welcome.features & Feature.CANCEL)
         self._takes_streams = bool(welcome.features & Feature.STREAM)
         self._streams: dict[int, Pieces] = {}
@@ -121,7 +123,8 @@ class Connection(Unique):
 
     def submit(self, waiter: Any, service: int, payload: Buffer, seconds: float | None) -> int:
         """Send a request, or queue it until the window has room; its id."""
-        number = self.submit_ordinary(waiter, service, payload, seconds)
+        trace = None if tracing.inject is None else self._trace()
+        number = 0 if trace else self.submit_ordinary(waiter, service, payload, seconds)
         if number:
             return number
         number = self.output.outlet.next_id()
@@ -130,7 +133,7 @@ class Connection(Unique):
         deadline = deadline_of(seconds)
         if deadline is not None:
             self._deadlines.add(deadline, number)
-        self._enter(number, service, payload, seconds, in_flight, 0)
+        self._enter(number, service, payload, seconds, in_flight, 0, trace)
         return number
 
     def submit_stream(self, pieces: Pieces, service: int, payload: Buffer, seconds: float | None) -> int:
@@ -140,12 +143,25 @@ class Connection(Unique):
         self._streams[number] = pieces
         self._tombstones.add(number)  # so that the inlet leaves all of its frames in their order
         flags = FLAG_TAKES_STREAM if self._takes_streams else 0
-        self._enter(number, service, payload, seconds, in_flight, flags)
+        self._enter(number, service, payload, seconds, in_flight, flags, self._trace())
         return number
 
+    def _trace(self) -> bytes | None:
+        """Of which trace what is sent now is a part, where the server wants to know it."""
+        return tracing.inject() if tracing.inject is not None and self._traces else None
+
     def _enter(
-        self, number: int, service: int, payload: Buffer, seconds: float | None, in_flight: int, flags: int
+        self,
+        number: int,
+        service: int,
+        payload: Buffer,
+        seconds: float | None,
+        in_flight: int,
+        flags: int,
+        trace: bytes | None,
     ) -> None:
+        if trace:  # in front of it, also of what waits for the window
+            self.output.put(_pack(len(trace), Kind.TRACE, 0, 0, number) + trace, b"", idle=False)
         if in_flight >= self._window or self._queued:
             self._queued[number] = (service, payload, deadline_of(seconds), flags)
         else:
@@ -161,6 +177,8 @@ class Connection(Unique):
     def notify(self, service: int, payload: Buffer) -> int:
         """Send a request that isn't answered; its id."""
         number = self.output.outlet.next_id()
+        if trace := self._trace():
+            self.output.put(_pack(len(trace), Kind.TRACE, 0, 0, number) + trace, b"", idle=False)
         self.output.put(_pack(len(payload), _SRM, FLAG_NO_REPLY, service, number), payload, not self.waiting)
         return number
 

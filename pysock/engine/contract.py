@@ -127,13 +127,14 @@ class Callbacks:
     ended: Callable[[Any, int], bool] | None = None
     #: ``flow(kept, left, limit)``: how many bytes a stream that sends its pieces itself may send now; 0: none, until
     #: this is called again; and how many in all, counted from its beginning, for who counts himself: that is called
-    #: again when he has sent them, and the loop has seen it. Called first behind ``defer``. A piece
-    #: counts for its size and :data:`pysock.wire.features.STREAM_COST`; one may be larger than what is left.
+    #: again when he has sent them, and the loop has seen it. Called first behind ``defer``. A piece counts for its size
+    #: and :data:`pysock.wire.features.STREAM_COST`; one may be larger than what is left.
     flow: Callable[[Any, int, int], None] | None = None
     #: ``answered(client_id, request_id, code, payload)``: a client has answered what ``Engine.ask`` asked it under this
-    #: id; ``code``: of the error that it answers with, or 0. ``False``: it wasn't asked, or has answered before, which
-    #: breaks the rules.
+    #: id; ``code``: of its error, or 0. ``False``: it wasn't asked, or has answered before, which breaks the rules.
     answered: Callable[[int, int, int, bytes], bool] | None = None
+    #: ``traced(client_id, request_id, trace)``: the client's next request with this id is a part of this trace.
+    traced: Callable[[int, int, bytes], None] | None = None
     #: ``held_up(service, seconds)``: a turn has taken so long, at least ``EngineOptions.held_up``, and nobody else was
     #: served meanwhile: by handlers of this service; -1: whose isn't known. Then those that are called within the next
     #: minute are timed, so that the next one is.

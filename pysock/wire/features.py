@@ -11,6 +11,7 @@ import struct
 from enum import IntFlag
 
 from pysock.base.lean import TYPE_CHECKING
+from pysock.wire import tracing
 
 if TYPE_CHECKING:
     from typing import Final
@@ -24,10 +25,11 @@ class Feature(IntFlag):
     STREAM = 4  # replies in pieces: FLAG_TAKES_STREAM, FLAG_MORE, Kind.CREDIT; only with CANCEL
     ASK = 8  # the client answers requests, too: Kind.ASK, Kind.ASK_CANCEL, Kind.ANSWER, Kind.ANSWER_ERROR
     GAP = 16  # a PUSH may tell of pushes that were dropped: FLAG_GAP
+    TRACE = 32  # the client may say of which trace a request is a part: Kind.TRACE
 
 
 #: What servers of this version speak. A plain number, as every set of features: an enum's operators cost more.
-FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL | Feature.STREAM | Feature.ASK | Feature.GAP)
+FEATURES: Final = int(sum(Feature))  # all of them
 #: What its clients say.
 CLIENT_FEATURES: Final = int(Feature.DEADLINE | Feature.CANCEL | Feature.STREAM | Feature.GAP)
 
@@ -70,4 +72,5 @@ def client_features(answers: bool) -> int:
 
     :param answers: it has services.
     """
-    return ANSWERING_FEATURES if answers else CLIENT_FEATURES
+    features = ANSWERING_FEATURES if answers else CLIENT_FEATURES
+    return features if tracing.inject is None else features | int(Feature.TRACE)

@@ -65,6 +65,7 @@ class Kind(IntEnum):
     BYE = 0x04
     CANCEL = 0x05
     CREDIT = 0x06
+    TRACE = 0x07
     PROOF = 0x08
     ANSWER = 0x09
     ANSWER_ERROR = 0x0A
@@ -142,7 +143,7 @@ class Most(IntEnum):
 
     REQUEST = 0  # the server's max_payload; a longer one is answered, and the connection lives
     CIR = 1  # the server's max_cir_bytes
-    PING = 2  # 64 bytes
+    PING = 2  # 64 bytes, as of a TRACE
     NOTHING = 3
     CREDIT = 4  # 4 bytes
     ANSWER = 5  # the server's max_payload; a longer one breaks the rules
@@ -197,6 +198,12 @@ RULES: Final[dict[int, Rule]] = {
         most=Most.CREDIT,
         least=CREDIT.size,
         too_long=texts.CREDIT_SIZE,
+    ),
+    Kind.TRACE: Rule(
+        wrong=(texts.UNKNOWN_KIND, texts.UNKNOWN_KIND, ""),
+        needs=int(Feature.TRACE),
+        most=Most.PING,
+        too_long=texts.LONG_TRACE,
     ),
     **{
         kind: Rule(

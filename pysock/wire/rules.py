@@ -29,6 +29,7 @@ from pysock.wire.features import DEADLINE, Feature, agreed, decode_deadline
 from pysock.wire.format import RULES, UNKNOWN, ErrorCode, Frame, Header, Kind, Most, Refusal, Rule
 from pysock.wire.framing import FrameCutter, FramingFacts, PlainCutter
 from pysock.wire.health import Health
+from pysock.wire.tracing import Traced
 
 if TYPE_CHECKING:
     from typing import Final, TypeAlias
@@ -76,9 +77,7 @@ class Credit(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """The client answers what it was asked under this id: code 0, or that of its ANSWER_ERROR. Where it wasn't asked,
-    call ``unasked``.
-    """
+    """The client answers what it was asked under this id; code: of an ANSWER_ERROR. If it wasn't, call ``unasked``."""
 
     request_id: int
     code: int
@@ -114,7 +113,7 @@ class Ending(NamedTuple):
     cause: Cause | None = None  # where it is somebody's fault
 
 
-Action: TypeAlias = Request | Cancel | Credit | Answered | Initiation | Answer | NotServed | Ending
+Action: TypeAlias = Request | Cancel | Credit | Traced | Answered | Initiation | Answer | NotServed | Ending
 
 _OPEN = (ConnectionState.ACCEPTED, ConnectionState.CHALLENGED, ConnectionState.ESTABLISHED)
 
@@ -354,6 +353,7 @@ _TAKES: Final[dict[int, Callable[[FrameProtocol, Frame], Action]]] = {
     Kind.BYE: FrameProtocol._bye,
     Kind.CANCEL: FrameProtocol._cancel,
     Kind.CREDIT: FrameProtocol._credit,
+    Kind.TRACE: lambda _protocol, frame: Traced(frame.request_id, frame.payload),
     Kind.ANSWER: FrameProtocol._answer,
     Kind.ANSWER_ERROR: FrameProtocol._answer,
 }

@@ -143,7 +143,7 @@ def test_the_sizes():
     assert lib.PS_GAP == p.FLAG_GAP == 1
     assert lib.PS_GAP_SIZE == p.GAP.size == 4
     assert lib.PS_NOT_STARTED == p.FLAG_NOT_STARTED == 1
-    assert lib.PS_FEATURES == FEATURES == 31
+    assert lib.PS_FEATURES == FEATURES == 63
     assert lib.PS_SLOT_BITS == SLOT_BITS == 24
 
 

@@ -55,7 +55,7 @@ FLOORS = [
     ("client", "running"),
     ("healing.client", "healing.connect", "healing.pool", "connecting", "aio", "server"),
     ("__init__",),
-    ("load", "health", "cluster", "admin", "fdstore", "supervision"),
+    ("load", "health", "cluster", "admin", "otel", "fdstore", "supervision"),
     ("cli", "demo", "examples"),
     ("__main__", "_freezing"),
 ]

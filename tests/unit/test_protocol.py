@@ -102,8 +102,8 @@ def test_of_two_promises_the_smaller_counts():
 
 def test_features_in_a_cir():
     frame = p.decode(encode_cir("me", features=FEATURES))
-    assert frame.payload == b"PSK1\2\0\2me\x09\0\4\0\0\0\x1f"
-    assert decode_cir(frame.payload).features == 31
+    assert frame.payload == b"PSK1\2\0\2me\x09\0\4\0\0\0\x3f"
+    assert decode_cir(frame.payload).features == 63
     assert decode_cir(b"PSK1\x09\0\4\xff\xff\xff\xff").features == 2**32 - 1
     assert encode_cir("me", features=0) == encode_cir("me")
     assert decode_cir(b"PSK1").features == 0
@@ -252,8 +252,8 @@ def test_streams_in_a_welcome():
 
 def test_features_in_a_welcome():
     payload = p.decode(encode_accepted(1, b"", FEATURES)).payload
-    assert payload == bytes.fromhex("01 0008 0000000000000001 09 0004 0000001f")
-    assert decode_welcome(payload).features == 31
+    assert payload == bytes.fromhex("01 0008 0000000000000001 09 0004 0000003f")
+    assert decode_welcome(payload).features == 63
     assert encode_accepted(1, b"", 0) == encode_accepted(1, b"")
 
 

@@ -17,6 +17,7 @@ from pysock.wire.cir import encode_accepted, encode_cir, encode_welcome
 from pysock.wire.features import encode_deadline
 from pysock.wire.framing import FRAMINGS
 from pysock.wire.health import DRAINING
+from pysock.wire.tracing import Trace, encode_trace
 
 CLIENT = ROOT / "pysock" / "examples" / "client.js"
 
@@ -67,6 +68,10 @@ def expected(known_nonces):
         "a request with a deadline": p.encode(
             p.Kind.SRM, encode_deadline(1.5) + b"hi", code=1, request_id=5, flags=p.FLAG_DEADLINE
         ),
+        "a TRACE, and its request": p.encode(
+            p.Kind.TRACE, encode_trace(Trace(0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7, 1)), request_id=7
+        )
+        + p.encode(p.Kind.SRM, b"hi", code=1, request_id=7),
         "a CANCEL": p.encode(p.Kind.CANCEL, request_id=5),
         "the ERROR of a request that was cancelled": p.encode(
             p.Kind.ERROR, texts.CANCELLED.encode(), code=p.ErrorCode.CANCELLED, request_id=5, flags=p.FLAG_NOT_STARTED

@@ -89,7 +89,8 @@ def in_pieces(server, data, cut, *, field=BOTH):
 
 
 @pytest.mark.parametrize(
-    ("asked", "got"), [(1, 1), (2, 2), (3, 3), (5, 1), (6, 6), (7, 7), (8, 8), (12, 8), (16, 16), (2**32 - 1, 31)]
+    ("asked", "got"),
+    [(1, 1), (2, 2), (3, 3), (5, 1), (6, 6), (7, 7), (8, 8), (12, 8), (16, 16), (32, 32), (2**32 - 1, 63)],
 )
 def test_the_server_answers_with_what_both_speak(server, asked, got):
     """Bits that nobody knows yet are ignored, and streams are only for who speaks of cancelling."""

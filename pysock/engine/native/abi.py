@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x923991C6
+ABI: Final = 0x396EF583
 
 
 def check_abi(lib: Any) -> None:

@@ -16,7 +16,9 @@ from pysock.engine.inlet import TEXT_BAD_FRAME, TEXT_LARGE_FRAME, TEXT_LOST
 from pysock.engine.link import BUSY, CUT_BY_ANOTHER, nothing_sent
 from pysock.engine.native.crossing import ffi, lib, nanoseconds, of_linger, result_of
 from pysock.errors import ConnectionLost, ProtocolError, PysockError, RequestTimeout
+from pysock.wire import tracing
 from pysock.wire.error_text import remote_error
+from pysock.wire.features import Feature
 from pysock.wire.format import Frame, Kind
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class NativeLink(Unique):
         # be inside a call. Not by ffi.gc(): of garbage that is freed before the __del__ of a client that closes it.
         self._request = made[0]
         self._link: Any = link  # None: closed
+        self._traces = False
         forking.own(self)
 
     @property
@@ -70,6 +73,11 @@ class NativeLink(Unique):
 
     def agree(self, features: int) -> None:
         lib.ps_pylink_agree(self._open(), features)
+        self._traces = bool(features & Feature.TRACE)
+
+    def _trace(self) -> bytes | None:
+        """Of which trace what is sent now is a part, where the server wants to know it."""
+        return tracing.inject() if tracing.inject is not None and self._traces else None
 
     def _finish(self, result: int, raised: list[BaseException], fates: list[Any] | None = None) -> None:
         if result == 0:
@@ -94,6 +102,8 @@ class NativeLink(Unique):
     def send(
         self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
     ) -> None:
+        if kind == _SRM and (trace := self._trace()):
+            self.send(Kind.TRACE, 0, request_id, trace, timeout)
         raised: list[BaseException] = []
         greets = kind == Kind.PROOF
         others = Inbox((), INBOX_MAX) if greets else self.inbox
@@ -135,7 +145,7 @@ class NativeLink(Unique):
         results: list[Any] = [None] * len(payloads)
         wait = -1 if timeout is None else nanoseconds(timeout)
         self._open()
-        result = self._request(kind, service, payloads, limit, results, window, wait, self.inbox, raised)
+        result = self._request(kind, service, payloads, limit, results, window, wait, self.inbox, raised, None)
         if result < 0 and result != _WRONG_PAYLOAD:
             self._finish(result, raised, results)
         return results, result
@@ -147,7 +157,8 @@ class NativeLink(Unique):
         wait = -1 if timeout is None else nanoseconds(timeout)
         if self._link is None:
             self._open()
-        result = self._request(_SRM, service, [payload], len(payload), got, 1, wait, self.inbox, raised)
+        trace = None if tracing.inject is None else self._trace()
+        result = self._request(_SRM, service, [payload], len(payload), got, 1, wait, self.inbox, raised, trace)
         if result < 0:
             self._finish(result, raised, got)
         if result:

@@ -24,7 +24,18 @@ from pysock.states import ConnectionState, DisconnectReason
 from pysock.wire import texts
 from pysock.wire.endings import End, last_words
 from pysock.wire.format import HEADER, ErrorCode, Kind, encode, fitting
-from pysock.wire.rules import Answer, Answered, Cancel, Credit, Ending, FrameProtocol, Initiation, NotServed, Request
+from pysock.wire.rules import (
+    Answer,
+    Answered,
+    Cancel,
+    Credit,
+    Ending,
+    FrameProtocol,
+    Initiation,
+    NotServed,
+    Request,
+)
+from pysock.wire.tracing import Traced
 
 if TYPE_CHECKING:
     from typing import Any
@@ -211,13 +222,18 @@ class FramedConnection(Connection):
             pending.cancel(self, action.request_id)
         elif isinstance(action, Credit):
             self.core.streams.credit(self, action.request_id, action.size)
-        elif isinstance(action, Answered):
-            self._answered(action)
+        elif isinstance(action, (Answered, Traced)):
+            self._told(action)
         else:
             self._end(action)
 
-    def _answered(self, action: Answered) -> None:
-        """It answers what it was asked, or nothing that was."""
+    def _told(self, action: Answered | Traced) -> None:
+        """It answers what it was asked, or nothing that was; or says of which trace its next request is a part."""
+        if isinstance(action, Traced):
+            traced = self.core.callbacks.traced
+            if traced is not None:
+                traced(self.client_id, action.request_id, action.said)
+            return
         answered = self.core.callbacks.answered
         if answered is None or not answered(self.client_id, action.request_id, action.code, action.payload):
             self._end(self.protocol.unasked(action))

@@ -12,6 +12,7 @@ from pysock.engine.pure.client.call import Asking, Call, Draining, Listening, fr
 from pysock.engine.pure.client.exchange import Exchange
 from pysock.engine.pure.client.pipeline import Pipeline
 from pysock.errors import ConnectionLost, RequestTimeout
+from pysock.wire import tracing
 from pysock.wire.error_text import remote_error
 from pysock.wire.features import Feature
 from pysock.wire.format import Frame, Kind
@@ -23,6 +24,8 @@ _REPLY: Final = int(Kind.REPLY)
 _ERROR: Final = int(Kind.ERROR)
 _BYE: Final = int(Kind.BYE)
 _PROOF: Final = int(Kind.PROOF)
+_SRM: Final = int(Kind.SRM)
+_TRACE: Final = int(Kind.TRACE)
 
 
 class PureLink(Exchange):
@@ -36,6 +39,8 @@ class PureLink(Exchange):
         self, kind: int, code: int, request_id: int, payload: Buffer, timeout: float | None, flags: int = 0
     ) -> None:
         """Send one frame whole."""
+        if kind == _SRM and (trace := self._trace()):
+            self.send(_TRACE, 0, request_id, trace, timeout)
         if kind == _BYE and not self._is_ours():
             raise ConnectionLost("the program has closed the connection's descriptor")
         call = Call(*frame_parts(kind, flags, code, request_id, payload))
@@ -61,7 +66,10 @@ class PureLink(Exchange):
     def request(self, service: int, payload: Buffer, timeout: float | None) -> bytes:
         """One SRM and its reply."""
         request_id, end = self.next_request_id(), deadline_of(timeout)
-        call = Asking(request_id, _REPLY, *srm_parts(service, request_id, payload, self._said(end)))
+        head, tail = srm_parts(service, request_id, payload, self._said(end))
+        if tracing.inject is not None and (trace := self._trace()):
+            head = b"".join((*frame_parts(_TRACE, 0, 0, request_id, trace), head))
+        call = Asking(request_id, _REPLY, head, tail)
         self._run_in_time(call, end)
         frame = call.frame
         if frame.kind == _ERROR:
@@ -84,6 +92,10 @@ class PureLink(Exchange):
         pipeline = Pipeline(service, data, max(1, window), self.next_request_id(len(data)), self._said(end))
         self._run_in_time(pipeline, end)
         return pipeline.results, pipeline.errors
+
+    def _trace(self) -> bytes | None:
+        """Of which trace what is sent now is a part, where the server wants to know it."""
+        return tracing.inject() if tracing.inject is not None and self._features & Feature.TRACE else None
 
     def _said(self, end: float | None) -> float | None:
         """The deadline, where the server wants to know it."""
