@@ -24,6 +24,7 @@ from pysock.files.place import reachable
 from pysock.files.socketfile import SocketFile
 from pysock.handover import tags
 from pysock.handover.channel import Channel, close_all
+from pysock.handover.life import Life
 from pysock.handover.messages import Kind
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Door(Unique):
         self._fd = self._lock = -1  # the second where it is only borrowed
         self._wake: tuple[int, int] | None = None
         self._thread: threading.Thread | None = None
+        self._pid = 0  # of the process that waits there, where there is one
         own(self)
 
     # Who comes first
@@ -64,7 +66,7 @@ class Door(Unique):
             sock.setblocking(False)
             with reachable(self.address) as targets:
                 sock.connect(targets[0][1])
-            _refuse_others(sock)
+            self._pid = _refuse_others(sock)
             return Channel(sock.detach())
         except (FileNotFoundError, ConnectionRefusedError):
             return None
@@ -73,6 +75,14 @@ class Door(Unique):
             raise HandoverFailed(f"{self.address}: whoever is there hands nothing over: {why}") from error
         finally:
             sock.close()
+
+    def wait_for_its_end(self, seconds: float) -> None:
+        """Who was there has closed its channel: if it is dying, wait until all that it has is free, so long at most."""
+        life = Life(self._pid)
+        try:
+            life.ends_within(seconds)
+        finally:
+            life.close()
 
     def open(self) -> None:
         """Nobody was there: wait there from now on.
@@ -180,15 +190,16 @@ class Door(Unique):
         self._thread = None
 
 
-def _refuse_others(sock: socket.socket) -> None:
-    """Only this user's processes are believed.
+def _refuse_others(sock: socket.socket) -> int:
+    """Only this user's processes are believed; its number.
 
     :raises HandoverFailed: it is another one's.
     """
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, _ = _CREDENTIALS.unpack(credentials)
+    pid, uid, _ = _CREDENTIALS.unpack(credentials)
     if uid != os.geteuid():
         raise HandoverFailed(f"the process at the other end is one of uid {uid}, and this one of uid {os.geteuid()}")
+    return int(pid)
 
 
 def _accepted(listener: socket.socket) -> Channel | None:

@@ -100,7 +100,10 @@ class Relay(Unique):
             except Gone:
                 if is_known:
                     raise
-                self.taking = None  # whoever was there has ended just then
+                self.taking.close()
+                self.taking = None  # whoever was there has ended just then, or is about to: what it has is free then
+                if door is not None:
+                    door.wait_for_its_end(self.options.step)
         if door is not None and not door.is_there:
             door.open()
 

@@ -123,7 +123,8 @@ class Taking(Unique):
         """
         if self._ready is not None:
             self._ready()
-        self._say(Kind.PREPARED)
+        with suppress(Gone):  # it may have died: then what it has told of is this one's
+            self._say(Kind.PREPARED)
         if not self._round(engine, lambda function: function(), 2 * self._options.step):
             raise HandoverFailed("the old side says goodbye, and has given nothing")
         running = self._running
