@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from pysock.address import INHERITED, Address
 from pysock.base.lean import TYPE_CHECKING, NamedTuple
+from pysock.base.unique import Unique
 from pysock.files.socketfile import SocketFile
 from pysock.handover.channel import MOST_DESCRIPTORS
 from pysock.listening import Lent
@@ -67,7 +68,7 @@ def heard(values: Sequence[bytes], descriptors: list[int]) -> list[Passed]:
     return passed
 
 
-class Borrowed:
+class Borrowed(Unique):
     """What the new side has of them, until it owns them."""
 
     def __init__(self, passed: Sequence[Passed]) -> None:

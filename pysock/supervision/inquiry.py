@@ -88,8 +88,9 @@ class Inquiry(Unique):
         self.theirs.close()
 
     def __del__(self) -> None:  # another thread may be about to ask: so nobody closes it before
-        self._socket.close()
-        self.theirs.close()
+        for sock in (getattr(self, "_socket", None), getattr(self, "theirs", None)):
+            if sock is not None:  # it was made
+                sock.close()
 
 
 def ask_all(
