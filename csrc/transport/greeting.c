@@ -151,13 +151,14 @@ ssize_t ps__tls_ignore(ps_tls_session *session)
     return got > 0 || got == -EAGAIN || got == -EINTR ? -EAGAIN : PS_NOT_GREETED;
 }
 
-/* One step: as far as what has come allows. */
+/* One step: as far as what has come allows. It waits for more only if it has asked for more: what has come and isn't taken would
+ * be told of again and again. */
 static bool shake(ps_engine *engine, ps_tls_session *session, bool *waits)
 {
     ps_libssl.ERR_clear_error();
     session->starved = false;
     int result = ps_libssl.SSL_do_handshake(session->ssl);
-    *waits = result != 1 && ps_libssl.SSL_get_error(session->ssl, result) == PS_SSL_ERROR_WANT_READ;
+    *waits = result != 1 && session->starved && ps_libssl.SSL_get_error(session->ssl, result) == PS_SSL_ERROR_WANT_READ;
     if (result != 1 && !*waits)
         remember(engine->tls, session);
     ps_libssl.ERR_clear_error();
