@@ -102,8 +102,13 @@ class Member(Unique):
         nodes = self.running.clients.nodes
         if nodes is not None and not nodes.is_given:
             nodes.others = partial(self._others, self.directory.info.host)
-        self.bus.start(self.station.bus_changed)
+        self.bus.start(self._bus_changed)
         self.station.start()
+
+    def _bus_changed(self, state: BusState) -> None:
+        if state is BusState.CONNECTED:
+            self.sending.connected()
+        self.station.bus_changed(state)
 
     def wait(self, seconds: float) -> None:
         """Wait until the others are known.

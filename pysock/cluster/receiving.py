@@ -20,6 +20,7 @@ from pysock.base.unique import Unique
 from pysock.clients import ServedSocket
 from pysock.cluster import results
 from pysock.cluster.directory.messages import MAJOR, MessageKind, Tag
+from pysock.cluster.directory.words import NODES_MAX
 from pysock.errors import RequestTimeout
 from pysock.wire.format import LARGEST_NAME, Malformed
 
@@ -46,6 +47,9 @@ class Receiving(Unique):
         self._clients = running.clients
         self._engine = engine
         self._versions: set[int] = set()  # of the protocol: those that have been told of
+        self._newest: dict[int, int] = {}  # connection to the bus that was heard, of each node, by its epoch
+        #: How many messages were dropped, for newer ones had come.
+        self.overtaken: int = 0
         #: Set when this node has heard its own goodbye: so has everybody.
         self.goodbye: Event = Event()
         self._dropped = Seldom(
@@ -62,12 +66,28 @@ class Receiving(Unique):
         try:
             if take is None:
                 self._station.heard(message)
+            elif message.kind in _IN_ORDER and self._is_overtaken(message):
+                self.overtaken += 1  # and whoever waits for an answer was told that it is unknown
             else:
                 take(self, message, heard.answer)
         except Malformed:
             self._directory.foreign += 1
         except Exception as error:
             self.failed(error, heard.answer)
+
+    def _is_overtaken(self, message: Message) -> bool:
+        """Whether it comes over a connection of its node's that was lost, and newer ones have come over the next.
+
+        What was in a kernel then, or in a bus that was stopped, still comes when that goes on.
+        """
+        connection, newest = message.number(Tag.CONNECTION, 0), self._newest.get(message.epoch, 0)
+        if connection < newest:
+            return True
+        if connection > newest and message.epoch in self._directory.nodes:
+            if len(self._newest) >= 2 * NODES_MAX:
+                self._newest = {epoch: self._newest[epoch] for epoch in self._newest if epoch in self._directory.nodes}
+            self._newest[message.epoch] = connection
+        return False
 
     def _tell_of_versions(self) -> None:
         """Of each one that this node doesn't speak once: nodes of it are none for this one, nor is it for them."""
@@ -203,6 +223,7 @@ class _Asked(Unique):
         return []
 
 
+_IN_ORDER: Final = (MessageKind.PUSH, MessageKind.GROUP, MessageKind.BROADCAST)
 _TAKES: Final[dict[int, Callable[[Receiving, Message, Answer | None], None]]] = {
     MessageKind.BYE: Receiving._bye,
     MessageKind.PUSH: Receiving._push,

@@ -59,6 +59,11 @@ class Sending(Unique):
         self._bus = bus
         self._subjects = subjects
         self._clients = clients
+        self._connection = 0  # to the bus, the how manieth
+
+    def connected(self) -> None:
+        """The bus is there, again: what is said from now on overtakes what the connection before may still bring."""
+        self._connection = (self._connection + 1) & 0xFFFFFFFF
 
     def largest(self) -> int:
         """How many bytes a payload may have that goes over the bus."""
@@ -72,6 +77,9 @@ class Sending(Unique):
             )
         own = self._directory
         return messages.encode(kind, own.epoch, own.clock, fields, bytes(payload))
+
+    def _in_order(self, kind: MessageKind, field: bytes, payload: Buffer) -> bytes:
+        return self._message(kind, [field, number(Tag.CONNECTION, self._connection)], payload)
 
     def _request(
         self, row: ClusterClient, message: bytes, seconds: float, waiter: Waiter, made: Callable[[bytes | None], bytes]
@@ -89,7 +97,7 @@ class Sending(Unique):
             return False
         if row.epoch == self._directory.epoch:
             return self._clients.push(row.id, payload)
-        message = self._message(MessageKind.PUSH, [number(Tag.CLIENT, row.id)], payload)
+        message = self._in_order(MessageKind.PUSH, number(Tag.CLIENT, row.id), payload)
         self._bus.publish(self._subjects.node(row.epoch), message)
         return True
 
@@ -98,7 +106,7 @@ class Sending(Unique):
         if row is None or row.epoch == self._directory.epoch:
             waiter.set_result(TRUE if self.push(row, payload) else FALSE)
             return
-        message = self._message(MessageKind.PUSH, [number(Tag.CLIENT, row.id)], payload)
+        message = self._in_order(MessageKind.PUSH, number(Tag.CLIENT, row.id), payload)
         self._request(row, message, seconds, waiter, _whether)
 
     def close(self, row: ClusterClient | None, seconds: float, waiter: Waiter) -> None:
@@ -134,13 +142,13 @@ class Sending(Unique):
 
     def to_group(self, name: str, payload: Buffer) -> Spread:
         """To all members, on all nodes."""
-        message = self._message(MessageKind.GROUP, [text(Tag.GROUP, name)], payload)
+        message = self._in_order(MessageKind.GROUP, text(Tag.GROUP, name), payload)
         published = self._published(self._subjects.group(name), message)
         return Spread(self._clients.broadcast(payload, where={"group": name}), published)
 
     def to_all(self, payload: Buffer) -> Spread:
         """To all clients of all nodes."""
-        published = self._published(self._subjects.broadcast, self._message(MessageKind.BROADCAST, [], payload))
+        published = self._published(self._subjects.broadcast, self._in_order(MessageKind.BROADCAST, b"", payload))
         return Spread(self._clients.broadcast(payload), published)
 
     def _published(self, subject: str, message: bytes) -> bool:

@@ -11,6 +11,7 @@
 | very many clients come at once | few messages, nobody is too slow | ``test_very_many...`` |
 | it is too slow, and the bus cuts it | it is back, and knows all | ``test_a_node_that_the_bus_has_cut...`` |
 | the bus dies, and another one is there | all know all again | ``test_when_another...``, ``test_bus_redis.py`` |
+| what a connection had in it comes after newer ones | it is dropped | ``test_what_was_on_its_way...`` |
 | clocks an hour apart | nothing | ``test_clocks...`` |
 | a payload over the bus's limit | ``FrameTooLarge`` | ``test_cluster_trouble.py`` |
 | two versions of the protocol | neither is a node for the other; told of once | ``test_a_node_of_another_version...`` |
@@ -209,6 +210,44 @@ def test_when_another_bus_is_there_all_know_all_again(bus_engine, cluster_node):
     for node in nodes:
         wait_for(lambda node=node: node.cluster.state is ClusterState.CONNECTED)
     assert nodes[0].cluster.send("bert", b"") is True
+
+
+def test_what_was_on_its_way_over_a_connection_before_comes_too_late(cluster_node):
+    """A kernel, or a bus that was stopped, may have kept it, and newer ones have overtaken it."""
+    one, other = cluster_node("a"), cluster_node("b")
+    one.client("own", "all")
+    bert = other.client("bert", "all")
+    wait_until_known([one, other], ["bert", "own"])
+    bus, kept = other.cluster._bus, []
+    hear = type(bus).hear.__get__(bus)
+
+    def keep(route, payload, answer):
+        if payload and messages.decode(payload).kind in {MessageKind.PUSH, MessageKind.GROUP, MessageKind.BROADCAST}:
+            kept.append((route, payload, answer))
+        else:
+            hear(route, payload, answer)
+
+    say = (
+        lambda text: one.cluster.send("bert", text, ack=False),
+        one.cluster.group("all").send,
+        one.cluster.broadcast,
+    )
+    bus.hear = keep
+    for each in say:
+        each(b"old")
+    wait_for(lambda: len(kept) == 3, "them to be on their way")
+    one.cluster._bus.reconnect()
+    wait_for(lambda: one.cluster.state is not ClusterState.CONNECTED, "the connection to be lost")
+    wait_for(lambda: one.cluster.state is ClusterState.CONNECTED, "the next one")
+    del bus.hear
+    for each in say:
+        each(b"new")
+    wait_for(lambda: bert.pushed == [b"new"] * 3, f"{bert.pushed}")
+    for old in kept:
+        hear(*old)
+    one.cluster.send("bert", b"last")
+    wait_for(lambda: bert.pushed[-1] == b"last", f"{bert.pushed}")
+    assert bert.pushed == [b"new"] * 3 + [b"last"]
 
 
 def test_clocks_an_hour_apart_change_nothing(cluster_node, node_process):

@@ -72,6 +72,7 @@ class Tag(IntEnum):
     DETAIL = 17  # u16: likewise, the code of an error
     CALLER = 18  # UTF-8: the name of the node that calls
     HOST = 19  # UTF-8: of the machine of the one who asks
+    CONNECTION = 20  # u32: which of the sender's to the bus, of messages whose order counts
 
 
 class NodeTag(IntEnum):
@@ -88,7 +89,7 @@ class NodeTag(IntEnum):
 #: The sizes of numbers.
 SIZES: Final[dict[int, int]] = {
     Tag.EPOCH: 8, Tag.CLOCK: 8, Tag.NUMBER: 8, Tag.COUNT: 4, Tag.HASH: 8, Tag.SESSION: 4, Tag.PAGE: 4, Tag.PAGES: 4,
-    Tag.CLIENT: 8, Tag.TIMEOUT: 4, Tag.CODE: 2, Tag.DETAIL: 2,
+    Tag.CLIENT: 8, Tag.TIMEOUT: 4, Tag.CODE: 2, Tag.DETAIL: 2, Tag.CONNECTION: 4,
 }  # fmt: skip
 
 
