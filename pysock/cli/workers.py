@@ -5,9 +5,10 @@ This file owns the option, and what a supervisor is told of the command.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +25,8 @@ from pysock.supervision.notify import notifier
 if TYPE_CHECKING:
     from pysock.supervision.office import Office
     from pysock.supervision.supervisor import Supervisor
+
+log: Final = logging.getLogger(__name__)
 
 AUTO: Final = "auto"
 #: What ``--admin`` is where no address follows.
@@ -91,17 +94,22 @@ hang_option = click.option(
 def companions(supervisor: Supervisor, office: Office | None, agent: str | None, metrics: str | None) -> Iterator[None]:
     """What there is beside the workers, in threads of the supervisor's process; as of a single server."""
     roster, ledger = supervisor.roster, supervisor.ledger
-    with ExitStack() as stack, as_commands_say():
-        if office is not None:
-            stack.callback(office.close)
-            office.open()
-        if agent is not None:
-            stack.enter_context(pysock.HealthAgent(roster.agent_line, agent))
-        if metrics is not None:
-            from pysock.metrics import Exporter  # noqa: PLC0415  # few services are measured
+    found: list[AbstractContextManager[object]] = [] if office is None else [office]
+    if agent is not None:
+        found.append(pysock.HealthAgent(roster.agent_line, agent))
+    if metrics is not None:
+        from pysock.metrics import Exporter  # noqa: PLC0415  # few services are measured
 
-            sources, extra = partial(ledger.sources, roster), partial(ledger.families, roster)
-            stack.enter_context(Exporter(sources, metrics, extra=extra, ready=roster.why_not_ready))
+        sources, extra = partial(ledger.sources, roster), partial(ledger.families, roster)
+        found.append(Exporter(sources, metrics, extra=extra, ready=roster.why_not_ready))
+    with ExitStack() as stack, as_commands_say():
+        for one in found:
+            try:
+                stack.enter_context(one)
+            except OSError as error:  # noqa: PERF203  # a few of them
+                if not supervisor.is_taken_up:  # else the service is there, and goes on
+                    raise
+                log.error("what was there beside the workers isn't any more: %s", error)
         yield
 
 
@@ -115,6 +123,7 @@ def supervise(
     **given: Any,
 ) -> int:
     """Run the service to its end; the value is the exit code."""
+    from pysock.supervision.again import is_trial, run_anew, taken_up  # noqa: PLC0415  # likewise
     from pysock.supervision.office import Office  # noqa: PLC0415  # likewise
     from pysock.supervision.plan import Plan  # noqa: PLC0415  # who has no workers doesn't pay for it
     from pysock.supervision.recycling import Bounds  # noqa: PLC0415  # likewise
@@ -129,10 +138,16 @@ def supervise(
     rss = None if mebibytes is None else mebibytes * 1024**2
     plan = Plan(workers, COMMAND, arguments, grace, drain_delay, patience, hang_kill, Bounds(requests, rss, age),
                 metrics is not None, admin is not None, slowlog or SLOW)  # fmt: skip
-    supervisor = Supervisor(plan, click.echo, notifier())
-    office = None if admin is None else Office(supervisor, None if admin == BESIDE else checked_place(admin))
-    with closing(supervisor), companions(supervisor, office, agent, metrics):
-        code = supervisor.run()
-    if supervisor.failed is not None:
-        raise NeverReady(*supervisor.failed)
-    return code
+    if is_trial():
+        return 0
+    told = taken_up()
+    while True:
+        supervisor = Supervisor(plan, click.echo, notifier(), told)
+        office = None if admin is None else Office(supervisor, None if admin == BESIDE else checked_place(admin))
+        with closing(supervisor), companions(supervisor, office, agent, metrics):
+            code = supervisor.run()
+        if supervisor.failed is not None:
+            raise NeverReady(*supervisor.failed)
+        if supervisor.anew is None:
+            return code
+        told = run_anew(supervisor.anew)

@@ -24,6 +24,7 @@ from pysock.supervision.passing import Passings
 from pysock.supervision.plan import NEVER_READY, USAGE, News, Plan
 from pysock.supervision.recycling import Recycling
 from pysock.supervision.rows import Rows
+from pysock.supervision.starting import new_member
 from pysock.tls.tickets import SharedKeys
 
 if TYPE_CHECKING:
@@ -249,14 +250,14 @@ class Crew(Unique):
     def _start(self, number: int, old: Member | None = None) -> Member:
         """One of this number, which takes over from the old one."""
         plan = self._plan
-        told = {"workers": self.wanted, "rows": self.rows.count, "lame": self.is_lame, "grace": plan.grace,
-                "slowlog": plan.slowlog, "patience": plan.patience, "arguments": plan.arguments,
-                "tickets": self._tickets.told()}  # fmt: skip
         row = self.rows.take()
+        told = {"worker": number, "row": row, "workers": self.wanted, "rows": self.rows.count, "lame": self.is_lame,
+                "grace": plan.grace, "slowlog": plan.slowlog, "patience": plan.patience,
+                "arguments": plan.arguments, "tickets": self._tickets.told()}  # fmt: skip
         try:
-            inquiry = Inquiry() if plan.asked else None
+            inquiry = Inquiry.new() if plan.asked else None
             takes = self._passings.begin(old)
-            return Member(number, row, self.rows.fd, self.ledger.new_page(), inquiry, takes, plan.command, told)
+            return new_member(plan.command, self.rows.fd, self.ledger.new_page(), inquiry, takes, told)
         except BaseException:
             self.rows.give_back(row)
             raise

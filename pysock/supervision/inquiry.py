@@ -38,15 +38,31 @@ class Refused(PysockError):
 
 
 class Inquiry(Unique):
-    """The supervisor's end of the line to one worker; of one thread at a time."""
+    """The supervisor's end of the line to one worker; of one thread at a time.
 
-    def __init__(self) -> None:
-        """:ivar theirs: the worker's end, until it has been passed on."""
-        self._socket, self.theirs = socket.socketpair()
+    :ivar theirs: the worker's end, until it has been passed on.
+    :ivar asked: how many questions there were.
+    """
+
+    def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
+        self._socket, self.theirs = ours, theirs
         self._socket.setblocking(False)
-        self._number = 0
+        self.asked = 0
         self._waits: dict[int, float] = {}  # questions without an answer yet, and since when
         self._received = bytearray()
+
+    @classmethod
+    def new(cls) -> Inquiry:
+        """One of a worker that is to start."""
+        return cls(*socket.socketpair())
+
+    @classmethod
+    def taken_up(cls, fd: int, asked: int) -> Inquiry:
+        """One that was there before; what wasn't heard of its answers is skipped."""
+        found = cls(socket.socket(fileno=fd), socket.socket())
+        found.theirs.close()
+        found.asked = asked
+        return found
 
     def fileno(self) -> int:
         """The number of its descriptor."""
@@ -58,16 +74,16 @@ class Inquiry(Unique):
             pass  # it comes too late
         if self._waits and monotonic() - min(self._waits.values()) >= PATIENCE:
             return None
-        self._number += 1
-        data = json.dumps({"number": self._number, "service": service, "fields": fields}).encode()
+        self.asked += 1
+        data = json.dumps({"number": self.asked, "service": service, "fields": fields}).encode()
         try:
             if self._socket.send(_LENGTH.pack(len(data)) + data, socket.MSG_NOSIGNAL) != _LENGTH.size + len(data):
                 self._socket.close()  # half a question is none
                 return None
         except OSError:
             return None
-        self._waits[self._number] = monotonic()
-        return self._number
+        self._waits[self.asked] = monotonic()
+        return self.asked
 
     def heard(self) -> Iterator[dict[str, Any]]:
         """The answers that are there, whole ones."""

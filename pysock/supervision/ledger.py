@@ -34,12 +34,14 @@ class Ledger(Unique):
     """That of one service.
 
     :param is_kept: whether workers are measured; the restarts are counted anyway.
+    :ivar gone: what those have counted that have ended, by their numbers.
+    :ivar restarts: how many were followed by another, by why.
     """
 
     def __init__(self, is_kept: bool) -> None:
         self._is_kept = is_kept
-        self._gone: dict[int, Snapshot] = {}  # by the numbers of workers
-        self._restarts = dict.fromkeys(WHYS, 0)
+        self.gone: dict[int, Snapshot] = {}
+        self.restarts: dict[str, int] = dict.fromkeys(WHYS, 0)
         self._lock = threading.Lock()  # a page isn't closed while another thread reads it
 
     def new_page(self) -> Page | None:
@@ -51,7 +53,7 @@ class Ledger(Unique):
 
     def followed(self, why: str, count: int = 1) -> None:
         """So many workers were."""
-        self._restarts[why] += count
+        self.restarts[why] += count
 
     def retire(self, member: Member) -> None:
         """It has ended: keep what it has counted."""
@@ -61,8 +63,8 @@ class Ledger(Unique):
             last = _read(member)
             member.page.close()
             if last is not None:
-                kept = self._gone.get(member.number)
-                self._gone[member.number] = last.retired() if kept is None else kept + last.retired()
+                kept = self.gone.get(member.number)
+                self.gone[member.number] = last.retired() if kept is None else kept + last.retired()
 
     # In any thread
 
@@ -76,13 +78,13 @@ class Ledger(Unique):
             Source(self._reader(number, members), str(number), up=any(_is_up(member, roster) for member in members))
             for number, members in sorted(by_number.items())
         ]
-        others = [self._reader(number, []) for number in sorted(self._gone.keys() - by_number.keys())]
+        others = [self._reader(number, []) for number in sorted(self.gone.keys() - by_number.keys())]
         return [*found, *(Source(read, there=False, up=False) for read in others)]
 
     def families(self, roster: Roster) -> Iterable[Family]:
         """What is told of the workers themselves."""
         yield Family("pysock_workers", "How many workers there are to be.", "gauge", [("", {}, roster.now.wanted)])
-        restarts = [("_total", {"why": why}, float(count)) for why, count in self._restarts.items()]
+        restarts = [("_total", {"why": why}, float(count)) for why, count in self.restarts.items()]
         yield Family("pysock_worker_restarts", "Workers that were followed by another, by why.", "counter", restarts)  # type: ignore[arg-type]
 
     def _reader(self, number: int, members: list[Member]) -> Callable[[], Snapshot | None]:
@@ -91,7 +93,7 @@ class Ledger(Unique):
     def _sum(self, number: int, members: Iterable[Member]) -> Snapshot | None:
         """What those of one number have counted, those that are gone among them."""
         with self._lock:
-            total, gone = None, self._gone.get(number)
+            total, gone = None, self.gone.get(number)
             for member in members:  # the newest that serves is the first one
                 last = _read(member)
                 if last is not None:

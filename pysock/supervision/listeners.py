@@ -12,12 +12,13 @@ from pysock.address import Address
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.files.passed import addresses_of
+from pysock.files.socketfile import SocketFile
 from pysock.listening import share_ports
 from pysock.master import MasterSocket
 from pysock.supervision.line import MOST_DESCRIPTORS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
 
@@ -58,6 +59,27 @@ class Listeners(Unique):
         told = [[{"at": str(one.address), "prepared": one.prepared} for one in each] for each in masters]
         return told, [one.fd for each in masters for one in each]
 
+    def written(self, copy: Callable[[int], int]) -> dict[str, Any]:
+        """What there is, for :meth:`take_up` of another object; they and their files aren't this one's any more.
+
+        :param copy: makes a descriptor that is kept.
+        """
+        told: dict[str, Any] = {}
+        for text, masters in self._open.items():
+            told[text] = [
+                {"fd": copy(one.fd), "lock": copy(one.lock_fd), "at": str(one.address), "prepared": one.prepared,
+                 "inherited": one.inherited} for one in masters
+            ]  # fmt: skip
+            for one in masters:
+                one.leave()
+        self.close()
+        return told
+
+    def take_up(self, told: Mapping[str, Any], backlog: int) -> None:
+        """Own what is written there."""
+        for text, masters in told.items():
+            self._open[text] = [_taken_up(text, one, backlog) for one in masters]
+
     def keep(self, wanted: Sequence[str]) -> None:
         """Close all others."""
         for text in self._open.keys() - set(wanted):
@@ -71,6 +93,16 @@ class Listeners(Unique):
 
 def _meant(address: Address) -> tuple[Address, ...]:
     return addresses_of(address) if address.transport == "systemd" else (address,)
+
+
+def _taken_up(text: str, told: Mapping[str, Any], backlog: int) -> MasterSocket:
+    at = Address.parse(told["at"])
+    master = MasterSocket(at if told["inherited"] else text)
+    master.lend(told["fd"], at, told["prepared"])
+    if not told["inherited"]:
+        file = SocketFile.taken_over(at, told["lock"]) if told["lock"] >= 0 else None
+        master.own(file, at.backlog or backlog)
+    return master
 
 
 def _listen(masters: list[MasterSocket], limits: dict[str, Any]) -> None:

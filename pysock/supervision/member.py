@@ -1,30 +1,28 @@
 """A worker, as its supervisor sees it: a process, the line to it, and how far it has come.
 
-This file owns the process's start and its end. It is a Python of its own that imports the program itself, so each one
-is of the code that is there when it starts; and it has a session of its own, so that Ctrl-C in a terminal is the
-supervisor's alone.
+This file owns what is known of it, and its end. How it starts is in :mod:`pysock.supervision.starting`.
 """
 
 from __future__ import annotations
 
 import signal
-import socket
-import subprocess
-import sys
 from contextlib import suppress
 from enum import Enum
 
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
-from pysock.supervision.line import Line, pair
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any, Final
+    import subprocess
+    from typing import Any, Final, TypeAlias
 
     from pysock.metrics import Page
+    from pysock.supervision.child import Child
     from pysock.supervision.inquiry import Inquiry
+    from pysock.supervision.line import Line
+
+    Process: TypeAlias = "subprocess.Popen[bytes] | Child"
 
 #: How long after its grace a worker may take to end, in seconds: longer than a server waits for a handler.
 PATIENCE: Final = 6.0
@@ -47,10 +45,8 @@ class Member(Unique):
 
     :param number: that of its place, which its successors have after it.
     :param row: that of its row in the page that all share.
-    :param seats: the descriptor of that page.
     :param page: where its metrics are, if they are wanted; it is this object's from now on.
-    :param inquiry: by which it is asked for the admin socket, if there is one; likewise.
-    :param takes: by which it takes over from the one before, if it does; it is closed here.
+    :param inquiry: by which it is asked for the admin socket, if there is one.
     :ivar wants: what its program calls the addresses that it wants.
     :ivar limits: of those.
     :ivar accepts: clients may come to it.
@@ -61,10 +57,15 @@ class Member(Unique):
     :ivar kill_at: it is killed then.
     """
 
-    def __init__(self, number: int, row: int, seats: int, page: Page | None, inquiry: Inquiry | None,
-                 takes: socket.socket | None, command: Sequence[str], told: dict[str, Any]) -> None:  # fmt: skip
+    def __init__(
+        self, number: int, row: int, process: Process, line: Line, page: Page | None, inquiry: Inquiry | None
+    ) -> None:
         self.number = number
         self.row = row
+        self.process = process
+        self.line = line
+        self.page = page
+        self.inquiry = inquiry
         self.state: State = State.STARTING
         self.wants: tuple[str, ...] = ()
         self.limits: dict[str, Any] = {}
@@ -73,36 +74,9 @@ class Member(Unique):
         self.requests: int = 0
         self.max_clients: int = 0
         self.is_killed_for_hanging: bool = False
-        self.page: Page | None = page
-        self.inquiry: Inquiry | None = inquiry
         self.failed: tuple[str, int] | None = None
         self.kill_at: float | None = None
         self.started: float = monotonic()
-        self.line: Line
-        self.line, theirs = pair()
-        try:
-            with theirs:
-                flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-                whole = [sys.executable, *flags, *command, str(theirs.fileno())]
-                self.process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603  # our own command
-                    whole, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
-                )
-            fds = {"seats": seats}
-            if page is not None:
-                fds["page"] = page.fd
-            if inquiry is not None:
-                fds["inquiry"] = inquiry.theirs.fileno()
-            if takes is not None:
-                fds["takes"] = takes.fileno()
-            self.line.say("begin", [*fds.values()], lends=[*fds], worker=number, row=row, **told)
-            if inquiry is not None:
-                inquiry.passed_on()
-        except BaseException:
-            self.line.close()
-            raise
-        finally:
-            if takes is not None:
-                takes.close()
 
     @property
     def name(self) -> str:
@@ -136,7 +110,7 @@ class Member(Unique):
         """In words."""
         if self.failed is not None:
             return self.failed[0]
-        status = self.process.returncode
+        status = self.process.returncode or 0
         if status >= 0:
             return f"it ended with status {status}"
         with suppress(ValueError):

@@ -87,6 +87,13 @@ class Notifier(Unique):
         """It works."""
         self.say(WATCHDOG=1)
 
+    def environ(self) -> dict[str, str]:
+        """The variables by which this process was told of it."""
+        found = {"NOTIFY_SOCKET": self._where}
+        if self.watchdog is not None:
+            found |= {"WATCHDOG_USEC": str(int(self.watchdog * _MILLION)), "WATCHDOG_PID": str(os.getpid())}
+        return found
+
     def close(self) -> None:
         """Called again it does nothing."""
         if self._socket is not None:

@@ -97,6 +97,13 @@ class Office(Unique):
             desk.stop()
         self._levels.give_back()
 
+    def __enter__(self) -> Office:
+        self.open()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
     # What the workers say
 
     def _of_all(self, service: str, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from pysock.supervision.hangs import stack_of
 from pysock.supervision.inquiry import Answerer
 from pysock.supervision.line import Line
 from pysock.supervision.member import GOODBYE, PATIENCE
+from pysock.supervision.reopening import reopen
 from pysock.tls.tickets import given
 
 if TYPE_CHECKING:
@@ -161,6 +162,8 @@ class Post(Unique):
             elif told["say"] == "hangs":
                 service, stack = stack_of(self._server)
                 self._say("stack", service=service, stack=stack)
+            elif told["say"] == "reopen":
+                reopen()
             elif told["say"] == "workers":
                 mine.workers = told["workers"]
             heard = self._line.hear()

@@ -10,6 +10,7 @@ import errno
 import mmap
 import os
 import tempfile
+from collections.abc import Iterable
 
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
@@ -28,8 +29,22 @@ class Rows(Unique):
     """Those of one service."""
 
     def __init__(self, workers: int) -> None:
-        self.count: int = max(_FEWEST, _EACH * workers)
-        self.fd: int = _nameless_file()
+        self._have(_nameless_file(), max(_FEWEST, _EACH * workers))
+
+    @classmethod
+    def taken_up(cls, fd: int, count: int, used: Iterable[int]) -> Rows:
+        """Those that were there before.
+
+        :param fd: of the page, which is the object's from now on.
+        """
+        found = cls.__new__(cls)
+        found._have(fd, count)
+        found._free.difference_update(used)
+        return found
+
+    def _have(self, fd: int, count: int) -> None:
+        self.count: int = count
+        self.fd: int = fd
         try:
             os.ftruncate(self.fd, self.count * SEAT_BYTES)
             self._page = mmap.mmap(self.fd, self.count * SEAT_BYTES)

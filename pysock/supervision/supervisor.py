@@ -16,12 +16,15 @@ from contextlib import suppress
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
+from pysock.supervision.again import Written, hold_signals, let_signals, why_not
 from pysock.supervision.crew import Crew
 from pysock.supervision.hangs import Hangs
 from pysock.supervision.member import Member, State
 from pysock.supervision.orders import Orders, Wish, Wishes
 from pysock.supervision.plan import Plan
+from pysock.supervision.reopening import reopen
 from pysock.supervision.roster import Roster
+from pysock.supervision.written import Kept, crew_read, crew_written, let_go
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -46,23 +49,31 @@ class Supervisor(Unique):
 
     :param say: called once with where the service listens, when it does; what it raises ends all.
     :param tell: the service manager, if there is one.
+    :param told: what the supervisor before has written down, whose process this is.
+    :ivar anew: what there is to be told: this one has ended for another in its process.
     :ivar roster: for other threads: who is there.
     :ivar orders: by which they have it do something.
     :ivar failed: why the service never came to serve, and the exit code for that.
     """
 
-    def __init__(self, plan: Plan, say: Callable[[str], object], tell: Notifier | None = None) -> None:
+    def __init__(self, plan: Plan, say: Callable[[str], object], tell: Notifier | None = None,
+                 told: dict[str, Any] | None = None) -> None:  # fmt: skip
         self._plan = plan
         self._say = say
         self._opens: list[Callable[[], object]] = []
         self._tell = tell
         self._crew = Crew(plan, self)
+        self.is_taken_up: bool = told is not None
+        if told is not None:
+            crew_read(self._crew, told["crew"])
+        self.anew: Written | None = None
+        self._is_anew_wanted = False
         self._hangs = Hangs(self._crew.rows, plan.hang_kill)
         self.roster: Roster = Roster(self._crew)
         self._deaf: set[Member] = set()  # the line to them has ended, and they haven't
         self._code = 0
         self._unwritten: Exception | None = None
-        self._said = False
+        self._said = told is not None
         self._stops = False
         self._next_tick = self._next_extend = 0.0
         self._woken, self._wakes = socket.socketpair()
@@ -75,6 +86,8 @@ class Supervisor(Unique):
             signal.SIGHUP: self._crew.change,
             signal.SIGTTIN: lambda: self._crew.scale(self._crew.wanted + 1),
             signal.SIGTTOU: lambda: self._crew.scale(self._crew.wanted - 1),
+            signal.SIGUSR1: self._reopen,
+            signal.SIGUSR2: self._want_anew,
             signal.SIGCHLD: lambda: None,
         }
 
@@ -104,8 +117,10 @@ class Supervisor(Unique):
         """
         former = self._take_signals()
         try:
+            if self.is_taken_up:
+                self._go_on()
             self._crew.change()
-            while not self._crew.is_over:
+            while not self._crew.is_over and self.anew is None:
                 self._turn()
         finally:
             self._end(former)
@@ -182,7 +197,36 @@ class Supervisor(Unique):
         self._woken.setblocking(False)
         fd = signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
         wanted = [number for number in self._obeys if signal.getsignal(number) is not signal.SIG_IGN]
-        return fd, {number: signal.signal(number, _noted) for number in wanted}
+        former = {number: signal.signal(number, _noted) for number in wanted}
+        let_signals(self._obeys)  # the one before has had them wait
+        return fd, former
+
+    def _reopen(self) -> None:
+        log.info("SIGUSR1: log files are opened anew, those of the workers' programs; pysock writes to standard error")
+        reopen()
+        for member in self._crew.members:
+            member.line.say("reopen")
+
+    def _want_anew(self) -> None:
+        self._is_anew_wanted = True
+
+    def _go_on(self) -> None:
+        log.info("the supervisor runs anew, with the workers of the one before")
+        for opens in self._opens:
+            opens()
+        self._bury()  # nobody takes over from who has ended meanwhile
+
+    def _leave(self) -> None:
+        """For another one in this process, if there can be one."""
+        self._is_anew_wanted = False
+        if why := why_not():
+            log.error("the supervisor doesn't run anew, nothing was changed: %s", why)
+            return
+        hold_signals(self._obeys)
+        kept = Kept()
+        state = {"crew": crew_written(self._crew, kept), "fds": kept.fds}
+        let_go(self._crew)
+        self.anew = Written(state, self._tell.environ() if self._tell is not None else {})
 
     def _stop(self, code: int, delay: float) -> None:
         """The first one drains, another one ends all at once."""
@@ -220,6 +264,8 @@ class Supervisor(Unique):
         self._hangs.look(self._crew.members)
         self.roster.note(stops=self._stops)
         self._tell_manager()
+        if self._is_anew_wanted and not self._crew.coming and not self._stops:
+            self._leave()
 
     def _patience(self) -> float:
         """How long nothing need be done, in milliseconds."""

@@ -41,6 +41,13 @@ class SharedKeys:
         self._keys = bytearray(os.urandom(SIZE))
         self._period = clock() // PERIOD - 1
 
+    @classmethod
+    def taken_up(cls, told: dict[str, Any]) -> SharedKeys:
+        """Those of one that was there before, as its :meth:`told` has them."""
+        found = cls()
+        found._keys[:], found._period = bytes.fromhex(told["keys"]), told["period"]
+        return found
+
     def go_on(self) -> None:
         """Forget what is older than an hour, if there is such a thing."""
         while self._period < self._clock() // PERIOD - 1:

@@ -37,6 +37,7 @@ def test_those_of_the_hour_before_are_told_and_older_ones_forgotten():
     first = shared.told()
     assert (first["period"], len(bytes.fromhex(first["keys"]))) == (999, SIZE)
     assert shared.told() == first != SharedKeys(clock).told()
+    assert SharedKeys.taken_up(shared.told()).told() == shared.told()  # by a supervisor that runs anew
     clock.now += 1
     second = shared.told()
     assert (second["period"], second["keys"]) == (1000, next_keys(bytes.fromhex(first["keys"])).hex())
