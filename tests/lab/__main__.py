@@ -28,6 +28,7 @@ MODULES: tuple[str, ...] = (
     "restarts",
     "healing",
     "directory",
+    "chaos",
     "races",
     "access",
     "injected",
