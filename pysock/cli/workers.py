@@ -123,7 +123,7 @@ def supervise(
     **given: Any,
 ) -> int:
     """Run the service to its end; the value is the exit code."""
-    from pysock.supervision.again import is_trial, run_anew, taken_up  # noqa: PLC0415  # likewise
+    from pysock.supervision.anew.again import is_trial, run_anew, taken_up  # noqa: PLC0415  # likewise
     from pysock.supervision.office import Office  # noqa: PLC0415  # likewise
     from pysock.supervision.plan import Plan  # noqa: PLC0415  # who has no workers doesn't pay for it
     from pysock.supervision.recycling import Bounds  # noqa: PLC0415  # likewise

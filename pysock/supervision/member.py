@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any, Final, TypeAlias
 
     from pysock.metrics import Page
-    from pysock.supervision.child import Child
+    from pysock.supervision.anew.child import Child
     from pysock.supervision.inquiry import Inquiry
     from pysock.supervision.line import Line
 

@@ -16,7 +16,8 @@ from contextlib import suppress
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
-from pysock.supervision.again import Written, hold_signals, let_signals, why_not
+from pysock.supervision.anew.again import Written, hold_signals, let_signals, why_not
+from pysock.supervision.anew.written import Kept, crew_read, crew_written, let_go
 from pysock.supervision.crew import Crew
 from pysock.supervision.hangs import Hangs
 from pysock.supervision.member import Member, State
@@ -24,7 +25,6 @@ from pysock.supervision.orders import Orders, Wish, Wishes
 from pysock.supervision.plan import Plan
 from pysock.supervision.reopening import reopen
 from pysock.supervision.roster import Roster
-from pysock.supervision.written import Kept, crew_read, crew_written, let_go
 
 if TYPE_CHECKING:
     from typing import Any, Final

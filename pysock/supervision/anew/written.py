@@ -11,7 +11,7 @@ import socket
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.metrics import Histogram, Page, Snapshot
-from pysock.supervision.child import Child
+from pysock.supervision.anew.child import Child
 from pysock.supervision.inquiry import Inquiry
 from pysock.supervision.line import Line
 from pysock.supervision.member import Member, State

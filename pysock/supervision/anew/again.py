@@ -2,7 +2,7 @@
 service manager sees nothing; its workers stay, too, and are replaced afterwards, as at SIGHUP.
 
 This file owns how that goes: whether the new code can run at all is tried first, by a child. Then all that the
-supervisor has is written down (:mod:`pysock.supervision.written`), its descriptors are kept open, and the process
+supervisor has is written down (:mod:`pysock.supervision.anew.written`), its descriptors are kept open, and the process
 executes the command by which it was started. Signals that come meanwhile wait.
 """
 

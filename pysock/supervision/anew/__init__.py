@@ -1,0 +1,1 @@
+"""The supervisor runs anew in its own process, with its workers."""
