@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter
 
 from opentelemetry import context, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.engine.guards import type_name
 from pysock.errors import RemoteError
@@ -39,7 +39,7 @@ class Call:
         if parent is not None:
             name = attributes["rpc.method"] or "(unnamed)"
             self._span = tracer.start_span(name, parent, SpanKind.SERVER, attributes=attributes)
-        self._began = perf_counter()
+        self._began = monotonic()
 
     def enter(self) -> None:
         """What runs from now on in this context is a part of it."""
@@ -64,7 +64,7 @@ class Call:
         if self._is_over:
             return
         self._is_over = True
-        seconds = perf_counter() - self._began
+        seconds = monotonic() - self._began
         told = _outcome(error)
         self._durations.record(seconds, {**self._attributes, **told})
         if self._span is None:

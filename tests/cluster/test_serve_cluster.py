@@ -54,8 +54,8 @@ def test_each_worker_is_a_node_and_reaches_the_clients_of_the_others(backend, un
                 wait_for(lambda client=client: client.request(b"anna", "where") != b"")
                 assert client.request(b"anna", "tell") == b"True"
                 assert next(anna.pushes(10)) == b"told by %d" % pid_of(client)
-            nodes = held.clients[0].request(b"", "nodes").decode().split()
-            assert sorted(nodes) == sorted(f"web-{pid}" for pid in pids.values())
+            wanted = sorted(f"web-{pid}" for pid in pids.values())
+            wait_for(lambda: sorted(held.clients[0].request(b"", "nodes").decode().split()) == wanted)
         assert crew.stopped()[0] == 0
 
 

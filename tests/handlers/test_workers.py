@@ -47,7 +47,7 @@ class Held:
         wait_for(lambda: request in self.begun, f"{request} to begin")
 
     def wait_in_line(self, number):
-        pool = self.server._running.services._pools._pools[1]
+        pool = self.server._running.services._pools.by_number[1]
         wait_for(lambda: pool.jobs._waiting == number, f"{number} requests that wait")
 
     def wait_idle(self):
@@ -383,7 +383,7 @@ def test_a_hog_holds_up_others_for_one_request_at_most(make_server, address):
 
     with server, wire.let_in(server) as hog, wire.let_in(server) as lonely:
         hog.send(b"".join(srm(b"hog", number) for number in range(1, 101)))
-        pool = server._running.services._pools._pools[0]
+        pool = server._running.services._pools.by_number[0]
         wait_for(lambda: pool.jobs._waiting == 99, "the hog's requests")
         lonely.send(srm(b"lonely"))
         wait_for(lambda: pool.jobs._waiting == 100, "the other one's")
