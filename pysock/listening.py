@@ -113,7 +113,8 @@ class Listening(Unique):
                 self._rule.refuse_unverified(address, one.asks)
         self.backend = choose_for_tls(self._backend, {one.kind for one in tls if one is not None}, self.tls_driver)
         self._wanted, self.tls = wanted, tls
-        self._asked, self.groups = wanted, [1] * len(wanted)
+        self.groups: list[int] = [1] * len(wanted)
+        self._asked = wanted
 
     def reload_tls(self, engine: Engine | None) -> None:
         """Load the certificates of its TLS from their files once more; each, once. The engine is told.

@@ -81,7 +81,8 @@ class Running(Unique):
         advertise: kinds.Advertise | None = None,
     ) -> None:
         log.prepare()
-        self._server, self.name = server, server.name
+        self._server = server
+        self.name: str | None = server.name
         self.relay: Relays = NO_RELAY
         self.attached: Attached | None = None  # where it is in a loop of the program's
         self.tasks: Tasks | None = None  # of async handlers and hooks, if there are any
@@ -90,8 +91,7 @@ class Running(Unique):
         guarded = authkey is not None or insecure
         self.listening: Listening = Listening(addresses, self.rule, backend, self.limits, guarded, tls, tls_driver)
         self.framing: Framing = parameters.checked_framing(framing)
-        self._linger = parameters.checked_linger(linger)
-        self._loop = parameters.checked_loop(loop)
+        self._linger, self._loop = parameters.checked_linger(linger), parameters.checked_loop(loop)
         self._own_loop: AbstractEventLoop | None = None  # made, in which nobody serves yet
         self._slow = parameters.checked_slow(slow)
         self.proof: ServerProof | None = None if authkey is None else parameters.server_proof(authkey, self.framing)

@@ -6,6 +6,7 @@ import logging
 import os
 import select
 import sys
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import click
@@ -25,7 +26,7 @@ def _check(_ctx: click.Context, _param: click.Parameter, value: str | None) -> s
     return value
 
 
-access_log_option = click.option(
+access_log_option: Callable[[Any], Any] = click.option(
     "--access-log",
     metavar="WHAT",
     callback=_check,

@@ -17,7 +17,7 @@ from pysock.supervision.unit import Unit
 
 log: Final = logging.getLogger(__name__)
 
-fdstore_option = click.option(
+fdstore_option: Callable[[Any], Any] = click.option(
     "--fdstore",
     is_flag=True,
     show_envvar=True,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
 import pysock
@@ -17,7 +20,7 @@ def check_handover(_ctx: click.Context, _param: click.Parameter, value: str | No
         raise click.BadParameter(str(error)) from None
 
 
-handover_option = click.option(
+handover_option: Callable[[Any], Any] = click.option(
     "--handover",
     metavar="ADDR",
     callback=check_handover,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ class NeverReady(click.ClickException):
         self.exit_code = code  # type: ignore[misc]  # click takes it from the object, too
 
 
-class Workers(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
+class _Workers(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
     """A number; ``auto`` is one for each processor that this process may use."""
 
     name = "number or word"
@@ -61,7 +61,7 @@ class Workers(click.ParamType):  # type: ignore[type-arg]  # generic only in new
         return number
 
 
-WORKERS: Final = Workers()
+WORKERS: Final[Any] = _Workers()
 
 
 def recycling_options(command: Any) -> Any:
@@ -81,7 +81,7 @@ def recycling_options(command: Any) -> Any:
     return command
 
 
-hang_option = click.option(
+hang_option: Callable[[Any], Any] = click.option(
     "--hang-kill",
     metavar="SECONDS",
     type=click.FloatRange(3, 86_400),

@@ -85,6 +85,7 @@ class Cluster(Unique):
         required: bool | float = False,
         ready_without_bus: bool = True,
     ) -> None:
+        self.name: str
         bus_url, self.name = parted(url, name)
         self.node: str = checked_node(node)
         if unique not in {None, "newest", "oldest"}:

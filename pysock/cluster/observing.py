@@ -59,6 +59,7 @@ class Onlooker(Unique):
     """
 
     def __init__(self, url: str, name: str | None = None, happened: Callable[[Event], None] = lambda _: None) -> None:
+        self.name: str
         bus_url, self.name = parted(url, name)
         self.subjects: Subjects = Subjects(self.name)
         self.bus: Bus = bus_of(bus_url, node=f"onlooker-{os.getpid()}", prefix=self.subjects.prefix)

@@ -29,8 +29,9 @@ class Listener(Unique):
     def __init__(self, told: Callable[[Served, int], None]) -> None:
         self.told: Callable[[Served, int], None] = told
         self.slow: float | None = None  # requests that take so many seconds are; None: none is
-        self.every = self.most = 0  # each so manieth of the others, 0: none; and so many of them a turn
-        self.until = 0  # so many come until the next one
+        self.every: int = 0  # each so manieth of the others; 0: none
+        self.most: int = 0  # and so many of them a turn
+        self.until: int = 0  # so many come until the next one
 
     def takes(self, request: Served, skipped: int, every: int) -> bool:
         """Whether this is one of his, where the engine tells of each so manieth."""

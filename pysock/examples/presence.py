@@ -116,7 +116,7 @@ class Node:
         self.address: str = f"unix:{directory}/{name}.sock"
         command = [sys.executable, "-m", "pysock.examples.presence", "--node", name]
         command += ["--bus", bus, "--bind", self.address, "--quiet"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603  # this very program
+        self.process: subprocess.Popen[str] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603  # this very program
 
     def wait(self) -> None:
         """Until it serves."""
@@ -140,7 +140,7 @@ class Person:
 
     def __init__(self, name: str, address: str) -> None:
         self.heard: list[str] = []
-        self.client = pysock.connect(address, name=name, reconnect=True, balance="first")
+        self.client: pysock.Client = pysock.connect(address, name=name, reconnect=True, balance="first")
         self.client.on_push(lambda push: self.heard.append(push.decode()))
         self.client.on_reconnect(self._enter)
         self._enter(self.client)

@@ -49,7 +49,7 @@ class Playing(Unique):
                 os.close(fd)
             else:
                 self._by_mark[mark] = fd
-        self.missed = 0
+        self.missed: int = 0
 
     def run(self) -> bool:
         """To the end, in a thread beside the server that starts. Whether that one has all of it."""

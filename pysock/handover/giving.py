@@ -64,9 +64,9 @@ class Giving(Unique):
         self._channel = channel
         self._options = options
         self._round = self._sent = 0
-        self.moved = 0
+        self.moved: int = 0
         #: Nothing more can be heard.
-        self.is_cut_off = False
+        self.is_cut_off: bool = False
         #: Who can't move, with the reason.
         self.stay: dict[int, str] = {}
 

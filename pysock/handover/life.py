@@ -25,7 +25,7 @@ class Life(Unique):
     """
 
     def __init__(self, pid: int) -> None:
-        self.fd = -1
+        self.fd: int = -1
         self._has_ended = False
         try:
             self.fd = os.pidfd_open(pid)

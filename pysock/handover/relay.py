@@ -73,7 +73,7 @@ class Relay(Unique):
 
     def __init__(self, running: Running) -> None:
         self.running = running
-        self.options = Options()
+        self.options: Options = Options()
         self.taking: Taking | None = None
         self._door: Door | None = None
 

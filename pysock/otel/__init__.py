@@ -8,8 +8,8 @@ from __future__ import annotations
 
 try:
     import opentelemetry.trace  # noqa: F401  # here, so that it is said once how it can be had
-except ImportError as error:
-    raise ImportError("pysock.otel needs opentelemetry-api: pip install 'pysock-engine[otel]'") from error
+except ImportError as _error:
+    raise ImportError("pysock.otel needs opentelemetry-api: pip install 'pysock-engine[otel]'") from _error
 
 from pysock.otel.clients import instrument_clients
 from pysock.otel.servers import instrument

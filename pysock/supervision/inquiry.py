@@ -45,9 +45,10 @@ class Inquiry(Unique):
     """
 
     def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
-        self._socket, self.theirs = ours, theirs
+        self._socket = ours
+        self.theirs: socket.socket = theirs
         self._socket.setblocking(False)
-        self.asked = 0
+        self.asked: int = 0
         self._waits: dict[int, float] = {}  # questions without an answer yet, and since when
         self._received = bytearray()
 

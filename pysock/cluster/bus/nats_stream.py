@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final, TypeAlias
 
-    import nats.aio.client
-
     #: The number of the subscription, subject, reply's subject or b"", headers, payload.
     Message: TypeAlias = tuple[int, bytes, bytes, bytes, bytes]
 
@@ -111,7 +109,7 @@ class Stream(asyncio.Protocol):
         self._library.resume_writing()
 
 
-def transport_of(client: nats.aio.client.Client) -> Any:
+def transport_of(client: Any) -> Any:
     """That of asyncio. The library has no way to ask what it hasn't sent yet, and none to end a connection at once."""
     writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
     return None if writer is None else writer.transport
