@@ -30,6 +30,7 @@ from pysock.wire.rules import (
     Request,
     Rules,
 )
+from pysock.wire.tracing import Traced
 
 #: What the library has as well: the numbers of its services, its welcome, and the id of its first client.
 SERVICES = range(3)
@@ -141,8 +142,8 @@ def _native(stream: Stream, sent: bytearray, given: list, count: _Count) -> Disc
                 sent += protocol.accept(CLIENT_ID, WELCOME)
             elif isinstance(action, Answer):
                 sent += action.frame
-            elif isinstance(action, (Cancel, Credit)):
-                pass  # nothing is in flight: an echo is answered at once
+            elif isinstance(action, (Cancel, Credit, Traced)):
+                pass  # nothing is in flight: an echo is answered at once; and nobody looks at traces
             elif isinstance(action, NotServed):
                 count.errors += 1
                 count.requests += action.whole

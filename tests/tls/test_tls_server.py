@@ -78,7 +78,7 @@ def test_the_newest_version_alone(serve, caplog):
     done = s_client(server, "-tls1_2")
     assert b"alert protocol version" in done.stderr
     counted(server, tls_failures=1, refused=1)
-    assert "the TLS handshake failed: the two ends have no version of TLS in common" in caplog.text
+    wait_for(lambda: "the TLS handshake failed: the two ends have no version of TLS in common" in caplog.text)
 
 
 def test_the_version_before(serve, made):
