@@ -1,6 +1,6 @@
 """The recipe of the extension ``pysock._engine``: declarations, sources and flags.
 
-``setup.py`` runs it through cffi. The declarations are ``csrc/pysock_abi.h``, read as they stand.
+``setup.py`` runs it through cffi. The declarations are ``csrc/pysock_abi*.h``, read as they stand.
 ``PYSOCK_WERROR=1`` turns warnings into errors: for our own builds, never for a user's compiler.
 """
 
@@ -19,7 +19,7 @@ FLAGS = ["-std=gnu11", "-O3", "-fvisibility=hidden", *WARNINGS]
 if os.environ.get("PYSOCK_WERROR") == "1":
     FLAGS.append("-Werror")
 
-DECLARATIONS = (HERE / "pysock_abi.h").read_text()
+DECLARATIONS = "".join(path.read_text() for path in sorted(HERE.glob("pysock_abi*.h")))
 #: What an extension and the Python files beside it must have in common: see pysock/engine/native/abi.py.
 ABI = int(hashlib.sha256(DECLARATIONS.encode()).hexdigest()[:8], 16)
 

@@ -7,5 +7,7 @@
 #include <stdint.h>
 
 #include "pysock_abi.h"
+#include "pysock_abi_load.h"
+#include "pysock_abi_python.h"
 
 #endif

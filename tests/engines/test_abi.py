@@ -39,7 +39,7 @@ if native_is_missing():
 from pysock._engine import ffi, lib
 from pysock.engine.native.abi import ABI, check_abi
 
-HEADER = (ROOT / "csrc" / "pysock_abi.h").read_text()
+HEADER = "".join(path.read_text() for path in sorted((ROOT / "csrc").glob("pysock_abi*.h")))
 
 
 def test_the_number_of_the_declarations():

@@ -1,6 +1,6 @@
 """One number that the compiled engine and these Python files must have in common.
 
-It is made from ``csrc/pysock_abi.h``. An extension of another version may lie in the place of the right one, after a
+It is made from ``csrc/pysock_abi*.h``. An extension of another version may lie in the place of the right one, after a
 build that failed, say; calling it would be undefined, so importing it is an error. A test tells the number after a
 change of the declarations.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-ABI: Final = 0x396EF583
+ABI: Final = 0xDCB5FCAE
 
 
 def check_abi(lib: Any) -> None:
