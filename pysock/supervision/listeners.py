@@ -63,6 +63,7 @@ class Listeners(Unique):
         """What there is, for :meth:`take_up` of another object; they and their files aren't this one's any more.
 
         :param copy: makes a descriptor that is kept.
+        :raises OSError: it can't: then all is as before.
         """
         told: dict[str, Any] = {}
         for text, masters in self._open.items():
@@ -70,6 +71,7 @@ class Listeners(Unique):
                 {"fd": copy(one.fd), "lock": copy(one.lock_fd), "at": str(one.address), "prepared": one.prepared,
                  "inherited": one.inherited} for one in masters
             ]  # fmt: skip
+        for masters in self._open.values():  # when all could be copied
             for one in masters:
                 one.leave()
         self.close()

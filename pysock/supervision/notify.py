@@ -89,7 +89,7 @@ class Notifier(Unique):
 
     def environ(self) -> dict[str, str]:
         """The variables by which this process was told of it."""
-        found = {"NOTIFY_SOCKET": self._where}
+        found = {"NOTIFY_SOCKET": self.where}
         if self.watchdog is not None:
             found |= {"WATCHDOG_USEC": str(int(self.watchdog * _MILLION)), "WATCHDOG_PID": str(os.getpid())}
         return found

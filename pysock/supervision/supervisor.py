@@ -222,9 +222,14 @@ class Supervisor(Unique):
         if why := why_not():
             log.error("the supervisor doesn't run anew, nothing was changed: %s", why)
             return
-        hold_signals(self._obeys)
         kept = Kept()
-        state = {"crew": crew_written(self._crew, kept), "fds": kept.fds}
+        try:
+            state = {"crew": crew_written(self._crew, kept), "fds": kept.fds}
+        except OSError as error:
+            kept.close()
+            log.error("the supervisor doesn't run anew, nothing was changed: %s", error)
+            return
+        hold_signals(self._obeys)
         let_go(self._crew)
         self.anew = Written(state, self._tell.environ() if self._tell is not None else {})
 

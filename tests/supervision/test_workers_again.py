@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -124,9 +125,31 @@ def test_where_the_process_cannot_become_another_it_goes_on(unix_address, socket
     assert left_in(socket_dir) == []
 
 
-def test_a_service_manager_sees_a_reload(backend, unix_address, socket_dir):
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract names, prlimit(2)")
+def test_where_there_are_too_few_descriptors_left_nothing_is_changed(unix_address, socket_dir):
+    with Crew(unix_address, "--workers", "4", "--admin", "--metrics", f"unix:{socket_dir}/m") as crew:
+        first = crew.workers(4)
+        soft, hard = resource.prlimit(crew.process.pid, resource.RLIMIT_NOFILE)
+        # Enough for the child that tries the command, too few for a copy of all that there is.
+        few = descriptors(crew.process.pid) + 10
+        resource.prlimit(crew.process.pid, resource.RLIMIT_NOFILE, (few, hard))
+        crew.signal(signal.SIGUSR2)
+        crew.signal(signal.SIGTTOU)  # obeyed by the same one
+        assert crew.workers(3).items() <= first.items()
+        wait_for(lambda: descriptors(crew.process.pid) < few - 10)  # without those of the worker that has gone
+        resource.prlimit(crew.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        crew.signal(signal.SIGUSR2)
+        crew.changed(first, 3)
+        code, errors = crew.stopped()
+        assert code == 0
+        assert errors.count("the supervisor doesn't run anew, nothing was changed: [Errno 24] ") == 1, errors
+    assert left_in(socket_dir) == []
+
+
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+def test_a_service_manager_sees_a_reload(backend, unix_address, socket_dir, kind):
     with (
-        managing(socket_dir, "path") as manager,
+        managing(socket_dir, kind) as manager,
         Crew(unix_address, "--workers", "1", PYSOCK_BACKEND=backend, NOTIFY_SOCKET=manager.where) as crew,
     ):
         manager.until_says("READY")

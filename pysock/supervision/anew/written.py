@@ -45,12 +45,20 @@ class Kept:
         self.fds.append(os.dup(fd))
         return self.fds[-1]
 
+    def close(self) -> None:
+        """They weren't needed."""
+        for fd in self.fds:
+            os.close(fd)
+
 
 # What is written
 
 
 def crew_written(crew: Crew, kept: Kept) -> dict[str, Any]:
-    """While no change is under way. The listening sockets aren't its own any more then."""
+    """While no change is under way. The listening sockets aren't its own any more then.
+
+    :raises OSError: there are too few descriptors left: then all is as before.
+    """
     return {
         "planned": crew._plan.workers,
         "wanted": crew.wanted,
