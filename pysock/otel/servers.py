@@ -155,8 +155,7 @@ def _around(handler: Callable[..., Any], in_tasks: bool, begin: Callable[[DataSo
 
         @functools.wraps(handler)
         def traced_stream(client: DataSocket, request: bytes) -> Generator[Any, None, Any]:
-            with begin(client):
-                return (yield from handler(client, request))
+            return (yield from _stepped(begin(client), handler(client, request)))
 
         return traced_stream
 
@@ -166,3 +165,27 @@ def _around(handler: Callable[..., Any], in_tasks: bool, begin: Callable[[DataSo
             return handler(client, request)
 
     return traced_call
+
+
+def _stepped(call: Call, pieces: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
+    """Only its steps are within: between two of them other requests of the same client are served, in this context."""
+    error: BaseException | None = None
+    try:
+        while True:
+            yield _within(call, pieces.__next__)
+    except StopIteration as over:
+        return over.value
+    except BaseException as raised:  # GeneratorExit, say: nobody wants the rest
+        error = raised
+        _within(call, pieces.close)
+        raise
+    finally:
+        call.end(error)
+
+
+def _within(call: Call, step: Callable[[], Any]) -> Any:
+    call.enter()
+    try:
+        return step()
+    finally:
+        call.leave()

@@ -153,6 +153,39 @@ def test_a_span_of_each_kind_of_handler(server, seen, kind, backend):
     assert 0 < seconds < 10
 
 
+def test_a_stream_that_is_not_over_is_around_nothing_else(server, seen, backend):
+    """Not around what the same client asks meanwhile, and not around what it asks later."""
+    current, closed = [], []
+
+    @server.service("stream")
+    def stream(client, request):
+        try:
+            for _ in range(1000):
+                yield bytes(65536)
+        finally:
+            closed.append(trace.get_current_span().get_span_context().span_id)
+
+    @server.service("one")
+    def one(client, request):
+        current.append(trace.get_current_span().get_span_context().span_id)
+        return b""
+
+    with server, pysock.connect(server.addresses[0], backend=backend) as client:
+        with seen.span():
+            first, second = client.stream(b"", "stream"), client.stream(b"", "stream")
+        assert (next(first), next(second)) == (bytes(65536), bytes(65536))
+        client.request(b"", "one")
+        first.close()
+        wait_for(lambda: len(seen.spans()) == 1, "the first one to end")
+        client.request(b"", "one")
+        second.close()
+        spans = wait_for(lambda: len(found := seen.spans()) == 2 and found, "both to end")
+        client.request(b"", "one")
+    assert current == [0, 0, 0]
+    assert closed == [span.context.span_id for span in spans]
+    assert {span.attributes["error.type"] for span in spans} == {"GeneratorExit"}
+
+
 def reverse(request):
     return request[::-1]
 
