@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pysock.base.daemons import daemon
 from pysock.base.lean import TYPE_CHECKING
@@ -18,7 +18,7 @@ from pysock.errors import HandoverFailed
 from pysock.fdstore.bundle import Bundle, decode_bundle
 from pysock.fdstore.playing import Playing
 from pysock.fdstore.recording import Recording, flattened
-from pysock.fdstore.store import KEPT, STATE, Store, read_whole
+from pysock.fdstore.store import Store, read_whole
 from pysock.files import passed
 from pysock.handover import tags
 from pysock.handover.channel import Channel, close_all
@@ -70,16 +70,19 @@ def restore(server: Server, store: Store) -> bool:
 
     :returns: whether there is something.
     """
-    descriptors, files = passed.stored(KEPT), passed.stored(STATE)
-    if not descriptors and not files:
+    found = passed.stored()
+    if not found:
         return False
+    names = {name for _, name in found}
+    files = [fd for fd, name in found if name.startswith(passed.STATE)]
+    descriptors = [fd for fd, name in found if not name.startswith(passed.STATE)]
     try:
         bundles = [decode_bundle(read_whole(fd)) for fd in files]
         _check(server._running, bundles)
     except (ValueError, OSError) as error:
         log.error("the clients of the process before can't be taken over, and are let go: %s", error)
         close_all(descriptors)
-        _forget(store, settle=True)  # their locks are held there, too
+        _forget(store, names, settle=True)  # their locks are held there, too
         return False
     finally:
         close_all(files)
@@ -90,7 +93,7 @@ def restore(server: Server, store: Store) -> bool:
 
     def run() -> None:
         playing.run()
-        _forget(store)  # else what this server closes would stay open there
+        _forget(store, names)  # else what this server closes would stay open there
 
     daemon(run, "pysock-fdstore").start()
     return True
@@ -115,10 +118,9 @@ def _hello(running: Running) -> list[tuple[int, bytes]]:
     ]
 
 
-def _forget(store: Store, settle: bool = False) -> None:
+def _forget(store: Store, names: Iterable[str], settle: bool = False) -> None:
     try:
-        store.forget(STATE)
-        store.forget(KEPT)
+        store.forget(names)
         if settle:
             store.settle()
     except HandoverFailed as error:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.errors import HandoverFailed
 from pysock.fdstore.bundle import encode_bundle, mark_of
-from pysock.fdstore.store import KEPT, STATE, Store, file_of
+from pysock.fdstore.store import Store, file_of, names_of
 from pysock.handover import tags
 from pysock.handover.channel import Channel, close_all
 from pysock.handover.messages import Kind
@@ -38,7 +39,7 @@ class Recording(Unique):
         self._options = options
         self._kept: list[tuple[int, Fields, Sequence[bytes]]] = []
         self._descriptors: list[int] = []
-        self._bundles = 0
+        self._round = 0
         #: Why it came to an end before its time.
         self.failed: str = ""
 
@@ -64,6 +65,7 @@ class Recording(Unique):
         if message.kind == Kind.COMMIT:
             self._put_away()
             self._say(Kind.ACTIVE, [(tags.ROUND, message.one(tags.ROUND))])
+            self._round += 1
             return True
         if message.kind == Kind.BYE:
             self._put_away()
@@ -80,23 +82,23 @@ class Recording(Unique):
         entries, self._kept = self._kept, []
         if not entries:
             return
-        self._store.keep(KEPT, self._descriptors)
+        kept, state = names_of(self._round)
+        self._store.keep(kept, self._descriptors)
         close_all(self._descriptors)
         self._descriptors.clear()
-        file = file_of(encode_bundle(self._bundles, entries))
-        self._bundles += 1
+        file = file_of(encode_bundle(self._round, entries))
         try:
-            self._store.keep(STATE, [file])
+            self._store.keep(state, [file])
         finally:
             os.close(file)
         self._store.settle()
 
     def _give_up(self) -> None:
-        try:
+        """Whoever this round was about is served on here; those of earlier ones are in the store, and nowhere else."""
+        with suppress(HandoverFailed):  # it may have hung up, for this took too long
             self._say(Kind.GAVE_UP, [(tags.WHY, self.failed.encode()[:1000])])
-            if self._bundles == 0:  # else clients are in the store, and nowhere else
-                self._store.forget(STATE)
-                self._store.forget(KEPT)
+        try:
+            self._store.forget(names_of(self._round))
         except HandoverFailed as error:
             self.failed += f"; {error}"
 

@@ -12,20 +12,18 @@ import os
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.errors import HandoverFailed
+from pysock.files.passed import KEPT, STATE
 
 if TYPE_CHECKING:
     from typing import Final
 
-#: What each is called in the store: descriptors of clients and listeners; and files with what is to be known of them.
-KEPT: Final = "pysock.kept"
-STATE: Final = "pysock.state"
 #: In one datagram: what the kernel passes at once, SCM_MAX_FD.
 _MOST: Final = 253
 #: Until the manager has read some of what is under way, in seconds.
@@ -51,12 +49,13 @@ class Store(Unique):
         for at in range(0, len(descriptors), _MOST):
             self._say(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", descriptors[at : at + _MOST])
 
-    def forget(self, name: str) -> None:
-        """Take those of this name out. Where the manager can't be told that is an error of the service's.
+    def forget(self, names: Iterable[str]) -> None:
+        """Take those of these names out. Where the manager can't be told that is an error of the service's.
 
         :raises HandoverFailed: likewise.
         """
-        self._say(f"FDSTOREREMOVE=1\nFDNAME={name}")
+        for name in names:
+            self._say(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
     def settle(self) -> None:
         """Wait until the manager has read all that was said: ``BARRIER=1``.
@@ -87,6 +86,13 @@ class Store(Unique):
                     if error.errno != errno.ETOOMANYREFS or monotonic() > end:
                         raise HandoverFailed(f"the service manager can't be told to keep anything: {error}") from error
                     time.sleep(_PACE)
+
+
+def names_of(number: int) -> tuple[str, str]:
+    """What a round puts there is called so, and can be taken out alone: clients and listeners; and what is known of
+    them, in a file.
+    """
+    return f"{KEPT}{number}", f"{STATE}{number}"
 
 
 def read_whole(fd: int) -> bytes:

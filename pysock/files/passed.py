@@ -23,8 +23,10 @@ _VARIABLES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 #: What systemd calls one that has no ``FileDescriptorName=``; and one out of its store, which is nothing to listen at.
 _UNNAMED: Final = "unknown"
 _STORED: Final = "stored"
-#: How the names of those begin that a server has put into the store itself.
-_OURS: Final = "pysock."
+#: How the names of those begin that a server has put into the store itself: see pysock/fdstore/store.py. No others: a
+#: socket unit may be called pysock.socket, and by default its descriptors are, too.
+KEPT: Final = "pysock.kept."
+STATE: Final = "pysock.state."
 
 
 class _Passed(NamedTuple):
@@ -44,7 +46,7 @@ def addresses_of(address: Address) -> tuple[Address, ...]:
     :raises OSError: there is none of that name, or none at all; the message says which there are.
     """
     passed = _passed()
-    there = [one for one in passed.descriptors if one[1] != _STORED and not one[1].startswith(_OURS)]
+    there = [one for one in passed.descriptors if one[1] != _STORED and not one[1].startswith((KEPT, STATE))]
     fds = [fd for fd, name in there if name == (address.name or name)]
     if fds:
         return tuple(Address("fd", fd=fd) for fd in fds)
@@ -58,14 +60,15 @@ def addresses_of(address: Address) -> tuple[Address, ...]:
     )
 
 
-def stored(name: str) -> list[int]:
-    """What a server of this service has put into the store under this name; from now on the caller's.
+def stored() -> list[tuple[int, str]]:
+    """What a server of this service has put into the store, with its names; from now on the caller's.
 
     :raises OSError: what is said of the descriptors can't be right.
     """
     passed = _passed()
-    _taken[:] = [passed._replace(descriptors=tuple(one for one in passed.descriptors if one[1] != name))]
-    return [fd for fd, called in passed.descriptors if called == name]
+    found = [one for one in passed.descriptors if one[1].startswith((KEPT, STATE))]
+    _taken[:] = [passed._replace(descriptors=tuple(one for one in passed.descriptors if one not in found))]
+    return found
 
 
 def _passed() -> _Passed:

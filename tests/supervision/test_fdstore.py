@@ -7,7 +7,10 @@ import os
 import signal
 import socket
 import struct
+import threading
+import time
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import pytest
 from programs import Module, serving
@@ -15,10 +18,14 @@ from service_manager import Activated, managing
 from support import PATIENCE, ROOT, left_in
 
 import pysock
+from pysock.errors import HandoverFailed
+from pysock.fdstore import keeping
 from pysock.fdstore.bundle import decode_bundle, encode_bundle, mark_of
 from pysock.fdstore.keeping import keep
-from pysock.fdstore.store import KEPT, STATE, Store
+from pysock.fdstore.store import Store
+from pysock.files.passed import KEPT, STATE
 from pysock.handover.messages import Kind
+from pysock.handover.options import Options
 
 TESTS = f"{ROOT}:{ROOT}/tests/help"
 
@@ -61,11 +68,11 @@ def test_clients_stay_connected_while_the_service_restarts(backend, address, man
             told = ended(manager, program)
         assert "5 clients are in the service manager's keeping, 0 couldn't be kept" in told
         names = [name for name, _ in manager.stored]
-        assert (names.count(STATE) >= 1, names.count(KEPT) >= 6) == (True, True)
+        assert (names.count(f"{STATE}0"), names.count(f"{KEPT}0") >= 6) == (1, True)
         with service(manager, backend, *where) as program:
             assert serving(program) == [at]
             after = {pid_by(client) for client in clients}  # by the connections that they had
-            manager.until(lambda words: words.get("FDNAME") == KEPT and "FDSTOREREMOVE" in words)
+            manager.until(lambda words: "FDSTOREREMOVE" in words and not manager.stored)
             assert (after, len(before)) == ({program.process.pid}, 1)
             assert manager.stored == []  # else what is closed there wouldn't be for its peer
             with pysock.connect(at) as fresh:
@@ -93,12 +100,13 @@ def test_what_was_half_sent_and_what_waits_is_there(backend, manager, socket_dir
         ended(manager, program)
 
 
-def test_a_socket_of_the_managers_own_is_served_on(backend, manager, socket_dir):
+@pytest.mark.parametrize("name", ["api", "pysock.socket"])
+def test_a_socket_of_the_managers_own_is_served_on(backend, manager, socket_dir, name):
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(f"{socket_dir}/s")
         sock.listen()
         for _ in range(2):
-            with service(manager, backend, "--bind", "systemd:api", sockets=[("api", sock)]) as program:
+            with service(manager, backend, "--bind", f"systemd:{name}", sockets=[(name, sock)]) as program:
                 serving(program)
                 with pysock.connect(f"unix:{socket_dir}/s") as client:
                     assert pid_by(client) == program.process.pid
@@ -118,7 +126,7 @@ def test_a_client_that_the_store_has_lost_is_gone_and_the_others_are_there(backe
             ended(manager, program)
         number = next(
             i for i, (name, fd) in enumerate(manager.stored)
-            if name == KEPT and mark_of(fd)[:1] == b"s" and not listens(fd)
+            if name.startswith(KEPT) and mark_of(fd)[:1] == b"s" and not listens(fd)
         )  # fmt: skip
         os.close(manager.stored.pop(number)[1])
         with service(manager, backend, *where) as program:
@@ -200,6 +208,59 @@ def test_a_server_whose_manager_cant_be_told_serves_on(make_server, socket_dir, 
         assert keep(server, Store(f"{socket_dir}/nobody"), 1.0) is False
         assert client.request(b"b") == b"b"
     assert "can't be told to keep anything" in caplog.text
+
+
+class Failing(Store):
+    """One whose manager doesn't answer in some round, as this says."""
+
+    def __init__(self, where, number, fail):
+        super().__init__(where)
+        self.left, self.fail = number, fail
+
+    def settle(self):
+        if not self.left:
+            self.fail()
+        self.left -= 1
+
+
+def says_so():
+    raise HandoverFailed("it hasn't answered")
+
+
+@pytest.mark.parametrize("fail", [says_so, partial(time.sleep, 0.6)], ids=["fails", "is late"])
+def test_what_a_failed_round_put_there_is_taken_out(make_server, manager, socket_dir, monkeypatch, fail):
+    """Its clients are served on: the process that follows would serve them once more."""
+    monkeypatch.setattr(keeping, "Options", partial(Options, step=0.3))
+    server = make_server(f"unix:{socket_dir}/s")
+    server.service(lambda client, request: request)
+    server.start()
+    with pysock.connect(server.addresses[0]) as client:
+        assert keep(server, Failing(manager.where, 0, fail), 1.0) is False
+        assert client.request(b"b") == b"b"
+        manager.forget()
+        assert manager.stored == []
+
+
+def test_what_a_later_round_put_there_is_taken_out_alone(make_server, manager, socket_dir):
+    server, go, began, answers = make_server(f"unix:{socket_dir}/s"), threading.Event(), threading.Event(), []
+
+    @server.service("slow", threads=1)
+    def slow(client, request):
+        began.set()
+        go.wait(PATIENCE)
+        return b"y"
+
+    server.start()
+    with pysock.connect(server.addresses[0]), pysock.connect(server.addresses[0]) as busy:
+        asking = threading.Thread(target=lambda: answers.append(busy.request(b"", "slow")))
+        asking.start()
+        assert began.wait(PATIENCE)
+        threading.Timer(0.3, go.set).start()
+        assert keep(server, Failing(manager.where, 1, says_so), 5.0) is True
+        asking.join(PATIENCE)
+        assert answers == [b"y"]
+        manager.forget()
+        assert {name for name, _ in manager.stored} == {f"{KEPT}0", f"{STATE}0"}
 
 
 # The bytes
