@@ -150,6 +150,10 @@ class Giving(Unique):
         known = baggage.noted(self._running, self._engine, ids)
         self._engine.discard(ids)
         baggage.let_go(self._running, known)
+        presence = self._running.hooks.presence
+        if presence is not None:  # no hook hears of it, but the other nodes have to: they are at the new side's
+            for client_id in ids:
+                presence.left(client_id)
 
     def _send(self, held: Held) -> None:
         waiting: deque[int] = deque()

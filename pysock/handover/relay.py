@@ -114,11 +114,8 @@ class Relay(Unique):
 
     def serve(self, engine: Engine) -> None:
         """It serves."""
-        presence = self.running.hooks.presence
         if self.taking is not None:
             self.taking.follow(engine)
-            for client_id in self.taking.came if presence is not None else ():
-                engine.call_later(lambda one=client_id: presence.joined(one))  # type: ignore[misc,union-attr]
         if self._door is not None:
             self._door.serve(self._give)
 

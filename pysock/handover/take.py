@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 import threading
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -154,7 +155,7 @@ class Taking(Unique):
         except (HandoverFailed, ValueError, OSError) as error:
             self.give_up(str(error))
             raise error if isinstance(error, HandoverFailed) else HandoverFailed(str(error)) from error
-        do(engine.activate)
+        do(partial(self._activate, engine, asleep))
         self.came += asleep
         return True
 
@@ -196,6 +197,14 @@ class Taking(Unique):
         for client_id in self._luggage.keys() & set(ids):
             baggage.unpacked(self._running, engine, client_id, self._luggage.pop(client_id))
         return ids
+
+    def _activate(self, engine: Engine, ids: Sequence[int]) -> None:
+        """Serve them; the cluster is told who has come, as of all that are let in: who isn't yet will be then."""
+        engine.activate()
+        presence = self._running.hooks.presence
+        if presence is not None:
+            for row in engine.rows(array("Q", ids).tobytes()):
+                presence.joined(row.client_id)
 
     def _commit(self, message: Message) -> None:
         """Say so first: where that can't be said any more, the old side has taken it back, or has died."""
