@@ -63,12 +63,12 @@ static int compare_ids(const void *left, const void *right)
     return a < b ? -1 : a > b;
 }
 
-static bool is_one_of(const uint64_t *ids, size_t count, uint64_t id)
+static void wake_client(ps_engine *engine, ps_conn *conn)
 {
-    for (size_t i = 0; i < count; i++)
-        if (ids[i] == id)
-            return true;
-    return false;
+    ps__stay(engine, conn);
+    ps__output_grew(engine, conn); /* it may be too much by now */
+    if (conn->state != PS_CONN_CLOSED)
+        ps__mark_dirty(engine, conn);
 }
 
 size_t ps__hold(ps_engine *engine, const uint64_t *but, size_t count, uint64_t *ids)
@@ -77,25 +77,23 @@ size_t ps__hold(ps_engine *engine, const uint64_t *but, size_t count, uint64_t *
     ps__pending_flush(engine);
     for (uint32_t slot = 0; slot < engine->table.made; slot++) {
         ps_conn *conn = ps__slot(&engine->table, slot);
-        if (!can_move(engine, conn) || is_one_of(but, count, ps__id(conn)))
+        if (!can_move(engine, conn) || ps__is_held(conn))
             continue;
+        uint64_t id = ps__id(conn);
+        if (count && bsearch(&id, but, count, sizeof id, compare_ids)) {
+            if (conn->flags & PS_IS_MOVING) /* since an earlier call: by now it is to be read */
+                wake_client(engine, conn);
+            continue;
+        }
         pause_client(engine, conn);
         if (hold_client(engine, conn))
-            ids[held++] = ps__id(conn);
+            ids[held++] = id;
     }
     qsort(ids, held, sizeof *ids, compare_ids);
     return held;
 }
 
 /* -- they go on -------------------------------------------------------------------------------------------------------- */
-
-static void wake_client(ps_engine *engine, ps_conn *conn)
-{
-    ps__stay(engine, conn);
-    ps__output_grew(engine, conn); /* it may be too much by now */
-    if (conn->state != PS_CONN_CLOSED)
-        ps__mark_dirty(engine, conn);
-}
 
 typedef struct sleeper {
     uint32_t slot, ran_ms;

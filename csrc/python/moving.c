@@ -57,7 +57,7 @@ static PyObject *moving_freeze(PyObject *self, PyObject *Py_UNUSED(nothing))
     Py_RETURN_NONE;
 }
 
-/* hold(ids as bytes) -> a list of ids. */
+/* hold(ids as bytes, the least first) -> a list of ids. */
 static PyObject *moving_hold(PyObject *self, PyObject *args)
 {
     ps_engine *engine = mover_of(self)->engine;

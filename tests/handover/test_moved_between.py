@@ -431,6 +431,25 @@ def test_who_goes_while_it_is_held_is_seen_to_by_who_has_it_then(tmp_path, pair)
         assert old.gone == [(stays_id, "closed by peer")]
 
 
+def test_who_is_to_be_left_alone_by_now_is_read_again(tmp_path, pair):
+    """Its own handler may ask it something meanwhile, and waits for the answer."""
+    handles = []
+    callbacks = {"defer": lambda handle, _result: handles.append(handle) or handle}
+    with sides(tmp_path, pair, handler=lambda client, request: 1, callbacks=callbacks) as (old, _):
+        peer = old.peer()
+        client_id = peer.let_in()
+        peer.send(srm())
+        eventually(lambda: handles)
+        assert old.do(old.engine.hold) == []
+        peer.send(srm(request_id=2))
+        assert old.do(old.engine.hold, [client_id]) == []
+        eventually(lambda: len(handles) == 2)
+        for handle in handles:
+            old.do(old.engine.answer, handle, b"a")
+        assert old.do(old.engine.hold) == [client_id]
+        old.do(old.engine.thaw)
+
+
 def test_what_is_deferred_is_answered_or_told_that_it_is_not(tmp_path, pair):
     """The work on it may go on; nobody waits for it any more."""
     ended, handles = [], []

@@ -34,7 +34,7 @@ class NativeMoving:
         self._moves.freeze()
 
     def hold(self, but: Sequence[int] = ()) -> list[int]:
-        return self._moves.hold(array("Q", but))  # type: ignore[no-any-return]
+        return self._moves.hold(array("Q", sorted(but)))  # type: ignore[no-any-return]
 
     def pack(self, ids: Sequence[int]) -> tuple[bytes, list[int]]:
         return self._moves.pack(array("Q", ids))  # type: ignore[no-any-return]
