@@ -61,7 +61,7 @@ class Crew(Unique):
         self._passings = Passings(plan.grace, plan.patience)
         self._remain: list[str] = []  # why some of the old ones weren't replaced
         self._replaced: Member | None = None  # the change under way is of this one alone
-        self._why = ""  # for which bound
+        self._why = "reload"  # or for which bound
         self._recycling = Recycling(plan.bounds)
         self._tickets = SharedKeys()
         self._stops = False
@@ -97,11 +97,7 @@ class Crew(Unique):
         self._again = None
         self._news.begins()
         self._change_ends = None if self._wants is None else monotonic() + self._plan.patience
-        try:
-            for number in range(self.wanted):
-                self.coming[number] = self._start(number, None if cold else self.serving.get(number))
-        except OSError as error:
-            self._call_off(f"a process can't be started: {error}", NEVER_READY)
+        self._come({number: None if cold else self.serving.get(number) for number in range(self.wanted)})
 
     def _recycle(self) -> None:
         """Have one followed by a new one that serves first, if one is to be."""
@@ -114,10 +110,7 @@ class Crew(Unique):
         log.info("%s is replaced: %s", member.name, why)
         self._change_ends = monotonic() + self._plan.patience
         self._replaced = member
-        try:
-            self.coming[member.number] = self._start(member.number, member)
-        except OSError as error:
-            self._call_off(f"a process can't be started: {error}", NEVER_READY)
+        self._come({member.number: member})
 
     def scale(self, workers: int) -> None:
         """Have so many from now on."""
@@ -155,9 +148,10 @@ class Crew(Unique):
         elif what == "counted":
             member.requests = told["requests"]
         elif what == "greets":
-            self._passings.greets(member)
+            if self.coming.get(member.number) is member:  # and no one of a change that was called off
+                self._passings.greets(member)
         elif what == "lame":
-            self._spread(member, told["lame"])
+            self.lame(told["lame"], member)
         elif what == "ends":
             member.accepts = False
             member.state = State.ENDING
@@ -182,8 +176,9 @@ class Crew(Unique):
             self._missed(how, USAGE if member.failed and member.failed[1] == USAGE else NEVER_READY)
         else:
             del self.serving[member.number]
-            if not self._stops and not (member.number in self.coming and self._passings.concerns(member)):
-                self._follow(member, how)
+            if not self._stops:
+                is_overtaken = member.number in self.coming and self._passings.concerns(member)
+                (self._overtaken if is_overtaken else self._follow)(member, how)
         self._look()
 
     def _missed(self, how: str, code: int) -> None:
@@ -198,18 +193,29 @@ class Crew(Unique):
     def _follow(self, member: Member, how: str) -> None:
         pause = self._pace.setdefault(member.number, Pace()).next(monotonic() - member.started)
         self._due[member.number] = monotonic() + pause
-        asked = member.state is State.ENDING and member.process.returncode == 0
-        self.ledger.followed("hang" if member.is_killed_for_hanging else "ended" if asked else "died")
-        log.log(logging.INFO if asked else logging.ERROR, "%s; the next one starts in %g seconds", how, pause)
+        self._tell_end(member, f"{how}; the next one starts in {pause:g} seconds")
 
-    def lame(self, lame: bool) -> None:
+    def _overtaken(self, member: Member, how: str) -> None:
+        """Who was to take over from it is there: that one follows it, with clients or without."""
+        if self._passings.began and member.why_ended == "ended":
+            self.ledger.followed(self._why)  # it has handed over, and the other one will say so
+            return
+        self._tell_end(member, f"{how}; one that comes already follows it")
+        if not self._passings.began:  # nothing was offered: another one begins with nobody
+            self._passings.done(member)
+            self._dismiss(self.coming.pop(member.number))
+            self._come({member.number: None})
+
+    def _tell_end(self, member: Member, text: str) -> None:
+        why = member.why_ended
+        self.ledger.followed(why)
+        log.log(logging.INFO if why == "ended" else logging.ERROR, "%s", text)
+
+    def lame(self, lame: bool, said_by: Member | None = None) -> None:
         """Let health checks of all of them fail, or no longer."""
-        self._spread(None, lame)
-
-    def _spread(self, member: Member | None, lame: bool) -> None:
         self.is_lame = lame
         for other in self.members:
-            if other is not member:
+            if other is not said_by:
                 other.line.say("lame", lame=lame)
 
     # What time brings
@@ -262,6 +268,14 @@ class Crew(Unique):
             self.rows.give_back(row)
             raise
 
+    def _come(self, numbers: dict[int, Member | None]) -> None:
+        """Have new ones come, each of whom takes over from the old one, if there is one."""
+        try:
+            for number, old in numbers.items():
+                self.coming[number] = self._start(number, old)
+        except OSError as error:
+            self._call_off(f"a process can't be started: {error}", NEVER_READY)
+
     def _start_alone(self, number: int) -> None:
         try:
             self.serving[number] = self._start(number)
@@ -292,11 +306,7 @@ class Crew(Unique):
         first, *others = self.coming.values()
         try:
             for other in others:
-                if other.wants != first.wants:
-                    raise ValueError(
-                        f"{other.name} wants to listen at {' '.join(other.wants)}, and {first.name} at"
-                        f" {' '.join(first.wants)}: workers of one service listen at the same addresses"
-                    )
+                other.check_wants(first)
             if self._replaced is not None and first.wants != self._wants:
                 raise ValueError("the program now wants to listen elsewhere: reload the service, by SIGHUP")
             self.listeners.open(first.wants, first.limits)
@@ -323,10 +333,8 @@ class Crew(Unique):
 
     def _follow_on(self, member: Member) -> None:
         """It has the clients of the old one, which ends by itself."""
-        old = self.serving.get(member.number)
         self._passings.done(member)
-        self._replace(member)
-        if old is not None:
+        if (old := self._replace(member)) is not None:
             self.leaving.append(old)
             old.leaves(self._plan.grace + GOODBYE)
         if not self.coming:
@@ -335,20 +343,22 @@ class Crew(Unique):
     def _commit(self) -> None:
         """All of them serve beside the old ones, whose turn to go it is."""
         for member in list(self.coming.values()):
-            old = self.serving.get(member.number)
-            self._replace(member)
-            if old is not None:
+            if (old := self._replace(member)) is not None:
                 self._dismiss(old)
         self._settle()
 
-    def _replace(self, member: Member) -> None:
-        self.ledger.followed("reload" if self._replaced is None else self._why, int(member.number in self.serving))
+    def _replace(self, member: Member) -> Member | None:
+        """-> whom it follows."""
+        old = self.serving.get(member.number)
+        if old is not None:
+            self.ledger.followed(self._why)
         self.serving[member.number] = self.coming.pop(member.number)
         self._due.pop(member.number, None)
+        return old
 
     def _settle(self) -> None:
         """The change is over."""
-        alone, self._replaced = self._replaced, None
+        alone, self._replaced, self._why = self._replaced, None, "reload"
         remain, self._remain = "; ".join(self._remain), []
         partly = self._passings.began
         self._passings.end()

@@ -51,9 +51,9 @@ class Ledger(Unique):
         """
         return Page.new() if self._is_kept else None
 
-    def followed(self, why: str, count: int = 1) -> None:
-        """So many workers were."""
-        self.restarts[why] += count
+    def followed(self, why: str) -> None:
+        """A worker was."""
+        self.restarts[why] += 1
 
     def retire(self, member: Member) -> None:
         """It has ended: keep what it has counted."""

@@ -83,6 +83,14 @@ class Member(Unique):
         """For the log."""
         return f"worker {self.number} (process {self.process.pid})"
 
+    def check_wants(self, other: Member) -> None:
+        """:raises ValueError: the other one wants to listen elsewhere."""
+        if self.wants != other.wants:
+            raise ValueError(
+                f"{self.name} wants to listen at {' '.join(self.wants)}, and {other.name} at {' '.join(other.wants)}:"
+                " workers of one service listen at the same addresses"
+            )
+
     def stop(self, grace: float, delay: float = 0.0) -> None:
         """Let it drain and end; also called again, and then in a shorter time."""
         self.state = State.ENDING
@@ -105,6 +113,12 @@ class Member(Unique):
     def has_ended(self) -> bool:
         """Whether it has: then it is no more than its exit status."""
         return self.process.poll() is not None
+
+    @property
+    def why_ended(self) -> str:
+        """When it has: for a hang, because it was to, or because it died."""
+        asked = self.state is State.ENDING and self.process.returncode == 0
+        return "hang" if self.is_killed_for_hanging else "ended" if asked else "died"
 
     def how_it_ended(self) -> str:
         """In words."""

@@ -59,8 +59,10 @@ class Passings(Unique):
         self.began = bool(self._by_number)
 
     def done(self, member: Member) -> None:
-        """It has taken over."""
-        self._by_number.pop(member.number, None)
+        """It has taken over; or there is nobody to take over from any more."""
+        found = self._by_number.pop(member.number, None)
+        if found is not None:
+            found[1].close()
 
     def end(self) -> None:
         """The change is over, or called off: who hasn't been asked yet won't be."""

@@ -8,7 +8,7 @@ import socket
 import time
 
 import pytest
-from crews import Crew, Held, is_alive, stopped
+from crews import PATH, Crew, Held, is_alive, stopped
 from scraping import ask, samples
 from support import left_in, own_host, plug, wait_for
 
@@ -130,4 +130,27 @@ def test_where_it_cannot_be_told_nothing_is_served(socket_dir, option):
         there = "{}:{}".format(*taken.getsockname())
         with pytest.raises(AssertionError, match="another socket has that port"):
             Crew(f"unix:{socket_dir}/s", "--workers", "1", option, there)
+    assert left_in(socket_dir) == []
+
+
+def test_old_workers_that_die_while_new_ones_come_are_followed_by_those(backend, socket_dir, tmp_path):
+    """There is nobody to take over from, so others come in their place; and each worker is counted once."""
+    slow = tmp_path / "slow"
+    (tmp_path / "slowly.py").write_text(
+        f"import os, time\ntime.sleep(1.5 if os.path.exists({str(slow)!r}) else 0)\nfrom supervised import server\n"
+    )
+    changes = {"PYSOCK_BACKEND": backend, "PYTHONPATH": f"{PATH}:{tmp_path}"}
+    with Measured(socket_dir, "--workers", "2", program="slowly:server", **changes) as crew:
+        first = crew.workers(2)
+        slow.touch()
+        crew.signal(signal.SIGHUP)
+        time.sleep(0.5)  # both have begun to import it
+        os.kill(first[1], signal.SIGKILL)
+        second = crew.changed(first, 2)
+        assert not set(second.values()) & set(first.values())
+        found = restarts(crew.scraped())
+        code, errors = crew.stopped()
+        assert (code, "Traceback" in errors) == (0, False), errors
+        assert "it was ended by SIGKILL (out of memory?); one that comes already follows it" in errors
+        assert found == {"died": 1, "reload": 1}
     assert left_in(socket_dir) == []
