@@ -8,7 +8,6 @@ other.
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterable, Sequence
 
 from pysock.base.daemons import daemon
@@ -18,7 +17,7 @@ from pysock.errors import HandoverFailed
 from pysock.fdstore.bundle import Bundle, decode_bundle
 from pysock.fdstore.playing import Playing
 from pysock.fdstore.recording import Recording, flattened
-from pysock.fdstore.store import Store, read_whole
+from pysock.fdstore.store import Store
 from pysock.files import passed
 from pysock.handover import tags
 from pysock.handover.channel import Channel, close_all
@@ -26,6 +25,7 @@ from pysock.handover.give import give
 from pysock.handover.messages import Kind
 from pysock.handover.options import Options
 from pysock.handover.relay import take
+from pysock.handover.sealed import read_sealed
 from pysock.handover.take import hello
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def keep(server: Server, store: Store, grace: float) -> bool:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     options = Options(grace=grace)
     recording = Recording(Channel(theirs.detach()), store, _hello(server._running), options)
-    thread = threading.Thread(target=recording.run, name="pysock-fdstore", daemon=True)
+    thread = daemon(recording.run, "pysock-fdstore")
     thread.start()
     try:
         given = give(server, ours.detach(), options=options)
@@ -77,7 +77,7 @@ def restore(server: Server, store: Store) -> bool:
     files = [fd for fd, name in found if name.startswith(passed.STATE)]
     descriptors = [fd for fd, name in found if not name.startswith(passed.STATE)]
     try:
-        bundles = [decode_bundle(read_whole(fd)) for fd in files]
+        bundles = [decode_bundle(read_sealed(fd)) for fd in files]
         _check(server._running, bundles)
     except (ValueError, OSError) as error:
         log.error("the clients of the process before can't be taken over, and are let go: %s", error)

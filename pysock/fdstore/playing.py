@@ -8,7 +8,6 @@ the manager, and their rows are left out.
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
@@ -21,13 +20,10 @@ from pysock.fdstore.recording import flattened
 from pysock.handover import tags
 from pysock.handover.channel import Channel, close_all
 from pysock.handover.messages import Kind
+from pysock.handover.rows import split_rows
 
 if TYPE_CHECKING:
-    from typing import Final
-
     from pysock.handover.options import Options
-
-_SIZE: Final = struct.Struct("<I")  # of a row, in front of it
 
 
 class Playing(Unique):
@@ -105,8 +101,9 @@ class Playing(Unique):
 
     def _found(self, entry: Entry) -> tuple[bytes, list[int]]:
         """The rows of those whose descriptor is there, and those."""
-        rows, theirs = [], []
-        for row, mark in zip(_cut(entry.message.one(tags.ROWS)), entry.marks, strict=True):
+        rows: list[memoryview] = []
+        theirs: list[int] = []
+        for row, mark in zip(split_rows(memoryview(entry.message.one(tags.ROWS))), entry.marks, strict=True):
             fd = self._by_mark.pop(mark, -1)
             if fd < 0:
                 self.missed += 1
@@ -127,11 +124,3 @@ class Playing(Unique):
         if message.kind != kind:
             why = message.fields.get(tags.WHY, [b""])[0].decode(errors="replace")
             raise HandoverFailed(f"the server that follows says {message.name}, and not {kind.name}: {why}")
-
-
-def _cut(rows: bytes) -> Iterator[bytes]:
-    at = 0
-    while at < len(rows):
-        end = at + _SIZE.size + _SIZE.unpack_from(rows, at)[0]
-        yield rows[at:end]
-        at = end

@@ -14,10 +14,11 @@ from pysock.base.lean import TYPE_CHECKING
 from pysock.base.unique import Unique
 from pysock.errors import HandoverFailed
 from pysock.fdstore.bundle import encode_bundle, mark_of
-from pysock.fdstore.store import Store, file_of, names_of
+from pysock.fdstore.store import Store, names_of
 from pysock.handover import tags
 from pysock.handover.channel import Channel, close_all
 from pysock.handover.messages import Kind
+from pysock.handover.sealed import sealed
 
 if TYPE_CHECKING:
     from pysock.handover.messages import Message
@@ -86,7 +87,7 @@ class Recording(Unique):
         self._store.keep(kept, self._descriptors)
         close_all(self._descriptors)
         self._descriptors.clear()
-        file = file_of(encode_bundle(self._round, entries))
+        file = sealed(encode_bundle(self._round, entries))
         try:
             self._store.keep(state, [file])
         finally:

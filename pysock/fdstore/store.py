@@ -13,7 +13,7 @@ import select
 import socket
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 
 from pysock.base.clock import monotonic
 from pysock.base.lean import TYPE_CHECKING
@@ -93,32 +93,3 @@ def names_of(number: int) -> tuple[str, str]:
     them, in a file.
     """
     return f"{KEPT}{number}", f"{STATE}{number}"
-
-
-def read_whole(fd: int) -> bytes:
-    """What is in a file out of the store.
-
-    :raises OSError: it can't be read.
-    """
-    size, pieces, at = os.fstat(fd).st_size, [], 0
-    while at < size:
-        piece = os.pread(fd, size - at, at)
-        if not piece:
-            break
-        pieces.append(piece)
-        at += len(piece)
-    return b"".join(pieces)
-
-
-def file_of(data: bytes) -> int:
-    """A file without a name that has these bytes; its descriptor is the caller's."""
-    fd = os.memfd_create("pysock-state", os.MFD_CLOEXEC)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-    except BaseException:
-        with suppress(OSError):
-            os.close(fd)
-        raise
-    return fd

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import array
 import errno
-import fcntl
 import os
 import select
 import socket
@@ -23,6 +22,7 @@ from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.base.unique import Unique
 from pysock.errors import HandoverFailed
 from pysock.handover.messages import FLAG_IN_FILE, HEAD, Kind, Message, decode, encode
+from pysock.handover.sealed import read_sealed, sealed
 
 if TYPE_CHECKING:
     from typing import Final
@@ -99,7 +99,7 @@ class Channel(Unique):
             if len(data) <= LONGEST:
                 self._put(data, descriptors, patience)
                 return
-            file = _sealed(data)
+            file = sealed(data)
             try:
                 self._put(HEAD.pack(kind, FLAG_IN_FILE, 0), [*descriptors, file], patience)
             finally:
@@ -206,44 +206,10 @@ def _whole(data: bytes, descriptors: list[int]) -> Heard:
             return Heard(message, descriptors)
         if not descriptors:
             raise ValueError(f"{message.name}: the file that it is in isn't there")
-        whole = decode(_read(descriptors[-1]))
+        whole = decode(read_sealed(descriptors[-1]))
         if whole.kind != message.kind or whole.flags:
             raise ValueError(f"{message.name}: another message is in its file")
     except ValueError as error:
         raise HandoverFailed(f"a message isn't as it may be: {error}") from None
     os.close(descriptors.pop())
     return Heard(whole, descriptors)
-
-
-def _sealed(data: bytes) -> int:
-    """A file with these bytes, which nobody changes any more."""
-    file = os.memfd_create("pysock-handover", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(file, view) :]
-        fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(file)
-        raise
-    return file
-
-
-_SEALS: Final = sum(getattr(fcntl, f"F_SEAL_{name}", 0) for name in ("SEAL", "SHRINK", "GROW", "WRITE"))
-
-
-def _read(file: int) -> bytearray:
-    try:
-        if fcntl.fcntl(file, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
-            raise ValueError("the file of a message isn't sealed")
-        data = bytearray(os.fstat(file).st_size)
-        view = memoryview(data)
-        at = 0
-        while at < len(data):
-            came = os.preadv(file, [view[at:]], at)
-            if not came:
-                raise ValueError("the file of a message is shorter than it says")
-            at += came
-    except OSError as error:
-        raise ValueError(f"the file of a message can't be read: {os.strerror(error.errno or 0)}") from None
-    return data

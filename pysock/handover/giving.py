@@ -8,7 +8,6 @@ first, so that it can't be said any more, and then looks whether it was.
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from pysock.errors import HandoverFailed, PysockError
 from pysock.handover import baggage, tags
 from pysock.handover.channel import LONGEST, Channel, Gone, Heard, Late, close_all
 from pysock.handover.messages import Kind
+from pysock.handover.rows import split_rows
 from pysock.handover.within import within
 from pysock.states import ServerState
 
@@ -40,8 +40,6 @@ WINDOW: Final = 2
 MOST_ROWS: Final = 64
 #: Clients that are packed at once.
 PACKED: Final = 512
-#: Of one row, its size in front.
-_SIZE: Final = struct.Struct("<I")
 #: Bytes of a message of rows that aren't rows.
 _HEADS: Final = 64
 
@@ -218,12 +216,11 @@ class Giving(Unique):
 def cut(rows: bytes, descriptors: Sequence[int]) -> Iterator[tuple[bytes, Sequence[int]]]:
     """Cut rows into messages, each with its descriptors."""
     begin = at = first = count = 0
-    while at < len(rows):
-        size = _SIZE.size + _SIZE.unpack_from(rows, at)[0]
-        if count and (count == MOST_ROWS or at + size - begin > LONGEST - _HEADS):
+    for row in split_rows(memoryview(rows)):
+        if count and (count == MOST_ROWS or at + len(row) - begin > LONGEST - _HEADS):
             yield rows[begin:at], descriptors[first : first + count]
             begin, first, count = at, first + count, 0
-        at += size
+        at += len(row)
         count += 1
     if count:
         yield rows[begin:], descriptors[first : first + count]

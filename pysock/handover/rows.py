@@ -288,24 +288,28 @@ def decode_rows(data: bytes) -> list[Row]:
     """
     rows: list[Row] = []
     try:
-        for body in _bodies(memoryview(data)):
-            rows.append(_decode(body))  # noqa: PERF401  # how many there are is said where one is wrong
+        for row in split_rows(memoryview(data)):
+            rows.append(_decode(row[_SIZE.size :]))  # noqa: PERF401  # how many there are is said where one is wrong
     except ValueError as error:
         raise ValueError(f"row {len(rows)}: {error}") from None
     return rows
 
 
-def _bodies(data: memoryview) -> Iterator[memoryview]:
+def split_rows(data: memoryview) -> Iterator[memoryview]:
+    """Each of them as it stands there, with its size in front.
+
+    :raises ValueError: the last one isn't whole.
+    """
     at = 0
     while at < len(data):
-        if len(data) - at < _SIZE.size:
+        begin, at = at, at + _SIZE.size
+        if at > len(data):
             raise ValueError("its size isn't whole")
-        (size,) = _SIZE.unpack_from(data, at)
-        at += _SIZE.size
+        (size,) = _SIZE.unpack_from(data, begin)
         if size > len(data) - at:
             raise ValueError(f"its {size} bytes aren't there, only {len(data) - at} are")
-        yield data[at : at + size]
         at += size
+        yield data[begin:at]
 
 
 def _decode(body: memoryview) -> Row:
