@@ -178,7 +178,8 @@ class Taking(Unique):
             elif message.kind == Kind.ROWS:
                 rows, came, descriptors = message.one(tags.ROWS), descriptors, []
                 asleep += do(partial(self._add, engine, rows, came))
-                self._say(Kind.TAKEN, [(tags.NUMBER, message.one(tags.NUMBER))])
+                with suppress(Gone):  # what it said before it went is still to be heard
+                    self._say(Kind.TAKEN, [(tags.NUMBER, message.one(tags.NUMBER))])
             elif message.kind == Kind.COMMIT:
                 self._commit(message)
                 return True
