@@ -11,6 +11,7 @@ from pysock.engine.contract import Service
 from pysock.engine.guards import type_name
 from pysock.engine.pure.reply import Failure
 from pysock.engine.pure.waiting.pending import done, free_id, may_start, why_unwanted
+from pysock.engine.pure.waiting.served import Work
 from pysock.wire import texts
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Batch:
             failed = type(reply) is not bytes and issubclass(type(reply), Exception)  # whatever its __class__ says
             connection.answer(number, request_id, wants_reply, size, deadline, Failure(reply) if failed else reply)
             if serving is not None:
-                serving.tell(connection.client_id, number, came, began, took, size, reply, failed)
+                serving.tell(Work(connection.client_id, number, came, began, took, size), reply, failed)
         self._core.began = None
         if metering is not None:
             metering.answered_batch(number, int((took - came) * 1e9), len(waiting) - gone, before, gone)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pysock.base.clock import monotonic
-from pysock.base.lean import TYPE_CHECKING
+from pysock.base.lean import TYPE_CHECKING, NamedTuple
 from pysock.base.unique import Unique
 from pysock.engine.pure.reply import Failure, may_be_for_later
 from pysock.engine.rows import Served
@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 #: At most so many a turn; of others it is said: what isn't told of is counted.
 _SLOW_MAX: Final = 64
 _NEVER: Final = float("inf")
+
+
+class Work(NamedTuple):
+    """A request, and when it was worked for: the first fields of :class:`Served`."""
+
+    client_id: int
+    service: int
+    came: float
+    began: float
+    ended: float
+    size: int
 
 
 class _Sample:
@@ -82,7 +93,9 @@ class Serving(Unique):
                 ended = monotonic()
                 slow = ended - began >= self._slow
                 if (sampled or slow) and not (reply.__class__ is not bytes and may_be_for_later(reply)):
-                    self._report(client.id, service, came, began, ended, len(request), reply, failed, None, sampled)
+                    self._report(
+                        Work(client.id, service, came, began, ended, len(request)), reply, failed, None, sampled
+                    )
             return reply
 
         return call
@@ -91,45 +104,22 @@ class Serving(Unique):
         """One that was put off is answered."""
         ended = monotonic()
         if ended - record.began >= self._least:
-            client_id = record.connection.client_id
-            self.tell(client_id, record.service, record.began, record.began, ended, record.size, reply, failed, kept)
+            client_id, began = record.connection.client_id, record.began
+            self.tell(Work(client_id, record.service, began, began, ended, record.size), reply, failed, kept)
 
-    def tell(
-        self,
-        client_id: int,
-        service: int,
-        came: float,
-        began: float,
-        ended: float,
-        size: int,
-        reply: Any,
-        failed: bool,
-        kept: Any = None,
-    ) -> None:
+    def tell(self, work: Work, reply: Any, failed: bool, kept: Any = None) -> None:
         """Of this request, whose answer came later, if it was slow or it is its turn."""
         sampled = self._later.is_next()
-        if sampled or ended - began >= self._slow:
-            self._report(client_id, service, came, began, ended, size, reply, failed, kept, sampled)
+        if sampled or work.ended - work.began >= self._slow:
+            self._report(work, reply, failed, kept, sampled)
 
-    def _report(
-        self,
-        client_id: int,
-        service: int,
-        came: float,
-        began: float,
-        ended: float,
-        size: int,
-        reply: Any,
-        failed: bool,
-        kept: Any,
-        sampled: bool,
-    ) -> None:
-        if not self._has_room(ended - began >= self._slow):
+    def _report(self, work: Work, reply: Any, failed: bool, kept: Any, sampled: bool) -> None:
+        if not self._has_room(work.ended - work.began >= self._slow):
             self._skipped += 1
             return
         skipped, self._skipped = self._skipped, 0
         reply_size = 0 if failed or reply is None or type(reply) is Failure else memoryview(reply).nbytes
-        self._tell(Served(client_id, service, came, began, ended, size, reply_size, failed, 1, kept, sampled), skipped)
+        self._tell(Served(*work, reply_size, failed, 1, kept, sampled), skipped)
 
     def _has_room(self, is_slow: bool) -> bool:
         if self._turn != self._core.now:
