@@ -55,11 +55,11 @@ def _data(client: ServedSocket, hooks: Sequence[Callable[[DataSocket], Any]]) ->
     for hook in hooks:
         try:
             written = copy_context().run(hook, client)
+            if written is not None:
+                return _WRITTEN, memoryview(written).tobytes()
         except Exception as error:
             log.exception("the on_handover_out hook %r failed; it was called with %r", hook, client)
             raise Stays(f"its on_handover_out hook failed: {error!r}") from error
-        if written is not None:
-            return _WRITTEN, bytes(written)
     raise Stays(f"{why}, and no on_handover_out hook wrote it down")
 
 
