@@ -47,8 +47,12 @@ def keep(server: Server, store: Store, grace: float) -> bool:
     :param grace: seconds for what is in flight to be answered.
     :returns: whether they are there; if not, the server serves on, and the log says why.
     """
+    with store.turn:  # else what is put there would be forgotten with what was taken from there
+        return _keep(server, store, Options(grace=grace))
+
+
+def _keep(server: Server, store: Store, options: Options) -> bool:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    options = Options(grace=grace)
     recording = Recording(Channel(theirs.detach()), store, _hello(server._running), options)
     thread = daemon(recording.run, "pysock-fdstore")
     thread.start()
@@ -56,6 +60,9 @@ def keep(server: Server, store: Store, grace: float) -> bool:
         given = give(server, ours.detach(), options=options)
     except HandoverFailed as error:
         log.warning("the clients aren't kept for the process that follows: %s", recording.failed or error)
+        return False
+    except Exception:  # there is no memory, say; and the service is to stop all the same
+        log.exception("the clients aren't kept for the process that follows")
         return False
     finally:
         thread.join()
@@ -92,9 +99,13 @@ def restore(server: Server, store: Store) -> bool:
     playing = Playing(Channel(theirs.detach()), bundles, descriptors, options)
 
     def run() -> None:
-        playing.run()
-        _forget(store, names)  # else what this server closes would stay open there
+        try:
+            playing.run()
+            _forget(store, names)  # else what this server closes would stay open there
+        finally:
+            store.turn.release()
 
+    store.turn.acquire()
     daemon(run, "pysock-fdstore").start()
     return True
 

@@ -11,6 +11,7 @@ import errno
 import os
 import select
 import socket
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -40,6 +41,8 @@ class Store(Unique):
     def __init__(self, where: str, patience: float = 5.0) -> None:
         self._where = "\0" + where[1:] if where.startswith("@") else where
         self._patience = patience
+        #: Had by who takes out what is there, and by who puts something there.
+        self.turn: threading.Lock = threading.Lock()
 
     def keep(self, name: str, descriptors: Sequence[int]) -> None:
         """Put copies of these there, also of such as have ended meanwhile.

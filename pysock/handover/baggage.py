@@ -57,7 +57,7 @@ def _data(client: ServedSocket, hooks: Sequence[Callable[[DataSocket], Any]]) ->
             written = copy_context().run(hook, client)
             if written is not None:
                 return _WRITTEN, memoryview(written).tobytes()
-        except Exception as error:
+        except Exception as error:  # noqa: PERF203  # there is one, or two
             log.exception("the on_handover_out hook %r failed; it was called with %r", hook, client)
             raise Stays(f"its on_handover_out hook failed: {error!r}") from error
     raise Stays(f"{why}, and no on_handover_out hook wrote it down")

@@ -296,13 +296,19 @@ def test_data_that_cannot_travel(unix, engines, peer, caplog):
 
 
 def test_a_hook_that_writes_no_bytes_costs_its_client_a_goodbye_and_no_more(unix, engines, caplog):
-    with servers(unix, engines, lambda server, number: server.on_handover_out(lambda client: "no bytes")) as (old, new):
-        with pysock.connect(unix, name="lock"), pysock.connect(unix) as other:
-            old.clients.by_name("lock").data = threading.Lock()
-            given = hand_over(old, new)
-            assert (given.moved, given.drained) == (1, 1)
-            assert "on_handover_out hook failed: TypeError" in caplog.text
-            assert other.request(b"x") == b"X"
+    def prepare(server, number):
+        server.on_handover_out(lambda client: "no bytes")
+
+    with (
+        servers(unix, engines, prepare) as (old, new),
+        pysock.connect(unix, name="lock"),
+        pysock.connect(unix) as other,
+    ):
+        old.clients.by_name("lock").data = threading.Lock()
+        given = hand_over(old, new)
+        assert (given.moved, given.drained) == (1, 1)
+        assert "on_handover_out hook failed: TypeError" in caplog.text
+        assert other.request(b"x") == b"X"
 
 
 def test_hooks_write_it_down_and_read_it(unix, engines):

@@ -21,7 +21,7 @@ import pysock
 from pysock.errors import HandoverFailed
 from pysock.fdstore import keeping
 from pysock.fdstore.bundle import decode_bundle, encode_bundle, mark_of
-from pysock.fdstore.keeping import keep
+from pysock.fdstore.keeping import keep, restore
 from pysock.fdstore.store import Store
 from pysock.files.passed import KEPT, STATE
 from pysock.handover.messages import Kind
@@ -261,6 +261,51 @@ def test_what_a_later_round_put_there_is_taken_out_alone(make_server, manager, s
         assert answers == [b"y"]
         manager.forget()
         assert {name for name, _ in manager.stored} == {f"{KEPT}0", f"{STATE}0"}
+
+
+def test_an_error_of_another_kind_is_told_and_the_service_can_stop(
+    make_server, manager, socket_dir, monkeypatch, caplog
+):
+    server = make_server(f"unix:{socket_dir}/s")
+    server.service(lambda client, request: request)
+    server.start()
+    with pysock.connect(server.addresses[0]) as client:
+        assert client.request(b"a") == b"a"
+
+        def fail(_ids):
+            raise MemoryError
+
+        monkeypatch.setattr(server._running.engine, "pack", fail)
+        assert keep(server, Store(manager.where), 1.0) is False
+        assert "MemoryError" in caplog.text
+        assert client.request(b"b") == b"b"
+
+
+def test_what_is_kept_while_the_store_is_still_emptied_stays_there(make_server, manager, socket_dir, monkeypatch):
+    """A service that is stopped as soon as it serves, and a manager that is slow."""
+
+    class Slow(Store):
+        def forget(self, names):
+            time.sleep(0.3)
+            super().forget(names)
+
+    over = threading.Event()
+    reading = threading.Thread(target=lambda: [manager.next(0.02) for _ in iter(over.is_set, True)])
+    reading.start()
+    try:
+        for _ in range(2):
+            server, store = make_server(f"unix:{socket_dir}/s"), Slow(manager.where)
+            given = [(os.dup(fd), name) for name, fd in manager.stored]
+            monkeypatch.setattr("pysock.files.passed.stored", lambda given=given: given)
+            restore(server, store)
+            server.start()
+            assert keep(server, store, 1.0) is True
+            server.stop(1.0)
+        time.sleep(0.6)
+    finally:
+        over.set()
+        reading.join()
+    assert f"{STATE}0" in {name for name, _ in manager.stored}
 
 
 # The bytes
