@@ -325,10 +325,10 @@ class Cluster(Unique):
         if self._required:
             self._member.wait(self._required)
 
-    def joined(self, client_id: int) -> None:
-        """A client was let in."""
+    def joined(self, client_id: int, *, moved: bool = False) -> None:
+        """A client was let in, or has moved here."""
         if self._member is not None:
-            self._member.joined(client_id)
+            self._member.joined(client_id, moved)
 
     def left(self, client_id: int) -> None:
         """It is gone."""

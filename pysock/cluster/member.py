@@ -167,11 +167,11 @@ class Member(Unique):
         rows = [_row(host, node.info, len(node.roster)) for node in self.directory.nodes.values()]
         return [row for row in rows if row.addresses]
 
-    def joined(self, client_id: int) -> None:
-        """In the loop's thread: this client was let in."""
+    def joined(self, client_id: int, moved: bool) -> None:
+        """In the loop's thread: this client was let in, or has moved here."""
         row = self.engine.info(client_id)
         if row is not None:
-            self.station.joined(client_id, row.name.encode("utf-8", "surrogateescape"), row.connected_at)
+            self.station.joined(client_id, row.name.encode("utf-8", "surrogateescape"), row.connected_at, moved)
 
     # What happens
 

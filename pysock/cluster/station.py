@@ -63,8 +63,10 @@ class Station(Unique):
             self._thread = threading.Thread(target=self._run, name="pysock cluster", daemon=True)
             self._thread.start()
 
-    def joined(self, client_id: int, name: bytes, connected_at: float) -> None:
+    def joined(self, client_id: int, name: bytes, connected_at: float, moved: bool) -> None:
         """A client has come to this node. Many of them are told of together, so this seldom wakes anybody."""
+        if moved:
+            self._told.append((self._directory.rivals.moved, (client_id,)))
         self._told.append((self._directory.joined, (client_id, name, connected_at)))
         if not self._is_soon:
             self._woken.set()

@@ -37,8 +37,8 @@ class Presence(Protocol):
     def why_not_ready(self) -> str:
         """Why new clients should rather go elsewhere; empty: nothing is known."""
 
-    def joined(self, client_id: int) -> None:
-        """In the loop's thread: this client was let in."""
+    def joined(self, client_id: int, *, moved: bool = False) -> None:
+        """In the loop's thread: this client was let in; or has come from another process, which knows it as well."""
 
     def left(self, client_id: int) -> None:
         """In the loop's thread: it is gone."""

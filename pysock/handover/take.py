@@ -205,7 +205,7 @@ class Taking(Unique):
         presence = self._running.hooks.presence
         if presence is not None:
             for row in engine.rows(array("Q", ids).tobytes()):
-                presence.joined(row.client_id)
+                presence.joined(row.client_id, moved=True)
 
     def _commit(self, message: Message) -> None:
         """Say so first: where that can't be said any more, the old side has taken it back, or has died."""

@@ -116,7 +116,7 @@ def test_a_silent_node_is_suspected_and_then_gone_with_all_its_clients_in_one_ev
     world.kill(other)
     world.run(3.5)
     assert changes(machine) == [NodeChange.SUSPECT]
-    assert machine._rivals._is_doubtful(machine.names.of(b"x")[0])
+    assert machine.rivals._is_doubtful(machine.names.of(b"x")[0])
     world.run(1.5)
     assert changes(machine) == [NodeChange.SUSPECT, NodeChange.GONE]
     assert (machine.names.of(b"x"), machine.nodes, machine.by_index) == ([], {}, {})
@@ -184,6 +184,27 @@ def test_of_one_name_one_stays_also_after_a_split(unique, stays):
     world.check_healed()
     left = [at for at, host in enumerate(world.hosts) if host.clients]
     assert left == ([0, 1, 2] if stays is None else [stays])
+
+
+@pytest.mark.parametrize("unique", ["newest", "oldest"])
+def test_who_has_moved_is_not_its_own_rival(unique):
+    world = quiet_world(2, unique=unique)
+    old, new = world.hosts
+    world.run(1.0)
+    old.join(b"x")
+    world.run(1.0)
+    (client_id,) = new.clients = dict(old.clients)
+    new.machine.rivals.moved(client_id, world.now)
+    new.machine.joined(client_id, b"x", 0.0, world.now)
+    new.settle()
+    world.run(1.0)
+    assert [*new.clients] == [client_id]
+    for client in [*old.clients]:
+        old.leave(client)
+    new.join(b"x")  # a rival in earnest
+    world.run(1.0)
+    assert (client_id in new.clients, len(new.clients)) == (unique == "oldest", 1)
+    world.check_healed()
 
 
 def test_ten_thousand_joins_are_few_messages():

@@ -166,7 +166,7 @@ def test_of_many_announcements_some_are_lost(cluster_node):
     deaf_to(one, lambda message: chance.random() < 0.05 and not lost.append(message))
     station = other.cluster._member.station
     for number in range(100):
-        station.joined(number << 32 | 1, b"c%d" % number, 0.0)
+        station.joined(number << 32 | 1, b"c%d" % number, 0.0, False)
         if number % 3 == 0:
             station.left(number << 32 | 1)
         time.sleep(0.004)  # into several batches
@@ -184,7 +184,7 @@ def test_very_many_clients_that_come_at_once_are_few_messages(cluster_node, bus_
     try:
         for number in range(10_000):
             for node in nodes[1:]:
-                node.cluster._member.station.joined(number << 32 | 1, b"client-%d" % number, 1.0)
+                node.cluster._member.station.joined(number << 32 | 1, b"client-%d" % number, 1.0, False)
         for node in nodes:
             wait_for(lambda node=node: len(node.cluster.clients) == 20_000, "all to know all")
             assert node.cluster._bus.dropped == 0

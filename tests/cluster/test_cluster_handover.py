@@ -75,3 +75,17 @@ def test_who_was_not_let_in_yet_is_known_by_its_name_when_it_is(generations, soc
         generations.known("idle@new")
         late.sendall(encode_cir(name="late"))
         generations.known("idle@new", "late@new")
+
+
+@pytest.mark.parametrize("unique", ["newest", "oldest"])
+def test_who_moves_is_not_its_own_rival(generations, unique):
+    old, new = (generations.made(node, unique=unique) for node in ("old", "new"))
+    old.start()
+    with pysock.connect(generations.address, name="anna") as anna:
+        generations.known("anna@old")
+        generations.may_go.set()
+        new.start()
+        generations.known("anna@new")
+        wait_for(lambda: old.state is pysock.ServerState.CLOSED)
+        assert anna.request(b"", service="wait") == b"done"
+        assert [row.name for row in new.clients.values()] == ["anna"]

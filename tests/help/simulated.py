@@ -231,7 +231,7 @@ class World:
             names = [name for host in self.hosts for name in host.clients.values() if name]
             assert len(names) == len({*names})
         winners = {
-            tuple(sorted(id_of(max(m.names.of(name), key=m._rivals.rank)) for name in [*m.names._holders]))
+            tuple(sorted(id_of(max(m.names.of(name), key=m.rivals.rank)) for name in [*m.names._holders]))
             for m in (host.machine for host in self.hosts)
         }
         assert len(winners) <= 1, "two nodes find different clients by a name"

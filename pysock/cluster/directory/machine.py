@@ -83,7 +83,7 @@ class Directory:
         self.fetched: int = 0
         self.clock: int = 0
         self._chance = chance
-        self._rivals = Rivals(epoch, unique, self.names, self.by_index.get)
+        self.rivals: Rivals = Rivals(epoch, unique, self.names, self.by_index.get)
         self._last_index = OWN
         self._now = now
         self._since = now  # when the state has become what it is
@@ -101,7 +101,7 @@ class Directory:
             return
         self.own.joined(row, now)
         if self.names.put(row):
-            self._replace(self._rivals.losers([row]))
+            self._replace(self.rivals.losers([row]))
 
     def left(self, client_id: int, now: float) -> None:
         """It has gone."""
@@ -195,7 +195,7 @@ class Directory:
             self._wants(node, now)
         self._decide_came(node)
         if is_back:
-            self._replace(self._rivals.all_losers())
+            self._replace(self.rivals.all_losers())
 
     def _new_node(self, epoch: int, info: NodeInfo, now: float) -> Node | None:
         if len(self.nodes) >= NODES_MAX:
@@ -260,7 +260,7 @@ class Directory:
     def _decide_came(self, node: Node) -> None:
         if node.came:
             came, node.came = node.came, []
-            self._replace(self._rivals.losers(came))
+            self._replace(self.rivals.losers(came))
 
     def _replace(self, losers: Iterable[int]) -> None:
         self.events.extend(map(Replaced, losers))

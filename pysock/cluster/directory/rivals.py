@@ -6,7 +6,7 @@ What decides is when they came, by Lamport's clock, and then the epochs of their
 from __future__ import annotations
 
 from pysock.base.lean import TYPE_CHECKING
-from pysock.cluster.directory.rows import INDEX, NAME, id_of, stamp_of
+from pysock.cluster.directory.rows import INDEX, NAME, connected_at, id_of, stamp_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +33,11 @@ class Rivals:
         self._best = {"newest": max, "oldest": min}.get(unique or "")
         self._names = names
         self._node_of = node_of
+        self._moved: set[int] = set()  # the clients of this node that have come from another one
+
+    def moved(self, client_id: int, _now: float) -> None:
+        """A client of this node has come from another one, which may not have told yet that it went."""
+        self._moved.add(client_id)
 
     def losers(self, came: Iterable[bytes]) -> Iterator[int]:
         """The clients of this node that have to go, now that these rows have come."""
@@ -49,8 +54,16 @@ class Rivals:
     def _losers(self, holders: list[bytes]) -> Iterator[int]:
         assert self._best is not None
         sure = [row for row in holders if not self._is_doubtful(row)]
+        if self._moved:
+            sure = self._each_once(sure)
         stays = self._best(sure, key=self.rank, default=None)
         return (id_of(row) for row in sure if row is not stays and row[:2] == _OWN_ROWS)
+
+    def _each_once(self, holders: list[bytes]) -> list[bytes]:
+        """Without the rows that other nodes still have of clients that are here by now."""
+        own = [row for row in holders if row[:2] == _OWN_ROWS]
+        here = {(id_of(row), connected_at(row)) for row in own if id_of(row) in self._moved}
+        return own + [row for row in holders if row[:2] != _OWN_ROWS and (id_of(row), connected_at(row)) not in here]
 
     def _is_doubtful(self, row: bytes) -> bool:
         """Whether it may be that its node isn't there any more: then its clients have to be somewhere else."""

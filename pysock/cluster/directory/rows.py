@@ -28,6 +28,7 @@ _FACTS: Final = struct.Struct("!QQI")
 _ROW: Final = struct.Struct("!HQQI")
 _ID: Final = slice(2, 10)
 _STAMP: Final = slice(10, 18)
+_CONNECTED_AT: Final = slice(18, 22)
 NAME: Final = slice(_ROW.size, None)
 _LARGEST_NAME: Final = 255
 
@@ -52,6 +53,11 @@ def id_of(row: bytes) -> int:
 def stamp_of(row: bytes) -> int:
     """When it came, by Lamport's clock."""
     return _number(row[_STAMP], "big")
+
+
+def connected_at(row: bytes) -> int:
+    """When it connected, by the clock of its node."""
+    return _number(row[_CONNECTED_AT], "big")
 
 
 def hash_of(row: bytes) -> int:
