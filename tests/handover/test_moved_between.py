@@ -431,6 +431,25 @@ def test_who_goes_while_it_is_held_is_seen_to_by_who_has_it_then(tmp_path, pair)
         assert old.gone == [(stays_id, "closed by peer")]
 
 
+def test_a_stop_while_they_are_packed_tells_them_where_they_stay(tmp_path, pair):
+    with sides(tmp_path, pair) as (old, _):
+        peer = old.peer()
+        client_id = peer.let_in()
+        old.do(old.engine.freeze)
+        old.do(old.engine.pack, old.do(old.engine.hold))
+        peer.send(srm(b"x", request_id=7))
+        old.engine.stop(5.0)
+        eventually(lambda: old.drained)
+        assert old.do(old.engine.client_ids) == [client_id]
+        old.do(old.engine.thaw)
+        assert peer.frame().kind == Kind.GOAWAY
+        frame = peer.frame()
+        assert (frame.kind, frame.code, frame.request_id) == (Kind.ERROR, ErrorCode.SHUTTING_DOWN, 7)
+        assert peer.to_the_end() == b""
+        old.thread.join(4)
+        assert not old.thread.is_alive()
+
+
 def test_who_is_to_be_left_alone_by_now_is_read_again(tmp_path, pair):
     """Its own handler may ask it something meanwhile, and waits for the answer."""
     handles = []

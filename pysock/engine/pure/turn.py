@@ -303,10 +303,10 @@ class PureEngine(MovingEngine):
             core.health.drain()
             self._masters.stop()
             core.callbacks.draining()
-            self.set_aside()
+            self.stand_aside()
             look_at_numbers(core)
             self._answer_everything()
-            for connection in list(core.table.rows.values()):
+            for connection in self.here():
                 if connection.protocol.state < ConnectionState.DRAINING:
                     spare_others(connection, connection.last_read)
                     core.streams.wind_up(connection)
@@ -314,7 +314,7 @@ class PureEngine(MovingEngine):
             self._clean_up()
         if core.now >= self._stop_at or monotonic() >= self._stop_at:
             self._deferrals.tell()  # each is told what happened first
-            for connection in list(core.table.rows.values()):
+            for connection in self.here():
                 if self._deferrals.cut_short(connection):
                     connection.flush()
                 connection.lost(DisconnectReason.SERVER_STOPPING)
@@ -322,7 +322,7 @@ class PureEngine(MovingEngine):
 
     def _answer_everything(self) -> None:
         """Whole requests that have been read already are answered."""
-        for connection in list(self._core.table.rows.values()):
+        for connection in self.here():
             connection.finish_input()
         for batch in self._batches:
             batch.run(everything=True)

@@ -12,7 +12,7 @@ from pysock.base.unique import Unique
 from pysock.engine.contract import SLOT_BITS
 from pysock.engine.pure.moving import holding
 from pysock.engine.pure.moving.packing import check, make, row_of
-from pysock.engine.pure.output import ASLEEP, HELD, PACKED, PAUSED
+from pysock.engine.pure.output import ASLEEP, HELD, PACKED
 from pysock.handover.rows import Row, decode_rows, encode_rows
 from pysock.states import ConnectionState
 
@@ -52,7 +52,7 @@ class MovingEngine(Unique):
         return self._core.moved_in, self._core.moved_out
 
     def thaw(self) -> None:
-        holding.wake(self._core, frozenset((PAUSED, HELD, PACKED)))
+        holding.thaw(self._core)
         self._masters.thaw()
 
     def dismiss(self, ids: Sequence[int] = ()) -> None:
@@ -64,9 +64,17 @@ class MovingEngine(Unique):
     def places(self) -> tuple[int, int]:
         return self._core.table.places()
 
+    def stand_aside(self) -> None:
+        """The server stops."""
+        holding.stand_aside(self._core)
+
     def set_aside(self) -> None:
-        """The loop stops."""
+        """The loop ends."""
         holding.set_aside(self._core)
+
+    def here(self) -> list[Connection]:
+        """All but those that may be another's by now."""
+        return [one for one in self._core.table.rows.values() if one.moving < PACKED]
 
     def _these(self, ids: Sequence[int]) -> list[Connection]:
         found = (self._core.table.rows.get(client_id) for client_id in ids)

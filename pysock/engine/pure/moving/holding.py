@@ -128,8 +128,8 @@ def count(connection: Connection, times: int) -> None:
     counts.bytes_out += times * connection.bytes_out
 
 
-def wake(core: Core, states: frozenset[int]) -> None:
-    """Serve all that are so far from where they were."""
+def wake(core: Core, states: frozenset[int]) -> list[Connection]:
+    """Serve all that are so far from where they were, and return them."""
     core.now = monotonic()
     awake = [connection for connection in core.table.rows.values() if connection.moving in states]
     for kind, deadlines in _kinds(core).items():
@@ -137,12 +137,34 @@ def wake(core: Core, states: frozenset[int]) -> None:
     for connection in awake:
         core.still.pop(connection, None)
         _serve_again(connection)
+    return awake
+
+
+def thaw(core: Core) -> None:
+    """Nobody has moved. Where the server stops meanwhile, those that were packed then are told so now."""
+    for connection in wake(core, frozenset((PAUSED, HELD, PACKED))):
+        if core.drains:
+            see_off(connection)
+
+
+def see_off(connection: Connection) -> None:
+    """Tell it that it is to go, and answer what it has asked for."""
+    connection.finish_input()
+    if connection.protocol.state < ConnectionState.DRAINING:
+        spare_others(connection, connection.last_read)
+        connection.core.streams.wind_up(connection)
+
+
+def stand_aside(core: Core) -> None:
+    """The server stops: who may be another's by now is left alone, and the others aren't held any more."""
+    wake(core, frozenset((PAUSED, HELD)))
+    discard(core, [one for one in core.table.rows.values() if one.moving == ASLEEP])
 
 
 def set_aside(core: Core) -> None:
-    """The loop stops: who may be another's by now is left alone, and the others aren't held any more."""
-    wake(core, frozenset((PAUSED, HELD)))
-    discard(core, [one for one in core.table.rows.values() if one.moving in {PACKED, ASLEEP}])
+    """The loop ends, and nobody is left to take those back."""
+    stand_aside(core)
+    discard(core, [one for one in core.table.rows.values() if one.moving == PACKED])
 
 
 def dismiss(core: Core, ids: frozenset[int]) -> None:
@@ -153,10 +175,7 @@ def dismiss(core: Core, ids: frozenset[int]) -> None:
             continue
         core.still.pop(connection, None)
         _serve_again(connection)
-        connection.finish_input()
-        if connection.protocol.state < ConnectionState.DRAINING:
-            spare_others(connection, connection.last_read)
-            core.streams.wind_up(connection)
+        see_off(connection)
 
 
 def hurry(core: Core) -> None:
