@@ -30,7 +30,7 @@ from pysock.descriptors import raise_descriptor_limit
 from pysock.engine.choice import choose
 
 #: More fixtures, of one topic each, in tests/help.
-pytest_plugins = ["bus_fixtures", "cluster_fixtures"]
+pytest_plugins = ["bus_fixtures", "cluster_fixtures", "commanded"]
 
 BACKENDS = ("native", "pure")
 #: Where what asks for ``transport`` is also tried over TLS; with PYSOCK_TEST_TLS=1 that is everywhere.

@@ -143,7 +143,7 @@ class Supervisor(Unique):
         what = "not all workers were replaced" if partly else "nothing was changed, the old workers serve on"
         self._wishes.settled(f"{what}: {why_not}" if why_not else "")
         if why_not:
-            if self._said:
+            if self._said and not self._stops:
                 log.error("%s: %s", what, why_not)
                 self._ready(f"serving on with {'some ' if partly else 'the '}old workers: {why_not}")
             return

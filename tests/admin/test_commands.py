@@ -15,19 +15,7 @@ from support import environment, wait_for
 
 import pysock
 from pysock import Admin
-from pysock.cli import main as cli
 from pysock.cli.admin.shown import columns, plain, size, span, span_of
-
-
-@pytest.fixture
-def command(capfd):
-    """``command(*arguments)``: exit code, output and errors."""
-
-    def call(*arguments):
-        code = cli.main([*map(str, arguments)])
-        return code, *capfd.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -215,12 +215,8 @@ def test_several_workers():
 
 
 @pytest.fixture
-def command(server, capfd):
-    def call(*arguments):
-        code = cli.main([arguments[0], str(server.addresses[0]), *arguments[1:]])
-        return code, *capfd.readouterr()
-
-    return call
+def command(server, command):
+    return lambda name, *arguments: command(name, server.addresses[0], *arguments)
 
 
 def test_slowlog_for_people(server, command, request):

@@ -14,7 +14,6 @@ from support import left_in, wait_for
 from test_workers_served import version, write
 
 import pysock
-from pysock.cli import main as cli
 from pysock.supervision.inquiry import PATIENCE
 
 
@@ -38,17 +37,6 @@ def two(backend, socket_dir):
         assert code == 0
         assert "Traceback" not in errors
     assert left_in(socket_dir) == []
-
-
-@pytest.fixture
-def command(capfd):
-    """``command(*arguments)``: exit code, output and errors."""
-
-    def call(*arguments):
-        code = cli.main([*map(str, arguments)])
-        return code, *capfd.readouterr()
-
-    return call
 
 
 def named(crew, *names: str) -> list[pysock.Client]:
