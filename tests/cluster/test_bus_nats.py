@@ -14,6 +14,7 @@ from support import PATIENCE, own_host, run_python
 
 from pysock.cluster.bus.choice import bus_of
 from pysock.cluster.bus.contract import BusState, Outcome
+from pysock.cluster.bus.nats_stream import Stream
 from pysock.errors import BusDown, ParameterError
 
 USERS = """
@@ -115,6 +116,40 @@ def says(answer):
 def test_what_is_no_nats_is_told_of(node_at, answer):
     with pytest.raises(BusDown, match=r"what listens there is no NATS: is the port right\?"):
         node_at(says(answer), start=False).bus.check((), PATIENCE)
+
+
+class _Transport:
+    """In the place of asyncio's."""
+
+    def __init__(self):
+        self.is_over = False
+        self.protocol = None
+
+    def get_protocol(self):
+        return self.protocol
+
+    def set_protocol(self, protocol):
+        self.protocol = protocol
+
+    def is_closing(self):
+        return self.is_over
+
+    def abort(self):
+        self.is_over = True
+
+
+@pytest.mark.parametrize(
+    "line", [b"MSG s 2 -40", b"MSG s 2 x", b"MSG s x 1", b"MSG s", b"HMSG s 2 -9 1", b"HMSG s 2 3 1"]
+)
+def test_a_message_that_makes_no_sense_ends_the_connection(line):
+    transport, heard = _Transport(), []
+
+    def hear(message):
+        heard.append(message)
+        assert len(heard) == 1, "it is heard again and again"
+
+    Stream(transport, hear).data_received(b"MSG s 2 1\r\na\r\n" + line + b"\r\na\r\n")
+    assert (transport.is_over, heard) == (True, [(2, b"s", b"", b"", b"a")])
 
 
 def test_where_nobody_listens_or_answers_the_check_says_so_in_time(node_at):

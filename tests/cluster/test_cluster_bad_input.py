@@ -98,13 +98,14 @@ def test_a_bus_that_speaks_something_else(lonely, kind):
 
 
 @pytest.mark.parametrize(("kind", "library"), [("nats", "nats"), ("redis", "hiredis"), ("redis+sentinel", "hiredis")])
-def test_without_its_library_no_cluster_is_made(kind, library):
+@pytest.mark.parametrize("call", ["Cluster('", "connect('cluster+"])
+def test_without_its_library_no_cluster_is_made_or_found(kind, library, call):
     code = f"""
 import sys
 sys.modules[{library!r}] = None
 import pysock
 try:
-    pysock.Cluster("{kind}://host/x")
+    pysock.{call}{kind}://host/x')
 except ImportError as error:
     print(error)
 """

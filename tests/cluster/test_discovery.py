@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support import run_python, wait_for
+from support import wait_for
 
 import pysock
 import pysock.aio
@@ -124,20 +124,6 @@ def test_a_wrong_url_is_told_at_once(url, words):
         pysock.connect(url)
     with pytest.raises(ValueError, match=words):
         pysock.aio.connect(url)
-
-
-@pytest.mark.parametrize(("kind", "library"), [("nats", "nats"), ("redis", "hiredis")])
-def test_without_the_library_the_error_names_the_extra(kind, library):
-    code = f"""
-import sys
-sys.modules[{library!r}] = None
-import pysock
-try:
-    pysock.connect("cluster+{kind}://host/x")
-except ImportError as error:
-    print(error)
-"""
-    assert f"pip install 'pysock-engine[{kind}]'" in run_python(code).stdout
 
 
 @pytest.mark.parametrize(

@@ -80,10 +80,12 @@ class Stream(asyncio.Protocol):
                 at = start
                 continue
             kind, subject, number, *reply, size = line.split()
+            body = start + int(reply.pop()) if kind == b"HMSG" else start
             stop = start + int(size)
+            if not start <= body <= stop:
+                raise ValueError("sizes that no message has")
             if stop + len(_END) > len(buffer):
                 return at
-            body = start + int(reply.pop()) if kind == b"HMSG" else start
             headers, payload = bytes(buffer[start:body]), bytes(buffer[body:stop])
             at = stop + len(_END)
             self._heard((int(number), subject, reply[0] if reply else b"", headers, payload))
