@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 #: How long the goodbye of a node may take to come back, in seconds, before the bus is left without it.
 _GOODBYE: Final = 1.0
+#: Seconds after which another node of the same name is none that hands its clients over to this one, or takes them:
+#: those are both there for no longer.
+DOUBLED: Final = 40.0
 #: What becomes of a node that clients should know.
 _ELSEWHERE: Final = (NodeChange.JOINED, NodeChange.CHANGED, NodeChange.LEFT, NodeChange.GONE)
 
@@ -75,7 +78,7 @@ class Member(Unique):
         self.limit: int = running.limits.max_payload
         self._wanted = wanted
         self._happened = happened
-        self._names: set[str] = set()  # of others: those that have been told to be doubled
+        self._is_doubled = False  # another node has its name, and that was told
         self.directory: Directory = Directory(
             secrets.randbits(64) or 1, self._info(), monotonic(), random.SystemRandom(), wanted.unique
         )
@@ -193,16 +196,18 @@ class Member(Unique):
             self.running.hooks.replace(client_id)
 
     def _look_for_doubles(self, event: NodeEvent) -> None:
-        name = event.node.info.name
-        if event.change is not NodeChange.JOINED or name in self._names:
+        if event.change is NodeChange.JOINED and event.node.info.name == self._wanted.node and not self._is_doubled:
+            self.station.alarm(DOUBLED, partial(self._tell_of_double, event.node.epoch))
+
+    def _tell_of_double(self, epoch: int) -> None:
+        if self._is_doubled or epoch not in self.directory.nodes:
             return
-        if name == self._wanted.node:
-            self._names.add(name)
-            log.warning(
-                "two nodes of the cluster are called %r: the addresses of their clients say too little; give each"
-                " Cluster another node=",
-                name,
-            )
+        self._is_doubled = True
+        log.warning(
+            "two nodes of the cluster are called %r: the addresses of their clients say too little; give each"
+            " Cluster another node=",
+            self._wanted.node,
+        )
 
 
 def _row(host: str, info: NodeInfo, clients: int) -> NodeRow:

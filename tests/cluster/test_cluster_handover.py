@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 
 import pytest
 from support import wait_for
 
 import pysock
+from pysock.cluster import member
 from pysock.wire.cir import encode_cir
 
 
@@ -89,3 +91,18 @@ def test_who_moves_is_not_its_own_rival(generations, unique):
         wait_for(lambda: old.state is pysock.ServerState.CLOSED)
         assert anna.request(b"", service="wait") == b"done"
         assert [row.name for row in new.clients.values()] == ["anna"]
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_one_that_follows_may_have_the_same_name(generations, cluster_node, monkeypatch, caplog, follows):
+    monkeypatch.setattr(member, "DOUBLED", 2.0)
+    old = generations.made("a")
+    old.start()
+    if follows:
+        generations.made("a").start()
+        wait_for(lambda: old.state is pysock.ServerState.CLOSED)
+    else:
+        cluster_node("a")
+    late = time.monotonic() + 3.0
+    wait_for(lambda: "two nodes of the cluster are called 'a'" in caplog.text or time.monotonic() > late)
+    assert ("two nodes of the cluster are called 'a'" in caplog.text) is not follows
