@@ -148,9 +148,12 @@ void ps__discard(ps_engine *engine, const uint64_t *ids, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         ps_conn *conn = ps__table_find(&engine->table, ids[i]);
-        if (!conn || !ps__is_packed(conn))
+        if (!conn || !(ps__is_packed(conn) || conn->attached & PS_ASLEEP))
             continue;
-        engine->moved_out++;
+        if (ps__is_packed(conn))
+            engine->moved_out++;
+        else
+            engine->moved_in--;
         ps__moved_away(engine, conn);
     }
 }

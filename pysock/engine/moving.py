@@ -47,7 +47,8 @@ class Moving(Protocol):
 
     def discard(self, ids: Sequence[int]) -> None:
         """These packed clients have moved: close our copies of their descriptors, without a shutdown, and forget them.
-        Nobody is told that they went, and they aren't among ``Engine.gone``. Unknown ids count for nothing.
+        Nobody is told that they went, and they aren't among ``Engine.gone``. Unknown ids count for nothing. On the new
+        side likewise those that sleep: they stay with the old one.
         """
 
     def thaw(self) -> None:

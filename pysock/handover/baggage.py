@@ -6,7 +6,7 @@ program is asked, by ``@server.on_handover_out`` and ``on_handover_in``. A clien
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextvars import copy_context
 
 from pysock.base.lean import TYPE_CHECKING
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pysock.clients import ServedSocket
     from pysock.data import DataSocket
     from pysock.engine.contract import Engine
-    from pysock.engine.rows import ClientInfo
     from pysock.running import Running
 
 _ID: Final = 8  # bytes of the client's id, which come first
@@ -113,7 +112,7 @@ def _put(running: Running, client: ServedSocket, tag: int, value: bytes) -> None
                 raise HandoverFailed(f"the on_handover_in hook {hook!r} failed for {client!r}: {error!r}") from error
 
 
-# --- those that the program knows, on the old side -------------------------------------------------------------------
+# --- those that the program knows -------------------------------------------------------------------
 
 
 def asked(running: Running) -> list[int]:
@@ -121,14 +120,11 @@ def asked(running: Running) -> list[int]:
     return [each.id for each in running.clients.all_known() if each.asks is not None and each.asks.are_open]
 
 
-def noted(running: Running, engine: Engine, ids: Iterable[int]) -> list[tuple[ServedSocket, ClientInfo | None]]:
-    """The objects of those of these clients that have one, with their last figures."""
-    known = [client for one in ids if (client := running.clients.known(one)) is not None]
-    return [(client, engine.info(client.id)) for client in known]
-
-
-def let_go(running: Running, known: Iterable[tuple[ServedSocket, ClientInfo | None]]) -> None:
-    """They have moved: here they are gone, and no hook hears of it."""
+def discard(running: Running, engine: Engine, ids: Sequence[int]) -> None:
+    """In the loop's thread: they are the other side's. Here they are gone, and no hook hears of it."""
+    found = [client for one in ids if (client := running.clients.known(one)) is not None]
+    known = [(client, engine.info(client.id)) for client in found]  # with its last figures
+    engine.discard(ids)
     for client, row in known:
         running.clients.drop(client.id)
         client.gone(row)

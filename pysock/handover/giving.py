@@ -118,8 +118,8 @@ class Giving(Unique):
                 raise
         self.moved += self._sent
         if ids:
-            with suppress(HandoverFailed):  # the server has ended meanwhile, and they with it here
-                self.in_loop(partial(self._discard, ids))
+            with suppress(OSError, PysockError):  # the server has ended meanwhile, and they with it here
+                self._engine.call_later(partial(self._discard, ids))  # however late: nothing brings them back
 
     def _freeze(self) -> Held:
         if self._running.state is not ServerState.SERVING:
@@ -145,9 +145,7 @@ class Giving(Unique):
         self.hear(Kind.ACTIVE)
 
     def _discard(self, ids: Sequence[int]) -> None:
-        known = baggage.noted(self._running, self._engine, ids)
-        self._engine.discard(ids)
-        baggage.let_go(self._running, known)
+        baggage.discard(self._running, self._engine, ids)
         presence = self._running.hooks.presence
         if presence is not None:  # no hook hears of it, but the other nodes have to: they are at the new side's
             for client_id in ids:

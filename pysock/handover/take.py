@@ -154,8 +154,10 @@ class Taking(Unique):
                     break
         except (HandoverFailed, ValueError, OSError) as error:
             self.give_up(str(error))
+            with suppress(OSError, PysockError):  # it has ended, and they with it
+                self._surely(engine, partial(baggage.discard, self._running, engine, asleep))
             raise error if isinstance(error, HandoverFailed) else HandoverFailed(str(error)) from error
-        do(partial(self._activate, engine, asleep))
+        self._surely(engine, partial(self._activate, engine, asleep))
         self.came += asleep
         return True
 
@@ -176,8 +178,7 @@ class Taking(Unique):
             elif message.kind == Kind.EXTRA:
                 self._luggage.update(map(baggage.labelled, message.fields.get(tags.BAGGAGE, [])))
             elif message.kind == Kind.ROWS:
-                rows, came, descriptors = message.one(tags.ROWS), descriptors, []
-                asleep += do(partial(self._add, engine, rows, came))
+                do(partial(self._add, engine, message.one(tags.ROWS), descriptors, asleep))
                 with suppress(Gone):  # what it said before it went is still to be heard
                     self._say(Kind.TAKEN, [(tags.NUMBER, message.one(tags.NUMBER))])
             elif message.kind == Kind.COMMIT:
@@ -189,15 +190,19 @@ class Taking(Unique):
             close_all(descriptors)
         return False
 
-    def _add(self, engine: Engine, rows: bytes, descriptors: Sequence[int]) -> list[int]:
-        try:
-            ids = engine.add(rows, descriptors)
-        except BaseException:
-            close_all(descriptors)
-            raise
+    def _add(self, engine: Engine, rows: bytes, descriptors: list[int], asleep: list[int]) -> None:
+        ids = engine.add(rows, descriptors)
+        descriptors.clear()  # they are the engine's
+        asleep += ids
         for client_id in self._luggage.keys() & set(ids):
             baggage.unpacked(self._running, engine, client_id, self._luggage.pop(client_id))
-        return ids
+
+    def _surely(self, engine: Engine, function: Callable[[], object]) -> None:
+        """In the loop's thread, however long that is busy: nobody else would see to it."""
+        if self._thread is None:
+            function()
+        else:
+            engine.call_later(function)
 
     def _activate(self, engine: Engine, ids: Sequence[int]) -> None:
         """Serve them; the cluster is told who has come, as of all that are let in: who isn't yet will be then."""

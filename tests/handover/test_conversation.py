@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 from conftest import native_is_missing
-from handing import QUICK, Handing, channels, greeted, hand_over
+from handing import QUICK, Handing, channels, greeted, hand_over, pair
 from support import RawPeer, left_in, wait_for
 
 import pysock
@@ -189,8 +189,6 @@ def test_a_busy_client_comes_later(unix, engines):
         asking.start()
         assert began.wait(10)
         moved = threading.Event()
-        from handing import pair  # noqa: PLC0415
-
         ours, theirs = pair()
         take(new, theirs, options=QUICK)
         giving = Handing(old, ours, on_moved=lambda count: moved.set() if count == 1 else None)
@@ -204,6 +202,41 @@ def test_a_busy_client_comes_later(unix, engines):
         assert answers == [b"0"]
         assert busy.request(b"", "slow") == b"1"
         assert len(new.clients) == 2
+
+
+def test_who_comes_later_and_cannot_be_taken_is_not_kept_either(unix, engines, peer):
+    """Its connection ends with the old side's: the new one has no copy of it left."""
+    go, began = threading.Event(), threading.Event()
+
+    def prepare(server, number):
+        server.on_handover_out(lambda client: b"x")
+        server.on_handover_in(lambda client, written: 1 / 0)
+
+        @server.service("slow", threads=1)
+        def slow(client, request):
+            began.set()
+            go.wait(10)
+            return b"%d" % number
+
+    with servers(unix, engines, prepare) as (old, new), pysock.connect(unix) as idle:
+        busy = peer(unix)
+        busy.hello("busy")
+        old.clients.by_name("busy").data = object()
+        busy.srm(b"", service=1)
+        assert began.wait(10)
+        ours, theirs = pair()
+        take(new, theirs, options=QUICK)
+        giving = Handing(old, ours)
+        new.start()
+        assert idle.request(b"a") == b"A"
+        go.set()
+        assert busy.frame().payload == b"0"
+        assert giving.end().moved == 1
+        wait_for(lambda: len(new.clients) == 1)
+        assert new.clients.snapshot()[0].name == ""
+        old.stop(1.0)
+        assert busy.frame().kind == Kind.GOAWAY
+        assert busy.frame() is None
 
 
 def test_who_is_busy_for_too_long_gets_an_error_and_moves(unix, engines):

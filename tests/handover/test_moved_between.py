@@ -431,6 +431,25 @@ def test_who_goes_while_it_is_held_is_seen_to_by_who_has_it_then(tmp_path, pair)
         assert old.gone == [(stays_id, "closed by peer")]
 
 
+def test_those_that_sleep_can_be_given_up(tmp_path, pair):
+    with sides(tmp_path, pair) as (old, new):
+        peer = old.peer()
+        client_id = peer.let_in()
+        old.do(old.engine.freeze)
+        rows, fds = old.do(old.engine.pack, old.do(old.engine.hold))
+        assert new.do(new.engine.add, rows, [os.dup(fd) for fd in fds]) == [client_id]
+        new.do(new.engine.discard, [client_id])
+        assert new.do(new.engine.client_ids) == []
+        stats = new.do(new.engine.stats)
+        assert (stats.clients, stats.pending, new.do(new.engine.moved)) == (0, 0, (0, 0))
+        old.do(old.engine.thaw)
+        peer.send(srm(b"x"))
+        peer.expect(reply(b"x"))
+        old.stop()
+        peer.frame()  # GOAWAY
+        assert peer.to_the_end() == b""
+
+
 def test_a_stop_while_they_are_packed_tells_them_where_they_stay(tmp_path, pair):
     with sides(tmp_path, pair) as (old, _):
         peer = old.peer()

@@ -44,9 +44,11 @@ class MovingEngine(Unique):
         return rows, [connection.fd for connection in packed]
 
     def discard(self, ids: Sequence[int]) -> None:
-        gone = [one for one in self._these(ids) if one.moving == PACKED]
+        gone = [one for one in self._these(ids) if one.moving >= PACKED]
+        asleep = sum(one.moving == ASLEEP for one in gone)
         holding.discard(self._core, gone)
-        self._core.moved_out += len(gone)
+        self._core.moved_out += len(gone) - asleep
+        self._core.moved_in -= asleep
 
     def moved(self) -> tuple[int, int]:
         return self._core.moved_in, self._core.moved_out
