@@ -26,7 +26,7 @@ from pysock.cli.handover import check_alone, hand_over_at, handover_option
 from pysock.cli.options import FRAMINGS, authkey_option, check_address, example, read_authkey, tls_given, tls_options
 from pysock.cli.target import load
 from pysock.cli.words import as_commands_say
-from pysock.cli.workers import BESIDE, WORKERS, hang_option, recycling_options, supervise
+from pysock.cli.workers import BESIDE, WORKERS, check_no_trial, hang_option, recycling_options, supervise
 from pysock.descriptors import raise_descriptor_limit
 from pysock.health.control import control, may_control
 from pysock.parameters import EXPOSE, SLOW
@@ -242,6 +242,7 @@ def serve(
             target=target, bind=bind, log_level=log_level, agent=agent, admin=admin, metrics=metrics, slowlog=slowlog,
             **options,
         )  # fmt: skip
+    check_no_trial()
     found, server = ready_server(target, bind, **options)
     unit = unit_of(server)
     if fdstore:

@@ -90,6 +90,14 @@ hang_option: Callable[[Any], Any] = click.option(
 )
 
 
+def check_no_trial() -> None:
+    """Refuse to serve without workers as what a supervisor is to become: it tries that first, and has some."""
+    from pysock.supervision.anew.again import is_trial  # noqa: PLC0415  # who has no workers hardly pays for it
+
+    if is_trial():
+        raise click.UsageError("there is no --workers any more, so there would be no supervisor: restart the service")
+
+
 @contextmanager
 def companions(supervisor: Supervisor, office: Office | None, agent: str | None, metrics: str | None) -> Iterator[None]:
     """What there is beside the workers, in threads of the supervisor's process; as of a single server."""

@@ -23,7 +23,7 @@ from pysock.base.unique import Unique
 from pysock.errors import PysockError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any, Final
 
     from pysock.admin.desk import Answering
@@ -155,7 +155,7 @@ class Answerer(Unique):
         self._socket.close()
 
     def _run(self) -> None:
-        with suppress(OSError, EOFError):  # the supervisor is gone: another thread sees to that
+        with self._socket, suppress(OSError, EOFError):  # the supervisor is gone: another thread sees to that
             while True:
                 (length,) = _LENGTH.unpack(_exactly(self._socket, _LENGTH.size))
                 asked = json.loads(_exactly(self._socket, length))
@@ -163,7 +163,9 @@ class Answerer(Unique):
                 self._socket.sendall(_LENGTH.pack(len(data)) + data)
 
     def _answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        answering: Callable[[Mapping[str, Any]], Mapping[str, Any]] = self._by_service[asked["service"]]
+        answering = self._by_service.get(asked["service"])
+        if answering is None:  # the supervisor runs anew, and is newer
+            return {"refused": "this worker is of an older pysock, which doesn't know that"}
         try:
             return {"answer": answering(asked["fields"])}
         except (ValueError, PysockError, OSError) as error:

@@ -97,6 +97,21 @@ def test_where_the_command_cannot_run_any_more_nothing_is_changed(socket_dir, tm
     assert left_in(socket_dir) == []
 
 
+def test_where_there_would_be_no_supervisor_any_more_nothing_is_served_to_try_it(socket_dir, tmp_path, unix_address):
+    options = tmp_path / "options.toml"
+    options.write_text("workers = 1\n")
+    with Crew(unix_address, "--config", str(options)) as crew:
+        first = crew.workers(1)
+        options.write_text(f'bind = ["{unix_address}", "unix:{socket_dir}/other"]\n')
+        crew.signal(signal.SIGUSR2)
+        crew.signal(signal.SIGTTIN)
+        assert crew.workers(2)[0] == first[0]
+        code, errors = crew.stopped()
+        assert code == 0
+        assert "nothing was changed: pysock: there is no --workers any more" in errors, errors
+    assert left_in(socket_dir) == []
+
+
 NO_EXECVE = """
 import os
 

@@ -14,7 +14,7 @@ from support import left_in, wait_for
 from test_workers_served import version, write
 
 import pysock
-from pysock.supervision.inquiry import PATIENCE
+from pysock.supervision.inquiry import PATIENCE, Answerer, Inquiry, Refused, ask_all
 
 
 class Asked(Crew):
@@ -176,3 +176,13 @@ def test_a_place_that_was_named_and_cannot_be_used(socket_dir, admin, code, word
     with pytest.raises(AssertionError, match=words):
         Crew(f"unix:{socket_dir}/s", "--workers", "1", "--admin", admin)
     assert left_in(socket_dir) == []
+
+
+def test_a_worker_of_an_older_pysock_says_that_it_does_not_know_a_service():
+    """Its supervisor may have become a newer one meanwhile; and it answers the next question."""
+    line = Inquiry.new()
+    Answerer(line.theirs.detach(), {"old": lambda fields: {"told": fields}})
+    answer = ask_all("new", {0: (line, {})}, 5.0)[0]
+    assert isinstance(answer, Refused)
+    assert str(answer) == "this worker is of an older pysock, which doesn't know that"
+    assert ask_all("old", {0: (line, {"a": 1})}, 5.0) == {0: {"told": {"a": 1}}}
