@@ -6,6 +6,7 @@ import functools
 import re
 import socket
 import threading
+from contextlib import suppress
 
 import pytest
 from buses import Redis, Sentinel
@@ -80,7 +81,20 @@ def test_one_that_was_demoted_is_left_for_the_new_one(redis, sentinel, node_at):
 def test_of_several_sentinels_one_that_answers_is_enough(redis, sentinel, node_at):
     watcher = sentinel(redis())
     (nobody,) = free_ports(own_host(), 1)
-    node_at(f"redis+sentinel://{own_host()}:{nobody},{watcher.host}/shop").settle()
+    with socket.create_server((own_host(), 0)) as other:
+        threading.Thread(target=_answers, args=(other, b"220 mail.example ESMTP\r\n"), daemon=True).start()
+        hosts = f"{own_host()}:{nobody},{own_host()}:{other.getsockname()[1]},{watcher.host}"
+        node_at(f"redis+sentinel://{hosts}/shop").settle()
+
+
+def _answers(listener, answer):
+    """To whoever comes."""
+    with suppress(OSError):  # it is closed in the end
+        while True:
+            with listener.accept()[0] as client:
+                client.settimeout(PATIENCE)
+                client.recv(4096)
+                client.sendall(answer)
 
 
 def test_the_password_is_for_the_primary_and_for_sentinels_that_want_one(redis, sentinel, node_at, caplog):
@@ -117,14 +131,7 @@ def test_a_sentinel_itself_is_no_bus(redis, sentinel, node_at):
 )
 def test_what_is_no_sentinel_is_told_of(node_at, answer, words):
     with socket.create_server((own_host(), 0)) as listener:
-
-        def serve():
-            with listener.accept()[0] as client:
-                client.settimeout(PATIENCE)
-                client.recv(4096)
-                client.sendall(answer)
-
-        threading.Thread(target=serve, daemon=True).start()
+        threading.Thread(target=_answers, args=(listener, answer), daemon=True).start()
         one = node_at(f"redis+sentinel://{own_host()}:{listener.getsockname()[1]}/shop", start=False)
         one.start(wait=False)
         wait_for(lambda: one.bus.has_failed)

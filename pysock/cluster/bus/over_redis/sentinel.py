@@ -43,13 +43,13 @@ class Sentinels(NamedTuple):
         """The one that they name; this waits for them.
 
         :raises OSError: none of them does.
-        :raises hiredis.ProtocolError: one is no Redis.
+        :raises hiredis.ProtocolError: likewise, and the last one is no Redis.
         """
-        last = OSError("there are none")
+        last: Exception = OSError("there are none")
         for host, port in self.hosts:
             try:
                 found = self._asked(Server(host, port, "", "", self.is_tls), max(_LEAST, patience / len(self.hosts)))
-            except OSError as error:
+            except (OSError, hiredis.ProtocolError) as error:
                 last = error
                 continue
             if found is not None:
