@@ -170,6 +170,22 @@ def test_another_server_lets_them_go_and_begins_anew(backend, manager, socket_di
         assert f"this server has {why} than that one had" in ended(manager, program)
 
 
+def test_a_program_that_cannot_be_imported_leaves_them_for_the_next_try(backend, manager, socket_dir):
+    where = ["--bind", f"unix:{socket_dir}/s"]
+    with service(manager, backend, *where) as program:
+        serving(program)
+        client = pysock.connect(f"unix:{socket_dir}/s")
+        pid_by(client)
+        ended(manager, program)
+    with client, service(manager, backend, *where, target="nothing_of_that_name:handler") as program:
+        manager.hear_out(program)
+        assert program.end()[0] != 0
+        with service(manager, backend, *where) as third:
+            serving(third)
+            assert pid_by(client) == third.process.pid
+            ended(manager, third)
+
+
 def test_without_a_manager_nothing_is_kept_and_it_says_so(backend, socket_dir):
     with Module("pysock", "serve", "supervised:handler", "--fdstore", "--bind", f"unix:{socket_dir}/s",
                 PYSOCK_BACKEND=backend, PYTHONPATH=TESTS) as program:  # fmt: skip
