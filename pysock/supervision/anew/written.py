@@ -10,6 +10,7 @@ import os
 import socket
 
 from pysock.base.lean import TYPE_CHECKING
+from pysock.base.unique import Unique
 from pysock.metrics import Histogram, Page, Snapshot
 from pysock.supervision.anew.child import Child
 from pysock.supervision.inquiry import Inquiry
@@ -29,7 +30,7 @@ _AS_IT_IS: Final = ("number", "row", "limits", "backend", "accepts", "requests",
                     "is_killed_for_hanging")  # fmt: skip
 
 
-class Kept:
+class Kept(Unique):
     """Copies of descriptors.
 
     :ivar fds: which there are.
